@@ -1,0 +1,71 @@
+"""datapruner: prune and curate datasets for fine-tuning language models.
+
+>>> import datapruner as dp
+>>> selection = dp.prune("data.jsonl", keep=0.3)  # doctest: +SKIP
+>>> selection.dataset  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datapruner import scorers
+    from datapruner.api import prune, run, score
+    from datapruner.errors import DataPrunerError
+    from datapruner.outputs.dataset import push_to_hub
+    from datapruner.outputs.scores import load_scores
+    from datapruner.samples.inspection import inspect_samples
+    from datapruner.samples.source import load_samples
+    from datapruner.scorers.base import Ranking, Scorer
+    from datapruner.selection.result import Scores, Selection
+    from datapruner.signals import Signals
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "DataPrunerError": "datapruner.errors",
+    "Ranking": "datapruner.scorers.base",
+    "Scorer": "datapruner.scorers.base",
+    "Scores": "datapruner.selection.result",
+    "Selection": "datapruner.selection.result",
+    "Signals": "datapruner.signals",
+    "inspect_samples": "datapruner.samples.inspection",
+    "load_samples": "datapruner.samples.source",
+    "load_scores": "datapruner.outputs.scores",
+    "prune": "datapruner.api",
+    "push_to_hub": "datapruner.outputs.dataset",
+    "run": "datapruner.api",
+    "score": "datapruner.api",
+}
+
+__all__ = [
+    "DataPrunerError",
+    "Ranking",
+    "Scorer",
+    "Scores",
+    "Selection",
+    "Signals",
+    "inspect_samples",
+    "load_samples",
+    "load_scores",
+    "prune",
+    "push_to_hub",
+    "run",
+    "score",
+    "scorers",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy, so that `import datapruner` costs a fraction of a second although torch takes several.
+    if name in _WHERE:
+        return getattr(importlib.import_module(_WHERE[name]), name)
+    if name in ("scorers", "testing"):
+        return importlib.import_module(f"datapruner.{name}")
+    raise AttributeError(f"module 'datapruner' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,320 @@
+"""The verbs: score, select, prune, explain; every other way in ends here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from datapruner.errors import DataPrunerError
+from datapruner.recipe import Method, Recipe, load_recipe, make_recipe
+from datapruner.samples import load_samples
+from datapruner.scorers import make_scorer
+from datapruner.scorers.base import Ranking, Scorer
+from datapruner.selection.budget import Amount, Budget
+from datapruner.selection.cleaning import clean_embeddings, clean_texts, without
+from datapruner.selection.result import Scores, Selection
+from datapruner.selection.selectors import Selector, make_selector
+from datapruner.selection.vetoes import Vetoes
+from datapruner.signals import Signals
+from datapruner.signals.store import SignalStore
+
+if TYPE_CHECKING:
+    from datapruner.models.embedders import Encoder
+    from datapruner.samples.base import Samples
+
+
+def score(
+    source: Any,
+    *,
+    scorers: str | Scorer | Sequence[str | Scorer] = "concept_complexity",
+    embeddings: str | Path | ArrayLike | None = None,
+    embedder: str | Encoder = "minilm",
+    always_keep: str | ArrayLike | None = None,
+    never_keep: str | ArrayLike | None = None,
+    dedup: bool | Sequence[str] = False,
+    count_tokens: bool = False,
+    cache: str | Path | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> Scores:
+    """Rank every row with one or more scorers, in as few passes as they need together.
+
+    Parameters
+    ----------
+    source : str, Path, Dataset, DatasetDict, list of dict or DataFrame
+        A hub name ``org/name[:config][@revision]``, a file, a glob, a folder, or data in memory.
+    scorers : str, Scorer, or a sequence of them
+        Names from ``datapruner scorers``, or objects with parameters of their own.
+    embeddings : path or array of shape (n, d), optional
+        Vectors that exist already: ``.npy``, ``.parquet`` or an array.
+    embedder : str or Encoder
+        Alias, path or hub name; or any object with ``encode(list[str])``.
+    always_keep, never_keep : str or array, optional
+        A boolean column's name, a boolean mask, or row numbers.
+    dedup : bool or sequence of {"exact", "near", "semantic"}
+        True means exact and near.
+    count_tokens : bool
+        Count tokens even if no scorer needs them, for token budgets later on.
+    cache : path, optional
+        Folder of the signals; default ``DATAPRUNER_CACHE``, else the user's cache folder.
+    progress : bool
+        Show progress on a terminal.
+    **options
+        Any other field of :class:`datapruner.recipe.Recipe`: ``split``, ``columns``, ``layout``, ``embed``,
+        ``pooling``, ``max_length``, ``tokenizer``, ``near_threshold``, ``decontaminate``, ``seed``, ...
+
+    Returns
+    -------
+    Scores
+
+    Raises
+    ------
+    DataPrunerError
+        Anything the user can put right.
+    """
+    methods = [scorers] if isinstance(scorers, str | Scorer) else list(scorers)
+    made = [make_scorer(method) for method in methods]
+    named = isinstance(source, str | Path)
+    recipe = make_recipe(
+        source=str(source) if named else None,
+        scorers=[Method(name=scorer.name, parameters=_changed(scorer)) for scorer in made],
+        embeddings=str(embeddings) if isinstance(embeddings, str | Path) else None,
+        embedder=embedder if isinstance(embedder, str) else "minilm",
+        always_keep=_mask_field(always_keep),
+        never_keep=_mask_field(never_keep),
+        dedup=(["exact", "near"] if dedup else []) if isinstance(dedup, bool) else list(dedup),
+        **options,
+    )
+    return run_scores(
+        recipe,
+        scorers=made,
+        source=None if named else source,
+        embeddings=None if isinstance(embeddings, str | Path) else embeddings,
+        embedder=None if isinstance(embedder, str) else embedder,
+        count_tokens=count_tokens,
+        cache=cache,
+        progress=progress,
+    )
+
+
+def prune(
+    source: Any,
+    *,
+    scorer: str | Scorer = "concept_complexity",
+    keep: Amount | None = None,
+    keep_tokens: int | None = None,
+    per_group: str | None = None,
+    quotas: Mapping[str, Amount] | None = None,
+    selector: str | Selector | None = None,
+    **options: Any,
+) -> Selection:
+    """Choose the rows to train on.
+
+    Parameters
+    ----------
+    source : str, Path, Dataset, DatasetDict, list of dict or DataFrame
+        See :func:`score`.
+    scorer : str or Scorer
+    keep : float or int, optional
+        A float in (0, 1] is a fraction of the rows, an int a number of rows.
+    keep_tokens : int, optional
+        Supervised tokens instead of rows.
+    per_group : str, optional
+        Column whose values share the budget in proportion to their size.
+    quotas : mapping, optional
+        Group -> its own fraction or number; the others share what is left.
+    selector : str or Selector, optional
+        Default: the one the method was published with.
+    **options
+        Everything :func:`score` takes.
+
+    Returns
+    -------
+    Selection
+        ``selection.dataset`` is the pruned dataset; ``save``, ``rebudget``, ``explain`` do the rest.
+
+    Raises
+    ------
+    DataPrunerError
+        Anything the user can put right.
+    """
+    Budget(keep, keep_tokens, per_group, dict(quotas or {}))  # refused before a model runs, not after
+    chooser = None if selector is None else make_selector(selector)
+    counted = options.pop("count_tokens", False) or keep_tokens is not None
+    scores = score(source, scorers=scorer, count_tokens=counted, **options)
+    return scores.select(keep=keep, keep_tokens=keep_tokens, per_group=per_group, quotas=quotas, selector=chooser)
+
+
+def run(recipe: str | Path | Recipe, **objects: Any) -> Selection:
+    """Do again what a recipe says.
+
+    Parameters
+    ----------
+    recipe : path or Recipe
+        As saved beside a result.
+    **objects
+        ``cache`` and ``progress`` as in :func:`score`.
+    """
+    plan = load_recipe(Path(recipe)) if isinstance(recipe, str | Path) else recipe
+    if plan.source is None:
+        raise DataPrunerError("this recipe was made from data in memory; call datapruner.prune with that data again")
+    Budget(plan.keep, plan.keep_tokens, plan.per_group, plan.quotas)
+    chooser = None if plan.selector is None else make_selector(plan.selector.name, plan.selector.parameters)
+    scores = run_scores(plan, **objects)
+    return scores.select(
+        plan.scorer,
+        keep=plan.keep,
+        keep_tokens=plan.keep_tokens,
+        per_group=plan.per_group,
+        quotas=plan.quotas,
+        selector=chooser,
+    )
+
+
+def read_samples(recipe: Recipe, source: Any = None, *, embeddings_given: bool = False) -> Samples:
+    """Load the rows that a recipe names, or those given in memory."""
+    return load_samples(
+        recipe.source if source is None else source,
+        split=recipe.split,
+        columns=recipe.columns,
+        layout=recipe.layout,
+        embeddings_given=embeddings_given or recipe.embeddings is not None,
+    )
+
+
+def run_scores(
+    recipe: Recipe,
+    *,
+    scorers: Sequence[Scorer] | None = None,
+    source: Any = None,
+    embeddings: Any = None,
+    embedder: Encoder | None = None,
+    count_tokens: bool = False,
+    cache: str | Path | None = None,
+    progress: bool = True,
+) -> Scores:
+    """Carry out the scoring half of a recipe: read, clean, measure, rank.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    scorers, source, embeddings, embedder
+        Objects that stand in for what the recipe names.
+    count_tokens, cache, progress
+        As in :func:`score`.
+    """
+    from datapruner.signals.plan import make_plan, measure_embedding, measure_tokens
+
+    made = list(scorers) if scorers is not None else [make_scorer(m.name, m.parameters) for m in recipe.scorers]
+    names = [scorer.name for scorer in made]
+    if len(set(names)) != len(names) or not names:
+        raise DataPrunerError(f"every scorer must be named once, not {', '.join(names) or 'none'}")
+    plan = make_plan(recipe, made, count_tokens=count_tokens)
+    samples = read_samples(recipe, source, embeddings_given=embeddings is not None)
+    n = len(samples)
+    if recipe.per_group is not None:
+        samples.check_column(recipe.per_group)
+    test_texts = None if recipe.decontaminate is None else _test_texts(recipe)
+
+    forced = _mask(recipe.always_keep, samples, "always_keep")
+    vetoes: list[Vetoes] = []
+    rows = np.arange(n, dtype=np.int64)
+    banned = _mask(recipe.never_keep, samples, "never_keep")
+    if banned.any():
+        if (both := banned & forced).any():
+            raise DataPrunerError(f"row {int(np.argmax(both))} is to be kept always and never")
+        listed = np.flatnonzero(banned)
+        vetoes.append(
+            Vetoes("never_keep", listed, np.full(listed.size, -1), np.ones(listed.size), "on the never-keep list")
+        )
+        rows = without(rows, vetoes[-1])
+
+    texts = samples.texts("both") if plan.text else None
+    if texts is not None:
+        found, rows = clean_texts(recipe, texts, test_texts, rows, forced)
+        vetoes += found
+    measured: dict[str, Any] = {}
+    if plan.embedding:
+        _require_rows(rows)
+        matrix = measure_embedding(
+            recipe,
+            samples,
+            rows,
+            SignalStore(None if cache is None else Path(cache).expanduser()),
+            embeddings=embeddings,
+            embedder=embedder,
+            progress=progress,
+        )
+        before = rows
+        found, rows = clean_embeddings(recipe, matrix, rows, forced)
+        vetoes += found
+        measured["embedding"] = matrix
+        if len(rows) < len(before):
+            from datapruner.geometry.blocks import RowView
+
+            measured["embedding"] = RowView(matrix, np.searchsorted(before, rows))
+    _require_rows(rows)
+    tokens = measure_tokens(recipe, samples, required=not count_tokens) if plan.tokens else {}
+    measured |= {name: counted[rows] for name, counted in tokens.items()}
+    if texts is not None:
+        measured["text"] = texts if len(rows) == n else [texts[row] for row in rows.tolist()]
+
+    signals = Signals(len(rows), measured, recipe.seed)
+    rankings: dict[str, Ranking] = {
+        scorer.name: scorer.score(signals).scatter(rows, n) for scorer in made
+    }
+    return Scores(samples, recipe, dict(zip(names, made, strict=True)), rankings, vetoes, forced, tokens)
+
+
+def _require_rows(rows: NDArray[np.int64]) -> None:
+    if not len(rows):
+        raise DataPrunerError("cleaning dropped every row; clean less")
+
+
+def _test_texts(recipe: Recipe) -> list[str]:
+    """Read the test set's prompts; its ``test`` split where it has one and none was named."""
+    tests = load_samples(recipe.decontaminate, split=recipe.decontaminate_split)
+    if recipe.decontaminate_split is None and "test" in tests.others:
+        tests = load_samples(recipe.decontaminate, split="test")
+    return [sample.part("both") if sample.plain else sample.part("prompt") for sample in tests]
+
+
+def _changed(scorer: Scorer) -> dict[str, Any]:
+    """Give the parameters that differ from the defaults, as plain values."""
+    from dataclasses import fields
+
+    return {
+        spec.name: getattr(scorer, spec.name) for spec in fields(scorer) if getattr(scorer, spec.name) != spec.default
+    }
+
+
+def _mask_field(value: str | ArrayLike | None) -> str | list[int] | None:
+    """Turn a mask or row numbers into what a recipe holds."""
+    if value is None or isinstance(value, str):
+        return value
+    array = np.asarray(value)
+    if array.ndim != 1 or array.dtype.kind not in "bui":
+        raise DataPrunerError("always_keep and never_keep take a column's name, a boolean mask or row numbers")
+    listed: list[int] = (np.flatnonzero(array) if array.dtype.kind == "b" else array).tolist()
+    return listed
+
+
+def _mask(value: str | list[int] | None, samples: Samples, what: str) -> NDArray[np.bool_]:
+    mask = np.zeros(len(samples), dtype=np.bool_)
+    if value is None:
+        return mask
+    if isinstance(value, str):
+        column = samples.column(value)
+        for row, cell in enumerate(column):
+            if cell is not None and not isinstance(cell, bool):
+                raise DataPrunerError(f"{what}: column '{value}', row {row}, holds {cell!r}, not true or false")
+        return np.array([bool(cell) for cell in column], dtype=np.bool_)
+    for row in value:
+        if not 0 <= row < len(mask):
+            raise DataPrunerError(f"{what} names row {row}, but the dataset has {len(mask)} rows, counted from 0")
+    mask[value] = True
+    return mask

@@ -1,0 +1,402 @@
+"""The command line: the same verbs as :mod:`datapruner.api`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from datapruner.errors import DataPrunerError
+
+if TYPE_CHECKING:
+    from datapruner.selection.result import Selection
+
+app = typer.Typer(
+    name="datapruner",
+    help="Prune and curate datasets for fine-tuning language models, with a reason for every row.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Source = Annotated[str, typer.Argument(help="File, glob, folder, or hub name org/name[:config][@revision].")]
+Split = Annotated[str | None, typer.Option(help="Split to prune; the others are carried over.")]
+Columns = Annotated[str | None, typer.Option(help="Which column plays which role: question=Q,answer=A.")]
+Layout = Annotated[str | None, typer.Option(help="Layout, where detection should not decide.")]
+Scorers = Annotated[list[str], typer.Option("--scorer", help="Scorer's name; see `datapruner scorers`.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Parameter of a scorer: [scorer.]name=value.")]
+Clusters = Annotated[int | None, typer.Option(help="Number of clusters, for the scorers that cluster.")]
+Keep = Annotated[str | None, typer.Option(help="Fraction such as 0.3, or number of rows such as 5000.")]
+KeepTokens = Annotated[int | None, typer.Option(help="Number of supervised tokens to keep.")]
+PerGroup = Annotated[str | None, typer.Option(help="Column whose values share the budget in proportion.")]
+Quota = Annotated[list[str] | None, typer.Option(help="A group's own share: math=0.5 or math=400.")]
+SelectorName = Annotated[str | None, typer.Option("--selector", help="topk, group_quota, ccs or moderate.")]
+SelectorSet = Annotated[list[str] | None, typer.Option("--selector-set", help="Parameter of the selector: name=value.")]
+Embeddings = Annotated[str | None, typer.Option(help=".npy or .parquet with one vector a row.")]
+Embedder = Annotated[str, typer.Option(help="minilm, or a model's path or hub name.")]
+Pooling = Annotated[str, typer.Option(help="auto, mean or last; the last two read a language model's states.")]
+MaxLength = Annotated[int | None, typer.Option(help="Tokens an embedder reads; default: its own limit.")]
+Embed = Annotated[str, typer.Option(help="What is embedded: both, prompt or response.")]
+Tokenizer = Annotated[str | None, typer.Option(help="Counts tokens; default: SmolLM2's.")]
+Dedup = Annotated[bool, typer.Option("--dedup", help="Drop exact and near duplicates first.")]
+Semantic = Annotated[bool, typer.Option("--dedup-semantic", help="Drop semantic duplicates too (SemDeDup).")]
+NearThreshold = Annotated[float, typer.Option(help="Jaccard similarity of near duplicates.")]
+NearNgram = Annotated[int, typer.Option(help="Words a shingle.")]
+SemanticEps = Annotated[float, typer.Option(help="1 - cosine of semantic duplicates.")]
+Decontaminate = Annotated[str | None, typer.Option(help="Test set whose rows must not be in the data.")]
+DecontaminateSplit = Annotated[str | None, typer.Option(help="Its split; default: test where there is one.")]
+DecontaminateNgram = Annotated[int, typer.Option(help="Words an n-gram.")]
+DecontaminateShare = Annotated[float, typer.Option(help="Share of a test row's n-grams that condemns a row.")]
+AlwaysKeep = Annotated[str | None, typer.Option(help="Boolean column of rows that are always kept.")]
+NeverKeep = Annotated[str | None, typer.Option(help="Boolean column of rows that are never kept.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Format = Annotated[str, typer.Option(help="parquet, jsonl or arrow.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder that is written, whole or not at all.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result of datapruner.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")]
+
+
+@app.command()
+def prune(
+    source: Source,
+    out: Out,
+    scorer: Scorers = ["concept_complexity"],  # noqa: B006 - typer copies it
+    keep: Keep = None,
+    keep_tokens: KeepTokens = None,
+    per_group: PerGroup = None,
+    quota: Quota = None,
+    selector: SelectorName = None,
+    selector_set: SelectorSet = None,
+    set_: Set = None,
+    n_clusters: Clusters = None,
+    split: Split = None,
+    columns: Columns = None,
+    layout: Layout = None,
+    embeddings: Embeddings = None,
+    embedder: Embedder = "minilm",
+    pooling: Pooling = "auto",
+    max_length: MaxLength = None,
+    embed: Embed = "both",
+    tokenizer: Tokenizer = None,
+    dedup: Dedup = False,
+    dedup_semantic: Semantic = False,
+    near_threshold: NearThreshold = 0.7,
+    near_ngram: NearNgram = 3,
+    semantic_eps: SemanticEps = 0.05,
+    decontaminate: Decontaminate = None,
+    decontaminate_split: DecontaminateSplit = None,
+    decontaminate_ngram: DecontaminateNgram = 5,
+    decontaminate_share: DecontaminateShare = 0.5,
+    always_keep: AlwaysKeep = None,
+    never_keep: NeverKeep = None,
+    seed: Seed = 0,
+    format: Format = "parquet",
+    overwrite: Overwrite = False,
+    push_to_hub: Annotated[str | None, typer.Option(help="Upload the result to this dataset repository.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Choose the rows to train on and write them as a dataset."""
+    if len(scorer) != 1:
+        raise DataPrunerError("prune takes one --scorer; use `datapruner score` for several")
+    arguments = _reading(locals())
+    arguments |= {
+        "keep": _amount(keep),
+        "keep_tokens": keep_tokens,
+        "per_group": per_group,
+        "quotas": _quotas(quota),
+        "selector": _method(selector, selector_set),
+        "format": format,
+    }
+    _prune(arguments, out, overwrite=overwrite, quiet=quiet, hub=push_to_hub)
+
+
+@app.command()
+def score(
+    source: Source,
+    out: Out,
+    scorer: Scorers = ["concept_complexity"],  # noqa: B006
+    set_: Set = None,
+    n_clusters: Clusters = None,
+    split: Split = None,
+    columns: Columns = None,
+    layout: Layout = None,
+    embeddings: Embeddings = None,
+    embedder: Embedder = "minilm",
+    pooling: Pooling = "auto",
+    max_length: MaxLength = None,
+    embed: Embed = "both",
+    tokenizer: Tokenizer = None,
+    dedup: Dedup = False,
+    dedup_semantic: Semantic = False,
+    near_threshold: NearThreshold = 0.7,
+    near_ngram: NearNgram = 3,
+    semantic_eps: SemanticEps = 0.05,
+    decontaminate: Decontaminate = None,
+    decontaminate_split: DecontaminateSplit = None,
+    decontaminate_ngram: DecontaminateNgram = 5,
+    decontaminate_share: DecontaminateShare = 0.5,
+    always_keep: AlwaysKeep = None,
+    never_keep: NeverKeep = None,
+    seed: Seed = 0,
+    count_tokens: Annotated[bool, typer.Option(help="Count tokens, for token budgets later on.")] = True,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Rank every row with one or more scorers in one go, and keep the scores."""
+    from datapruner.api import run_scores
+    from datapruner.outputs.folder import check_target
+    from datapruner.recipe import make_recipe
+
+    recipe = make_recipe(**_reading(locals()))
+    check_target(out, overwrite=overwrite)
+    scores = run_scores(recipe, count_tokens=count_tokens, progress=not quiet)
+    scores.save(out, overwrite=overwrite)
+    if not quiet:
+        typer.echo(f"{len(scores):,} rows scored by {', '.join(scores.rankings)}: {out}")
+
+
+@app.command()
+def select(
+    scores: Annotated[Path, typer.Argument(help="Folder that `datapruner score` wrote.")],
+    out: Out,
+    scorer: Annotated[str | None, typer.Option(help="Which of the scorers chooses.")] = None,
+    keep: Keep = None,
+    keep_tokens: KeepTokens = None,
+    per_group: PerGroup = None,
+    quota: Quota = None,
+    selector: SelectorName = None,
+    selector_set: SelectorSet = None,
+    format: Format = "parquet",
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Spend a budget on saved scores; no model runs."""
+    from datapruner.outputs.folder import check_target
+    from datapruner.outputs.scores import load_scores
+    from datapruner.selection.selectors import make_selector
+
+    chosen = _method(selector, selector_set)
+    check_target(out, overwrite=overwrite)
+    selection = load_scores(scores).select(
+        scorer,
+        keep=_amount(keep),
+        keep_tokens=keep_tokens,
+        per_group=per_group,
+        quotas=_quotas(quota),
+        selector=None if chosen is None else make_selector(chosen["name"], chosen["parameters"]),
+    )
+    selection.save(out, format=format, overwrite=overwrite)
+    _summary(selection, out, quiet)
+
+
+@app.command()
+def run(
+    recipe: Annotated[Path, typer.Argument(help="recipe.yaml, as saved beside a result.")],
+    out: Out,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Do again what a recipe says; the same inputs give the same bytes."""
+    from datapruner import api
+    from datapruner.outputs.folder import check_target
+
+    check_target(out, overwrite=overwrite)
+    selection = api.run(recipe, progress=not quiet)
+    selection.save(out, overwrite=overwrite)
+    _summary(selection, out, quiet)
+
+
+@app.command()
+def explain(
+    out: Annotated[Path, typer.Argument(help="Folder that prune, select or run wrote.")],
+    row: Annotated[int, typer.Option(help="Row of the source dataset, counted from 0.")],
+) -> None:
+    """Say why a row was kept or dropped."""
+    from datapruner.outputs.reading import explain_row
+
+    for name, value in explain_row(out, row).items():
+        typer.echo(f"{name:>22}  {value}")
+
+
+@app.command()
+def inspect(
+    source: Source,
+    split: Split = None,
+    columns: Columns = None,
+    layout: Layout = None,
+    examples: Annotated[int, typer.Option(help="Rows to show.")] = 3,
+) -> None:
+    """Show how a dataset will be read: layout, examples, lengths, nulls, duplicates."""
+    import shutil
+
+    from datapruner.samples import inspect_samples, load_samples, parse_mapping, render_text
+
+    samples = load_samples(source, split=split, columns=parse_mapping(columns) if columns else None, layout=layout)
+    typer.echo(render_text(inspect_samples(samples, examples=examples), width=shutil.get_terminal_size((100, 24)).columns))
+
+
+@app.command()
+def scorers() -> None:
+    """List the scorers: what they need, where they come from, what of them is ours."""
+    from datapruner.scorers import available_scorers, scorer_class
+
+    for name in available_scorers():
+        cls = scorer_class(name)
+        typer.echo(f"{name}\n  needs   {', '.join(sorted(cls.needs)) or 'nothing'}")
+        typer.echo(f"  paper   {cls.paper}\n  is      {cls.provenance}")
+        typer.echo(f"  default selector {cls().selector().name}")
+
+
+@app.command()
+def doctor() -> None:
+    """Show versions, threads, the cache, and which bundled models are here."""
+    from datapruner.doctor import report
+
+    typer.echo(report())
+
+
+def main() -> None:
+    """Run the command line: one sentence and exit code 2 for whatever the user can put right."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    # One bar for the one long pass is ours; the libraries' own for loading weights and writing files are noise.
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+        sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        app()
+    except DataPrunerError as error:
+        _quit(str(error), 2)
+    except KeyboardInterrupt:
+        _quit("interrupted; what was computed so far is kept and the same command goes on from there", 130)
+    except BrokenPipeError:
+        os._exit(141)
+
+
+def _quit(sentence: str, code: int) -> None:
+    from datapruner.text import safe_text
+
+    sys.stderr.write(f"datapruner: {safe_text(sentence)}\n")
+    sys.exit(code)
+
+
+def _prune(arguments: dict[str, Any], out: Path, *, overwrite: bool, quiet: bool, hub: str | None) -> None:
+    from datapruner import api
+    from datapruner.outputs.folder import check_target
+    from datapruner.recipe import make_recipe
+
+    recipe = make_recipe(**arguments)
+    check_target(out, overwrite=overwrite)
+    selection = api.run(recipe, progress=not quiet)
+    selection.save(out, overwrite=overwrite)
+    _summary(selection, out, quiet)
+    if hub is not None:
+        from datapruner.outputs.dataset import push_to_hub
+
+        typer.echo(push_to_hub(selection, hub))
+
+
+def _summary(selection: Selection, out: Path, quiet: bool) -> None:
+    if quiet:
+        return
+    from datapruner.outputs.card import KINDS
+    from datapruner.text import safe_text
+
+    n = len(selection.kept)
+    for kind, count in selection.counts().items():
+        typer.echo(f"{count:>10,}  {100 * count / n:5.1f} %  {KINDS.get(kind, kind)}")
+    shown = safe_text(str(out))
+    split = selection.scores.samples.split
+    typer.echo(f'\n{shown}\n  load_dataset("{shown}", split="{safe_text(split)}")\n  datapruner explain {shown} --row 0')
+
+
+def _reading(given: dict[str, Any]) -> dict[str, Any]:
+    """Turn the options that prune and score share into a recipe's fields."""
+    from datapruner.samples import parse_mapping
+
+    same = (
+        "source split layout embeddings embedder pooling max_length embed tokenizer near_threshold near_ngram "
+        "semantic_eps decontaminate decontaminate_split decontaminate_ngram decontaminate_share always_keep "
+        "never_keep seed"
+    ).split()
+    return {
+        **{name: given[name] for name in same},
+        "columns": parse_mapping(given["columns"]) if given["columns"] else None,
+        "dedup": ["exact", "near"] * given["dedup"] + ["semantic"] * given["dedup_semantic"],
+        "scorers": _scorers(given["scorer"], given["set_"] or [], given["n_clusters"]),
+    }
+
+
+def _scorers(names: list[str], settings: list[str], n_clusters: int | None) -> list[dict[str, Any]]:
+    from dataclasses import fields
+
+    from datapruner.scorers import make_scorer, scorer_class
+
+    out: dict[str, dict[str, Any]] = {name: {} for name in names}
+    if n_clusters is not None:
+        takers = [name for name in names if "n_clusters" in {spec.name for spec in fields(scorer_class(name))}]
+        if not takers:
+            raise DataPrunerError(f"--n-clusters is for scorers that cluster; {', '.join(names)} does not")
+        for name in takers:
+            out[name]["n_clusters"] = n_clusters
+    for setting in settings:
+        key, value = _pair(setting, "--set")
+        scorer, dot, parameter = key.partition(".")
+        if not dot:
+            if len(names) != 1:
+                raise DataPrunerError(f"say whose parameter it is: --set SCORER.{key}={value}")
+            scorer, parameter = names[0], key
+        if scorer not in out:
+            raise DataPrunerError(f"--set {setting}: the scorer '{scorer}' is not in this run")
+        out[scorer][parameter] = _value(value)
+    for name, parameters in out.items():
+        make_scorer(name, parameters)  # refused now, not after the model has run
+    return [{"name": name, "parameters": parameters} for name, parameters in out.items()]
+
+
+def _method(name: str | None, settings: list[str] | None) -> dict[str, Any] | None:
+    from datapruner.selection.selectors import make_selector
+
+    if name is None:
+        if settings:
+            raise DataPrunerError("--selector-set needs --selector")
+        return None
+    parameters = {key: _value(value) for key, value in (_pair(s, "--selector-set") for s in settings or [])}
+    make_selector(name, parameters)
+    return {"name": name, "parameters": parameters}
+
+
+def _quotas(given: list[str] | None) -> dict[str, float | int]:
+    from datapruner.selection.budget import parse_amount
+
+    return {key: parse_amount(value, f"--quota {key}") for key, value in (_pair(q, "--quota") for q in given or [])}
+
+
+def _amount(keep: str | None) -> float | int | None:
+    from datapruner.selection.budget import parse_amount
+
+    return None if keep is None else parse_amount(keep)
+
+
+def _pair(text: str, option: str) -> tuple[str, str]:
+    key, equals, value = text.rpartition("=")
+    if not equals or not key:
+        raise DataPrunerError(f"{option} takes name=value, not '{text}'")
+    return key, value
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+if __name__ == "__main__":
+    main()

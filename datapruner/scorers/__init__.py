@@ -1,0 +1,91 @@
+"""Scorers by name: the built-in ones and any plug-in's under the entry point ``datapruner.scorers``."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from datapruner.errors import DataPrunerError
+from datapruner.text import did_you_mean
+
+if TYPE_CHECKING:
+    from datapruner.scorers.base import Ranking, Scorer
+    from datapruner.scorers.baselines import Length, Random
+    from datapruner.scorers.concept_complexity import ConceptComplexity
+    from datapruner.scorers.prototypes import Prototypes
+
+BUILT_IN = {
+    "concept_complexity": "datapruner.scorers.concept_complexity:ConceptComplexity",
+    "length": "datapruner.scorers.baselines:Length",
+    "prototypes": "datapruner.scorers.prototypes:Prototypes",
+    "random": "datapruner.scorers.baselines:Random",
+}
+_CLASSES = {path.partition(":")[2]: path for path in BUILT_IN.values()} | {
+    "Ranking": "datapruner.scorers.base:Ranking",
+    "Scorer": "datapruner.scorers.base:Scorer",
+}
+
+__all__ = [
+    "ConceptComplexity",
+    "Length",
+    "Prototypes",
+    "Random",
+    "Ranking",
+    "Scorer",
+    "available_scorers",
+    "make_scorer",
+    "scorer_class",
+]
+
+
+def available_scorers() -> dict[str, str]:
+    """Name -> where it is defined; built-in names win over a plug-in's."""
+    plugged = {point.name: point.value for point in entry_points(group="datapruner.scorers")}
+    return dict(sorted((plugged | BUILT_IN).items()))
+
+
+def scorer_class(name: str) -> type[Scorer]:
+    """Import a scorer's class.
+
+    Raises
+    ------
+    DataPrunerError
+        There is no scorer of that name, or its plug-in cannot be imported.
+    """
+    found = available_scorers()
+    if name not in found:
+        raise DataPrunerError(
+            f"there is no scorer '{name}'.{did_you_mean(name, found)} Available: {', '.join(found)}"
+        )
+    module, _, attribute = found[name].partition(":")
+    try:
+        cls: type[Scorer] = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise DataPrunerError(f"the scorer '{name}' cannot be imported from {found[name]}: {error}") from error
+    return cls
+
+
+def make_scorer(scorer: str | Scorer, parameters: Mapping[str, Any] | None = None) -> Scorer:
+    """Build a scorer from its name and parameters; an object is passed through.
+
+    Raises
+    ------
+    DataPrunerError
+        Unknown name, unknown parameter or a value of the wrong type.
+    """
+    from datapruner.scorers.base import Scorer as Base
+
+    if isinstance(scorer, Base):
+        return scorer
+    from datapruner.recipe import build
+
+    return build(scorer_class(scorer), scorer, parameters or {})
+
+
+def __getattr__(name: str) -> Any:
+    if name in _CLASSES:
+        module, _, attribute = _CLASSES[name].partition(":")
+        return getattr(importlib.import_module(module), attribute)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

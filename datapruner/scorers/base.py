@@ -1,0 +1,152 @@
+"""The scorer's contract: signals in, a ranking out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datapruner.errors import DataPrunerError
+
+if TYPE_CHECKING:
+    from datapruner.selection.selectors import Selector
+    from datapruner.signals import Signals
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What a method thinks of every row.
+
+    Parameters
+    ----------
+    values : ndarray, float64, shape (n,)
+        Higher = keep. Finite, except NaN where a row was vetoed before scoring.
+    groups : ndarray, int64, shape (n,), optional
+        Number of each row's group, -1 for none.
+    group_weights : ndarray, float64, shape (k,), optional
+        How the method shares a budget over its groups; not necessarily summing to 1.
+    columns : mapping
+        Named arrays of shape (n,) that explain a value to a person.
+    state : mapping
+        Named arrays of any shape that a selector may need.
+    """
+
+    values: NDArray[np.float64]
+    groups: NDArray[np.int64] | None = None
+    group_weights: NDArray[np.float64] | None = None
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    state: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    def scatter(self, rows: NDArray[np.int64], n: int) -> Ranking:
+        """Place a ranking of some rows into the whole dataset: NaN, -1 or empty elsewhere."""
+        if len(rows) == n:
+            return self
+
+        def place(values: NDArray[Any]) -> NDArray[Any]:
+            if values.dtype.kind == "f":
+                out = np.full(n, np.nan, dtype=values.dtype)
+            elif values.dtype.kind in "iu":
+                out = np.full(n, -1, dtype=np.int64)
+            else:
+                out = np.zeros(n, dtype=values.dtype)
+            out[rows] = values
+            return out
+
+        return Ranking(
+            values=place(self.values),
+            groups=None if self.groups is None else place(self.groups),
+            group_weights=self.group_weights,
+            columns={name: place(column) for name, column in self.columns.items()},
+            state=self.state,
+        )
+
+
+@dataclass(frozen=True)
+class Scorer(ABC):
+    """Base of all scorers: a dataclass whose fields are the method's parameters.
+
+    A subclass sets ``name`` and ``needs`` and writes ``_score``; :meth:`score` checks what it gives.
+
+    Attributes
+    ----------
+    name : str
+        What users write; also the entry point's name of a plug-in.
+    needs : frozenset of str
+        Signals it reads, from :data:`datapruner.signals.KNOWN`.
+    paper : str
+        Where the method comes from.
+    provenance : str
+        What in it is published, derived, ours.
+    promises : frozenset of str
+        ``permutation``: permuted rows get the same values, permuted. ``duplicates``: equal rows get equal
+        values. A scorer that can promise less says so here and in its docstring.
+    """
+
+    name: ClassVar[str]
+    needs: ClassVar[frozenset[str]]
+    paper: ClassVar[str] = ""
+    provenance: ClassVar[str] = ""
+    promises: ClassVar[frozenset[str]] = frozenset({"permutation", "duplicates"})
+
+    @abstractmethod
+    def _score(self, signals: Signals) -> Ranking:
+        """Compute the ranking of ``signals.num_rows`` rows."""
+
+    def selector(self) -> Selector:
+        """Give the selector that the method was published with; top-k unless overridden."""
+        from datapruner.selection.selectors import TopK
+
+        return TopK()
+
+    def score(self, signals: Signals) -> Ranking:
+        """Rank every row of ``signals``.
+
+        Parameters
+        ----------
+        signals : Signals
+            Holds at least ``needs``.
+
+        Returns
+        -------
+        Ranking
+            Of ``signals.num_rows`` rows.
+
+        Raises
+        ------
+        DataPrunerError
+            A needed signal is missing or holds NaN, or the method gave something that is no ranking.
+        """
+        for need in sorted(self.needs):
+            _refuse_nan(need, signals[need])
+        ranking = self._score(signals)
+        self._check(ranking, signals.num_rows)
+        return ranking
+
+    def parameters(self) -> dict[str, Any]:
+        """Give the parameters by name, as they go into a recipe."""
+        return {spec.name: getattr(self, spec.name) for spec in fields(self)}
+
+    def _check(self, ranking: Ranking, n: int) -> None:
+        if ranking.values.shape != (n,) or ranking.values.dtype != np.float64:
+            raise DataPrunerError(
+                f"the scorer '{self.name}' gave values of shape {ranking.values.shape} and dtype "
+                f"{ranking.values.dtype}; float64 of shape ({n},) is needed"
+            )
+        bad = ~np.isfinite(ranking.values)
+        if bad.any():
+            raise DataPrunerError(f"the scorer '{self.name}' gave no finite value for row {int(np.argmax(bad))}")
+        for name, column in [("groups", ranking.groups), *ranking.columns.items()]:
+            if column is not None and column.shape != (n,):
+                raise DataPrunerError(f"the scorer '{self.name}' gave a column '{name}' of shape {column.shape}")
+
+
+def _refuse_nan(name: str, signal: Any) -> None:
+    """Refuse NaN in a signal that is one number a row; matrices are checked where they are first read."""
+    if isinstance(signal, np.ndarray) and signal.ndim == 1 and signal.dtype.kind == "f":
+        bad = ~np.isfinite(signal)
+        if bad.any():
+            raise DataPrunerError(f"the signal '{name}' is not finite in row {int(np.argmax(bad))}")

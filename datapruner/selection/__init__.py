@@ -1,0 +1,1 @@
+"""Selection: budgets, allocation, selectors, cleaning steps and the result."""

@@ -1,0 +1,241 @@
+"""Budgets: a fraction, a number of rows or a number of supervised tokens; overall and per group."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datapruner.errors import DataPrunerError
+from datapruner.selection.allocation import allocate
+from datapruner.text import did_you_mean, safe_text
+
+Amount = float | int
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What may be kept.
+
+    Parameters
+    ----------
+    keep : float or int, optional
+        A float in (0, 1] is a fraction of the source rows, an int a number of rows.
+    keep_tokens : int, optional
+        Supervised tokens instead of rows.
+    per_group : str, optional
+        Column whose values share the budget in proportion to their rows (or tokens).
+    quotas : mapping
+        Group -> its own amount, a fraction of that group or a number of its rows (tokens under
+        ``keep_tokens``); the other groups share what is left of the overall budget.
+    """
+
+    keep: Amount | None = None
+    keep_tokens: int | None = None
+    per_group: str | None = None
+    quotas: Mapping[str, Amount] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what is no budget, before any work is done."""
+        if self.keep is not None and self.keep_tokens is not None:
+            raise DataPrunerError("give either keep or keep_tokens, not both")
+        if self.keep is None and self.keep_tokens is None:
+            raise DataPrunerError("say how much to keep: a fraction, a number of rows, or keep_tokens")
+        if self.keep is not None:
+            _check_amount(self.keep, "keep", "rows")
+        if self.keep_tokens is not None and (isinstance(self.keep_tokens, bool) or self.keep_tokens < 1):
+            raise DataPrunerError(f"keep_tokens must be a positive number of tokens, not {self.keep_tokens}")
+        if self.quotas and self.per_group is None:
+            raise DataPrunerError("quotas need per_group: name the column whose values they are given for")
+        for group, amount in self.quotas.items():
+            if amount != 0:
+                _check_amount(amount, f"the quota of '{safe_text(str(group), 60)}'", "rows or tokens")
+
+    @property
+    def in_tokens(self) -> bool:
+        """Whether it counts supervised tokens rather than rows."""
+        return self.keep_tokens is not None
+
+    def describe(self) -> str:
+        """Give the budget in a few words."""
+        if self.in_tokens:
+            words = f"{self.keep_tokens} supervised tokens"
+        elif isinstance(self.keep, float):
+            words = f"{self.keep:.4g} of the rows"
+        else:
+            words = f"{self.keep} rows"
+        return words + (f", shared over {safe_text(self.per_group, 60)}" if self.per_group else "")
+
+
+@dataclass(frozen=True)
+class Portion:
+    """Rows that compete for one amount.
+
+    Attributes
+    ----------
+    rows : ndarray, int64, shape (m,)
+        Source positions, ascending.
+    costs : ndarray, int64, shape (m,)
+        What each row costs: 1, or its supervised tokens.
+    budget : int
+        What may be spent on them.
+    name : str
+        The group, empty for the whole dataset.
+    unit : str
+        ``rows`` or ``tokens``.
+    """
+
+    rows: NDArray[np.int64]
+    costs: NDArray[np.int64]
+    budget: int
+    name: str = ""
+    unit: str = "rows"
+
+
+def parse_amount(text: str, what: str = "--keep") -> Amount:
+    """Read ``0.3`` as a fraction and ``5000`` as a number of rows.
+
+    Raises
+    ------
+    DataPrunerError
+        It is neither.
+    """
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
+        raise DataPrunerError(
+            f"{what} must be a fraction such as 0.3 or a number of rows such as 5000, not '{safe_text(text, 60)}'"
+        ) from None
+
+
+def portions(
+    budget: Budget,
+    costs: NDArray[np.int64],
+    eligible: NDArray[np.bool_],
+    forced: NDArray[np.bool_],
+    labels: Sequence[Any] | None,
+) -> list[Portion]:
+    """Divide a budget over the groups of a column, and take the always-kept rows out of it.
+
+    Parameters
+    ----------
+    budget : Budget
+    costs : ndarray, int64, shape (n,)
+    eligible : ndarray, bool, shape (n,)
+        Rows that no veto has dropped, the always-kept ones included.
+    forced : ndarray, bool, shape (n,)
+        Always-kept rows: their cost counts, they do not compete.
+    labels : sequence of length n, optional
+        Values of ``budget.per_group``.
+
+    Returns
+    -------
+    list of Portion
+        Of the rows that compete, in the order of the groups' first rows.
+
+    Raises
+    ------
+    DataPrunerError
+        The budget cannot be met; the sentence names the groups.
+    """
+    n = len(costs)
+    unit = "tokens" if budget.in_tokens else "rows"
+    total = _total(budget, n, eligible, costs)
+    spent = int(costs[forced].sum())
+    if spent > total:
+        raise DataPrunerError(f"the always-kept rows cost {spent} {unit}, more than the budget of {total}")
+    competing = eligible & ~forced
+    if labels is None:
+        rows = np.flatnonzero(competing)
+        return [Portion(rows, costs[rows], total - spent, "", unit)]
+    names, codes = _encode(labels)
+    _check_quotas(budget, names)
+    k = len(names)
+    whole = np.bincount(codes, costs, k)
+    room = np.bincount(codes[eligible], costs[eligible], k).astype(np.int64)
+    floors = np.bincount(codes[forced], costs[forced], k).astype(np.int64)
+    caps = room.copy()
+    for group, amount in budget.quotas.items():
+        j = names.index(str(group))
+        asked = amount if isinstance(amount, int) else _round(amount * whole[j])
+        if asked > room[j]:
+            if isinstance(amount, int):
+                raise DataPrunerError(
+                    f"the quota of '{safe_text(names[j], 60)}' is {asked} {unit}, but only {room[j]} can be kept"
+                )
+            asked = int(room[j])
+        if asked < floors[j]:
+            raise DataPrunerError(
+                f"the quota of '{safe_text(names[j], 60)}' is {asked} {unit}, but its always-kept rows cost {floors[j]}"
+            )
+        floors[j] = caps[j] = asked
+    shown = [safe_text(name, 60) for name in names]
+    shares = allocate(whole, caps, total, floors, "proportional", names=shown)
+    out = []
+    for j in range(k):
+        rows = np.flatnonzero(competing & (codes == j))
+        taken = int(costs[forced & (codes == j)].sum())
+        out.append(Portion(rows, costs[rows], int(shares[j]) - taken, names[j], unit))
+    return out
+
+
+def _total(budget: Budget, n: int, eligible: NDArray[np.bool_], costs: NDArray[np.int64]) -> int:
+    room = int(costs[eligible].sum())
+    if budget.keep_tokens is not None:
+        if budget.keep_tokens > int(costs.sum()):
+            raise DataPrunerError(
+                f"keep_tokens is {budget.keep_tokens}, but the dataset has {int(costs.sum())} supervised tokens"
+            )
+        return min(budget.keep_tokens, room)
+    if isinstance(budget.keep, int):
+        if budget.keep > n:
+            raise DataPrunerError(f"{budget.keep} rows are to be kept, but the dataset has {n}")
+        if budget.keep > room:
+            raise DataPrunerError(
+                f"{budget.keep} rows are to be kept, but only {room} of {n} are left after cleaning; keep fewer, "
+                "or clean less"
+            )
+        return budget.keep
+    assert budget.keep is not None
+    return min(max(1, _round(budget.keep * n)), room)
+
+
+def _round(value: float) -> int:
+    return math.floor(value + 0.5)
+
+
+def _encode(labels: Sequence[Any]) -> tuple[list[str], NDArray[np.int64]]:
+    numbers: dict[str, int] = {}
+    codes = np.array([numbers.setdefault(str(label), len(numbers)) for label in labels], dtype=np.int64)
+    return list(numbers), codes
+
+
+def _check_quotas(budget: Budget, names: list[str]) -> None:
+    for group in budget.quotas:
+        if str(group) not in names:
+            shown = ", ".join(safe_text(name, 40) for name in names[:20])
+            raise DataPrunerError(
+                f"a quota is given for '{safe_text(str(group), 60)}', which column '{budget.per_group}' does not "
+                f"hold.{did_you_mean(str(group), names)} It holds {shown}"
+            )
+
+
+def _check_amount(amount: Amount, what: str, unit: str) -> None:
+    if isinstance(amount, bool) or not isinstance(amount, int | float):
+        raise DataPrunerError(f"{what} must be a fraction or a number of {unit}, not {amount!r}")
+    if isinstance(amount, float):
+        if not 0 < amount <= 1:
+            raise DataPrunerError(
+                f"{what} is {amount}; as a fraction it must lie above 0 and at most 1 (write 5000, without a point, "
+                f"for a number of {unit})"
+            )
+    elif amount < 1:
+        raise DataPrunerError(f"{what} is {amount}; at least 1 of the {unit} must be kept")

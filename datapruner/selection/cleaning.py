@@ -1,0 +1,113 @@
+"""The cleaning steps in their order: what is dropped before any scorer looks at a row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datapruner.selection.decontamination import contaminated
+from datapruner.selection.deduplication import exact_duplicates, near_duplicates, semantic_duplicates
+from datapruner.selection.vetoes import Vetoes
+
+if TYPE_CHECKING:
+    from datapruner.geometry.blocks import Matrix
+    from datapruner.recipe import Recipe
+
+Rows = NDArray[np.int64]
+
+
+def without(rows: Rows, vetoes: Vetoes) -> Rows:
+    """Give the rows that a step left."""
+    return rows[~np.isin(rows, vetoes.rows)]
+
+
+def clean_texts(
+    recipe: Recipe,
+    texts: Sequence[str],
+    test_texts: Sequence[str] | None,
+    rows: Rows,
+    protected: NDArray[np.bool_],
+) -> tuple[list[Vetoes], Rows]:
+    """Decontaminate, then drop exact and near duplicates.
+
+    Decontamination goes first: were it last, a contaminated row could have dropped its clean copy.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    texts : sequence of str, length n
+        By source position.
+    test_texts : sequence of str, optional
+        The prompts of the test rows.
+    rows : ndarray, int64, ascending
+        What is left so far.
+    protected : ndarray, bool, shape (n,)
+
+    Returns
+    -------
+    vetoes, rows
+        Each step's, and what is left.
+    """
+    found: list[Vetoes] = []
+    if test_texts is not None:
+        left = rows[~protected[rows]]
+        found.append(
+            contaminated(
+                (texts[row] for row in left.tolist()),
+                test_texts,
+                left,
+                ngram=recipe.decontaminate_ngram,
+                share=recipe.decontaminate_share,
+            )
+        )
+        rows = without(rows, found[-1])
+    if "exact" in recipe.dedup:
+        found.append(exact_duplicates((texts[row] for row in rows.tolist()), rows, protected))
+        rows = without(rows, found[-1])
+    if "near" in recipe.dedup:
+        found.append(
+            near_duplicates(
+                (texts[row] for row in rows.tolist()),
+                rows,
+                threshold=recipe.near_threshold,
+                ngram=recipe.near_ngram,
+                seed=recipe.seed,
+                protected=protected,
+            )
+        )
+        rows = without(rows, found[-1])
+    return found, rows
+
+
+def clean_embeddings(
+    recipe: Recipe, embeddings: Matrix, rows: Rows, protected: NDArray[np.bool_]
+) -> tuple[list[Vetoes], Rows]:
+    """Drop semantic duplicates (SemDeDup) among the rows that are left.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    embeddings : Matrix, shape (len(rows), d)
+        In the order of ``rows``.
+    rows : ndarray, int64, ascending
+    protected : ndarray, bool, shape (n,)
+    """
+    if "semantic" not in recipe.dedup:
+        return [], rows
+    from datapruner.geometry.clustering import spherical_kmeans
+
+    clusters = spherical_kmeans(embeddings, seed=recipe.seed)
+    local = semantic_duplicates(
+        embeddings,
+        clusters.assignment,
+        clusters.centroids,
+        np.arange(len(rows)),
+        eps=recipe.semantic_eps,
+        protected=protected[rows],
+    )
+    others = np.where(local.others >= 0, rows[local.others], -1)
+    vetoes = Vetoes(local.kind, rows[local.rows], others, local.measures, local.template)
+    return [vetoes], without(rows, vetoes)

@@ -1,0 +1,312 @@
+"""What a run knows: the scores of every row, and a selection made from them for one budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datapruner.errors import DataPrunerError
+from datapruner.selection.budget import Amount, Budget, portions
+from datapruner.selection.vetoes import Vetoes
+from datapruner.text import did_you_mean
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset, DatasetDict
+
+    from datapruner.recipe import Recipe
+    from datapruner.samples.base import Samples
+    from datapruner.scorers.base import Ranking, Scorer
+    from datapruner.selection.selectors import Selector
+
+ALWAYS = "kept: on the always-keep list"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Every scorer's ranking of every row, with what cleaning dropped: all that a selection needs.
+
+    Parameters
+    ----------
+    samples : Samples
+    recipe : Recipe
+    scorers : mapping
+        Name -> scorer.
+    rankings : mapping
+        Name -> its ranking of the whole dataset; NaN where a row was dropped before scoring.
+    vetoes : list of Vetoes
+        In the order of the steps; a row is in one of them at most.
+    forced : ndarray, bool, shape (n,)
+        Always-kept rows.
+    tokens : mapping
+        ``num_tokens`` and ``num_supervised_tokens``, int64 (n,), where they were counted.
+    """
+
+    samples: Samples
+    recipe: Recipe
+    scorers: Mapping[str, Scorer]
+    rankings: Mapping[str, Ranking]
+    vetoes: Sequence[Vetoes]
+    forced: NDArray[np.bool_]
+    tokens: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """Return the number of source rows."""
+        return len(self.samples)
+
+    def __repr__(self) -> str:
+        """Name the scorers and count the rows."""
+        return f"Scores({len(self)} rows, {', '.join(self.rankings)})"
+
+    @cached_property
+    def _labels(self) -> dict[str, list[Any]]:
+        return {}
+
+    @cached_property
+    def _veto_texts(self) -> list[str]:
+        return [f"dropped: {text}" for vetoes in self.vetoes for text in vetoes.reasons()]
+
+    def select(
+        self,
+        scorer: str | None = None,
+        *,
+        keep: Amount | None = None,
+        keep_tokens: int | None = None,
+        per_group: str | None = None,
+        quotas: Mapping[str, Amount] | None = None,
+        selector: str | Selector | None = None,
+    ) -> Selection:
+        """Spend a budget; needs no model and takes seconds for millions of rows.
+
+        Parameters
+        ----------
+        scorer : str, optional
+            Which ranking chooses; may be left out where there is only one.
+        keep, keep_tokens, per_group, quotas
+            See :class:`datapruner.selection.budget.Budget`.
+        selector : str or Selector, optional
+            Default: the scorer's own.
+
+        Raises
+        ------
+        DataPrunerError
+            Unknown scorer, or a budget that cannot be met.
+        """
+        from datapruner.selection.selectors import make_selector
+
+        budget = Budget(keep, keep_tokens, per_group, dict(quotas or {}))
+        name = self._which(scorer)
+        chooser = self.scorers[name].selector() if selector is None else make_selector(selector)
+        return self._choose(name, chooser, budget)
+
+    def _which(self, scorer: str | None) -> str:
+        if scorer is None:
+            if len(self.rankings) == 1:
+                return next(iter(self.rankings))
+            raise DataPrunerError(f"say which scorer is to choose: {', '.join(self.rankings)}")
+        if scorer not in self.rankings:
+            raise DataPrunerError(
+                f"these scores hold no scorer '{scorer}'.{did_you_mean(scorer, self.rankings)} "
+                f"They hold {', '.join(self.rankings)}"
+            )
+        return scorer
+
+    def _choose(self, name: str, selector: Selector, budget: Budget) -> Selection:
+        n = len(self)
+        eligible = np.ones(n, dtype=np.bool_)
+        codes = np.full(n, -1, dtype=np.int64)
+        texts = list(self._veto_texts)
+        start = 0
+        for vetoes in self.vetoes:
+            eligible[vetoes.rows] = False
+            codes[vetoes.rows] = np.arange(start, start + len(vetoes))
+            start += len(vetoes)
+        costs = np.ones(n, dtype=np.int64)
+        if budget.in_tokens:
+            costs = self.tokens.get("num_supervised_tokens", costs[:0])
+            if not len(costs):
+                raise DataPrunerError("no tokens were counted for these scores; score again with count_tokens")
+            empty = eligible & (costs == 0)
+            eligible &= costs > 0
+            codes[empty] = len(texts)
+            texts.append("dropped: no supervised tokens")
+        forced = self.forced & eligible
+        codes[forced] = len(texts)
+        texts.append(ALWAYS)
+        kept = forced.copy()
+        labels = None if budget.per_group is None else self._column(budget.per_group)
+        for number, portion in enumerate(portions(budget, costs, eligible, forced, labels)):
+            rng = np.random.default_rng([self.recipe.seed, number])
+            choice = selector.select(self.rankings[name], portion, rng)
+            kept[portion.rows] = choice.kept
+            codes[portion.rows] = choice.codes + len(texts)
+            texts += choice.texts
+        if not kept.any():
+            shortest = f"; the shortest has {int(costs[eligible].min())}" if eligible.any() else ""
+            raise DataPrunerError(f"no row fits into {budget.describe()}{shortest}")
+        return Selection(self, name, selector, budget, kept, codes.astype(np.int32), texts)
+
+    def _column(self, name: str) -> list[Any]:
+        if name not in self._labels:
+            self._labels[name] = self.samples.column(name)
+        return self._labels[name]
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the scores to a folder, whole or not at all; see :func:`datapruner.outputs.scores.save_scores`."""
+        from datapruner.outputs.scores import save_scores
+
+        return save_scores(self, Path(path), overwrite=overwrite)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The kept rows of a dataset, and a reason for every row.
+
+    Attributes
+    ----------
+    scores : Scores
+        What it was made from.
+    scorer : str
+    selector : Selector
+    budget : Budget
+    kept : ndarray, bool, shape (n,)
+    codes : ndarray, int32, shape (n,)
+        Which of ``texts`` is a row's reason.
+    texts : list of str
+    """
+
+    scores: Scores
+    scorer: str
+    selector: Selector
+    budget: Budget
+    kept: NDArray[np.bool_]
+    codes: NDArray[np.int32]
+    texts: list[str]
+
+    def __len__(self) -> int:
+        """Return the number of kept rows."""
+        return int(self.kept.sum())
+
+    def __repr__(self) -> str:
+        """Say what was kept."""
+        return f"Selection({len(self)} of {len(self.kept)} rows by {self.scorer})"
+
+    @cached_property
+    def indices(self) -> NDArray[np.int64]:
+        """Source positions of the kept rows, ascending; int64."""
+        return np.flatnonzero(self.kept)
+
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """The scorer's value of every row, NaN where it was dropped before scoring; float64 (n,)."""
+        return self.scores.rankings[self.scorer].values
+
+    @property
+    def dataset(self) -> Dataset:
+        """The kept rows with all their original columns, in source order."""
+        return self.scores.samples.dataset.select(self.indices)
+
+    @property
+    def splits(self) -> DatasetDict:
+        """The kept rows under their split's name, beside the other splits, which are untouched."""
+        from datasets import DatasetDict
+
+        return DatasetDict({self.scores.samples.split: self.dataset, **self.scores.samples.others})
+
+    def conversation(self) -> Dataset:
+        """The kept rows as ``messages`` (or ``text``), whatever their layout was: what SFTTrainer reads."""
+        return self.scores.samples.conversation(self.indices)
+
+    def reason(self, row: int) -> str:
+        """Why a source row was kept or dropped."""
+        return self.texts[int(self.codes[self._checked(row)])]
+
+    @property
+    def reasons(self) -> pa.DictionaryArray:
+        """The reason of every source row, dictionary-encoded."""
+        import pyarrow as pa
+
+        return pa.DictionaryArray.from_arrays(pa.array(self.codes), pa.array(self.texts, pa.string()))
+
+    def counts(self) -> dict[str, int]:
+        """Count rows by what became of them: kept, dropped by each cleaning step, dropped by the budget."""
+        out = {"kept": len(self)}
+        out |= {vetoes.kind: len(vetoes) for vetoes in self.scores.vetoes if len(vetoes)}
+        rest = len(self.kept) - sum(out.values())
+        return out | ({"over_budget": rest} if rest else {})
+
+    def explain(self, row: int) -> dict[str, Any]:
+        """Everything that is known of a row: whether it was kept, why, its score and the method's columns."""
+        row = self._checked(row)
+        columns = {**self.scores.tokens, **self.scores.rankings[self.scorer].columns}
+        return {
+            "row": row,
+            "kept": bool(self.kept[row]),
+            "reason": self.reason(row),
+            "scorer": self.scorer,
+            "score": float(self.values[row]),
+            **{name: column[row].item() for name, column in columns.items()},
+        }
+
+    def rebudget(
+        self,
+        keep: Amount | None = None,
+        *,
+        keep_tokens: int | None = None,
+        quotas: Mapping[str, Amount] | None = None,
+    ) -> Selection:
+        """Choose again from the same scores for another budget; groups stay as they were."""
+        budget = Budget(keep, keep_tokens, self.budget.per_group, dict(self.budget.quotas if quotas is None else quotas))
+        return self.scores._choose(self.scorer, self.selector, budget)
+
+    def save(self, path: str | Path, *, format: str | None = None, overwrite: bool = False) -> Path:
+        """Write the pruned dataset with its card, reasons and recipe, whole or not at all.
+
+        Parameters
+        ----------
+        path : str or Path
+            A folder that does not exist yet, or is empty.
+        format : {"parquet", "jsonl", "arrow"}, optional
+            Of the data; default: the recipe's.
+        overwrite : bool
+            Replace a folder that datapruner wrote before; any other is never touched.
+
+        Raises
+        ------
+        DataPrunerError
+            The folder holds something else, or cannot be written.
+        """
+        from datapruner.outputs.dataset import save_selection
+
+        return save_selection(self, Path(path), format=format or self.recipe.format, overwrite=overwrite)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The arguments that lead here."""
+        from datapruner.recipe import Method
+
+        return self.scores.recipe.model_copy(
+            update={
+                "scorer": self.scorer if len(self.scores.rankings) > 1 else None,
+                "selector": None
+                if self.selector == self.scores.scorers[self.scorer].selector()
+                else Method(name=self.selector.name, parameters=self.selector.parameters()),
+                "keep": self.budget.keep,
+                "keep_tokens": self.budget.keep_tokens,
+                "per_group": self.budget.per_group,
+                "quotas": dict(self.budget.quotas),
+            }
+        )
+
+    def _checked(self, row: int) -> int:
+        if not 0 <= row < len(self.kept):
+            raise DataPrunerError(f"there is no row {row}; the dataset has {len(self.kept)} rows, counted from 0")
+        return int(row)
+
+

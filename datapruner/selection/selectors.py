@@ -1,0 +1,357 @@
+"""Selectors: a ranking and a budget in, the kept rows and a reason for every row out.
+
+They all do two things, share a budget over groups and take the best inside a group: the first is
+:func:`datapruner.selection.allocation.allocate`, the second :func:`take`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datapruner.errors import DataPrunerError
+from datapruner.scorers.base import Ranking
+from datapruner.selection.allocation import Projection, allocate
+from datapruner.selection.budget import Portion
+from datapruner.text import did_you_mean
+
+Kept = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a selector decided over the rows of a portion.
+
+    Attributes
+    ----------
+    kept : ndarray, bool, shape (m,)
+    codes : ndarray, int64, shape (m,)
+        Which of ``texts`` is each row's reason.
+    texts : list of str
+    """
+
+    kept: Kept
+    codes: Ints
+    texts: list[str]
+
+
+def take(order: Ints, costs: Ints, budgets: Ints, groups: Ints | None = None) -> Kept:
+    """Take the best inside each group until its budget is spent; then spend what tokens left over.
+
+    Parameters
+    ----------
+    order : ndarray, int64, shape (m,)
+        Positions, best first.
+    costs : ndarray, int64, shape (m,)
+        By position.
+    budgets : ndarray, int64, shape (k,)
+    groups : ndarray, int64, shape (m,), optional
+        By position, in [0, k); one group by default.
+
+    Returns
+    -------
+    ndarray, bool, shape (m,)
+        With unit costs every group gets exactly its budget (or all it has). With others a row that does not
+        fit is passed over for the next that does; a last round over all groups then spends the remainders,
+        so that less is left than the cheapest row that was not taken.
+    """
+    kept = np.zeros(len(order), dtype=np.bool_)
+    groups = np.zeros(len(order), dtype=np.int64) if groups is None else groups
+    by_group = order[np.argsort(groups[order], kind="stable")]
+    edges = np.searchsorted(groups[by_group], np.arange(len(budgets) + 1))
+    if (costs == 1).all():
+        place = np.arange(len(order)) - edges[groups[by_group]]
+        kept[by_group[place < budgets[groups[by_group]]]] = True
+        return kept
+    left = 0
+    for j, budget in enumerate(budgets.tolist()):
+        left += _fill(by_group[edges[j] : edges[j + 1]], costs, budget, kept)
+    _fill(order[~kept[order]], costs, left, kept)
+    return kept
+
+
+def _fill(order: Ints, costs: Ints, budget: int, kept: Kept) -> int:
+    """Mark rows in order while they fit, passing over those that do not; give what is left."""
+    while True:
+        order = order[costs[order] <= budget]
+        if not order.size:
+            return budget
+        spent = np.cumsum(costs[order])
+        fit = int(np.searchsorted(spent, budget, side="right"))
+        kept[order[:fit]] = True
+        budget -= int(spent[fit - 1])
+        order = order[fit:]
+
+
+def best_first(values: NDArray[np.float64]) -> Ints:
+    """Positions by descending value; ties by position."""
+    order: Ints = np.argsort(-values, kind="stable")
+    return order
+
+
+@dataclass(frozen=True)
+class Selector(ABC):
+    """Base of all selectors: a dataclass whose fields are its parameters.
+
+    Attributes
+    ----------
+    name : str
+        What users write.
+    needs_groups : bool
+        Whether the ranking must have groups and group weights.
+    """
+
+    name: ClassVar[str]
+    needs_groups: ClassVar[bool] = False
+
+    @abstractmethod
+    def _select(self, ranking: Ranking, portion: Portion, rng: np.random.Generator) -> Choice:
+        """Choose among ``portion.rows``, whose order in the result is that of the portion."""
+
+    def select(self, ranking: Ranking, portion: Portion, rng: np.random.Generator) -> Choice:
+        """Choose the rows of a portion.
+
+        Parameters
+        ----------
+        ranking : Ranking
+            Of the whole dataset; finite at ``portion.rows``.
+        portion : Portion
+        rng : numpy.random.Generator
+
+        Returns
+        -------
+        Choice
+
+        Raises
+        ------
+        DataPrunerError
+            The ranking lacks what this selector needs, or the budget was not met.
+        """
+        if self.needs_groups and (ranking.groups is None or ranking.group_weights is None):
+            raise DataPrunerError(
+                f"the selector '{self.name}' needs groups with weights, which this scorer does not give; use topk"
+            )
+        if not np.isfinite(ranking.values[portion.rows]).all():
+            row = portion.rows[int(np.argmin(np.isfinite(ranking.values[portion.rows])))]
+            raise DataPrunerError(f"row {row} has no finite score and cannot be chosen or refused")
+        choice = self._select(ranking, portion, rng)
+        spent = int(portion.costs[choice.kept].sum())
+        rest = portion.costs[~choice.kept]
+        if spent > portion.budget or (rest.size and portion.budget - spent >= int(rest.min())):
+            raise DataPrunerError(
+                f"the selector '{self.name}' spent {spent} of {portion.budget} {portion.unit}; the budget must be "
+                "spent until no further row fits"
+            )
+        return choice
+
+    def parameters(self) -> dict[str, Any]:
+        """Give the parameters by name, as they go into a recipe."""
+        return {spec.name: getattr(self, spec.name) for spec in fields(self)}
+
+
+@dataclass(frozen=True)
+class TopK(Selector):
+    """Keep the highest values.
+
+    Parameters
+    ----------
+    balance : float
+        Where the ranking has groups: each first gets floor(balance * its rows * budget / all rows) of its
+        best (the class-balance floor of arXiv 2206.14486, *published* for classes).
+    """
+
+    balance: float = 0.0
+    name: ClassVar[str] = "topk"
+
+    def _select(self, ranking: Ranking, portion: Portion, rng: np.random.Generator) -> Choice:
+        values = ranking.values[portion.rows]
+        order = best_first(values)
+        where = f" of {portion.name}" if portion.name else ""
+        floor = np.zeros(len(order), dtype=np.bool_)
+        if self.balance > 0 and ranking.groups is not None and len(order):
+            groups = np.unique(ranking.groups[portion.rows], return_inverse=True)[1]
+            sizes = np.bincount(groups, portion.costs)
+            shares = np.floor(self.balance * sizes * min(1.0, portion.budget / sizes.sum())).astype(np.int64)
+            for j, share in enumerate(shares.tolist()):
+                _fill(order[groups[order] == j], portion.costs, share, floor)
+        spent = int(portion.costs[floor].sum())
+        kept = floor.copy()
+        _fill(order[~floor[order]], portion.costs, portion.budget - spent, kept)
+        ranked = kept & ~floor
+        cut = f"{values[ranked].min():.6g}" if ranked.any() else "none"
+        codes = np.where(kept, np.where(floor, 2, 0), 1)
+        if portion.unit == "tokens" and ranked.any():
+            codes[~kept & (values > values[ranked].min())] = 3
+        return Choice(
+            kept,
+            codes.astype(np.int64),
+            [
+                f"kept: among the best{where}, at or above the cut {cut}",
+                f"dropped: below the best{where}, at or below the cut {cut}",
+                f"kept: among the best of its cluster, which keeps a floor of {self.balance:.4g} of its even share",
+                f"dropped: too long for what was left of the budget{where}",
+            ],
+        )
+
+
+@dataclass(frozen=True)
+class GroupQuota(Selector):
+    """Share the budget over the ranking's groups by its weights, then keep the best of each group.
+
+    Parameters
+    ----------
+    projection : {"l2", "proportional"}
+        See :func:`datapruner.selection.allocation.allocate`.
+    floor_share : float
+        Every group gets at least min(size - 1, floor(floor_share * budget / groups)); 0.5 in the official code
+        of arXiv 2401.04578.
+    """
+
+    projection: Projection = "l2"
+    floor_share: float = 0.0
+    name: ClassVar[str] = "group_quota"
+    needs_groups: ClassVar[bool] = True
+
+    def _select(self, ranking: Ranking, portion: Portion, rng: np.random.Generator) -> Choice:
+        assert ranking.groups is not None
+        assert ranking.group_weights is not None
+        values = ranking.values[portion.rows]
+        if not len(values):
+            return Choice(np.zeros(0, np.bool_), np.zeros(0, np.int64), [])
+        numbers, groups = np.unique(ranking.groups[portion.rows], return_inverse=True)
+        sizes = np.bincount(groups, portion.costs).astype(np.int64)
+        budget = min(portion.budget, int(sizes.sum()))
+        floors = np.minimum(sizes - 1, int(self.floor_share * budget / len(numbers)))
+        names = [f"cluster {number}" for number in numbers]
+        weights = ranking.group_weights[numbers]
+        shares = allocate(weights, sizes, budget, floors, self.projection, names=names)
+        kept = take(best_first(values), portion.costs, shares, groups)
+        rows = np.bincount(groups)
+        taken = np.bincount(groups, kept).astype(np.int64)
+        where = f" within {portion.name}" if portion.name else ""
+        texts = []
+        for name, of, got in zip(names, rows.tolist(), taken.tolist(), strict=True):
+            share = f"the share of {name}{where}, {got} of {of} rows"
+            texts += [f"dropped: below {share}", f"kept: within {share}"]
+        return Choice(kept, 2 * groups + kept, texts)
+
+
+@dataclass(frozen=True)
+class CCS(Selector):
+    """Coverage-centric selection for any score (arXiv 2210.15809).
+
+    *Published*: drop the ``beta`` share of hardest rows, cut the rest of the score range into equal-width
+    strata, visit them smallest first, give each min(size, what is left / strata left), uniformly at random
+    inside. *Ours*: hardest means the highest value; what integer division leaves goes to the last strata; in
+    token budgets a stratum's size is its tokens. When fewer rows than the budget are left, the hardest are
+    taken back in, easiest first.
+
+    Parameters
+    ----------
+    beta : float
+        In [0, 1).
+    strata : int
+    """
+
+    beta: float = 0.1
+    strata: int = 50
+    name: ClassVar[str] = "ccs"
+
+    def __post_init__(self) -> None:
+        """Refuse parameters that have no meaning."""
+        if not 0 <= self.beta < 1 or self.strata < 1:
+            raise DataPrunerError(f"ccs: beta must lie in [0, 1) and strata be 1 or more, not {self.beta}, {self.strata}")
+
+    def _select(self, ranking: Ranking, portion: Portion, rng: np.random.Generator) -> Choice:
+        values = ranking.values[portion.rows]
+        m = len(values)
+        order = best_first(values)
+        cut = int(self.beta * m)
+        hardest, rest = order[:cut], order[cut:]
+        stratum = np.full(m, self.strata, dtype=np.int64)
+        if len(rest):
+            low, high = float(values[rest].min()), float(values[rest].max())
+            width = (high - low) / self.strata
+            stratum[rest] = 0 if width == 0 else np.minimum((values[rest] - low) / width, self.strata - 1).astype(int)
+        sizes = np.bincount(stratum, portion.costs, self.strata + 1).astype(np.int64)
+        budgets = np.zeros(self.strata + 1, dtype=np.int64)
+        left = portion.budget
+        filled = [j for j in np.argsort(sizes[:-1], kind="stable").tolist() if sizes[j]]
+        for visited, j in enumerate(filled):
+            budgets[j] = min(int(sizes[j]), left // (len(filled) - visited))
+            left -= int(budgets[j])
+        budgets[self.strata] = min(left, int(sizes[self.strata]))
+        shuffled = rng.permutation(m)
+        # The hardest come last of all, the easiest of them first.
+        within = np.concatenate([shuffled[np.isin(shuffled, rest)], hardest[::-1]])
+        kept = take(within, portion.costs, budgets, stratum)
+        where = f" of {portion.name}" if portion.name else ""
+        texts = [f"dropped: among the {self.beta:.4g} hardest rows{where}"]
+        codes = np.zeros(m, dtype=np.int64)
+        for j in np.unique(stratum).tolist():
+            named = f"score stratum {j + 1} of {self.strata}{where}"
+            here = stratum == j
+            if j == self.strata:
+                texts.append("kept: hardest, but the budget had room")
+                codes[here & kept] = len(texts) - 1
+                continue
+            texts += [f"dropped: not drawn from {named}", f"kept: drawn from {named}"]
+            codes[here] = len(texts) - 2
+            codes[here & kept] = len(texts) - 1
+        return Choice(kept, codes, texts)
+
+
+@dataclass(frozen=True)
+class Moderate(Selector):
+    """Keep the rows around the median of any score (Moderate-DS, ICLR 2023).
+
+    *Published* for the distance to the class mean: the central fraction of the sorted distances. *Ours*: on
+    any score, and on a tie in rank distance the row with the lower position.
+    """
+
+    name: ClassVar[str] = "moderate"
+
+    def _select(self, ranking: Ranking, portion: Portion, rng: np.random.Generator) -> Choice:
+        values = ranking.values[portion.rows]
+        rank = np.empty(len(values))
+        rank[np.argsort(values, kind="stable")] = np.arange(len(values))
+        order = np.argsort(np.abs(rank - (len(values) - 1) / 2), kind="stable")
+        kept = take(order, portion.costs, np.array([portion.budget]))
+        where = f" of {portion.name}" if portion.name else ""
+        low, high = (values[kept].min(), values[kept].max()) if kept.any() else (np.nan, np.nan)
+        return Choice(
+            kept,
+            kept.astype(np.int64),
+            [
+                f"dropped: outside the central scores{where}, {low:.6g} to {high:.6g}",
+                f"kept: among the central scores{where}, {low:.6g} to {high:.6g}",
+            ],
+        )
+
+
+SELECTORS: dict[str, type[Selector]] = {cls.name: cls for cls in (CCS, GroupQuota, Moderate, TopK)}
+
+
+def make_selector(selector: str | Selector, parameters: Mapping[str, Any] | None = None) -> Selector:
+    """Build a selector from its name and parameters; an object is passed through.
+
+    Raises
+    ------
+    DataPrunerError
+        Unknown name or parameter.
+    """
+    if isinstance(selector, Selector):
+        return selector
+    if selector not in SELECTORS:
+        raise DataPrunerError(
+            f"there is no selector '{selector}'.{did_you_mean(selector, SELECTORS)} Available: {', '.join(SELECTORS)}"
+        )
+    from datapruner.recipe import build
+
+    return build(SELECTORS[selector], selector, parameters or {})

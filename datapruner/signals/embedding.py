@@ -1,0 +1,298 @@
+"""The embedding extractor: one vector a row, in shapes that make a row's bits independent of its company.
+
+Rows run in length buckets with a fixed number of rows a batch; a short last batch is filled with dummies.
+Batch size and padding move floating-point results in the fifth digit, neighbours and position do not: so a
+vector depends on its row and its bucket alone, and growth, resume and sharing are byte-identical.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datapruner.errors import DataPrunerError
+from datapruner.models.embedders import Encoder, ImageEmbedder, TokenEmbedder
+from datapruner.signals.store import Batch, SignalStore, row_keys
+
+if TYPE_CHECKING:
+    from datapruner.geometry.blocks import Matrix
+
+CODE_VERSION = 1
+TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 32768}
+IMAGES_PER_BATCH = 16
+TEXTS_PER_CALL = 256
+WINDOW_ROWS = 16384
+"""Rows that are tokenised together; bounds memory, and mixes lengths so that the time left is honest."""
+
+
+def bucket_length(tokens: int) -> int:
+    """Give the padded length of a row: steps of 8 up to 128, then an eighth of the power of two below.
+
+    Padding stays under an eighth of a row beyond 64 tokens.
+    """
+    step = 8 if tokens <= 128 else 1 << (max(tokens - 1, 1).bit_length() - 4)
+    return -(-max(tokens, 1) // step) * step
+
+
+def embed_texts(
+    texts: Sequence[str], embedder: TokenEmbedder, store: SignalStore, *, progress: bool = True
+) -> NDArray[np.float32]:
+    """Embed texts through the store.
+
+    Parameters
+    ----------
+    texts : sequence of str, length n
+    embedder : TokenEmbedder
+    store : SignalStore
+        Rows found there cost nothing; equal texts are computed once.
+    progress : bool
+        Show rows a second and the time left on a terminal.
+
+    Returns
+    -------
+    numpy.memmap, float32, shape (n, d)
+    """
+    batch_tokens = TOKENS_PER_BATCH[_device_kind()]
+    context = {"signal": "embedding", "version": CODE_VERSION, "batch_tokens": batch_tokens, **embedder.context}
+
+    def compute(rows: NDArray[np.int64]) -> Iterator[Batch]:
+        with _bar(len(rows), "embedding", progress) as bar:
+            for batch in _canonical_batches(texts, rows, embedder, batch_tokens):
+                bar.update(len(batch[0]))
+                yield batch
+
+    return store.fetch(row_keys(map(_bytes, texts), context), context, embedder.width, compute)
+
+
+def embed_images(
+    images: Sequence[Any], embedder: ImageEmbedder, store: SignalStore, *, progress: bool = True
+) -> NDArray[np.float32]:
+    """Embed PIL images through the store; keyed by pixels, in batches of a fixed size.
+
+    Parameters
+    ----------
+    images : sequence of PIL.Image.Image, length n
+        Indexed row by row, so a lazily decoding sequence is never held whole.
+    embedder : ImageEmbedder
+    store : SignalStore
+    progress : bool
+
+    Returns
+    -------
+    numpy.memmap, float32, shape (n, d)
+    """
+    context = {"signal": "image", "version": CODE_VERSION, "batch": IMAGES_PER_BATCH, **embedder.context}
+
+    def compute(rows: NDArray[np.int64]) -> Iterator[Batch]:
+        with _bar(len(rows), "embedding images", progress) as bar:
+            for start in range(0, len(rows), IMAGES_PER_BATCH):
+                of = rows[start : start + IMAGES_PER_BATCH]
+                batch = [images[int(row)] for row in of]
+                batch += [batch[-1]] * (IMAGES_PER_BATCH - len(batch))
+                bar.update(len(of))
+                yield of, embedder.forward(batch)[: len(of)]
+
+    return store.fetch(row_keys(map(_pixels, images), context), context, embedder.width, compute)
+
+
+def embed_with_encoder(
+    texts: Sequence[str], encoder: Encoder, store: SignalStore, *, progress: bool = True
+) -> NDArray[np.float32]:
+    """Embed texts with any object that has ``encode``; cached only where it tells an ``identity``.
+
+    Parameters
+    ----------
+    texts : sequence of str, length n
+    encoder : Encoder
+    store : SignalStore
+    progress : bool
+
+    Returns
+    -------
+    ndarray, float32, shape (n, d)
+
+    Raises
+    ------
+    DataPrunerError
+        The object gives something else than one vector a text.
+    """
+
+    def encode(batch: list[str]) -> NDArray[np.float32]:
+        vectors = np.asarray(encoder.encode(batch), dtype=np.float32)
+        if vectors.ndim != 2 or len(vectors) != len(batch):
+            raise DataPrunerError(
+                f"{type(encoder).__name__}.encode gave an array of shape {vectors.shape} for {len(batch)} texts; "
+                "it must give one vector a text"
+            )
+        return vectors
+
+    def compute(rows: NDArray[np.int64]) -> Iterator[Batch]:
+        with _bar(len(rows), "embedding", progress) as bar:
+            for start in range(0, len(rows), TEXTS_PER_CALL):
+                of = rows[start : start + TEXTS_PER_CALL]
+                bar.update(len(of))
+                yield of, encode([texts[row] for row in of])
+
+    identity = getattr(encoder, "identity", None)
+    if identity is None:
+        return np.concatenate([values for _, values in compute(np.arange(len(texts), dtype=np.int64))])
+    width = encode([texts[0]]).shape[1]
+    context = {"signal": "encoder", "version": CODE_VERSION, "model": str(identity), "width": width}
+    return store.fetch(row_keys(map(_bytes, texts), context), context, width, compute)
+
+
+def read_embeddings(path: Path, rows: int) -> Matrix:
+    """Open vectors that lie beside the data, memory-mapped where the format allows.
+
+    Parameters
+    ----------
+    path : Path
+        ``.npy`` with shape (n, d), or ``.parquet`` with one column of equally long lists (or one numeric
+        column a dimension).
+    rows : int
+        How many the dataset has.
+
+    Returns
+    -------
+    Matrix, shape (n, d)
+
+    Raises
+    ------
+    DataPrunerError
+        The file is missing, is not of these formats, is ragged, or has another number of rows.
+    """
+    if not path.exists():
+        raise DataPrunerError(f"there is no embeddings file {path}")
+    if path.suffix == ".npy":
+        try:
+            found: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, OSError, EOFError) as error:
+            raise DataPrunerError(f"{path} is not a readable .npy file of numbers: {error}") from error
+    elif path.suffix == ".parquet":
+        found = _read_parquet(path)
+    else:
+        raise DataPrunerError(f"embeddings must be a .npy or .parquet file, not {path.name}")
+    return check_embeddings(found, rows, str(path))
+
+
+def check_embeddings(found: NDArray[Any], rows: int, origin: str) -> NDArray[Any]:
+    """Check shape and dtype of given vectors; their values are checked when they are first read."""
+    if found.ndim != 2 or found.shape[1] == 0:
+        raise DataPrunerError(f"{origin} holds an array of shape {found.shape}; one vector a row is needed")
+    if found.dtype.kind != "f":
+        if found.dtype.kind not in "iub":
+            raise DataPrunerError(f"{origin} holds {found.dtype}, not numbers")
+        found = found.astype(np.float32)
+    if len(found) != rows:
+        raise DataPrunerError(f"{origin} holds {len(found)} vectors, but the dataset has {rows} rows")
+    return found
+
+
+def column_embeddings(column: Any, origin: str) -> NDArray[Any]:
+    """Turn an Arrow column of lists into an array; ragged or null rows are named."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if isinstance(column, pa.ChunkedArray):
+        column = pa.concat_arrays(column.chunks)
+    nested = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
+    if not nested and not pa.types.is_fixed_size_list(column.type):
+        raise DataPrunerError(f"{origin} holds {column.type}, not lists of numbers")
+    lengths = np.asarray(pc.fill_null(pc.list_value_length(column), -1))
+    if len(lengths) and (lengths != lengths[0]).any() or (len(lengths) and lengths[0] < 0):
+        row = int(np.argmax(lengths != max(int(lengths[0]), 0)))
+        said = "no vector" if lengths[row] < 0 else f"a vector of length {lengths[row]}"
+        raise DataPrunerError(f"{origin}, row {row}: {said}, where row 0 has length {max(int(lengths[0]), 0)}")
+    flat = column.flatten()
+    if flat.null_count:
+        row = int(np.argmax(np.asarray(flat.is_null()))) // max(int(lengths[0]), 1)
+        raise DataPrunerError(f"{origin}, row {row}: a number is missing in the vector")
+    values = flat.to_numpy(zero_copy_only=False)
+    return values.reshape(len(column), -1)
+
+
+def _read_parquet(path: Path) -> NDArray[Any]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise DataPrunerError(f"{path} is not a readable parquet file") from error
+    if table.num_columns == 1:
+        return column_embeddings(table.column(0), str(path))
+    numeric = all(pa.types.is_floating(kind) or pa.types.is_integer(kind) for kind in table.schema.types)
+    if not numeric or table.num_columns == 0:
+        raise DataPrunerError(
+            f"{path} must hold one column of vectors or one numeric column a dimension; it has "
+            f"{', '.join(table.column_names[:8])}"
+        )
+    return np.column_stack([column.to_numpy() for column in table.columns])
+
+
+def _canonical_batches(
+    texts: Sequence[str], rows: NDArray[np.int64], embedder: TokenEmbedder, batch_tokens: int
+) -> Iterator[Batch]:
+    """Fill buckets with the rows of a window and run each as it gets full; dummies fill what is left."""
+    waiting: dict[int, list[tuple[int, list[int]]]] = {}
+    shuffled = np.random.default_rng(0)
+    for start in range(0, len(rows), WINDOW_ROWS):
+        window = rows[start : start + WINDOW_ROWS]
+        full: list[tuple[int, list[tuple[int, list[int]]]]] = []
+        for row, ids in zip(window.tolist(), embedder.tokenize([texts[row] for row in window]), strict=True):
+            length = bucket_length(len(ids))
+            bucket = waiting.setdefault(length, [])
+            bucket.append((row, ids))
+            if len(bucket) == _rows_a_batch(length, batch_tokens):
+                full.append((length, waiting.pop(length)))
+        # Short and long batches alternate, so that rows a second is steady and the time left is honest.
+        for number in shuffled.permutation(len(full)).tolist():
+            yield _run(embedder, *full[number], batch_tokens)
+    for length, bucket in sorted(waiting.items(), reverse=True):
+        yield _run(embedder, length, bucket, batch_tokens)
+
+
+def _rows_a_batch(length: int, batch_tokens: int) -> int:
+    return max(1, batch_tokens // length)
+
+
+def _run(embedder: TokenEmbedder, length: int, bucket: list[tuple[int, list[int]]], batch_tokens: int) -> Batch:
+    shape = (_rows_a_batch(length, batch_tokens), length)
+    ids = np.full(shape, embedder.pad_id, dtype=np.int64)
+    mask = np.zeros(shape, dtype=np.int64)
+    for place in range(shape[0]):
+        tokens = bucket[place][1] if place < len(bucket) else bucket[0][1]
+        ids[place, : len(tokens)] = tokens
+        mask[place, : len(tokens)] = 1
+    vectors = embedder.forward(ids, mask)[: len(bucket)]
+    return np.array([row for row, _ in bucket], dtype=np.int64), vectors
+
+
+def _bar(total: int, what: str, shown: bool) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc=what, unit=" rows", disable=None if shown else True, smoothing=0.05)
+
+
+def _device_kind() -> str:
+    from datapruner.models.loading import default_device
+
+    return default_device()
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _pixels(image: Any) -> bytes:
+    plain = image.convert("RGB")
+    out = io.BytesIO()
+    out.write(f"{plain.size}".encode())
+    out.write(plain.tobytes())
+    return out.getvalue()
