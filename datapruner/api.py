@@ -146,7 +146,9 @@ def prune(
     chooser = None if selector is None else make_selector(selector)
     counted = options.pop("count_tokens", False) or keep_tokens is not None
     scores = score(source, scorers=scorer, count_tokens=counted, **options)
-    return scores.select(keep=keep, keep_tokens=keep_tokens, per_group=per_group, quotas=quotas, selector=chooser)
+    return scores.select(
+        keep=keep, keep_tokens=keep_tokens, per_group=per_group, quotas=quotas, selector=chooser
+    )
 
 
 def run(recipe: str | Path | Recipe, **objects: Any) -> Selection:
@@ -161,7 +163,9 @@ def run(recipe: str | Path | Recipe, **objects: Any) -> Selection:
     """
     plan = load_recipe(Path(recipe)) if isinstance(recipe, str | Path) else recipe
     if plan.source is None:
-        raise DataPrunerError("this recipe was made from data in memory; call datapruner.prune with that data again")
+        raise DataPrunerError(
+            "this recipe was made from data in memory; call datapruner.prune with that data again"
+        )
     Budget(plan.keep, plan.keep_tokens, plan.per_group, plan.quotas)
     chooser = None if plan.selector is None else make_selector(plan.selector.name, plan.selector.parameters)
     scores = run_scores(plan, **objects)
@@ -209,7 +213,9 @@ def run_scores(
     """
     from datapruner.signals.plan import make_plan, measure_embedding, measure_tokens
 
-    made = list(scorers) if scorers is not None else [make_scorer(m.name, m.parameters) for m in recipe.scorers]
+    made = (
+        list(scorers) if scorers is not None else [make_scorer(m.name, m.parameters) for m in recipe.scorers]
+    )
     names = [scorer.name for scorer in made]
     if len(set(names)) != len(names) or not names:
         raise DataPrunerError(f"every scorer must be named once, not {', '.join(names) or 'none'}")
@@ -229,7 +235,9 @@ def run_scores(
             raise DataPrunerError(f"row {int(np.argmax(both))} is to be kept always and never")
         listed = np.flatnonzero(banned)
         vetoes.append(
-            Vetoes("never_keep", listed, np.full(listed.size, -1), np.ones(listed.size), "on the never-keep list")
+            Vetoes(
+                "never_keep", listed, np.full(listed.size, -1), np.ones(listed.size), "on the never-keep list"
+            )
         )
         rows = without(rows, vetoes[-1])
 
@@ -264,9 +272,7 @@ def run_scores(
         measured["text"] = texts if len(rows) == n else [texts[row] for row in rows.tolist()]
 
     signals = Signals(len(rows), measured, recipe.seed)
-    rankings: dict[str, Ranking] = {
-        scorer.name: scorer.score(signals).scatter(rows, n) for scorer in made
-    }
+    rankings: dict[str, Ranking] = {scorer.name: scorer.score(signals).scatter(rows, n) for scorer in made}
     return Scores(samples, recipe, dict(zip(names, made, strict=True)), rankings, vetoes, forced, tokens)
 
 
@@ -288,7 +294,9 @@ def _changed(scorer: Scorer) -> dict[str, Any]:
     from dataclasses import fields
 
     return {
-        spec.name: getattr(scorer, spec.name) for spec in fields(scorer) if getattr(scorer, spec.name) != spec.default
+        spec.name: getattr(scorer, spec.name)
+        for spec in fields(scorer)
+        if getattr(scorer, spec.name) != spec.default
     }
 
 
@@ -298,7 +306,9 @@ def _mask_field(value: str | ArrayLike | None) -> str | list[int] | None:
         return value
     array = np.asarray(value)
     if array.ndim != 1 or array.dtype.kind not in "bui":
-        raise DataPrunerError("always_keep and never_keep take a column's name, a boolean mask or row numbers")
+        raise DataPrunerError(
+            "always_keep and never_keep take a column's name, a boolean mask or row numbers"
+        )
     listed: list[int] = (np.flatnonzero(array) if array.dtype.kind == "b" else array).tolist()
     return listed
 
@@ -311,10 +321,14 @@ def _mask(value: str | list[int] | None, samples: Samples, what: str) -> NDArray
         column = samples.column(value)
         for row, cell in enumerate(column):
             if cell is not None and not isinstance(cell, bool):
-                raise DataPrunerError(f"{what}: column '{value}', row {row}, holds {cell!r}, not true or false")
+                raise DataPrunerError(
+                    f"{what}: column '{value}', row {row}, holds {cell!r}, not true or false"
+                )
         return np.array([bool(cell) for cell in column], dtype=np.bool_)
     for row in value:
         if not 0 <= row < len(mask):
-            raise DataPrunerError(f"{what} names row {row}, but the dataset has {len(mask)} rows, counted from 0")
+            raise DataPrunerError(
+                f"{what} names row {row}, but the dataset has {len(mask)} rows, counted from 0"
+            )
     mask[value] = True
     return mask

@@ -36,10 +36,14 @@ KeepTokens = Annotated[int | None, typer.Option(help="Number of supervised token
 PerGroup = Annotated[str | None, typer.Option(help="Column whose values share the budget in proportion.")]
 Quota = Annotated[list[str] | None, typer.Option(help="A group's own share: math=0.5 or math=400.")]
 SelectorName = Annotated[str | None, typer.Option("--selector", help="topk, group_quota, ccs or moderate.")]
-SelectorSet = Annotated[list[str] | None, typer.Option("--selector-set", help="Parameter of the selector: name=value.")]
+SelectorSet = Annotated[
+    list[str] | None, typer.Option("--selector-set", help="Parameter of the selector: name=value.")
+]
 Embeddings = Annotated[str | None, typer.Option(help=".npy or .parquet with one vector a row.")]
 Embedder = Annotated[str, typer.Option(help="minilm, or a model's path or hub name.")]
-Pooling = Annotated[str, typer.Option(help="auto, mean or last; the last two read a language model's states.")]
+Pooling = Annotated[
+    str, typer.Option(help="auto, mean or last; the last two read a language model's states.")
+]
 MaxLength = Annotated[int | None, typer.Option(help="Tokens an embedder reads; default: its own limit.")]
 Embed = Annotated[str, typer.Option(help="What is embedded: both, prompt or response.")]
 Tokenizer = Annotated[str | None, typer.Option(help="Counts tokens; default: SmolLM2's.")]
@@ -97,7 +101,9 @@ def prune(
     seed: Seed = 0,
     format: Format = "parquet",
     overwrite: Overwrite = False,
-    push_to_hub: Annotated[str | None, typer.Option(help="Upload the result to this dataset repository.")] = None,
+    push_to_hub: Annotated[
+        str | None, typer.Option(help="Upload the result to this dataset repository.")
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Choose the rows to train on and write them as a dataset."""
@@ -236,8 +242,14 @@ def inspect(
 
     from datapruner.samples import inspect_samples, load_samples, parse_mapping, render_text
 
-    samples = load_samples(source, split=split, columns=parse_mapping(columns) if columns else None, layout=layout)
-    typer.echo(render_text(inspect_samples(samples, examples=examples), width=shutil.get_terminal_size((100, 24)).columns))
+    samples = load_samples(
+        source, split=split, columns=parse_mapping(columns) if columns else None, layout=layout
+    )
+    typer.echo(
+        render_text(
+            inspect_samples(samples, examples=examples), width=shutil.get_terminal_size((100, 24)).columns
+        )
+    )
 
 
 @app.command()
@@ -313,18 +325,36 @@ def _summary(selection: Selection, out: Path, quiet: bool) -> None:
         typer.echo(f"{count:>10,}  {100 * count / n:5.1f} %  {KINDS.get(kind, kind)}")
     shown = safe_text(str(out))
     split = selection.scores.samples.split
-    typer.echo(f'\n{shown}\n  load_dataset("{shown}", split="{safe_text(split)}")\n  datapruner explain {shown} --row 0')
+    typer.echo(
+        f'\n{shown}\n  load_dataset("{shown}", split="{safe_text(split)}")\n  datapruner explain {shown} --row 0'
+    )
 
 
 def _reading(given: dict[str, Any]) -> dict[str, Any]:
     """Turn the options that prune and score share into a recipe's fields."""
     from datapruner.samples import parse_mapping
 
-    same = (
-        "source split layout embeddings embedder pooling max_length embed tokenizer near_threshold near_ngram "
-        "semantic_eps decontaminate decontaminate_split decontaminate_ngram decontaminate_share always_keep "
-        "never_keep seed"
-    ).split()
+    same = [
+        "source",
+        "split",
+        "layout",
+        "embeddings",
+        "embedder",
+        "pooling",
+        "max_length",
+        "embed",
+        "tokenizer",
+        "near_threshold",
+        "near_ngram",
+        "semantic_eps",
+        "decontaminate",
+        "decontaminate_split",
+        "decontaminate_ngram",
+        "decontaminate_share",
+        "always_keep",
+        "never_keep",
+        "seed",
+    ]
     return {
         **{name: given[name] for name in same},
         "columns": parse_mapping(given["columns"]) if given["columns"] else None,
@@ -340,7 +370,9 @@ def _scorers(names: list[str], settings: list[str], n_clusters: int | None) -> l
 
     out: dict[str, dict[str, Any]] = {name: {} for name in names}
     if n_clusters is not None:
-        takers = [name for name in names if "n_clusters" in {spec.name for spec in fields(scorer_class(name))}]
+        takers = [
+            name for name in names if "n_clusters" in {spec.name for spec in fields(scorer_class(name))}
+        ]
         if not takers:
             raise DataPrunerError(f"--n-clusters is for scorers that cluster; {', '.join(names)} does not")
         for name in takers:
@@ -375,7 +407,10 @@ def _method(name: str | None, settings: list[str] | None) -> dict[str, Any] | No
 def _quotas(given: list[str] | None) -> dict[str, float | int]:
     from datapruner.selection.budget import parse_amount
 
-    return {key: parse_amount(value, f"--quota {key}") for key, value in (_pair(q, "--quota") for q in given or [])}
+    return {
+        key: parse_amount(value, f"--quota {key}")
+        for key, value in (_pair(q, "--quota") for q in given or [])
+    }
 
 
 def _amount(keep: str | None) -> float | int | None:

@@ -24,7 +24,8 @@ def report() -> str:
 
     lines = [
         f"datapruner {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}",
-        f"cores {os.cpu_count()}, OMP_NUM_THREADS {os.environ.get('OMP_NUM_THREADS', 'not set')}, accelerator {_device()}",
+        f"cores {os.cpu_count()}, OMP_NUM_THREADS {os.environ.get('OMP_NUM_THREADS', 'not set')}, "
+        f"accelerator {_device()}",
         "",
     ]
     for extra, names in PACKAGES.items():

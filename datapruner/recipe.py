@@ -100,7 +100,8 @@ def make_recipe(**arguments: Any) -> Recipe:
     unknown = [name for name in arguments if name not in Recipe.model_fields]
     if unknown:
         raise DataPrunerError(
-            f"there is no argument '{safe_text(str(unknown[0]), 60)}'.{did_you_mean(str(unknown[0]), Recipe.model_fields)}"
+            f"there is no argument '{safe_text(str(unknown[0]), 60)}'."
+            f"{did_you_mean(str(unknown[0]), Recipe.model_fields)}"
         )
     try:
         return Recipe.model_validate(arguments)
@@ -166,5 +167,7 @@ def _is_path(value: str | Path) -> bool:
 
 def _sentence(error: ValidationError) -> str:
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("function-", "constrained")))
+    where = ".".join(
+        str(part) for part in first["loc"] if not str(part).startswith(("function-", "constrained"))
+    )
     return f"{where}: {first['msg']}, not {safe_text(repr(first.get('input')), 80)}"

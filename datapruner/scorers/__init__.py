@@ -63,7 +63,9 @@ def scorer_class(name: str) -> type[Scorer]:
     try:
         cls: type[Scorer] = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise DataPrunerError(f"the scorer '{name}' cannot be imported from {found[name]}: {error}") from error
+        raise DataPrunerError(
+            f"the scorer '{name}' cannot be imported from {found[name]}: {error}"
+        ) from error
     return cls
 
 

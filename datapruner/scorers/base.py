@@ -138,10 +138,14 @@ class Scorer(ABC):
             )
         bad = ~np.isfinite(ranking.values)
         if bad.any():
-            raise DataPrunerError(f"the scorer '{self.name}' gave no finite value for row {int(np.argmax(bad))}")
+            raise DataPrunerError(
+                f"the scorer '{self.name}' gave no finite value for row {int(np.argmax(bad))}"
+            )
         for name, column in [("groups", ranking.groups), *ranking.columns.items()]:
             if column is not None and column.shape != (n,):
-                raise DataPrunerError(f"the scorer '{self.name}' gave a column '{name}' of shape {column.shape}")
+                raise DataPrunerError(
+                    f"the scorer '{self.name}' gave a column '{name}' of shape {column.shape}"
+                )
 
 
 def _refuse_nan(name: str, signal: Any) -> None:

@@ -131,7 +131,9 @@ class Scores:
         if budget.in_tokens:
             costs = self.tokens.get("num_supervised_tokens", costs[:0])
             if not len(costs):
-                raise DataPrunerError("no tokens were counted for these scores; score again with count_tokens")
+                raise DataPrunerError(
+                    "no tokens were counted for these scores; score again with count_tokens"
+                )
             empty = eligible & (costs == 0)
             eligible &= costs > 0
             codes[empty] = len(texts)
@@ -220,7 +222,7 @@ class Selection:
         return DatasetDict({self.scores.samples.split: self.dataset, **self.scores.samples.others})
 
     def conversation(self) -> Dataset:
-        """The kept rows as ``messages`` (or ``text``), whatever their layout was: what SFTTrainer reads."""
+        """Give the kept rows as ``messages`` (or ``text``), whatever their layout was: what SFTTrainer reads."""
         return self.scores.samples.conversation(self.indices)
 
     def reason(self, row: int) -> str:
@@ -262,7 +264,9 @@ class Selection:
         quotas: Mapping[str, Amount] | None = None,
     ) -> Selection:
         """Choose again from the same scores for another budget; groups stay as they were."""
-        budget = Budget(keep, keep_tokens, self.budget.per_group, dict(self.budget.quotas if quotas is None else quotas))
+        budget = Budget(
+            keep, keep_tokens, self.budget.per_group, dict(self.budget.quotas if quotas is None else quotas)
+        )
         return self.scores._choose(self.scorer, self.selector, budget)
 
     def save(self, path: str | Path, *, format: str | None = None, overwrite: bool = False) -> Path:
@@ -306,7 +310,7 @@ class Selection:
 
     def _checked(self, row: int) -> int:
         if not 0 <= row < len(self.kept):
-            raise DataPrunerError(f"there is no row {row}; the dataset has {len(self.kept)} rows, counted from 0")
+            raise DataPrunerError(
+                f"there is no row {row}; the dataset has {len(self.kept)} rows, counted from 0"
+            )
         return int(row)
-
-

@@ -266,7 +266,9 @@ class CCS(Selector):
     def __post_init__(self) -> None:
         """Refuse parameters that have no meaning."""
         if not 0 <= self.beta < 1 or self.strata < 1:
-            raise DataPrunerError(f"ccs: beta must lie in [0, 1) and strata be 1 or more, not {self.beta}, {self.strata}")
+            raise DataPrunerError(
+                f"ccs: beta must lie in [0, 1) and strata be 1 or more, not {self.beta}, {self.strata}"
+            )
 
     def _select(self, ranking: Ranking, portion: Portion, rng: np.random.Generator) -> Choice:
         values = ranking.values[portion.rows]
@@ -278,7 +280,9 @@ class CCS(Selector):
         if len(rest):
             low, high = float(values[rest].min()), float(values[rest].max())
             width = (high - low) / self.strata
-            stratum[rest] = 0 if width == 0 else np.minimum((values[rest] - low) / width, self.strata - 1).astype(int)
+            stratum[rest] = (
+                0 if width == 0 else np.minimum((values[rest] - low) / width, self.strata - 1).astype(int)
+            )
         sizes = np.bincount(stratum, portion.costs, self.strata + 1).astype(np.int64)
         budgets = np.zeros(self.strata + 1, dtype=np.int64)
         left = portion.budget

@@ -45,7 +45,9 @@ class Signals:
             It was not measured.
         """
         if name not in self.measured:
-            raise DataPrunerError(f"the signal '{name}' was not measured; a scorer must list it in its `needs`")
+            raise DataPrunerError(
+                f"the signal '{name}' was not measured; a scorer must list it in its `needs`"
+            )
         return self.measured[name]
 
     def take(self, rows: NDArray[np.int64]) -> Signals:

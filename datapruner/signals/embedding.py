@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,19 @@ from datapruner.signals.store import Batch, SignalStore, row_keys
 
 if TYPE_CHECKING:
     from datapruner.geometry.blocks import Matrix
+
+
+class Images(Protocol):
+    """PIL images by place; what is asked for may be decoded only then."""
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        ...
+
+    def __getitem__(self, place: int, /) -> Any:
+        """Give one image."""
+        ...
+
 
 CODE_VERSION = 1
 TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 32768}
@@ -58,7 +71,12 @@ def embed_texts(
     numpy.memmap, float32, shape (n, d)
     """
     batch_tokens = TOKENS_PER_BATCH[_device_kind()]
-    context = {"signal": "embedding", "version": CODE_VERSION, "batch_tokens": batch_tokens, **embedder.context}
+    context = {
+        "signal": "embedding",
+        "version": CODE_VERSION,
+        "batch_tokens": batch_tokens,
+        **embedder.context,
+    }
 
     def compute(rows: NDArray[np.int64]) -> Iterator[Batch]:
         with _bar(len(rows), "embedding", progress) as bar:
@@ -70,14 +88,14 @@ def embed_texts(
 
 
 def embed_images(
-    images: Sequence[Any], embedder: ImageEmbedder, store: SignalStore, *, progress: bool = True
+    images: Images, embedder: ImageEmbedder, store: SignalStore, *, progress: bool = True
 ) -> NDArray[np.float32]:
     """Embed PIL images through the store; keyed by pixels, in batches of a fixed size.
 
     Parameters
     ----------
-    images : sequence of PIL.Image.Image, length n
-        Indexed row by row, so a lazily decoding sequence is never held whole.
+    images : Images, length n
+        Indexed row by row, so images that are decoded when asked for are never all held.
     embedder : ImageEmbedder
     store : SignalStore
     progress : bool
@@ -97,7 +115,12 @@ def embed_images(
                 bar.update(len(of))
                 yield of, embedder.forward(batch)[: len(of)]
 
-    return store.fetch(row_keys(map(_pixels, images), context), context, embedder.width, compute)
+    return store.fetch(
+        row_keys((_pixels(images[place]) for place in range(len(images))), context),
+        context,
+        embedder.width,
+        compute,
+    )
 
 
 def embed_with_encoder(
@@ -205,15 +228,17 @@ def column_embeddings(column: Any, origin: str) -> NDArray[Any]:
     if not nested and not pa.types.is_fixed_size_list(column.type):
         raise DataPrunerError(f"{origin} holds {column.type}, not lists of numbers")
     lengths = np.asarray(pc.fill_null(pc.list_value_length(column), -1))
-    if len(lengths) and (lengths != lengths[0]).any() or (len(lengths) and lengths[0] < 0):
+    if (len(lengths) and (lengths != lengths[0]).any()) or (len(lengths) and lengths[0] < 0):
         row = int(np.argmax(lengths != max(int(lengths[0]), 0)))
         said = "no vector" if lengths[row] < 0 else f"a vector of length {lengths[row]}"
-        raise DataPrunerError(f"{origin}, row {row}: {said}, where row 0 has length {max(int(lengths[0]), 0)}")
+        raise DataPrunerError(
+            f"{origin}, row {row}: {said}, where row 0 has length {max(int(lengths[0]), 0)}"
+        )
     flat = column.flatten()
     if flat.null_count:
         row = int(np.argmax(np.asarray(flat.is_null()))) // max(int(lengths[0]), 1)
         raise DataPrunerError(f"{origin}, row {row}: a number is missing in the vector")
-    values = flat.to_numpy(zero_copy_only=False)
+    values: NDArray[Any] = flat.to_numpy(zero_copy_only=False)
     return values.reshape(len(column), -1)
 
 
@@ -253,7 +278,8 @@ def _canonical_batches(
                 full.append((length, waiting.pop(length)))
         # Short and long batches alternate, so that rows a second is steady and the time left is honest.
         for number in shuffled.permutation(len(full)).tolist():
-            yield _run(embedder, *full[number], batch_tokens)
+            length, batch = full[number]
+            yield _run(embedder, length, batch, batch_tokens)
     for length, bucket in sorted(waiting.items(), reverse=True):
         yield _run(embedder, length, bucket, batch_tokens)
 
@@ -262,7 +288,9 @@ def _rows_a_batch(length: int, batch_tokens: int) -> int:
     return max(1, batch_tokens // length)
 
 
-def _run(embedder: TokenEmbedder, length: int, bucket: list[tuple[int, list[int]]], batch_tokens: int) -> Batch:
+def _run(
+    embedder: TokenEmbedder, length: int, bucket: list[tuple[int, list[int]]], batch_tokens: int
+) -> Batch:
     shape = (_rows_a_batch(length, batch_tokens), length)
     ids = np.full(shape, embedder.pad_id, dtype=np.int64)
     mask = np.zeros(shape, dtype=np.int64)

@@ -59,12 +59,18 @@ def make_plan(recipe: Recipe, scorers: Sequence[Scorer], *, count_tokens: bool) 
     needs: set[str] = set()
     for scorer in scorers:
         for need in scorer.needs - KNOWN.keys():
-            raise DataPrunerError(f"the scorer '{scorer.name}' needs a signal '{need}'; there are {', '.join(KNOWN)}")
+            raise DataPrunerError(
+                f"the scorer '{scorer.name}' needs a signal '{need}'; there are {', '.join(KNOWN)}"
+            )
         needs |= scorer.needs
     return Plan(
         embedding="embedding" in needs or "semantic" in recipe.dedup,
-        tokens=count_tokens or recipe.keep_tokens is not None or bool(needs & {"num_tokens", "num_supervised_tokens"}),
-        text="text" in needs or bool({"exact", "near"} & set(recipe.dedup)) or recipe.decontaminate is not None,
+        tokens=count_tokens
+        or recipe.keep_tokens is not None
+        or bool(needs & {"num_tokens", "num_supervised_tokens"}),
+        text="text" in needs
+        or bool({"exact", "near"} & set(recipe.dedup))
+        or recipe.decontaminate is not None,
     )
 
 
@@ -131,15 +137,21 @@ def _given_embeddings(recipe: Recipe, samples: Samples, embeddings: Any) -> Matr
     if samples.layout.name == "embedding":
         name = samples.layout.columns.get("embedding")
         if name is None:
-            raise DataPrunerError("this dataset has no text and no embedding column; pass --embeddings with its vectors")
+            raise DataPrunerError(
+                "this dataset has no text and no embedding column; pass --embeddings with its vectors"
+            )
         column = samples.dataset.with_format("arrow").select_columns([name])[:].column(0)
-        return check_embeddings(column_embeddings(column, f"column '{name}'"), len(samples), f"column '{name}'")
+        return check_embeddings(
+            column_embeddings(column, f"column '{name}'"), len(samples), f"column '{name}'"
+        )
     return None
 
 
 def _image_model(recipe: Recipe) -> str:
     if recipe.embedder == "minilm":
-        raise DataPrunerError("images need an image model: pass --embedder with its path or hub name, or --embeddings")
+        raise DataPrunerError(
+            "images need an image model: pass --embedder with its path or hub name, or --embeddings"
+        )
     return recipe.embedder
 
 

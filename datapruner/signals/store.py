@@ -196,7 +196,7 @@ class _Shelf:
         if size <= len(MAGIC) + DIGEST_BYTES:
             return None
         raw = np.memmap(path, dtype=np.uint8, mode="r")
-        if xxhash.xxh3_128_digest(raw[:-DIGEST_BYTES]) != raw[-DIGEST_BYTES:].tobytes():
+        if xxhash.xxh3_128_digest(raw[:-DIGEST_BYTES].data) != raw[-DIGEST_BYTES:].tobytes():
             return None
         end = bytes(raw[:256]).index(b"\n", len(MAGIC)) + 1
         header = json.loads(bytes(raw[len(MAGIC) : end]))

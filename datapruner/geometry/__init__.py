@@ -1,0 +1,1 @@
+"""Geometry of embeddings: blocks, clusters, neighbours."""
