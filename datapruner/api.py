@@ -76,8 +76,10 @@ def score(
     DataPrunerError
         Anything the user can put right.
     """
-    methods = [scorers] if isinstance(scorers, str | Scorer) else list(scorers)
+    methods: list[Any] = list(scorers) if isinstance(scorers, list | tuple) else [scorers]
     made = [make_scorer(method) for method in methods]
+    if not isinstance(embedder, str) and not hasattr(embedder, "encode"):
+        raise DataPrunerError(f"an embedder is a name or an object with `encode`, not {embedder!r}")
     named = isinstance(source, str | Path)
     recipe = make_recipe(
         source=str(source) if named else None,
@@ -86,7 +88,7 @@ def score(
         embedder=embedder if isinstance(embedder, str) else "minilm",
         always_keep=_mask_field(always_keep),
         never_keep=_mask_field(never_keep),
-        dedup=(["exact", "near"] if dedup else []) if isinstance(dedup, bool) else list(dedup),
+        dedup=_steps(dedup),
         **options,
     )
     return run_scores(
@@ -95,6 +97,7 @@ def score(
         source=None if named else source,
         embeddings=None if isinstance(embeddings, str | Path) else embeddings,
         embedder=None if isinstance(embedder, str) else embedder,
+        masks={"always_keep": always_keep, "never_keep": never_keep},
         count_tokens=count_tokens,
         cache=cache,
         progress=progress,
@@ -142,10 +145,11 @@ def prune(
     DataPrunerError
         Anything the user can put right.
     """
-    Budget(keep, keep_tokens, per_group, dict(quotas or {}))  # refused before a model runs, not after
+    # Refused before a model runs, not after.
+    Budget(keep, keep_tokens, per_group, {} if quotas is None else quotas)
     chooser = None if selector is None else make_selector(selector)
     counted = options.pop("count_tokens", False) or keep_tokens is not None
-    scores = score(source, scorers=scorer, count_tokens=counted, **options)
+    scores = score(source, scorers=scorer, count_tokens=counted, per_group=per_group, **options)
     return scores.select(
         keep=keep, keep_tokens=keep_tokens, per_group=per_group, quotas=quotas, selector=chooser
     )
@@ -197,6 +201,7 @@ def run_scores(
     source: Any = None,
     embeddings: Any = None,
     embedder: Encoder | None = None,
+    masks: Mapping[str, Any] | None = None,
     count_tokens: bool = False,
     cache: str | Path | None = None,
     progress: bool = True,
@@ -206,7 +211,7 @@ def run_scores(
     Parameters
     ----------
     recipe : Recipe
-    scorers, source, embeddings, embedder
+    scorers, source, embeddings, embedder, masks
         Objects that stand in for what the recipe names.
     count_tokens, cache, progress
         As in :func:`score`.
@@ -226,6 +231,8 @@ def run_scores(
         samples.check_column(recipe.per_group)
     test_texts = None if recipe.decontaminate is None else _test_texts(recipe)
 
+    for name, mask in (masks or {}).items():
+        _check_length(mask, n, name)
     forced = _mask(recipe.always_keep, samples, "always_keep")
     vetoes: list[Vetoes] = []
     rows = np.arange(n, dtype=np.int64)
@@ -298,6 +305,19 @@ def _changed(scorer: Scorer) -> dict[str, Any]:
         for spec in fields(scorer)
         if getattr(scorer, spec.name) != spec.default
     }
+
+
+def _steps(dedup: Any) -> Any:
+    """Give the cleaning steps by name; what is none of them is left for the recipe to refuse."""
+    if isinstance(dedup, bool):
+        return ["exact", "near"] if dedup else []
+    return list(dedup) if isinstance(dedup, tuple) else dedup
+
+
+def _check_length(mask: Any, n: int, what: str) -> None:
+    array = np.asarray(mask)
+    if array.dtype.kind == "b" and len(array) != n:
+        raise DataPrunerError(f"{what} has {len(array)} entries, but the dataset has {n} rows")
 
 
 def _mask_field(value: str | ArrayLike | None) -> str | list[int] | None:

@@ -15,6 +15,10 @@ from datapruner.errors import DataPrunerError
 if TYPE_CHECKING:
     from datapruner.selection.result import Selection
 
+# The base of what typer says of a command line; the click package's own or typer's copy of it, by version.
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+INTERRUPTED = 130
+
 app = typer.Typer(
     name="datapruner",
     help="Prune and curate datasets for fine-tuning language models, with a reason for every row.",
@@ -282,13 +286,26 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
         sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        app()
+        code = app(prog_name="datapruner", standalone_mode=False)
     except DataPrunerError as error:
         _quit(str(error), 2)
-    except KeyboardInterrupt:
-        _quit("interrupted; what was computed so far is kept and the same command goes on from there", 130)
+    except UsageError as error:
+        _quit(_usage(error), 2)
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
     except BrokenPipeError:
         os._exit(141)
+    if code == INTERRUPTED:  # which is how later versions of typer tell of Ctrl-C
+        _quit("interrupted; what was computed so far is kept and the same command goes on from there", code)
+    sys.exit(code)
+
+
+def _usage(error: Any) -> str:
+    """Give what is wrong with a command line, and where to read on; the help itself where nothing was given."""
+    sentence: str = error.format_message()
+    if error.ctx is None or sentence == error.ctx.get_help():
+        return sentence
+    return f"{sentence.rstrip('.')}; see `{error.ctx.command_path} --help`"
 
 
 def _quit(sentence: str, code: int) -> None:
@@ -369,6 +386,9 @@ def _scorers(names: list[str], settings: list[str], n_clusters: int | None) -> l
     from datapruner.scorers import make_scorer, scorer_class
 
     out: dict[str, dict[str, Any]] = {name: {} for name in names}
+    if len(out) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataPrunerError(f"the scorer '{twice}' is named twice; name every scorer once")
     if n_clusters is not None:
         takers = [
             name for name in names if "n_clusters" in {spec.name for spec in fields(scorer_class(name))}

@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from datapruner.errors import DataPrunerError
+from datapruner.paths import exists, expanded
 from datapruner.text import did_you_mean, safe_text
 
 T = TypeVar("T")
@@ -91,7 +92,7 @@ class Recipe(BaseModel):
         for name in PATHS:
             value = plain.get(name)
             if isinstance(value, str) and _is_path(value):
-                plain[name] = os.path.relpath(Path(value).expanduser().absolute(), folder.absolute())
+                plain[name] = os.path.relpath(expanded(Path(value)).absolute(), folder.absolute())
         return "# datapruner run recipe.yaml\n" + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
 
 
@@ -162,7 +163,7 @@ def build(cls: type[T], name: str, parameters: Mapping[str, Any]) -> T:
 
 def _is_path(value: str | Path) -> bool:
     text = str(value)
-    return Path(text).expanduser().exists() or any(mark in text for mark in "*?[")
+    return exists(expanded(Path(text))) or any(mark in text for mark in "*?[")
 
 
 def _sentence(error: ValidationError) -> str:

@@ -18,13 +18,16 @@ from numpy.typing import NDArray
 from datapruner.errors import DataPrunerError
 from datapruner.models import offline
 from datapruner.models.loading import (
+    config_hash,
     default_device,
     first_line,
     load_causal_lm,
+    refuse_keys,
     resolve_model,
     tokenizer_hash,
     weights_hash,
 )
+from datapruner.models.quiet import quiet_loading
 
 if TYPE_CHECKING:
     import torch
@@ -57,6 +60,10 @@ class TokenEmbedder:
         (input_ids int64 [b, t], attention_mask int64 [b, t]) -> float32 [b, width], on the CPU.
     pad_id : int
         What fills a row; masked, so its value does not matter to the result.
+    max_length : int
+        What ``tokenize`` cuts at; no row is padded beyond, since the model may have no positions there.
+    device : str
+        Kind of device of ``forward``, cpu or cuda; it decides the size of a batch.
     """
 
     context: dict[str, object]
@@ -64,6 +71,8 @@ class TokenEmbedder:
     tokenize: Callable[[list[str]], list[list[int]]]
     forward: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
     pad_id: int
+    max_length: int
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,7 @@ class ImageEmbedder:
     forward: Callable[[Sequence[Any]], NDArray[np.float32]]
 
 
+@quiet_loading()
 def load_text_embedder(
     name: str, *, pooling: Pooling = "auto", max_length: int | None = None, device: str | None = None
 ) -> TokenEmbedder:
@@ -96,19 +106,22 @@ def load_text_embedder(
     resolved = _hub_minilm() if on_hub else resolve_model(name)
     if pooling != "auto" or _is_causal_lm(resolved):
         return _language_model(name, "mean" if pooling == "auto" else pooling, max_length or 1024, device)
-    return _sentence_transformer(resolved, max_length, device)
+    return _sentence_transformer(name, resolved, max_length, device)
 
 
+@quiet_loading()
 def load_image_embedder(name: str, *, device: str | None = None) -> ImageEmbedder:
     """Load an image model through transformers: CLIP-like image features, else the mean of the last states."""
     import torch
     from transformers import AutoImageProcessor, AutoModel
 
+    resolved = resolve_model(name)
     try:
-        model = AutoModel.from_pretrained(resolve_model(name), trust_remote_code=False)
-        processor = AutoImageProcessor.from_pretrained(resolve_model(name), trust_remote_code=False)
-    except (OSError, ValueError) as error:
+        model, info = AutoModel.from_pretrained(resolved, trust_remote_code=False, output_loading_info=True)
+        processor = AutoImageProcessor.from_pretrained(resolved, trust_remote_code=False)
+    except Exception as error:
         raise DataPrunerError(f"the image model '{name}' cannot be loaded: {first_line(error)}") from error
+    _settle_missing(name, model, info)
     device = device or default_device()
     model = model.eval().requires_grad_(False).to(device)
 
@@ -129,6 +142,7 @@ def load_image_embedder(name: str, *, device: str | None = None) -> ImageEmbedde
     width = forward([Image.new("RGB", (32, 32))]).shape[1]
     context: dict[str, object] = {
         "model": weights_hash(model),
+        "config": config_hash(model.config),
         "processor": json.dumps(processor.to_dict(), default=str, sort_keys=True),
     }
     return ImageEmbedder(context, width, forward)
@@ -160,7 +174,7 @@ def _is_causal_lm(folder: str) -> bool:
         return False
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:
         raise DataPrunerError(f"the model '{folder}' cannot be loaded: {first_line(error)}") from error
     named = getattr(config, "architectures", None) or []
     return any(
@@ -168,18 +182,63 @@ def _is_causal_lm(folder: str) -> bool:
     ) or any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in named)
 
 
-def _sentence_transformer(folder: str, max_length: int | None, device: str | None) -> TokenEmbedder:
+def _settle_missing(name: str, model: torch.nn.Module, info: dict[str, Any]) -> None:
+    """Refuse a checkpoint that lacks tensors; a pooler, which no vector here reads, is zeroed instead.
+
+    Transformers fills what is missing with random numbers and only warns: the vectors would be noise, and
+    the weights' hash another one in every process.
+    """
+    refuse_keys(name, "mismatched_keys", info["mismatched_keys"])
+    missing = {str(key) for key in info["missing_keys"]}
+    refuse_keys(name, "missing_keys", (key for key in missing if "pooler." not in key))
+    state = model.state_dict()
+    for key in missing & state.keys():
+        state[key].zero_()
+
+
+def _check_sentence_transformer(name: str, folder: str, model: Any) -> None:
+    """Hold the first module's weights to what its checkpoint has; sentence-transformers does not tell."""
+    inner = getattr(model[0], "auto_model", None)
+    if inner is None or hasattr(inner, "peft_config"):
+        return
+    listing = Path(folder) / "modules.json"
+    path = json.loads(listing.read_text("utf-8"))[0].get("path", "") if listing.exists() else ""
+    local = Path(folder).is_dir()
+    _, info = type(inner).from_pretrained(
+        str(Path(folder) / path) if local else folder,
+        config=inner.config,
+        output_loading_info=True,
+        **({} if local else {"subfolder": path}),
+    )
+    _settle_missing(name, inner, info)
+
+
+def _sentence_transformer(
+    name: str, folder: str, max_length: int | None, device: str | None
+) -> TokenEmbedder:
     import torch
     from sentence_transformers import SentenceTransformer
+    from transformers import PreTrainedTokenizerBase
 
     try:
         model = SentenceTransformer(folder, device=device or default_device(), trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise DataPrunerError(f"the embedder '{folder}' cannot be loaded: {first_line(error)}") from error
+        if name not in offline.MODELS:  # those are held to their pinned hash
+            _check_sentence_transformer(name, folder, model)
+    except DataPrunerError:
+        raise
+    except Exception as error:
+        raise DataPrunerError(f"the embedder '{name}' cannot be loaded: {first_line(error)}") from error
     tokenizer = model.tokenizer
-    limit = min(length for length in (max_length, model.max_seq_length, 100_000) if length is not None)
     prefix = model.prompts.get(model.default_prompt_name or "", "") if model.prompts else ""
+    apart = prefix and any(getattr(module, "include_prompt", True) is False for module in model)
+    if apart or not isinstance(tokenizer, PreTrainedTokenizerBase):
+        raise DataPrunerError(
+            f"the embedder '{name}' {'pools without its prompt' if apart else 'has a tokenizer of its own kind'}; "
+            "pass the model as an object with `encode` from Python instead of its name"
+        )
+    limit = min(length for length in (max_length, model.max_seq_length, 100_000) if length is not None)
     model = model.eval().requires_grad_(False)
+    pad = tokenizer.pad_token_id or 0
 
     def tokenize(texts: list[str]) -> list[list[int]]:
         ids: list[list[int]] = tokenizer(
@@ -190,7 +249,7 @@ def _sentence_transformer(folder: str, max_length: int | None, device: str | Non
             return_attention_mask=False,
             return_token_type_ids=False,
         )["input_ids"]
-        return ids
+        return [row or [pad] for row in ids]
 
     def forward(input_ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
         features = {
@@ -203,14 +262,17 @@ def _sentence_transformer(folder: str, max_length: int | None, device: str | Non
 
     context = {
         "model": weights_hash(model),
+        "config": [
+            config_hash(module.auto_model.config) for module in model if hasattr(module, "auto_model")
+        ],
         "modules": [type(module).__name__ + str(_pooling_of(module)) for module in model],
         "tokenizer": tokenizer_hash(tokenizer),
         "prefix": prefix,
         "max_length": limit,
         "dtype": str(next(model.parameters()).dtype),
     }
-    width = forward(np.zeros((1, 8), np.int64), np.ones((1, 8), np.int64)).shape[1]
-    return TokenEmbedder(context, width, tokenize, forward, tokenizer.pad_token_id or 0)
+    width = forward(np.zeros((1, min(8, limit)), np.int64), np.ones((1, min(8, limit)), np.int64)).shape[1]
+    return TokenEmbedder(context, width, tokenize, forward, pad, limit, model.device.type)
 
 
 def _pooling_of(module: Any) -> object:
@@ -235,8 +297,10 @@ def _language_model(
         device = next(body.parameters()).device
         attention = torch.from_numpy(mask).to(device)
         with torch.inference_mode():
+            # No mask: padding stands on the right, where causal attention never looks from a row's tokens. With
+            # one, transformers takes another kernel for batches in which a row is padded than for those without.
             hidden = body(
-                input_ids=torch.from_numpy(input_ids).to(device), attention_mask=attention, use_cache=False
+                input_ids=torch.from_numpy(input_ids).to(device), use_cache=False
             ).last_hidden_state.float()
             if pooling == "last":
                 pooled = hidden[torch.arange(len(hidden), device=device), attention.sum(1) - 1]
@@ -252,6 +316,8 @@ def _language_model(
         "tokenizer": tokenizer_hash(tokenizer),
         "max_length": max_length,
         "dtype": str(next(model.parameters()).dtype),
-        "attention": getattr(model.config, "_attn_implementation", None),
+        "config": config_hash(model.config),
     }
-    return TokenEmbedder(context, model.config.hidden_size, tokenize, forward, tokenizer.pad_token_id or 0)
+    pad = tokenizer.pad_token_id or 0
+    width: int = model.config.get_text_config().hidden_size
+    return TokenEmbedder(context, width, tokenize, forward, pad, max_length, model.device.type)

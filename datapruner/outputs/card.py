@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import yaml
 
+from datapruner.paths import exists, expanded
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
@@ -87,8 +88,8 @@ def histogram(selection: Selection) -> list[str]:
 
 def _shown(source: str) -> str:
     """Name a source without the path of the machine it lay on."""
-    path = Path(source).expanduser()
-    return path.name if path.exists() or path.is_absolute() or source.startswith(".") else source
+    path = expanded(Path(source))
+    return path.name if exists(path) or path.is_absolute() or source.startswith(".") else source
 
 
 def _code(text: str) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +43,7 @@ def save_selection(
     Path
         The folder.
     """
-    with whole_folder(path, overwrite=overwrite) as folder:
+    with whole_folder(path, overwrite=overwrite) as folder, _quiet_writing():
         if format == "arrow":
             selection.splits.save_to_disk(str(folder / "data"))
         else:
@@ -53,10 +56,53 @@ def save_selection(
     return path
 
 
+@contextmanager
+def _quiet_writing() -> Iterator[None]:
+    """Keep `datasets`' bars off the terminal for a while."""
+    import datasets
+
+    shown = not datasets.are_progress_bars_disabled()
+    if shown:
+        datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+
+
+class _Careful(io.RawIOBase):
+    """A file for `datasets` to write Parquet to, which fails once.
+
+    Its Parquet writer is not closed when the disk is full; it is destroyed, tries to write the rest, and aborts
+    the process when that fails too.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.failed = False
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return 0 if self.failed else self.file.tell()
+
+    def write(self, block: Any) -> int:
+        if not self.failed:
+            try:
+                self.file.write(block)
+            except OSError:
+                self.failed = True
+                raise
+        return len(block)
+
+
 def write_split(dataset: Dataset, file: Path, format: str) -> None:
     """Write one split as parquet or as JSON lines (Unicode as it is)."""
     if format == "parquet":
-        dataset.to_parquet(str(file))
+        with file.open("wb") as handle:
+            dataset.to_parquet(_Careful(handle))
     elif format == "jsonl":
         dataset.to_json(str(file), force_ascii=False)
     else:

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from datapruner.errors import DataPrunerError
+from datapruner.paths import expanded
+from datapruner.text import safe_text
 
 MARKER = "recipe.yaml"
+TABLES = ("selection.parquet", "scores.parquet")
+OURS = re.compile(
+    r"README\.md|recipe\.yaml|report\.html|timings\.json|(selection|scores)\.parquet|state/[^/]+\.npz"
+    r"|data/(.+/)?((.+-)?\d{5}-of-\d{5}\.(parquet|jsonl|arrow)|(dataset_info|dataset_dict|state)\.json)"
+)
+"""What a run leaves; a folder that holds anything else is never replaced."""
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
@@ -22,16 +31,24 @@ def check_target(path: Path, *, overwrite: bool) -> None:
     DataPrunerError
         It is a file, holds something, or its parent cannot be written.
     """
-    path = path.expanduser().absolute()
+    path = expanded(path).absolute()
+    try:
+        _check(path, overwrite=overwrite)
+    except OSError as error:
+        raise _refused(path, error) from error
+
+
+def _check(path: Path, *, overwrite: bool) -> None:
     if path.exists() and not path.is_dir():
         raise DataPrunerError(f"the output {path.name} is a file; name a folder that does not exist yet")
     if path.is_dir() and any(path.iterdir()):
-        ours = (path / MARKER).is_file() and (
-            (path / "selection.parquet").is_file() or (path / "scores.parquet").is_file()
-        )
-        if not ours:
+        result = (path / MARKER).is_file() and any((path / table).is_file() for table in TABLES)
+        names = (entry.relative_to(path).as_posix() for entry in path.rglob("*") if not entry.is_dir())
+        other = next((name for name in names if not OURS.fullmatch(name)), None)
+        if not result or other is not None:
+            shown = "" if other is None else f" ({safe_text(other, 60)})"
             raise DataPrunerError(
-                f"the output folder {path} holds other files; name one that is empty or does not exist"
+                f"the output folder {path} holds other files{shown}; name one that is empty or does not exist"
             )
         if not overwrite:
             raise DataPrunerError(
@@ -40,7 +57,9 @@ def check_target(path: Path, *, overwrite: bool) -> None:
     parent = path.parent
     while not parent.exists():
         parent = parent.parent
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
+    if not parent.is_dir():
+        raise DataPrunerError(f"the output folder {path} cannot be written: {parent} is a file")
+    if not os.access(parent, os.W_OK):
         raise DataPrunerError(f"the output folder {path} cannot be written: no permission in {parent}")
 
 
@@ -53,30 +72,49 @@ def whole_folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
     DataPrunerError
         Like :func:`check_target`, and where writing fails (disk full, no permission).
     """
-    path = path.expanduser().absolute()
+    path = expanded(path).absolute()
     check_target(path, overwrite=overwrite)
+    missing = [parent for parent in path.parents if not parent.exists()]
     made: Path | None = None
+    done = False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=f".{path.name[:100]}.", dir=path.parent))
+        made = Path(tempfile.mkdtemp(prefix=f".{path.name[:20]}.", dir=path.parent))
         made.chmod(0o755)
         yield made
         _sync(made)
-        if path.exists() and any(path.iterdir()):
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name[:100]}.old.", dir=path.parent))
-            path.replace(old / "was")
-            made.replace(path)
-            shutil.rmtree(old)
-        else:
-            made.replace(path)
-        made = None
+        _place(made, path)
+        done = True
     except OSError as error:
-        raise DataPrunerError(
-            f"the output folder {path} cannot be written: {error.strerror or error}"
-        ) from error
+        raise _refused(path, error) from error
     finally:
-        if made is not None:
-            shutil.rmtree(made, ignore_errors=True)
+        if not done:
+            if made is not None:
+                shutil.rmtree(made, ignore_errors=True)
+            with suppress(OSError):  # another run may have put something there meanwhile
+                for parent in missing:
+                    parent.rmdir()
+
+
+def _place(made: Path, path: Path) -> None:
+    """Rename a finished folder to its place; an earlier result goes only once the new one is there."""
+    if not path.exists() or not any(path.iterdir()):
+        made.replace(path)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{path.name[:20]}.old.", dir=path.parent))
+    try:
+        path.replace(old / "was")
+        try:
+            made.replace(path)
+        except BaseException:
+            (old / "was").replace(path)
+            raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _refused(path: Path, error: OSError) -> DataPrunerError:
+    return DataPrunerError(f"the output folder {path} cannot be written: {error.strerror or error}")
 
 
 def _sync(folder: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from datapruner.errors import DataPrunerError
+from datapruner.paths import expanded, is_file
 from datapruner.text import safe_text
 
 
@@ -27,8 +28,8 @@ def explain_row(folder: str | Path, row: int) -> dict[str, Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    file = Path(folder).expanduser() / "selection.parquet"
-    if not file.is_file():
+    file = expanded(Path(folder)) / "selection.parquet"
+    if not is_file(file):
         raise DataPrunerError(f"{folder} is no result of datapruner: it has no selection.parquet")
     try:
         table = pq.read_table(file, memory_map=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from numpy.typing import NDArray
 from datapruner.errors import DataPrunerError
 from datapruner.outputs.dataset import arrow_array
 from datapruner.outputs.folder import whole_folder
+from datapruner.paths import expanded, is_file
 from datapruner.recipe import load_recipe
 from datapruner.samples.base import content_hash
-from datapruner.scorers.base import Ranking
+from datapruner.scorers.base import Ranking, Scorer
 from datapruner.selection.result import Scores
 from datapruner.selection.vetoes import Vetoes
 
@@ -82,7 +84,7 @@ def save_scores(scores: Scores, path: Path, *, overwrite: bool = False) -> Path:
     return path
 
 
-def load_scores(path: str | Path, *, source: Any = None) -> Scores:
+def load_scores(path: str | Path, *, source: Any = None, scorers: Sequence[Scorer] = ()) -> Scores:
     """Read a folder of scores and the dataset they belong to.
 
     Parameters
@@ -91,6 +93,8 @@ def load_scores(path: str | Path, *, source: Any = None) -> Scores:
         What :func:`save_scores` wrote.
     source : optional
         The dataset, where it was in memory or has moved.
+    scorers : sequence of Scorer
+        Objects for scorers that are not installed under their name.
 
     Raises
     ------
@@ -100,8 +104,8 @@ def load_scores(path: str | Path, *, source: Any = None) -> Scores:
     from datapruner.api import read_samples
     from datapruner.scorers import make_scorer
 
-    folder = Path(path).expanduser()
-    if not (folder / TABLE).is_file():
+    folder = expanded(Path(path))
+    if not is_file(folder / TABLE):
         raise DataPrunerError(
             f"{folder} is no folder of scores: it has no {TABLE}; make one with `datapruner score`"
         )
@@ -136,9 +140,10 @@ def load_scores(path: str | Path, *, source: Any = None) -> Scores:
     for kind, template in meta["vetoes"]:
         rows = np.flatnonzero(kinds == kind)
         vetoes.append(Vetoes(kind, rows, column("veto_row")[rows], column("veto_measure")[rows], template))
-    scorers = {method.name: make_scorer(method.name, method.parameters) for method in recipe.scorers}
+    made = {scorer.name: scorer for scorer in scorers}
+    made |= {m.name: make_scorer(m.name, m.parameters) for m in recipe.scorers if m.name not in made}
     tokens = {name: column(stored) for name, stored in meta["tokens"].items()}
-    return Scores(samples, recipe, scorers, rankings, vetoes, column("always_keep"), tokens)
+    return Scores(samples, recipe, made, rankings, vetoes, column("always_keep"), tokens)
 
 
 def _load_state(file: Path) -> dict[str, NDArray[Any]]:

@@ -7,7 +7,6 @@ import gzip
 import io
 import json
 import re
-import shutil
 import sys
 import zlib
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from datapruner.errors import DataPrunerError
-from datapruner.samples.tables import table_of_rows, temporary_folder
+from datapruner.samples.tables import spilling, table_of_rows, temporary_folder
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
@@ -254,9 +253,13 @@ def unpacked(path: Path, label: str) -> Path:
     """Return a path to the plain file: Parquet and Arrow are not read through a stream."""
     if path.suffix.lower() not in PACKED:
         return path
-    target = temporary_folder() / path.stem
-    with opened(path, label) as stream, target.open("wb") as out:
-        shutil.copyfileobj(stream, out, 1 << 20)
+    with spilling(label):
+        target = temporary_folder() / path.stem
+        out = target.open("wb")
+    with out, opened(path, label) as stream:
+        while block := stream.read(1 << 20):
+            with spilling(label):
+                out.write(block)
     return target
 
 

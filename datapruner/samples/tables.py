@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,19 @@ def temporary_folder() -> Path:
         _TEMPORARY.append(tempfile.TemporaryDirectory(prefix="datapruner-", ignore_cleanup_errors=True))
         atexit.register(_TEMPORARY[0].cleanup)
     return Path(tempfile.mkdtemp(dir=_TEMPORARY[0].name))
+
+
+@contextmanager
+def spilling(source: str) -> Iterator[None]:
+    """Turn a full or read-only temporary folder into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        reason = safe_text(" ".join(str(error.strerror or error).split()), 120)
+        raise DataPrunerError(
+            f"{source} does not fit into memory, and the temporary folder {tempfile.gettempdir()} cannot be "
+            f"written ({reason}); make room there, or name another folder with TMPDIR."
+        ) from error
 
 
 def table_of_rows(rows: list[dict[str, Any]], place: Callable[[int], str]) -> pa.Table:
@@ -117,7 +131,8 @@ class Gatherer:
         self.tables.append((file, table))
         self.bytes += table.nbytes
         if self.bytes > IN_MEMORY_BYTES:
-            self.folder = temporary_folder()
+            with spilling(self.source):
+                self.folder = temporary_folder()
             for origin, kept in self.tables:
                 self._write(kept, origin)
             self.tables = []
@@ -131,12 +146,15 @@ class Gatherer:
             assert self.folder is not None
             path = self.folder / f"segment-{len(self.segments):06d}.arrow"
             self.segments.append((file, table.schema, path))
-            self.writer = pa.ipc.new_stream(str(path), table.schema)
-        self.writer.write_table(table)
+            with spilling(self.source):
+                self.writer = pa.ipc.new_stream(str(path), table.schema)
+        with spilling(self.source):
+            self.writer.write_table(table)
 
     def _close(self) -> None:
         if self.writer is not None:
-            self.writer.close()
+            with spilling(self.source):
+                self.writer.close()
             self.writer = None
 
     def dataset(self) -> Dataset:
@@ -153,7 +171,7 @@ class Gatherer:
         path = self.segments[0][2]
         if len(self.segments) > 1 or self.segments[0][1] != schema:
             path = self.folder / "data.arrow"
-            with pa.ipc.new_stream(str(path), schema) as writer:
+            with spilling(self.source), pa.ipc.new_stream(str(path), schema) as writer:
                 for file, _, segment in self.segments:
                     with pa.ipc.open_stream(pa.memory_map(str(segment))) as reader:
                         for batch in reader:

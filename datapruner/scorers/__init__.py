@@ -81,6 +81,9 @@ def make_scorer(scorer: str | Scorer, parameters: Mapping[str, Any] | None = Non
 
     if isinstance(scorer, Base):
         return scorer
+    if not isinstance(scorer, str):
+        called = f"; write {scorer.__name__}()" if isinstance(scorer, type) else ""
+        raise DataPrunerError(f"a scorer is a name or a Scorer object, not {scorer!r}{called}")
     from datapruner.recipe import build
 
     return build(scorer_class(scorer), scorer, parameters or {})

@@ -81,20 +81,24 @@ class Scorer(ABC):
         Where the method comes from.
     provenance : str
         What in it is published, derived, ours.
-    promises : frozenset of str
-        ``permutation``: permuted rows get the same values, permuted. ``duplicates``: equal rows get equal
-        values. A scorer that can promise less says so here and in its docstring.
     """
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]]
     paper: ClassVar[str] = ""
     provenance: ClassVar[str] = ""
-    promises: ClassVar[frozenset[str]] = frozenset({"permutation", "duplicates"})
 
     @abstractmethod
     def _score(self, signals: Signals) -> Ranking:
         """Compute the ranking of ``signals.num_rows`` rows."""
+
+    @property
+    def promises(self) -> frozenset[str]:
+        """What holds beyond the contract; a scorer that can promise less overrides this and says so.
+
+        ``permutation``: permuted rows get the same values, permuted. ``duplicates``: equal rows get equal values.
+        """
+        return frozenset({"permutation", "duplicates"})
 
     def selector(self) -> Selector:
         """Give the selector that the method was published with; top-k unless overridden."""

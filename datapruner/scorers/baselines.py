@@ -19,7 +19,11 @@ class Random(Scorer):
     needs: ClassVar[frozenset[str]] = frozenset()
     paper: ClassVar[str] = "baseline"
     provenance: ClassVar[str] = "ours"
-    promises: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def promises(self) -> frozenset[str]:
+        """Nothing: a value belongs to a position, not to what stands there."""
+        return frozenset()
 
     def _score(self, signals: Signals) -> Ranking:
         return Ranking(np.random.default_rng(signals.seed).random(signals.num_rows))

@@ -50,12 +50,16 @@ class ConceptComplexity(Scorer):
     needs: ClassVar[frozenset[str]] = frozenset({"embedding"})
     paper: ClassVar[str] = "arXiv 2401.04578"
     provenance: ClassVar[str] = "published; default k and small-k neighbours ours"
-    promises: ClassVar[frozenset[str]] = frozenset({"duplicates"})
 
     def __post_init__(self) -> None:
         """Refuse parameters that have no meaning."""
         if not self.temperature > 0:
             raise DataPrunerError(f"concept_complexity: temperature must be above 0, not {self.temperature}")
+
+    @property
+    def promises(self) -> frozenset[str]:
+        """Equal rows get equal values; the clustering depends on the order of the rows."""
+        return frozenset() if self.keep == "random" else frozenset({"duplicates"})
 
     def selector(self) -> GroupQuota:
         """Bounded least-squares shares, with the published code's lower bounds."""

@@ -44,12 +44,16 @@ class Prototypes(Scorer):
     needs: ClassVar[frozenset[str]] = frozenset({"embedding"})
     paper: ClassVar[str] = "arXiv 2206.14486"
     provenance: ClassVar[str] = "published; spherical k-means and the floor over clusters ours"
-    promises: ClassVar[frozenset[str]] = frozenset({"duplicates"})
 
     def __post_init__(self) -> None:
         """Refuse parameters that have no meaning."""
         if not 0 <= self.balance <= 1:
             raise DataPrunerError(f"prototypes: balance must lie between 0 and 1, not {self.balance}")
+
+    @property
+    def promises(self) -> frozenset[str]:
+        """Equal rows get equal values; the clustering depends on the order of the rows."""
+        return frozenset({"duplicates"})
 
     def selector(self) -> TopK:
         """Top-k with the class-balance floor."""

@@ -41,14 +41,21 @@ class Budget:
 
     def __post_init__(self) -> None:
         """Refuse what is no budget, before any work is done."""
+        for name in ("keep", "keep_tokens"):
+            object.__setattr__(self, name, _plain(getattr(self, name)))
+        if not isinstance(self.quotas, Mapping):
+            raise DataPrunerError(f"quotas must map groups to amounts, not {_shown(self.quotas)}")
+        object.__setattr__(self, "quotas", {str(key): _plain(value) for key, value in self.quotas.items()})
         if self.keep is not None and self.keep_tokens is not None:
             raise DataPrunerError("give either keep or keep_tokens, not both")
         if self.keep is None and self.keep_tokens is None:
             raise DataPrunerError("say how much to keep: a fraction, a number of rows, or keep_tokens")
         if self.keep is not None:
             _check_amount(self.keep, "keep", "rows")
-        if self.keep_tokens is not None and (isinstance(self.keep_tokens, bool) or self.keep_tokens < 1):
-            raise DataPrunerError(f"keep_tokens must be a positive number of tokens, not {self.keep_tokens}")
+        if self.keep_tokens is not None and not (_is_int(self.keep_tokens) and self.keep_tokens >= 1):
+            raise DataPrunerError(
+                f"keep_tokens must be a positive number of tokens, not {_shown(self.keep_tokens)}"
+            )
         if self.quotas and self.per_group is None:
             raise DataPrunerError("quotas need per_group: name the column whose values they are given for")
         for group, amount in self.quotas.items():
@@ -177,6 +184,13 @@ def portions(
                 f"the quota of '{safe_text(names[j], 60)}' is {asked} {unit}, but its always-kept rows cost {floors[j]}"
             )
         floors[j] = caps[j] = asked
+    if int(floors.sum()) > total or int(caps.sum()) < total:
+        few = int(caps.sum()) < total
+        raise DataPrunerError(
+            f"with the quotas of {', '.join(safe_text(str(group), 40) for group in budget.quotas)} "
+            f"{'at most' if few else 'at least'} {int(caps.sum() if few else floors.sum())} {unit} are kept, which "
+            f"does not fit the budget of {total}"
+        )
     shown = [safe_text(name, 60) for name in names]
     shares = allocate(whole, caps, total, floors, "proportional", names=shown)
     out = []
@@ -228,9 +242,22 @@ def _check_quotas(budget: Budget, names: list[str]) -> None:
             )
 
 
+def _plain(amount: Any) -> Any:
+    """Turn numpy's numbers into Python's; everything else stays as it is, to be refused."""
+    return amount.item() if isinstance(amount, np.integer | np.floating) else amount
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _shown(value: Any) -> str:
+    return safe_text(repr(value), 80)
+
+
 def _check_amount(amount: Amount, what: str, unit: str) -> None:
     if isinstance(amount, bool) or not isinstance(amount, int | float):
-        raise DataPrunerError(f"{what} must be a fraction or a number of {unit}, not {amount!r}")
+        raise DataPrunerError(f"{what} must be a fraction or a number of {unit}, not {_shown(amount)}")
     if isinstance(amount, float):
         if not 0 < amount <= 1:
             raise DataPrunerError(

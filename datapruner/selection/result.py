@@ -100,7 +100,7 @@ class Scores:
         """
         from datapruner.selection.selectors import make_selector
 
-        budget = Budget(keep, keep_tokens, per_group, dict(quotas or {}))
+        budget = Budget(keep, keep_tokens, per_group, {} if quotas is None else quotas)
         name = self._which(scorer)
         chooser = self.scorers[name].selector() if selector is None else make_selector(selector)
         return self._choose(name, chooser, budget)
@@ -265,7 +265,7 @@ class Selection:
     ) -> Selection:
         """Choose again from the same scores for another budget; groups stay as they were."""
         budget = Budget(
-            keep, keep_tokens, self.budget.per_group, dict(self.budget.quotas if quotas is None else quotas)
+            keep, keep_tokens, self.budget.per_group, self.budget.quotas if quotas is None else quotas
         )
         return self.scores._choose(self.scorer, self.selector, budget)
 

@@ -169,6 +169,11 @@ class TopK(Selector):
     balance: float = 0.0
     name: ClassVar[str] = "topk"
 
+    def __post_init__(self) -> None:
+        """Refuse parameters that have no meaning."""
+        if not 0 <= self.balance <= 1:
+            raise DataPrunerError(f"topk: balance must lie between 0 and 1, not {self.balance}")
+
     def _select(self, ranking: Ranking, portion: Portion, rng: np.random.Generator) -> Choice:
         values = ranking.values[portion.rows]
         order = best_first(values)
@@ -217,6 +222,13 @@ class GroupQuota(Selector):
     floor_share: float = 0.0
     name: ClassVar[str] = "group_quota"
     needs_groups: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Refuse parameters that have no meaning."""
+        if not 0 <= self.floor_share <= 1:
+            raise DataPrunerError(
+                f"group_quota: floor_share must lie between 0 and 1, not {self.floor_share}"
+            )
 
     def _select(self, ranking: Ranking, portion: Portion, rng: np.random.Generator) -> Choice:
         assert ranking.groups is not None
@@ -352,6 +364,8 @@ def make_selector(selector: str | Selector, parameters: Mapping[str, Any] | None
     """
     if isinstance(selector, Selector):
         return selector
+    if not isinstance(selector, str):
+        raise DataPrunerError(f"a selector is a name or a Selector object, not {selector!r}")
     if selector not in SELECTORS:
         raise DataPrunerError(
             f"there is no selector '{selector}'.{did_you_mean(selector, SELECTORS)} Available: {', '.join(SELECTORS)}"

