@@ -163,7 +163,7 @@ def score(
     from datapruner.recipe import make_recipe
 
     recipe = make_recipe(**_reading(locals()))
-    check_target(out, overwrite=overwrite)
+    check_target(out, overwrite=overwrite, reads=recipe.reads)
     scores = run_scores(recipe, count_tokens=count_tokens, progress=not quiet)
     scores.save(out, overwrite=overwrite)
     if not quiet:
@@ -191,7 +191,7 @@ def select(
     from datapruner.selection.selectors import make_selector
 
     chosen = _method(selector, selector_set)
-    check_target(out, overwrite=overwrite)
+    check_target(out, overwrite=overwrite, reads=[scores])
     selection = load_scores(scores).select(
         scorer,
         keep=_amount(keep),
@@ -214,9 +214,11 @@ def run(
     """Do again what a recipe says; the same inputs give the same bytes."""
     from datapruner import api
     from datapruner.outputs.folder import check_target
+    from datapruner.recipe import load_recipe
 
-    check_target(out, overwrite=overwrite)
-    selection = api.run(recipe, progress=not quiet)
+    plan = load_recipe(recipe)
+    check_target(out, overwrite=overwrite, reads=plan.reads)
+    selection = api.run(plan, progress=not quiet)
     selection.save(out, overwrite=overwrite)
     _summary(selection, out, quiet)
 
@@ -321,7 +323,7 @@ def _prune(arguments: dict[str, Any], out: Path, *, overwrite: bool, quiet: bool
     from datapruner.recipe import make_recipe
 
     recipe = make_recipe(**arguments)
-    check_target(out, overwrite=overwrite)
+    check_target(out, overwrite=overwrite, reads=recipe.reads)
     selection = api.run(recipe, progress=not quiet)
     selection.save(out, overwrite=overwrite)
     _summary(selection, out, quiet)

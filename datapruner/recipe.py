@@ -86,6 +86,12 @@ class Recipe(BaseModel):
     seed: int = Field(default=0, ge=0)
     format: Literal["parquet", "jsonl", "arrow"] = "parquet"
 
+    @property
+    def reads(self) -> list[str]:
+        """The paths that a run of it reads."""
+        named = (getattr(self, name) for name in PATHS)
+        return [value for value in named if value is not None and _is_path(value)]
+
     def save_yaml(self, folder: Path) -> str:
         """Give the recipe as YAML to be saved in ``folder``: only what differs from the defaults."""
         plain = self.model_dump(exclude_defaults=True)

@@ -24,6 +24,7 @@ from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 import datapruner as dp
 from datapruner import cli
 from datapruner.errors import DataPrunerError
+from datapruner.outputs.reading import explain_row
 from datapruner.samples import tables
 from datapruner.scorers import Random
 
@@ -192,6 +193,7 @@ def workplace(tmp_path_factory) -> Path:
         "sourceless": "keep: 3\n",
         "scorer": "source: good.jsonl\nkeep: 3\nscorers:\n- name: randon\n",
         "python": "source: !!python/object/apply:pathlib.Path.touch\n- !!python/object/apply:pathlib.Path [executed]\n",
+        "itself": "source: earlier\nkeep: 3\nscorers:\n- name: random\n",
         "nan": "source: good.jsonl\nkeep: .nan\n",
     }
     for name, text in recipes.items():
@@ -391,6 +393,17 @@ BAD = {
         f"prune good.jsonl {GIVEN} ~nobody-here/E.npy -o OUT",
         ["nobody-here"],
     ),
+    "output over its source": (f"prune earlier {RANDOM} -o earlier --overwrite", ["replace earlier"]),
+    "output over a part of its source": (
+        f"prune earlier/data/train-00000-of-00001.parquet {RANDOM} -o earlier --overwrite",
+        ["would replace"],
+    ),
+    "output over its source's glob": (
+        f"prune 'earlier/data/*.parquet' {RANDOM} -o earlier --overwrite",
+        ["would replace"],
+    ),
+    "output over its scores": ("select scores --keep 3 -o scores --overwrite", ["replace scores"]),
+    "output over a recipe's source": ("run itself.yaml -o earlier --overwrite", ["would replace"]),
     # saved scores, recipes, results
     "select on other files": ("select holding --keep 3 -o OUT", ["no folder of scores"]),
     "select on nothing": ("select nowhere --keep 3 -o OUT", ["no folder of scores"]),
@@ -428,8 +441,8 @@ BAD = {
     "missing output": (f"prune good.jsonl {RANDOM}", ["--out"]),
     "missing source": (f"prune {RANDOM} -o OUT", ["source"]),
     "two sources": (f"prune good.jsonl good.jsonl {RANDOM} -o OUT", ["good.jsonl"]),
-    "seed that is no number": (f"prune good.jsonl {RANDOM} --seed soon -o OUT", ["--seed", "soon"]),
-    "row that is no number": ("explain earlier --row first", ["--row", "first"]),
+    "seed that is no number": (f"prune good.jsonl {RANDOM} --seed soon -o OUT", ["--seed", "integer"]),
+    "row that is no number": ("explain earlier --row first", ["--row", "integer"]),
     "option without a value": ("prune good.jsonl -o OUT --keep", ["--keep"]),
     "escape in a name": (f"prune $'\\e[31m.jsonl' {RANDOM} -o OUT", ["\\x1b[31m.jsonl"]),
     "escape in a scorer": ("prune good.jsonl --scorer $'\\e[31m' --keep 3 -o OUT", ["\\x1b[31m"]),
@@ -703,7 +716,7 @@ def test_rows_beyond_the_end_from_python(tmp_path):
         lambda: selection.reason(-1),
         lambda: selection.rebudget(N + 1),
         lambda: selection.save(tmp_path / "out", format="csv"),
-        lambda: dp.explain(tmp_path, 0),
+        lambda: explain_row(tmp_path, 0),
     ):
         with pytest.raises(DataPrunerError):
             call()
@@ -824,7 +837,7 @@ def test_strange_columns_leave_card_and_terminal_whole(column, tmp_path, run):
         assert all(character.isprintable() or character == "\n" for character in text)
     assert "\nline" not in card
     assert all(line.count("|") in (0, 3) for line in card.splitlines())
-    assert all(line.count("`") % 2 == 0 for line in card.splitlines())
+    assert all(line.count("`") % 2 == 0 for line in card.splitlines() if line != "```")
     assert len(load(tmp_path / "out", tmp_path / "cache")) == 4
 
 
@@ -838,7 +851,7 @@ def test_oddly_named_splits(name, tmp_path):
 
 @pytest.mark.parametrize("name", ["my split", "../../up", "a-b", "a|b", ""])
 def test_splits_that_no_dataset_may_have(name, tmp_path):
-    """`load_dataset` takes letters, digits, dots and underscores only: such a name is refused, and nothing is written."""
+    """`load_dataset` takes letters, digits, dots and underscores only; others are refused."""
     data = DatasetDict({name: Dataset.from_list(rows())})
     selection = dp.prune(data, split=name, scorer="random", keep=5)
     with pytest.raises(DataPrunerError, match="split"):

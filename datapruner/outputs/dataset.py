@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from datapruner.errors import DataPrunerError
 from datapruner.outputs.card import dataset_card
 from datapruner.outputs.folder import whole_folder
+from datapruner.text import safe_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from datapruner.selection.result import Selection
 
 REASONS = "selection.parquet"
+SPLIT = re.compile(r"\w+(\.\w+)*")
 
 
 def save_selection(
@@ -43,6 +46,12 @@ def save_selection(
     Path
         The folder.
     """
+    for split in selection.splits:
+        if not SPLIT.fullmatch(split):
+            raise DataPrunerError(
+                f"the split '{safe_text(split, 60)}' cannot be written, since load_dataset takes names of letters, "
+                "digits, dots and underscores only; rename it"
+            )
     with whole_folder(path, overwrite=overwrite) as folder, _quiet_writing():
         if format == "arrow":
             selection.splits.save_to_disk(str(folder / "data"))
@@ -71,30 +80,30 @@ def _quiet_writing() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-class _Careful(io.RawIOBase):
-    """A file for `datasets` to write Parquet to, which fails once.
+class _Patient(io.RawIOBase):
+    """A file for `datasets` to write Parquet to, which keeps its error to itself until the writing is over.
 
-    Its Parquet writer is not closed when the disk is full; it is destroyed, tries to write the rest, and aborts
-    the process when that fails too.
+    An error inside Arrow's content-defined chunking, which `datasets` asks for, aborts the process.
     """
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
-        self.failed = False
+        self.error: OSError | None = None
+        self.written = 0
 
     def writable(self) -> bool:
         return True
 
     def tell(self) -> int:
-        return 0 if self.failed else self.file.tell()
+        return self.written
 
     def write(self, block: Any) -> int:
-        if not self.failed:
+        if self.error is None:
             try:
                 self.file.write(block)
-            except OSError:
-                self.failed = True
-                raise
+            except OSError as error:
+                self.error = error
+        self.written += len(block)
         return len(block)
 
 
@@ -102,7 +111,10 @@ def write_split(dataset: Dataset, file: Path, format: str) -> None:
     """Write one split as parquet or as JSON lines (Unicode as it is)."""
     if format == "parquet":
         with file.open("wb") as handle:
-            dataset.to_parquet(_Careful(handle))
+            patient = _Patient(handle)
+            dataset.to_parquet(patient)
+            if patient.error is not None:
+                raise patient.error
     elif format == "jsonl":
         dataset.to_json(str(file), force_ascii=False)
     else:

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -23,8 +23,16 @@ OURS = re.compile(
 """What a run leaves; a folder that holds anything else is never replaced."""
 
 
-def check_target(path: Path, *, overwrite: bool) -> None:
+def check_target(path: Path, *, overwrite: bool, reads: Iterable[str | Path] = ()) -> None:
     """Refuse, before any work is done, a folder that could not be written at the end.
+
+    Parameters
+    ----------
+    path : Path
+    overwrite : bool
+        An earlier result may be replaced.
+    reads : iterable of str or Path
+        What the run reads; none of it may lie in a folder that is replaced.
 
     Raises
     ------
@@ -34,13 +42,18 @@ def check_target(path: Path, *, overwrite: bool) -> None:
     path = expanded(path).absolute()
     try:
         _check(path, overwrite=overwrite)
+        inside = (name for name in reads if expanded(Path(name)).resolve().is_relative_to(path.resolve()))
+        if path.exists() and (name := next(inside, None)) is not None:
+            raise DataPrunerError(
+                f"the output folder {path} would replace {name}, which is read; name another"
+            )
     except OSError as error:
         raise _refused(path, error) from error
 
 
 def _check(path: Path, *, overwrite: bool) -> None:
     if path.exists() and not path.is_dir():
-        raise DataPrunerError(f"the output {path.name} is a file; name a folder that does not exist yet")
+        raise DataPrunerError(f"the output {path} is a file; name a folder that does not exist yet")
     if path.is_dir() and any(path.iterdir()):
         result = (path / MARKER).is_file() and any((path / table).is_file() for table in TABLES)
         names = (entry.relative_to(path).as_posix() for entry in path.rglob("*") if not entry.is_dir())

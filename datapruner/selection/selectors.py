@@ -249,8 +249,8 @@ class GroupQuota(Selector):
         where = f" within {portion.name}" if portion.name else ""
         texts = []
         for name, of, got in zip(names, rows.tolist(), taken.tolist(), strict=True):
-            share = f"the share of {name}{where}, {got} of {of} rows"
-            texts += [f"dropped: below {share}", f"kept: within {share}"]
+            share = f"the {got} of {of} rows that {name} keeps{where}"
+            texts += [f"dropped: not among {share}", f"kept: among {share}"]
         return Choice(kept, 2 * groups + kept, texts)
 
 

@@ -480,7 +480,8 @@ def work(folder: Path, start: int, stop: int, pause: float) -> None:
 def test_two_processes_at_once_both_get_the_right_rows(tmp_path):
     spawn = multiprocessing.get_context("spawn")
     both = [
-        spawn.Process(target=work, args=(tmp_path, start, stop, 0.002)) for start, stop in ((0, 150), (50, 200))
+        spawn.Process(target=work, args=(tmp_path, start, stop, 0.002))
+        for start, stop in ((0, 150), (50, 200))
     ]
     for process in both:
         process.start()

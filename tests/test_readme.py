@@ -1,0 +1,97 @@
+"""What the README shows is true: its Python runs, its commands exist, its own scorer passes the contract."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """A folder that holds what the README's lines name."""
+    rng = np.random.default_rng(0)
+    words = [f"w{number}" for number in range(300)]
+    rows = [
+        {
+            "question": " ".join(rng.choice(words, 9)),
+            "answer": " ".join(rng.choice(words, 60)),
+            "skill": ["math", "code"][row % 2],
+        }
+        for row in range(6000)
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:3]))
+    np.save(tmp_path / "vectors.npy", rng.normal(size=(6000, 8)).astype(np.float32))
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DATAPRUNER_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+@pytest.fixture
+def instant_embedder(monkeypatch):
+    """Vectors that cost nothing in place of MiniLM's: the README's lines are what is tested here, not the model."""
+    from datapruner.signals import plan
+
+    def embed(texts, embedder, store, *, progress=True):
+        del embedder, store, progress
+        return np.random.default_rng(len(texts)).normal(size=(len(texts), 8)).astype(np.float32)
+
+    monkeypatch.setattr(plan, "load_text_embedder", lambda *arguments, **options: None)
+    monkeypatch.setattr(plan, "embed_texts", embed)
+
+
+def commands():
+    for language, block in BLOCKS:
+        if language == "bash":
+            for line in block.splitlines():
+                if line.startswith("datapruner "):
+                    yield shlex.split(line, comments=True)[1:]
+
+
+def test_commands(workplace, instant_embedder, monkeypatch, capsys):
+    from datapruner import cli
+
+    assert len(list(commands())) >= 12
+    for number, arguments in enumerate(commands()):
+        if "out" in arguments and arguments[0] in ("prune", "select"):
+            arguments = [*arguments, "--overwrite"]
+        monkeypatch.setattr("sys.argv", ["datapruner", *arguments])
+        try:
+            cli.main()
+        except SystemExit as ended:
+            assert not ended.code, (number, arguments, capsys.readouterr().err)
+    from datasets import load_dataset
+
+    assert len(load_dataset("again", split="train", cache_dir="hf")) > 0
+
+
+def test_python(workplace, instant_embedder):
+    ran = 0
+    for language, block in BLOCKS:
+        if language == "python" and "SFTTrainer" not in block:
+            exec(compile(block, "README.md", "exec", dont_inherit=True), {"__name__": "readme"})
+            ran += 1
+    assert ran == 2
+    assert (workplace / "pruned" / "README.md").exists()
+
+
+def test_make_targets_exist():
+    targets = re.findall(
+        r"^make ([\w-]+)", "".join(block for language, block in BLOCKS if language == "bash"), re.M
+    )
+    makefile = (ROOT / "Makefile").read_text()
+    assert {"demo", "test"} <= set(targets)
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.M)
