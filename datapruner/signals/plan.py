@@ -135,7 +135,9 @@ def _given_embeddings(recipe: Recipe, samples: Samples, embeddings: Any) -> Matr
         try:
             array = np.asanyarray(embeddings)
         except ValueError as error:
-            raise DataPrunerError("the given embeddings are ragged; one vector of one length a row") from error
+            raise DataPrunerError(
+                "the given embeddings are ragged; one vector of one length a row"
+            ) from error
         return check_embeddings(array, len(samples), "the given array")
     if recipe.embeddings is not None:
         return read_embeddings(expanded(Path(recipe.embeddings)), len(samples))

@@ -212,6 +212,20 @@ def test_any_selector_works_with_any_score(source):
         dp.prune(source, scorer="random", selector="group_quota", keep=50, **options(source))
 
 
+@pytest.mark.parametrize("format", ["parquet", "jsonl"])
+def test_load_dataset_never_gives_an_earlier_result_of_the_same_name(rows, tmp_path, format):
+    first = dp.prune(rows, scorer="random", keep=20, seed=1)
+    first.save(tmp_path / "out", format=format)
+    load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "hf"))
+    second = dp.prune(rows, scorer="random", keep=20, seed=2)
+    assert not np.array_equal(first.kept, second.kept)
+    second.save(tmp_path / "out", format=format, overwrite=True)
+    second.save(tmp_path / "elsewhere" / "out", format=format)
+    for folder in ("out", "elsewhere/out"):
+        read = load_dataset(str(tmp_path / folder), split="train", cache_dir=str(tmp_path / "hf"))
+        assert read.to_list() == [rows[row] for row in second.indices]
+
+
 def test_an_earlier_result_is_replaced_only_on_request_and_other_files_never(source, tmp_path):
     selection = dp.prune(source, scorer="random", keep=5, **options(source))
     out = tmp_path / "out"
@@ -235,6 +249,6 @@ def test_a_card_cannot_be_broken_by_names(rows, vectors, tmp_path):
     object.__setattr__(selection.scores.samples, "source", split)
     from datapruner.outputs.card import dataset_card
 
-    card = dataset_card(selection, "parquet")
+    card = dataset_card(selection, "parquet", "0" * 16)
     assert card.count("\n---\n") == 1
     assert "`a'b/c⏎---`" in card
