@@ -46,4 +46,4 @@ def test_the_public_names_are_there():
     for name in datapruner.__all__:
         assert getattr(datapruner, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        datapruner.nothing
+        _ = datapruner.nothing
