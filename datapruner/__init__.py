@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from datapruner.api import prune, run, score
     from datapruner.errors import DataPrunerError
     from datapruner.outputs.dataset import push_to_hub
+    from datapruner.outputs.reading import explain
     from datapruner.outputs.scores import load_scores
     from datapruner.samples.inspection import inspect_samples
     from datapruner.samples.source import load_samples
@@ -31,6 +32,7 @@ _WHERE = {
     "Scores": "datapruner.selection.result",
     "Selection": "datapruner.selection.result",
     "Signals": "datapruner.signals",
+    "explain": "datapruner.outputs.reading",
     "inspect_samples": "datapruner.samples.inspection",
     "load_samples": "datapruner.samples.source",
     "load_scores": "datapruner.outputs.scores",
@@ -47,6 +49,7 @@ __all__ = [
     "Scores",
     "Selection",
     "Signals",
+    "explain",
     "inspect_samples",
     "load_samples",
     "load_scores",

@@ -229,9 +229,9 @@ def explain(
     row: Annotated[int, typer.Option(help="Row of the source dataset, counted from 0.")],
 ) -> None:
     """Say why a row was kept or dropped."""
-    from datapruner.outputs.reading import explain_row
+    from datapruner.outputs import reading
 
-    for name, value in explain_row(out, row).items():
+    for name, value in reading.explain(out, row).items():
         typer.echo(f"{name:>22}  {value}")
 
 

@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from datapruner.errors import DataPrunerError
+from datapruner.models.offline import MODELS
 from datapruner.paths import exists, expanded
 from datapruner.text import did_you_mean, safe_text
 
@@ -169,6 +170,8 @@ def build(cls: type[T], name: str, parameters: Mapping[str, Any]) -> T:
 
 def _is_path(value: str | Path) -> bool:
     text = str(value)
+    if text in MODELS:  # an alias stays one, whatever lies beside it
+        return False
     return exists(expanded(Path(text))) or any(mark in text for mark in "*?[")
 
 

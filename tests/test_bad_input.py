@@ -24,7 +24,7 @@ from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 import datapruner as dp
 from datapruner import cli
 from datapruner.errors import DataPrunerError
-from datapruner.outputs.reading import explain_row
+from datapruner.outputs.reading import explain
 from datapruner.samples import tables
 from datapruner.scorers import Random
 
@@ -716,7 +716,7 @@ def test_rows_beyond_the_end_from_python(tmp_path):
         lambda: selection.reason(-1),
         lambda: selection.rebudget(N + 1),
         lambda: selection.save(tmp_path / "out", format="csv"),
-        lambda: explain_row(tmp_path, 0),
+        lambda: explain(tmp_path, 0),
     ):
         with pytest.raises(DataPrunerError):
             call()

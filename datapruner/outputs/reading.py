@@ -10,7 +10,7 @@ from datapruner.paths import expanded, is_file
 from datapruner.text import safe_text
 
 
-def explain_row(folder: str | Path, row: int) -> dict[str, Any]:
+def explain(folder: str | Path, row: int) -> dict[str, Any]:
     """Give everything ``selection.parquet`` says of one source row.
 
     Parameters
