@@ -75,7 +75,7 @@ def without_nulls(row: dict) -> dict:
 
 def check(file: Path, work: Path) -> dict[str, object]:
     start = time.monotonic()
-    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
     out = work / file.stem
     run("prune", file, "--keep", "0.3", "-o", out)
     first = time.monotonic() - start
