@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from datapruner.samples.base import Samples
 
 
+SELECTING = frozenset({"scorer", "selector", "keep", "keep_tokens", "quotas", "format"})
+"""A recipe's fields of the selection; `per_group` is taken, to find a typo before a model runs."""
+
+
 def score(
     source: Any,
     *,
@@ -76,6 +80,10 @@ def score(
     DataPrunerError
         Anything the user can put right.
     """
+    for name in SELECTING & options.keys():
+        raise DataPrunerError(
+            f"score takes no '{name}': it ranks with `scorers`, and `select` on its result spends a budget"
+        )
     methods: list[Any] = list(scorers) if isinstance(scorers, list | tuple) else [scorers]
     made = [make_scorer(method) for method in methods]
     if not isinstance(embedder, str) and not hasattr(embedder, "encode"):
@@ -145,6 +153,8 @@ def prune(
     DataPrunerError
         Anything the user can put right.
     """
+    if "scorers" in options:
+        raise DataPrunerError("prune takes one `scorer`; use datapruner.score for several `scorers`")
     # Refused before a model runs, not after.
     Budget(keep, keep_tokens, per_group, {} if quotas is None else quotas)
     chooser = None if selector is None else make_selector(selector)
@@ -273,12 +283,12 @@ def run_scores(
 
             measured["embedding"] = RowView(matrix, np.searchsorted(before, rows))
     _require_rows(rows)
-    tokens = measure_tokens(recipe, samples, required=not count_tokens) if plan.tokens else {}
+    tokens = measure_tokens(recipe, samples, required=plan.tokens_required) if plan.tokens else {}
     measured |= {name: counted[rows] for name, counted in tokens.items()}
     if texts is not None:
         measured["text"] = texts if len(rows) == n else [texts[row] for row in rows.tolist()]
 
-    signals = Signals(len(rows), measured, recipe.seed)
+    signals = Signals(len(rows), measured, recipe.seed, rows)
     rankings: dict[str, Ranking] = {scorer.name: scorer.score(signals).scatter(rows, n) for scorer in made}
     return Scores(samples, recipe, dict(zip(names, made, strict=True)), rankings, vetoes, forced, tokens)
 
@@ -290,9 +300,7 @@ def _require_rows(rows: NDArray[np.int64]) -> None:
 
 def _test_texts(recipe: Recipe) -> list[str]:
     """Read the test set's prompts; its ``test`` split where it has one and none was named."""
-    tests = load_samples(recipe.decontaminate, split=recipe.decontaminate_split)
-    if recipe.decontaminate_split is None and "test" in tests.others:
-        tests = load_samples(recipe.decontaminate, split="test")
+    tests = load_samples(recipe.decontaminate, split=recipe.decontaminate_split, prefer="test")
     return [sample.part("both") if sample.plain else sample.part("prompt") for sample in tests]
 
 
@@ -325,6 +333,8 @@ def _mask_field(value: str | ArrayLike | None) -> str | list[int] | None:
     if value is None or isinstance(value, str):
         return value
     array = np.asarray(value)
+    if array.size == 0 and array.ndim == 1:
+        return None
     if array.ndim != 1 or array.dtype.kind not in "bui":
         raise DataPrunerError(
             "always_keep and never_keep take a column's name, a boolean mask or row numbers"

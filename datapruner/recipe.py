@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from datapruner.errors import DataPrunerError
 from datapruner.models.offline import MODELS
@@ -70,7 +68,7 @@ class Recipe(BaseModel):
     dedup: list[Literal["exact", "near", "semantic"]] = Field(default_factory=list)
     near_threshold: float = Field(default=0.7, gt=0, le=1)
     near_ngram: int = Field(default=3, ge=1)
-    semantic_eps: float = Field(default=0.05, ge=0, le=2)
+    semantic_eps: float = Field(default=0.05, gt=0, le=2)
     decontaminate: str | None = None
     decontaminate_split: str | None = None
     decontaminate_ngram: int = Field(default=5, ge=1)
@@ -84,7 +82,7 @@ class Recipe(BaseModel):
     quotas: dict[str, int | float] = Field(default_factory=dict)
     always_keep: str | list[int] | None = None
     never_keep: str | list[int] | None = None
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     format: Literal["parquet", "jsonl", "arrow"] = "parquet"
 
     @property
@@ -145,27 +143,6 @@ def load_recipe(path: Path) -> Recipe:
         return make_recipe(**{str(key): value for key, value in plain.items()})
     except DataPrunerError as error:
         raise DataPrunerError(f"the recipe {path}: {error}") from error
-
-
-def build(cls: type[T], name: str, parameters: Mapping[str, Any]) -> T:
-    """Build a scorer or selector from plain values, checked against its annotations.
-
-    Raises
-    ------
-    DataPrunerError
-        A parameter it does not have, or a value of the wrong type.
-    """
-    known = [spec.name for spec in fields(cls)]  # type: ignore[arg-type]
-    for parameter in parameters:
-        if parameter not in known:
-            raise DataPrunerError(
-                f"'{name}' has no parameter '{safe_text(parameter, 60)}'.{did_you_mean(parameter, known)} "
-                f"It has {', '.join(known) or 'none'}"
-            )
-    try:
-        return TypeAdapter(cls).validate_python(dict(parameters))
-    except ValidationError as error:
-        raise DataPrunerError(f"'{name}': {_sentence(error)}") from error
 
 
 def _is_path(value: str | Path) -> bool:

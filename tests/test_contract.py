@@ -102,6 +102,19 @@ def _mutating(self, signals):
             "scorer_treats_equals_equally",
         ),
         (_broken("Blind", lambda self, s: Ranking(np.ones(s.num_rows))), "scorer_refuses_nan"),
+        (
+            _broken(
+                "Groups", lambda self, s: Ranking(np.ones(s.num_rows), np.arange(s.num_rows) - 1, np.ones(2))
+            ),
+            "scorer_ranks_every_row",
+        ),
+        (
+            _broken(
+                "Reserved",
+                lambda self, s: Ranking(np.ones(s.num_rows), columns={"kept": np.ones(s.num_rows)}),
+            ),
+            "scorer_ranks_every_row",
+        ),
         (_broken("Named", Fair._score, name="not a word"), "scorer_describes_itself"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,

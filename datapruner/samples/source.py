@@ -51,6 +51,7 @@ def load_samples(
     columns: dict[str, str] | None = None,
     layout: str | None = None,
     embeddings_given: bool = False,
+    prefer: str = "train",
 ) -> Samples:
     """Load a dataset and find out how its rows are read.
 
@@ -69,6 +70,8 @@ def load_samples(
         The layout's name, where detection should not decide.
     embeddings_given
         Embeddings come from elsewhere, so a source without text is fine.
+    prefer
+        The split that is taken where there are several and none was named: ``train``, or ``test`` for a test set.
     """
     revision: str | None = None
     if isinstance(source, (str, Path)):
@@ -76,7 +79,7 @@ def load_samples(
         splits, revision = _load_named(name)
     else:
         name, splits = _load_memory(source)
-    chosen = _choose(splits, split, safe_text(name, 200))
+    chosen = _choose(splits, split, safe_text(name, 200), prefer)
     dataset = splits[chosen]
     if len(dataset) == 0:
         raise DataPrunerError(f"{safe_text(name, 200)} has no rows; give a source with at least one row.")
@@ -85,9 +88,10 @@ def load_samples(
     return Samples(dataset, found, source=name, split=chosen, others=others, revision=revision)
 
 
-def _choose(splits: Splits, split: str | None, source: str) -> str:
+def _choose(splits: Splits, split: str | None, source: str, prefer: str) -> str:
     """Return the split to read."""
     listed = ", ".join(safe_text(name, 40) for name in splits)
+    option = "--split" if prefer == "train" else "--decontaminate-split"
     if split is not None:
         if split not in splits:
             raise DataPrunerError(
@@ -95,13 +99,14 @@ def _choose(splits: Splits, split: str | None, source: str) -> str:
                 f" splits: {listed}."
             )
         return split
-    if "train" in splits:
-        return "train"
+    for usual in (prefer, "train"):
+        if usual in splits:
+            return usual
     if len(splits) == 1:
         return next(iter(splits))
     if not splits:
         raise DataPrunerError(f"{source} has no splits, hence no rows; give a source with at least one row.")
-    raise DataPrunerError(f"{source} has the splits {listed}; name one with --split.")
+    raise DataPrunerError(f"{source} has the splits {listed}; name one with {option}.")
 
 
 def _load_memory(source: Any) -> tuple[str, Splits]:

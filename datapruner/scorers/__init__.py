@@ -84,7 +84,7 @@ def make_scorer(scorer: str | Scorer, parameters: Mapping[str, Any] | None = Non
     if not isinstance(scorer, str):
         called = f"; write {scorer.__name__}()" if isinstance(scorer, type) else ""
         raise DataPrunerError(f"a scorer is a name or a Scorer object, not {scorer!r}{called}")
-    from datapruner.recipe import build
+    from datapruner.parameters import build
 
     return build(scorer_class(scorer), scorer, parameters or {})
 

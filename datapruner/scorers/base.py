@@ -11,13 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
+from datapruner.parameters import check_parameters
 
 if TYPE_CHECKING:
     from datapruner.selection.selectors import Selector
     from datapruner.signals import Signals
 
 
-@dataclass(frozen=True)
+RESERVED = frozenset({"index", "kept", "reason", "score"})
+"""Columns of ``selection.parquet`` that are not a scorer's to name."""
+
+
+@dataclass(frozen=True, eq=False)
 class Ranking:
     """What a method thinks of every row.
 
@@ -26,7 +31,7 @@ class Ranking:
     values : ndarray, float64, shape (n,)
         Higher = keep. Finite, except NaN where a row was vetoed before scoring.
     groups : ndarray, int64, shape (n,), optional
-        Number of each row's group, -1 for none.
+        Number of each row's group in [0, k); -1 only where a row was vetoed before scoring.
     group_weights : ndarray, float64, shape (k,), optional
         How the method shares a budget over its groups; not necessarily summing to 1.
     columns : mapping
@@ -88,6 +93,10 @@ class Scorer(ABC):
     paper: ClassVar[str] = ""
     provenance: ClassVar[str] = ""
 
+    def __post_init__(self) -> None:
+        """Check the parameters' types; a subclass that checks more calls this first."""
+        check_parameters(self)
+
     @abstractmethod
     def _score(self, signals: Signals) -> Ranking:
         """Compute the ranking of ``signals.num_rows`` rows."""
@@ -125,36 +134,50 @@ class Scorer(ABC):
             A needed signal is missing or holds NaN, or the method gave something that is no ranking.
         """
         for need in sorted(self.needs):
-            _refuse_nan(need, signals[need])
+            _refuse_nan(need, signals)
         ranking = self._score(signals)
-        self._check(ranking, signals.num_rows)
+        self._check(ranking, signals)
         return ranking
 
     def parameters(self) -> dict[str, Any]:
         """Give the parameters by name, as they go into a recipe."""
         return {spec.name: getattr(self, spec.name) for spec in fields(self)}
 
-    def _check(self, ranking: Ranking, n: int) -> None:
-        if ranking.values.shape != (n,) or ranking.values.dtype != np.float64:
+    def _check(self, ranking: Ranking, signals: Signals) -> None:
+        n, values, groups = signals.num_rows, ranking.values, ranking.groups
+        if values.shape != (n,) or values.dtype != np.float64:
             raise DataPrunerError(
-                f"the scorer '{self.name}' gave values of shape {ranking.values.shape} and dtype "
-                f"{ranking.values.dtype}; float64 of shape ({n},) is needed"
+                f"the scorer '{self.name}' gave values of shape {values.shape} and dtype {values.dtype}; float64 of "
+                f"shape ({n},) is needed"
             )
-        bad = ~np.isfinite(ranking.values)
+        bad = ~np.isfinite(values)
         if bad.any():
-            raise DataPrunerError(
-                f"the scorer '{self.name}' gave no finite value for row {int(np.argmax(bad))}"
-            )
-        for name, column in [("groups", ranking.groups), *ranking.columns.items()]:
+            row = signals.source_row(int(np.argmax(bad)))
+            raise DataPrunerError(f"the scorer '{self.name}' gave no finite value for row {row}")
+        for name, column in [("groups", groups), *ranking.columns.items()]:
+            if name in RESERVED:
+                raise DataPrunerError(f"the scorer '{self.name}' must not name a column '{name}'")
             if column is not None and column.shape != (n,):
                 raise DataPrunerError(
                     f"the scorer '{self.name}' gave a column '{name}' of shape {column.shape}"
                 )
+        if ranking.group_weights is not None and groups is None:
+            raise DataPrunerError(f"the scorer '{self.name}' gave group weights without groups")
+        if groups is not None and n:
+            k = int(groups.max()) + 1 if ranking.group_weights is None else len(ranking.group_weights)
+            if groups.min() < 0 or groups.max() >= k:
+                raise DataPrunerError(
+                    f"the scorer '{self.name}' gave groups from {groups.min()} to {groups.max()}; they must lie in "
+                    f"[0, {k})"
+                )
 
 
-def _refuse_nan(name: str, signal: Any) -> None:
+def _refuse_nan(name: str, signals: Signals) -> None:
     """Refuse NaN in a signal that is one number a row; matrices are checked where they are first read."""
+    signal = signals[name]
     if isinstance(signal, np.ndarray) and signal.ndim == 1 and signal.dtype.kind == "f":
         bad = ~np.isfinite(signal)
         if bad.any():
-            raise DataPrunerError(f"the signal '{name}' is not finite in row {int(np.argmax(bad))}")
+            raise DataPrunerError(
+                f"the signal '{name}' is not finite in row {signals.source_row(int(np.argmax(bad)))}"
+            )

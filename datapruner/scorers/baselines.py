@@ -13,7 +13,7 @@ from datapruner.signals import Signals
 
 @dataclass(frozen=True)
 class Random(Scorer):
-    """A seeded shuffle: a row's value depends on the seed and its position alone."""
+    """A seeded shuffle: a value depends on the seed and the row's place among those that cleaning left."""
 
     name: ClassVar[str] = "random"
     needs: ClassVar[frozenset[str]] = frozenset()

@@ -53,6 +53,7 @@ class ConceptComplexity(Scorer):
 
     def __post_init__(self) -> None:
         """Refuse parameters that have no meaning."""
+        super().__post_init__()
         if not self.temperature > 0:
             raise DataPrunerError(f"concept_complexity: temperature must be above 0, not {self.temperature}")
 

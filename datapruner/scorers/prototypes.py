@@ -47,6 +47,7 @@ class Prototypes(Scorer):
 
     def __post_init__(self) -> None:
         """Refuse parameters that have no meaning."""
+        super().__post_init__()
         if not 0 <= self.balance <= 1:
             raise DataPrunerError(f"prototypes: balance must lie between 0 and 1, not {self.balance}")
 

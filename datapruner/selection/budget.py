@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from datapruner.errors import DataPrunerError
 from datapruner.selection.allocation import allocate
 from datapruner.text import did_you_mean, safe_text
+
+logger = logging.getLogger(__name__)
 
 Amount = float | int
 
@@ -94,6 +97,8 @@ class Portion:
         The group, empty for the whole dataset.
     unit : str
         ``rows`` or ``tokens``.
+    fixed : bool
+        A quota: what others leave over is not spent here.
     """
 
     rows: NDArray[np.int64]
@@ -101,6 +106,7 @@ class Portion:
     budget: int
     name: str = ""
     unit: str = "rows"
+    fixed: bool = False
 
 
 def parse_amount(text: str, what: str = "--keep") -> Amount:
@@ -193,11 +199,15 @@ def portions(
         )
     shown = [safe_text(name, 60) for name in names]
     shares = allocate(whole, caps, total, floors, "proportional", names=shown)
+    rows = np.flatnonzero(competing)
+    rows = rows[np.argsort(codes[rows], kind="stable")]
+    edges = np.searchsorted(codes[rows], np.arange(k + 1))
+    taken = np.bincount(codes[forced], costs[forced], k).astype(np.int64)
+    fixed = {str(group) for group in budget.quotas}
     out = []
-    for j in range(k):
-        rows = np.flatnonzero(competing & (codes == j))
-        taken = int(costs[forced & (codes == j)].sum())
-        out.append(Portion(rows, costs[rows], int(shares[j]) - taken, names[j], unit))
+    for j, name in enumerate(names):
+        own = rows[edges[j] : edges[j + 1]]
+        out.append(Portion(own, costs[own], int(shares[j] - taken[j]), name, unit, name in fixed))
     return out
 
 
@@ -208,7 +218,7 @@ def _total(budget: Budget, n: int, eligible: NDArray[np.bool_], costs: NDArray[n
             raise DataPrunerError(
                 f"keep_tokens is {budget.keep_tokens}, but the dataset has {int(costs.sum())} supervised tokens"
             )
-        return min(budget.keep_tokens, room)
+        return _shrunk(budget.keep_tokens, room, "supervised tokens")
     if isinstance(budget.keep, int):
         if budget.keep > n:
             raise DataPrunerError(f"{budget.keep} rows are to be kept, but the dataset has {n}")
@@ -219,7 +229,14 @@ def _total(budget: Budget, n: int, eligible: NDArray[np.bool_], costs: NDArray[n
             )
         return budget.keep
     assert budget.keep is not None
-    return min(max(1, _round(budget.keep * n)), room)
+    return _shrunk(max(1, _round(budget.keep * n)), room, "rows")
+
+
+def _shrunk(asked: int, room: int, unit: str) -> int:
+    """Keep all that cleaning left where a fraction, or tokens, ask for more, and say so."""
+    if asked > room:
+        logger.warning("the budget asks for %s %s, but cleaning left %s: all are kept", asked, unit, room)
+    return min(asked, room)
 
 
 def _round(value: float) -> int:
@@ -228,7 +245,8 @@ def _round(value: float) -> int:
 
 def _encode(labels: Sequence[Any]) -> tuple[list[str], NDArray[np.int64]]:
     numbers: dict[str, int] = {}
-    codes = np.array([numbers.setdefault(str(label), len(numbers)) for label in labels], dtype=np.int64)
+    texts = ("(none)" if label is None else str(label) for label in labels)
+    codes = np.array([numbers.setdefault(text, len(numbers)) for text in texts], dtype=np.int64)
     return list(numbers), codes
 
 

@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from datapruner.selection.selectors import Selector
 
 ALWAYS = "kept: on the always-keep list"
+NO_TOKENS = "dropped: no supervised tokens"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scores:
     """Every scorer's ranking of every row, with what cleaning dropped: all that a selection needs.
 
@@ -118,6 +119,8 @@ class Scores:
         return scorer
 
     def _choose(self, name: str, selector: Selector, budget: Budget) -> Selection:
+        from datapruner.selection.selectors import best_first, fill
+
         n = len(self)
         eligible = np.ones(n, dtype=np.bool_)
         codes = np.full(n, -1, dtype=np.int64)
@@ -134,21 +137,36 @@ class Scores:
                 raise DataPrunerError(
                     "no tokens were counted for these scores; score again with count_tokens"
                 )
-            empty = eligible & (costs == 0)
-            eligible &= costs > 0
+            empty = eligible & (costs == 0) & ~self.forced
+            eligible &= ~empty
             codes[empty] = len(texts)
-            texts.append("dropped: no supervised tokens")
+            texts.append(NO_TOKENS)
         forced = self.forced & eligible
         codes[forced] = len(texts)
         texts.append(ALWAYS)
         kept = forced.copy()
         labels = None if budget.per_group is None else self._column(budget.per_group)
-        for number, portion in enumerate(portions(budget, costs, eligible, forced, labels)):
+        parts = portions(budget, costs, eligible, forced, labels)
+        for number, portion in enumerate(parts):
             rng = np.random.default_rng([self.recipe.seed, number])
             choice = selector.select(self.rankings[name], portion, rng)
             kept[portion.rows] = choice.kept
             codes[portion.rows] = choice.codes + len(texts)
             texts += choice.texts
+        if budget.in_tokens and len(parts) > 1:
+            # What each group's share left over is too little for the group, but together it may fit a row.
+            left = sum(
+                portion.budget - int(costs[portion.rows[kept[portion.rows]]].sum()) for portion in parts
+            )
+            rows = np.sort(
+                np.concatenate([portion.rows for portion in parts if not portion.fixed] or [codes[:0]])
+            )
+            rows = rows[~kept[rows]]
+            more = np.zeros(len(rows), dtype=np.bool_)
+            fill(best_first(self.rankings[name].values[rows]), costs[rows], left, more)
+            kept[rows[more]] = True
+            codes[rows[more]] = len(texts)
+            texts.append("kept: among the best that fit into what the groups' shares left over")
         if not kept.any():
             shortest = f"; the shortest has {int(costs[eligible].min())}" if eligible.any() else ""
             raise DataPrunerError(f"no row fits into {budget.describe()}{shortest}")
@@ -166,7 +184,7 @@ class Scores:
         return save_scores(self, Path(path), overwrite=overwrite)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Selection:
     """The kept rows of a dataset, and a reason for every row.
 
@@ -239,7 +257,12 @@ class Selection:
     def counts(self) -> dict[str, int]:
         """Count rows by what became of them: kept, dropped by each cleaning step, dropped by the budget."""
         out = {"kept": len(self)}
-        out |= {vetoes.kind: len(vetoes) for vetoes in self.scores.vetoes if len(vetoes)}
+        for vetoes in self.scores.vetoes:
+            if len(vetoes):
+                out[vetoes.kind] = out.get(vetoes.kind, 0) + len(vetoes)
+        if NO_TOKENS in self.texts:
+            out["no_supervised_tokens"] = int((self.codes == self.texts.index(NO_TOKENS)).sum())
+        out = {kind: count for kind, count in out.items() if count}
         rest = len(self.kept) - sum(out.values())
         return out | ({"over_budget": rest} if rest else {})
 

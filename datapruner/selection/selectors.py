@@ -6,15 +6,18 @@ They all do two things, share a budget over groups and take the best inside a gr
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from fractions import Fraction
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
+from datapruner.parameters import check_parameters
 from datapruner.scorers.base import Ranking
 from datapruner.selection.allocation import Projection, allocate
 from datapruner.selection.budget import Portion
@@ -41,7 +44,9 @@ class Choice:
     texts: list[str]
 
 
-def take(order: Ints, costs: Ints, budgets: Ints, groups: Ints | None = None) -> Kept:
+def take(
+    order: Ints, costs: Ints, budgets: Ints, groups: Ints | None = None, *, spend_rest: bool = True
+) -> Kept:
     """Take the best inside each group until its budget is spent; then spend what tokens left over.
 
     Parameters
@@ -53,6 +58,8 @@ def take(order: Ints, costs: Ints, budgets: Ints, groups: Ints | None = None) ->
     budgets : ndarray, int64, shape (k,)
     groups : ndarray, int64, shape (m,), optional
         By position, in [0, k); one group by default.
+    spend_rest : bool
+        Whether what the groups' budgets leave over is spent in a last round over all rows.
 
     Returns
     -------
@@ -71,13 +78,14 @@ def take(order: Ints, costs: Ints, budgets: Ints, groups: Ints | None = None) ->
         return kept
     left = 0
     for j, budget in enumerate(budgets.tolist()):
-        left += _fill(by_group[edges[j] : edges[j + 1]], costs, budget, kept)
-    _fill(order[~kept[order]], costs, left, kept)
+        left += fill(by_group[edges[j] : edges[j + 1]], costs, budget, kept)
+    if spend_rest:
+        fill(order[~kept[order]], costs, left, kept)
     return kept
 
 
-def _fill(order: Ints, costs: Ints, budget: int, kept: Kept) -> int:
-    """Mark rows in order while they fit, passing over those that do not; give what is left."""
+def fill(order: Ints, costs: Ints, budget: int, kept: Kept) -> int:
+    """Mark rows in ``kept``, in order while they fit, passing over those that do not; give what is left."""
     while True:
         order = order[costs[order] <= budget]
         if not order.size:
@@ -109,6 +117,10 @@ class Selector(ABC):
 
     name: ClassVar[str]
     needs_groups: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Check the parameters' types; a subclass that checks more calls this first."""
+        check_parameters(self)
 
     @abstractmethod
     def _select(self, ranking: Ranking, portion: Portion, rng: np.random.Generator) -> Choice:
@@ -171,6 +183,7 @@ class TopK(Selector):
 
     def __post_init__(self) -> None:
         """Refuse parameters that have no meaning."""
+        super().__post_init__()
         if not 0 <= self.balance <= 1:
             raise DataPrunerError(f"topk: balance must lie between 0 and 1, not {self.balance}")
 
@@ -181,13 +194,14 @@ class TopK(Selector):
         floor = np.zeros(len(order), dtype=np.bool_)
         if self.balance > 0 and ranking.groups is not None and len(order):
             groups = np.unique(ranking.groups[portion.rows], return_inverse=True)[1]
-            sizes = np.bincount(groups, portion.costs)
-            shares = np.floor(self.balance * sizes * min(1.0, portion.budget / sizes.sum())).astype(np.int64)
-            for j, share in enumerate(shares.tolist()):
-                _fill(order[groups[order] == j], portion.costs, share, floor)
+            sizes = np.bincount(groups, portion.costs).astype(np.int64).tolist()
+            # In exact fractions: 49 * (2 / 98) is below 1 in floats, and its floor would be 0.
+            each = Fraction(self.balance) * min(portion.budget, sum(sizes)) / sum(sizes)
+            shares = np.array([math.floor(each * size) for size in sizes], dtype=np.int64)
+            floor = take(order, portion.costs, shares, groups, spend_rest=False)
         spent = int(portion.costs[floor].sum())
         kept = floor.copy()
-        _fill(order[~floor[order]], portion.costs, portion.budget - spent, kept)
+        fill(order[~floor[order]], portion.costs, portion.budget - spent, kept)
         ranked = kept & ~floor
         cut = f"{values[ranked].min():.6g}" if ranked.any() else "none"
         codes = np.where(kept, np.where(floor, 2, 0), 1)
@@ -225,6 +239,7 @@ class GroupQuota(Selector):
 
     def __post_init__(self) -> None:
         """Refuse parameters that have no meaning."""
+        super().__post_init__()
         if not 0 <= self.floor_share <= 1:
             raise DataPrunerError(
                 f"group_quota: floor_share must lie between 0 and 1, not {self.floor_share}"
@@ -277,6 +292,7 @@ class CCS(Selector):
 
     def __post_init__(self) -> None:
         """Refuse parameters that have no meaning."""
+        super().__post_init__()
         if not 0 <= self.beta < 1 or self.strata < 1:
             raise DataPrunerError(
                 f"ccs: beta must lie in [0, 1) and strata be 1 or more, not {self.beta}, {self.strata}"
@@ -308,13 +324,15 @@ class CCS(Selector):
         within = np.concatenate([shuffled[np.isin(shuffled, rest)], hardest[::-1]])
         kept = take(within, portion.costs, budgets, stratum)
         where = f" of {portion.name}" if portion.name else ""
-        texts = [f"dropped: among the {self.beta:.4g} hardest rows{where}"]
+        texts = [f"dropped: among the {self.beta:.4g} highest scores{where}"]
         codes = np.zeros(m, dtype=np.int64)
         for j in np.unique(stratum).tolist():
             named = f"score stratum {j + 1} of {self.strata}{where}"
             here = stratum == j
             if j == self.strata:
-                texts.append("kept: hardest, but the budget had room")
+                texts.append(
+                    f"kept: among the {self.beta:.4g} highest scores{where}, but the budget had room"
+                )
                 codes[here & kept] = len(texts) - 1
                 continue
             texts += [f"dropped: not drawn from {named}", f"kept: drawn from {named}"]
@@ -345,8 +363,8 @@ class Moderate(Selector):
             kept,
             kept.astype(np.int64),
             [
-                f"dropped: outside the central scores{where}, {low:.6g} to {high:.6g}",
-                f"kept: among the central scores{where}, {low:.6g} to {high:.6g}",
+                f"dropped: not among the rows of central rank{where}, scores {low:.6g} to {high:.6g}",
+                f"kept: among the rows of central rank{where}, scores {low:.6g} to {high:.6g}",
             ],
         )
 
@@ -370,6 +388,6 @@ def make_selector(selector: str | Selector, parameters: Mapping[str, Any] | None
         raise DataPrunerError(
             f"there is no selector '{selector}'.{did_you_mean(selector, SELECTORS)} Available: {', '.join(SELECTORS)}"
         )
-    from datapruner.recipe import build
+    from datapruner.parameters import build
 
     return build(SELECTORS[selector], selector, parameters or {})

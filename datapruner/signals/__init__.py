@@ -30,11 +30,14 @@ class Signals:
         Name -> array or sequence of length ``num_rows``; the names are those of :data:`KNOWN`.
     seed : int
         Seed of everything random that reads these signals.
+    rows : ndarray, int64, shape (num_rows,), optional
+        Their source positions, for messages; by default they are all rows.
     """
 
     num_rows: int
     measured: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
+    rows: NDArray[np.int64] | None = None
 
     def __getitem__(self, name: str) -> Any:
         """Give a measured signal.
@@ -50,17 +53,6 @@ class Signals:
             )
         return self.measured[name]
 
-    def take(self, rows: NDArray[np.int64]) -> Signals:
-        """Restrict to some rows, without copying what is large."""
-        if len(rows) == self.num_rows:
-            return self
-        from datapruner.geometry.blocks import RowView
-
-        def part(value: Any) -> Any:
-            if isinstance(value, np.ndarray) and value.ndim == 1:
-                return value[rows]
-            if hasattr(value, "shape"):
-                return RowView(value, rows)
-            return [value[row] for row in rows.tolist()]
-
-        return Signals(len(rows), {name: part(value) for name, value in self.measured.items()}, self.seed)
+    def source_row(self, place: int) -> int:
+        """Give the source position of a row."""
+        return place if self.rows is None else int(self.rows[place])

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
+from datapruner.geometry.blocks import iter_blocks, normalise_rows
 from datapruner.models.embedders import Encoder, load_image_embedder, load_text_embedder
 from datapruner.models.loading import DEFAULT_TOKENIZER, load_tokenizer
 from datapruner.paths import expanded
@@ -42,11 +43,14 @@ class Plan:
     Attributes
     ----------
     embedding, tokens, text : bool
+    tokens_required : bool
+        A scorer or the budget needs them: a dataset without text is then an error.
     """
 
     embedding: bool
     tokens: bool
     text: bool
+    tokens_required: bool
 
 
 def make_plan(recipe: Recipe, scorers: Sequence[Scorer], *, count_tokens: bool) -> Plan:
@@ -64,11 +68,11 @@ def make_plan(recipe: Recipe, scorers: Sequence[Scorer], *, count_tokens: bool) 
                 f"the scorer '{scorer.name}' needs a signal '{need}'; there are {', '.join(KNOWN)}"
             )
         needs |= scorer.needs
+    required = recipe.keep_tokens is not None or bool(needs & {"num_tokens", "num_supervised_tokens"})
     return Plan(
+        tokens_required=required,
         embedding="embedding" in needs or "semantic" in recipe.dedup,
-        tokens=count_tokens
-        or recipe.keep_tokens is not None
-        or bool(needs & {"num_tokens", "num_supervised_tokens"}),
+        tokens=count_tokens or required,
         text="text" in needs
         or bool({"exact", "near"} & set(recipe.dedup))
         or recipe.decontaminate is not None,
@@ -109,6 +113,21 @@ def measure_embedding(
         from datapruner.geometry.blocks import RowView
 
         return given if len(rows) == len(samples) else RowView(given, rows)
+    made = _make_embedding(recipe, samples, rows, store, embedder, progress)
+    # Here, while the rows' source positions are known: later stages count among those that cleaning left.
+    for start, stop, block in iter_blocks(made):
+        normalise_rows(block, rows[start:stop])
+    return made
+
+
+def _make_embedding(
+    recipe: Recipe,
+    samples: Samples,
+    rows: NDArray[np.int64],
+    store: SignalStore,
+    embedder: Encoder | None,
+    progress: bool,
+) -> NDArray[np.float32]:
     if samples.layout.name == "image":
         images = _Images(samples, rows)
         return embed_images(images, load_image_embedder(_image_model(recipe)), store, progress=progress)

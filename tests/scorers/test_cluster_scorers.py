@@ -128,6 +128,13 @@ def test_meaningless_parameters_are_refused(parameters):
         Prototypes(balance=2)
 
 
+def test_a_misspelt_choice_is_refused_and_does_not_turn_the_ranking_round():
+    with pytest.raises(dp.DataPrunerError, match="'prototypes': keep"):
+        Prototypes(keep="Hard")
+    with pytest.raises(dp.DataPrunerError, match="n_clusters"):
+        ConceptComplexity(n_clusters="ten")
+
+
 def test_k_above_the_number_of_rows_names_both():
     with pytest.raises(dp.DataPrunerError, match=r"k = 50.*20 rows"):
         ConceptComplexity(n_clusters=50).score(

@@ -72,7 +72,7 @@ def test_portions_divide_the_budget_without_loss(case, share, in_tokens, grouped
         assert 0 <= part.budget <= part.costs.sum()
         assert np.array_equal(part.costs, costs[part.rows])
         if grouped:
-            assert {str(labels[row]) for row in part.rows} <= {part.name}
+            assert {labels[row] or "(none)" for row in part.rows} <= {part.name}
 
 
 def _even(labels):
@@ -115,3 +115,13 @@ def test_a_group_that_cleaning_emptied_gives_its_share_away():
     eligible[100:190] = False
     parts = portions(Budget(keep=0.3, per_group="x"), costs, eligible, forced, labels)
     assert {part.name: part.budget for part in parts} == {"a": 50, "b": 10}
+
+
+def test_a_fraction_above_what_cleaning_left_keeps_all_and_says_so(caplog):
+    costs, eligible, forced, _ = _even(["a"] * 40)
+    eligible[10:] = False
+    (part,) = portions(Budget(keep=0.9), costs, eligible, forced, None)
+    assert part.budget == 10
+    assert "asks for 36 rows, but cleaning left 10" in caplog.text
+    with pytest.raises(DataPrunerError, match="only 10 of 40 are left"):
+        portions(Budget(keep=36), costs, eligible, forced, None)

@@ -92,6 +92,81 @@ def test_per_group_and_quotas(source, rows):
     assert len(selection) == 72
 
 
+def tokens_of(rows, tokens):
+    """Rows with so many supervised tokens each, counted by a tokenizer that cuts at spaces."""
+    return [
+        {"text": " ".join(["w"] * count), "group": group} for count, group in zip(tokens, rows, strict=True)
+    ]
+
+
+@pytest.fixture(scope="module")
+def word_tokenizer(tmp_path_factory):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"[UNK]": 0, "w": 1}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    folder = tmp_path_factory.mktemp("words")
+    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]").save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("budget", [100, 5000, 19000, 49999])
+def test_token_budgets_per_group_spend_what_the_groups_leave_over(word_tokenizer, budget):
+    rows = tokens_of([f"g{number // 5}" for number in range(500)], [100] * 500)
+    selection = dp.prune(
+        rows, scorer="random", keep_tokens=budget, per_group="group", tokenizer=word_tokenizer
+    )
+    assert len(selection) == budget // 100
+    assert all(selection.reason(row).startswith("kept") for row in selection.indices)
+
+
+@pytest.mark.parametrize("per_group", [None, "group"])
+def test_token_budgets_leave_less_than_the_shortest_dropped_row(word_tokenizer, per_group):
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(1, 60, size=300)
+    rows = tokens_of(rng.choice(["a", "b", "c"], size=300), tokens)
+    for budget in (50, 700, 3000):
+        selection = dp.prune(
+            rows, scorer="length", keep_tokens=budget, per_group=per_group, tokenizer=word_tokenizer
+        )
+        left = budget - tokens[selection.kept].sum()
+        assert 0 <= left < tokens[~selection.kept].min()
+
+
+def test_always_kept_rows_without_supervised_tokens_stay(word_tokenizer):
+    rows = [{"question": "w w", "answer": "w w w"} for _ in range(9)]
+    rows[2] = {"question": "w", "answer": ""}
+    rows[3] = {"question": "w", "answer": ""}
+    selection = dp.prune(rows, scorer="random", keep_tokens=6, always_keep=[2], tokenizer=word_tokenizer)
+    assert selection.kept[2]
+    assert selection.reason(3) == "dropped: no supervised tokens"
+    assert selection.counts()["no_supervised_tokens"] == 1
+
+
+def test_score_and_prune_refuse_each_others_arguments(source):
+    with pytest.raises(dp.DataPrunerError, match="score takes no 'keep'"):
+        dp.score(source, keep=0.3)
+    with pytest.raises(dp.DataPrunerError, match="one `scorer`"):
+        dp.prune(source, scorers=["random"], keep=0.3)
+
+
+def test_errors_after_cleaning_name_the_source_row(rows):
+    class Encoder:
+        def encode(self, texts):
+            vectors = np.ones((len(texts), 4))
+            vectors[[number for number, text in enumerate(texts) if text == "odd one out"]] = np.nan
+            return vectors
+
+    texts = (
+        [{"text": "same"}] * 9
+        + [{"text": f"text {number}"} for number in range(9)]
+        + [{"text": "odd one out"}]
+    )
+    with pytest.raises(dp.DataPrunerError, match=r"[Rr]ow 18 "):
+        dp.prune(texts, keep=3, dedup=["exact"], embedder=Encoder(), progress=False)
+
+
 def test_always_and_never(source):
     never = np.arange(N) % 5 == 0
     always = [1, 2, 3, 239]

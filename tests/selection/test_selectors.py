@@ -77,6 +77,21 @@ def test_the_floor_of_topk_is_each_groups_even_share():
     assert TopK().select(Ranking(values, groups), portion(100, 40), rng()).kept[80:].sum() == 0
 
 
+@settings(max_examples=300)
+@given(st.integers(1, 99), st.integers(1, 99), st.integers(1, 198), st.sampled_from([0.1, 0.5, 0.7, 1.0]))
+def test_the_floor_is_exact(first, second, budget, balance):
+    from fractions import Fraction
+
+    n = first + second
+    budget = min(budget, n)
+    values = np.arange(float(n), 0, -1)  # the second group is weaker throughout
+    groups = np.repeat([0, 1], [first, second])
+    kept = TopK(balance=balance).select(Ranking(values, groups), portion(n, budget), rng()).kept
+    floor = int(Fraction(balance) * second * budget / n)
+    expected = max(floor, budget - first)
+    assert kept[first:].sum() == expected
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_group_quota_equals_allocation_then_sorting(seed):
     random = np.random.default_rng(seed)
@@ -138,3 +153,6 @@ def test_unknown_names_and_parameters_are_refused():
         make_selector("ccs", {"strat": 3})
     with pytest.raises(DataPrunerError, match="strata"):
         make_selector("ccs", {"strata": "many"})
+    with pytest.raises(DataPrunerError, match="projection"):
+        GroupQuota("l3")
+    assert type(CCS(strata=np.int64(7)).strata) is int

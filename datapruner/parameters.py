@@ -1,0 +1,61 @@
+"""Parameters of scorers and selectors: dataclass fields, checked against their annotations however they are given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, TypeVar, get_type_hints
+
+import numpy as np
+
+from datapruner.errors import DataPrunerError
+from datapruner.text import did_you_mean, safe_text
+
+T = TypeVar("T")
+
+
+def check_parameters(method: Any) -> None:
+    """Check every field of a scorer or selector, turning numpy numbers into plain ones in place.
+
+    Called by the base classes' ``__post_init__``, so that ``Prototypes(keep="Hard")`` is refused like
+    ``--set keep=Hard`` is.
+
+    Raises
+    ------
+    DataPrunerError
+        A value is not what its annotation says.
+    """
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+    hints = get_type_hints(type(method))
+    for spec in fields(method):
+        value = getattr(method, spec.name)
+        plain = value.item() if isinstance(value, np.generic) else value
+        try:
+            checked = TypeAdapter(
+                hints[spec.name], config=ConfigDict(arbitrary_types_allowed=True, strict=True)
+            ).validate_python(plain)
+        except ValidationError as error:
+            said = error.errors()[0]["msg"]
+            raise DataPrunerError(
+                f"'{method.name}': {spec.name}: {said}, not {safe_text(repr(value), 80)}"
+            ) from error
+        object.__setattr__(method, spec.name, checked)
+
+
+def build(cls: type[T], name: str, parameters: Mapping[str, Any]) -> T:
+    """Build a scorer or selector from parameters by name.
+
+    Raises
+    ------
+    DataPrunerError
+        A parameter it does not have, or a value of the wrong type.
+    """
+    known = [spec.name for spec in fields(cls)]  # type: ignore[arg-type]
+    for parameter in parameters:
+        if parameter not in known:
+            raise DataPrunerError(
+                f"'{name}' has no parameter '{safe_text(parameter, 60)}'.{did_you_mean(parameter, known)} "
+                f"It has {', '.join(known) or 'none'}"
+            )
+    return cls(**parameters)
