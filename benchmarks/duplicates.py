@@ -35,6 +35,8 @@ SEED = 7
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 NGRAMS = (2, 3, 4)
 EPS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2)
+TEMPLATES = ((60, 25), (70, 20))
+TEMPLATE_ROWS = (4_000, 16_000, 64_000)
 GRAMS = (4, 5, 6, 8, 13)
 SHARES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 PACKAGES = (
@@ -164,6 +166,27 @@ def band_pairs(texts, ngram, threshold, num_perm=128, seed=0):
             if column[members[0]] >= 0:
                 pairs |= {(i, j) for n, i in enumerate(members.tolist()) for j in members[n + 1 :].tolist()}
     return pairs
+
+
+def template_rows(rows, common, own, rng):
+    """Rows of one template: the same words, then others of their own."""
+    fixed = " ".join(f"t{i}" for i in range(common))
+    return [" ".join([fixed, *(f"w{v}" for v in rng.integers(0, 5000, own))]) for _ in range(rows)]
+
+
+def scaling():
+    """Near-duplicate step on rows of one template, below the threshold: nothing goes, all is compared."""
+    lines = []
+    print("\none template: common own rows seconds dropped")
+    for common, own in TEMPLATES:
+        for rows in TEMPLATE_ROWS:
+            texts = template_rows(rows, common, own, np.random.default_rng(SEED))
+            started = time.perf_counter()
+            found = len(near_duplicates(texts, np.arange(rows)))
+            seconds = round(time.perf_counter() - started, 2)
+            lines.append({"common": common, "own": own, "rows": rows, "seconds": seconds, "dropped": found})
+            print(f"{common:6} {own:3} {rows:6} {seconds:7.2f} {found}")
+    return lines
 
 
 def duplicates(data, cache, scratch):
@@ -381,6 +404,7 @@ def main():
             "versions": {name: version(name) for name in PACKAGES},
             "seed": SEED,
             "duplicates": duplicates(args.data, args.vectors or pathlib.Path(folder) / "v.npy", args.pairs),
+            "one_template": scaling(),
             "decontamination": contamination(args.data),
         }
     args.out.parent.mkdir(parents=True, exist_ok=True)

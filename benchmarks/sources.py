@@ -114,7 +114,9 @@ def train_two_steps(file: Path) -> dict[str, object]:
             output_dir=work, max_steps=2, per_device_train_batch_size=2, logging_steps=1, report_to=[], bf16=False,
             use_cpu=True, save_strategy="no", max_length=512, disable_tqdm=True,
         )  # fmt: skip
-        trainer = SFTTrainer(model, options, selection.conversation(), processing_class=tokenizer)
+        trainer = SFTTrainer(
+            model, options, train_dataset=selection.conversation(), processing_class=tokenizer
+        )
         trainer.train()
     losses = [round(entry["loss"], 4) for entry in trainer.state.log_history if "loss" in entry]
     return {"file": file.name, "rows": len(selection), "steps": trainer.state.global_step, "losses": losses}

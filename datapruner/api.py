@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from datapruner.errors import DataPrunerError
-from datapruner.recipe import Method, Recipe, load_recipe, make_recipe
+from datapruner.recipe import Recipe, load_recipe, make_recipe, method_of, plain
 from datapruner.samples import load_samples
-from datapruner.scorers import make_scorer
+from datapruner.scorers import make_scorer, scorer_class
 from datapruner.scorers.base import Ranking, Scorer
 from datapruner.selection.budget import Amount, Budget
 from datapruner.selection.cleaning import clean_embeddings, clean_texts, without
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from datapruner.samples.base import Samples
 
 
-SELECTING = frozenset({"scorer", "selector", "keep", "keep_tokens", "quotas", "format"})
+SELECTING = frozenset({"scorer", "selector", "keep", "keep_tokens", "quotas"})
 """A recipe's fields of the selection; `per_group` is taken, to find a typo before a model runs."""
 
 
@@ -89,14 +89,22 @@ def score(
     if not isinstance(embedder, str) and not hasattr(embedder, "encode"):
         raise DataPrunerError(f"an embedder is a name or an object with `encode`, not {embedder!r}")
     named = isinstance(source, str | Path)
+    objects = {
+        "source": not named,
+        "embeddings": embeddings is not None and not isinstance(embeddings, str | Path),
+        "embedder": not isinstance(embedder, str),
+        **{f"scorer {scorer.name}": not _is_registered(scorer) for scorer in made},
+    }
     recipe = make_recipe(
         source=str(source) if named else None,
-        scorers=[Method(name=scorer.name, parameters=_changed(scorer)) for scorer in made],
+        in_memory=[name for name, held in objects.items() if held],
+        scorers=[method_of(scorer.name, _changed(scorer), named=_is_registered(scorer)) for scorer in made],
         embeddings=str(embeddings) if isinstance(embeddings, str | Path) else None,
         embedder=embedder if isinstance(embedder, str) else "minilm",
         always_keep=_mask_field(always_keep),
         never_keep=_mask_field(never_keep),
         dedup=_steps(dedup),
+        count_tokens=count_tokens,
         **options,
     )
     return run_scores(
@@ -106,7 +114,6 @@ def score(
         embeddings=None if isinstance(embeddings, str | Path) else embeddings,
         embedder=None if isinstance(embedder, str) else embedder,
         masks={"always_keep": always_keep, "never_keep": never_keep},
-        count_tokens=count_tokens,
         cache=cache,
         progress=progress,
     )
@@ -175,10 +182,12 @@ def run(recipe: str | Path | Recipe, **objects: Any) -> Selection:
     **objects
         ``cache`` and ``progress`` as in :func:`score`.
     """
-    plan = load_recipe(Path(recipe)) if isinstance(recipe, str | Path) else recipe
-    if plan.source is None:
+    plan = load_recipe(Path(recipe)) if isinstance(recipe, str | Path) else recipe.located()
+    held = plan.in_memory or ["source"] * (plan.source is None)
+    if held:
         raise DataPrunerError(
-            "this recipe was made from data in memory; call datapruner.prune with that data again"
+            f"this recipe was made with what was in memory ({', '.join(held)}); call datapruner.prune with "
+            "the same again"
         )
     Budget(plan.keep, plan.keep_tokens, plan.per_group, plan.quotas)
     chooser = None if plan.selector is None else make_selector(plan.selector.name, plan.selector.parameters)
@@ -194,14 +203,22 @@ def run(recipe: str | Path | Recipe, **objects: Any) -> Selection:
 
 
 def read_samples(recipe: Recipe, source: Any = None, *, embeddings_given: bool = False) -> Samples:
-    """Load the rows that a recipe names, or those given in memory."""
-    return load_samples(
+    """Load the rows that a recipe names, or those given in memory; what could not be saved is refused now."""
+    from datapruner.outputs.dataset import check_format, check_splits
+
+    given = embeddings_given or recipe.embeddings is not None or "embeddings" in recipe.in_memory
+    samples = load_samples(
         recipe.source if source is None else source,
         split=recipe.split,
         columns=recipe.columns,
         layout=recipe.layout,
-        embeddings_given=embeddings_given or recipe.embeddings is not None,
+        embeddings_given=given,
     )
+    splits = {samples.split: samples.dataset, **samples.others}
+    if source is None:  # data in memory may stay there
+        check_splits(splits)
+    check_format(splits, recipe.format)
+    return samples
 
 
 def run_scores(
@@ -212,7 +229,6 @@ def run_scores(
     embeddings: Any = None,
     embedder: Encoder | None = None,
     masks: Mapping[str, Any] | None = None,
-    count_tokens: bool = False,
     cache: str | Path | None = None,
     progress: bool = True,
 ) -> Scores:
@@ -223,7 +239,7 @@ def run_scores(
     recipe : Recipe
     scorers, source, embeddings, embedder, masks
         Objects that stand in for what the recipe names.
-    count_tokens, cache, progress
+    cache, progress
         As in :func:`score`.
     """
     from datapruner.signals.plan import make_plan, measure_embedding, measure_tokens
@@ -234,7 +250,7 @@ def run_scores(
     names = [scorer.name for scorer in made]
     if len(set(names)) != len(names) or not names:
         raise DataPrunerError(f"every scorer must be named once, not {', '.join(names) or 'none'}")
-    plan = make_plan(recipe, made, count_tokens=count_tokens)
+    plan = make_plan(recipe, made)
     samples = read_samples(recipe, source, embeddings_given=embeddings is not None)
     n = len(samples)
     if recipe.per_group is not None:
@@ -258,9 +274,8 @@ def run_scores(
         )
         rows = without(rows, vetoes[-1])
 
-    texts = samples.texts("both") if plan.text else None
-    if texts is not None:
-        found, rows = clean_texts(recipe, texts, test_texts, rows, forced)
+    if plan.cleaning:
+        found, rows = clean_texts(recipe, samples, test_texts, rows, forced)
         vetoes += found
     measured: dict[str, Any] = {}
     if plan.embedding:
@@ -285,8 +300,8 @@ def run_scores(
     _require_rows(rows)
     tokens = measure_tokens(recipe, samples, required=plan.tokens_required) if plan.tokens else {}
     measured |= {name: counted[rows] for name, counted in tokens.items()}
-    if texts is not None:
-        measured["text"] = texts if len(rows) == n else [texts[row] for row in rows.tolist()]
+    if plan.text:
+        measured["text"] = samples.texts("both", None if len(rows) == n else rows)
 
     signals = Signals(len(rows), measured, recipe.seed, rows)
     rankings: dict[str, Ranking] = {scorer.name: scorer.score(signals).scatter(rows, n) for scorer in made}
@@ -304,15 +319,32 @@ def _test_texts(recipe: Recipe) -> list[str]:
     return [sample.part("both") if sample.plain else sample.part("prompt") for sample in tests]
 
 
-def _changed(scorer: Scorer) -> dict[str, Any]:
-    """Give the parameters that differ from the defaults, as plain values."""
-    from dataclasses import fields
+def _is_registered(scorer: Scorer) -> bool:
+    """Whether a recipe can build it again by its name."""
+    try:
+        return scorer_class(scorer.name) is type(scorer)
+    except DataPrunerError:
+        return False
 
-    return {
-        spec.name: getattr(scorer, spec.name)
-        for spec in fields(scorer)
-        if getattr(scorer, spec.name) != spec.default
-    }
+
+def _changed(scorer: Scorer) -> dict[str, Any]:
+    """Give the parameters that differ from the defaults."""
+    from dataclasses import MISSING, fields
+
+    out = {}
+    for spec in fields(scorer):
+        value = getattr(scorer, spec.name)
+        default = spec.default if spec.default_factory is MISSING else spec.default_factory()
+        if default is MISSING or not _same(value, default):
+            out[spec.name] = value
+    return out
+
+
+def _same(first: Any, second: Any) -> bool:
+    try:
+        return bool(plain(first, "") == plain(second, ""))
+    except DataPrunerError:
+        return first is second
 
 
 def _steps(dedup: Any) -> Any:

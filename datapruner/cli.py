@@ -162,9 +162,9 @@ def score(
     from datapruner.outputs.folder import check_target
     from datapruner.recipe import make_recipe
 
-    recipe = make_recipe(**_reading(locals()))
+    recipe = make_recipe(**_reading(locals()), count_tokens=count_tokens)
     check_target(out, overwrite=overwrite, reads=recipe.reads)
-    scores = run_scores(recipe, count_tokens=count_tokens, progress=not quiet)
+    scores = run_scores(recipe, progress=not quiet)
     scores.save(out, overwrite=overwrite)
     if not quiet:
         typer.echo(f"{len(scores):,} rows scored by {', '.join(scores.rankings)}: {out}")

@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
+import glob
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
+import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
 from datapruner.errors import DataPrunerError
 from datapruner.models.offline import MODELS
 from datapruner.paths import exists, expanded
+from datapruner.samples.readers import file_format
 from datapruner.text import did_you_mean, safe_text
 
-T = TypeVar("T")
 PATHS = ("source", "embeddings", "decontaminate", "embedder", "tokenizer")
 """Fields that may be paths; they are saved relative to the recipe's own folder."""
+MASKS = ("always_keep", "never_keep")
+LONG = 1000
+"""A longer list of rows is saved as ranges."""
 
 
 class Method(BaseModel):
-    """A scorer or a selector with its parameters."""
+    """A scorer or a selector with its parameters, which are plain values: a recipe has to hold them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     parameters: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("parameters", mode="before")
+    @classmethod
+    def _plain(cls, given: Any) -> Any:
+        return {key: plain(value, f"the parameter '{key}'") for key, value in dict(given).items()}
 
 
 class Recipe(BaseModel):
@@ -35,10 +46,15 @@ class Recipe(BaseModel):
     ----------
     source, split, columns, layout
         What is read, and how; ``source`` is None for data that was in memory.
+    in_memory
+        What was given as an object that no recipe can name, so that only :func:`datapruner.prune` with these
+        objects makes the result again: ``source``, ``embeddings``, ``embedder``, ``scorer NAME``, ``selector NAME``.
     embeddings, embedder, pooling, max_length, embed
         A file of vectors, or the model that makes them, and from which part of a row.
     tokenizer
         Counts tokens; default: the bundled one.
+    count_tokens
+        Count them even if neither a scorer nor the budget needs them.
     dedup, near_threshold, near_ngram, semantic_eps
         Cleaning steps before any scorer.
     decontaminate, decontaminate_split, decontaminate_ngram, decontaminate_share
@@ -56,6 +72,7 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     source: str | None = None
+    in_memory: list[str] = Field(default_factory=list)
     split: str | None = None
     columns: dict[str, str] | None = None
     layout: str | None = None
@@ -65,6 +82,7 @@ class Recipe(BaseModel):
     max_length: int | None = Field(default=None, ge=1)
     embed: Literal["both", "prompt", "response"] = "both"
     tokenizer: str | None = None
+    count_tokens: bool = False
     dedup: list[Literal["exact", "near", "semantic"]] = Field(default_factory=list)
     near_threshold: float = Field(default=0.7, gt=0, le=1)
     near_ngram: int = Field(default=3, ge=1)
@@ -85,20 +103,65 @@ class Recipe(BaseModel):
     seed: int = Field(default=0, ge=0, lt=2**32)
     format: Literal["parquet", "jsonl", "arrow"] = "parquet"
 
+    # Relative paths count from here, wherever the process goes later on.
+    _folder: str = PrivateAttr(default_factory=os.getcwd)
+
+    def path(self, name: str) -> str | None:
+        """Give a field as an absolute path; None where it names no path but a model, a hub dataset or nothing."""
+        value = getattr(self, name)
+        if value is None or not (name == "embeddings" or _is_path(value, self._folder)):
+            return None
+        return _absolute(value, self._folder)
+
     @property
     def reads(self) -> list[str]:
-        """The paths that a run of it reads."""
-        named = (getattr(self, name) for name in PATHS)
-        return [value for value in named if value is not None and _is_path(value)]
+        """The files and folders that a run of it reads, as the user named them."""
+        here = self.located()
+        named = [getattr(here, name) for name in PATHS if here.path(name) is not None]
+        # A pattern is replaced by what it matches, which may lie anywhere.
+        return [found for value in named for found in (_matches(value) or [value])]
 
-    def save_yaml(self, folder: Path) -> str:
-        """Give the recipe as YAML to be saved in ``folder``: only what differs from the defaults."""
-        plain = self.model_dump(exclude_defaults=True)
+    def located(self) -> Recipe:
+        """Give the recipe as it can be run from here: itself, unless the working folder is another by now."""
+        if os.getcwd() == self._folder:  # noqa: PTH109 - compared as it was taken
+            return self
+        return self.model_copy(update={name: path for name in PATHS if (path := self.path(name)) is not None})
+
+    def pinned(self, revision: str | None) -> Recipe:
+        """Add the revision of a hub source, so that the recipe reads the same rows once the hub has others."""
+        if revision is None or self.source is None or "@" in self.source or self.path("source") is not None:
+            return self
+        return self.model_copy(update={"source": f"{self.source}@{revision}"})
+
+    def with_source(self, source: Any) -> Recipe:
+        """Give the recipe for the same data from another place: a name, or an object."""
+        held = [name for name in self.in_memory if name != "source"]
+        if not isinstance(source, str | Path):
+            return self.model_copy(update={"source": None, "in_memory": ["source", *held]})
+        value = str(source)
+        if _is_path(value, os.getcwd()):  # noqa: PTH109
+            value = _absolute(value, os.getcwd())  # noqa: PTH109
+        return self.model_copy(update={"source": value, "in_memory": held})
+
+    def save_yaml(self, folder: Path | None) -> str:
+        """Give the recipe as YAML: only what differs from the defaults.
+
+        Parameters
+        ----------
+        folder : Path or None
+            Where it is saved: paths are written relative to it, and always with ``./`` or ``../`` in front. None
+            where it leaves the machine: only the paths' last parts are written.
+        """
+        out = self.model_dump(exclude_defaults=True)
         for name in PATHS:
-            value = plain.get(name)
-            if isinstance(value, str) and _is_path(value):
-                plain[name] = os.path.relpath(expanded(Path(value)).absolute(), folder.absolute())
-        return "# datapruner run recipe.yaml\n" + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+            path = self.path(name)
+            if path is not None:
+                out[name] = f"./{Path(path).name}" if folder is None else _relative(path, folder)
+        for name in MASKS:
+            rows = out.get(name)
+            if isinstance(rows, list) and len(rows) > LONG:
+                out[name] = {"rows": _ranges(rows)}
+        return "# datapruner run recipe.yaml\n" + yaml.safe_dump(out, sort_keys=False, allow_unicode=True)
 
 
 def make_recipe(**arguments: Any) -> Recipe:
@@ -109,22 +172,78 @@ def make_recipe(**arguments: Any) -> Recipe:
             f"there is no argument '{safe_text(str(unknown[0]), 60)}'."
             f"{did_you_mean(str(unknown[0]), Recipe.model_fields)}"
         )
+    given = {
+        name: value.item() if isinstance(value, np.generic) else value for name, value in arguments.items()
+    }
     try:
-        return Recipe.model_validate(arguments)
+        return Recipe.model_validate(given)
     except ValidationError as error:
         raise DataPrunerError(_sentence(error)) from error
 
 
+def method_of(name: str, parameters: Mapping[str, Any], *, named: bool) -> Method:
+    """Describe a scorer or selector.
+
+    Parameters
+    ----------
+    name : str
+    parameters : mapping
+    named : bool
+        A recipe can build it again by its name. Of any other object, what no recipe can hold is left out.
+
+    Raises
+    ------
+    DataPrunerError
+        A parameter that no recipe can hold.
+    """
+    held = {}
+    for key, value in parameters.items():
+        try:
+            held[key] = plain(value, f"'{name}': {key}")
+        except DataPrunerError:
+            if named:
+                raise
+    return Method(name=name, parameters=held)
+
+
+def plain(value: Any, what: str) -> Any:
+    """Turn numpy's values and tuples into what YAML holds.
+
+    Raises
+    ------
+    DataPrunerError
+        It is an object that YAML cannot hold; ``what`` is its name in the sentence.
+    """
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {plain(key, what): plain(part, what) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(part, what) for part in value]
+    if value is None or isinstance(value, bool):
+        return value
+    for kind in (str, int, float):
+        if isinstance(value, kind):
+            return kind(value)
+    raise DataPrunerError(
+        f"{what} is {safe_text(repr(value), 80)}, which no recipe can hold; give text, numbers, lists or mappings"
+    )
+
+
 def load_recipe(path: Path) -> Recipe:
     """Read a recipe file; its relative paths count from its own folder.
+
+    A path starts with ``.``, ``/`` or ``~``, is a pattern, ends like a data file, or is the bare name of something
+    beside the recipe; anything else is a model or a hub dataset.
 
     Raises
     ------
     DataPrunerError
         The file is missing, is not YAML, or holds something a recipe does not know.
     """
+    path = expanded(path)
     try:
-        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataPrunerError(f"there is no recipe {path}") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -133,23 +252,92 @@ def load_recipe(path: Path) -> Recipe:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         raise DataPrunerError(f"the recipe {path} is not valid YAML{where}") from error
-    if not isinstance(plain, dict):
+    if not isinstance(given, dict):
         raise DataPrunerError(f"the recipe {path} must hold names and values")
+    folder = str(path.parent.resolve())
     for name in PATHS:
-        value = plain.get(name)
-        if isinstance(value, str) and (_is_path(path.parent / value) or value.startswith((".", ".."))):
-            plain[name] = os.path.normpath(path.parent / value)
+        value = given.get(name)
+        if isinstance(value, str) and (name == "embeddings" or _is_path(value, folder, bare_only=True)):
+            given[name] = _absolute(value, folder)
     try:
-        return make_recipe(**{str(key): value for key, value in plain.items()})
+        for name in MASKS:
+            if isinstance(given.get(name), dict):
+                given[name] = _rows(given[name], name)
+        return make_recipe(**{str(key): value for key, value in given.items()})
     except DataPrunerError as error:
         raise DataPrunerError(f"the recipe {path}: {error}") from error
 
 
-def _is_path(value: str | Path) -> bool:
-    text = str(value)
-    if text in MODELS:  # an alias stays one, whatever lies beside it
+def _is_path(value: str, folder: str, *, bare_only: bool = False) -> bool:
+    """Whether a field names a path and no model or hub dataset, seen from a folder.
+
+    Parameters
+    ----------
+    value, folder : str
+    bare_only : bool
+        What lies in the folder counts only under a bare name: ``org/name`` stays a hub name whatever lies there.
+    """
+    if value in MODELS or not value:  # an alias stays one, whatever lies beside it
         return False
-    return exists(expanded(Path(text))) or any(mark in text for mark in "*?[")
+    if value in (".", "..") or value.startswith(("./", "../", "/", "~")) or Path(value).is_absolute():
+        return True
+    if _has_marks(value) or file_format(Path(value)) is not None:
+        return True
+    return not (bare_only and "/" in value) and exists(Path(folder) / value)
+
+
+def _has_marks(value: str) -> bool:
+    return any(mark in value for mark in "*?[")
+
+
+def _matches(value: str) -> list[str]:
+    path = expanded(Path(value))
+    if not _has_marks(value) or exists(path):
+        return []
+    return sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
+
+
+def _absolute(value: str, folder: str) -> str:
+    """Join a path to the folder that it counts from; a mark in that folder's own name is no pattern."""
+    path = str(expanded(Path(value)))
+    joined = os.path.join(folder, path)  # noqa: PTH118 - Path would not do for the pattern
+    if _has_marks(path) and not exists(Path(joined)):
+        joined = os.path.join(glob.escape(folder), path)  # noqa: PTH118
+    return os.path.normpath(joined)
+
+
+def _relative(path: str, folder: Path) -> str:
+    """Write an absolute path as seen from a folder; links on the way are followed, the last part's is not."""
+    base = str(expanded(folder).resolve())
+    if _has_marks(path) and not exists(Path(path)):
+        base = glob.escape(base)
+    found = Path(os.path.relpath(Path(path).parent.resolve() / Path(path).name, base)).as_posix()
+    return found if found.startswith("../") or found in (".", "..") else f"./{found}"
+
+
+def _ranges(rows: list[int]) -> str:
+    """Write row numbers as ``0-99,105``."""
+    array = np.unique(np.asarray(rows, dtype=np.int64))
+    ends = np.flatnonzero(np.diff(array) != 1)
+    first, last = array[np.r_[0, ends + 1]].tolist(), array[np.r_[ends, len(array) - 1]].tolist()
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in zip(first, last, strict=True))
+
+
+def _rows(given: dict[Any, Any], name: str) -> list[int]:
+    """Read row numbers written as ``rows: 0-99,105``."""
+    out: list[int] = []
+    try:
+        if set(given) != {"rows"}:
+            raise ValueError
+        for part in str(given["rows"]).split(","):
+            first, dash, last = part.partition("-")
+            out += range(int(first), int(last) + 1) if dash else [int(first)]
+    except ValueError:
+        raise DataPrunerError(
+            f"{name}: row numbers are a list, or ranges such as `rows: 0-99,105`, not "
+            f"{safe_text(repr(given), 80)}"
+        ) from None
+    return out
 
 
 def _sentence(error: ValidationError) -> str:

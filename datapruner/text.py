@@ -60,12 +60,15 @@ def safe_text(text: str, limit: int | None = None) -> str:
 def normalise(text: str) -> str:
     """Return the form under which two texts count as exact duplicates.
 
-    Unicode NFKC, case folded, every run of white space one blank, none at the ends.
+    Canonical Unicode composition (NFC), case folded, every run of white space one blank, none at the ends.
+    Compatibility forms stay distinct, because folding them changes what a text says: ``5²`` is not ``52``
+    and ``½`` not ``1/2``; the price is that fullwidth ``Ａ`` is not ``A`` either.
     """
     if not text.isascii():
-        # Folding can undo the normal form ('ΐ' and the like), so it is taken again; twice is stable.
-        text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return " ".join(text.casefold().split())
+        # Full case folding needs decomposed input ('ᾳ' and the like) and leaves decomposed output.
+        text = unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold())
+        return " ".join(text.split())
+    return " ".join(text.lower().split())
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:

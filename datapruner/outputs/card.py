@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import yaml
 
-from datapruner.paths import exists, expanded
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def dataset_card(selection: Selection, format: str, digest: str) -> str:
             {"split": split, "path": f"data/{split}-00000-of-00001.{format}"} for split in selection.splits
         ]
         front["configs"] = [{"config_name": "default", "description": f"rows {digest}", "data_files": files}]
-    source = _code(_shown(samples.source)) + (
+    source = _code(_shown(selection)) + (
         f" at revision {_code(samples.revision)}" if samples.revision else ""
     )
     reader = (
@@ -65,8 +64,7 @@ def dataset_card(selection: Selection, format: str, digest: str) -> str:
         f"`{selection.selector.name}` for a budget of {_code(selection.budget.describe())}.",
         "",
         f"Read it with `{reader}`. All original columns are there, in source order. `selection.parquet` has every "
-        "source row with its score and the reason why it was kept or dropped; `datapruner run recipe.yaml` makes "
-        "the same bytes again.",
+        f"source row with its score and the reason why it was kept or dropped; {_again(selection.recipe.in_memory)}.",
         "",
         "| rows | |",
         "|---|---:|",
@@ -97,10 +95,24 @@ def histogram(selection: Selection) -> list[str]:
     return out
 
 
-def _shown(source: str) -> str:
-    """Name a source without the path of the machine it lay on."""
-    path = expanded(Path(source))
-    return path.name if exists(path) or path.is_absolute() or source.startswith(".") else source
+def _shown(selection: Selection) -> str:
+    """Name a source without the path of the machine it lay on, and a hub dataset without its revision."""
+    path = selection.scores.recipe.path("source")
+    if path is not None:
+        return Path(path).name
+    samples = selection.scores.samples
+    return samples.source.removesuffix(f"@{samples.revision}")
+
+
+def _again(in_memory: list[str]) -> str:
+    """Say how the result is made again."""
+    if not in_memory:
+        return "`datapruner run recipe.yaml` makes the same bytes again"
+    held = ", ".join(_code(name) for name in in_memory)
+    return (
+        f"`recipe.yaml` has the arguments, but not what was in memory ({held}), which `datapruner.prune` needs "
+        "again"
+    )
 
 
 def _code(text: str) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import date, datetime, time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -16,20 +18,28 @@ from numpy.typing import NDArray
 from datapruner.errors import DataPrunerError
 from datapruner.outputs.card import dataset_card
 from datapruner.outputs.folder import whole_folder
+from datapruner.paths import expanded
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
 
-    from datapruner.selection.result import Selection
+    from datapruner.selection.result import Scores, Selection
 
 REASONS = "selection.parquet"
 SPLIT = re.compile(r"\w+(\.\w+)*")
+BATCH = 1000
+"""Rows turned into Python objects at a time."""
 
 
 def save_selection(
-    selection: Selection, path: Path, *, format: str = "parquet", overwrite: bool = False
+    selection: Selection,
+    path: Path,
+    *,
+    format: str = "parquet",
+    overwrite: bool = False,
+    leaves: bool = False,
 ) -> Path:
     """Write ``OUT``: data, README.md, selection.parquet, recipe.yaml; whole or not at all.
 
@@ -41,30 +51,79 @@ def save_selection(
         ``arrow`` is the layout of ``save_to_disk``.
     overwrite : bool
         Replace an earlier result of datapruner.
+    leaves : bool
+        The folder goes to another machine, where the recipe's paths mean nothing.
 
     Returns
     -------
     Path
         The folder.
     """
-    for split in selection.splits:
+    path = expanded(path)
+    splits, recipe = selection.splits, selection.recipe.model_copy(update={"format": format})
+    check_splits(splits)
+    check_format(splits, format)
+    with (
+        whole_folder(path, overwrite=overwrite, reads=files_read(selection.scores)) as folder,
+        _quiet_writing(),
+    ):
+        if format == "arrow":
+            splits.save_to_disk(str(folder / "data"))
+        else:
+            (folder / "data").mkdir()
+            for split, dataset in splits.items():
+                write_split(dataset, folder / "data" / f"{split}-00000-of-00001.{format}", format)
+        write_table(selection_table(selection), folder / REASONS)
+        card = dataset_card(selection, format, _digest(folder / "data"))
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        (folder / "recipe.yaml").write_text(recipe.save_yaml(None if leaves else path), encoding="utf-8")
+    return path
+
+
+def files_read(scores: Scores) -> list[str]:
+    """List what a result was made from: what its recipe names, and what its rows are mapped from."""
+    datasets = [scores.samples.dataset, *scores.samples.others.values()]
+    return scores.recipe.reads + [file["filename"] for dataset in datasets for file in dataset.cache_files]
+
+
+def check_splits(splits: Mapping[str, Dataset]) -> None:
+    """Refuse splits of a name under which no dataset can be saved."""
+    for split in splits:
         if not SPLIT.fullmatch(split):
             raise DataPrunerError(
                 f"the split '{safe_text(split, 60)}' cannot be written, since load_dataset takes names of letters, "
                 "digits, dots and underscores only; rename it"
             )
-    with whole_folder(path, overwrite=overwrite) as folder, _quiet_writing():
-        if format == "arrow":
-            selection.splits.save_to_disk(str(folder / "data"))
-        else:
-            (folder / "data").mkdir()
-            for split, dataset in selection.splits.items():
-                write_split(dataset, folder / "data" / f"{split}-00000-of-00001.{format}", format)
-        write_table(selection_table(selection), folder / REASONS)
-        card = dataset_card(selection, format, _digest(folder / "data"))
-        (folder / "README.md").write_text(card, encoding="utf-8")
-        (folder / "recipe.yaml").write_text(selection.recipe.save_yaml(path), encoding="utf-8")
-    return path
+
+
+def check_format(splits: Mapping[str, Dataset], format: str) -> None:
+    """Refuse columns that the format cannot give back as they were."""
+    for dataset in splits.values() if format == "jsonl" else ():
+        for column in dataset.features.arrow_schema:
+            if not _fits_json(column.type):
+                raise DataPrunerError(
+                    f"the column '{safe_text(column.name, 60)}' holds {safe_text(str(column.type), 80)}, which JSON "
+                    "lines cannot; write parquet"
+                )
+
+
+def _fits_json(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+    import pyarrow.types as pt
+
+    if isinstance(kind, pa.BaseExtensionType):
+        return _fits_json(kind.storage_type)
+    if pt.is_nested(kind) and not pt.is_map(kind):
+        return all(_fits_json(kind.field(place).type) for place in range(kind.num_fields))
+    strange = (
+        pt.is_binary,
+        pt.is_large_binary,
+        pt.is_fixed_size_binary,
+        pt.is_decimal,
+        pt.is_duration,
+        pt.is_map,
+    )
+    return not any(is_kind(kind) for is_kind in strange)
 
 
 def _digest(folder: Path) -> str:
@@ -128,9 +187,19 @@ def write_split(dataset: Dataset, file: Path, format: str) -> None:
             if patient.error is not None:
                 raise patient.error
     elif format == "jsonl":
-        dataset.to_json(str(file), force_ascii=False)
+        # Not pandas' writer, which rounds floats.
+        with file.open("w", encoding="utf-8", newline="\n") as handle:
+            for table in dataset.with_format("arrow").iter(BATCH):
+                for row in table.to_pylist():
+                    handle.write(json.dumps(row, ensure_ascii=False, default=_moment) + "\n")
     else:
         raise DataPrunerError(f"the data can be written as parquet, jsonl or arrow, not '{format}'")
+
+
+def _moment(value: Any) -> str:
+    if isinstance(value, date | datetime | time):
+        return value.isoformat()
+    raise DataPrunerError(f"JSON lines cannot hold {safe_text(repr(value), 60)}; write parquet")
 
 
 def selection_table(selection: Selection) -> pa.Table:
@@ -144,11 +213,13 @@ def selection_table(selection: Selection) -> pa.Table:
         "reason": selection.reasons,
         "score": arrow_array(selection.values),
     }
-    for name, values in {
-        **selection.scores.tokens,
-        **selection.scores.rankings[selection.scorer].columns,
-    }.items():
-        columns.setdefault(name, arrow_array(values))
+    for name, values in selection.scores.tokens.items():
+        columns[name] = arrow_array(values)
+    unscored = np.isnan(selection.values)
+    for name, values in selection.scores.rankings[selection.scorer].columns.items():
+        if name not in columns:  # tokens were counted of all rows
+            missing = unscored | np.isnan(values) if values.dtype.kind == "f" else unscored
+            columns[name] = pa.array(values, mask=missing)
     return pa.table(columns)
 
 
@@ -193,7 +264,7 @@ def push_to_hub(selection: Selection, name: str, *, private: bool = True) -> str
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     with tempfile.TemporaryDirectory() as work:
-        folder = save_selection(selection, Path(work) / "dataset")
+        folder = save_selection(selection, Path(work) / "dataset", leaves=True)
         api = HfApi()
         try:
             api.create_repo(name, repo_type="dataset", private=private, exist_ok=True)

@@ -41,6 +41,7 @@ def check_target(path: Path, *, overwrite: bool, reads: Iterable[str | Path] = (
     """
     path = expanded(path).absolute()
     try:
+        path = _target(path)
         _check(path, overwrite=overwrite)
         inside = (name for name in reads if expanded(Path(name)).resolve().is_relative_to(path.resolve()))
         if path.exists() and (name := next(inside, None)) is not None:
@@ -49,6 +50,11 @@ def check_target(path: Path, *, overwrite: bool, reads: Iterable[str | Path] = (
             )
     except OSError as error:
         raise _refused(path, error) from error
+
+
+def _target(path: Path) -> Path:
+    """Follow a link to a folder: what it names is written, and it stays a link."""
+    return path.resolve() if path.is_symlink() else path
 
 
 def _check(path: Path, *, overwrite: bool) -> None:
@@ -77,8 +83,14 @@ def _check(path: Path, *, overwrite: bool) -> None:
 
 
 @contextmanager
-def whole_folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
+def whole_folder(path: Path, *, overwrite: bool, reads: Iterable[str | Path] = ()) -> Iterator[Path]:
     """Give a temporary folder beside ``path`` that takes its place when the block ends without an error.
+
+    Parameters
+    ----------
+    path : Path
+    overwrite, reads
+        As in :func:`check_target`.
 
     Raises
     ------
@@ -86,7 +98,8 @@ def whole_folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
         Like :func:`check_target`, and where writing fails (disk full, no permission).
     """
     path = expanded(path).absolute()
-    check_target(path, overwrite=overwrite)
+    check_target(path, overwrite=overwrite, reads=reads)
+    path = _target(path)
     missing = [parent for parent in path.parents if not parent.exists()]
     made: Path | None = None
     done = False

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
-from datapruner.outputs.dataset import arrow_array
+from datapruner.outputs.dataset import arrow_array, files_read
 from datapruner.outputs.folder import whole_folder
 from datapruner.paths import expanded, is_file
 from datapruner.recipe import load_recipe
@@ -29,6 +30,8 @@ from datapruner.selection.vetoes import Vetoes
 
 TABLE = "scores.parquet"
 META = b"datapruner"
+STATE = "state/"
+"""Stands before the names of a scorer's own arrays."""
 
 
 def save_scores(scores: Scores, path: Path, *, overwrite: bool = False) -> Path:
@@ -46,6 +49,7 @@ def save_scores(scores: Scores, path: Path, *, overwrite: bool = False) -> Path:
         "index": pa.array(np.arange(n)),
         "always_keep": pa.array(scores.forced),
         "veto": _dictionary([v.kind for v in scores.vetoes], scores.vetoes, n),
+        "veto_step": _steps(scores.vetoes, n),
         "veto_row": _scattered([v.others for v in scores.vetoes], scores.vetoes, n, np.int64(-1)),
         "veto_measure": _scattered([v.measures for v in scores.vetoes], scores.vetoes, n, np.float64("nan")),
     }
@@ -60,10 +64,10 @@ def save_scores(scores: Scores, path: Path, *, overwrite: bool = False) -> Path:
     def place(name: str, scorer: str, values: NDArray[Any]) -> str:
         """Store a column under its plain name, or beside another of that name that differs."""
         array = arrow_array(values)
-        if name in columns and not columns[name].equals(array):
-            name = f"{name}.{scorer}"
-        columns[name] = array
-        return name
+        for free in chain((name, f"{name}.{scorer}"), (f"{name}.{scorer}.{number}" for number in count(2))):
+            if columns.setdefault(free, array).equals(array):
+                return free
+        raise AssertionError
 
     for name, values in scores.tokens.items():
         meta["tokens"][name] = place(name, "tokens", values)
@@ -73,14 +77,15 @@ def save_scores(scores: Scores, path: Path, *, overwrite: bool = False) -> Path:
             "groups": None if ranking.groups is None else place("group", name, ranking.groups),
             "columns": {key: place(key, name, values) for key, values in ranking.columns.items()},
         }
-    with whole_folder(path, overwrite=overwrite) as folder:
+    path = expanded(path)
+    with whole_folder(path, overwrite=overwrite, reads=files_read(scores)) as folder:
         table = pa.table(columns).replace_schema_metadata({META: json.dumps(meta).encode()})
         pq.write_table(table, folder / TABLE, compression="zstd")
         (folder / "state").mkdir()
         for name, ranking in scores.rankings.items():
-            weights = {} if ranking.group_weights is None else {"group_weights": ranking.group_weights}
-            np.savez(folder / "state" / f"{name}.npz", allow_pickle=False, **weights, **dict(ranking.state))
-        (folder / "recipe.yaml").write_text(scores.recipe.save_yaml(path), encoding="utf-8")
+            _save_state(ranking, folder / "state" / f"{name}.npz", name)
+        recipe = scores.recipe.pinned(scores.samples.revision)
+        (folder / "recipe.yaml").write_text(recipe.save_yaml(path), encoding="utf-8")
     return path
 
 
@@ -117,33 +122,58 @@ def load_scores(path: str | Path, *, source: Any = None, scorers: Sequence[Score
         raise DataPrunerError(f"the scores in {folder} are damaged; score again") from error
     if source is None and recipe.source is None:
         raise DataPrunerError("these scores were made from data in memory; pass it as `source`")
+    if source is not None:
+        recipe = recipe.with_source(source)
     samples = read_samples(recipe, source)
     if len(samples) != meta["rows"] or content_hash(samples.dataset) != meta["content"]:
         raise DataPrunerError(f"{samples.source} has changed since it was scored; score it again")
-
-    def column(name: str) -> NDArray[Any]:
-        values: NDArray[Any] = table.column(name).to_numpy()
-        return values
-
-    rankings = {}
-    for name, described in meta["scorers"].items():
-        state = _load_state(folder / "state" / f"{name}.npz")
-        rankings[name] = Ranking(
-            column(described["values"]),
-            groups=None if described["groups"] is None else column(described["groups"]),
-            group_weights=state.pop("group_weights", None),
-            columns={key: column(stored) for key, stored in described["columns"].items()},
-            state=state,
-        )
-    kinds = np.asarray(table.column("veto").combine_chunks().fill_null("").to_pylist(), dtype=object)
-    vetoes = []
-    for kind, template in meta["vetoes"]:
-        rows = np.flatnonzero(kinds == kind)
-        vetoes.append(Vetoes(kind, rows, column("veto_row")[rows], column("veto_measure")[rows], template))
+    try:
+        rankings = {
+            name: _load_ranking(table, described, folder / "state" / f"{name}.npz")
+            for name, described in meta["scorers"].items()
+        }
+        steps, others, measures = (_column(table, f"veto_{name}") for name in ("step", "row", "measure"))
+        vetoes = []
+        for number, (kind, template) in enumerate(meta["vetoes"]):
+            rows = np.flatnonzero(steps == number)
+            vetoes.append(Vetoes(kind, rows, others[rows], measures[rows], template))
+        tokens = {name: _column(table, stored) for name, stored in meta["tokens"].items()}
+        forced = _column(table, "always_keep")
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataPrunerError(f"the scores in {folder} are damaged; score again") from error
     made = {scorer.name: scorer for scorer in scorers}
     made |= {m.name: make_scorer(m.name, m.parameters) for m in recipe.scorers if m.name not in made}
-    tokens = {name: column(stored) for name, stored in meta["tokens"].items()}
-    return Scores(samples, recipe, made, rankings, vetoes, column("always_keep"), tokens)
+    return Scores(samples, recipe, made, rankings, vetoes, forced, tokens)
+
+
+def _column(table: pa.Table, name: str) -> NDArray[Any]:
+    values: NDArray[Any] = table.column(name).to_numpy()
+    return values.astype(np.str_) if values.dtype == object else values  # text comes as Python's
+
+
+def _load_ranking(table: pa.Table, described: dict[str, Any], file: Path) -> Ranking:
+    state = _load_state(file)
+    return Ranking(
+        _column(table, described["values"]),
+        groups=None if described["groups"] is None else _column(table, described["groups"]),
+        group_weights=state.get("group_weights"),
+        columns={key: _column(table, stored) for key, stored in described["columns"].items()},
+        state={key.removeprefix(STATE): array for key, array in state.items() if key.startswith(STATE)},
+    )
+
+
+def _save_state(ranking: Ranking, file: Path, name: str) -> None:
+    """Write a ranking's arrays as ``np.load`` reads them; ``np.savez`` keeps some names to itself."""
+    arrays = {f"{STATE}{key}": array for key, array in ranking.state.items()}
+    if ranking.group_weights is not None:
+        arrays["group_weights"] = ranking.group_weights
+    with zipfile.ZipFile(file, "w") as archive:
+        for key, array in arrays.items():
+            try:
+                with archive.open(f"{key}.npy", "w", force_zip64=True) as handle:
+                    np.lib.format.write_array(handle, np.asarray(array), allow_pickle=False)
+            except ValueError as error:
+                raise DataPrunerError(f"the state of the scorer '{name}' cannot be saved: {error}") from error
 
 
 def _load_state(file: Path) -> dict[str, NDArray[Any]]:
@@ -155,17 +185,17 @@ def _load_state(file: Path) -> dict[str, NDArray[Any]]:
 
 
 def _dictionary(kinds: list[str], vetoes: Any, n: int) -> pa.Array:
-    codes = _codes(vetoes, n)
-    return pa.DictionaryArray.from_arrays(pa.array(codes, mask=codes < 0), pa.array(kinds, pa.string())).cast(
+    return pa.DictionaryArray.from_arrays(_steps(vetoes, n, empty=None), pa.array(kinds, pa.string())).cast(
         pa.string()
     )
 
 
-def _codes(vetoes: Any, n: int) -> NDArray[np.int32]:
-    codes = np.full(n, -1, dtype=np.int32)
+def _steps(vetoes: Any, n: int, *, empty: int | None = -1) -> pa.Array:
+    """Give the number of the step that dropped each row."""
+    steps = np.full(n, -1, dtype=np.int32)
     for number, step in enumerate(vetoes):
-        codes[step.rows] = number
-    return codes
+        steps[step.rows] = number
+    return pa.array(steps, mask=steps < 0) if empty is None else pa.array(steps)
 
 
 def _scattered(parts: list[NDArray[Any]], vetoes: Any, n: int, empty: Any) -> pa.Array:

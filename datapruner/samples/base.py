@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,6 +23,8 @@ Part = Literal["prompt", "response", "both"]
 
 BLOCK = 1000
 """Rows read at a time: enough to be quick, few enough that 10 MB rows still fit."""
+
+_NUL = "\0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,18 @@ class Sample:
             raise DataPrunerError(f"There is no part '{which}' of a row; take prompt, response or both.")
         roles = ("user", "tool") if which == "prompt" else ("assistant",)
         return "\n".join(message.content for message in self.messages if message.role in roles)
+
+    def key(self) -> str:
+        """Return a text that two rows share only when roles, turns, contents and tools are the same.
+
+        Each turn is led by its role between NUL characters, one inside a content is doubled: unlike white
+        space they survive :func:`~datapruner.text.normalise`. A plain row has the role ``text``; no tools
+        and an empty list of tools are the same, and the order of the keys in a tool does not matter.
+        """
+        turns = [("text" if self.plain else message.role, message.content) for message in self.messages]
+        if self.tools:
+            turns.append(("tools", json.dumps(self.tools, ensure_ascii=False, sort_keys=True)))
+        return "".join(f"\0{role}\0 {content.replace(_NUL, _NUL * 2)} " for role, content in turns)
 
 
 @dataclass(frozen=True)
@@ -182,8 +197,6 @@ class Samples:
         One ``messages`` column of role and content (and ``tools`` as JSON when any row has tools), or a
         ``text`` column when the source is plain text.
         """
-        import json
-
         import pyarrow as pa
         from datasets import Dataset
         from datasets.table import InMemoryTable

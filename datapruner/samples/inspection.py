@@ -85,7 +85,7 @@ def inspect_samples(samples: Samples, *, examples: int = 3) -> Inspection:
                 lengths[f"{part} words"][row] = len(text.split())
             empty += not response.strip()
             # Sixteen bytes a row, whatever the row's length.
-            seen.add(xxhash.xxh3_128_digest(normalise(sample.part("both")).encode("utf-8", "surrogatepass")))
+            seen.add(xxhash.xxh3_128_digest(normalise(sample.key()).encode("utf-8", "surrogatepass")))
     return Inspection(
         source=samples.source,
         split=samples.split,

@@ -15,6 +15,7 @@ from datapruner.selection.vetoes import Vetoes
 if TYPE_CHECKING:
     from datapruner.geometry.blocks import Matrix
     from datapruner.recipe import Recipe
+    from datapruner.samples.base import Samples
 
 Rows = NDArray[np.int64]
 
@@ -26,20 +27,22 @@ def without(rows: Rows, vetoes: Vetoes) -> Rows:
 
 def clean_texts(
     recipe: Recipe,
-    texts: Sequence[str],
+    samples: Samples,
     test_texts: Sequence[str] | None,
     rows: Rows,
     protected: NDArray[np.bool_],
 ) -> tuple[list[Vetoes], Rows]:
     """Decontaminate, then drop exact and near duplicates.
 
-    Decontamination goes first: were it last, a contaminated row could have dropped its clean copy.
+    Decontamination goes first: were it last, a contaminated row could have dropped its clean copy. Each
+    step reads the rows anew, a block at a time, so that no list of all texts is held. Exact duplicates
+    agree in roles, turns and tools too; the other two steps compare the words of all turns.
 
     Parameters
     ----------
     recipe : Recipe
-    texts : sequence of str, length n
-        By source position.
+    samples : Samples
+        The source, whole.
     test_texts : sequence of str, optional
         The prompts of the test rows.
     rows : ndarray, int64, ascending
@@ -56,7 +59,7 @@ def clean_texts(
         left = rows[~protected[rows]]
         found.append(
             contaminated(
-                (texts[row] for row in left.tolist()),
+                samples.iter_parts("both", left),
                 test_texts,
                 left,
                 ngram=recipe.decontaminate_ngram,
@@ -65,12 +68,14 @@ def clean_texts(
         )
         rows = without(rows, found[-1])
     if "exact" in recipe.dedup:
-        found.append(exact_duplicates((texts[row] for row in rows.tolist()), rows, protected))
+        found.append(
+            exact_duplicates((sample.key() for sample in samples.iter_samples(rows)), rows, protected)
+        )
         rows = without(rows, found[-1])
     if "near" in recipe.dedup:
         found.append(
             near_duplicates(
-                (texts[row] for row in rows.tolist()),
+                samples.iter_parts("both", rows),
                 rows,
                 threshold=recipe.near_threshold,
                 ngram=recipe.near_ngram,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, Literal
 
@@ -22,6 +23,10 @@ from datapruner.text import normalise
 _BLOCK_ROWS = 4096
 # Probability that the bands find a pair lying exactly at the threshold; above it, it only rises.
 _BAND_RECALL = 0.995
+# Rows from which a bucket says little about its members.
+_CROWD = 64
+# Postings of a rare shingle that are read in the time of one candidate's verification.
+_CHEAPER = 20
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 # Scripts written without spaces: there, one character is one word.
 UNSPACED = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
@@ -34,8 +39,10 @@ def exact_duplicates(
 ) -> Vetoes:
     """Drop every row whose normalised text was seen before; the first row stays.
 
-    Normalised means NFKC, case folded, white space collapsed (ours), so that copies which differ in
-    case or line breaks count as equal. Texts are compared by their 128-bit xxh3 hash.
+    Normalised means NFC, case folded, white space collapsed (ours, see :func:`~datapruner.text.normalise`),
+    so that copies which differ in case or line breaks count as equal, and "5²" and "52" do not. A
+    conversation is passed as :meth:`Sample.key`, which tells roles, turns and tools apart. Texts are
+    compared by their 128-bit xxh3 hash, 16 bytes a row.
 
     Parameters
     ----------
@@ -52,24 +59,31 @@ def exact_duplicates(
     Vetoes
         Kind ``exact_duplicate``, measure 1.0.
     """
-    from xxhash import xxh3_128_intdigest
+    from xxhash import xxh3_128_digest
 
     alive = checked_rows(rows, protected)
-    digests: list[int] = []
-    keeper: dict[int, int] = {}
-    for block, block_rows in text_blocks(texts, alive):
-        for text, row in zip(block, block_rows.tolist(), strict=True):
-            digest = xxh3_128_intdigest(normalise(text).encode("utf-8", "surrogatepass"))
-            digests.append(digest)
-            first = keeper.setdefault(digest, row)
-            if protected is not None and protected[row] and not protected[first]:
-                keeper[digest] = row
-    dropped = [
-        (row, keeper[digest], 1.0)
-        for row, digest in zip(alive.tolist(), digests, strict=True)
-        if keeper[digest] != row and not (protected is not None and protected[row])
-    ]
-    return _vetoes("exact_duplicate", dropped, "exact duplicate of row {other}")
+    digests = np.empty((alive.size, 2), dtype=np.uint64)
+    done = 0
+    for block, _ in text_blocks(texts, alive):
+        packed = b"".join(xxh3_128_digest(normalise(text).encode("utf-8", "surrogatepass")) for text in block)
+        digests[done : done + len(block)] = np.frombuffer(packed, dtype=np.uint64).reshape(-1, 2)
+        done += len(block)
+    safe = np.zeros(alive.size, dtype=bool) if protected is None else protected[alive]
+    # Copies become neighbours, the protected ones first, each part in source order: the head is kept.
+    order = np.lexsort((~safe, digests[:, 1], digests[:, 0]))
+    ordered = digests[order]
+    head = np.ones(alive.size, dtype=bool)
+    head[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    keeper = np.empty_like(order)
+    keeper[order] = order[np.flatnonzero(head)[np.cumsum(head) - 1]]
+    dropped = np.flatnonzero((keeper != np.arange(alive.size)) & ~safe)
+    return Vetoes(
+        kind="exact_duplicate",
+        rows=alive[dropped],
+        others=alive[keeper[dropped]],
+        measures=np.ones(dropped.size),
+        template="exact duplicate of row {other}",
+    )
 
 
 def near_duplicates(
@@ -85,10 +99,13 @@ def near_duplicates(
     """Drop a row when an earlier, kept row shares most of its word shingles.
 
     *Published*: MinHash (Broder 1997) in b bands of r values, so that a pair of Jaccard similarity s
-    becomes a candidate with probability 1 - (1 - s^r)^b (Leskovec, Rajaraman, Ullman, chapter 3).
-    *Ours*: r is the largest number of values a band for which that probability is at least 0.995 at
-    the threshold; a candidate counts only when its **exact** Jaccard similarity reaches the threshold;
-    rows are visited in source order and only kept rows suppress later ones. The permutations are
+    becomes a candidate with probability 1 - (1 - s^r)^b (Leskovec, Rajaraman, Ullman, chapter 3). Prefix
+    and position filter (Bayardo, Ma, Srikant 2007; Xiao et al. 2008): two sets that similar share one of
+    their few rarest members. *Ours*: r is the largest number of values a band for which that probability
+    is at least 0.995 at the threshold; a bucket of more than 64 rows is a crowd, mostly of one template,
+    and its rows are compared only where they share a rare shingle, which loses no pair; a candidate
+    counts only when its **exact** Jaccard similarity reaches the threshold; rows are visited in source
+    order and only kept rows suppress later ones. Roles and tools are not seen. The permutations are
     datasketch's (scheme ``affine32``), applied to many rows at once.
 
     Parameters
@@ -118,8 +135,14 @@ def near_duplicates(
     Notes
     -----
     Memory for a million rows of 100 words: 0.8 GB of shingles (uint64), twice that while they are joined,
-    and 0.4 GB of band keys and bucket numbers. At the defaults one changed word in twenty is found, one
-    in fifteen is not; a text below twenty words may be lost by a single change.
+    and 0.4 GB of band keys and bucket numbers; were all of them in crowds, some 4 GB more (extrapolated). At the
+    defaults one changed word in twenty is found, one in fifteen is not; a text below twenty words may be
+    lost by a single change.
+
+    Time is close to linear, for rows of one template too. What stays quadratic: many kept rows that a row
+    resembles above the threshold, each of which is compared to find the nearest (a template that fills
+    about 80 % of rows of several lengths), and own words from so small a choice that the rare shingles are
+    not rare either (ten words). Figures: ``benchmarks/duplicates.md``.
     """
     if not 0 < threshold <= 1:
         raise DataPrunerError(f"The near-duplicate threshold must lie in (0, 1], not {threshold}.")
@@ -151,17 +174,30 @@ def near_duplicates(
     # Stable: protected rows first, each part in source order.
     order = np.argsort(~safe, kind="stable")
 
+    sizes = np.bincount(buckets[buckets >= 0])
+    large = np.append(sizes > _CROWD, False)  # the last entry answers for bucket -1
+    in_crowd: NDArray[np.bool_] = np.asarray(large[buckets].any(axis=1))
+    crowd = _Crowd.build(hashes, starts, np.flatnonzero(in_crowd), threshold) if in_crowd.any() else None
     kept_in: dict[int, list[int]] = {}
+    kept = np.zeros(alive.size, dtype=bool)
     dropped: list[tuple[int, int, float]] = []
     for i in order.tolist():
         mine = buckets[i][buckets[i] >= 0].tolist()
         if not safe[i]:
-            found = {j for bucket in mine for j in kept_in.get(bucket, ())}
+            groups = [kept_in[bucket] for bucket in mine if bucket in kept_in]
+            if crowd is not None and in_crowd[i] and crowd.work[i] < _CHEAPER * sum(map(len, groups)):
+                # Small buckets still hold the partners outside the crowd.
+                groups = [kept_in[b] for b in mine if b in kept_in and not large[b]]
+                found = {j for group in groups for j in group if not in_crowd[j]}
+                found.update(crowd.candidates(i, kept))
+            else:
+                found = set().union(*groups)
             if found:
                 other, jaccard = _closest(i, np.array(sorted(found)), hashes, starts, threshold)
                 if jaccard >= threshold:
                     dropped.append((int(alive[i]), int(alive[other]), jaccard))
                     continue
+        kept[i] = True
         for bucket in mine:
             kept_in.setdefault(bucket, []).append(i)
     return _vetoes("near_duplicate", dropped, _NEAR)
@@ -411,6 +447,79 @@ def _shared_buckets(keys: NDArray[np.uint64], filled: NDArray[np.bool_]) -> NDAr
     return buckets
 
 
+@dataclass(frozen=True)
+class _Crowd:
+    """Which rows share a rare shingle early enough: prefix and position filter over crowded rows.
+
+    Let a row's shingles be sorted by how many rows have them, the rarest first, and let the first one that
+    x and y share stand at place p in x and q in y. Then J(x, y) >= t needs |x| - p and |y| - q to be at least
+    t / (1 + t) (|x| + |y|), that is |y| - (1 + t) q >= t |x| and the reverse; so p <= |x| - t |x|. Rows that
+    share a template and nothing rarer meet only if the template alone makes them duplicates.
+
+    Parameters
+    ----------
+    begin
+        int64 [n + 1]: where each row's entries start; an entry is a shingle of a row's prefix that
+        another row has too.
+    first, stop
+        int64 [entries]: the postings that an entry reads.
+    owner
+        int64 [entries]: rows by shingle, those with the largest |y| - (1 + t) q first.
+    work
+        int64 [n]: postings that :meth:`candidates` reads for each row.
+    """
+
+    begin: NDArray[np.int64]
+    first: NDArray[np.int64]
+    stop: NDArray[np.int64]
+    owner: NDArray[np.int64]
+    work: NDArray[np.int64]
+
+    @classmethod
+    def build(
+        cls, hashes: NDArray[np.uint64], starts: NDArray[np.int64], rows: NDArray[np.int64], threshold: float
+    ) -> _Crowd:
+        """Index the prefixes of ``rows``."""
+        sizes = starts[rows + 1] - starts[rows]
+        _, inverse, frequency = np.unique(
+            hashes[_ragged(starts[rows], sizes)], return_inverse=True, return_counts=True
+        )
+        row = np.repeat(np.arange(rows.size), sizes)
+        token = inverse[np.lexsort((inverse, frequency[inverse], row))]
+        del inverse
+        place = _ragged(np.zeros(rows.size, dtype=np.int64), sizes)
+        # A margin for rounding lengthens a prefix now and then, and never shortens it.
+        used = (place <= (sizes * (1 - threshold) + 1e-6)[row]) & (frequency[token] > 1)
+        token, row, place = token[used], row[used], place[used]
+        # Whole numbers, rounded to the safe side, so that one sorted key holds shingle and reach.
+        reach = np.floor(sizes[row] - (1 + threshold) * place).astype(np.int64) + 1
+        needed = np.floor(threshold * sizes).astype(np.int64)[row]
+        span = int(sizes.max(initial=0)) + 2
+        key = (token + 1) * span - reach
+        order = np.argsort(key, kind="stable")
+        key = key[order]
+        first = np.searchsorted(key, token * span)
+        stop = np.searchsorted(key, (token + 1) * span - needed, side="right")
+        begin = np.zeros(starts.size, dtype=np.int64)
+        begin[rows + 1] = np.bincount(row, minlength=rows.size)
+        work = np.zeros(starts.size - 1, dtype=np.int64)
+        work[rows] = np.bincount(row, weights=np.maximum(stop - first, 0), minlength=rows.size)
+        return cls(np.cumsum(begin), first, np.maximum(stop, first), rows[row[order]], work)
+
+    def candidates(self, i: int, kept: NDArray[np.bool_]) -> list[int]:
+        """Return the kept rows that share an early shingle with row ``i``."""
+        mine = slice(self.begin[i], self.begin[i + 1])
+        first = self.first[mine]
+        others = self.owner[_ragged(first, self.stop[mine] - first)]
+        return list(map(int, np.unique(others[kept[others]])))
+
+
+def _ragged(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return starts[0], starts[0] + 1, ... for every start, one range after the other."""
+    ends = np.cumsum(lengths)
+    return np.arange(ends[-1] if ends.size else 0) + np.repeat(starts - ends + lengths, lengths)
+
+
 def _closest(
     i: int,
     candidates: NDArray[np.int64],
@@ -427,7 +536,7 @@ def _closest(
     candidates, sizes = candidates[possible], sizes[possible]
     if not candidates.size:
         return -1, 0.0
-    theirs = np.concatenate([hashes[starts[j] : starts[j + 1]] for j in candidates])
+    theirs = hashes[_ragged(starts[candidates], sizes)]
     where = np.minimum(np.searchsorted(mine, theirs), mine.size - 1)
     shared = np.add.reduceat((mine[where] == theirs).astype(np.int64), np.cumsum(sizes) - sizes)
     jaccard = shared / (sizes + mine.size - shared)

@@ -252,7 +252,10 @@ class Selection:
         """The reason of every source row, dictionary-encoded."""
         import pyarrow as pa
 
-        return pa.DictionaryArray.from_arrays(pa.array(self.codes), pa.array(self.texts, pa.string()))
+        # Every text once: of a dictionary that repeats itself, Arrow's Parquet writer makes other bytes each time.
+        numbers = {text: number for number, text in enumerate(dict.fromkeys(self.texts))}
+        codes = np.array([numbers[text] for text in self.texts], dtype=np.int32)[self.codes]
+        return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(list(numbers), pa.string()))
 
     def counts(self) -> dict[str, int]:
         """Count rows by what became of them: kept, dropped by each cleaning step, dropped by the budget."""
@@ -267,16 +270,21 @@ class Selection:
         return out | ({"over_budget": rest} if rest else {})
 
     def explain(self, row: int) -> dict[str, Any]:
-        """Everything that is known of a row: whether it was kept, why, its score and the method's columns."""
+        """Everything that is known of a row: whether it was kept, why, its score and the method's columns.
+
+        None stands where a row was dropped before scoring.
+        """
         row = self._checked(row)
-        columns = {**self.scores.tokens, **self.scores.rankings[self.scorer].columns}
+        scored = bool(np.isfinite(self.values[row]))
+        tokens, columns = self.scores.tokens, self.scores.rankings[self.scorer].columns
         return {
             "row": row,
             "kept": bool(self.kept[row]),
             "reason": self.reason(row),
             "scorer": self.scorer,
-            "score": float(self.values[row]),
-            **{name: column[row].item() for name, column in columns.items()},
+            "score": float(self.values[row]) if scored else None,
+            **{name: column[row].item() if scored else None for name, column in columns.items()},
+            **{name: column[row].item() for name, column in tokens.items()},
         }
 
     def rebudget(
@@ -316,18 +324,26 @@ class Selection:
     @property
     def recipe(self) -> Recipe:
         """The arguments that lead here."""
-        from datapruner.recipe import Method
+        from datapruner.recipe import method_of, plain
+        from datapruner.selection.selectors import SELECTORS
 
-        return self.scores.recipe.model_copy(
+        scores, selector = self.scores, self.selector
+        recipe = scores.recipe.pinned(scores.samples.revision)
+        is_default = selector == scores.scorers[self.scorer].selector()
+        named = SELECTORS.get(selector.name) is type(selector)
+        return recipe.model_copy(
             update={
-                "scorer": self.scorer if len(self.scores.rankings) > 1 else None,
+                "in_memory": recipe.in_memory
+                + [f"selector {selector.name}"] * (not named and not is_default),
+                "count_tokens": bool(scores.tokens),
+                "scorer": self.scorer if len(scores.rankings) > 1 else None,
                 "selector": None
-                if self.selector == self.scores.scorers[self.scorer].selector()
-                else Method(name=self.selector.name, parameters=self.selector.parameters()),
-                "keep": self.budget.keep,
-                "keep_tokens": self.budget.keep_tokens,
-                "per_group": self.budget.per_group,
-                "quotas": dict(self.budget.quotas),
+                if is_default
+                else method_of(selector.name, selector.parameters(), named=named),
+                "keep": plain(self.budget.keep, "keep"),
+                "keep_tokens": plain(self.budget.keep_tokens, "keep_tokens"),
+                "per_group": plain(self.budget.per_group, "per_group"),
+                "quotas": plain(dict(self.budget.quotas), "quotas"),
             }
         )
 

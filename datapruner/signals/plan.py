@@ -45,15 +45,18 @@ class Plan:
     embedding, tokens, text : bool
     tokens_required : bool
         A scorer or the budget needs them: a dataset without text is then an error.
+    cleaning : bool
+        A cleaning step reads the texts.
     """
 
     embedding: bool
     tokens: bool
     text: bool
     tokens_required: bool
+    cleaning: bool
 
 
-def make_plan(recipe: Recipe, scorers: Sequence[Scorer], *, count_tokens: bool) -> Plan:
+def make_plan(recipe: Recipe, scorers: Sequence[Scorer]) -> Plan:
     """Work out what the scorers, the cleaning steps and the budget need.
 
     Raises
@@ -72,10 +75,9 @@ def make_plan(recipe: Recipe, scorers: Sequence[Scorer], *, count_tokens: bool) 
     return Plan(
         tokens_required=required,
         embedding="embedding" in needs or "semantic" in recipe.dedup,
-        tokens=count_tokens or required,
-        text="text" in needs
-        or bool({"exact", "near"} & set(recipe.dedup))
-        or recipe.decontaminate is not None,
+        tokens=recipe.count_tokens or required,
+        text="text" in needs,
+        cleaning=bool({"exact", "near"} & set(recipe.dedup)) or recipe.decontaminate is not None,
     )
 
 

@@ -49,7 +49,17 @@ def test_normalise_is_stable(text):
 def test_normalise_examples():
     assert normalise("  A\n\tb  C ") == "a b c"
     assert normalise("STRASSE") == normalise("straße")
-    assert normalise("\ufb01ne \uff21") == "fine a"
+    assert normalise("e\u0301") == normalise("É") == "é"
+    assert normalise("5² ½ \uff21") == "5² ½ \uff41"
+
+
+def test_normalise_is_stable_for_every_character():
+    # With a mark below and a space around: composition and folding must have nothing left to do.
+    for code in range(0x110000):
+        if 0x3400 <= code < 0xA000 or 0xAC00 <= code < 0xD7A4 or code >= 0x20000:
+            continue
+        once = normalise(f"a {chr(code)}\u0345\u0301 b")
+        assert normalise(once) == once, hex(code)
 
 
 def test_did_you_mean():

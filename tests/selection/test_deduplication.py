@@ -16,6 +16,7 @@ from datapruner.selection.deduplication import (
     semantic_duplicates,
 )
 from datapruner.selection.vetoes import Vetoes
+from datapruner.text import normalise
 
 WORDS = [f"w{i}" for i in range(400)]
 
@@ -89,12 +90,38 @@ class TestVetoes:
 
 
 class TestExact:
-    def test_case_width_and_white_space_do_not_matter(self):
-        texts = ["Hello  World", "other", "hello\nworld ", "ｈｅｌｌｏ world", "Hello, World"]
+    def test_case_and_white_space_do_not_matter(self):
+        texts = ["Hello  Wörld", "other", "hello\nwörld ", "HELLO Wo\u0308rld", "Hello, Wörld"]
         vetoes = exact_duplicates(texts, np.arange(5))
         assert vetoes.rows.tolist() == [2, 3]
         assert vetoes.others.tolist() == [0, 0]
         assert vetoes.reasons()[0] == "exact duplicate of row 0"
+
+    def test_forms_that_differ_in_meaning_stay(self):
+        texts = ["What is 52?", "What is 5²?", "What is 5₂?", "½", "1⁄2", "x", "ｘ", "𝐱", "ℝ", "R"]
+        assert len(exact_duplicates(texts, np.arange(len(texts)))) == 0
+
+    @given(
+        st.lists(st.sampled_from(["a", "A ", "b", "", "é", "e\u0301", "²", "2", "\udfff"]), max_size=30),
+        st.integers(0, 2**30 - 1),
+        st.integers(1, 3),
+    )
+    def test_equals_a_dictionary_of_texts(self, texts, mask, step):
+        rows = np.arange(len(texts)) * step
+        protected = np.zeros(100, dtype=bool)
+        protected[rows] = [bool(mask >> i & 1) for i in range(len(texts))]
+        keeper = {}
+        for text, row in zip(map(normalise, texts), rows.tolist(), strict=True):
+            if protected[row] and not protected[keeper.setdefault(text, row)]:
+                keeper[text] = row
+            keeper.setdefault(text, row)
+        expected = [
+            (row, keeper[text])
+            for text, row in zip(map(normalise, texts), rows.tolist(), strict=True)
+            if keeper[text] != row and not protected[row]
+        ]
+        vetoes = exact_duplicates(texts, rows, protected)
+        assert list(zip(vetoes.rows.tolist(), vetoes.others.tolist(), strict=True)) == expected
 
     def test_rows_are_source_positions(self):
         vetoes = exact_duplicates(iter(["a", "b", "a"]), [4, 7, 19])
@@ -224,6 +251,61 @@ class TestNear:
             [" ".join(WORDS[:100]), " ".join(WORDS[:55])], [0, 1], threshold=0.55, ngram=1
         )
         assert vetoes.measures.tolist() == [0.55]
+
+    @pytest.mark.parametrize("own", [5, 14, 16, 20, 25])
+    def test_rows_of_one_template_equal_the_rule(self, monkeypatch, own):
+        rng = np.random.default_rng(own)
+        texts = [" ".join([*WORDS[:60], *rng.choice(WORDS, own + rng.integers(0, 3))]) for _ in range(120)]
+        texts += corpus(rng, 60, 4)
+        # Near-duplicates inside the crowd as well, some of them protected.
+        texts += [text.replace(" w33 ", " ") for text in texts[:40]]
+        protected = rng.random(len(texts)) < 0.1
+        rows = np.arange(len(texts))
+        sets = [shingles(text, 3) for text in texts]
+        truth = greedy(
+            sorted(rows.tolist(), key=lambda i: (not protected[i], i)),
+            lambda i, j: s if (s := jaccard(sets[i], sets[j])) >= 0.7 else -1,
+            protected,
+        )
+        monkeypatch.setattr(deduplication, "_CROWD", 8)
+        vetoes = near_duplicates(texts, rows, protected=protected)
+        assert len(truth) > 40
+        assert dict(zip(vetoes.rows.tolist(), vetoes.others.tolist(), strict=True)) == {
+            row: other for row, (other, _) in truth.items()
+        }
+
+    @given(
+        st.lists(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=12).map(" ".join), max_size=20),
+        st.sampled_from([0.3, 0.5, 0.55, 0.7, 0.8, 1.0]),
+    )
+    def test_rare_shingles_lose_no_pair(self, texts, threshold):
+        hashes, counts = hashed_ngrams([text.split() for text in texts], 1)
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        rows = np.arange(0, len(texts), 1 if threshold < 0.6 else 2)
+        crowd = deduplication._Crowd.build(hashes, starts, rows, threshold)
+        kept = np.ones(len(texts), dtype=bool)
+        sets = [set(text.split()) for text in texts]
+        for i in rows.tolist():
+            close = {j for j in rows.tolist() if j != i and jaccard(sets[i], sets[j]) >= threshold}
+            found = crowd.candidates(i, kept)
+            assert close <= set(found) <= set(rows.tolist())
+            assert len(found) <= crowd.work[i]
+
+    @pytest.mark.parametrize("own", [20, 25])
+    def test_a_template_is_not_compared_row_by_row(self, monkeypatch, own):
+        rng = np.random.default_rng(2)
+        words = [f"v{i}" for i in range(5000)]
+        texts = [" ".join([*WORDS[: 90 - own], *rng.choice(words, own)]) for _ in range(600)]
+        compared = []
+        closest = deduplication._closest
+        monkeypatch.setattr(
+            deduplication,
+            "_closest",
+            lambda i, found, *rest: compared.append(found.size) or closest(i, found, *rest),
+        )
+        assert len(near_duplicates(texts, np.arange(len(texts)))) == 0
+        # 0.87 of the 180,000 pairs share a bucket.
+        assert sum(compared) < 2 * len(texts)
 
     def test_reason(self):
         vetoes = near_duplicates(["a b c d e", "q", "a b c d e"], [2, 5, 8])

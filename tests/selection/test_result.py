@@ -198,6 +198,10 @@ def test_cleaning_goes_before_scoring_and_names_the_kept_row(tmp_path, rows, vec
     assert "near-duplicate of row 5" in selection.reason(N + 1)
     assert np.isnan(selection.values[[N, N + 1]]).all()
     assert selection.counts()["exact_duplicate"] == 1
+    told = selection.explain(N)
+    assert told["score"] is None
+    assert told["cluster"] is None
+    assert told["reason"] == "dropped: exact duplicate of row 3"
 
 
 def test_decontamination_names_the_test_row(tmp_path, rows, vectors):

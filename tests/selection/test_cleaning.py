@@ -1,0 +1,115 @@
+"""The cleaning steps on whole rows: what a row is besides its text."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datapruner.recipe import Recipe
+from datapruner.samples import inspect_samples, load_samples
+from datapruner.samples.base import Message, Sample
+from datapruner.selection.cleaning import clean_texts
+from datapruner.text import normalise
+
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+
+
+def talk(*turns):
+    roles = {"s": "system", "u": "user", "a": "assistant", "t": "tool"}
+    return [{"role": roles[turn[0]], "content": turn[1:]} for turn in turns]
+
+
+def dropped(rows, **settings):
+    samples = load_samples(rows)
+    recipe = Recipe(source="x", scorers=[{"name": "random"}], keep=1, **settings)
+    none = np.zeros(len(rows), dtype=bool)
+    found, left = clean_texts(recipe, samples, settings.get("test_texts"), np.arange(len(rows)), none)
+    assert sorted([*left, *(row for vetoes in found for row in vetoes.rows)]) == list(range(len(rows)))
+    return {vetoes.kind: vetoes.rows.tolist() for vetoes in found}
+
+
+def test_roles_and_turns_are_part_of_a_row():
+    rows = [
+        talk("ua", "ab", "uc", "ad"),
+        talk("ua", "ab\nc\nd"),
+        talk("sa", "ub", "ac\nd"),
+        talk("sa", "ub", "uc", "ad"),
+        talk("ua", "ab", "tc", "ad"),
+        talk("ua", "ab", "uc", "ad", "u"),
+        talk("uA ", "a\tb", "uc\n", "aD"),
+    ]
+    rows = [{"messages": messages} for messages in rows]
+    assert dropped(rows, dedup=["exact"]) == {"exact_duplicate": [6]}
+    assert inspect_samples(load_samples(rows)).exact_duplicates == 1
+
+
+def test_tools_are_part_of_a_row():
+    messages = talk("ua", "ab")
+    other = {"function": {"parameters": {"type": "object"}, "name": "f"}, "type": "function"}
+    tools = [None, "[]", [TOOL], [other], [TOOL, TOOL], [{**TOOL, "type": "é"}]]
+    keys = [
+        normalise(Sample((Message("user", "a"),), tools=[] if given == "[]" else given).key())
+        for given in tools
+    ]
+    assert [keys.index(key) for key in keys] == [0, 0, 2, 2, 4, 5]
+
+    rows = [{"messages": messages, "tools": json.dumps(given)} for given in ([], [TOOL], [other], [TOOL])]
+    assert dropped(rows, dedup=["exact"]) == {"exact_duplicate": [2, 3]}
+
+
+def test_a_plain_text_is_no_answer():
+    message = (Message("assistant", "a"),)
+    assert Sample(message).key() != Sample(message, plain=True).key()
+
+
+TURNS = st.lists(
+    st.tuples(st.sampled_from(["user", "assistant"]), st.text("\0 ausert\n", max_size=9)), max_size=4
+)
+
+
+@given(TURNS, TURNS)
+def test_no_content_can_imitate_another_row(first, second):
+    def meaning(turns):
+        return [(role, normalise(content)) for role, content in turns]
+
+    keys = [normalise(Sample(tuple(Message(*turn) for turn in turns)).key()) for turns in (first, second)]
+    assert (keys[0] == keys[1]) == (meaning(first) == meaning(second))
+
+
+def test_hostile_contents():
+    contents = [
+        "",
+        "\0",
+        "\0\0",
+        "\0user\0",
+        "\0\0user\0 ",
+        "a\0user\0 b",
+        "\0user\0 a \0assistant\0",
+        "tools",
+    ]
+    rows = [((role, text),) for role in ("user", "assistant") for text in contents]
+    rows += list(itertools.product(rows[0] + rows[3] + rows[8], repeat=2))
+    keys = {normalise(Sample(tuple(Message(*turn) for turn in row)).key()) for row in rows}
+    assert len(keys) == len(rows)
+
+
+def test_steps_see_what_is_left_in_source_order():
+    text = " ".join(f"w{i}" for i in range(40))
+    rows = [{"text": text}, {"text": "alone"}, {"text": text.upper()}, {"text": text.replace("w7 ", "w8 ")}]
+    assert dropped(rows, dedup=["exact", "near"]) == {"exact_duplicate": [2], "near_duplicate": [3]}
+    assert dropped(rows, dedup=["near"]) == {"near_duplicate": [2, 3]}
+
+
+@pytest.mark.parametrize("dedup", [[], ["exact"]])
+def test_texts_are_measured_for_scorers_only(dedup):
+    from datapruner.scorers import make_scorer
+    from datapruner.signals.plan import make_plan
+
+    recipe = Recipe(source="x", scorers=[{"name": "random"}], keep=1, dedup=dedup)
+    plan = make_plan(recipe, [make_scorer("random", {})])
+    assert (plan.text, plan.cleaning) == (False, bool(dedup))
