@@ -16,6 +16,7 @@ import platform
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,7 @@ KEY_BYTES = 16
 DIGEST_BYTES = 16
 FLUSH_ROWS = 4096
 FLUSH_SECONDS = 5.0
+KEPT_COPIES = 4
 ATTEMPTS = 3
 """Rounds of computing what is missing; a second one is needed only where a shard vanishes under our hands."""
 STALE_SECONDS = 86400.0
@@ -285,7 +287,18 @@ class _Shelf:
 
         atomic_write(self.folder / f"{name}.rows", blocks())
         atomic_write(self.folder / f"{name}.sum", [digest.digest()])
+        self._trim()
         return self._map_compact(name, len(keys))
+
+    def _trim(self) -> None:
+        """Keep the copies that were used last: each is as large as its dataset, and the shards can make it again."""
+        copies = []
+        for path in self.folder.glob("*.rows"):
+            with suppress(FileNotFoundError):  # another run trims too
+                copies.append((path.stat().st_mtime_ns, path))
+        for _, path in sorted(copies)[:-KEPT_COPIES]:
+            path.with_suffix(".sum").unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
     def open_compact(self, name: str, rows: int) -> NDArray[np.float32] | None:
         path, check = self.folder / f"{name}.rows", self.folder / f"{name}.sum"
@@ -303,7 +316,11 @@ class _Shelf:
             path.unlink(missing_ok=True)
             check.unlink(missing_ok=True)
             return None
-        return self._map_compact(name, rows)
+        try:
+            os.utime(path)
+            return self._map_compact(name, rows)
+        except FileNotFoundError:
+            return None  # another run has just trimmed it
 
     def _map_compact(self, name: str, rows: int) -> NDArray[np.float32]:
         return np.memmap(self.folder / f"{name}.rows", dtype="<f4", mode="r", shape=(rows, self.width))

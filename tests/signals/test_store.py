@@ -160,6 +160,18 @@ def test_subsets_and_other_orders_cost_nothing(tmp_path):
     np.testing.assert_array_equal(values, expected(mixed))
 
 
+def test_only_the_copies_used_last_stay(tmp_path):
+    contents = names("row", 20)
+    for number in range(7):
+        fetch(tmp_path, contents[number:])
+        fetch(tmp_path, contents)
+    assert len(files(tmp_path, "rows")) == len(files(tmp_path, "sum")) == 4
+    for number in range(7):
+        got, model = fetch(tmp_path, contents[number:])
+        assert model.rows == []
+        np.testing.assert_array_equal(got, expected(contents[number:]))
+
+
 def test_no_rows(tmp_path):
     values, model = fetch(tmp_path, [])
     assert values.shape == (0, WIDTH)
