@@ -38,6 +38,7 @@ bench: install
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/duplicates.py
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/embedding.py
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/resume.py
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/sources.py
 	$(BIN)/python benchmarks/scale.py --rows 1000000 --out benchmarks/results/scale-1m.json
 
 clean:
