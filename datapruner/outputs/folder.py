@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from datapruner.errors import DataPrunerError
 from datapruner.paths import expanded
+from datapruner.temporary import MARK, abandoned, owned
 from datapruner.text import safe_text
 
 MARKER = "recipe.yaml"
@@ -105,8 +107,9 @@ def whole_folder(path: Path, *, overwrite: bool, reads: Iterable[str | Path] = (
     done = False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=f".{path.name[:20]}.", dir=path.parent))
-        made.chmod(0o755)
+        _sweep(path)
+        made = path.with_name(owned(f".{path.name[:20]}"))
+        made.mkdir(mode=0o755)
         yield made
         _sync(made)
         _place(made, path)
@@ -127,6 +130,7 @@ def _place(made: Path, path: Path) -> None:
     if not path.exists() or not any(path.iterdir()):
         made.replace(path)
         return
+    # An earlier result that could not be put back stays where it is: never swept, never deleted.
     old = Path(tempfile.mkdtemp(prefix=f".{path.name[:20]}.old.", dir=path.parent))
     try:
         path.replace(old / "was")
@@ -135,8 +139,18 @@ def _place(made: Path, path: Path) -> None:
         except BaseException:
             (old / "was").replace(path)
             raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        with suppress(OSError):
+            old.rmdir()
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sweep(path: Path) -> None:
+    """Clear away what runs left half-written that were killed while they wrote to the same place."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name[:20])}{MARK}*"):
+        if abandoned(leftover):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _refused(path: Path, error: OSError) -> DataPrunerError:

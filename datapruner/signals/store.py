@@ -12,8 +12,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import platform
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -26,6 +24,7 @@ from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
 from datapruner.paths import expanded
+from datapruner.temporary import MARK, abandoned, owned
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +36,6 @@ FLUSH_SECONDS = 5.0
 KEPT_COPIES = 4
 ATTEMPTS = 3
 """Rounds of computing what is missing; a second one is needed only where a shard vanishes under our hands."""
-STALE_SECONDS = 86400.0
 """A temporary file that nobody has written to for so long belongs to nobody, whatever machine it came from."""
 
 Keys = NDArray[np.bytes_]
@@ -177,8 +175,8 @@ class _Shelf:
         description = self.folder / "context.json"
         if not description.exists():
             atomic_write(description, [json.dumps(context, indent=1, sort_keys=True).encode()])
-        for leftover in self.folder.glob("*.tmp-*"):
-            if _abandoned(leftover):
+        for leftover in self.folder.glob(f"*{MARK}*"):
+            if abandoned(leftover):
                 leftover.unlink(missing_ok=True)
 
     def add(self, keys: Keys, wanted: NDArray[np.int64], batches: Iterator[Batch]) -> None:
@@ -328,7 +326,7 @@ class _Shelf:
 
 def atomic_write(path: Path, parts: Iterable[bytes]) -> None:
     """Write a file under a temporary name, sync it, then rename it into place."""
-    temporary = path.with_name(f"{path.name}.tmp-{_host()}-{threading.get_ident()}-{os.getpid()}")
+    temporary = path.with_name(owned(path.name))
     try:
         with temporary.open("wb") as handle:
             for part in parts:
@@ -355,33 +353,3 @@ def _unwritable(folder: Path, error: OSError) -> DataPrunerError:
         f"the cache {folder} cannot be written: {error.strerror or error}; free some space, or name another "
         "folder with DATAPRUNER_CACHE"
     )
-
-
-def _host() -> str:
-    """Name this machine: a cache may be shared, and another machine's process numbers mean nothing here."""
-    return xxhash.xxh32_hexdigest(platform.node().encode())
-
-
-def _abandoned(leftover: Path) -> bool:
-    """Tell whether a temporary file's writer is gone: dead on this machine, or silent for a day."""
-    try:
-        if time.time() - leftover.stat().st_mtime > STALE_SECONDS:
-            return True
-    except FileNotFoundError:
-        return False
-    _, _, owner = leftover.name.rpartition(".tmp-")
-    host, _, pid = owner.partition("-")
-    return host == _host() and not _alive(pid.rpartition("-")[2])
-
-
-def _alive(pid: str) -> bool:
-    """Tell whether a process runs, so that only a dead run's temporary files are cleared away."""
-    if not pid.isdigit():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

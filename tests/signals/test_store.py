@@ -18,6 +18,7 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datapruner import temporary
 from datapruner.errors import DataPrunerError
 from datapruner.signals import store as store_module
 from datapruner.signals.store import DIGEST_BYTES, MAGIC, SignalStore, atomic_write, cache_folder, row_keys
@@ -455,7 +456,7 @@ def test_leftovers_of_dead_processes_are_cleared_and_those_of_living_ones_are_no
     fetch(tmp_path, contents)
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    here = store_module._host()
+    here = temporary.host()
     dead = shelf(tmp_path) / f"a.shard.tmp-{here}-1-{gone.pid}"
     living = shelf(tmp_path) / f"b.shard.tmp-{here}-1-{os.getpid()}"
     elsewhere = shelf(tmp_path) / f"c.shard.tmp-0000-1-{gone.pid}"
