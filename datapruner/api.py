@@ -206,7 +206,11 @@ def read_samples(recipe: Recipe, source: Any = None, *, embeddings_given: bool =
     """Load the rows that a recipe names, or those given in memory; what could not be saved is refused now."""
     from datapruner.outputs.dataset import check_format, check_splits
 
-    given = embeddings_given or recipe.embeddings is not None or "embeddings" in recipe.in_memory
+    given = (
+        embeddings_given
+        or bool(recipe.embeddings or recipe.embedding_column)
+        or "embeddings" in recipe.in_memory
+    )
     samples = load_samples(
         recipe.source if source is None else source,
         split=recipe.split,

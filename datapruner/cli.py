@@ -44,6 +44,7 @@ SelectorSet = Annotated[
     list[str] | None, typer.Option("--selector-set", help="Parameter of the selector: name=value.")
 ]
 Embeddings = Annotated[str | None, typer.Option(help=".npy or .parquet with one vector a row.")]
+EmbeddingColumn = Annotated[str | None, typer.Option(help="Column that holds one vector a row.")]
 Embedder = Annotated[str, typer.Option(help="minilm, or a model's path or hub name.")]
 Pooling = Annotated[
     str, typer.Option(help="auto, mean or last; the last two read a language model's states.")
@@ -86,6 +87,7 @@ def prune(
     columns: Columns = None,
     layout: Layout = None,
     embeddings: Embeddings = None,
+    embedding_column: EmbeddingColumn = None,
     embedder: Embedder = "minilm",
     pooling: Pooling = "auto",
     max_length: MaxLength = None,
@@ -136,6 +138,7 @@ def score(
     columns: Columns = None,
     layout: Layout = None,
     embeddings: Embeddings = None,
+    embedding_column: EmbeddingColumn = None,
     embedder: Embedder = "minilm",
     pooling: Pooling = "auto",
     max_length: MaxLength = None,
@@ -359,6 +362,7 @@ def _reading(given: dict[str, Any]) -> dict[str, Any]:
         "split",
         "layout",
         "embeddings",
+        "embedding_column",
         "embedder",
         "pooling",
         "max_length",

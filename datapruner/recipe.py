@@ -49,8 +49,8 @@ class Recipe(BaseModel):
     in_memory
         What was given as an object that no recipe can name, so that only :func:`datapruner.prune` with these
         objects makes the result again: ``source``, ``embeddings``, ``embedder``, ``scorer NAME``, ``selector NAME``.
-    embeddings, embedder, pooling, max_length, embed
-        A file of vectors, or the model that makes them, and from which part of a row.
+    embeddings, embedding_column, embedder, pooling, max_length, embed
+        A file or a column of vectors, or the model that makes them, and from which part of a row.
     tokenizer
         Counts tokens; default: the bundled one.
     count_tokens
@@ -77,6 +77,7 @@ class Recipe(BaseModel):
     columns: dict[str, str] | None = None
     layout: str | None = None
     embeddings: str | None = None
+    embedding_column: str | None = None
     embedder: str = "minilm"
     pooling: Literal["auto", "mean", "last"] = "auto"
     max_length: int | None = Field(default=None, ge=1)

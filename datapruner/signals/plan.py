@@ -160,14 +160,19 @@ def _given_embeddings(recipe: Recipe, samples: Samples, embeddings: Any) -> Matr
                 "the given embeddings are ragged; one vector of one length a row"
             ) from error
         return check_embeddings(array, len(samples), "the given array")
+    if recipe.embeddings is not None and recipe.embedding_column is not None:
+        raise DataPrunerError(
+            "vectors come from a file or from a column: give embeddings or embedding_column"
+        )
     if recipe.embeddings is not None:
         return read_embeddings(expanded(Path(recipe.embeddings)), len(samples))
-    if samples.layout.name == "embedding":
-        name = samples.layout.columns.get("embedding")
+    if recipe.embedding_column is not None or samples.layout.name == "embedding":
+        name = recipe.embedding_column or samples.layout.columns.get("embedding")
         if name is None:
             raise DataPrunerError(
                 "this dataset has no text and no embedding column; pass --embeddings with its vectors"
             )
+        samples.check_column(name)
         column = samples.dataset.with_format("arrow").select_columns([name])[:].column(0)
         return check_embeddings(
             column_embeddings(column, f"column '{name}'"), len(samples), f"column '{name}'"

@@ -204,6 +204,23 @@ def test_cleaning_goes_before_scoring_and_names_the_kept_row(tmp_path, rows, vec
     assert told["reason"] == "dropped: exact duplicate of row 3"
 
 
+def test_a_column_of_vectors_serves_beside_text(rows, vectors, tmp_path):
+    table = Dataset.from_list(
+        [{**row, "vector": vector.tolist()} for row, vector in zip(rows, vectors, strict=True)]
+    )
+    by_column = dp.prune(table, keep=0.3, embedding_column="vector", dedup=True, progress=False)
+    by_array = dp.prune(rows, keep=0.3, embeddings=vectors, dedup=True, progress=False)
+    assert np.array_equal(by_column.kept, by_array.kept)
+    table.to_parquet(str(tmp_path / "rows.parquet"))
+    dp.prune(tmp_path / "rows.parquet", keep=0.3, embedding_column="vector", progress=False).save(
+        tmp_path / "out"
+    )
+    again = dp.run(tmp_path / "out" / "recipe.yaml", progress=False)
+    assert np.array_equal(again.kept, dp.prune(rows, keep=0.3, embeddings=vectors, progress=False).kept)
+    with pytest.raises(dp.DataPrunerError, match="Did you mean 'vector'"):
+        dp.prune(table, keep=0.3, embedding_column="vectr", progress=False)
+
+
 def test_decontamination_names_the_test_row(tmp_path, rows, vectors):
     test = tmp_path / "test.jsonl"
     test.write_text(
