@@ -319,7 +319,16 @@ def _require_rows(rows: NDArray[np.int64]) -> None:
 
 def _test_texts(recipe: Recipe) -> list[str]:
     """Read the test set's prompts; its ``test`` split where it has one and none was named."""
-    tests = load_samples(recipe.decontaminate, split=recipe.decontaminate_split, prefer="test")
+    try:
+        tests = load_samples(
+            recipe.decontaminate,
+            split=recipe.decontaminate_split,
+            columns=recipe.decontaminate_columns,
+            prefer="test",
+        )
+    except DataPrunerError as error:
+        said = str(error).replace("--columns", "--decontaminate-columns")
+        raise DataPrunerError(f"the test set: {said}") from error
     return [sample.part("both") if sample.plain else sample.part("prompt") for sample in tests]
 
 

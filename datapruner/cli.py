@@ -38,7 +38,12 @@ Clusters = Annotated[int | None, typer.Option(help="Number of clusters, for the 
 Keep = Annotated[str | None, typer.Option(help="Fraction such as 0.3, or number of rows such as 5000.")]
 KeepTokens = Annotated[int | None, typer.Option(help="Number of supervised tokens to keep.")]
 PerGroup = Annotated[str | None, typer.Option(help="Column whose values share the budget in proportion.")]
-Quota = Annotated[list[str] | None, typer.Option(help="A group's own share: math=0.5 or math=400.")]
+Quota = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="math=0.5 keeps half of math's own rows, math=400 so many; tokens under --keep-tokens."
+    ),
+]
 SelectorName = Annotated[str | None, typer.Option("--selector", help="topk, group_quota, ccs or moderate.")]
 SelectorSet = Annotated[
     list[str] | None, typer.Option("--selector-set", help="Parameter of the selector: name=value.")
@@ -59,6 +64,9 @@ NearNgram = Annotated[int, typer.Option(help="Words a shingle.")]
 SemanticEps = Annotated[float, typer.Option(help="1 - cosine of semantic duplicates.")]
 Decontaminate = Annotated[str | None, typer.Option(help="Test set whose rows must not be in the data.")]
 DecontaminateSplit = Annotated[str | None, typer.Option(help="Its split; default: test where there is one.")]
+DecontaminateColumns = Annotated[
+    str | None, typer.Option(help="Which column of the test set plays which role: text=question.")
+]
 DecontaminateNgram = Annotated[int, typer.Option(help="Words an n-gram.")]
 DecontaminateShare = Annotated[float, typer.Option(help="Share of a test row's n-grams that condemns a row.")]
 AlwaysKeep = Annotated[str | None, typer.Option(help="Boolean column of rows that are always kept.")]
@@ -100,6 +108,7 @@ def prune(
     semantic_eps: SemanticEps = 0.05,
     decontaminate: Decontaminate = None,
     decontaminate_split: DecontaminateSplit = None,
+    decontaminate_columns: DecontaminateColumns = None,
     decontaminate_ngram: DecontaminateNgram = 5,
     decontaminate_share: DecontaminateShare = 0.5,
     always_keep: AlwaysKeep = None,
@@ -151,6 +160,7 @@ def score(
     semantic_eps: SemanticEps = 0.05,
     decontaminate: Decontaminate = None,
     decontaminate_split: DecontaminateSplit = None,
+    decontaminate_columns: DecontaminateColumns = None,
     decontaminate_ngram: DecontaminateNgram = 5,
     decontaminate_share: DecontaminateShare = 0.5,
     always_keep: AlwaysKeep = None,
@@ -264,12 +274,17 @@ def inspect(
 @app.command()
 def scorers() -> None:
     """List the scorers: what they need, where they come from, what of them is ours."""
+    from dataclasses import fields
+
     from datapruner.scorers import available_scorers, scorer_class
 
     for name in available_scorers():
         cls = scorer_class(name)
-        typer.echo(f"{name}\n  needs   {', '.join(sorted(cls.needs)) or 'nothing'}")
+        typer.echo(f"{name}\n  {(cls.__doc__ or name).strip().splitlines()[0]}")
+        typer.echo(f"  needs   {', '.join(sorted(cls.needs)) or 'nothing'}")
         typer.echo(f"  paper   {cls.paper}\n  is      {cls.provenance}")
+        settings = ", ".join(f"{spec.name}={getattr(cls(), spec.name)}" for spec in fields(cls))
+        typer.echo(f"  --set   {settings or 'nothing'}")
         typer.echo(f"  default selector {cls().selector().name}")
 
 
@@ -346,6 +361,8 @@ def _summary(selection: Selection, out: Path, quiet: bool) -> None:
     n = len(selection.kept)
     for kind, count in selection.counts().items():
         typer.echo(f"{count:>10,}  {100 * count / n:5.1f} %  {KINDS.get(kind, kind)}")
+    for name, (kept, whole, unit) in list(selection.shares().items())[:40]:
+        typer.echo(f"{kept:>10,}  of {whole:,} {unit}  {safe_text(name, 60)}")
     shown = safe_text(str(out))
     split = selection.scores.samples.split
     typer.echo(
@@ -381,7 +398,10 @@ def _reading(given: dict[str, Any]) -> dict[str, Any]:
     ]
     return {
         **{name: given[name] for name in same},
-        "columns": parse_mapping(given["columns"]) if given["columns"] else None,
+        **{
+            name: parse_mapping(given[name]) if given[name] else None
+            for name in ("columns", "decontaminate_columns")
+        },
         "dedup": ["exact", "near"] * given["dedup"] + ["semantic"] * given["dedup_semantic"],
         "scorers": _scorers(given["scorer"], given["set_"] or [], given["n_clusters"]),
     }

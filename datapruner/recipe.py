@@ -57,7 +57,7 @@ class Recipe(BaseModel):
         Count them even if neither a scorer nor the budget needs them.
     dedup, near_threshold, near_ngram, semantic_eps
         Cleaning steps before any scorer.
-    decontaminate, decontaminate_split, decontaminate_ngram, decontaminate_share
+    decontaminate, decontaminate_split, decontaminate_columns, decontaminate_ngram, decontaminate_share
         A test set whose rows must not be in the data.
     scorers, scorer, selector
         What is computed, which of them chooses, and with which selector (default: its own).
@@ -90,6 +90,7 @@ class Recipe(BaseModel):
     semantic_eps: float = Field(default=0.05, gt=0, le=2)
     decontaminate: str | None = None
     decontaminate_split: str | None = None
+    decontaminate_columns: dict[str, str] | None = None
     decontaminate_ngram: int = Field(default=5, ge=1)
     decontaminate_share: float = Field(default=0.5, gt=0, le=1)
     scorers: list[Method] = Field(default_factory=lambda: [Method(name="concept_complexity")])

@@ -115,6 +115,7 @@ def _mutating(self, signals):
             ),
             "scorer_ranks_every_row",
         ),
+        (_broken("Array", lambda self, s: np.ones(s.num_rows)), "scorer_ranks_every_row"),
         (_broken("Named", Fair._score, name="not a word"), "scorer_describes_itself"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
@@ -142,3 +143,37 @@ def test_the_suite_notices_an_unspent_budget():
 
     with pytest.raises(DataPrunerError, match="spent"):
         check_selector(Lazy())
+
+
+PLUGIN = """
+from dataclasses import dataclass
+import numpy as np
+from datapruner.scorers.base import Ranking, Scorer
+
+@dataclass(frozen=True)
+class Backwards(Scorer):
+    step: int = 1
+    name = "backwards"
+    needs = frozenset()
+
+    def _score(self, signals):
+        return Ranking(-self.step * np.arange(float(signals.num_rows)))
+"""
+
+
+def test_a_plug_in_is_found_by_its_entry_point(tmp_path, monkeypatch):
+    import datapruner as dp
+    from datapruner.scorers import available_scorers
+
+    (tmp_path / "their_package.py").write_text(PLUGIN)
+    info = tmp_path / "their_package-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-package\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[datapruner.scorers]\nbackwards = their_package:Backwards\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert available_scorers()["backwards"] == "their_package:Backwards"
+    selection = dp.prune([{"text": str(row)} for row in range(10)], scorer="backwards", keep=3)
+    assert selection.indices.tolist() == [0, 1, 2]
+    (info / "entry_points.txt").write_text("[datapruner.scorers]\nbackwards = their_package:Missing\n")
+    with pytest.raises(dp.DataPrunerError, match="cannot be imported"):
+        dp.prune([{"text": "a"}], scorer="backwards", keep=1)

@@ -69,6 +69,7 @@ def dataset_card(selection: Selection, format: str, digest: str) -> str:
         "| rows | |",
         "|---|---:|",
         *(f"| {KINDS.get(kind, kind)} | {count:,} |" for kind, count in selection.counts().items()),
+        *_shares(selection),
         "",
         "## Scores",
         "",
@@ -78,6 +79,22 @@ def dataset_card(selection: Selection, format: str, digest: str) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _shares(selection: Selection) -> list[str]:
+    shares = selection.shares()
+    if not shares:
+        return []
+    head = _code(selection.budget.per_group) if selection.budget.per_group else ""
+    return [
+        "",
+        f"| {head} | kept | of | |",
+        "|---|---:|---:|---|",
+        *(
+            f"| {_code(name)} | {kept:,} | {whole:,} | {unit} |"
+            for name, (kept, whole, unit) in shares.items()
+        ),
+    ]
 
 
 def histogram(selection: Selection) -> list[str]:

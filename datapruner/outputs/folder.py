@@ -73,7 +73,7 @@ def _check(path: Path, *, overwrite: bool) -> None:
             )
         if not overwrite:
             raise DataPrunerError(
-                f"the output folder {path} holds an earlier result; pass --overwrite to replace it"
+                f"the output folder {path} holds an earlier result; pass --overwrite (overwrite=True) to replace it"
             )
     parent = path.parent
     while not parent.exists():

@@ -29,6 +29,10 @@ def explain(folder: str | Path, row: int) -> dict[str, Any]:
     import pyarrow.parquet as pq
 
     file = expanded(Path(folder)) / "selection.parquet"
+    if is_file(file.with_name("scores.parquet")):
+        raise DataPrunerError(
+            f"{folder} holds scores; make a selection of them first with `datapruner select`"
+        )
     if not is_file(file):
         raise DataPrunerError(f"{folder} is no result of datapruner: it has no selection.parquet")
     try:

@@ -136,6 +136,11 @@ class Scorer(ABC):
         for need in sorted(self.needs):
             _refuse_nan(need, signals)
         ranking = self._score(signals)
+        if not isinstance(ranking, Ranking):
+            raise DataPrunerError(
+                f"the scorer '{self.name}' gave {type(ranking).__name__}; `_score` must return "
+                "datapruner.Ranking(values)"
+            )
         self._check(ranking, signals)
         return ranking
 

@@ -78,7 +78,13 @@ class Budget:
             words = f"{self.keep:.4g} of the rows"
         else:
             words = f"{self.keep} rows"
-        return words + (f", shared over {safe_text(self.per_group, 60)}" if self.per_group else "")
+        if self.per_group:
+            words += f", shared over {safe_text(self.per_group, 60)}"
+        for group, amount in self.quotas.items():
+            words += f", {safe_text(str(group), 40)} {amount:.4g}" + (
+                " of its own" if isinstance(amount, float) else ""
+            )
+        return words
 
 
 @dataclass(frozen=True)
@@ -169,7 +175,7 @@ def portions(
     if labels is None:
         rows = np.flatnonzero(competing)
         return [Portion(rows, costs[rows], total - spent, "", unit)]
-    names, codes = _encode(labels)
+    names, codes = encode_labels(labels)
     _check_quotas(budget, names)
     k = len(names)
     whole = np.bincount(codes, costs, k)
@@ -243,7 +249,8 @@ def _round(value: float) -> int:
     return math.floor(value + 0.5)
 
 
-def _encode(labels: Sequence[Any]) -> tuple[list[str], NDArray[np.int64]]:
+def encode_labels(labels: Sequence[Any]) -> tuple[list[str], NDArray[np.int64]]:
+    """Give a column's values numbers in the order of their first rows; None is ``(none)``."""
     numbers: dict[str, int] = {}
     texts = ("(none)" if label is None else str(label) for label in labels)
     codes = np.array([numbers.setdefault(text, len(numbers)) for text in texts], dtype=np.int64)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
-from datapruner.selection.budget import Amount, Budget, portions
+from datapruner.selection.budget import Amount, Budget, encode_labels, portions
 from datapruner.selection.vetoes import Vetoes
 from datapruner.text import did_you_mean
 
@@ -268,6 +268,23 @@ class Selection:
         out = {kind: count for kind, count in out.items() if count}
         rest = len(self.kept) - sum(out.values())
         return out | ({"over_budget": rest} if rest else {})
+
+    def shares(self) -> dict[str, tuple[int, int, str]]:
+        """Tell what each group of the budget's column got: kept, of how many, in which unit.
+
+        Without groups there is one entry, for a token budget only: what of it was spent.
+        """
+        if self.budget.per_group is None:
+            if self.budget.keep_tokens is None:
+                return {}
+            spent = int(self.scores.tokens["num_supervised_tokens"][self.kept].sum())
+            return {"budget": (spent, self.budget.keep_tokens, "supervised tokens")}
+        names, codes = encode_labels(self.scores._column(self.budget.per_group))
+        in_tokens = self.budget.in_tokens
+        costs = self.scores.tokens["num_supervised_tokens"] if in_tokens else np.ones(len(codes), np.int64)
+        whole, kept = np.bincount(codes, costs), np.bincount(codes, costs * self.kept)
+        unit = "supervised tokens" if in_tokens else "rows"
+        return {name: (int(kept[j]), int(whole[j]), unit) for j, name in enumerate(names)}
 
     def explain(self, row: int) -> dict[str, Any]:
         """Everything that is known of a row: whether it was kept, why, its score and the method's columns.

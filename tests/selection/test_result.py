@@ -90,6 +90,8 @@ def test_per_group_and_quotas(source, rows):
     selection = dp.prune(source, keep=0.3, per_group="skill", quotas={"code": 0.75}, **options(source))
     assert selection.kept[skills == "code"].sum() == 60
     assert len(selection) == 72
+    assert selection.shares() == {"code": (60, 80, "rows"), "math": (12, 160, "rows")}
+    assert "code 0.75 of its own" in selection.budget.describe()
 
 
 def tokens_of(rows, tokens):
@@ -132,6 +134,7 @@ def test_token_budgets_leave_less_than_the_shortest_dropped_row(word_tokenizer, 
         )
         left = budget - tokens[selection.kept].sum()
         assert 0 <= left < tokens[~selection.kept].min()
+        assert sum(share[0] for share in selection.shares().values()) == budget - left
 
 
 def test_always_kept_rows_without_supervised_tokens_stay(word_tokenizer):
@@ -231,6 +234,13 @@ def test_decontamination_names_the_test_row(tmp_path, rows, vectors):
     selection = dp.prune(rows, keep=1.0, decontaminate=str(test), embeddings=vectors, progress=False)
     assert selection.counts() == {"kept": N - 1, "contaminated": 1}
     assert "test row 1" in selection.reason(17)
+    asked = tmp_path / "asked.jsonl"
+    asked.write_text(json.dumps({"asked": rows[17]["question"]}) + "\n")
+    options = {"keep": 1.0, "decontaminate": str(asked), "embeddings": vectors, "progress": False}
+    again = dp.prune(rows, decontaminate_columns={"text": "asked"}, **options)
+    assert np.flatnonzero(~again.kept).tolist() == [17]
+    with pytest.raises(dp.DataPrunerError, match=r"the test set: .*--decontaminate-columns text=asked"):
+        dp.prune(rows, **options)
 
 
 @pytest.mark.parametrize("format", ["parquet", "jsonl", "arrow"])
