@@ -14,7 +14,7 @@ from datapruner.samples import Message, Sample, load_samples, parse_mapping
 from datapruner.samples.formats import ROLE_NAMES
 
 # ruff: noqa: E501
-SHARED = Path("/work/shared/data/sft")
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "sft"
 U, A, S, T = (lambda text, role=role: Message(role, text) for role in ("user", "assistant", "system", "tool"))
 
 

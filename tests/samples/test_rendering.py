@@ -9,7 +9,7 @@ import pytest
 from datapruner.errors import DataPrunerError
 from datapruner.samples import Message, Sample, count_tokens, load_samples, render, render_many
 
-SHARED = Path("/work/shared/data/sft")
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "sft"
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
