@@ -281,7 +281,7 @@ def scorers() -> None:
     for name in available_scorers():
         cls = scorer_class(name)
         typer.echo(f"{name}\n  {(cls.__doc__ or name).strip().splitlines()[0]}")
-        typer.echo(f"  needs   {', '.join(sorted(cls.needs)) or 'nothing'}")
+        typer.echo(f"  needs   {', '.join(sorted(cls().requires)) or 'nothing'}")
         typer.echo(f"  paper   {cls.paper}\n  is      {cls.provenance}")
         settings = ", ".join(f"{spec.name}={getattr(cls(), spec.name)}" for spec in fields(cls))
         typer.echo(f"  --set   {settings or 'nothing'}")

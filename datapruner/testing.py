@@ -23,7 +23,7 @@ from datapruner.errors import DataPrunerError
 from datapruner.scorers.base import Ranking, Scorer
 from datapruner.selection.budget import Portion
 from datapruner.selection.selectors import Selector
-from datapruner.signals import Signals
+from datapruner.signals import Ragged, Signals
 
 BUDGETS = (0.1, 0.3, 0.5, 1.0)
 
@@ -35,6 +35,16 @@ def example_signals(n: int = 120, *, seed: int = 0) -> Signals:
     centres = rng.normal(size=(3, 16))
     embedding = (centres[cluster] + 0.3 * rng.normal(size=(n, 16))).astype(np.float32)
     supervised = rng.integers(1, 200, size=n)
+    offsets = np.concatenate([[0], np.cumsum(supervised)]).astype(np.int64)
+    of = np.repeat(np.arange(n), supervised)
+
+    def mean(values: NDArray[Any]) -> NDArray[np.float64]:
+        return np.bincount(of, values.astype(np.float64), n) / supervised
+
+    level = rng.normal(size=(3, n))
+    nll = np.exp(0.5 * level[0][of] + rng.normal(size=len(of))).astype(np.float32)
+    alone = (nll * np.exp(0.3 * level[1][of] + 0.2)).astype(np.float32)
+    entropy = np.exp(0.4 * level[2][of] + 0.5 * rng.normal(size=len(of))).astype(np.float32)
     words = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"]
     return Signals(
         n,
@@ -43,6 +53,16 @@ def example_signals(n: int = 120, *, seed: int = 0) -> Signals:
             "num_tokens": supervised + rng.integers(1, 300, size=n),
             "num_supervised_tokens": supervised,
             "text": [f"{' '.join(rng.choice(words, size=6))} {row}" for row in range(n)],
+            "log_ppl": mean(nll),
+            "entropy": mean(entropy),
+            "el2n": mean(np.sqrt(-np.expm1(-nll))),
+            "grad_norm": 3 * mean(nll) / np.sqrt(supervised),
+            "weight_dot": mean(nll) - mean(entropy),
+            "weight_norm": np.full(n, 40.0),
+            "token_nll": Ragged(nll, offsets),
+            "token_entropy": Ragged(entropy, offsets),
+            "response_log_ppl": mean(alone),
+            "response_token_nll": Ragged(alone, offsets),
         },
         seed,
     )
@@ -85,7 +105,7 @@ def check_selector(selector: Selector) -> None:
 def scorer_describes_itself(scorer: Scorer, signals: Signals) -> None:
     """A name, needs that exist, parameters that build it again."""
     assert scorer.name.isidentifier(), f"the name '{scorer.name}' is not a plain word"
-    for need in scorer.needs:
+    for need in scorer.requires:
         signals[need]
     assert type(scorer)(**scorer.parameters()) == scorer, "the parameters do not build the scorer again"
 
@@ -119,7 +139,8 @@ def scorer_leaves_signals_alone(scorer: Scorer, signals: Signals) -> None:
     before = copy.deepcopy(dict(signals.measured))
     scorer.score(signals)
     for name, value in signals.measured.items():
-        same = np.array_equal(value, before[name]) if isinstance(value, np.ndarray) else value == before[name]
+        now, was = ((held.values if isinstance(held, Ragged) else held) for held in (value, before[name]))
+        same = np.array_equal(now, was) if isinstance(now, np.ndarray) else now == was
         assert same, f"the signal '{name}' was changed"
 
 
@@ -153,12 +174,17 @@ def scorer_takes_one_row(scorer: Scorer, signals: Signals) -> None:
 
 def scorer_refuses_nan(scorer: Scorer, signals: Signals) -> None:
     """NaN in a needed signal is refused in a sentence, never ranked."""
-    for need in sorted(scorer.needs):
+    for need in sorted(scorer.requires):
         value = signals[need]
-        if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
+        broken: Any
+        if isinstance(value, Ragged):
+            broken = Ragged(value.values.copy(), value.offsets)
+            broken[7][:] = np.nan
+        elif isinstance(value, np.ndarray) and value.dtype.kind == "f":
+            broken = value.copy()
+            broken[7] = np.nan
+        else:
             continue
-        broken = value.copy()
-        broken[7] = np.nan
         try:
             scorer.score(replace(signals, measured={**signals.measured, need: broken}))
         except DataPrunerError as error:
@@ -307,10 +333,12 @@ def _portion(n: int, costs: NDArray[np.int64], budget: int) -> Portion:
 
 
 def _reordered(signals: Signals, rows: NDArray[np.int64]) -> Signals:
-    measured: dict[str, Any] = {
-        name: value[rows] if isinstance(value, np.ndarray) else [value[row] for row in rows.tolist()]
-        for name, value in signals.measured.items()
-    }
+    def taken(value: Any) -> Any:
+        if isinstance(value, Ragged):
+            return value.take(rows)
+        return value[rows] if isinstance(value, np.ndarray) else [value[row] for row in rows.tolist()]
+
+    measured = {name: taken(value) for name, value in signals.measured.items()}
     return Signals(len(rows), measured, signals.seed)
 
 

@@ -27,11 +27,14 @@ from datapruner.samples.base import content_hash
 from datapruner.scorers.base import Ranking, Scorer
 from datapruner.selection.result import Scores
 from datapruner.selection.vetoes import Vetoes
+from datapruner.signals import Ragged
 
 TABLE = "scores.parquet"
 META = b"datapruner"
 STATE = "state/"
 """Stands before the names of a scorer's own arrays."""
+VALUES, OFFSETS = "ragged-values/", "ragged-offsets/"
+"""Stand before the names of a scorer's rows of different lengths."""
 
 
 def save_scores(scores: Scores, path: Path, *, overwrite: bool = False) -> Path:
@@ -158,13 +161,25 @@ def _load_ranking(table: pa.Table, described: dict[str, Any], file: Path) -> Ran
         groups=None if described["groups"] is None else _column(table, described["groups"]),
         group_weights=state.get("group_weights"),
         columns={key: _column(table, stored) for key, stored in described["columns"].items()},
-        state={key.removeprefix(STATE): array for key, array in state.items() if key.startswith(STATE)},
+        state={
+            **{key.removeprefix(STATE): array for key, array in state.items() if key.startswith(STATE)},
+            **{
+                (name := key.removeprefix(VALUES)): Ragged(array, state[f"{OFFSETS}{name}"])
+                for key, array in state.items()
+                if key.startswith(VALUES)
+            },
+        },
     )
 
 
 def _save_state(ranking: Ranking, file: Path, name: str) -> None:
     """Write a ranking's arrays as ``np.load`` reads them; ``np.savez`` keeps some names to itself."""
-    arrays = {f"{STATE}{key}": array for key, array in ranking.state.items()}
+    arrays: dict[str, NDArray[Any]] = {}
+    for key, held in ranking.state.items():
+        if isinstance(held, Ragged):
+            arrays |= {f"{VALUES}{key}": held.values, f"{OFFSETS}{key}": held.offsets}
+        else:
+            arrays[f"{STATE}{key}"] = held
     if ranking.group_weights is not None:
         arrays["group_weights"] = ranking.group_weights
     with zipfile.ZipFile(file, "w") as archive:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
 from datapruner.parameters import check_parameters
+from datapruner.signals.ragged import Ragged
 
 if TYPE_CHECKING:
     from datapruner.selection.selectors import Selector
@@ -37,14 +38,14 @@ class Ranking:
     columns : mapping
         Named arrays of shape (n,) that explain a value to a person.
     state : mapping
-        Named arrays of any shape that a selector may need.
+        What a selector may need: arrays of any shape, or :class:`datapruner.signals.Ragged` of n rows.
     """
 
     values: NDArray[np.float64]
     groups: NDArray[np.int64] | None = None
     group_weights: NDArray[np.float64] | None = None
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    state: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    state: Mapping[str, NDArray[Any] | Ragged] = field(default_factory=dict)
 
     def scatter(self, rows: NDArray[np.int64], n: int) -> Ranking:
         """Place a ranking of some rows into the whole dataset: NaN, -1 or empty elsewhere."""
@@ -66,7 +67,10 @@ class Ranking:
             groups=None if self.groups is None else place(self.groups),
             group_weights=self.group_weights,
             columns={name: place(column) for name, column in self.columns.items()},
-            state=self.state,
+            state={
+                name: held.scatter(rows, n) if isinstance(held, Ragged) else held
+                for name, held in self.state.items()
+            },
         )
 
 
@@ -102,6 +106,11 @@ class Scorer(ABC):
         """Compute the ranking of ``signals.num_rows`` rows."""
 
     @property
+    def requires(self) -> frozenset[str]:
+        """The signals that it reads with these parameters: ``needs`` unless overridden."""
+        return self.needs
+
+    @property
     def promises(self) -> frozenset[str]:
         """What holds beyond the contract; a scorer that can promise less overrides this and says so.
 
@@ -133,7 +142,7 @@ class Scorer(ABC):
         DataPrunerError
             A needed signal is missing or holds NaN, or the method gave something that is no ranking.
         """
-        for need in sorted(self.needs):
+        for need in sorted(self.requires):
             _refuse_nan(need, signals)
         ranking = self._score(signals)
         if not isinstance(ranking, Ranking):
@@ -178,8 +187,14 @@ class Scorer(ABC):
 
 
 def _refuse_nan(name: str, signals: Signals) -> None:
-    """Refuse NaN in a signal that is one number a row; matrices are checked where they are first read."""
+    """Refuse NaN in a signal that is one number a row or a token; matrices are checked where they are first read."""
     signal = signals[name]
+    if isinstance(signal, Ragged):
+        bad = ~np.isfinite(signal.values)
+        if bad.any():
+            row = int(np.searchsorted(signal.offsets, int(np.argmax(bad)), side="right")) - 1
+            raise DataPrunerError(f"the signal '{name}' is not finite in row {signals.source_row(row)}")
+        return
     if isinstance(signal, np.ndarray) and signal.ndim == 1 and signal.dtype.kind == "f":
         bad = ~np.isfinite(signal)
         if bad.any():

@@ -10,13 +10,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
+from datapruner.signals.ragged import Ragged as Ragged
 
 KNOWN = {
     "embedding": "one vector a row, from the embedder or given",
     "num_tokens": "tokens a row, as the model would see it",
     "num_supervised_tokens": "tokens a row that the loss counts",
     "text": "the row's turns as one string",
+    "log_ppl": "mean negative log-likelihood of the supervised tokens, nats",
+    "entropy": "mean entropy of the model's predictions at the supervised tokens, nats",
+    "el2n": "mean norm of (prediction - target) at the supervised tokens",
+    "grad_norm": "Frobenius norm of the mean loss's gradient by the output layer's weights",
+    "weight_dot": "inner product of these weights and this gradient",
+    "weight_norm": "Frobenius norm of the output layer's weights, the same for every row",
+    "token_nll": "negative log-likelihood of every supervised token (ragged), nats",
+    "token_entropy": "entropy of the prediction at every supervised token (ragged), nats",
+    "response_log_ppl": "log_ppl of the same tokens when the model sees the response alone, nats",
+    "response_token_nll": "token_nll when the model sees the response alone (ragged), nats",
 }
+COLUMN = "column:"
+"""Stands before the name of a column that a scorer reads as groups: ``column:capability``, int64 codes."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +40,7 @@ class Signals:
     ----------
     num_rows : int
     measured : mapping
-        Name -> array or sequence of length ``num_rows``; the names are those of :data:`KNOWN`.
+        Name -> array, sequence or :class:`Ragged` of length ``num_rows``; the names are those of :data:`KNOWN`.
     seed : int
         Seed of everything random that reads these signals.
     rows : ndarray, int64, shape (num_rows,), optional

@@ -16,7 +16,7 @@ from datapruner.geometry.blocks import iter_blocks, normalise_rows
 from datapruner.models.embedders import Encoder, load_image_embedder, load_text_embedder
 from datapruner.models.loading import DEFAULT_TOKENIZER, load_tokenizer
 from datapruner.paths import expanded
-from datapruner.signals import KNOWN
+from datapruner.signals import COLUMN, KNOWN
 from datapruner.signals.embedding import (
     check_embeddings,
     column_embeddings,
@@ -66,11 +66,11 @@ def make_plan(recipe: Recipe, scorers: Sequence[Scorer]) -> Plan:
     """
     needs: set[str] = set()
     for scorer in scorers:
-        for need in scorer.needs - KNOWN.keys():
+        for need in (need for need in scorer.requires - KNOWN.keys() if not need.startswith(COLUMN)):
             raise DataPrunerError(
                 f"the scorer '{scorer.name}' needs a signal '{need}'; there are {', '.join(KNOWN)}"
             )
-        needs |= scorer.needs
+        needs |= scorer.requires
     required = recipe.keep_tokens is not None or bool(needs & {"num_tokens", "num_supervised_tokens"})
     return Plan(
         tokens_required=required,
