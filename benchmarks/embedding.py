@@ -8,62 +8,21 @@ Both arms embed the same rows in one process, in turns, so that a slow minute of
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
-import statistics
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import numpy as np
-import psutil
+from common import MIXTURE, RESULTS, in_turns, machine, ratio, summary, timed, versions, write
 
 SEED = 0
 NEW_ROWS = 100
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "sft" / "mixture.train.jsonl"
-RESULT = Path(__file__).resolve().parent / "results" / "embedding.json"
-
-
-class PeakMemory:
-    """Samples this process's resident memory every 5 ms; ``grown`` is its peak above where it started."""
-
-    def __enter__(self) -> PeakMemory:
-        self._process = psutil.Process()
-        self._start = self._peak = self._process.memory_info().rss
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
-
-    def _watch(self) -> None:
-        while not self._stop.wait(0.005):
-            self._peak = max(self._peak, self._process.memory_info().rss)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._peak = max(self._peak, self._process.memory_info().rss)
-
-    @property
-    def grown(self) -> int:
-        return self._peak - self._start
-
-    @property
-    def peak(self) -> int:
-        return self._peak
 
 
 def read_texts(path: Path, count: int) -> list[str]:
@@ -78,26 +37,6 @@ def read_texts(path: Path, count: int) -> list[str]:
     return distinct[:count]
 
 
-def timed(run: Callable[[], Any]) -> tuple[float, Any, PeakMemory]:
-    with PeakMemory() as memory:
-        start = time.perf_counter()
-        out = run()
-        seconds = time.perf_counter() - start
-    return seconds, out, memory
-
-
-def summary(seconds: Sequence[float], rows: int, memory: Sequence[PeakMemory]) -> dict[str, Any]:
-    return {
-        "seconds": [round(value, 3) for value in seconds],
-        "seconds_median": round(statistics.median(seconds), 3),
-        "seconds_min": round(min(seconds), 3),
-        "seconds_max": round(max(seconds), 3),
-        "rows_a_second_median": round(rows / statistics.median(seconds), 1),
-        "peak_rss_mib": round(max(m.peak for m in memory) / 2**20, 1),
-        "peak_growth_mib": round(max(m.grown for m in memory) / 2**20, 1),
-    }
-
-
 def measure(rows: int, repeats: int, threads: int | None) -> dict[str, Any]:
     import torch
     from sentence_transformers import SentenceTransformer
@@ -109,7 +48,7 @@ def measure(rows: int, repeats: int, threads: int | None) -> dict[str, Any]:
 
     if threads:
         torch.set_num_threads(threads)
-    texts = read_texts(DATA, rows + NEW_ROWS)
+    texts = read_texts(MIXTURE, rows + NEW_ROWS)
     texts, new = texts[:rows], texts[rows:]
     calls = [0]
     loaded = load_text_embedder("minilm")
@@ -127,30 +66,19 @@ def measure(rows: int, repeats: int, threads: int | None) -> dict[str, Any]:
         def ours(store: SignalStore, of: list[str]) -> Any:
             return embed_texts(of, embedder, store, progress=False)
 
-        def theirs() -> Any:
+        def theirs(repeat: int) -> Any:
             return plain.encode(texts, show_progress_bar=False)
 
         ours(SignalStore(folder / "warm-up"), texts[:64])
         plain.encode(texts[:64], show_progress_bar=False)
-        arms: dict[str, list[tuple[float, Any, PeakMemory]]] = {"ours": [], "plain": []}
-        for repeat in range(repeats):
-            # Who goes first changes every time.
-            for arm in sorted(arms, reverse=bool(repeat % 2)):
-                store = SignalStore(folder / f"{repeat}")
-                arms[arm].append(timed((lambda store=store: ours(store, texts)) if arm == "ours" else theirs))
-                print(f"repeat {repeat + 1}: {arm:>5} {arms[arm][-1][0]:7.2f} s", file=sys.stderr)
+        arms = in_turns(
+            {"ours": lambda repeat: ours(SignalStore(folder / f"{repeat}"), texts), "plain": theirs}, repeats
+        )
         mine, other = np.asarray(arms["ours"][0][1]), arms["plain"][0][1]
         same = all(run[1].tobytes() == mine.tobytes() for run in arms["ours"])
-        result: dict[str, Any] = {
-            arm: summary([run[0] for run in runs], rows, [run[2] for run in runs])
-            for arm, runs in arms.items()
-        }
-        pairs = [a[0] / b[0] for a, b in zip(arms["plain"], arms["ours"], strict=True)]
+        result: dict[str, Any] = {arm: summary(runs, rows) for arm, runs in arms.items()}
         result |= {
-            "speed_of_ours_over_plain": {
-                "of_medians": round(result["plain"]["seconds_median"] / result["ours"]["seconds_median"], 3),
-                "pairs": [round(value, 3) for value in pairs],
-            },
+            "speed_of_ours_over_plain": ratio(arms["plain"], arms["ours"]),
             "max_abs_difference": float(np.abs(mine - other).max()),
             "repeats_give_the_same_bytes": same,
         }
@@ -181,15 +109,10 @@ def measure(rows: int, repeats: int, threads: int | None) -> dict[str, Any]:
         }
     result["rows"], result["repeats"], result["seed"] = rows, repeats, SEED
     result["model"] = "minilm"
-    result["machine"] = {
-        "machine": platform.machine(),
-        "cpus": os.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
-    }
-    result["versions"] = {"python": platform.python_version()} | {
-        package: version(package)
-        for package in ("datapruner", "torch", "transformers", "sentence-transformers", "tokenizers", "numpy")
-    }
+    result["machine"] = machine(torch_threads=torch.get_num_threads())
+    result["versions"] = versions(
+        "datapruner", "torch", "transformers", "sentence-transformers", "tokenizers", "numpy"
+    )
     return result
 
 
@@ -223,12 +146,11 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=None, help="torch threads; default: torch's own")
-    parser.add_argument("--output", type=Path, default=RESULT)
+    parser.add_argument("--output", type=Path, default=RESULTS / "embedding.json")
     arguments = parser.parse_args()
     result = measure(arguments.rows, arguments.repeats, arguments.threads)
     print(show(result))
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(result, indent=1) + "\n")
+    write(arguments.output, result)
     kept = (
         result["repeats_give_the_same_bytes"]
         and result["warm"]["model_calls"] == 0

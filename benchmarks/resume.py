@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import random
 import shutil
 import signal
@@ -24,12 +23,11 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "sft" / "mixture.train.jsonl"
-RESULT = Path(__file__).resolve().parent / "results" / "resume.json"
+from common import MIXTURE, RESULTS, machine, versions, write
+
 PHASES = ["start", "embedding", "compaction", "clustering", "writing"]
 SHARES = {"start": 0.1, "embedding": 0.45, "compaction": 0.15, "clustering": 0.15, "writing": 0.15}
 POLL, POLL_LATE = 0.01, 0.0005
@@ -251,7 +249,7 @@ def flip_bit_in_body(path: Path, rng: random.Random) -> None:
 
 def measure(rows: int | None, kills: int, seed: int, scorer: str, keep: str) -> dict[str, Any]:
     rng = random.Random(seed)
-    lines = DATA.read_text("utf-8").splitlines(keepends=True)
+    lines = MIXTURE.read_text("utf-8").splitlines(keepends=True)
     if rows is not None and rows < len(lines):
         lines = [lines[row] for row in sorted(rng.sample(range(len(lines)), rows))]
     with tempfile.TemporaryDirectory() as name:
@@ -317,19 +315,10 @@ def measure(rows: int | None, kills: int, seed: int, scorer: str, keep: str) -> 
             "leftover_folders_beside_the_output": len(list((work / "killed").glob(".out.*"))),
         }
         result["damage"] = damage(lambda: start("killed"), cache, undisturbed, out, rng)
-    result["machine"] = {"machine": platform.machine(), "cpus": os.cpu_count()}
-    result["versions"] = {"python": platform.python_version()} | {
-        package: version(package)
-        for package in (
-            "datapruner",
-            "torch",
-            "transformers",
-            "sentence-transformers",
-            "faiss-cpu",
-            "pyarrow",
-            "numpy",
-        )
-    }
+    result["machine"] = machine()
+    result["versions"] = versions(
+        "datapruner", "torch", "transformers", "sentence-transformers", "faiss-cpu", "pyarrow", "numpy"
+    )
     return result
 
 
@@ -368,12 +357,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scorer", default="concept_complexity")
     parser.add_argument("--keep", default="0.3")
-    parser.add_argument("--output", type=Path, default=RESULT)
+    parser.add_argument("--output", type=Path, default=RESULTS / "resume.json")
     arguments = parser.parse_args()
     result = measure(arguments.rows, arguments.kills, arguments.seed, arguments.scorer, arguments.keep)
     print(show(result))
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(result, indent=1) + "\n")
+    write(arguments.output, result)
     right = not result["different_files"] and all(
         of["noticed"] and not of["different_files"] and of["rows_computed"] == of["rows_in_damaged_shards"]
         for of in result["damage"].values()

@@ -21,11 +21,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import versions
 
 ITERATIONS = 20
 CENTRES_A_CLUSTER = 5
@@ -178,14 +178,6 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def installed(name: str) -> str | None:
-    """The version, or None."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
 def report(options: argparse.Namespace, path: Path) -> dict[str, Any]:
     """Run every arm in turn and put the figures together."""
     runs: dict[str, list[dict[str, Any]]] = {arm: [] for arm in options.arms}
@@ -214,7 +206,7 @@ def report(options: argparse.Namespace, path: Path) -> dict[str, Any]:
             "machine": platform.machine(),
             "system": platform.system(),
         },
-        "versions": {"python": platform.python_version(), **{name: installed(name) for name in packages}},
+        "versions": versions(*packages),
         "arms": arms,
         "ratio_to_faiss": {
             arm: arms[arm]["seconds"]["median"] / arms["faiss"]["seconds"]["median"]

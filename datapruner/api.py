@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,17 +15,21 @@ from datapruner.recipe import Recipe, load_recipe, make_recipe, method_of, plain
 from datapruner.samples import load_samples
 from datapruner.scorers import make_scorer, scorer_class
 from datapruner.scorers.base import Ranking, Scorer
-from datapruner.selection.budget import Amount, Budget
+from datapruner.selection.budget import Amount, Budget, encode_labels
 from datapruner.selection.cleaning import clean_embeddings, clean_texts, without
 from datapruner.selection.result import Scores, Selection
 from datapruner.selection.selectors import Selector, make_selector
 from datapruner.selection.vetoes import Vetoes
-from datapruner.signals import Signals
+from datapruner.signals import COLUMN, Signals
 from datapruner.signals.store import SignalStore
 
 if TYPE_CHECKING:
     from datapruner.models.embedders import Encoder
     from datapruner.samples.base import Samples
+    from datapruner.samples.rendering import TokenCounts
+    from datapruner.signals.language_model import LanguageModel
+
+logger = logging.getLogger(__name__)
 
 
 SELECTING = frozenset({"scorer", "selector", "keep", "keep_tokens", "quotas"})
@@ -37,6 +42,7 @@ def score(
     scorers: str | Scorer | Sequence[str | Scorer] = "concept_complexity",
     embeddings: str | Path | ArrayLike | None = None,
     embedder: str | Encoder = "minilm",
+    model: str | Path | tuple[Any, Any] | None = None,
     always_keep: str | ArrayLike | None = None,
     never_keep: str | ArrayLike | None = None,
     dedup: bool | Sequence[str] = False,
@@ -57,6 +63,9 @@ def score(
         Vectors that exist already: ``.npy``, ``.parquet`` or an array.
     embedder : str or Encoder
         Alias, path or hub name; or any object with ``encode(list[str])``.
+    model : str, Path or (model, tokenizer), optional
+        The causal language model for scorers that read losses: a path, a hub name, an alias, or objects of
+        transformers.
     always_keep, never_keep : str or array, optional
         A boolean column's name, a boolean mask, or row numbers.
     dedup : bool or sequence of {"exact", "near", "semantic"}
@@ -69,7 +78,8 @@ def score(
         Show progress on a terminal.
     **options
         Any other field of :class:`datapruner.recipe.Recipe`: ``split``, ``columns``, ``layout``, ``embed``,
-        ``pooling``, ``max_length``, ``tokenizer``, ``near_threshold``, ``decontaminate``, ``seed``, ...
+        ``pooling``, ``dtype``, ``device``, ``max_length``, ``on_empty``, ``tokenizer``,
+        ``near_threshold``, ``decontaminate``, ``seed``, ...
 
     Returns
     -------
@@ -88,11 +98,14 @@ def score(
     made = [make_scorer(method) for method in methods]
     if not isinstance(embedder, str) and not hasattr(embedder, "encode"):
         raise DataPrunerError(f"an embedder is a name or an object with `encode`, not {embedder!r}")
+    if not (model is None or isinstance(model, str | Path) or (isinstance(model, tuple) and len(model) == 2)):
+        raise DataPrunerError(f"a model is a name or the pair (model, tokenizer), not {type(model).__name__}")
     named = isinstance(source, str | Path)
     objects = {
         "source": not named,
         "embeddings": embeddings is not None and not isinstance(embeddings, str | Path),
         "embedder": not isinstance(embedder, str),
+        "model": isinstance(model, tuple),
         **{f"scorer {scorer.name}": not _is_registered(scorer) for scorer in made},
     }
     recipe = make_recipe(
@@ -101,6 +114,7 @@ def score(
         scorers=[method_of(scorer.name, _changed(scorer), named=_is_registered(scorer)) for scorer in made],
         embeddings=str(embeddings) if isinstance(embeddings, str | Path) else None,
         embedder=embedder if isinstance(embedder, str) else "minilm",
+        model=str(model) if isinstance(model, str | Path) else None,
         always_keep=_mask_field(always_keep),
         never_keep=_mask_field(never_keep),
         dedup=_steps(dedup),
@@ -113,6 +127,7 @@ def score(
         source=None if named else source,
         embeddings=None if isinstance(embeddings, str | Path) else embeddings,
         embedder=None if isinstance(embedder, str) else embedder,
+        model=model if isinstance(model, tuple) else None,
         masks={"always_keep": always_keep, "never_keep": never_keep},
         cache=cache,
         progress=progress,
@@ -232,6 +247,7 @@ def run_scores(
     source: Any = None,
     embeddings: Any = None,
     embedder: Encoder | None = None,
+    model: tuple[Any, Any] | None = None,
     masks: Mapping[str, Any] | None = None,
     cache: str | Path | None = None,
     progress: bool = True,
@@ -241,57 +257,51 @@ def run_scores(
     Parameters
     ----------
     recipe : Recipe
-    scorers, source, embeddings, embedder, masks
+    scorers, source, embeddings, embedder, model, masks
         Objects that stand in for what the recipe names.
     cache, progress
         As in :func:`score`.
     """
-    from datapruner.signals.plan import make_plan, measure_embedding, measure_tokens
+    from datapruner.signals.plan import (
+        make_plan,
+        measure_embedding,
+        measure_losses,
+        measure_tokens,
+        renderer_of,
+    )
 
-    made = (
+    made = _once_each(
         list(scorers) if scorers is not None else [make_scorer(m.name, m.parameters) for m in recipe.scorers]
     )
-    names = [scorer.name for scorer in made]
-    if len(set(names)) != len(names) or not names:
-        raise DataPrunerError(f"every scorer must be named once, not {', '.join(names) or 'none'}")
     plan = make_plan(recipe, made)
     samples = read_samples(recipe, source, embeddings_given=embeddings is not None)
     n = len(samples)
-    if recipe.per_group is not None:
-        samples.check_column(recipe.per_group)
+    for column in {recipe.per_group, *plan.columns} - {None}:
+        samples.check_column(str(column))
+    if len(made) == 1 and recipe.selector is None:
+        check_token_columns(samples, made[0].selector())
     test_texts = None if recipe.decontaminate is None else _test_texts(recipe)
+    store = SignalStore(None if cache is None else Path(cache).expanduser())
 
     for name, mask in (masks or {}).items():
         _check_length(mask, n, name)
     forced = _mask(recipe.always_keep, samples, "always_keep")
-    vetoes: list[Vetoes] = []
-    rows = np.arange(n, dtype=np.int64)
-    banned = _mask(recipe.never_keep, samples, "never_keep")
-    if banned.any():
-        if (both := banned & forced).any():
-            raise DataPrunerError(f"row {int(np.argmax(both))} is to be kept always and never")
-        listed = np.flatnonzero(banned)
-        vetoes.append(
-            Vetoes(
-                "never_keep", listed, np.full(listed.size, -1), np.ones(listed.size), "on the never-keep list"
-            )
-        )
-        rows = without(rows, vetoes[-1])
-
+    vetoes, rows = _never_kept(recipe, samples, forced)
     if plan.cleaning:
         found, rows = clean_texts(recipe, samples, test_texts, rows, forced)
+        vetoes += found
+    fed: _Fed | None = None
+    if plan.language_model or plan.responses:
+        _require_rows(rows)
+        fed = _feed(recipe, model, samples)
+        recipe = recipe.model_copy(update={"max_length": fed.reader.max_length})
+        found, rows = _with_targets(recipe, fed.counts, rows, forced)
         vetoes += found
     measured: dict[str, Any] = {}
     if plan.embedding:
         _require_rows(rows)
         matrix = measure_embedding(
-            recipe,
-            samples,
-            rows,
-            SignalStore(None if cache is None else Path(cache).expanduser()),
-            embeddings=embeddings,
-            embedder=embedder,
-            progress=progress,
+            recipe, samples, rows, store, embeddings=embeddings, embedder=embedder, progress=progress
         )
         before = rows
         found, rows = clean_embeddings(recipe, matrix, rows, forced)
@@ -302,14 +312,97 @@ def run_scores(
 
             measured["embedding"] = RowView(matrix, np.searchsorted(before, rows))
     _require_rows(rows)
-    tokens = measure_tokens(recipe, samples, required=plan.tokens_required) if plan.tokens else {}
+    tokens: dict[str, NDArray[np.int64]] = {}
+    if fed is not None and recipe.tokenizer is None:
+        tokens = {"num_tokens": fed.counts.tokens, "num_supervised_tokens": fed.counts.supervised}
+    elif plan.tokens:
+        tokens = measure_tokens(recipe, samples, required=plan.tokens_required)
     measured |= {name: counted[rows] for name, counted in tokens.items()}
+    if fed is not None:
+        measured |= measure_losses(
+            plan, fed.reader, samples, rows, store, fed.counts.tokens[rows], progress=progress
+        )
     if plan.text:
         measured["text"] = samples.texts("both", None if len(rows) == n else rows)
+    for column in plan.columns:
+        measured[COLUMN + column] = encode_labels(samples.column(column))[1][rows]
 
     signals = Signals(len(rows), measured, recipe.seed, rows)
     rankings: dict[str, Ranking] = {scorer.name: scorer.score(signals).scatter(rows, n) for scorer in made}
-    return Scores(samples, recipe, dict(zip(names, made, strict=True)), rankings, vetoes, forced, tokens)
+    renderer = renderer_of(recipe) if fed is None or model is None else fed.reader.render
+    by_name = {scorer.name: scorer for scorer in made}
+    return Scores(samples, recipe, by_name, rankings, vetoes, forced, tokens, renderer)
+
+
+def _once_each(scorers: list[Scorer]) -> list[Scorer]:
+    names = [scorer.name for scorer in scorers]
+    if len(set(names)) != len(names) or not names:
+        raise DataPrunerError(f"every scorer must be named once, not {', '.join(names) or 'none'}")
+    return scorers
+
+
+def _never_kept(
+    recipe: Recipe, samples: Samples, forced: NDArray[np.bool_]
+) -> tuple[list[Vetoes], NDArray[np.int64]]:
+    """Drop what is on the never-keep list."""
+    rows = np.arange(len(samples), dtype=np.int64)
+    banned = _mask(recipe.never_keep, samples, "never_keep")
+    if not banned.any():
+        return [], rows
+    if (both := banned & forced).any():
+        raise DataPrunerError(f"row {int(np.argmax(both))} is to be kept always and never")
+    listed = np.flatnonzero(banned)
+    vetoes = Vetoes(
+        "never_keep", listed, np.full(listed.size, -1), np.ones(listed.size), "on the never-keep list"
+    )
+    return [vetoes], without(rows, vetoes)
+
+
+class _Fed(NamedTuple):
+    """A language model, and the tokens of every row as it reads them."""
+
+    reader: LanguageModel
+    counts: TokenCounts
+
+
+def _feed(recipe: Recipe, model: tuple[Any, Any] | None, samples: Samples) -> _Fed:
+    """Load the model and tokenise all rows: whatever is wrong with them is said before the long pass."""
+    from datapruner.samples.rendering import token_counts
+    from datapruner.signals.plan import open_language_model
+
+    reader = open_language_model(recipe, model)
+    counts = token_counts(
+        samples, reader.tokenizer, last_turn_only=reader.last_turn_only, max_length=reader.max_length
+    )
+    return _Fed(reader, counts)
+
+
+def _with_targets(
+    recipe: Recipe, counts: TokenCounts, rows: NDArray[np.int64], forced: NDArray[np.bool_]
+) -> tuple[list[Vetoes], NDArray[np.int64]]:
+    """Refuse or drop rows whose loss would be of nothing, and say how many rows were cut."""
+    if cut := int(counts.truncated[rows].sum()):
+        logger.warning(
+            "%s of %s rows are longer than the model reads and were cut; --max-length sets the limit",
+            f"{cut:,}",
+            f"{len(rows):,}",
+        )
+    empty = rows[counts.supervised[rows] == 0]
+    if not empty.size:
+        return [], rows
+    row = int(empty[0])
+    why = "what is left after the cut" if counts.truncated[row] else "it"
+    if recipe.on_empty == "error" or forced[empty].any():
+        listed = " and is to be kept always" if recipe.on_empty == "drop" else ""
+        raise DataPrunerError(
+            f"row {row if not listed else int(empty[np.argmax(forced[empty])])} has no supervised token{listed}: "
+            f"{why} holds no assistant text ({empty.size:,} such rows); drop them with --on-empty drop "
+            "(on_empty='drop')"
+        )
+    vetoes = Vetoes(
+        "no_supervised_tokens", empty, np.full(empty.size, -1), np.zeros(empty.size), "no supervised tokens"
+    )
+    return [vetoes], without(rows, vetoes)
 
 
 def _require_rows(rows: NDArray[np.int64]) -> None:

@@ -54,7 +54,35 @@ Embedder = Annotated[str, typer.Option(help="minilm, or a model's path or hub na
 Pooling = Annotated[
     str, typer.Option(help="auto, mean or last; the last two read a language model's states.")
 ]
-MaxLength = Annotated[int | None, typer.Option(help="Tokens an embedder reads; default: its own limit.")]
+EmbedderMaxLength = Annotated[
+    int | None, typer.Option(help="Tokens an embedder reads; default: its own limit.")
+]
+Model = Annotated[
+    str | None, typer.Option(help="Causal language model for scorers of losses: path, hub name or alias.")
+]
+Adapter = Annotated[
+    str | None, typer.Option(help="LoRA adapter on top of it; a path to one may be the model too.")
+]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16 or float64.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; default: CUDA where there is one.")]
+DeviceMap = Annotated[str | None, typer.Option(help="auto spreads the model over all devices (accelerate).")]
+Quantize = Annotated[str | None, typer.Option(help="4bit or 8bit (bitsandbytes, CUDA).")]
+MaxLength = Annotated[
+    int | None, typer.Option(help="Tokens of a row that the model reads; default: its limit, at most 2048.")
+]
+LastTurnOnly = Annotated[
+    bool, typer.Option("--last-turn-only", help="Supervise the last assistant turn alone.")
+]
+Packing = Annotated[bool, typer.Option(help="Rows share sequences without padding.")]
+BatchTokens = Annotated[int | None, typer.Option(help="Tokens a forward pass; halved where memory runs out.")]
+OnEmpty = Annotated[str, typer.Option(help="Rows without supervised tokens: error or drop.")]
+Combine = Annotated[
+    str | None, typer.Option(help="Join the scorers into one: worst_rank, mean_rank or topsis.")
+]
+CombineWithin = Annotated[
+    str | None,
+    typer.Option(help="Rank inside the groups of this column, or of `cluster`s of the embeddings."),
+]
 Embed = Annotated[str, typer.Option(help="What is embedded: both, prompt or response.")]
 Tokenizer = Annotated[str | None, typer.Option(help="Counts tokens; default: SmolLM2's.")]
 Dedup = Annotated[bool, typer.Option("--dedup", help="Drop exact and near duplicates first.")]
@@ -89,6 +117,8 @@ def prune(
     quota: Quota = None,
     selector: SelectorName = None,
     selector_set: SelectorSet = None,
+    combine: Combine = None,
+    combine_within: CombineWithin = None,
     set_: Set = None,
     n_clusters: Clusters = None,
     split: Split = None,
@@ -98,8 +128,19 @@ def prune(
     embedding_column: EmbeddingColumn = None,
     embedder: Embedder = "minilm",
     pooling: Pooling = "auto",
-    max_length: MaxLength = None,
+    embedder_max_length: EmbedderMaxLength = None,
     embed: Embed = "both",
+    model: Model = None,
+    adapter: Adapter = None,
+    dtype: Dtype = "auto",
+    device: Device = None,
+    device_map: DeviceMap = None,
+    quantize: Quantize = None,
+    max_length: MaxLength = None,
+    last_turn_only: LastTurnOnly = False,
+    packing: Packing = True,
+    batch_tokens: BatchTokens = None,
+    on_empty: OnEmpty = "error",
     tokenizer: Tokenizer = None,
     dedup: Dedup = False,
     dedup_semantic: Semantic = False,
@@ -122,8 +163,10 @@ def prune(
     quiet: Quiet = False,
 ) -> None:
     """Choose the rows to train on and write them as a dataset."""
-    if len(scorer) != 1:
-        raise DataPrunerError("prune takes one --scorer; use `datapruner score` for several")
+    if len(scorer) != 1 and combine is None:
+        raise DataPrunerError(
+            "prune takes one --scorer, or several with --combine; use `datapruner score` to compare several"
+        )
     arguments = _reading(locals())
     arguments |= {
         "keep": _amount(keep),
@@ -141,6 +184,8 @@ def score(
     source: Source,
     out: Out,
     scorer: Scorers = ["concept_complexity"],  # noqa: B006
+    combine: Combine = None,
+    combine_within: CombineWithin = None,
     set_: Set = None,
     n_clusters: Clusters = None,
     split: Split = None,
@@ -150,8 +195,19 @@ def score(
     embedding_column: EmbeddingColumn = None,
     embedder: Embedder = "minilm",
     pooling: Pooling = "auto",
-    max_length: MaxLength = None,
+    embedder_max_length: EmbedderMaxLength = None,
     embed: Embed = "both",
+    model: Model = None,
+    adapter: Adapter = None,
+    dtype: Dtype = "auto",
+    device: Device = None,
+    device_map: DeviceMap = None,
+    quantize: Quantize = None,
+    max_length: MaxLength = None,
+    last_turn_only: LastTurnOnly = False,
+    packing: Packing = True,
+    batch_tokens: BatchTokens = None,
+    on_empty: OnEmpty = "error",
     tokenizer: Tokenizer = None,
     dedup: Dedup = False,
     dedup_semantic: Semantic = False,
@@ -382,8 +438,19 @@ def _reading(given: dict[str, Any]) -> dict[str, Any]:
         "embedding_column",
         "embedder",
         "pooling",
-        "max_length",
+        "embedder_max_length",
         "embed",
+        "model",
+        "adapter",
+        "dtype",
+        "device",
+        "device_map",
+        "quantize",
+        "max_length",
+        "last_turn_only",
+        "packing",
+        "batch_tokens",
+        "on_empty",
         "tokenizer",
         "near_threshold",
         "near_ngram",
@@ -403,11 +470,40 @@ def _reading(given: dict[str, Any]) -> dict[str, Any]:
             for name in ("columns", "decontaminate_columns")
         },
         "dedup": ["exact", "near"] * given["dedup"] + ["semantic"] * given["dedup_semantic"],
-        "scorers": _scorers(given["scorer"], given["set_"] or [], given["n_clusters"]),
+        "scorers": _combined(
+            _scorers(
+                given["scorer"],
+                given["set_"] or [],
+                given["n_clusters"],
+                clustering=given["combine_within"] == "cluster",
+            ),
+            given["combine"],
+            given["combine_within"],
+            given["n_clusters"],
+        ),
     }
 
 
-def _scorers(names: list[str], settings: list[str], n_clusters: int | None) -> list[dict[str, Any]]:
+def _combined(
+    scorers: list[dict[str, Any]], by: str | None, within: str | None, n_clusters: int | None
+) -> list[dict[str, Any]]:
+    """Join scorers into one where that is asked for."""
+    from datapruner.scorers import make_scorer
+
+    if by is None:
+        if within is not None:
+            raise DataPrunerError("--combine-within needs --combine: say how the scorers are joined")
+        return scorers
+    parameters: dict[str, Any] = {"scorers": scorers, "by": by, "within": within}
+    if within == "cluster" and n_clusters is not None:
+        parameters["n_clusters"] = n_clusters
+    make_scorer("combined", parameters)
+    return [{"name": "combined", "parameters": parameters}]
+
+
+def _scorers(
+    names: list[str], settings: list[str], n_clusters: int | None, *, clustering: bool = False
+) -> list[dict[str, Any]]:
     from dataclasses import fields
 
     from datapruner.scorers import make_scorer, scorer_class
@@ -420,7 +516,7 @@ def _scorers(names: list[str], settings: list[str], n_clusters: int | None) -> l
         takers = [
             name for name in names if "n_clusters" in {spec.name for spec in fields(scorer_class(name))}
         ]
-        if not takers:
+        if not takers and not clustering:
             raise DataPrunerError(f"--n-clusters is for scorers that cluster; {', '.join(names)} does not")
         for name in takers:
             out[name]["n_clusters"] = n_clusters

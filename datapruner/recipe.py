@@ -18,7 +18,7 @@ from datapruner.paths import exists, expanded
 from datapruner.samples.readers import file_format
 from datapruner.text import did_you_mean, safe_text
 
-PATHS = ("source", "embeddings", "decontaminate", "embedder", "tokenizer")
+PATHS = ("source", "embeddings", "decontaminate", "embedder", "tokenizer", "model", "adapter")
 """Fields that may be paths; they are saved relative to the recipe's own folder."""
 MASKS = ("always_keep", "never_keep")
 LONG = 1000
@@ -48,11 +48,20 @@ class Recipe(BaseModel):
         What is read, and how; ``source`` is None for data that was in memory.
     in_memory
         What was given as an object that no recipe can name, so that only :func:`datapruner.prune` with these
-        objects makes the result again: ``source``, ``embeddings``, ``embedder``, ``scorer NAME``, ``selector NAME``.
-    embeddings, embedding_column, embedder, pooling, max_length, embed
+        objects makes the result again: ``source``, ``embeddings``, ``embedder``, ``model``, ``scorer NAME``,
+        ``selector NAME``.
+    embeddings, embedding_column, embedder, pooling, embedder_max_length, embed
         A file or a column of vectors, or the model that makes them, and from which part of a row.
+    model, adapter, dtype, device, device_map, quantize
+        The causal language model that scores rows; see :func:`datapruner.models.load_causal_lm`.
+    max_length, last_turn_only, packing, batch_tokens
+        How rows are fed to it; see :class:`datapruner.signals.language_model.LanguageModel`. By default rows are cut
+        at the model's own limit, or at 2048 tokens if that is less.
+    on_empty
+        What becomes of rows without a supervised token where a language model scores: an error, or they are dropped
+        with that reason.
     tokenizer
-        Counts tokens; default: the bundled one.
+        Counts tokens; default: the model's, else the bundled one.
     count_tokens
         Count them even if neither a scorer nor the budget needs them.
     dedup, near_threshold, near_ngram, semantic_eps
@@ -80,8 +89,19 @@ class Recipe(BaseModel):
     embedding_column: str | None = None
     embedder: str = "minilm"
     pooling: Literal["auto", "mean", "last"] = "auto"
-    max_length: int | None = Field(default=None, ge=1)
+    embedder_max_length: int | None = Field(default=None, ge=1)
     embed: Literal["both", "prompt", "response"] = "both"
+    model: str | None = None
+    adapter: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"
+    device: str | None = None
+    device_map: str | None = None
+    quantize: Literal["4bit", "8bit"] | None = None
+    max_length: int | None = Field(default=None, ge=2)
+    last_turn_only: bool = False
+    packing: bool = True
+    batch_tokens: int | None = Field(default=None, ge=1)
+    on_empty: Literal["error", "drop"] = "error"
     tokenizer: str | None = None
     count_tokens: bool = False
     dedup: list[Literal["exact", "near", "semantic"]] = Field(default_factory=list)

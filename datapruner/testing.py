@@ -24,6 +24,7 @@ from datapruner.scorers.base import Ranking, Scorer
 from datapruner.selection.budget import Portion
 from datapruner.selection.selectors import Selector
 from datapruner.signals import Ragged, Signals
+from datapruner.signals.ragged import offsets_of
 
 BUDGETS = (0.1, 0.3, 0.5, 1.0)
 
@@ -61,6 +62,7 @@ def example_signals(n: int = 120, *, seed: int = 0) -> Signals:
             "weight_norm": np.full(n, 40.0),
             "token_nll": Ragged(nll, offsets),
             "token_entropy": Ragged(entropy, offsets),
+            "number_surprise": np.where(rng.random(n) < 0.3, 0.0, rng.normal(size=n)),
             "response_log_ppl": mean(alone),
             "response_token_nll": Ragged(alone, offsets),
         },
@@ -245,6 +247,24 @@ def selector_gives_reasons(selector: Selector) -> None:
         assert text.startswith("kept" if kept else "dropped"), f"a row that is kept={kept} says: {text}"
 
 
+def selector_masks_tokens_of_kept_rows(selector: Selector) -> None:
+    """Where tokens are pruned, it is in kept rows, one entry a supervised token, and some of each row stay."""
+    ranking, tokens = _random_ranking(6)
+    n = len(tokens)
+    choice = selector.select(ranking, _portion(n, np.ones(n, np.int64), n // 2), _rng())
+    if choice.token_masks is None:
+        return
+    masks = choice.token_masks
+    masked = masks.lengths > 0
+    assert len(masks) == n, (
+        "token masks are needed for every row of the portion, empty where nothing is pruned"
+    )
+    assert masks.values.dtype == np.bool_, "token masks must be bool"
+    assert choice.kept[masked].all(), "a dropped row has a token mask"
+    assert (masks.lengths == tokens)[masked].all(), "a token mask is not as long as its row"
+    assert all(mask.any() for mask in masks if len(mask)), "a kept row loses all its tokens"
+
+
 def selector_repeats(selector: Selector) -> None:
     """The same seed gives the same rows, and the ranking is left alone."""
     ranking, tokens = _random_ranking(3)
@@ -264,16 +284,17 @@ def selector_reads_only_its_portion(selector: Selector) -> None:
     portion = Portion(rows, np.ones(len(rows), np.int64), len(rows) // 3)
     values = np.full(n, np.nan)
     values[rows] = ranking.values[rows]
+    columns = {name: np.where(np.isnan(values), np.nan, column) for name, column in ranking.columns.items()}
     choice = selector.select(ranking, portion, _rng())
-    blind = selector.select(replace(ranking, values=values), portion, _rng())
+    blind = selector.select(replace(ranking, values=values, columns=columns), portion, _rng())
     assert np.array_equal(choice.kept, blind.kept), "rows outside the portion changed the choice"
 
 
 def selector_takes_little(selector: Selector) -> None:
     """One row, equal values, and a budget of nothing."""
-    one = Ranking(np.zeros(1), np.zeros(1, np.int64), np.ones(1))
+    one = Ranking(np.zeros(1), np.zeros(1, np.int64), np.ones(1), *_plane(np.zeros(1), np.ones(1, np.int64)))
     assert selector.select(one, _portion(1, np.ones(1, np.int64), 1), _rng()).kept.all()
-    equal = Ranking(np.ones(9), np.zeros(9, np.int64), np.ones(1))
+    equal = Ranking(np.ones(9), np.zeros(9, np.int64), np.ones(1), *_plane(np.ones(9), np.full(9, 3)))
     assert selector.select(equal, _portion(9, np.ones(9, np.int64), 4), _rng()).kept.sum() == 4
     assert not selector.select(equal, _portion(9, np.ones(9, np.int64), 0), _rng()).kept.any()
 
@@ -298,6 +319,7 @@ SELECTOR_CHECKS: dict[str, Callable[[Selector], None]] = {
     for check in (
         selector_meets_budgets,
         selector_gives_reasons,
+        selector_masks_tokens_of_kept_rows,
         selector_repeats,
         selector_reads_only_its_portion,
         selector_takes_little,
@@ -324,8 +346,15 @@ def _random_ranking(seed: int) -> tuple[Ranking, NDArray[np.int64]]:
     n, k = int(rng.integers(2, 200)), int(rng.integers(1, 9))
     # Rounded, so that ties are common.
     values = np.round(rng.normal(size=n), int(rng.integers(0, 4)))
-    ranking = Ranking(values, rng.integers(0, k, size=n), rng.random(k) * (rng.random(k) < 0.8) + 1e-9)
-    return ranking, rng.integers(1, 50, size=n)
+    groups, weights = rng.integers(0, k, size=n), rng.random(k) * (rng.random(k) < 0.8) + 1e-9
+    tokens = rng.integers(1, 50, size=n)
+    return Ranking(values, groups, weights, *_plane(np.round(rng.gamma(2, size=n), 2), tokens)), tokens
+
+
+def _plane(log_ppl: NDArray[np.float64], tokens: NDArray[np.int64]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Give the columns and the state that a language model's pass leaves, for selectors that read them."""
+    token_nll = Ragged(np.repeat(log_ppl, tokens), offsets_of(tokens))
+    return {"log_ppl": log_ppl, "entropy": np.sqrt(log_ppl[::-1])}, {"token_nll": token_nll}
 
 
 def _portion(n: int, costs: NDArray[np.int64], budget: int) -> Portion:

@@ -24,13 +24,32 @@ VARIANTS = [
     ("concept_complexity", {"keep": "random", "temperature": 0.1, "n_clusters": 3}),
     ("prototypes", {"keep": "easy", "balance": 0.0, "n_clusters": 4}),
     ("length", {"shortest": True}),
+    ("donod", {"step_size": 1e-3, "weights": [0.7, 0.3]}),
+    ("donod", {"step_size": 10.0, "normalization": "minmax", "length_correction": True}),
+    ("perplexity", {"keep": "high"}),
+    ("el2n", {"keep": "low"}),
+    ("grad_norm", {"keep": "low"}),
+    ("ifd", {"variant": "superfiltering", "drop_above_one": False}),
+    ("ifd", {"keep": "low"}),
+    ("response_noise", {"numbers": False, "n_clusters": 3}),
+    ("combined", {"by": "mean_rank", "within": "kind", "min_group": 20}),
+    ("combined", {"by": "topsis", "within": "column:kind", "scorers": ["donod", "ifd", "length"]}),
+    ("combined", {"by": "topsis", "scorers": ["ifd", {"name": "ifd", "parameters": {"keep": "low"}}]}),
+    ("combined", {"within": "cluster", "n_clusters": 3, "scorers": ["el2n", "prototypes"]}),
+    ("combined", {"scorers": ["random", "perplexity", "combined"]}),
 ]
+
+
+def signals_and_a_column():
+    signals = example_signals()
+    codes = np.random.default_rng(0).choice(4, size=signals.num_rows, p=[0.5, 0.3, 0.15, 0.05])
+    return replace(signals, measured={**signals.measured, "column:kind": codes})
 
 
 @pytest.mark.parametrize("check", SCORER_CHECKS.values(), ids=SCORER_CHECKS)
 @pytest.mark.parametrize(("name", "parameters"), [(name, {}) for name in BUILT_IN] + VARIANTS)
 def test_built_in_scorers(name, parameters, check):
-    check(make_scorer(name, parameters), example_signals())
+    check(make_scorer(name, parameters), signals_and_a_column())
 
 
 @pytest.mark.parametrize("check", SELECTOR_CHECKS.values(), ids=SELECTOR_CHECKS)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import xxhash
 
@@ -13,7 +15,7 @@ from datapruner.errors import DataPrunerError
 from datapruner.models import offline
 from datapruner.models.quiet import quiet_loading
 from datapruner.paths import exists, expanded
-from datapruner.text import did_you_mean
+from datapruner.text import did_you_mean, safe_text
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +24,15 @@ if TYPE_CHECKING:
 DEFAULT_TOKENIZER = "smollm2-135m-q4"
 # The bundled model and the hub's float model have one tokenizer, so counts agree wherever it comes from.
 HUB_TOKENIZER = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+Quantize = Literal["4bit", "8bit"]
+DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
+DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
+# What configurations call the longest input; a sliding window is none.
+POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "seq_length")
+ADAPTER = "adapter_config.json"
+ADAPTER_FILES = [ADAPTER, "adapter_model.*", "*token*", "vocab.*", "merges.txt", "chat_template*"]
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
 
 def resolve_model(name: str, *, verify: bool = True) -> str:
@@ -45,7 +56,7 @@ def load_tokenizer(name: str = DEFAULT_TOKENIZER) -> PreTrainedTokenizerBase:
     Parameters
     ----------
     name : str
-        Alias, folder or hub name.
+        Alias, folder or hub name; of an adapter without a tokenizer, its base's is taken.
 
     Raises
     ------
@@ -57,6 +68,9 @@ def load_tokenizer(name: str = DEFAULT_TOKENIZER) -> PreTrainedTokenizerBase:
     if name == DEFAULT_TOKENIZER and not offline.is_installed(name):
         name = HUB_TOKENIZER
     resolved = resolve_model(name, verify=False)
+    folder = _adapter_folder(name)
+    if folder is not None and not any(exists(folder / file) for file in TOKENIZER_FILES):
+        resolved = resolve_model(_base_of(name, folder), verify=False)
     try:
         return AutoTokenizer.from_pretrained(resolved, trust_remote_code=False)
     except Exception as error:
@@ -70,48 +84,101 @@ def load_tokenizer(name: str = DEFAULT_TOKENIZER) -> PreTrainedTokenizerBase:
 
 @quiet_loading()
 def load_causal_lm(
-    name: str, *, dtype: str = "float32", device: str | None = None
+    name: str,
+    *,
+    dtype: str = "float32",
+    device: str | None = None,
+    device_map: str | None = None,
+    quantize: Quantize | None = None,
+    adapter: str | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a causal language model in evaluation mode, refusing any checkpoint whose keys do not all match.
 
     Parameters
     ----------
     name : str
-        Alias, folder or hub name.
-    dtype : str
-        A torch dtype's name.
+        Alias, folder or hub name; of a model, or of a LoRA adapter, whose base is then loaded too. A relative
+        base in an adapter's ``adapter_config.json`` counts from the adapter's folder.
+    dtype : {"auto", "float32", "bfloat16", "float16", "float64"}
+        ``auto`` is float32, on CUDA the checkpoint's own (bfloat16 where it names none).
     device : str, optional
-        Default: CUDA where there is one, else the CPU.
+        ``cpu``, ``cuda``, ``cuda:1``, ``mps``. Default: CUDA where there is one, else the CPU.
+    device_map : {"auto", "balanced", "balanced_low_0", "sequential"}, optional
+        Spread the model over several GPUs instead; it must fit on them.
+    quantize : {"4bit", "8bit"}, optional
+        Quantise with bitsandbytes (4 bits: nf4, twice); the output layer is left as it is, since exact
+        statistics need it.
+    adapter : str, optional
+        A LoRA adapter for the model ``name``. An adapter is merged into the weights, unless these are quantised.
 
     Returns
     -------
     model, tokenizer
-        The model without gradients, on ``device``.
+        The model without gradients, on its device; the adapter's tokenizer where it has one.
 
     Raises
     ------
     DataPrunerError
-        The model cannot be had, or its checkpoint lacks, adds or reshapes tensors (transformers would
-        fill them with random weights and only warn).
+        The model cannot be had, is no causal language model, or its checkpoint lacks, adds or reshapes tensors
+        (transformers would fill them with random weights and only warn); an option does not fit this machine.
     """
-    import torch
     from transformers import AutoModelForCausalLM
 
-    resolved = resolve_model(name)
+    _check_options(dtype, device, device_map, quantize)
+    device = device or default_device()
+    base, folder = _base_and_adapter(name, adapter)
+    config = _causal_config(base)
+    options: dict[str, Any] = {"dtype": _torch_dtype(dtype, config, on_cuda=device.startswith("cuda"))}
+    if quantize is not None:
+        options["quantization_config"] = _quantization(base, config, quantize, dtype)
+    if device_map is not None or quantize is not None:
+        options["device_map"] = device_map or {"": device}
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
-            resolved,
-            dtype=getattr(torch, dtype),
-            trust_remote_code=False,
-            output_loading_info=True,
+            resolve_model(base), trust_remote_code=False, output_loading_info=True, **options
         )
     except (
         Exception
     ) as error:  # a damaged file, a library that lacks, shapes that differ: each has its own type
-        raise DataPrunerError(f"the model '{name}' cannot be loaded: {first_line(error)}") from error
+        raise DataPrunerError(f"the model '{base}' cannot be loaded: {first_line(error)}") from error
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        refuse_keys(name, kind, info[kind])
-    return model.eval().requires_grad_(False).to(device or default_device()), load_tokenizer(name)
+        refuse_keys(base, kind, info[kind])
+    if "device_map" not in options:
+        model = model.to(device)
+    if folder is not None:
+        model = _with_adapter(model, folder, merge=quantize is None)
+    model = model.eval().requires_grad_(False)
+    _check_model(name, model, quantised=quantize is not None)
+    has_own = folder is not None and any(exists(folder / file) for file in TOKENIZER_FILES)
+    return model, load_tokenizer(str(folder) if has_own else base)
+
+
+def vocabulary_size(model: PreTrainedModel) -> int:
+    """Count the token ids that a model knows, as input and as target; a tokenizer may have more or fewer."""
+    layers = (model.get_input_embeddings(), model.get_output_embeddings())
+    return min(int(layer.weight.shape[0]) for layer in layers if layer is not None)
+
+
+def context_length(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None, default: int = 2048
+) -> int:
+    """Give the length that rows are cut at: the model's or the tokenizer's longest, and at most ``default``."""
+    config = model.config.get_text_config()
+    named = [getattr(config, key, None) for key in POSITIONS]
+    # A tokenizer without a limit says 1e30.
+    named += [length for length in (getattr(tokenizer, "model_max_length", None),) if length and length < 1e6]
+    return min([default, *(int(length) for length in named if length is not None and length > 0)])
+
+
+def model_identity(model: PreTrainedModel) -> str:
+    """Hash what decides a model's output: its weights, its settings and the adapters that are not merged."""
+    adapters = {
+        key: {name: value for name, value in config.to_dict().items() if name != "base_model_name_or_path"}
+        for key, config in (getattr(model, "peft_config", None) or {}).items()
+    }
+    described = json.dumps(adapters, sort_keys=True, default=_plain)
+    identity = f"{weights_hash(model)} {config_hash(model.config)} {described}"
+    return xxhash.xxh3_128_hexdigest(identity.encode())
 
 
 def refuse_keys(name: str, kind: str, keys: Iterable[object]) -> None:
@@ -128,6 +195,278 @@ def default_device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _check_options(dtype: str, device: str | None, device_map: str | None, quantize: str | None) -> None:
+    """Raise where an option is unknown, or is not to be had on this machine."""
+    import torch
+
+    if dtype not in DTYPES:
+        raise DataPrunerError(
+            f"there is no dtype '{dtype}'; there are {', '.join(DTYPES)}.{did_you_mean(dtype, DTYPES)}"
+        )
+    if device is not None and device_map is not None:
+        raise DataPrunerError("device and device_map exclude each other; give one of them")
+    if device is not None:
+        _check_device(device)
+    if device_map is not None and device_map not in DEVICE_MAPS:
+        raise DataPrunerError(
+            f"there is no device_map '{device_map}'; there are {', '.join(DEVICE_MAPS)}, and device for one device"
+        )
+    if device_map is not None and importlib.util.find_spec("accelerate") is None:
+        raise DataPrunerError("device_map needs accelerate: pip install accelerate, or give device")
+    if quantize is None:
+        return
+    if quantize not in ("4bit", "8bit"):
+        raise DataPrunerError(f"there is no quantize '{quantize}'; there are 4bit and 8bit")
+    for library in ("bitsandbytes", "accelerate"):
+        if importlib.util.find_spec(library) is None:
+            raise DataPrunerError(
+                f"quantize='{quantize}' needs {library}: pip install {library}, or leave quantize out"
+            )
+    if not torch.cuda.is_available() or not (device or "cuda").startswith("cuda"):
+        raise DataPrunerError(
+            f"quantize='{quantize}' needs a CUDA device, and there is none"
+            if device is None or device.startswith("cuda")
+            else f"quantize='{quantize}' needs a CUDA device, not '{device}'"
+        )
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        found = torch.device("meta")
+    if found.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count <= (found.index or 0):
+            raise DataPrunerError(f"there is no device '{device}' here: there are {count} CUDA devices")
+    elif found.type == "mps" and not torch.backends.mps.is_available():
+        raise DataPrunerError(
+            "there is no device 'mps' here: torch cannot use Apple's GPU; give device='cpu'"
+        )
+    elif found.type not in ("cpu", "cuda", "mps"):
+        raise DataPrunerError(
+            f"there is no device '{device}'; there are cpu, cuda, cuda:1 and so on, and mps"
+        )
+
+
+def _causal_config(name: str) -> Any:
+    """Read a model's configuration, and refuse what is no causal language model."""
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    try:
+        config = AutoConfig.from_pretrained(resolve_model(name, verify=False), trust_remote_code=False)
+    except DataPrunerError:
+        raise
+    except Exception as error:
+        raise DataPrunerError(f"the model '{name}' cannot be loaded: {first_line(error)}") from error
+    if getattr(config, "is_encoder_decoder", False) or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise DataPrunerError(
+            f"'{name}' is no causal language model: its type is {config.model_type}; give a model that predicts "
+            "the next token"
+        )
+    return config
+
+
+def _torch_dtype(name: str, config: Any, *, on_cuda: bool) -> torch.dtype:
+    import torch
+
+    if name == "auto" and on_cuda:
+        own = getattr(config, "dtype", None) or getattr(config.get_text_config(), "dtype", None)
+        return own if isinstance(own, torch.dtype) else torch.bfloat16
+    dtype: torch.dtype = getattr(torch, "float32" if name == "auto" else name)
+    return dtype
+
+
+def _quantization(name: str, config: Any, quantize: Quantize, dtype: str) -> Any:
+    """Describe the quantisation; transformers leaves the output layer out where it is not told what to skip."""
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if getattr(config, "quantization_config", None):
+        raise DataPrunerError(f"the model '{name}' is quantised already; leave quantize out")
+    if quantize == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16 if dtype == "auto" else getattr(torch, dtype),
+    )
+
+
+def _base_and_adapter(name: str, adapter: str | None) -> tuple[str, Path | None]:
+    """Tell a model's name and its adapter's folder apart."""
+    folder = _adapter_folder(name)
+    if adapter is None:
+        return (name, None) if folder is None else (_base_of(name, folder), folder)
+    if folder is not None:
+        raise DataPrunerError(
+            f"'{name}' is an adapter itself, so it takes no other: merge the two, or give its base as the model"
+        )
+    folder = _adapter_folder(adapter)
+    if folder is None:
+        raise DataPrunerError(f"'{adapter}' is no adapter: it has no {ADAPTER}")
+    return name, folder
+
+
+def _adapter_folder(name: str) -> Path | None:
+    """Return the folder of a LoRA adapter, fetched from the hub if need be; None for anything else."""
+    if name in offline.MODELS:
+        return None
+    folder = Path(resolve_model(name, verify=False))
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
+        from transformers.utils import cached_file
+
+        try:
+            if cached_file(name, ADAPTER, _raise_exceptions_for_missing_entries=False) is None:
+                return None
+            folder = Path(snapshot_download(name, allow_patterns=ADAPTER_FILES))
+        except Exception:  # what it is that cannot be had, the model's own loading says
+            return None
+    if not exists(folder / ADAPTER):
+        return None
+    if exists(folder / "config.json"):
+        raise DataPrunerError(
+            f"'{name}' holds a model and an adapter: move {ADAPTER} away, or give the adapter a folder of its own"
+        )
+    if importlib.util.find_spec("peft") is None:
+        raise DataPrunerError(f"'{name}' is a LoRA adapter, which needs peft: pip install 'datapruner[trl]'")
+    return folder
+
+
+def _base_of(name: str, folder: Path) -> str:
+    """Return the model that an adapter was made for; a relative path counts from the adapter's folder."""
+    try:
+        base = json.loads((folder / ADAPTER).read_text("utf-8"))["base_model_name_or_path"]
+        beside = folder / str(base)
+        if not base:
+            raise KeyError
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DataPrunerError(
+            f"the adapter '{name}' names no base model in {ADAPTER}; give the base as the model, and '{name}' as its "
+            "adapter"
+        ) from None
+    if exists(beside) and beside.is_dir():
+        base = str(beside)
+    try:
+        if str(base).startswith("."):
+            raise DataPrunerError(f"there is no {beside}")
+        nested = _adapter_folder(base)
+    except DataPrunerError as error:
+        raise DataPrunerError(
+            f"the base of the adapter '{name}' cannot be had: {error}; give the base as the model, and '{name}' as "
+            "its adapter"
+        ) from error
+    if nested is not None:
+        raise DataPrunerError(
+            f"the base of the adapter '{name}' is an adapter itself ('{base}'); merge them first"
+        )
+    return str(base)
+
+
+def _with_adapter(model: PreTrainedModel, folder: Path, *, merge: bool) -> PreTrainedModel:
+    """Put a LoRA adapter onto a model, every tensor matched: peft itself ignores what is missing or too many."""
+    import torch
+    from peft import PeftConfig, PeftModel, PeftType, load_peft_weights, set_peft_model_state_dict
+
+    own = {id(tensor) for tensor in model.state_dict(keep_vars=True).values()}
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+        if config.peft_type != PeftType.LORA:
+            raise DataPrunerError(
+                f"the adapter '{folder}' is of the type {config.peft_type}, and only LoRA is read; merge it into its "
+                "base with peft and give the merged model"
+            )
+        config.inference_mode = True
+        with torch.random.fork_rng(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what peft would warn of is an error below
+            adapted = PeftModel(model, config)
+            found = set_peft_model_state_dict(adapted, load_peft_weights(str(folder), device="cpu"))
+    except DataPrunerError:
+        raise
+    except Exception as error:
+        reason = safe_text(" ".join(str(error).split()), 200)
+        raise DataPrunerError(f"the adapter '{folder}' cannot be loaded: {reason}") from error
+    state = adapted.state_dict(keep_vars=True)
+    biases = {"none": "no bias", "all": ".bias", "lora_only": "base_layer.bias"}[config.bias]
+    wanted = {key for key, tensor in state.items() if id(tensor) not in own or key.endswith(biases)}
+    refuse_keys(str(folder), "missing_keys", wanted & set(found.missing_keys))
+    refuse_keys(str(folder), "unexpected_keys", found.unexpected_keys)
+    return _merged(adapted, model) if merge else _in_place(adapted, model)
+
+
+def _merged(adapted: Any, model: PreTrainedModel) -> PreTrainedModel:
+    """Add an adapter to the weights."""
+    import torch
+
+    # Tied weights: what is added to the one layer must not reach the other.
+    layers = [model.get_input_embeddings(), model.get_output_embeddings()]
+    if any(hasattr(layer, "get_base_layer") for layer in layers):
+        first, last = (
+            layer.get_base_layer() if hasattr(layer, "get_base_layer") else layer for layer in layers
+        )
+        if last is not None and last.weight is first.weight:
+            last.weight = torch.nn.Parameter(last.weight.detach().clone(), requires_grad=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        merged: PreTrainedModel = adapted.merge_and_unload(safe_merge=True)
+    if hasattr(merged, "peft_config"):
+        del merged.peft_config
+    return merged
+
+
+def _in_place(adapted: Any, model: PreTrainedModel) -> PreTrainedModel:
+    """Leave an adapter beside the weights, where it works in every pass."""
+    if type(model.get_output_embeddings()).__module__.startswith("peft."):
+        raise DataPrunerError(
+            "the adapter changes the output layer, which exact statistics need as one matrix; leave quantize out, so "
+            "that it is merged"
+        )
+    inner: PreTrainedModel = adapted.get_base_model()
+    return inner
+
+
+def _check_model(name: str, model: PreTrainedModel, *, quantised: bool) -> None:
+    """Refuse a model that is not all here, or in which a token sees what comes after it."""
+    import torch
+
+    if any(tensor.is_meta for tensor in model.state_dict().values()):
+        raise DataPrunerError(
+            f"the model '{name}' does not fit on the devices of its device_map; give a smaller dtype, quantize, or "
+            "device='cpu'"
+        )
+    output = model.get_output_embeddings()
+    if quantised and (output is None or not output.weight.is_floating_point()):
+        raise DataPrunerError(
+            f"the output layer of '{name}' would be quantised too, and exact statistics need it; leave quantize out"
+        )
+    size = vocabulary_size(model)
+    ids = [[token % size for token in (5, 6, 7, last)] for last in (8, 9)]
+    try:
+        with torch.inference_mode():
+            given = torch.tensor(ids, device=model.get_input_embeddings().weight.device)
+            logits = model(input_ids=given, use_cache=False).logits[:, :-1]
+    except Exception as error:
+        raise DataPrunerError(f"the model '{name}' cannot be run: {first_line(error)}") from error
+    # Encoders have causal classes in transformers too, and run as they were trained: with a view of what follows.
+    one, other = logits.float()
+    tolerance = 1e-3 if logits.dtype in (torch.float32, torch.float64) else 2e-2
+    if (one - other).abs().max() > tolerance * one.abs().max():
+        raise DataPrunerError(
+            f"'{name}' is no causal language model: its tokens see those that follow ({model.config.model_type}); "
+            "give a model that predicts the next token"
+        )
+
+
+def _plain(value: Any) -> Any:
+    """Give a set a fixed order, for JSON."""
+    return sorted(map(str, value)) if isinstance(value, set | frozenset) else str(value)
 
 
 def weights_hash(module: torch.nn.Module) -> str:

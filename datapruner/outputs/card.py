@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import yaml
 
+from datapruner.outputs.tokens import IGNORED
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
@@ -40,9 +41,8 @@ def dataset_card(selection: Selection, format: str, digest: str) -> str:
     samples = selection.scores.samples
     front: dict[str, object] = {"tags": ["datapruner"]}
     if format != "arrow":
-        files = [
-            {"split": split, "path": f"data/{split}-00000-of-00001.{format}"} for split in selection.splits
-        ]
+        names = [samples.split, *samples.others]
+        files = [{"split": split, "path": f"data/{split}-00000-of-00001.{format}"} for split in names]
         front["configs"] = [{"config_name": "default", "description": f"rows {digest}", "data_files": files}]
     source = _code(_shown(selection)) + (
         f" at revision {_code(samples.revision)}" if samples.revision else ""
@@ -66,6 +66,7 @@ def dataset_card(selection: Selection, format: str, digest: str) -> str:
         f"Read it with `{reader}`. All original columns are there, in source order. `selection.parquet` has every "
         f"source row with its score and the reason why it was kept or dropped; {_again(selection.recipe.in_memory)}.",
         "",
+        *_tokens(selection),
         "| rows | |",
         "|---|---:|",
         *(f"| {KINDS.get(kind, kind)} | {count:,} |" for kind, count in selection.counts().items()),
@@ -79,6 +80,22 @@ def dataset_card(selection: Selection, format: str, digest: str) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _tokens(selection: Selection) -> list[str]:
+    """Say what was pruned inside rows, and how to train on it."""
+    stay = selection.supervised_tokens_kept
+    if stay is None or selection.token_masks is None:
+        return []
+    masks = selection.token_masks
+    gone = int((~masks.values).sum())
+    return [
+        f"Tokens were pruned in {int((masks.lengths > 0).sum()):,} of the kept rows; {int(stay.sum()):,} of the "
+        f"{int(stay.sum()) + gone:,} supervised tokens stay in the loss. `input_ids` has every row whole, as the model "
+        f"reads it, and `labels` has {IGNORED} for what is not supervised or was pruned. `SFTTrainer` trains on these "
+        "two columns as they are; give it `SFTConfig(max_length=None)`, or it cuts rows at 1,024 tokens.",
+        "",
+    ]
 
 
 def _shares(selection: Selection) -> list[str]:

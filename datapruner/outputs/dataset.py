@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, datetime, time
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from datapruner.errors import DataPrunerError
 from datapruner.outputs.card import dataset_card
 from datapruner.outputs.folder import whole_folder
+from datapruner.outputs.tokens import token_splits
 from datapruner.paths import expanded
 from datapruner.text import safe_text
 
@@ -60,19 +62,23 @@ def save_selection(
         The folder.
     """
     path = expanded(path)
-    splits, recipe = selection.splits, selection.recipe.model_copy(update={"format": format})
-    check_splits(splits)
-    check_format(splits, format)
+    samples, recipe = selection.scores.samples, selection.recipe.model_copy(update={"format": format})
+    source = {samples.split: samples.dataset, **samples.others}
+    check_splits(source)
+    check_format(source, format)
     with (
         whole_folder(path, overwrite=overwrite, reads=files_read(selection.scores)) as folder,
         _quiet_writing(),
     ):
+        work = folder / "tokens"
+        splits = selection.splits if selection.token_masks is None else token_splits(selection, work)
         if format == "arrow":
             splits.save_to_disk(str(folder / "data"))
         else:
             (folder / "data").mkdir()
             for split, dataset in splits.items():
                 write_split(dataset, folder / "data" / f"{split}-00000-of-00001.{format}", format)
+        shutil.rmtree(work, ignore_errors=True)
         write_table(selection_table(selection), folder / REASONS)
         card = dataset_card(selection, format, _digest(folder / "data"))
         (folder / "README.md").write_text(card, encoding="utf-8")
@@ -203,7 +209,7 @@ def _moment(value: Any) -> str:
 
 
 def selection_table(selection: Selection) -> pa.Table:
-    """Give every source row: index, kept, reason, score and the method's columns."""
+    """Give every source row: index, kept, reason, score, the method's columns, and what token pruning left."""
     import pyarrow as pa
 
     n = len(selection.kept)
@@ -220,6 +226,9 @@ def selection_table(selection: Selection) -> pa.Table:
         if name not in columns:  # tokens were counted of all rows
             missing = unscored | np.isnan(values) if values.dtype.kind == "f" else unscored
             columns[name] = pa.array(values, mask=missing)
+    stay = selection.supervised_tokens_kept
+    if stay is not None:
+        columns["supervised_tokens_kept"] = pa.array(stay)
     return pa.table(columns)
 
 

@@ -111,6 +111,7 @@ def load_scores(path: str | Path, *, source: Any = None, scorers: Sequence[Score
     """
     from datapruner.api import read_samples
     from datapruner.scorers import make_scorer
+    from datapruner.signals.plan import renderer_of
 
     folder = expanded(Path(path))
     if not is_file(folder / TABLE):
@@ -146,7 +147,7 @@ def load_scores(path: str | Path, *, source: Any = None, scorers: Sequence[Score
         raise DataPrunerError(f"the scores in {folder} are damaged; score again") from error
     made = {scorer.name: scorer for scorer in scorers}
     made |= {m.name: make_scorer(m.name, m.parameters) for m in recipe.scorers if m.name not in made}
-    return Scores(samples, recipe, made, rankings, vetoes, forced, tokens)
+    return Scores(samples, recipe, made, rankings, vetoes, forced, tokens, renderer_of(recipe))
 
 
 def _column(table: pa.Table, name: str) -> NDArray[Any]:

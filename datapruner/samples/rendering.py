@@ -3,11 +3,16 @@
 Three ways, chosen by the tokenizer:
 
 - its chat template marks the assistant's text with ``{% generation %}``: that is the mask;
-- it has another chat template: for every assistant turn, the ids up to and with the generation prompt must be
-  a prefix of the ids up to the turn's end, and these a prefix of the whole; the difference is supervised;
+- it has another chat template: for every assistant turn, the text up to and with the generation prompt must be
+  a beginning of the text up to the turn's end, and this one of the whole; the difference is supervised. Where a
+  template has no generation prompt, the difference holds the assistant's header too;
 - it has none: ``System:``, ``User:``, ``Tool:`` or ``Assistant:`` on a line of its own, the text below it, an
   empty line between turns. The assistant's text and the end-of-sequence token after it are supervised. The
   pieces are tokenised one by one, so the mask is exact.
+
+A row is refused where its template leaves out or rewrites an assistant's text (white space aside): what is scored
+would not be what the row says. A chat is tokenised once, as a whole; a token that runs over the edge of an answer
+belongs to the side that its end lies on. The first token of a row is never supervised: nothing predicts it.
 
 A plain ``text`` row is tokenised as it is, and all of it is supervised.
 """
@@ -15,10 +20,11 @@ A plain ``text`` row is tokenised as it is, and all of it is supervised.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -30,10 +36,30 @@ if TYPE_CHECKING:
     from datapruner.samples.base import Samples
 
 BATCH = 256
-GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+EARLIER = "it drops or rewrites earlier turns once others follow"
+REWRITTEN = "it drops or rewrites what an assistant turn says"
+GENERATION = re.compile(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}")
+# Two characters that Unicode keeps out of any text stand where {% generation %} begins and ends.
+BEGIN, END = "\ufdd0", "\ufdd1"
 
 Ids = list[int]
-Masked = tuple[Ids, list[bool]]
+Spans = Callable[[int], tuple[int, int]]
+
+
+class Turn(NamedTuple):
+    """A supervised turn, in characters of the text or in tokens of the row.
+
+    Parameters
+    ----------
+    header
+        Where the assistant's header before it begins; ``first`` where there is none that is known.
+    first, stop
+        Where what is supervised begins and ends.
+    """
+
+    header: int
+    first: int
+    stop: int
 
 
 @dataclass(frozen=True)
@@ -45,14 +71,50 @@ class Rendered:
     input_ids
         The token ids, int32.
     supervised
-        Which tokens are targets of the loss.
+        Which tokens are targets of the loss; never the first.
     truncated
         Whether the row was cut at ``max_length``.
+    turns
+        One row of token positions for every supervised turn: where its header begins, where the turn begins
+        and where it ends; int32 of shape (n, 3).
+    plain
+        A raw ``text`` row, which has no prompt.
     """
 
     input_ids: np.ndarray
     supervised: np.ndarray
     truncated: bool
+    turns: np.ndarray
+    plain: bool = False
+
+
+@dataclass(frozen=True)
+class Response:
+    """An assistant turn without what came before it.
+
+    Parameters
+    ----------
+    input_ids
+        The start token where the row has one, the assistant's header and the turn; int32.
+    supervised
+        Which of these are targets of the loss.
+    targets
+        Where in the row the same targets stand, one for each; int64. A first token that nothing predicts here
+        is in neither, so that both losses are over the same tokens.
+    """
+
+    input_ids: np.ndarray
+    supervised: np.ndarray
+    targets: np.ndarray
+
+
+@dataclass(frozen=True)
+class TokenCounts:
+    """Each row's number of tokens and of supervised tokens (int64), and whether it was cut (bool)."""
+
+    tokens: np.ndarray
+    supervised: np.ndarray
+    truncated: np.ndarray
 
 
 def render(
@@ -97,68 +159,138 @@ def render_many(
         raise DataPrunerError(f"max_length is {max_length}; it must be 1 or more.")
     rows = iter(samples)
     positions = None if numbers is None else iter(numbers)
+    headers: dict[str, str] = {}
     while batch := list(islice(rows, BATCH)):
         named = None if positions is None else list(islice(positions, len(batch)))
-        for ids, mask in _Batch(batch, tokenizer, named, last_turn_only=last_turn_only).masked():
-            yield Rendered(
-                input_ids=np.array(ids[:max_length], dtype=np.int32),
-                supervised=np.array(mask[:max_length], dtype=bool),
-                truncated=max_length is not None and len(ids) > max_length,
-            )
+        made = _Batch(batch, tokenizer, named, headers, last_turn_only=last_turn_only).rows()
+        for sample, (ids, turns) in zip(batch, made, strict=True):
+            yield _rendered(ids, turns, max_length, plain=sample.plain)
 
 
-def count_tokens(
-    samples: Samples, tokenizer: Any, rows: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Count each row's tokens and supervised tokens, as ``render`` gives them.
+def responses(rendered: Rendered, bos: int | None = None) -> list[Response]:
+    """Take every supervised turn out of its row: the assistant's header and the turn, nothing before them.
+
+    Parameters
+    ----------
+    rendered
+        A row.
+    bos
+        The tokenizer's ``bos_token_id``, put in front where the row itself begins with it.
+    """
+    ids, found = rendered.input_ids, []
+    starts = bos is not None and len(ids) > 0 and ids[0] == bos
+    for header, first, stop in rendered.turns.tolist():
+        alone = ids[header:stop]
+        before = int(starts and header > 0)
+        # A target needs a token before it, here as in the row.
+        targets = np.flatnonzero(rendered.supervised[first:stop]) + first
+        targets = targets[targets - header + before > 0]
+        supervised = np.zeros(before + len(alone), dtype=bool)
+        supervised[targets - header + before] = True
+        alone = np.concatenate([ids[:before], alone])
+        found.append(Response(alone, supervised, targets))
+    return found
+
+
+def token_counts(
+    samples: Samples,
+    tokenizer: Any,
+    rows: np.ndarray | None = None,
+    *,
+    last_turn_only: bool = False,
+    max_length: int | None = None,
+) -> TokenCounts:
+    """Count each row's tokens and supervised tokens, as ``render`` gives them, and tell which rows were cut.
 
     Parameters
     ----------
     samples
         The source's rows.
-    tokenizer
-        A Hugging Face tokenizer.
+    tokenizer, last_turn_only, max_length
+        As for ``render``.
     rows
         The rows to count; all of them by default.
     """
     numbers = np.arange(len(samples)) if rows is None else np.asarray(rows, dtype=np.int64)
-    counts = np.zeros((2, len(numbers)), dtype=np.int64)
-    rendered = render_many(samples.iter_samples(rows), tokenizer, numbers=numbers.tolist())
+    counts = np.zeros((3, len(numbers)), dtype=np.int64)
+    rendered = render_many(
+        samples.iter_samples(rows),
+        tokenizer,
+        last_turn_only=last_turn_only,
+        max_length=max_length,
+        numbers=numbers.tolist(),
+    )
     for place, row in enumerate(rendered):
-        counts[0, place] = len(row.input_ids)
-        counts[1, place] = np.count_nonzero(row.supervised)
-    return counts[0], counts[1]
+        counts[:, place] = len(row.input_ids), np.count_nonzero(row.supervised), row.truncated
+    return TokenCounts(counts[0], counts[1], counts[2].astype(bool))
+
+
+def count_tokens(
+    samples: Samples,
+    tokenizer: Any,
+    rows: np.ndarray | None = None,
+    *,
+    last_turn_only: bool = False,
+    max_length: int | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Count each row's tokens and supervised tokens: the first two of ``token_counts``."""
+    counts = token_counts(samples, tokenizer, rows, last_turn_only=last_turn_only, max_length=max_length)
+    return counts.tokens, counts.supervised
+
+
+def _rendered(ids: Ids, turns: list[Turn], max_length: int | None, *, plain: bool) -> Rendered:
+    """Cut a row and mask its turns."""
+    length = len(ids) if max_length is None else min(len(ids), max_length)
+    kept = [Turn(turn.header, turn.first, min(turn.stop, length)) for turn in turns if turn.first < length]
+    supervised = np.zeros(length, dtype=bool)
+    for turn in kept:
+        supervised[turn.first : turn.stop] = True
+    supervised[:1] = False
+    return Rendered(
+        input_ids=np.array(ids[:length], dtype=np.int32),
+        supervised=supervised,
+        truncated=length < len(ids),
+        turns=np.array(kept, dtype=np.int32).reshape(-1, 3),
+        plain=plain,
+    )
 
 
 class _Batch:
     """Some rows on their way through one tokenizer."""
 
     def __init__(
-        self, samples: Sequence[Sample], tokenizer: Any, numbers: list[int] | None, *, last_turn_only: bool
+        self,
+        samples: Sequence[Sample],
+        tokenizer: Any,
+        numbers: list[int] | None,
+        headers: dict[str, str],
+        *,
+        last_turn_only: bool,
     ) -> None:
         self.samples, self.tokenizer, self.numbers = samples, tokenizer, numbers
-        self.last_turn_only = last_turn_only
+        self.headers, self.last_turn_only = headers, last_turn_only
 
-    def masked(self) -> list[Masked]:
-        """Return ids and mask of every row."""
-        found: list[Masked | None] = [None] * len(self.samples)
-        plain = [place for place, sample in enumerate(self.samples) if sample.plain]
-        chats = [place for place, sample in enumerate(self.samples) if not sample.plain]
-        if plain:
-            texts = [self.samples[place].part("both") for place in plain]
-            for place, ids in zip(plain, self.ids(texts, special=True), strict=True):
-                found[place] = (ids, [True] * len(ids))
-        if chats:
-            template = _chat_template(self.tokenizer)
-            if template is None:
-                rows = self.without_template(chats)
-            elif GENERATION.search(template):
-                rows = [self.by_generation(place) for place in chats]
+    def rows(self) -> list[tuple[Ids, list[Turn]]]:
+        """Return the ids and supervised turns of every row."""
+        found: dict[int, tuple[Ids, list[Turn]]] = {}
+        plain, bare, chats = [], [], []
+        for place, sample in enumerate(self.samples):
+            template = None if sample.plain else _chat_template(self.tokenizer, sample.tools)
+            if sample.plain:
+                plain.append(place)
+            elif template is None:
+                bare.append(place)
             else:
-                rows = self.by_prefix(chats)
-            for place, row in zip(chats, rows, strict=True):
-                found[place] = row
-        return [row for row in found if row is not None]
+                chats.append((place, template))
+        for place, ids in zip(
+            plain, self.ids([self.samples[place].part("both") for place in plain], special=True), strict=True
+        ):
+            found[place] = (ids, [Turn(0, 0, len(ids))])
+        if bare:
+            found |= zip(bare, self.without_template(bare), strict=True)
+        if chats:
+            found |= zip((place for place, _ in chats), self.with_template(chats), strict=True)
+        return [found[place] for place in range(len(self.samples))]
 
     def ids(self, texts: list[str], *, special: bool = False) -> list[Ids]:
         """Tokenise texts in one call."""
@@ -179,129 +311,190 @@ class _Batch:
         turns = [turn for turn, message in enumerate(messages) if message.role == "assistant"]
         return turns[-1:] if self.last_turn_only else turns
 
-    def without_template(self, places: list[int]) -> list[Masked]:
+    def without_template(self, places: list[int]) -> list[tuple[Ids, list[Turn]]]:
         """Lay out turns in the plain way, piece by piece."""
-        pieces: list[str] = []
-        plan: list[list[tuple[int, bool]]] = []
-        for place in places:
-            supervised = set(self.turns(place))
-            steps = []
-            for turn, message in enumerate(self.samples[place].messages):
-                head = ("\n\n" if turn else "") + f"{message.role.capitalize()}:\n"
-                steps += [(len(pieces), False), (len(pieces) + 1, turn in supervised)]
-                pieces += [head, message.content]
-            plan.append(steps)
-        distinct = list(dict.fromkeys(pieces))
+        heads = {
+            (role, turn > 0): ("\n\n" if turn else "") + f"{role.capitalize()}:\n"
+            for place in places
+            for turn, role in enumerate(message.role for message in self.samples[place].messages)
+        }
+        contents = [message.content for place in places for message in self.samples[place].messages]
+        distinct = list(dict.fromkeys([*heads.values(), *contents]))
         by_text = dict(zip(distinct, self.ids(distinct), strict=True))
         bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
         # A start token is given where the tokenizer itself gives one.
         start = [bos] if bos is not None and self.ids([""], special=True)[0][:1] == [bos] else []
         rows = []
-        for place, steps in zip(places, plan, strict=True):
-            ids, mask = list(start), [False] * len(start)
-            for step, (piece, supervised_piece) in enumerate(steps):
-                found = by_text[pieces[piece]]
-                ended = step % 2 == 1 and self.samples[place].messages[step // 2].role == "assistant"
-                found = [*found, eos] if ended and eos is not None else found
-                ids += found
-                mask += [supervised_piece] * len(found)
-            rows.append((ids, mask))
-        return rows
-
-    def by_generation(self, place: int) -> Masked:
-        """Take the mask from the template's own ``{% generation %}`` marks."""
-        out = self.template(
-            place, self.messages(place), tokenize=True, return_dict=True, return_assistant_tokens_mask=True
-        )
-        ids, marks = out["input_ids"], out.get("assistant_masks", out.get("assistant_mask"))
-        mask = [bool(mark) for mark in marks]
-        if self.last_turn_only:
-            turns = self.turns(place)
-            if turns:
-                # The marks do not tell turns apart: what stands before the last turn's prompt is not
-                # supervised.
-                text = (
-                    self.template(place, self.messages(place)[: turns[0]], tokenize=False) if turns[0] else ""
-                )
-                before = len(self.ids([text])[0]) if text else 0
-                mask = [mark and at >= before for at, mark in enumerate(mask)]
-        return list(ids), mask
-
-    def by_prefix(self, places: list[int]) -> list[Masked]:
-        """Take the mask from the differences between the conversation's beginnings."""
-        wholes: list[str] = []
-        edges: list[list[tuple[str, str]]] = []
         for place in places:
-            messages = self.messages(place)
-            whole = self.template(place, messages, tokenize=False)
-            wholes.append(whole)
-            edges.append([])
-            for turn in self.turns(place):
-                end = whole
-                if turn + 1 < len(messages):
-                    end = self.template(place, messages[: turn + 1], tokenize=False)
-                start = self.prompt(place, messages, turn, end)
-                if not (end.startswith(start) and whole.startswith(end)):
-                    raise self.error(
-                        place,
-                        "the tokenizer's chat template cannot be masked: the conversation up to an"
-                        " assistant turn is"
-                        " not a beginning of the whole conversation, because the template drops or"
-                        " rewrites earlier"
-                        " turns; use a template with {% generation %}, or keep one assistant turn a row.",
-                    )
-                edges[-1].append((start, end))
-        texts = list(dict.fromkeys([*wholes, *(text for row in edges for edge in row for text in edge)]))
-        by_text = dict(zip(texts, self.ids(texts), strict=True))
-        rows = []
-        for place, whole, row in zip(places, wholes, edges, strict=True):
-            ids = by_text[whole]
-            mask = [False] * len(ids)
-            for start, end in row:
-                first, last = self.edge(place, start, whole, by_text), self.edge(place, end, whole, by_text)
-                mask[first:last] = [True] * (last - first)
-            rows.append((ids, mask))
+            supervised, ids, turns = set(self.turns(place)), list(start), []
+            for turn, message in enumerate(self.samples[place].messages):
+                header = len(ids)
+                ids += by_text[heads[message.role, turn > 0]]
+                first = len(ids)
+                ids += by_text[message.content]
+                ids += [eos] if message.role == "assistant" and eos is not None else []
+                turns += [Turn(header, first, len(ids))] if turn in supervised else []
+            rows.append((ids, turns))
         return rows
 
-    def edge(self, place: int, beginning: str, whole: str, by_text: dict[str, Ids]) -> int:
-        """Return the number of the whole's tokens that a beginning of its text takes up."""
-        ids, all_ids = by_text[beginning], by_text[whole]
-        if all_ids[: len(ids)] == ids:
-            return len(ids)
-        # A token may straddle the edge, e.g. when an answer starts with line breaks that merge with the
-        # prompt's
-        # last one. As with {% generation %}, the token at the edge belongs to the side that its end lies on.
+    def with_template(self, chats: list[tuple[int, str]]) -> list[tuple[Ids, list[Turn]]]:
+        """Render chats, find the turns in the text, and the tokens of these."""
+        plans = []
+        for place, template in chats:
+            find = self.by_generation if GENERATION.search(template) else self.by_prefix
+            plans.append((place, template, *find(place, template)))
+        rows = []
+        spanned = self.spanned([text for _, _, text, _ in plans])
+        for (place, template, text, spans), (ids, where) in zip(plans, spanned, strict=True):
+            header, turns, last = self.header(template), [], 0
+            for first, stop in spans:
+                at = _header_start(text, header, last, first)
+                last = stop
+                begin = self.edge(place, text, first, ids, where)
+                end = self.edge(place, text, stop, ids, where)
+                head = begin if at == first else min(self.edge(place, text, at, ids, where), begin)
+                turns += [Turn(head, begin, end)] if begin < end else []
+            rows.append((ids, turns))
+        return rows
+
+    def spanned(self, texts: list[str]) -> list[tuple[Ids, Spans | None]]:
+        """Tokenise whole chats, each token with the characters it covers where the tokenizer can tell."""
         if not getattr(self.tokenizer, "is_fast", False):
+            return [(ids, None) for ids in self.ids(texts)]
+        out = self.tokenizer(
+            texts,
+            add_special_tokens=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )
+        found: list[tuple[Ids, Spans | None]] = []
+        for text, ids, encoding in zip(texts, out["input_ids"], out.encodings, strict=True):
+            # Asked for one by one: a list of every token's span would take longer than the templates do.
+            spans = encoding.token_to_chars
+            # Spans that do not reach the end of the text are not about this text.
+            reach = (spans(len(ids) - 1) or (0, 0))[1] if ids else 0
+            found.append((ids, spans if reach >= len(text.rstrip()) else None))
+        return found
+
+    def edge(self, place: int, text: str, position: int, ids: Ids, spans: Spans | None) -> int:
+        """Return the number of tokens that end before a position of the text, or there."""
+        if position == len(text):
+            return len(ids)
+        if spans is not None:
+            # Ends alone: byte-level tokenizers may take the blank before a word out of its span.
+            return bisect_left(range(len(ids)), True, key=lambda token: spans(token)[1] > position)
+        before = self.ids([text[:position]])[0]
+        if ids[: len(before)] != before:
             raise self.error(
                 place,
-                "the tokenizer's chat template cannot be masked: the prompt's tokens are not a beginning"
-                " of the"
-                " whole's, because a token runs over the edge; use a fast tokenizer or a template with"
-                " {% generation %}.",
+                "the tokenizer's chat template cannot be masked: the prompt's tokens are not a beginning of the"
+                " whole's, because a token runs over the edge; use a fast tokenizer.",
             )
-        spans = self.tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        return sum(1 for _, stop in spans["offset_mapping"] if stop <= len(beginning))
+        return len(before)
 
-    def prompt(self, place: int, messages: list[dict[str, str]], turn: int, end: str) -> str:
+    def by_generation(self, place: int, template: str) -> tuple[str, list[tuple[int, int]]]:
+        """Find the supervised text by the template's own ``{% generation %}`` marks.
+
+        Transformers has a mask of its own, which loses tokens: those of an answer whose edge lies in white space
+        that the offsets leave out, and the last bytes of one that ends in a character of several tokens.
+        """
+        messages, turns = self.messages(place), self.turns(place)
+        text, spans = self.marked(place, messages, template)
+        if self.last_turn_only and turns and turns[0]:
+            # The marks do not tell turns apart: those before the last turn are there without it too.
+            _, before = self.marked(place, messages[: turns[0]], template)
+            if spans[: len(before)] != before:
+                raise self.unmasked(place, EARLIER)
+            spans = spans[len(before) :]
+        said, at = _squeeze("".join(text[first:stop] for first, stop in spans)), 0
+        for content in (_squeeze(messages[turn]["content"]) for turn in turns):
+            at = said.find(content, at)
+            if at < 0:
+                raise self.unmasked(place, REWRITTEN)
+            at += len(content)
+        # Some templates mark a turn in pieces, one behind the other.
+        firsts = {first for first, _ in spans} - {stop for _, stop in spans}
+        stops = {stop for _, stop in spans} - {first for first, _ in spans}
+        return text, list(zip(sorted(firsts), sorted(stops), strict=True))
+
+    def marked(
+        self, place: int, messages: list[dict[str, str]], template: str
+    ) -> tuple[str, list[tuple[int, int]]]:
+        """Render messages and tell where the marked text lies."""
+        text = self.apply(place, messages, template)
+        pieces = re.split(f"([{BEGIN}{END}])", self.apply(place, messages, _visible_marks(template)))
+        if "".join(pieces[::2]) != text or pieces[1::2] != [BEGIN, END] * (len(pieces) // 4):
+            raise self.unmasked(place, "its {% generation %} marks cannot be told from the text")
+        edges = np.cumsum([len(piece) for piece in pieces[::2]]).tolist()
+        spans = zip(edges[::2], edges[1::2], strict=False)
+        return text, [(first, stop) for first, stop in spans if first < stop]
+
+    def by_prefix(self, place: int, template: str) -> tuple[str, list[tuple[int, int]]]:
+        """Find the supervised text by the differences between the conversation's beginnings."""
+        messages = self.messages(place)
+        whole = self.apply(place, messages, template)
+        spans: list[tuple[int, int]] = []
+        for turn in self.turns(place):
+            end = whole
+            if turn + 1 < len(messages):
+                end = self.beginning(self.apply(place, messages[: turn + 1], template), whole)
+            start = self.prompt(place, messages, turn, end, template)
+            if not whole.startswith(end) or (spans and len(start) < spans[-1][1]):
+                raise self.unmasked(place, EARLIER)
+            if not end.startswith(start):
+                raise self.unmasked(
+                    place, "an assistant turn does not begin with what the template prompts it with"
+                )
+            if not _holds(end[len(start) :], messages[turn]["content"]):
+                raise self.unmasked(place, REWRITTEN)
+            spans.append((len(start), len(end)))
+        return whole, spans
+
+    def beginning(self, text: str, whole: str) -> str:
+        """Take off the end-of-sequence token that some templates (Phi 3's) put after whatever comes last."""
+        eos = self.tokenizer.eos_token
+        return text if whole.startswith(text) or not eos else text.removesuffix(eos)
+
+    def unmasked(self, place: int, why: str) -> DataPrunerError:
+        """Return the error for a conversation whose template does not show what is supervised."""
+        return self.error(
+            place,
+            f"the tokenizer's chat template cannot be masked: {why}; use a tokenizer whose template has"
+            " {% generation %} and keeps all turns, or keep one assistant turn a row.",
+        )
+
+    def prompt(self, place: int, messages: list[dict[str, str]], turn: int, end: str, template: str) -> str:
         """Return the text before an assistant turn, with the generation prompt."""
         if turn:
-            return str(self.template(place, messages[:turn], tokenize=False, add_generation_prompt=True))
-        # A conversation that the assistant opens has no prompt to render: the header is what the template
-        # adds
-        # to any other conversation.
-        probe = [{"role": "user", "content": "x"}]
-        asked = self.template(place, probe, tokenize=False, add_generation_prompt=True)
-        bare = self.template(place, probe, tokenize=False)
-        header = asked[len(bare) :] if asked.startswith(bare) else ""
+            return self.apply(place, messages[:turn], template, add_generation_prompt=True)
+        # A conversation that the assistant opens has no prompt to render: its header is that of any other.
+        header = self.header(template)
         at = end.find(header) if header else -1
         if at < 0:
             raise self.error(
                 place,
-                "the assistant opens the conversation and the chat template shows no assistant header to"
-                " mask by;"
+                "the assistant opens the conversation and the chat template shows no assistant header to mask by;"
                 " begin the row with a user turn.",
             )
         return end[: at + len(header)]
+
+    def header(self, template: str) -> str:
+        """Return what a template puts before an assistant's text; empty where it does not tell."""
+        if template not in self.headers:
+            probe = [{"role": "user", "content": "x"}]
+            try:
+                bare, asked = (
+                    self.tokenizer.apply_chat_template(
+                        probe, chat_template=template, tokenize=False, add_generation_prompt=prompt
+                    )
+                    for prompt in (False, True)
+                )
+            except Exception:  # a template may refuse such a conversation; then it does not tell
+                bare = asked = ""
+            bare = self.beginning(bare, asked)
+            self.headers[template] = asked[len(bare) :] if asked.startswith(bare) else ""
+        return self.headers[template]
 
     def messages(self, place: int) -> list[dict[str, str]]:
         """Return a row's messages as templates read them."""
@@ -309,10 +502,18 @@ class _Batch:
             {"role": message.role, "content": message.content} for message in self.samples[place].messages
         ]
 
-    def template(self, place: int, messages: list[dict[str, str]], **options: Any) -> Any:
-        """Apply the chat template."""
+    def apply(self, place: int, messages: list[dict[str, str]], template: str, **options: Any) -> str:
+        """Apply a chat template."""
         try:
-            return self.tokenizer.apply_chat_template(messages, tools=self.samples[place].tools, **options)
+            return str(
+                self.tokenizer.apply_chat_template(
+                    messages,
+                    tools=self.samples[place].tools or None,
+                    chat_template=template,
+                    tokenize=False,
+                    **options,
+                )
+            )
         except Exception as error:
             # A template is a program: it may raise on purpose ("roles must alternate") or fail in any way.
             reason = safe_text(" ".join(str(error).split()), 160)
@@ -323,10 +524,45 @@ class _Batch:
             ) from error
 
 
-def _chat_template(tokenizer: Any) -> str | None:
-    """Return the template that apply_chat_template would use."""
+def _chat_template(tokenizer: Any, tools: list[Any] | None) -> str | None:
+    """Return the template that apply_chat_template would use for a row with these tools."""
     template = getattr(tokenizer, "chat_template", None)
-    if isinstance(template, dict):
-        # Several named templates: transformers takes 'default' (and 'tool_use' for rows with tools).
-        template = template.get("default") or next(iter(template.values()), None)
+    if isinstance(template, dict) and template:
+        named = template.get("tool_use") if tools else None
+        named = named or template.get("default")
+        if named is None:
+            raise DataPrunerError(
+                f"the tokenizer has chat templates named {', '.join(sorted(template))} and none named default; "
+                "set its chat_template to one of them"
+            )
+        template = named
     return template or None
+
+
+def _visible_marks(template: str) -> str:
+    """Rewrite a template so that the edges of ``{% generation %}`` show in the text.
+
+    A block takes the place of each mark, because white space around a block is stripped and around text is not.
+    """
+
+    def mark(found: re.Match[str]) -> str:
+        left, ends, right = found.groups()
+        return f"{{%{left} if true %}}{END if ends else BEGIN}{{% endif {right}%}}"
+
+    return GENERATION.sub(mark, template)
+
+
+def _header_start(text: str, header: str, lowest: int, first: int) -> int:
+    """Return where the header before a turn begins; a marked turn may begin inside of it."""
+    sizes = range(min(len(header), first - lowest), 0, -1)
+    return first - next((size for size in sizes if text.endswith(header[:size], lowest, first)), 0)
+
+
+def _holds(text: str, content: str) -> bool:
+    """Tell whether a text says all of a turn, white space aside."""
+    return content in text or _squeeze(content) in _squeeze(text)
+
+
+def _squeeze(text: str) -> str:
+    """Return a text without white space, which templates may trim."""
+    return "".join(text.split())

@@ -13,13 +13,28 @@ from datapruner.text import did_you_mean
 if TYPE_CHECKING:
     from datapruner.scorers.base import Ranking, Scorer
     from datapruner.scorers.baselines import Length, Random
+    from datapruner.scorers.combined import Combined
     from datapruner.scorers.concept_complexity import ConceptComplexity
+    from datapruner.scorers.donod import Donod
+    from datapruner.scorers.ifd import IFD
+    from datapruner.scorers.losses import EL2N, GradNorm, MidPerplexity, Perplexity
     from datapruner.scorers.prototypes import Prototypes
+    from datapruner.scorers.qtuning import QTuning
+    from datapruner.scorers.response_noise import ResponseNoise
 
 BUILT_IN = {
+    "combined": "datapruner.scorers.combined:Combined",
     "concept_complexity": "datapruner.scorers.concept_complexity:ConceptComplexity",
+    "donod": "datapruner.scorers.donod:Donod",
+    "el2n": "datapruner.scorers.losses:EL2N",
+    "grad_norm": "datapruner.scorers.losses:GradNorm",
+    "ifd": "datapruner.scorers.ifd:IFD",
     "length": "datapruner.scorers.baselines:Length",
+    "mid_perplexity": "datapruner.scorers.losses:MidPerplexity",
+    "perplexity": "datapruner.scorers.losses:Perplexity",
     "prototypes": "datapruner.scorers.prototypes:Prototypes",
+    "qtuning": "datapruner.scorers.qtuning:QTuning",
+    "response_noise": "datapruner.scorers.response_noise:ResponseNoise",
     "random": "datapruner.scorers.baselines:Random",
 }
 _CLASSES = {path.partition(":")[2]: path for path in BUILT_IN.values()} | {
@@ -28,11 +43,20 @@ _CLASSES = {path.partition(":")[2]: path for path in BUILT_IN.values()} | {
 }
 
 __all__ = [
+    "EL2N",
+    "IFD",
+    "Combined",
     "ConceptComplexity",
+    "Donod",
+    "GradNorm",
     "Length",
+    "MidPerplexity",
+    "Perplexity",
     "Prototypes",
+    "QTuning",
     "Random",
     "Ranking",
+    "ResponseNoise",
     "Scorer",
     "available_scorers",
     "make_scorer",

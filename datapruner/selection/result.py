@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
 from datapruner.selection.budget import Amount, Budget, encode_labels, portions
+from datapruner.selection.tokens import gather
 from datapruner.selection.vetoes import Vetoes
+from datapruner.signals.ragged import Ragged
 from datapruner.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from datapruner.recipe import Recipe
     from datapruner.samples.base import Samples
+    from datapruner.samples.rendering import Rendered
     from datapruner.scorers.base import Ranking, Scorer
     from datapruner.selection.selectors import Selector
 
@@ -47,6 +50,8 @@ class Scores:
         Always-kept rows.
     tokens : mapping
         ``num_tokens`` and ``num_supervised_tokens``, int64 (n,), where they were counted.
+    renderer : callable, optional
+        Samples and rows -> these rows as the language model was fed; needed to write token-pruned data.
     """
 
     samples: Samples
@@ -56,6 +61,7 @@ class Scores:
     vetoes: Sequence[Vetoes]
     forced: NDArray[np.bool_]
     tokens: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    renderer: Callable[[Samples, NDArray[np.int64]], Iterator[Rendered]] | None = None
 
     def __len__(self) -> int:
         """Return the number of source rows."""
@@ -147,12 +153,15 @@ class Scores:
         kept = forced.copy()
         labels = None if budget.per_group is None else self._column(budget.per_group)
         parts = portions(budget, costs, eligible, forced, labels)
+        masks: list[tuple[NDArray[np.int64], Ragged]] = []
         for number, portion in enumerate(parts):
             rng = np.random.default_rng([self.recipe.seed, number])
             choice = selector.select(self.rankings[name], portion, rng)
             kept[portion.rows] = choice.kept
             codes[portion.rows] = choice.codes + len(texts)
             texts += choice.texts
+            if choice.token_masks is not None:
+                masks.append((portion.rows, choice.token_masks))
         if budget.in_tokens and len(parts) > 1:
             # What each group's share left over is too little for the group, but together it may fit a row.
             left = sum(
@@ -170,7 +179,8 @@ class Scores:
         if not kept.any():
             shortest = f"; the shortest has {int(costs[eligible].min())}" if eligible.any() else ""
             raise DataPrunerError(f"no row fits into {budget.describe()}{shortest}")
-        return Selection(self, name, selector, budget, kept, codes.astype(np.int32), texts)
+        pruned = gather(masks, n) if masks else None
+        return Selection(self, name, selector, budget, kept, codes.astype(np.int32), texts, pruned)
 
     def _column(self, name: str) -> list[Any]:
         if name not in self._labels:
@@ -199,6 +209,9 @@ class Selection:
     codes : ndarray, int32, shape (n,)
         Which of ``texts`` is a row's reason.
     texts : list of str
+    token_masks : Ragged, optional
+        bool, n rows: which supervised tokens of a kept row stay in the loss; empty where all of them do. None
+        where the selector does not prune tokens.
     """
 
     scores: Scores
@@ -208,6 +221,7 @@ class Selection:
     kept: NDArray[np.bool_]
     codes: NDArray[np.int32]
     texts: list[str]
+    token_masks: Ragged | None = None
 
     def __len__(self) -> int:
         """Return the number of kept rows."""
@@ -229,19 +243,54 @@ class Selection:
 
     @property
     def dataset(self) -> Dataset:
-        """The kept rows with all their original columns, in source order."""
-        return self.scores.samples.dataset.select(self.indices)
+        """The kept rows with all their original columns, in source order.
+
+        Where tokens were pruned there are ``input_ids`` and ``labels`` as well, with -100 for what is not supervised
+        or was pruned; see :mod:`datapruner.outputs.tokens`.
+        """
+        if self.token_masks is None:
+            return self.scores.samples.dataset.select(self.indices)
+        return self._with_tokens[self.scores.samples.split].with_format(None)
 
     @property
     def splits(self) -> DatasetDict:
-        """The kept rows under their split's name, beside the other splits, which are untouched."""
+        """The kept rows under their split's name, beside the other splits with all their rows."""
         from datasets import DatasetDict
 
-        return DatasetDict({self.scores.samples.split: self.dataset, **self.scores.samples.others})
+        if self.token_masks is None:
+            return DatasetDict({self.scores.samples.split: self.dataset, **self.scores.samples.others})
+        return self._with_tokens.with_format(None)
+
+    @cached_property
+    def _with_tokens(self) -> DatasetDict:
+        from datapruner.outputs.tokens import scratch, token_splits
+
+        return token_splits(self, scratch())
 
     def conversation(self) -> Dataset:
-        """Give the kept rows as ``messages`` (or ``text``), whatever their layout was: what SFTTrainer reads."""
+        """Give the kept rows as ``messages`` (or ``text``), whatever their layout was: what SFTTrainer reads.
+
+        Raises
+        ------
+        DataPrunerError
+            Tokens were pruned, which messages cannot say.
+        """
+        if self.token_masks is not None:
+            raise DataPrunerError(
+                "a conversation would train on the pruned tokens too; train on `selection.dataset`, whose labels leave "
+                "them out, or choose with token_keep=1"
+            )
         return self.scores.samples.conversation(self.indices)
+
+    @cached_property
+    def supervised_tokens_kept(self) -> NDArray[np.int64] | None:
+        """Supervised tokens of each row that stay in the loss, 0 where it was dropped; None: tokens were not pruned."""
+        if self.token_masks is None:
+            return None
+        token_nll = self.scores.rankings[self.scorer].state.get("token_nll")
+        whole = token_nll.lengths if isinstance(token_nll, Ragged) else self.token_masks.lengths
+        stay = np.bincount(self.token_masks.rows(), self.token_masks.values, len(self.kept)).astype(np.int64)
+        return np.where(self.kept, np.where(self.token_masks.lengths > 0, stay, whole), 0)
 
     def reason(self, row: int) -> str:
         """Why a source row was kept or dropped."""
@@ -294,6 +343,7 @@ class Selection:
         row = self._checked(row)
         scored = bool(np.isfinite(self.values[row]))
         tokens, columns = self.scores.tokens, self.scores.rankings[self.scorer].columns
+        stay = self.supervised_tokens_kept
         return {
             "row": row,
             "kept": bool(self.kept[row]),
@@ -302,6 +352,7 @@ class Selection:
             "score": float(self.values[row]) if scored else None,
             **{name: column[row].item() if scored else None for name, column in columns.items()},
             **{name: column[row].item() for name, column in tokens.items()},
+            **({} if stay is None else {"supervised_tokens_kept": int(stay[row])}),
         }
 
     def rebudget(

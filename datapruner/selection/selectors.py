@@ -21,6 +21,7 @@ from datapruner.parameters import check_parameters
 from datapruner.scorers.base import Ranking
 from datapruner.selection.allocation import Projection, allocate
 from datapruner.selection.budget import Portion
+from datapruner.signals.ragged import Ragged
 from datapruner.text import did_you_mean
 
 Kept = NDArray[np.bool_]
@@ -37,11 +38,14 @@ class Choice:
     codes : ndarray, int64, shape (m,)
         Which of ``texts`` is each row's reason.
     texts : list of str
+    token_masks : Ragged, optional
+        bool, m rows: which of a kept row's supervised tokens stay in the loss; empty where all of them do.
     """
 
     kept: Kept
     codes: Ints
     texts: list[str]
+    token_masks: Ragged | None = None
 
 
 def take(
@@ -391,3 +395,7 @@ def make_selector(selector: str | Selector, parameters: Mapping[str, Any] | None
     from datapruner.parameters import build
 
     return build(SELECTORS[selector], selector, parameters or {})
+
+
+# It builds on the classes above and puts itself into SELECTORS.
+import datapruner.selection.eu_plane  # noqa: E402, F401

@@ -25,6 +25,7 @@ KNOWN = {
     "weight_norm": "Frobenius norm of the output layer's weights, the same for every row",
     "token_nll": "negative log-likelihood of every supervised token (ragged), nats",
     "token_entropy": "entropy of the prediction at every supervised token (ragged), nats",
+    "number_surprise": "largest NLL - entropy in the last number of the supervised text, nats; 0: no number",
     "response_log_ppl": "log_ppl of the same tokens when the model sees the response alone, nats",
     "response_token_nll": "token_nll when the model sees the response alone (ragged), nats",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,9 +31,20 @@ if TYPE_CHECKING:
     from datapruner.geometry.blocks import Matrix
     from datapruner.recipe import Recipe
     from datapruner.samples.base import Samples
+    from datapruner.samples.rendering import Rendered
     from datapruner.scorers.base import Scorer
+    from datapruner.signals.language_model import LanguageModel, What
+
+    Renderer = Callable[[Samples, NDArray[np.int64]], Iterator[Rendered]]
 
 logger = logging.getLogger(__name__)
+
+OF_RESPONSES = frozenset({"response_log_ppl", "response_token_nll"})
+OF_ROWS = frozenset(
+    {"log_ppl", "entropy", "el2n", "grad_norm", "weight_dot", "weight_norm", "token_nll", "token_entropy"}
+    | {"number_surprise"}
+)
+"""The signals of the two passes of a language model."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,12 @@ class Plan:
     Attributes
     ----------
     embedding, tokens, text : bool
+    language_model, responses : bool
+        The forward pass over the rows, and the one over the assistant's turns alone.
+    numbers : bool
+        Final numbers are looked for among the tokens.
+    columns : tuple of str
+        Columns that scorers read as groups.
     tokens_required : bool
         A scorer or the budget needs them: a dataset without text is then an error.
     cleaning : bool
@@ -52,6 +69,10 @@ class Plan:
     embedding: bool
     tokens: bool
     text: bool
+    language_model: bool
+    responses: bool
+    numbers: bool
+    columns: tuple[str, ...]
     tokens_required: bool
     cleaning: bool
 
@@ -71,12 +92,22 @@ def make_plan(recipe: Recipe, scorers: Sequence[Scorer]) -> Plan:
                 f"the scorer '{scorer.name}' needs a signal '{need}'; there are {', '.join(KNOWN)}"
             )
         needs |= scorer.requires
+    if needs & (OF_ROWS | OF_RESPONSES) and recipe.model is None and "model" not in recipe.in_memory:
+        named = next(scorer.name for scorer in scorers if scorer.requires & (OF_ROWS | OF_RESPONSES))
+        raise DataPrunerError(
+            f"the scorer '{named}' reads a language model's losses: name the model that you will train with --model, "
+            f"a folder or a hub name, or {DEFAULT_TOKENIZER} (small, and bundled)"
+        )
     required = recipe.keep_tokens is not None or bool(needs & {"num_tokens", "num_supervised_tokens"})
     return Plan(
         tokens_required=required,
         embedding="embedding" in needs or "semantic" in recipe.dedup,
         tokens=recipe.count_tokens or required,
         text="text" in needs,
+        language_model=bool(needs & OF_ROWS),
+        responses=bool(needs & OF_RESPONSES),
+        numbers="number_surprise" in needs,
+        columns=tuple(sorted(need.removeprefix(COLUMN) for need in needs if need.startswith(COLUMN))),
         cleaning=bool({"exact", "near"} & set(recipe.dedup)) or recipe.decontaminate is not None,
     )
 
@@ -136,7 +167,9 @@ def _make_embedding(
     texts = samples.texts(recipe.embed, None if len(rows) == len(samples) else rows)
     if embedder is not None:
         return embed_with_encoder(texts, embedder, store, progress=progress)
-    loaded = load_text_embedder(recipe.embedder, pooling=recipe.pooling, max_length=recipe.max_length)
+    loaded = load_text_embedder(
+        recipe.embedder, pooling=recipe.pooling, max_length=recipe.embedder_max_length
+    )
     return embed_texts(texts, loaded, store, progress=progress)
 
 
@@ -146,9 +179,86 @@ def measure_tokens(recipe: Recipe, samples: Samples, *, required: bool) -> dict[
 
     if not samples.layout.has_text and not required:
         return {}
-    tokenizer = load_tokenizer(recipe.tokenizer or DEFAULT_TOKENIZER)
-    num_tokens, num_supervised = count_tokens(samples, tokenizer)
+    tokenizer = load_tokenizer(recipe.tokenizer or recipe.model or DEFAULT_TOKENIZER)
+    num_tokens, num_supervised = count_tokens(samples, tokenizer, last_turn_only=recipe.last_turn_only)
     return {"num_tokens": num_tokens, "num_supervised_tokens": num_supervised}
+
+
+def open_language_model(recipe: Recipe, given: tuple[Any, Any] | None = None) -> LanguageModel:
+    """Load the model that a recipe names, or take the one given with its tokenizer."""
+    from datapruner.models.loading import context_length, load_causal_lm
+    from datapruner.signals.language_model import LanguageModel
+
+    if given is not None:
+        model, tokenizer = given
+    else:
+        assert recipe.model is not None
+        model, tokenizer = load_causal_lm(
+            recipe.model,
+            dtype=recipe.dtype,
+            device=recipe.device,
+            device_map=recipe.device_map,
+            quantize=recipe.quantize,
+            adapter=recipe.adapter,
+        )
+    limit = context_length(model, tokenizer)
+    if recipe.max_length is not None and recipe.max_length > limit:
+        limit = context_length(model, tokenizer, default=recipe.max_length)
+    return LanguageModel(
+        model,
+        tokenizer,
+        max_length=min(limit, recipe.max_length or limit),
+        last_turn_only=recipe.last_turn_only,
+        packing=recipe.packing,
+        batch_tokens=recipe.batch_tokens,
+    )
+
+
+def measure_losses(
+    plan: Plan,
+    language_model: LanguageModel,
+    samples: Samples,
+    rows: NDArray[np.int64],
+    store: SignalStore,
+    num_tokens: NDArray[np.int64],
+    *,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Run the language model over ``rows`` as often as the plan needs: once, and once without the prompts."""
+    from datapruner.signals.language_model import measure_language_model, number_surprise
+
+    measured: dict[str, Any] = {}
+    passes: list[tuple[What, bool]] = [("row", plan.language_model), ("response", plan.responses)]
+    for what, wanted in passes:
+        if wanted:
+            measured |= measure_language_model(
+                samples, rows, language_model, store, what=what, num_tokens=num_tokens, progress=progress
+            )
+    if plan.numbers:
+        measured["number_surprise"] = number_surprise(
+            samples, rows, language_model, measured["token_nll"], measured["token_entropy"]
+        )
+    return measured
+
+
+def renderer_of(recipe: Recipe) -> Renderer | None:
+    """Give what renders rows as the recipe's language model reads them; it loads the tokenizer when it is needed."""
+    from datapruner.samples.rendering import render_many
+
+    if recipe.model is None:
+        return None
+    name = recipe.model
+
+    def renderer(samples: Samples, rows: NDArray[np.int64]) -> Iterator[Rendered]:
+        return render_many(
+            samples.iter_samples(rows),
+            load_tokenizer(name),
+            last_turn_only=recipe.last_turn_only,
+            max_length=recipe.max_length,
+            numbers=rows.tolist(),
+        )
+
+    return renderer
 
 
 def _given_embeddings(recipe: Recipe, samples: Samples, embeddings: Any) -> Matrix | None:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
 from datapruner.paths import expanded
+from datapruner.signals.ragged import Ragged, offsets_of
 from datapruner.temporary import MARK, abandoned, owned
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ Keys = NDArray[np.bytes_]
 """Dtype S16: fixed-width bytes compare exactly (padding is part of the value) and numpy can sort them."""
 Batch = tuple[NDArray[np.int64], NDArray[np.float32]]
 Compute = Callable[[NDArray[np.int64]], Iterator[Batch]]
+RaggedBatch = tuple[NDArray[np.int64], Ragged]
 
 
 def cache_folder() -> Path:
@@ -93,7 +95,7 @@ class SignalStore:
     def fetch(
         self, keys: Keys, context: Mapping[str, object], width: int, compute: Compute
     ) -> NDArray[np.float32]:
-        """Give one vector for every key, computing only those that are not stored.
+        """Give one vector of the same length for every key, computing only those that are not stored.
 
         Parameters
         ----------
@@ -117,6 +119,38 @@ class SignalStore:
         DataPrunerError
             ``compute`` leaves rows out or gives rows of another width, or the folder loses what is written.
         """
+        found = self._fetch(keys, context, width, lambda rows: _evenly(compute(rows), width))
+        return found.values.reshape(len(keys), width)
+
+    def fetch_ragged(
+        self,
+        keys: Keys,
+        context: Mapping[str, object],
+        compute: Callable[[NDArray[np.int64]], Iterator[RaggedBatch]],
+    ) -> Ragged:
+        """Give one record of any length for every key, computing only those that are not stored.
+
+        Parameters
+        ----------
+        keys, context
+            As in :meth:`fetch`.
+        compute : callable
+            As in :meth:`fetch`, but yields (positions int64 [m], float32 :class:`Ragged` of m rows).
+
+        Returns
+        -------
+        Ragged, float32
+            In dataset order, its values memory-mapped and read-only.
+        """
+        return self._fetch(keys, context, None, compute)
+
+    def _fetch(
+        self,
+        keys: Keys,
+        context: Mapping[str, object],
+        width: int | None,
+        compute: Callable[[NDArray[np.int64]], Iterator[RaggedBatch]],
+    ) -> Ragged:
         shelf = _Shelf(self.folder / xxhash.xxh3_64_hexdigest(_canonical(context)), width)
         shelf.create(context)
         self.computed = 0
@@ -142,28 +176,43 @@ class SignalStore:
         )
 
 
+def _evenly(batches: Iterator[Batch], width: int) -> Iterator[RaggedBatch]:
+    """Take vectors of one length as rows of that length."""
+    for positions, values in batches:
+        if values.shape != (len(positions), width):
+            raise DataPrunerError(
+                f"an array of shape {values.shape} was computed for {len(positions)} rows; "
+                f"{(len(positions), width)} was expected"
+            )
+        yield positions, Ragged(values.reshape(-1), np.arange(len(positions) + 1) * width)
+
+
 class _RowsMissingError(Exception):
     """Not every row of a run is in the shards."""
 
 
 @dataclass(frozen=True)
 class _Index:
-    """Where each stored row lies: keys ascending, with the shard and the offset of each.
+    """Where each stored row lies: keys ascending, with the shard, the start and the length of each.
 
     Shards are opened when they are read: a long run leaves thousands, more than a process may hold open.
     """
 
     keys: Keys
     shard: NDArray[np.int32]
-    offset: NDArray[np.int64]
+    start: NDArray[np.int64]
+    length: NDArray[np.int64]
     files: list[tuple[Path, int, int]]
-    """Path, first byte of the values, rows."""
+    """Path, first byte of the values, number of values."""
 
 
 class _Shelf:
-    """The folder of one context: shards, and compacted copies in dataset order."""
+    """The folder of one context: shards, and compacted copies in dataset order.
 
-    def __init__(self, folder: Path, width: int) -> None:
+    Rows have ``width`` values each, or any number where that is None; then a shard and a copy hold the lengths too.
+    """
+
+    def __init__(self, folder: Path, width: int | None) -> None:
         self.folder = folder
         self.width = width
 
@@ -179,36 +228,33 @@ class _Shelf:
             if abandoned(leftover):
                 leftover.unlink(missing_ok=True)
 
-    def add(self, keys: Keys, wanted: NDArray[np.int64], batches: Iterator[Batch]) -> None:
+    def add(self, keys: Keys, wanted: NDArray[np.int64], batches: Iterator[RaggedBatch]) -> None:
         """Write what is computed into shards of a few thousand rows, or what came in five seconds."""
         done = np.zeros(len(keys), dtype=np.bool_)
         positions: list[NDArray[np.int64]] = []
-        values: list[NDArray[np.float32]] = []
+        values: list[Ragged] = []
         waiting, since = 0, time.monotonic()
         for position, value in batches:
-            if value.shape != (len(position), self.width):
-                raise DataPrunerError(
-                    f"an array of shape {value.shape} was computed for {len(position)} rows; "
-                    f"{(len(position), self.width)} was expected"
-                )
             done[position] = True
             positions.append(position)
             values.append(value)
             waiting += position.size
             if waiting >= FLUSH_ROWS or time.monotonic() - since > FLUSH_SECONDS:
-                self._write_shard(keys[np.concatenate(positions)], np.concatenate(values))
+                self._write_shard(keys[np.concatenate(positions)], values)
                 positions, values, waiting, since = [], [], 0, time.monotonic()
         if waiting:
-            self._write_shard(keys[np.concatenate(positions)], np.concatenate(values))
+            self._write_shard(keys[np.concatenate(positions)], values)
         if not done[wanted].all():
             row = int(wanted[np.argmin(done[wanted])])
             raise DataPrunerError(f"no value was computed for row {row}")
 
-    def _write_shard(self, keys: Keys, values: NDArray[np.float32]) -> None:
+    def _write_shard(self, keys: Keys, values: list[Ragged]) -> None:
         header = MAGIC + json.dumps({"rows": len(keys), "width": self.width}).encode() + b"\n"
-        body = np.ascontiguousarray(values, dtype="<f4")
         digest = xxhash.xxh3_128()
-        parts = [header, keys.tobytes(), body.tobytes()]
+        parts = [header, keys.tobytes()]
+        if self.width is None:
+            parts += [part.lengths.astype("<i8").tobytes() for part in values]
+        parts += [np.ascontiguousarray(part.values, dtype="<f4").tobytes() for part in values]
         for part in parts:
             digest.update(part)
         name = xxhash.xxh3_64_hexdigest(keys.tobytes())
@@ -217,6 +263,7 @@ class _Shelf:
     def read_index(self) -> _Index:
         """Read and verify every shard; one that fails its checksum is removed and said."""
         keys: list[Keys] = []
+        lengths: list[NDArray[np.int64]] = []
         files: list[tuple[Path, int, int]] = []
         for path in sorted(self.folder.glob("*.shard")):
             try:
@@ -228,17 +275,18 @@ class _Shelf:
                 path.unlink(missing_ok=True)
                 continue
             keys.append(read[0])
-            files.append((path, read[1], len(read[0])))
+            lengths.append(read[1])
+            files.append((path, read[2], int(read[1].sum())))
         if not keys:
-            return _Index(np.empty(0, f"S{KEY_BYTES}"), np.empty(0, np.int32), np.empty(0, np.int64), [])
-        sizes = [len(k) for k in keys]
-        shard = np.repeat(np.arange(len(keys), dtype=np.int32), sizes)
-        offset = np.concatenate([np.arange(size, dtype=np.int64) for size in sizes])
+            none = np.empty(0, np.int64)
+            return _Index(np.empty(0, f"S{KEY_BYTES}"), np.empty(0, np.int32), none, none, [])
+        shard = np.repeat(np.arange(len(keys), dtype=np.int32), [len(k) for k in keys])
+        start = np.concatenate([offsets_of(length)[:-1] for length in lengths])
         unique, first = np.unique(np.concatenate(keys), return_index=True)
-        return _Index(unique, shard[first], offset[first], files)
+        return _Index(unique, shard[first], start[first], np.concatenate(lengths)[first], files)
 
-    def _read_shard(self, path: Path) -> tuple[Keys, int] | None:
-        """Give a shard's keys and where its values start; None where anything about it is not as written."""
+    def _read_shard(self, path: Path) -> tuple[Keys, NDArray[np.int64], int] | None:
+        """Give a shard's keys, its rows' lengths and where its values start; None where it is not as written."""
         try:
             raw = path.read_bytes()
         except FileNotFoundError:
@@ -252,41 +300,71 @@ class _Shelf:
         end = raw.find(b"\n", len(MAGIC)) + 1
         try:
             header = json.loads(raw[len(MAGIC) : end])
-            rows, width = int(header["rows"]), int(header["width"])
+            rows, width = int(header["rows"]), header["width"]
         except (ValueError, KeyError, TypeError):
             return None
         middle = end + rows * KEY_BYTES
-        if width != self.width or rows < 1 or len(body) != middle + 4 * rows * width:
+        if width != self.width or rows < 1 or len(body) < middle + (8 * rows if width is None else 0):
             return None
-        return np.frombuffer(raw[end:middle], dtype=f"S{KEY_BYTES}"), middle
+        keys = np.frombuffer(raw[end:middle], dtype=f"S{KEY_BYTES}")
+        if width is None:
+            lengths = np.frombuffer(raw[middle : middle + 8 * rows], dtype="<i8").astype(np.int64)
+            middle += 8 * rows
+        else:
+            lengths = np.full(rows, width, dtype=np.int64)
+        if (lengths < 0).any() or len(body) != middle + 4 * int(lengths.sum()):
+            return None
+        return keys, lengths, middle
 
-    def write_compact(self, name: str, keys: Keys, index: _Index) -> NDArray[np.float32]:
+    def write_compact(self, name: str, keys: Keys, index: _Index) -> Ragged:
         if not len(keys):
-            return np.empty((0, self.width), dtype=np.float32)
+            return Ragged(np.empty(0, dtype=np.float32), np.zeros(1, dtype=np.int64))
         place = np.searchsorted(index.keys, keys)
         if not len(index.keys) or (index.keys[np.minimum(place, len(index.keys) - 1)] != keys).any():
             raise _RowsMissingError
-        shard, offset = index.shard[place], index.offset[place]
+        shard, start, length = index.shard[place], index.start[place], index.length[place]
         digest = xxhash.xxh3_128(name.encode())
 
         def blocks() -> Iterator[bytes]:
-            for start in range(0, len(keys), 8192):
-                stop = min(start + 8192, len(keys))
-                block = np.empty((stop - start, self.width), dtype="<f4")
-                of = shard[start:stop]
-                for number in np.unique(of):
-                    here = of == number
-                    path, first, rows = index.files[number]
-                    stored = np.memmap(path, dtype="<f4", mode="r", offset=first, shape=(rows, self.width))
-                    block[here] = stored[offset[start:stop][here]]
-                data = block.tobytes()
-                digest.update(data)
-                yield data
+            if self.width is None:
+                yield length.astype("<i8").tobytes()
+            for first in range(0, len(keys), 8192):
+                rows = slice(first, first + 8192)
+                yield self._gather(index.files, shard[rows], start[rows], length[rows])
 
-        atomic_write(self.folder / f"{name}.rows", blocks())
+        def hashed() -> Iterator[bytes]:
+            for block in blocks():
+                digest.update(block)
+                yield block
+
+        atomic_write(self.folder / f"{name}.rows", hashed())
         atomic_write(self.folder / f"{name}.sum", [digest.digest()])
         self._trim()
         return self._map_compact(name, len(keys))
+
+    def _gather(
+        self,
+        files: list[tuple[Path, int, int]],
+        shard: NDArray[np.int32],
+        start: NDArray[np.int64],
+        length: NDArray[np.int64],
+    ) -> bytes:
+        """Read some rows from their shards, in order."""
+        to = offsets_of(length)
+        block = np.empty(int(to[-1]), dtype="<f4")
+        for number in np.unique(shard):
+            path, first, size = files[number]
+            if not size:
+                continue
+            stored = np.memmap(path, dtype="<f4", mode="r", offset=first, shape=(size,))
+            here = np.flatnonzero(shard == number)
+            if self.width is not None:
+                rows = start[here] // self.width
+                block.reshape(-1, self.width)[here] = stored.reshape(-1, self.width)[rows]
+                continue
+            for row in here.tolist():
+                block[to[row] : to[row + 1]] = stored[start[row] : start[row] + length[row]]
+        return block.tobytes()
 
     def _trim(self) -> None:
         """Keep the copies that were used last: each is as large as its dataset, and the shards can make it again."""
@@ -298,7 +376,7 @@ class _Shelf:
             path.with_suffix(".sum").unlink(missing_ok=True)
             path.unlink(missing_ok=True)
 
-    def open_compact(self, name: str, rows: int) -> NDArray[np.float32] | None:
+    def open_compact(self, name: str, rows: int) -> Ragged | None:
         path, check = self.folder / f"{name}.rows", self.folder / f"{name}.sum"
         digest, size = xxhash.xxh3_128(name.encode()), 0
         try:
@@ -309,7 +387,8 @@ class _Shelf:
                     size += len(chunk)
         except FileNotFoundError:
             return None
-        if size != 4 * self.width * rows or digest.digest() != expected:
+        fits = self.width is None or size == 4 * self.width * rows
+        if not fits or digest.digest() != expected:
             logger.warning("stored rows are damaged (%s): they are put together again", path.name)
             path.unlink(missing_ok=True)
             check.unlink(missing_ok=True)
@@ -320,8 +399,17 @@ class _Shelf:
         except FileNotFoundError:
             return None  # another run has just trimmed it
 
-    def _map_compact(self, name: str, rows: int) -> NDArray[np.float32]:
-        return np.memmap(self.folder / f"{name}.rows", dtype="<f4", mode="r", shape=(rows, self.width))
+    def _map_compact(self, name: str, rows: int) -> Ragged:
+        path = self.folder / f"{name}.rows"
+        if self.width is None:
+            lengths = np.fromfile(path, dtype="<i8", count=rows)
+        else:
+            lengths = np.full(rows, self.width, dtype=np.int64)
+        offsets = offsets_of(lengths)
+        head = 8 * rows if self.width is None else 0
+        if not offsets[-1]:
+            return Ragged(np.empty(0, dtype=np.float32), offsets)
+        return Ragged(np.memmap(path, dtype="<f4", mode="r", offset=head, shape=(int(offsets[-1]),)), offsets)
 
 
 def atomic_write(path: Path, parts: Iterable[bytes]) -> None:

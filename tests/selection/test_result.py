@@ -95,9 +95,10 @@ def test_per_group_and_quotas(source, rows):
 
 
 def tokens_of(rows, tokens):
-    """Rows with so many supervised tokens each, counted by a tokenizer that cuts at spaces."""
+    """Rows with so many supervised tokens each (the first of a text is not), counted by one that cuts at spaces."""
     return [
-        {"text": " ".join(["w"] * count), "group": group} for count, group in zip(tokens, rows, strict=True)
+        {"text": " ".join(["w"] * (count + 1)), "group": group}
+        for count, group in zip(tokens, rows, strict=True)
     ]
 
 

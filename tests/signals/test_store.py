@@ -597,3 +597,64 @@ def test_growth_death_and_damage_in_any_order_never_give_a_wrong_row(steps):
                     hurt_since = True
     finally:
         logging.getLogger(store_module.__name__).setLevel(logging.NOTSET)
+
+
+def records(rng, lengths):
+    from datapruner.signals.ragged import Ragged
+
+    return Ragged.from_rows([rng.random(length, dtype=np.float32) for length in lengths])
+
+
+def test_records_of_any_length_come_back_in_order(tmp_path):
+    from datapruner.signals.ragged import Ragged
+
+    rng = np.random.default_rng(0)
+    contents = names("row", 300)
+    table = records(rng, rng.integers(0, 40, size=300))
+    keys = row_keys(contents, CONTEXT)
+    asked = []
+
+    def compute(rows):
+        for start in range(0, len(rows), 7):
+            of = rng.permutation(rows[start : start + 7])
+            asked.extend(of.tolist())
+            yield of, table.take(of)
+
+    mixed = rng.permutation(np.concatenate([np.arange(300), np.arange(50)]))
+    for rows in (np.arange(200), np.arange(300), mixed):
+        got = SignalStore(tmp_path).fetch_ragged(keys[rows], CONTEXT, compute)
+        want = Ragged.from_rows([table[row] for row in rows])
+        np.testing.assert_array_equal(got.offsets, want.offsets)
+        np.testing.assert_array_equal(got.values, want.values)
+    assert sorted(asked) == list(range(300))  # each once
+
+
+def test_damaged_records_are_computed_again(tmp_path, caplog):
+    rng = np.random.default_rng(0)
+    table = records(rng, [3, 0, 5, 2])
+    keys = row_keys(names("row", 4), CONTEXT)
+
+    def compute(rows):
+        yield rows, table.take(rows)
+
+    SignalStore(tmp_path).fetch_ragged(keys, CONTEXT, compute)
+    for ending in ("shard", "rows"):
+        (path,) = tmp_path.rglob(f"*.{ending}")
+        raw = bytearray(path.read_bytes())
+        raw[-20] ^= 4
+        path.write_bytes(raw)
+    got = SignalStore(tmp_path).fetch_ragged(keys, CONTEXT, compute)
+    np.testing.assert_array_equal(got.values, table.values)
+    assert "damaged" in caplog.text
+
+
+def test_records_that_are_all_empty(tmp_path):
+    table = records(np.random.default_rng(0), [0, 0])
+    got = SignalStore(tmp_path).fetch_ragged(
+        row_keys(names("row", 2), CONTEXT), CONTEXT, lambda rows: iter([(rows, table.take(rows))])
+    )
+    assert got.lengths.tolist() == [0, 0]
+    again = SignalStore(tmp_path).fetch_ragged(
+        row_keys(names("row", 2), CONTEXT), CONTEXT, lambda rows: iter([])
+    )
+    assert again.lengths.tolist() == [0, 0]

@@ -1,0 +1,1 @@
+"""Pruning inside training; each file needs the library it is named after."""

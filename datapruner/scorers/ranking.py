@@ -1,0 +1,63 @@
+"""Ranks, and TOPSIS: several columns joined into one value a row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Normalization = Literal["vector", "minmax"]
+
+
+def average_ranks(values: Floats) -> Floats:
+    """Rank from 1 (lowest) to n; equal values share the mean of their ranks; float64 (n,)."""
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: Floats = (np.cumsum(counts) - (counts - 1) / 2)[places]
+    return ranks
+
+
+def spearman(first: Floats, second: Floats) -> float:
+    """Correlate two columns' ranks; 0 where either column is constant or there is one row (*ours*)."""
+    a, b = average_ranks(first), average_ranks(second)
+    a -= a.mean()
+    b -= b.mean()
+    scale = np.sqrt((a @ a) * (b @ b))
+    return float(a @ b / scale) if scale > 0 else 0.0
+
+
+def topsis(
+    matrix: Floats, weights: Sequence[float], benefit: Sequence[bool], normalization: Normalization = "vector"
+) -> Floats:
+    """Score rows by how near they come to the best of every column, and how far from the worst.
+
+    Parameters
+    ----------
+    matrix : ndarray, float64, shape (n, k)
+        One row an alternative, one column a criterion; of any sign.
+    weights : sequence of float, length k
+        Only their proportions matter.
+    benefit : sequence of bool, length k
+        Whether high is good in this column.
+    normalization : {"vector", "minmax"}
+        Columns are divided by their Euclidean norm, or by their range.
+
+    Returns
+    -------
+    ndarray
+        Closeness, float64 (n,), in [0, 1]; higher is better. A constant column decides nothing, and where all
+        columns are constant every row gets 0.5 (*ours*: the textbook divides zero by zero).
+    """
+    matrix = np.asarray(matrix, dtype=np.float64)
+    low, high = matrix.min(axis=0), matrix.max(axis=0)
+    scale = np.sqrt(np.einsum("ij,ij->j", matrix, matrix)) if normalization == "vector" else high - low
+    unit = np.divide(weights, scale, out=np.zeros(len(scale)), where=scale > 0)
+    to_best, to_worst = (
+        np.sqrt((((matrix - ideal) * unit) ** 2).sum(axis=1))
+        for ideal in (np.where(benefit, high, low), np.where(benefit, low, high))
+    )
+    total = to_best + to_worst
+    closeness: Floats = np.divide(to_worst, total, out=np.full(len(matrix), 0.5), where=total > 0)
+    return closeness

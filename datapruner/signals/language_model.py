@@ -1,0 +1,801 @@
+"""The one forward pass of a causal language model that serves every loss-based scorer.
+
+The body runs once over tokens without padding; the output layer runs at supervised positions only
+(:mod:`datapruner.signals.output_layer`). Rows are packed into sequences of a fixed number of tokens, short ones
+filled with dummies, and attention is computed for each row alone. All matrix products then have one shape, so
+that a row's bits depend on the row alone: growth, resume and sharing are byte-identical. What a chat template puts
+before every conversation is computed once a pack and attended to by all its rows (exact, since attention is
+causal; *ours*). A model whose attention cannot be steered so runs in padded length buckets instead.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datapruner.errors import DataPrunerError
+from datapruner.models.loading import model_identity, tokenizer_hash, vocabulary_size
+from datapruner.samples.base import Message, Sample
+from datapruner.samples.rendering import Rendered, render, render_many, responses
+from datapruner.signals.attention import Pack, Segment, packed_attention
+from datapruner.signals.embedding import canonical_shape
+from datapruner.signals.output_layer import (
+    OutputLayer,
+    _evaluation,
+    body,
+    find_output_layer,
+    output_statistics,
+)
+from datapruner.signals.ragged import Ragged, offsets_of
+from datapruner.signals.store import RaggedBatch, SignalStore, row_keys
+
+if TYPE_CHECKING:
+    import torch
+
+    from datapruner.samples.base import Samples
+
+logger = logging.getLogger(__name__)
+
+CODE_VERSION = 1
+TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 16384}
+LEAST_TOKENS = 128
+"""Batches are not halved below this many tokens."""
+WINDOW_ROWS = 8192
+"""Rows that are tokenised and packed together, while the model is busy with those before."""
+HEAD_POSITIONS = 4096
+"""Supervised positions that wait for the output layer together."""
+LEAST_PREFIX = 4
+VECTOR = 32
+"""Numbers that the CPU takes together at most."""
+LONG_PASS = 60.0
+"""Seconds from which on the time that a pass will take is announced."""
+MEASURED_BATCHES = 3
+WINDOWS = ("sliding_window", "attention_chunk_size")
+"""What configurations call the number of tokens that a token sees."""
+PROBE_TOLERANCE = {"torch.float64": 1e-5, "torch.float32": 1e-4}
+"""Root mean square by which the states of packed rows may differ, relative to the states; else ``HALF_TOLERANCE``."""
+HALF_TOLERANCE = 0.05
+
+STATISTICS = ("log_ppl", "entropy", "el2n", "grad_norm", "weight_dot")
+HEAD_WORDS = 2 * len(STATISTICS)
+"""A record starts with these float64 numbers, as two float32 words each; NLL and entropy of its tokens follow."""
+
+What = Literal["row", "response"]
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A causal language model, and how rows are fed to it.
+
+    Attributes
+    ----------
+    model, tokenizer
+        From :func:`datapruner.models.load_causal_lm`, or the user's own.
+    max_length : int
+        Rows are cut after this many tokens.
+    last_turn_only : bool
+        Supervise the last assistant turn alone.
+    packing : bool
+        Rows share sequences without padding; else they run in padded length buckets.
+    batch_tokens : int, optional
+        Tokens a forward pass; by default what suits the device. Halved where memory runs out.
+    """
+
+    model: Any
+    tokenizer: Any
+    max_length: int
+    last_turn_only: bool = False
+    packing: bool = True
+    batch_tokens: int | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go."""
+        device: torch.device = self.model.get_input_embeddings().weight.device
+        return device
+
+    @property
+    def tokens_a_batch(self) -> int:
+        """Tokens a forward pass."""
+        return self.batch_tokens or TOKENS_PER_BATCH.get(self.device.type, TOKENS_PER_BATCH["cpu"])
+
+    def render(self, samples: Samples, rows: NDArray[np.int64]) -> Iterator[Rendered]:
+        """Tokenise rows as the pass does."""
+        return render_many(
+            samples.iter_samples(rows),
+            self.tokenizer,
+            last_turn_only=self.last_turn_only,
+            max_length=self.max_length,
+            numbers=rows.tolist(),
+        )
+
+
+def measure_language_model(
+    samples: Samples,
+    rows: NDArray[np.int64],
+    language_model: LanguageModel,
+    store: SignalStore,
+    *,
+    what: What = "row",
+    num_tokens: NDArray[np.int64] | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Measure rows through the store: one forward pass over those that are not there.
+
+    Parameters
+    ----------
+    samples : Samples
+    rows : ndarray, int64, shape (m,), ascending
+        Each must have a supervised token.
+    language_model : LanguageModel
+    store : SignalStore
+    what : {"row", "response"}
+        Every row as it is, or every supervised turn after the assistant's header alone (the unconditional pass of
+        IFD), which gives losses only.
+    num_tokens : ndarray, int64, shape (m,), optional
+        Tokens a row, for the time left.
+    progress : bool
+        Show tokens a second and the time left on a terminal, and announce how long a long pass will take.
+
+    Returns
+    -------
+    dict
+        For ``row``: ``log_ppl``, ``entropy``, ``el2n``, ``grad_norm``, ``weight_dot``, ``weight_norm`` (float64,
+        shape (m,)), ``token_nll``, ``token_entropy`` (:class:`Ragged`, float32). For ``response``:
+        ``response_log_ppl``, ``response_token_nll``. Nats, all of them.
+
+    Raises
+    ------
+    DataPrunerError
+        The model's logits cannot be computed exactly or are not finite, the tokenizer is another model's, or memory
+        does not suffice for one row.
+    """
+    model = language_model.model
+    layer = find_output_layer(model)
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise DataPrunerError(
+            "some of the model's weights lie on a disk or in another device's memory until they are used, so that it "
+            "cannot be told from others: load it without offloading"
+        )
+    identity = model_identity(model)
+    # Both are put back here: a generator that an exception leaves open would keep the user's model changed.
+    with _evaluation(model):
+        feed, prefix = _way_of_feeding(language_model)
+        records = _fetch(
+            _Pass(feed, layer, prefix, samples, rows, what, num_tokens, progress), identity, store
+        )
+    return _signals(records, what, layer.norm())
+
+
+def _fetch(run: _Pass, identity: str, store: SignalStore) -> Ragged:
+    """Get the records of a pass through the store, with a smaller batch where memory runs out."""
+    while True:
+        feed = run.feed
+        context = {
+            "signal": f"language_model {run.what}",
+            "version": CODE_VERSION,
+            "model": identity,
+            "device": feed.device.type,
+            "tokenizer": tokenizer_hash(feed.tokenizer),
+            "max_length": feed.max_length,
+            "last_turn_only": feed.last_turn_only,
+            "packing": feed.packing,
+            "batch_tokens": feed.tokens_a_batch,
+            "prefix": len(run.prefix),
+        }
+        keys = row_keys(map(_content, run.samples.iter_samples(run.rows)), context)
+        try:
+            with packed_attention(feed.model, on=feed.packing):
+                return store.fetch_ragged(keys, context, run.compute)
+        except _OutOfMemoryError as error:
+            if error.alone or feed.tokens_a_batch < 2 * LEAST_TOKENS:
+                raise DataPrunerError(
+                    f"memory does not suffice for row {error.row} ({error.tokens:,} tokens) alone: pass a smaller "
+                    "--max-length, --dtype bfloat16, --quantize 4bit, or another --device"
+                ) from error
+            run = run.smaller()
+            logger.warning("memory ran out: the batch is halved to %s tokens", f"{run.feed.tokens_a_batch:,}")
+
+
+def number_surprise(
+    samples: Samples,
+    rows: NDArray[np.int64],
+    language_model: LanguageModel,
+    token_nll: Ragged,
+    token_entropy: Ragged,
+) -> NDArray[np.float64]:
+    """Tell how far each row's last number is from what the model expected there (*ours*).
+
+    Parameters
+    ----------
+    samples, rows, language_model
+        As for :func:`measure_language_model`; rows are tokenised again, the model does not run.
+    token_nll, token_entropy : Ragged
+        Of these rows.
+
+    Returns
+    -------
+    ndarray, float64, shape (m,)
+        Largest NLL - entropy among the tokens of the last run of tokens with digits in the supervised text; 0 for a
+        row without one. Nats.
+    """
+    tokenizer = language_model.tokenizer
+    names = tokenizer.batch_decode([[id_] for id_ in range(len(tokenizer))])
+    has_digit = np.array([any(character.isdigit() for character in name) for name in names])
+    out = np.zeros(len(rows))
+    for place, rendered in enumerate(language_model.render(samples, rows)):
+        digits = np.flatnonzero(has_digit[rendered.input_ids[rendered.supervised]])
+        if digits.size:
+            run = digits[np.flatnonzero(np.diff(digits, prepend=-2) != 1)[-1]]
+            out[place] = (token_nll[place] - token_entropy[place])[run : digits[-1] + 1].max()
+    return out
+
+
+def _signals(records: Ragged, what: What, weight_norm: float) -> dict[str, Any]:
+    """Take the stored records apart."""
+    starts, tokens = records.offsets[:-1], (records.lengths - HEAD_WORDS) // 2
+    words = (
+        records.values[starts[:, None] + np.arange(HEAD_WORDS)] if len(starts) else np.empty((0, HEAD_WORDS))
+    )
+    table = (
+        np.ascontiguousarray(words, dtype="<f4").view("<f8").reshape(-1, len(STATISTICS)).astype(np.float64)
+    )
+    offsets = offsets_of(tokens)
+    place = np.repeat(starts + HEAD_WORDS - offsets[:-1], tokens) + np.arange(offsets[-1])
+    nll = Ragged(records.values[place], offsets)
+    if what == "response":
+        return {"response_log_ppl": table[:, 0], "response_token_nll": nll}
+    return {
+        **{name: np.ascontiguousarray(table[:, number]) for number, name in enumerate(STATISTICS)},
+        "weight_norm": np.full(len(starts), weight_norm),
+        "token_nll": nll,
+        "token_entropy": Ragged(records.values[place + np.repeat(tokens, tokens)], offsets),
+    }
+
+
+def _content(sample: Sample) -> bytes:
+    return sample.key().encode("utf-8", "surrogatepass")
+
+
+class _OutOfMemoryError(Exception):
+    """Memory ran out.
+
+    Attributes
+    ----------
+    row, tokens : int
+        The longest row of the batch.
+    alone : bool
+        It was alone in the batch, so that a smaller batch does not help.
+    """
+
+    def __init__(self, row: int, tokens: int, *, alone: bool) -> None:
+        super().__init__(row)
+        self.row, self.tokens, self.alone = row, tokens, alone
+
+
+@dataclass(frozen=True)
+class _Item:
+    """A sequence on its way through the model: a row, or one of its turns."""
+
+    place: int
+    ids: NDArray[np.int32]
+    targets: NDArray[np.int64]
+    """Positions of the supervised tokens."""
+    part: int = 0
+
+
+@dataclass
+class _Waiting:
+    """Supervised positions that wait for the output layer."""
+
+    items: list[_Item] = field(default_factory=list)
+    states: list[torch.Tensor] = field(default_factory=list)
+    positions: int = 0
+
+
+class _Pass:
+    """One run of the model over the rows that the store lacks."""
+
+    def __init__(
+        self,
+        feed: LanguageModel,
+        layer: OutputLayer,
+        prefix: NDArray[np.int32],
+        samples: Samples,
+        rows: NDArray[np.int64],
+        what: What,
+        num_tokens: NDArray[np.int64] | None,
+        progress: bool,
+    ) -> None:
+        self.feed, self.layer, self.prefix = feed, layer, prefix
+        self.samples, self.rows, self.what = samples, rows, what
+        self.num_tokens, self.progress = num_tokens, progress
+        self.vocabulary = vocabulary_size(feed.model)
+        self.room = _whole(feed.tokens_a_batch, feed)
+        self.over = False
+        self.parts: dict[int, int] = {}
+        """Sequences of each row of the window that are still to come."""
+        self.found: dict[
+            int, dict[int, tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]]
+        ] = defaultdict(dict)
+
+    def smaller(self) -> _Pass:
+        """Give the same pass with half the tokens a batch."""
+        feed = replace(self.feed, batch_tokens=self.feed.tokens_a_batch // 2)
+        return _Pass(
+            feed,
+            self.layer,
+            self.prefix,
+            self.samples,
+            self.rows,
+            self.what,
+            self.num_tokens,
+            self.progress,
+        )
+
+    def compute(self, places: NDArray[np.int64]) -> Iterator[RaggedBatch]:
+        """Yield the records of some rows as they are done."""
+        total = (
+            None if self.num_tokens is None or self.what == "response" else int(self.num_tokens[places].sum())
+        )
+        windows = [places[start : start + WINDOW_ROWS] for start in range(0, len(places), WINDOW_ROWS)]
+        with (
+            _Clock(len(places), total, self.what, self.progress) as clock,
+            ThreadPoolExecutor(1) as background,
+        ):
+            try:
+                coming = background.submit(self._items, windows[0])
+                for number in range(len(windows)):
+                    items = coming.result()
+                    if number + 1 < len(windows):
+                        coming = background.submit(self._items, windows[number + 1])
+                    yield from self._window(items, clock)
+            finally:
+                self.over = True
+
+    def _items(self, places: NDArray[np.int64]) -> list[_Item]:
+        """Tokenise rows."""
+        items = []
+        for place, rendered in zip(
+            places.tolist(), self.feed.render(self.samples, self.rows[places]), strict=True
+        ):
+            if self.over:  # nobody waits for these rows any more
+                break
+            self._check(place, rendered)
+            if self.what == "row":
+                items.append(_Item(place, rendered.input_ids, np.flatnonzero(rendered.supervised)))
+            else:
+                items += self._turns(place, rendered)
+        return items
+
+    def _check(self, place: int, rendered: Rendered) -> None:
+        row = int(self.rows[place])
+        highest = int(rendered.input_ids.max(initial=0))
+        if highest >= self.vocabulary:
+            raise DataPrunerError(
+                f"row {row} holds the token id {highest}, but the model knows only {self.vocabulary:,} of them: the "
+                "tokenizer is not this model's"
+            )
+        if not rendered.supervised.any():
+            raise DataPrunerError(f"row {row} has no supervised token that could be scored")
+        if self.what == "response" and rendered.plain:
+            raise DataPrunerError(
+                f"row {row} is plain text without a prompt, so a loss with and one without the prompt cannot be "
+                "compared; take another scorer than ifd"
+            )
+
+    def _turns(self, place: int, rendered: Rendered) -> list[_Item]:
+        """Take a row's supervised turns out of it; where nothing opens one, a start or end token does."""
+        tokenizer = self.feed.tokenizer
+        items = []
+        for part, turn in enumerate(responses(rendered, tokenizer.bos_token_id)):
+            ids, targets = turn.input_ids, np.flatnonzero(turn.supervised)
+            wanted = int(rendered.supervised[rendered.turns[part, 1] : rendered.turns[part, 2]].sum())
+            if len(targets) < wanted:
+                named = (tokenizer.bos_token_id, tokenizer.eos_token_id)
+                start = next((id_ for id_ in named if id_ is not None and id_ < self.vocabulary), 0)
+                ids = np.concatenate([np.array([start], np.int32), ids])
+                targets = np.arange(len(ids) - wanted, len(ids))
+            if wanted:  # an answer that is the row's first token has nothing that predicts it
+                items.append(_Item(place, ids, targets, part))
+        return items
+
+    def _window(self, items: list[_Item], clock: _Clock) -> Iterator[RaggedBatch]:
+        """Run the sequences of a window, longest first."""
+        for item in items:
+            self.parts[item.place] = self.parts.get(item.place, 0) + 1
+        waiting = _Waiting()
+        for batch in self._batches(items):
+            with self._memory(batch, alone=self._cannot_shrink(batch)):
+                self._forward(batch, waiting)
+            clock.tick(sum(len(item.ids) for item in batch))
+            if waiting.positions >= HEAD_POSITIONS:
+                yield from self._finish(waiting, clock)
+                waiting = _Waiting()
+        if waiting.items:
+            yield from self._finish(waiting, clock)
+
+    def _finish(self, waiting: _Waiting, clock: _Clock) -> Iterator[RaggedBatch]:
+        """Give the rows that are complete after the output layer, where there are any."""
+        with self._memory(waiting.items, alone=False):
+            done, records = self._head(waiting)
+        clock.finish(len(done))
+        if len(done):
+            yield done, records
+
+    @contextmanager
+    def _memory(self, items: Sequence[_Item], *, alone: bool) -> Iterator[None]:
+        """Name the longest row where memory runs out."""
+        try:
+            yield
+        except Exception as error:
+            if not _is_out_of_memory(error):
+                raise
+            longest = max(items, key=lambda item: len(item.ids))
+            raise _OutOfMemoryError(int(self.rows[longest.place]), len(longest.ids), alone=alone) from None
+
+    def _cannot_shrink(self, batch: Sequence[_Item]) -> bool:
+        """Whether a batch is one sequence that half the tokens a batch would leave as it is."""
+        if len(batch) > 1:
+            return False
+        length = len(batch[0].ids)
+        if not self.feed.packing:
+            return _rows_a_batch(canonical_shape(length, self.feed.max_length)[0], self.feed) == 1
+        tokens = self.feed.tokens_a_batch
+        return canonical_shape(length, length + tokens)[0] >= tokens
+
+    def _batches(self, items: list[_Item]) -> Iterator[list[_Item]]:
+        if not self.feed.packing:
+            yield from _buckets(items, self.feed)
+            return
+        sharing = [item for item in items if self._shares(item)]
+        alone = [item for item in items if not self._shares(item)]
+        for group, taken in ((sharing, len(self.prefix)), (alone, 0)):
+            yield from _fill([len(item.ids) - taken for item in group], group, self.room - taken)
+
+    def _shares(self, item: _Item) -> bool:
+        """Whether a sequence begins with the template's prefix, and its first target is predicted after it."""
+        taken = len(self.prefix)
+        return bool(
+            taken
+            and len(item.ids) > taken
+            and item.targets[0] > taken
+            and np.array_equal(item.ids[:taken], self.prefix)
+        )
+
+    def _forward(self, batch: list[_Item], waiting: _Waiting) -> None:
+        """Run the body over a batch, and keep the states that predict supervised tokens."""
+        import torch
+
+        with torch.inference_mode():
+            if self.feed.packing:
+                taken = len(self.prefix) if self._shares(batch[0]) else 0
+                pack = _pack(batch, self.prefix[:taken], self.room)
+                states = _run_packed(self.feed, pack)
+                starts = [segment.start - taken for segment in pack.segments if segment.start >= taken]
+            else:
+                states = _run_padded(self.feed, batch)
+                length, _ = _shape(batch, self.feed)
+                starts = [number * length for number in range(len(batch))]
+            for item, start in zip(batch, starts, strict=True):
+                of = torch.from_numpy(item.targets - 1 + start).to(states.device)
+                waiting.items.append(item)
+                waiting.states.append(states[of])
+                waiting.positions += len(of)
+
+    def _head(self, waiting: _Waiting) -> RaggedBatch:
+        """Run the output layer over what waits, and give the rows that are complete."""
+        import torch
+
+        device = self.layer.weight.device
+        targets = np.concatenate([item.ids[item.targets] for item in waiting.items]).astype(np.int64)
+        lengths = [len(item.targets) for item in waiting.items]
+        full = self.what == "row"
+        out = output_statistics(
+            self.layer,
+            torch.cat([states.to(device) for states in waiting.states]),
+            torch.from_numpy(targets).to(device),
+            lengths,
+            gradients=full,
+        )
+        offsets = offsets_of(np.array(lengths))
+        tokens = [out.nll, out.entropy, *([out.el2n] if full else [])]
+        nll, entropy, *el2n = (values.cpu().numpy() for values in tokens)
+        bad = ~(np.isfinite(nll) & np.isfinite(entropy))
+        if bad.any():
+            item = waiting.items[int(np.searchsorted(offsets, int(np.argmax(bad)), side="right")) - 1]
+            raise DataPrunerError(
+                f"the model gives no finite loss for row {int(self.rows[item.place])}: its logits hold NaN or "
+                "infinity; try --dtype float32, or look at the model's weights"
+            )
+        done, records = [], []
+        for number, item in enumerate(waiting.items):
+            of = slice(offsets[number], offsets[number + 1])
+            more = np.array(
+                [el2n[0][of].mean(dtype=np.float64), out.grad_norm[number], out.weight_dot[number]]
+                if full
+                else [0.0, 0.0, 0.0]
+            )
+            self.found[item.place][item.part] = (nll[of], entropy[of], more)
+            self.parts[item.place] -= 1
+            if not self.parts[item.place]:
+                del self.parts[item.place]
+                done.append(item.place)
+                records.append(_record(self.found.pop(item.place)))
+        return np.array(done, dtype=np.int64), Ragged.from_rows(records)
+
+
+def _record(parts: dict[int, tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]]) -> NDArray[np.float32]:
+    """Put a row's numbers and tokens together as they are stored."""
+    ordered = [parts[part] for part in sorted(parts)]
+    nll, entropy = (np.concatenate([part[number] for part in ordered]) for number in (0, 1))
+    head = [nll.mean(dtype=np.float64), entropy.mean(dtype=np.float64), *ordered[0][2]]
+    return np.concatenate(
+        [np.array(head, dtype="<f8").view("<f4"), nll.astype(np.float32), entropy.astype(np.float32)]
+    )
+
+
+def _fill(lengths: Sequence[int], items: Sequence[_Item], room: int) -> Iterator[list[_Item]]:
+    """Share sequences over packs: the longest that is left, then whatever still fits, longest first."""
+    order = sorted(
+        range(len(items)), key=lambda number: (-lengths[number], items[number].place, items[number].part)
+    )
+    by_length: dict[int, list[int]] = defaultdict(list)
+    for number in reversed(order):
+        by_length[lengths[number]].append(number)
+    left = sorted(by_length)
+    while left:
+        batch, free = [], max(room, left[-1])
+        while (at := bisect_right(left, free)) > 0:
+            length = left[at - 1]
+            batch.append(items[by_length[length].pop()])
+            free -= length
+            if not by_length[length]:
+                left.pop(at - 1)
+        yield batch
+
+
+def _buckets(items: Sequence[_Item], feed: LanguageModel) -> Iterator[list[_Item]]:
+    """Share sequences over padded batches of one canonical shape each."""
+    shapes: dict[tuple[int, bool], list[_Item]] = defaultdict(list)
+    for item in items:
+        shapes[canonical_shape(len(item.ids), feed.max_length)].append(item)
+    for (length, _), of in sorted(shapes.items(), reverse=True):
+        each = _rows_a_batch(length, feed)
+        yield from (of[start : start + each] for start in range(0, len(of), each))
+
+
+def _shape(batch: Sequence[_Item], feed: LanguageModel) -> tuple[int, int]:
+    """Give a padded batch's length and its number of rows, dummies included."""
+    length, _ = canonical_shape(max(len(item.ids) for item in batch), feed.max_length)
+    return length, _rows_a_batch(length, feed)
+
+
+def _rows_a_batch(length: int, feed: LanguageModel) -> int:
+    rows = feed.tokens_a_batch // length
+    return _whole(rows * length, feed, length) // length if rows > 1 else 1
+
+
+def _whole(tokens: int, feed: LanguageModel, step: int = 1) -> int:
+    """Round a number of tokens up, in steps, so that each thread's share of an elementwise operation is whole vectors.
+
+    On the CPU the end of a share that does not fill a vector is computed another way, in other bits: a row's would
+    depend on where in the batch it lies.
+    """
+    import torch
+
+    if feed.device.type != "cpu":
+        return tokens
+    threads = torch.get_num_threads()
+    # A model's width is whole vectors; packs are whole ones whatever the width.
+    unit = math.lcm(step, threads if step > 1 else VECTOR * threads)
+    return -(-tokens // unit) * unit
+
+
+def _pack(batch: Sequence[_Item], prefix: NDArray[np.int32], tokens: int) -> Pack:
+    """Lay sequences out one after the other, behind the prefix that they share."""
+    taken = len(prefix)
+    used = taken + sum(len(item.ids) - taken for item in batch)
+    length, _ = (tokens, True) if used <= tokens else canonical_shape(used, used + tokens)
+    ids, positions = np.zeros((2, length), dtype=np.int64)
+    ids[:taken], positions[:taken] = prefix, np.arange(taken)
+    segments = [Segment(0, taken)] if taken else []
+    start = taken
+    for item in batch:
+        rest = len(item.ids) - taken
+        ids[start : start + rest], positions[start : start + rest] = (
+            item.ids[taken:],
+            np.arange(taken, taken + rest),
+        )
+        segments.append(Segment(start, rest))
+        start += rest
+    return Pack(ids, positions, segments, taken)
+
+
+def _run_packed(feed: LanguageModel, pack: Pack) -> torch.Tensor:
+    """Give the last hidden states of a pack's tokens; shape (n, d)."""
+    import torch
+
+    with pack.active():
+        out = body(feed.model)(
+            input_ids=torch.from_numpy(pack.ids)[None].to(feed.device),
+            position_ids=torch.from_numpy(pack.positions)[None].to(feed.device),
+            use_cache=False,
+        )
+    states: torch.Tensor = out.last_hidden_state[0]
+    return states
+
+
+def _run_padded(feed: LanguageModel, batch: Sequence[_Item]) -> torch.Tensor:
+    """Give the last hidden states of a padded batch, dummies included; shape (rows * length, d)."""
+    import torch
+
+    length, rows = _shape(batch, feed)
+    ids, mask = np.zeros((2, rows, length), dtype=np.int64)
+    for number in range(len(ids)):
+        item = batch[number] if number < len(batch) else batch[0]
+        ids[number, : len(item.ids)], mask[number, : len(item.ids)] = item.ids, 1
+    out = body(feed.model)(
+        input_ids=torch.from_numpy(ids).to(feed.device),
+        attention_mask=torch.from_numpy(mask).to(feed.device),
+        use_cache=False,
+    )
+    states: torch.Tensor = out.last_hidden_state.flatten(0, 1)
+    return states
+
+
+def _template_prefix(feed: LanguageModel) -> NDArray[np.int32]:
+    """Give the tokens that the chat template puts before every conversation without a system turn."""
+    try:
+        first, second = (
+            render(Sample((Message("user", word), Message("assistant", word))), feed.tokenizer).input_ids
+            for word in ("0", "Why")
+        )
+    except DataPrunerError:
+        return np.empty(0, np.int32)
+    size = min(len(first), len(second))
+    same = int(np.argmin(np.append(first[:size] == second[:size], False)))
+    return (
+        first[:same] if LEAST_PREFIX <= same < min(feed.max_length, feed.tokens_a_batch // 4) else first[:0]
+    )
+
+
+def _way_of_feeding(language_model: LanguageModel) -> tuple[LanguageModel, NDArray[np.int32]]:
+    """Tell whether a model's rows can be packed, and which tokens they share then."""
+    if language_model.packing:
+        prefix = _template_prefix(language_model)
+        if _packs_exactly(language_model, prefix):
+            return language_model, prefix
+        logger.info("this model's rows cannot be packed: they run in padded batches")
+    return replace(language_model, packing=False), np.empty(0, np.int32)
+
+
+def _packs_exactly(feed: LanguageModel, prefix: NDArray[np.int32]) -> bool:
+    """Whether packed sequences give the states that the model gives each alone.
+
+    A model with a state that runs on between tokens, or with an attention of its own, does not.
+    """
+    import torch
+
+    if getattr(feed.model, "_is_stateful", False):
+        return False
+    rng = np.random.default_rng(0)
+    highest, longest = vocabulary_size(feed.model), feed.max_length - len(prefix)
+    rows = [
+        np.concatenate([prefix, rng.integers(0, highest, size=min(size, longest)).astype(np.int32)])
+        for size in (_telling_length(feed), 11, 5, 17)
+    ]
+    items = [_Item(number, row, np.array([len(row) - 1])) for number, row in enumerate(rows)]
+    try:
+        with torch.inference_mode():
+            plain = [
+                body(feed.model)(
+                    input_ids=torch.from_numpy(row)[None].long().to(feed.device), use_cache=False
+                ).last_hidden_state[0, len(prefix) :]
+                for row in rows
+            ]
+            with packed_attention(feed.model):
+                pack = _pack(items, prefix, len(prefix) + sum(map(len, rows)))
+                states = _run_packed(feed, pack)
+    except Exception as error:  # whatever a model says to a mask of another kind, or to its length
+        logger.info("packing is refused by the model: %s", error)
+        return False
+    own = pack.segments[1:] if len(prefix) else pack.segments
+    packed = [states[segment.start : segment.start + segment.length] for segment in own]
+    tolerance = PROBE_TOLERANCE.get(str(states.dtype), HALF_TOLERANCE)
+    return all(
+        _root_mean_square(other - one) <= tolerance * _root_mean_square(one)
+        for one, other in zip(plain, packed, strict=True)
+    )
+
+
+def _telling_length(feed: LanguageModel) -> int:
+    """Give the length of a row that a model's windows show in: longer than any that rows can be longer than."""
+    config = feed.model.config.get_text_config()
+    named = [getattr(config, key, None) for key in WINDOWS]
+    # Rotary positions of these two kinds change for all rows of a batch once one of them is long.
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    if {"dynamic", "longrope"} & {rope.get("rope_type"), rope.get("type")}:
+        named += [rope.get("original_max_position_embeddings"), config.max_position_embeddings]
+    return max([1, *(int(size) + 8 for size in named if size and size < feed.max_length)])
+
+
+def _root_mean_square(values: torch.Tensor) -> float:
+    return float(values.double().square().mean().sqrt())
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    said = ("not enough memory", "can't allocate memory", "out of memory", "ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in said)
+
+
+class _Clock:
+    """The bar of a pass; a long pass is announced once a few batches have been measured."""
+
+    def __init__(self, rows: int, tokens: int | None, what: str, shown: bool) -> None:
+        from tqdm import tqdm
+
+        self.rows, self.tokens, self.shown = rows, tokens, shown
+        self.batches = self.done_tokens = 0
+        name = "language model" if what == "row" else "responses alone"
+        unit, total = (" rows", rows) if tokens is None else (" tokens", tokens)
+        self.bar = tqdm(
+            total=total,
+            desc=name,
+            unit=unit,
+            unit_scale=True,
+            disable=None if shown else True,
+            smoothing=0.05,
+        )
+
+    def __enter__(self) -> _Clock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def finish(self, rows: int) -> None:
+        """Count rows that are done."""
+        if self.tokens is None:
+            self.bar.update(rows)
+
+    def tick(self, tokens: int) -> None:
+        """Count a batch."""
+        import time
+
+        self.batches += 1
+        now = time.monotonic()
+        if self.batches == 1:
+            self.started = now  # the first batch warms up
+        else:
+            self.done_tokens += tokens
+        if self.tokens is not None:
+            self.bar.update(tokens)
+        if self.batches == 1 + MEASURED_BATCHES and self.tokens is not None and self.shown:
+            rate = self.done_tokens / max(now - self.started, 1e-9)
+            if self.tokens / rate > LONG_PASS:
+                self.bar.write(
+                    f"the language model reads {self.rows:,} rows, {self.tokens:,} tokens, at {rate:,.0f} tokens a "
+                    f"second: about {_duration(self.tokens / rate)}. What is done is kept if you stop it.",
+                    file=sys.stderr,
+                )
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"

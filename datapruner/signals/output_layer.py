@@ -1,0 +1,459 @@
+"""The output layer of a causal language model, and what its logits say: exact, from one forward pass.
+
+With the last hidden state h of a position (d,), the output matrix W (V, d), the target y, the logits
+z = softcap(scale (W h + b)) and p = softmax(z), everything here follows from the residual
+delta = p - onehot(y). It is kept as delta / (1 - p_y): the softmax over the *other* tokens, with -1 at y. So
+no confident token cancels or underflows, and 1 - p_y is a sigmoid of the log-odds.
+
+Published: the signals themselves (DONOD, EL2N, perplexity, entropy). Derived: the gradient's norm by a Gram
+matrix and <W, G>, neither of which needs a backward pass. Ours: the tiling.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from datapruner.errors import DataPrunerError
+from datapruner.models.loading import first_line
+
+TILE = 128
+"""Positions that go through the output matrix together. Always as many, filled up with zeros: the bits of a
+product may depend on its shape, so a position's statistics would otherwise depend on its company."""
+
+CHUNK_BYTES = 8 << 20
+"""Part of the output matrix that is multiplied or cast, or of its gradient that exists, at a time."""
+
+PROBE_TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
+"""Root mean square by which our logits may differ from the model's, relative to the logits'."""
+
+
+@dataclass(frozen=True, eq=False)
+class OutputLayer:
+    """Logits from last hidden states: ``softcap * tanh(scale * (W h + b) / softcap)``.
+
+    Parameters
+    ----------
+    weight : Tensor, shape (V, d)
+        In the model's dtype; the model's own memory.
+    bias : Tensor, shape (V,), optional
+    scale : float
+        Cohere's ``logit_scale``, the inverse of Granite's ``logits_scaling``.
+    softcap : float, optional
+        Gemma's ``final_logit_softcapping``.
+    """
+
+    weight: Tensor
+    bias: Tensor | None = None
+    scale: float = 1.0
+    softcap: float | None = None
+
+    def norm(self) -> float:
+        """Give the Frobenius norm of the weight, summed in float64."""
+        step = _step(self.weight.shape[1] * 8)
+        parts = [part.detach().double().square().sum() for part in torch.split(self.weight, step)]
+        return math.sqrt(torch.stack(parts).sum().item())
+
+
+@dataclass(frozen=True, eq=False)
+class TokenStatistics:
+    """What the output layer says of m supervised positions in some rows.
+
+    Parameters
+    ----------
+    nll : Tensor, shape (m,)
+        -log p_y in nats. NaN where the state or a logit is not finite, and then so are the entropy and the
+        row's norm.
+    entropy : Tensor, shape (m,)
+        -sum p log p in nats.
+    el2n : Tensor, shape (m,)
+        ||p - onehot(y)||_2 (published: EL2N). Empty without gradients, as are the following.
+    grad_norm : ndarray, float64, shape (rows,)
+        ||G||_F, where G (V, d) is the gradient of a row's mean NLL by the weight, through the output path
+        only: where the weight is also the input embedding, that use of it has no part (derived, DONOD).
+    weight_dot : ndarray, float64, shape (rows,)
+        <W, G>; without bias and soft-capping the row's mean NLL less its mean entropy (derived, DONOD).
+    """
+
+    nll: Tensor
+    entropy: Tensor
+    el2n: Tensor
+    grad_norm: NDArray[np.float64]
+    weight_dot: NDArray[np.float64]
+
+
+def body(model: Any) -> Any:
+    """Give the module whose ``last_hidden_state``, after the final norm, goes into the output layer."""
+    decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
+    # transformers 4 lacks get_decoder for some families (GPT-2).
+    return model.base_model if decoder is None or decoder is model else decoder
+
+
+def find_output_layer(model: Any) -> OutputLayer:
+    """Find the output layer of a causal language model, and prove on a few tokens that it is understood.
+
+    The scale and the soft-capping are read from the configuration of the families cohere, cohere2, granite,
+    gemma2 and gemma3_text; any other family is taken to give W h + b. Whatever the family, our logits
+    are compared with the model's.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        A causal language model; it is left in its mode.
+
+    Returns
+    -------
+    OutputLayer
+
+    Raises
+    ------
+    DataPrunerError
+        There is no output layer, it is no plain linear layer (an adapter, quantised weights), or the
+        logits differ from the model's.
+    """
+    module = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    if module is None:
+        raise DataPrunerError(
+            f"the model {type(model).__name__} has no output layer, so it gives no token a probability: "
+            "load a causal language model, as AutoModelForCausalLM does"
+        )
+    if not _is_plain(module):
+        raise DataPrunerError(
+            f"the output layer of {type(model).__name__} is no plain linear layer in memory "
+            f"({type(module).__name__}): merge its adapter, or load it neither quantised nor offloaded"
+        )
+    scale, softcap = _scale_and_softcap(model.config)
+    layer = OutputLayer(
+        module.weight.detach(), None if module.bias is None else module.bias.detach(), scale, softcap
+    )
+    _probe(model, layer)
+    return layer
+
+
+def output_statistics(
+    layer: OutputLayer,
+    hidden: Tensor,
+    targets: Tensor,
+    lengths: Sequence[int],
+    *,
+    byte_budget: int = 256 << 20,
+    gradients: bool = True,
+) -> TokenStatistics:
+    """Compute loss, entropy, EL2N and the gradient's norm of rows from their last hidden states.
+
+    Everything is computed in float32, in float64 if ``hidden`` and the weight are float64; half-precision
+    weights are cast a chunk at a time. A row's result depends on nothing but itself and ``byte_budget``;
+    positions go 128 at a time, so many rows a call are cheaper than a few. Entropy has float32's relative
+    precision where the target is the likeliest token, and is good to about 1e-7 nats where another token has
+    nearly all probability.
+
+    Parameters
+    ----------
+    layer : OutputLayer
+    hidden : Tensor, shape (m, d)
+        The states that predict the targets, row after row.
+    targets : Tensor, int64, shape (m,)
+    lengths : sequence of int
+        Positions of each row, at least 1; their sum is m.
+    byte_budget : int
+        Bytes for logits and what is derived from them, whatever the rows' lengths. A row whose logits do not
+        fit is computed twice: by positions, then by chunks of the vocabulary. Each row may need an
+        (m, m) matrix beside that, and a budget below a few rows of logits is exceeded.
+    gradients : bool
+        Without, only ``nll`` and ``entropy`` are computed.
+
+    Returns
+    -------
+    TokenStatistics
+        The tensors are where ``hidden`` is.
+    """
+    if sum(lengths) != len(hidden) or len(targets) != len(hidden) or min(lengths, default=1) < 1:
+        raise ValueError("lengths must be at least 1 and add up to the number of states and targets")
+    exact = hidden.dtype == layer.weight.dtype == torch.float64
+    # The matrix products would else run in half precision inside a trainer's autocast.
+    with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
+        states = hidden.detach().to(torch.float64 if exact else torch.float32)
+        columns, squares, too_long = _by_tiles(layer, states, targets, lengths, byte_budget, gradients)
+        if not gradients:
+            nothing = np.empty(0, dtype=np.float64)
+            return TokenStatistics(columns[0], columns[1], states.new_empty(0), nothing, nothing)
+        # Clones, so that what is kept of the result does not keep the rest alive.
+        nll, entropy, el2n, weight_dot, miss, log_others = (column.clone() for column in columns)
+        for row, of in too_long.items():
+            weighted = _weighted(states[of], miss[of], layer.scale)
+            squares[row] = _long_squared_norm(
+                layer, states[of], targets[of], log_others[of], weighted, byte_budget
+            )
+        # Rounding can make the square of a vanishing norm negative.
+        grad_norm = squares.clamp(min=0).sqrt().cpu().numpy()
+        starts = np.cumsum(lengths, dtype=np.int64) - np.asarray(lengths, dtype=np.int64)
+        sums = np.add.reduceat(weight_dot.double().cpu().numpy(), starts) if len(lengths) else grad_norm
+        return TokenStatistics(nll, entropy, el2n, grad_norm, sums / np.asarray(lengths))
+
+
+def _by_tiles(
+    layer: OutputLayer,
+    states: Tensor,
+    targets: Tensor,
+    lengths: Sequence[int],
+    byte_budget: int,
+    gradients: bool,
+) -> tuple[Tensor, Tensor, dict[int, slice]]:
+    """Go through the positions in tiles; a row's residuals are held until its last position is there.
+
+    Returns
+    -------
+    columns : Tensor, shape (6, m), or (2, m) without gradients
+        As :func:`_tile` gives them.
+    squares : Tensor, float64, shape (rows,)
+        ||G||_F^2.
+    too_long : dict
+        The rows, and their positions, whose residuals do not fit, so that ``squares`` lacks them.
+    """
+    (m, d), vocabulary = states.shape, layer.weight.shape[0]
+    vectors = byte_budget // (vocabulary * states.element_size())
+    scratches = 1 if layer.softcap is None else 2
+    # A sixth, so that rows of a fair length can be held beside the tile where the vocabulary is large; and
+    # sixteens, for a product of few rows may treat the last of them otherwise.
+    tile = min(TILE, max(16, vectors // 6 // 16 * 16))
+    limit = vectors - (scratches + 2) * tile  # one more for what softmax may need inside
+    ends = np.cumsum(lengths, dtype=np.int64).tolist()
+    rows = [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
+    fits = [gradients and length <= limit for length in lengths]
+    longest = max((length for length, fit in zip(lengths, fits, strict=True) if fit), default=0)
+
+    # Each position's logits begin at a multiple of 64 bytes: where they lie must not move their bits.
+    stride = -(-vocabulary // 16) * 16
+    buffer = states.new_empty(longest + tile, stride)[:, :vocabulary]
+    scratch = states.new_empty(scratches, tile, stride)[:, :, :vocabulary]
+    columns = states.new_empty(6 if gradients else 2, m)
+    squares = states.new_zeros(len(rows), dtype=torch.float64)
+    row = held = 0
+    for start in range(0, m, tile):
+        end = min(start + tile, m)
+        padded, wanted = states.new_zeros(tile, d), targets.new_zeros(tile)
+        padded[: end - start], wanted[: end - start] = states[start:end], targets[start:end]
+        found = _tile(layer, padded, wanted, buffer[held : held + tile], scratch, gradients)
+        columns[:, start:end] = found[:, : end - start]
+        origin = start - held  # the position that lies first in the buffer
+        while row < len(rows) and rows[row].stop <= end:
+            of = rows[row]
+            if fits[row]:
+                weighted = _weighted(states[of], columns[4, of], layer.scale)
+                residual = buffer[of.start - origin : of.stop - origin]
+                squares[row] = _squared_norm(residual, weighted, _gram(weighted))
+            row += 1
+        held = end - rows[row].start if row < len(rows) and fits[row] else 0
+        if 0 < held < end - origin:  # the unfinished row moves to the front; it may overlap its new place
+            buffer[:held] = scratch[0, :held].copy_(buffer[end - origin - held : end - origin])
+    return columns, squares, {row: of for row, of in enumerate(rows) if not fits[row]}
+
+
+def _tile(
+    layer: OutputLayer, states: Tensor, targets: Tensor, residual: Tensor, scratch: Tensor, gradients: bool
+) -> Tensor:
+    """Compute the statistics of a tile's positions.
+
+    Parameters
+    ----------
+    residual : Tensor, shape (n, V)
+        Receives the derivative of the loss by scale (W h + b), over 1 - p_y.
+    scratch : Tensor, shape (1, n, V), or (2, n, V) with soft-capping
+
+    Returns
+    -------
+    Tensor, shape (6, n), or (2, n) without gradients
+        NLL, entropy, EL2N, the position's part of <W, G>, 1 - p_y, log sum_{j != y} exp z_j.
+    """
+    column = targets[:, None]
+    _logits(layer, states, residual)
+    if layer.softcap is None:
+        logits, others = residual, residual
+    else:
+        logits, others = scratch
+        torch.div(residual, layer.softcap, out=logits).tanh_().mul_(layer.softcap)
+    target_logit = logits.gather(1, column)[:, 0]
+    logits.scatter_(1, column, -math.inf)
+    top = logits.amax(1)
+    shifted = torch.sub(logits, top[:, None], out=scratch[0])
+    torch.softmax(shifted, 1, out=others)
+    log_total = -others.amax(1).log()
+    log_odds = top - target_logit + log_total  # log((1 - p_y) / p_y)
+    zero = log_odds.new_zeros(())
+    nll, other_nll = torch.logaddexp(log_odds, zero), torch.logaddexp(-log_odds, zero)
+    hit, miss = torch.sigmoid(-log_odds), torch.sigmoid(log_odds)
+    mean_shifted = shifted.scatter_(1, column, 0.0).mul_(others).sum(1)
+    # First whether it is the target, then which of the others: sums of terms that are not negative.
+    entropy = hit * nll + miss * (other_nll + log_total - mean_shifted)
+    # Soft-capping would hide infinite logits, and a sigmoid that the target's is infinite.
+    broken = entropy.isnan() | ~states.isfinite().all(1)
+    nll, entropy = (it.masked_fill_(broken, math.nan) for it in (nll, entropy))
+    if not gradients:
+        return torch.stack([nll, entropy])
+    el2n = miss * (1 + torch.mul(others, others, out=scratch[0]).sum(1)).sqrt()
+    others.scatter_(1, column, -1.0)
+    bias = None if layer.bias is None else layer.bias.to(states.dtype) * layer.scale
+    if layer.softcap is None:
+        weight_dot = mean_shifted + top - target_logit
+        if bias is not None:
+            weight_dot -= torch.mul(others, bias, out=scratch[0]).sum(1)
+    else:
+        product = scratch[0].copy_(residual) if bias is None else torch.sub(residual, bias, out=scratch[0])
+        _softcap_slope(residual, layer.softcap).mul_(others)
+        weight_dot = product.mul_(residual).sum(1)
+    return torch.stack([nll, entropy, el2n, miss * weight_dot, miss, top + log_total])
+
+
+def _logits(layer: OutputLayer, states: Tensor, out: Tensor, first: int = 0) -> None:
+    """Write scale (W h + b) for the tokens from ``first`` on into ``out``, before any soft-capping."""
+    tokens = out.shape[1]
+    # Faster than one product where they are few states; and so only a chunk of the weight is cast.
+    step = _step(layer.weight.shape[1] * out.element_size())
+    scaled = states if layer.scale == 1 else states * layer.scale
+    for start in range(0, tokens, step):
+        of = slice(first + start, first + min(start + step, tokens))
+        matrix = layer.weight[of].to(out.dtype).T
+        part = out[:, start : start + step]
+        if layer.bias is None:
+            torch.mm(scaled, matrix, out=part)
+        else:
+            torch.addmm(layer.bias[of].to(out.dtype) * layer.scale, scaled, matrix, out=part)
+
+
+def _softcap_slope(logits: Tensor, softcap: float) -> Tensor:
+    """Turn logits, in place, into the derivative there of ``softcap * tanh(logits / softcap)``."""
+    # 1 - tanh^2 cancels where it is small.
+    return logits.div_(softcap).cosh_().reciprocal_().square_()
+
+
+def _weighted(states: Tensor, miss: Tensor, scale: float) -> Tensor:
+    """Give a row's states (T, d) times the part of the gradient that residuals over 1 - p_y leave out."""
+    return states.double() * (miss.double() * scale / len(states))[:, None]
+
+
+def _gram(weighted: Tensor) -> Tensor | None:
+    """Give the Gram matrix (T, T) of a row's weighted states where it is the shorter way, else None."""
+    return weighted @ weighted.T if weighted.shape[0] < weighted.shape[1] else None
+
+
+def _squared_norm(residual: Tensor, weighted: Tensor, gram: Tensor | None) -> Tensor:
+    """Give ||E^T H||_F^2 of residuals E (T, some tokens) and weighted states H (T, d); float64 scalar."""
+    if gram is not None:
+        return (residual @ residual.T).double().mul_(gram).sum()
+    states = weighted.to(residual.dtype)
+    step = _step(states.shape[1] * states.element_size())
+    # A float32 norm adds up plainly; a sum does not.
+    sums = [(part.T @ states).square_().sum() for part in torch.split(residual, step, dim=1)]
+    return torch.stack(sums).double().sum()
+
+
+def _long_squared_norm(
+    layer: OutputLayer,
+    states: Tensor,
+    targets: Tensor,
+    log_others: Tensor,
+    weighted: Tensor,
+    byte_budget: int,
+) -> Tensor:
+    """Give ||G||_F^2 of a row whose logits do not fit: again, by chunks of the vocabulary."""
+    vocabulary, length = layer.weight.shape[0], len(states)
+    buffers = 1 if layer.softcap is None else 2
+    step = max(1, min(vocabulary, byte_budget // (buffers * length * states.element_size())))
+    buffer = states.new_empty(buffers, length * step)
+    gram = _gram(weighted)
+    total = weighted.new_zeros(())
+    for first in range(0, vocabulary, step):
+        tokens = min(step, vocabulary - first)
+        residual, *slope = buffer[:, : length * tokens].view(buffers, length, tokens)
+        _logits(layer, states, residual, first)
+        if layer.softcap is not None:
+            _softcap_slope(slope[0].copy_(residual), layer.softcap)
+            residual.div_(layer.softcap).tanh_().mul_(layer.softcap)
+        residual.sub_(log_others[:, None]).exp_()
+        here = ((targets >= first) & (targets < first + tokens)).nonzero()[:, 0]
+        residual[here, targets[here] - first] = -1.0
+        if layer.softcap is not None:
+            residual.mul_(slope[0])
+        total += _squared_norm(residual, weighted, gram)
+    return total
+
+
+def _step(bytes_each: int) -> int:
+    return max(1, CHUNK_BYTES // bytes_each)
+
+
+def _is_plain(module: Any) -> bool:
+    """Tell whether a module is a linear layer of floating-point numbers that lie in memory."""
+    if type(module) is not torch.nn.Linear:
+        return False
+    weight = module.weight
+    return type(weight.data) is Tensor and weight.dtype in PROBE_TOLERANCE and not weight.is_meta
+
+
+def _scale_and_softcap(config: Any) -> tuple[float, float | None]:
+    family = config.model_type
+    if family in {"cohere", "cohere2"}:
+        return float(config.logit_scale), None
+    if family == "granite":
+        return 1 / config.logits_scaling, None
+    if family in {"gemma2", "gemma3_text"}:
+        return 1.0, config.final_logit_softcapping
+    return 1.0, None
+
+
+def _probe(model: Any, layer: OutputLayer) -> None:
+    """Refuse a model whose logits are not those of the layer found."""
+    family = model.config.model_type
+    try:
+        tokens = min(len(layer.weight), len(model.get_input_embeddings().weight))
+        ids = torch.randint(tokens, (2, 8), generator=torch.Generator().manual_seed(0)).to(model.device)
+        with torch.no_grad(), _evaluation(model):
+            arguments = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
+            theirs = model(**arguments, return_dict=True).logits.flatten(0, 1)
+            states = body(model)(**arguments, return_dict=True).last_hidden_state.flatten(0, 1)
+            dtype = torch.float64 if layer.weight.dtype == torch.float64 else torch.float32
+            ours = torch.empty(len(states), len(layer.weight), dtype=dtype, device=layer.weight.device)
+            _logits(layer, states.to(ours), ours)
+    except Exception as error:  # whatever a model of another kind says to being called like this
+        raise DataPrunerError(
+            f"the output layer of the family '{family}' cannot be checked on token ids alone: {first_line(error)}; "
+            "take a causal language model of text"
+        ) from error
+    if layer.softcap is not None:
+        ours.div_(layer.softcap).tanh_().mul_(layer.softcap)
+    size = _root_mean_square(theirs)
+    if not math.isfinite(size):
+        raise DataPrunerError(
+            f"the model of the family '{family}' gives logits that are not numbers: load it in another dtype, "
+            "or look at its weights"
+        )
+    same = ours.shape == theirs.shape
+    if not same or _root_mean_square(ours - theirs.to(ours)) > PROBE_TOLERANCE[layer.weight.dtype] * size:
+        raise DataPrunerError(
+            f"the family '{family}' changes its logits in a way that datapruner does not know; take a model of "
+            "another family, or a scorer that needs no language model"
+        )
+
+
+def _root_mean_square(values: Tensor) -> float:
+    return values.double().square().mean().sqrt().item()
+
+
+@contextmanager
+def _evaluation(model: Any) -> Iterator[None]:
+    """Switch dropout off and put every module back into its mode afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
