@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from datapruner.samples.base import Samples
     from datapruner.samples.rendering import TokenCounts
     from datapruner.signals.language_model import LanguageModel
+    from datapruner.signals.plan import Plan
 
 logger = logging.getLogger(__name__)
 
@@ -276,10 +277,7 @@ def run_scores(
     plan = make_plan(recipe, made)
     samples = read_samples(recipe, source, embeddings_given=embeddings is not None)
     n = len(samples)
-    for column in {recipe.per_group, *plan.columns} - {None}:
-        samples.check_column(str(column))
-    if len(made) == 1 and recipe.selector is None:
-        check_token_columns(samples, made[0].selector())
+    _check_columns(recipe, plan, samples, made)
     test_texts = None if recipe.decontaminate is None else _test_texts(recipe)
     store = SignalStore(None if cache is None else Path(cache).expanduser())
 
@@ -332,6 +330,16 @@ def run_scores(
     renderer = renderer_of(recipe) if fed is None or model is None else fed.reader.render
     by_name = {scorer.name: scorer for scorer in made}
     return Scores(samples, recipe, by_name, rankings, vetoes, forced, tokens, renderer)
+
+
+def _check_columns(recipe: Recipe, plan: Plan, samples: Samples, scorers: list[Scorer]) -> None:
+    """Refuse columns that are not there, or are in the way of what will be written."""
+    from datapruner.outputs.tokens import check_token_columns
+
+    for column in {recipe.per_group, *plan.columns} - {None}:
+        samples.check_column(str(column))
+    if len(scorers) == 1 and recipe.selector is None:
+        check_token_columns(samples, scorers[0].selector())
 
 
 def _once_each(scorers: list[Scorer]) -> list[Scorer]:

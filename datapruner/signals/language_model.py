@@ -349,6 +349,7 @@ class _Pass:
         total = (
             None if self.num_tokens is None or self.what == "response" else int(self.num_tokens[places].sum())
         )
+        self.over = False
         windows = [places[start : start + WINDOW_ROWS] for start in range(0, len(places), WINDOW_ROWS)]
         with (
             _Clock(len(places), total, self.what, self.progress) as clock,
