@@ -37,6 +37,9 @@ lint: install
 bench: install
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/duplicates.py
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/embedding.py
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/language_model.py
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/language_model_memory.py
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/language_model_determinism.py
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/resume.py
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/sources.py
 	$(BIN)/python benchmarks/scale.py --rows 1000000 --out benchmarks/results/scale-1m.json

@@ -223,6 +223,9 @@ def kills(source: Path, work: Path, count: int) -> dict[str, Any]:
     return {
         "undisturbed_seconds": round(whole, 2),
         "kills": count,
+        "kills_with_rows_stored": sum(
+            attempt["killed"] and attempt["rows_stored"] > 0 for attempt in attempts
+        ),
         "attempts": attempts,
         "completions": len(completions),
         "files_compared": sorted(contents(undisturbed)),
@@ -409,9 +412,9 @@ def show(result: dict[str, Any]) -> str:
             lines.append(f"{name:>20} " + " ".join(cells))
     if of := result.get("kills"):
         lines.append(
-            f"{of['kills']} kills, {of['completions']} completed runs, {len(of['files_compared'])} files compared, "
-            f"different: {', '.join(of['different_files']) or 'none'}; left behind: "
-            f"{of['leftover_temporary_files_in_the_cache']} files in the cache, "
+            f"{of['kills']} kills, {of['kills_with_rows_stored']} with rows stored, {of['completions']} completed, "
+            f"{len(of['files_compared'])} files compared, different: {', '.join(of['different_files']) or 'none'}; "
+            f"left behind: {of['leftover_temporary_files_in_the_cache']} files in the cache, "
             f"{of['leftover_folders_beside_the_output']} folders beside the output"
         )
         killed = [attempt for attempt in of["attempts"] if attempt["killed"]]

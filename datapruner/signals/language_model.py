@@ -5,7 +5,8 @@ The body runs once over tokens without padding; the output layer runs at supervi
 filled with dummies, and attention is computed for each row alone. All matrix products then have one shape, so
 that a row's bits depend on the row alone: growth, resume and sharing are byte-identical. What a chat template puts
 before every conversation is computed once a pack and attended to by all its rows (exact, since attention is
-causal; *ours*). A model whose attention cannot be steered so runs in padded length buckets instead.
+causal; *ours*). A model whose attention cannot be steered so runs in padded length buckets instead. A mixture of
+experts promises less: how many tokens share an expert's products depends on a row's company, and so do its last bits.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from datapruner.signals.attention import Pack, Segment, packed_attention
 from datapruner.signals.embedding import canonical_shape
 from datapruner.signals.output_layer import (
     OutputLayer,
-    _evaluation,
+    evaluation,
     body,
     find_output_layer,
     output_statistics,
@@ -56,8 +57,6 @@ WINDOW_ROWS = 8192
 HEAD_POSITIONS = 4096
 """Supervised positions that wait for the output layer together."""
 LEAST_PREFIX = 4
-VECTOR = 32
-"""Numbers that the CPU takes together at most."""
 LONG_PASS = 60.0
 """Seconds from which on the time that a pass will take is announced."""
 MEASURED_BATCHES = 3
@@ -170,7 +169,7 @@ def measure_language_model(
         )
     identity = model_identity(model)
     # Both are put back here: a generator that an exception leaves open would keep the user's model changed.
-    with _evaluation(model):
+    with evaluation(model):
         feed, prefix = _way_of_feeding(language_model)
         records = _fetch(
             _Pass(feed, layer, prefix, samples, rows, what, num_tokens, progress), identity, store
@@ -589,18 +588,14 @@ def _rows_a_batch(length: int, feed: LanguageModel) -> int:
 
 
 def _whole(tokens: int, feed: LanguageModel, step: int = 1) -> int:
-    """Round a number of tokens up, in steps, so that each thread's share of an elementwise operation is whole vectors.
+    """Round a number of tokens up, in steps, to one that the CPU's threads share evenly.
 
-    On the CPU the end of a share that does not fill a vector is computed another way, in other bits: a row's would
-    depend on where in the batch it lies.
+    A model's width is whole vectors, so that each thread's share of an elementwise operation then is. The end of one
+    that is not is computed with other instructions, in other bits: a row's would depend on its place in the batch.
     """
     import torch
 
-    if feed.device.type != "cpu":
-        return tokens
-    threads = torch.get_num_threads()
-    # A model's width is whole vectors; packs are whole ones whatever the width.
-    unit = math.lcm(step, threads if step > 1 else VECTOR * threads)
+    unit = math.lcm(step, torch.get_num_threads()) if feed.device.type == "cpu" else step
     return -(-tokens // unit) * unit
 
 

@@ -29,6 +29,9 @@ TILE = 128
 """Positions that go through the output matrix together. Always as many, filled up with zeros: the bits of a
 product may depend on its shape, so a position's statistics would otherwise depend on its company."""
 
+CPU_PART = 32
+"""Positions of a tile whose logits are gone through together, so that they stay in a CPU's cache."""
+
 CHUNK_BYTES = 8 << 20
 """Part of the output matrix that is multiplied or cast, or of its gradient that exists, at a time."""
 
@@ -212,7 +215,7 @@ def _by_tiles(
     Returns
     -------
     columns : Tensor, shape (6, m), or (2, m) without gradients
-        As :func:`_tile` gives them.
+        As :func:`_part` gives them.
     squares : Tensor, float64, shape (rows,)
         ||G||_F^2.
     too_long : dict
@@ -222,9 +225,10 @@ def _by_tiles(
     vectors = byte_budget // (vocabulary * states.element_size())
     scratches = 1 if layer.softcap is None else 2
     # A sixth, so that rows of a fair length can be held beside the tile where the vocabulary is large; and
-    # sixteens, for a product of few rows may treat the last of them otherwise.
-    tile = min(TILE, max(16, vectors // 6 // 16 * 16))
-    limit = vectors - (scratches + 2) * tile  # one more for what softmax may need inside
+    # no small or odd number, for a product of few rows may treat the last of them otherwise.
+    tile = min(TILE, max(CPU_PART, vectors // 6 // CPU_PART * CPU_PART))
+    part = min(tile, CPU_PART) if states.device.type == "cpu" else tile
+    limit = vectors - 2 * tile - scratches * part  # two tiles: a copy of one is made below
     ends = np.cumsum(lengths, dtype=np.int64).tolist()
     rows = [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
     fits = [gradients and length <= limit for length in lengths]
@@ -233,7 +237,7 @@ def _by_tiles(
     # Each position's logits begin at a multiple of 64 bytes: where they lie must not move their bits.
     stride = -(-vocabulary // 16) * 16
     buffer = states.new_empty(longest + tile, stride)[:, :vocabulary]
-    scratch = states.new_empty(scratches, tile, stride)[:, :, :vocabulary]
+    scratch = states.new_empty(scratches, part, stride)[:, :, :vocabulary]
     columns = states.new_empty(6 if gradients else 2, m)
     squares = states.new_zeros(len(rows), dtype=torch.float64)
     row = held = 0
@@ -241,7 +245,12 @@ def _by_tiles(
         end = min(start + tile, m)
         padded, wanted = states.new_zeros(tile, d), targets.new_zeros(tile)
         padded[: end - start], wanted[: end - start] = states[start:end], targets[start:end]
-        found = _tile(layer, padded, wanted, buffer[held : held + tile], scratch, gradients)
+        logits = buffer[held : held + tile]
+        _logits(layer, padded, logits)
+        parts = [slice(first, first + part) for first in range(0, tile, part)]
+        found = torch.cat(
+            [_part(layer, padded[of], wanted[of], logits[of], scratch, gradients) for of in parts], dim=1
+        )
         columns[:, start:end] = found[:, : end - start]
         origin = start - held  # the position that lies first in the buffer
         while row < len(rows) and rows[row].stop <= end:
@@ -252,21 +261,23 @@ def _by_tiles(
                 squares[row] = _squared_norm(residual, weighted, _gram(weighted))
             row += 1
         held = end - rows[row].start if row < len(rows) and fits[row] else 0
-        if 0 < held < end - origin:  # the unfinished row moves to the front; it may overlap its new place
-            buffer[:held] = scratch[0, :held].copy_(buffer[end - origin - held : end - origin])
+        begins = end - held - origin
+        if held and begins:  # the unfinished row moves to the front, where it may overlap itself
+            unfinished = buffer[begins : begins + held]
+            buffer[:held] = unfinished.clone() if held > begins else unfinished
     return columns, squares, {row: of for row, of in enumerate(rows) if not fits[row]}
 
 
-def _tile(
+def _part(
     layer: OutputLayer, states: Tensor, targets: Tensor, residual: Tensor, scratch: Tensor, gradients: bool
 ) -> Tensor:
-    """Compute the statistics of a tile's positions.
+    """Compute the statistics of some of a tile's positions.
 
     Parameters
     ----------
     residual : Tensor, shape (n, V)
-        Receives the derivative of the loss by scale (W h + b), over 1 - p_y.
-    scratch : Tensor, shape (1, n, V), or (2, n, V) with soft-capping
+        Holds scale (W h + b), and receives the derivative of the loss by it, over 1 - p_y.
+    scratch : Tensor, shape (1, at least n, V), or (2, at least n, V) with soft-capping
 
     Returns
     -------
@@ -274,7 +285,7 @@ def _tile(
         NLL, entropy, EL2N, the position's part of <W, G>, 1 - p_y, log sum_{j != y} exp z_j.
     """
     column = targets[:, None]
-    _logits(layer, states, residual)
+    scratch = scratch[:, : len(states)]
     if layer.softcap is None:
         logits, others = residual, residual
     else:
@@ -415,7 +426,7 @@ def _probe(model: Any, layer: OutputLayer) -> None:
     try:
         tokens = min(len(layer.weight), len(model.get_input_embeddings().weight))
         ids = torch.randint(tokens, (2, 8), generator=torch.Generator().manual_seed(0)).to(model.device)
-        with torch.no_grad(), _evaluation(model):
+        with torch.no_grad(), evaluation(model):
             arguments = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
             theirs = model(**arguments, return_dict=True).logits.flatten(0, 1)
             states = body(model)(**arguments, return_dict=True).last_hidden_state.flatten(0, 1)
@@ -448,7 +459,7 @@ def _root_mean_square(values: Tensor) -> float:
 
 
 @contextmanager
-def _evaluation(model: Any) -> Iterator[None]:
+def evaluation(model: Any) -> Iterator[None]:
     """Switch dropout off and put every module back into its mode afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
