@@ -33,8 +33,8 @@ from datapruner.signals.attention import Pack, Segment, packed_attention
 from datapruner.signals.embedding import canonical_shape
 from datapruner.signals.output_layer import (
     OutputLayer,
-    evaluation,
     body,
+    evaluation,
     find_output_layer,
     output_statistics,
 )

@@ -62,8 +62,12 @@ class OutputLayer:
     def norm(self) -> float:
         """Give the Frobenius norm of the weight, summed in float64."""
         step = _step(self.weight.shape[1] * 8)
-        parts = [part.detach().double().square().sum() for part in torch.split(self.weight, step)]
-        return math.sqrt(torch.stack(parts).sum().item())
+        total = 0.0
+        for part in torch.split(
+            self.weight, step
+        ):  # a list of results between the casts would fragment the heap
+            total += part.detach().double().square_().sum().item()
+        return math.sqrt(total)
 
 
 @dataclass(frozen=True, eq=False)
