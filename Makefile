@@ -40,6 +40,8 @@ bench: install
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/language_model.py
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/language_model_memory.py
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/language_model_determinism.py
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/noise.py
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/training.py
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/resume.py
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/sources.py
 	$(BIN)/python benchmarks/scale.py --rows 1000000 --out benchmarks/results/scale-1m.json

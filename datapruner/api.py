@@ -99,8 +99,7 @@ def score(
     made = [make_scorer(method) for method in methods]
     if not isinstance(embedder, str) and not hasattr(embedder, "encode"):
         raise DataPrunerError(f"an embedder is a name or an object with `encode`, not {embedder!r}")
-    if not (model is None or isinstance(model, str | Path) or (isinstance(model, tuple) and len(model) == 2)):
-        raise DataPrunerError(f"a model is a name or the pair (model, tokenizer), not {type(model).__name__}")
+    _check_model(model, options)
     named = isinstance(source, str | Path)
     objects = {
         "source": not named,
@@ -332,6 +331,22 @@ def run_scores(
     return Scores(samples, recipe, by_name, rankings, vetoes, forced, tokens, renderer)
 
 
+def _check_model(model: Any, options: Mapping[str, Any]) -> None:
+    """Refuse what is neither a name nor a model with its tokenizer, and options that only loading could follow."""
+    if model is None or isinstance(model, str | Path):
+        return
+    pair = isinstance(model, tuple) and len(model) == 2
+    if not pair or not hasattr(model[0], "get_input_embeddings") or not hasattr(model[1], "eos_token_id"):
+        raise DataPrunerError(
+            "a model is a name or the pair (model, tokenizer) of transformers; take a wrapped one out of its wrapper"
+        )
+    for name in ("adapter", "dtype", "device", "device_map", "quantize"):
+        if options.get(name) not in (None, "auto"):
+            raise DataPrunerError(
+                f"'{name}' is for a model that is loaded by its name; this one is loaded already"
+            )
+
+
 def _check_columns(recipe: Recipe, plan: Plan, samples: Samples, scorers: list[Scorer]) -> None:
     """Refuse columns that are not there, or are in the way of what will be written."""
     from datapruner.outputs.tokens import check_token_columns
@@ -415,7 +430,7 @@ def _with_targets(
 
 def _require_rows(rows: NDArray[np.int64]) -> None:
     if not len(rows):
-        raise DataPrunerError("cleaning dropped every row; clean less")
+        raise DataPrunerError("no row is left: cleaning, or --on-empty drop, dropped them all")
 
 
 def _test_texts(recipe: Recipe) -> list[str]:

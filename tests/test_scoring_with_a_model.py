@@ -373,3 +373,24 @@ def test_the_command_line_says_it_in_one_line(source, tiny_llama, cache, tmp_pat
     assert "row 24 has no supervised token" in said.err
     assert not (tmp_path / "two").exists()
     logging.getLogger("datapruner").handlers.clear()
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "said"),
+    [
+        (("a", "b"), {}, "pair"),
+        ((None, None), {}, "pair"),
+        (42, {}, "pair"),
+    ],
+)
+def test_what_is_no_model_is_refused(cache, model, options, said):
+    rows = [{"question": "a", "answer": "b"}]
+    with pytest.raises(DataPrunerError, match=said):
+        dp.score(rows, scorers="perplexity", model=model, **options)
+
+
+def test_options_of_loading_are_refused_for_a_model_that_is_loaded(cache, tiny_llama):
+    pair = load_causal_lm(str(tiny_llama), device="cpu")
+    for name, value in {"dtype": "bfloat16", "device": "cpu", "quantize": "4bit"}.items():
+        with pytest.raises(DataPrunerError, match=name):
+            dp.score([{"question": "a", "answer": "b"}], scorers="perplexity", model=pair, **{name: value})
