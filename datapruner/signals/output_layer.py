@@ -63,10 +63,9 @@ class OutputLayer:
         """Give the Frobenius norm of the weight, summed in float64."""
         step = _step(self.weight.shape[1] * 8)
         total = 0.0
-        for part in torch.split(
-            self.weight, step
-        ):  # a list of results between the casts would fragment the heap
-            total += part.detach().double().square_().sum().item()
+        # Summed at once: a list of results between the casts would fragment the heap.
+        for part in torch.split(self.weight.detach(), step):
+            total += part.to(torch.float64, copy=True).square_().sum().item()
         return math.sqrt(total)
 
 
