@@ -287,7 +287,7 @@ def test_a_recipe_gives_the_same_bytes_again(source, tiny_llama, cache, tmp_path
     [
         ({}, r"^the scorer 'donod' reads a language model's losses: name the model .*--model"),
         ({"model": "nonsense"}, r"^there is no model 'nonsense'"),
-        ({"model": 3}, r"^a model is a name or the pair \(model, tokenizer\), not int"),
+        ({"model": 3}, r"^a model is a name or the pair \(model, tokenizer\) of transformers"),
         ({"dtype": "float8"}, "dtype"),
         ({"device": "moon"}, r"^there is no device 'moon'"),
         ({"device": "cpu", "device_map": "auto"}, "exclude each other"),
