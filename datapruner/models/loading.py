@@ -50,13 +50,15 @@ def resolve_model(name: str, *, verify: bool = True) -> str:
 
 
 @quiet_loading()
-def load_tokenizer(name: str = DEFAULT_TOKENIZER) -> PreTrainedTokenizerBase:
+def load_tokenizer(name: str = DEFAULT_TOKENIZER, adapter: str | None = None) -> PreTrainedTokenizerBase:
     """Load a tokenizer.
 
     Parameters
     ----------
     name : str
         Alias, folder or hub name; of an adapter without a tokenizer, its base's is taken.
+    adapter : str, optional
+        An adapter of the model ``name``, whose tokenizer is taken where it has one.
 
     Raises
     ------
@@ -65,11 +67,14 @@ def load_tokenizer(name: str = DEFAULT_TOKENIZER) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
+    on_top = None if adapter is None else _adapter_folder(adapter)
+    if on_top is not None and _has_tokenizer(on_top):
+        name = str(on_top)
     if name == DEFAULT_TOKENIZER and not offline.is_installed(name):
         name = HUB_TOKENIZER
     resolved = resolve_model(name, verify=False)
     folder = _adapter_folder(name)
-    if folder is not None and not any(exists(folder / file) for file in TOKENIZER_FILES):
+    if folder is not None and not _has_tokenizer(folder):
         resolved = resolve_model(_base_of(name, folder), verify=False)
     try:
         return AutoTokenizer.from_pretrained(resolved, trust_remote_code=False)
@@ -149,8 +154,11 @@ def load_causal_lm(
         model = _with_adapter(model, folder, merge=quantize is None)
     model = model.eval().requires_grad_(False)
     _check_model(name, model, quantised=quantize is not None)
-    has_own = folder is not None and any(exists(folder / file) for file in TOKENIZER_FILES)
-    return model, load_tokenizer(str(folder) if has_own else base)
+    return model, load_tokenizer(name, adapter)
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any(exists(folder / file) for file in TOKENIZER_FILES)
 
 
 def vocabulary_size(model: PreTrainedModel) -> int:

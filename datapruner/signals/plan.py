@@ -28,6 +28,8 @@ from datapruner.signals.embedding import (
 from datapruner.signals.store import SignalStore
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from datapruner.geometry.blocks import Matrix
     from datapruner.recipe import Recipe
     from datapruner.samples.base import Samples
@@ -179,7 +181,7 @@ def measure_tokens(recipe: Recipe, samples: Samples, *, required: bool) -> dict[
 
     if not samples.layout.has_text and not required:
         return {}
-    tokenizer = load_tokenizer(recipe.tokenizer or recipe.model or DEFAULT_TOKENIZER)
+    tokenizer = _tokenizer_of(recipe) if recipe.tokenizer is None else load_tokenizer(recipe.tokenizer)
     num_tokens, num_supervised = count_tokens(samples, tokenizer, last_turn_only=recipe.last_turn_only)
     return {"num_tokens": num_tokens, "num_supervised_tokens": num_supervised}
 
@@ -243,22 +245,22 @@ def measure_losses(
 
 def renderer_of(recipe: Recipe) -> Renderer | None:
     """Give what renders rows as the recipe's language model reads them; it loads the tokenizer when it is needed."""
-    from datapruner.samples.rendering import render_many
+    from datapruner.signals.language_model import LanguageModel
 
-    if recipe.model is None:
+    limit = recipe.max_length
+    if recipe.model is None or limit is None:
         return None
-    name = recipe.model
 
     def renderer(samples: Samples, rows: NDArray[np.int64]) -> Iterator[Rendered]:
-        return render_many(
-            samples.iter_samples(rows),
-            load_tokenizer(name),
-            last_turn_only=recipe.last_turn_only,
-            max_length=recipe.max_length,
-            numbers=rows.tolist(),
-        )
+        reader = LanguageModel(None, _tokenizer_of(recipe), limit, recipe.last_turn_only)
+        return reader.render(samples, rows)
 
     return renderer
+
+
+def _tokenizer_of(recipe: Recipe) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of the recipe's language model, or the one that counts tokens without a model."""
+    return load_tokenizer(recipe.model or DEFAULT_TOKENIZER, recipe.adapter)
 
 
 def _given_embeddings(recipe: Recipe, samples: Samples, embeddings: Any) -> Matrix | None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -596,3 +597,22 @@ def test_a_tokenizer_without_a_pad_token_is_fine(llama):
     (llama / "tokenizer_config.json").write_text(json.dumps(described))
     _, tokenizer = load_causal_lm(str(llama))
     assert tokenizer.pad_token is None
+
+
+def test_saved_scores_are_rendered_with_the_adapter_s_tokenizer(llama, adapter):
+    from datapruner.recipe import Recipe
+    from datapruner.samples import load_samples
+    from datapruner.signals.plan import renderer_of
+
+    folder, _ = adapter
+    own = load_tokenizer(str(llama))
+    own.chat_template = own.chat_template.replace("</s>", " </s>")
+    own.save_pretrained(folder)
+    _, read = load_causal_lm(str(llama), adapter=str(folder), device="cpu")
+    assert read.chat_template == own.chat_template
+    renderer = renderer_of(Recipe(model=str(llama), adapter=str(folder), max_length=64))
+    samples = load_samples([{"question": "why", "answer": "so"}])
+    (row,) = renderer(samples, np.arange(1))
+    turns = [{"role": "user", "content": "why"}, {"role": "assistant", "content": "so"}]
+    assert row.input_ids.tolist() == read.apply_chat_template(turns, return_dict=False)
+    assert row.input_ids.tolist() != load_tokenizer(str(llama)).apply_chat_template(turns, return_dict=False)
