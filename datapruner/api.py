@@ -15,12 +15,12 @@ from datapruner.recipe import Recipe, load_recipe, make_recipe, method_of, plain
 from datapruner.samples import load_samples
 from datapruner.scorers import make_scorer, scorer_class
 from datapruner.scorers.base import Ranking, Scorer
-from datapruner.selection.budget import Amount, Budget, encode_labels
+from datapruner.selection.budget import Amount, Budget
 from datapruner.selection.cleaning import clean_embeddings, clean_texts, without
 from datapruner.selection.result import Scores, Selection
 from datapruner.selection.selectors import Selector, make_selector
 from datapruner.selection.vetoes import Vetoes
-from datapruner.signals import COLUMN, Signals
+from datapruner.signals import Signals
 from datapruner.signals.store import SignalStore
 
 if TYPE_CHECKING:
@@ -266,6 +266,7 @@ def run_scores(
         make_plan,
         measure_embedding,
         measure_losses,
+        measure_the_rest,
         measure_tokens,
         renderer_of,
     )
@@ -319,10 +320,7 @@ def run_scores(
         measured |= measure_losses(
             plan, fed.reader, samples, rows, store, fed.counts.tokens[rows], progress=progress
         )
-    if plan.text:
-        measured["text"] = samples.texts("both", None if len(rows) == n else rows)
-    for column in plan.columns:
-        measured[COLUMN + column] = encode_labels(samples.column(column))[1][rows]
+    measured |= measure_the_rest(plan, recipe, samples, rows, measured.get("embedding"), store)
 
     signals = Signals(len(rows), measured, recipe.seed, rows)
     rankings: dict[str, Ranking] = {scorer.name: scorer.score(signals).scatter(rows, n) for scorer in made}

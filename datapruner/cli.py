@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
+from collections.abc import Callable
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,6 +60,9 @@ Pooling = Annotated[
 EmbedderMaxLength = Annotated[
     int | None, typer.Option(help="Tokens an embedder reads; default: its own limit.")
 ]
+Manifold = Annotated[str, typer.Option(help="umap, or pca: fast and the same on every machine.")]
+ManifoldDimensions = Annotated[int, typer.Option(help="Dimensions of the manifold; 1 to 3 for topology.")]
+Neighbors = Annotated[int, typer.Option(help="Neighbours a row, itself counted, for UMAP.")]
 Model = Annotated[
     str | None, typer.Option(help="Causal language model for scorers of losses: path, hub name or alias.")
 ]
@@ -106,17 +112,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")]
 
 
-@app.command()
-def prune(
-    source: Source,
-    out: Out,
-    scorer: Scorers = ["concept_complexity"],  # noqa: B006 - typer copies it
-    keep: Keep = None,
-    keep_tokens: KeepTokens = None,
-    per_group: PerGroup = None,
-    quota: Quota = None,
-    selector: SelectorName = None,
-    selector_set: SelectorSet = None,
+def _reading_options(
     combine: Combine = None,
     combine_within: CombineWithin = None,
     set_: Set = None,
@@ -130,6 +126,9 @@ def prune(
     pooling: Pooling = "auto",
     embedder_max_length: EmbedderMaxLength = None,
     embed: Embed = "both",
+    manifold: Manifold = "umap",
+    manifold_dimensions: ManifoldDimensions = 2,
+    n_neighbors: Neighbors = 15,
     model: Model = None,
     adapter: Adapter = None,
     dtype: Dtype = "auto",
@@ -155,20 +154,55 @@ def prune(
     always_keep: AlwaysKeep = None,
     never_keep: NeverKeep = None,
     seed: Seed = 0,
+) -> None:
+    """Hold the options of every verb that reads a source, once."""
+
+
+def _reads(verb: Callable[..., None]) -> Callable[..., None]:
+    """Give a verb these options; it gets them as ``reading``, in the form of a recipe's fields."""
+    shared = signature(_reading_options, eval_str=True).parameters
+    own = signature(verb, eval_str=True).parameters
+
+    @functools.wraps(verb)
+    def run(**given: Any) -> None:
+        mine = {name: given[name] for name in own if name != "reading"}
+        verb(**mine, reading=_reading({**{name: given[name] for name in shared}, **mine}))
+
+    every = [*(held for name, held in own.items() if name != "reading"), *shared.values()]
+    run.__signature__ = Signature(  # type: ignore[attr-defined]
+        [held.replace(kind=Parameter.KEYWORD_ONLY) for held in every]
+    )
+    run.__annotations__ = {held.name: held.annotation for held in every}
+    return run
+
+
+@app.command()
+@_reads
+def prune(
+    source: Source,
+    out: Out,
+    scorer: Scorers = ["concept_complexity"],  # noqa: B006 - typer copies it
+    keep: Keep = None,
+    keep_tokens: KeepTokens = None,
+    per_group: PerGroup = None,
+    quota: Quota = None,
+    selector: SelectorName = None,
+    selector_set: SelectorSet = None,
     format: Format = "parquet",
     overwrite: Overwrite = False,
     push_to_hub: Annotated[
         str | None, typer.Option(help="Upload the result to this dataset repository.")
     ] = None,
     quiet: Quiet = False,
+    *,
+    reading: dict[str, Any],
 ) -> None:
     """Choose the rows to train on and write them as a dataset."""
-    if len(scorer) != 1 and combine is None:
+    if len(reading["scorers"]) != 1:
         raise DataPrunerError(
             "prune takes one --scorer, or several with --combine; use `datapruner score` to compare several"
         )
-    arguments = _reading(locals())
-    arguments |= {
+    arguments = reading | {
         "keep": _amount(keep),
         "keep_tokens": keep_tokens,
         "per_group": per_group,
@@ -180,58 +214,23 @@ def prune(
 
 
 @app.command()
+@_reads
 def score(
     source: Source,
     out: Out,
     scorer: Scorers = ["concept_complexity"],  # noqa: B006
-    combine: Combine = None,
-    combine_within: CombineWithin = None,
-    set_: Set = None,
-    n_clusters: Clusters = None,
-    split: Split = None,
-    columns: Columns = None,
-    layout: Layout = None,
-    embeddings: Embeddings = None,
-    embedding_column: EmbeddingColumn = None,
-    embedder: Embedder = "minilm",
-    pooling: Pooling = "auto",
-    embedder_max_length: EmbedderMaxLength = None,
-    embed: Embed = "both",
-    model: Model = None,
-    adapter: Adapter = None,
-    dtype: Dtype = "auto",
-    device: Device = None,
-    device_map: DeviceMap = None,
-    quantize: Quantize = None,
-    max_length: MaxLength = None,
-    last_turn_only: LastTurnOnly = False,
-    packing: Packing = True,
-    batch_tokens: BatchTokens = None,
-    on_empty: OnEmpty = "error",
-    tokenizer: Tokenizer = None,
-    dedup: Dedup = False,
-    dedup_semantic: Semantic = False,
-    near_threshold: NearThreshold = 0.7,
-    near_ngram: NearNgram = 3,
-    semantic_eps: SemanticEps = 0.05,
-    decontaminate: Decontaminate = None,
-    decontaminate_split: DecontaminateSplit = None,
-    decontaminate_columns: DecontaminateColumns = None,
-    decontaminate_ngram: DecontaminateNgram = 5,
-    decontaminate_share: DecontaminateShare = 0.5,
-    always_keep: AlwaysKeep = None,
-    never_keep: NeverKeep = None,
-    seed: Seed = 0,
     count_tokens: Annotated[bool, typer.Option(help="Count tokens, for token budgets later on.")] = True,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
+    *,
+    reading: dict[str, Any],
 ) -> None:
     """Rank every row with one or more scorers in one go, and keep the scores."""
     from datapruner.api import run_scores
     from datapruner.outputs.folder import check_target
     from datapruner.recipe import make_recipe
 
-    recipe = make_recipe(**_reading(locals()), count_tokens=count_tokens)
+    recipe = make_recipe(**reading, count_tokens=count_tokens)
     check_target(out, overwrite=overwrite, reads=recipe.reads)
     scores = run_scores(recipe, progress=not quiet)
     scores.save(out, overwrite=overwrite)
@@ -427,48 +426,16 @@ def _summary(selection: Selection, out: Path, quiet: bool) -> None:
 
 
 def _reading(given: dict[str, Any]) -> dict[str, Any]:
-    """Turn the options that prune and score share into a recipe's fields."""
+    """Turn the shared options into a recipe's fields."""
     from datapruner.samples import parse_mapping
 
-    same = [
-        "source",
-        "split",
-        "layout",
-        "embeddings",
-        "embedding_column",
-        "embedder",
-        "pooling",
-        "embedder_max_length",
-        "embed",
-        "model",
-        "adapter",
-        "dtype",
-        "device",
-        "device_map",
-        "quantize",
-        "max_length",
-        "last_turn_only",
-        "packing",
-        "batch_tokens",
-        "on_empty",
-        "tokenizer",
-        "near_threshold",
-        "near_ngram",
-        "semantic_eps",
-        "decontaminate",
-        "decontaminate_split",
-        "decontaminate_ngram",
-        "decontaminate_share",
-        "always_keep",
-        "never_keep",
-        "seed",
-    ]
+    named = {"columns", "decontaminate_columns"}
+    other = {"combine", "combine_within", "set_", "n_clusters", "dedup", "dedup_semantic"}
+    shared = signature(_reading_options).parameters.keys()
     return {
-        **{name: given[name] for name in same},
-        **{
-            name: parse_mapping(given[name]) if given[name] else None
-            for name in ("columns", "decontaminate_columns")
-        },
+        "source": given["source"],
+        **{name: given[name] for name in shared - named - other},
+        **{name: parse_mapping(given[name]) if given[name] else None for name in sorted(named)},
         "dedup": ["exact", "near"] * given["dedup"] + ["semantic"] * given["dedup_semantic"],
         "scorers": _combined(
             _scorers(

@@ -52,6 +52,9 @@ class Recipe(BaseModel):
         ``selector NAME``.
     embeddings, embedding_column, embedder, pooling, embedder_max_length, embed
         A file or a column of vectors, or the model that makes them, and from which part of a row.
+    manifold, manifold_dimensions, n_neighbors
+        How vectors become the few dimensions that topology and plots are made of; see
+        :func:`datapruner.geometry.manifold.manifold`.
     model, adapter, dtype, device, device_map, quantize
         The causal language model that scores rows; see :func:`datapruner.models.load_causal_lm`.
     max_length, last_turn_only, packing, batch_tokens
@@ -91,6 +94,9 @@ class Recipe(BaseModel):
     pooling: Literal["auto", "mean", "last"] = "auto"
     embedder_max_length: int | None = Field(default=None, ge=1)
     embed: Literal["both", "prompt", "response"] = "both"
+    manifold: Literal["umap", "pca"] = "umap"
+    manifold_dimensions: int = Field(default=2, ge=1)
+    n_neighbors: int = Field(default=15, ge=2)
     model: str | None = None
     adapter: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"

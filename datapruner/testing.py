@@ -51,6 +51,8 @@ def example_signals(n: int = 120, *, seed: int = 0) -> Signals:
         n,
         {
             "embedding": embedding,
+            "manifold": (embedding[:, :2] + 0.1 * embedding[:, 2:4]).astype(np.float64),
+            "label": rng.integers(0, 3, size=n),
             "num_tokens": supervised + rng.integers(1, 300, size=n),
             "num_supervised_tokens": supervised,
             "text": [f"{' '.join(rng.choice(words, size=6))} {row}" for row in range(n)],

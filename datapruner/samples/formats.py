@@ -43,7 +43,7 @@ LAYOUTS: dict[str, Roles] = {
     ),
     "text": Roles(("text",)),
     "image": Roles(("image",), ("label",)),
-    "embedding": Roles(("embedding",), (), (("embeddings", "embedding"),)),
+    "embedding": Roles(("embedding",), ("label",), (("embeddings", "embedding"),)),
 }
 """Every layout, in the order in which they are tried."""
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from datapruner.scorers.prototypes import Prototypes
     from datapruner.scorers.qtuning import QTuning
     from datapruner.scorers.response_noise import ResponseNoise
+    from datapruner.scorers.topoprune import TopoPrune
 
 BUILT_IN = {
     "combined": "datapruner.scorers.combined:Combined",
@@ -36,6 +37,7 @@ BUILT_IN = {
     "qtuning": "datapruner.scorers.qtuning:QTuning",
     "response_noise": "datapruner.scorers.response_noise:ResponseNoise",
     "random": "datapruner.scorers.baselines:Random",
+    "topoprune": "datapruner.scorers.topoprune:TopoPrune",
 }
 _CLASSES = {path.partition(":")[2]: path for path in BUILT_IN.values()} | {
     "Ranking": "datapruner.scorers.base:Ranking",
@@ -58,6 +60,7 @@ __all__ = [
     "Ranking",
     "ResponseNoise",
     "Scorer",
+    "TopoPrune",
     "available_scorers",
     "make_scorer",
     "scorer_class",

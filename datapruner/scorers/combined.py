@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from datapruner.errors import DataPrunerError
 from datapruner.scorers import make_scorer
 from datapruner.scorers.base import Ranking, Scorer
+from datapruner.scorers.grouping import CLUSTER, groups_of, rows_of_groups, signals_of
 from datapruner.scorers.ranking import Floats, average_ranks, topsis
 from datapruner.signals import COLUMN, Signals
 from datapruner.text import safe_text
 
 logger = logging.getLogger(__name__)
 
-CLUSTER = "cluster"
 TIE = 1e-9
 """Weight of the mean rank beside the worst: below any step between two ranks of one group."""
 
@@ -92,8 +92,8 @@ class Combined(Scorer):
     @property
     def requires(self) -> frozenset[str]:
         """What the scorers read together, and what the groups are made of."""
-        own = set() if self.within is None else {self._group_signal}
-        return frozenset(own.union(*(scorer.requires for scorer in self.members.values())))
+        own = frozenset() if self.within is None else signals_of(self.within)
+        return own.union(*(scorer.requires for scorer in self.members.values()))
 
     @property
     def promises(self) -> frozenset[str]:
@@ -101,21 +101,14 @@ class Combined(Scorer):
         shared = frozenset.intersection(*(scorer.promises for scorer in self.members.values()))
         return shared - {"permutation"} if self.within == CLUSTER else shared
 
-    @property
-    def _group_signal(self) -> str:
-        assert self.within is not None
-        if self.within == CLUSTER:
-            return "embedding"
-        return COLUMN + self.within.removeprefix(COLUMN)
-
     def _score(self, signals: Signals) -> Ranking:
         rankings = {label: scorer.score(signals) for label, scorer in self.members.items()}
         scores = np.column_stack([ranking.values for ranking in rankings.values()])
-        groups = self._groups(signals)
+        groups = None if self.within is None else groups_of(signals, self.within, self.n_clusters)
         ranks, values = self._join(scores)
         if groups is not None:
             alone = signals.num_rows
-            for rows in _rows_of_groups(groups):
+            for rows in rows_of_groups(groups):
                 if len(rows) >= self.min_group:
                     ranks[rows], values[rows] = self._join(scores[rows])
                     alone -= len(rows)
@@ -133,16 +126,6 @@ class Combined(Scorer):
         for ranking in rankings.values():
             columns = columns | {name: held for name, held in ranking.columns.items() if name not in columns}
         return Ranking(values, groups=groups, columns=columns)
-
-    def _groups(self, signals: Signals) -> NDArray[np.int64] | None:
-        if self.within is None:
-            return None
-        held = signals[self._group_signal]
-        if self.within != CLUSTER:
-            return np.asarray(held, dtype=np.int64)
-        from datapruner.geometry.clustering import spherical_kmeans
-
-        return spherical_kmeans(held, self.n_clusters, seed=signals.seed).assignment
 
     def _join(self, scores: Floats) -> tuple[Floats, Floats]:
         """Rank the rows of one group in every scorer, and join; float64 (m, k) and (m,)."""
@@ -167,9 +150,3 @@ def _member(given: str | dict[str, Any]) -> Scorer:
             f"{safe_text(repr(given), 80)}"
         )
     return make_scorer(given["name"], parameters)
-
-
-def _rows_of_groups(groups: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Give the rows of every group, ascending."""
-    order = np.argsort(groups, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)

@@ -14,6 +14,8 @@ from datapruner.signals.ragged import Ragged as Ragged
 
 KNOWN = {
     "embedding": "one vector a row, from the embedder or given",
+    "manifold": "the embedding in two or three dimensions, standardised",
+    "label": "number of the row's label, 0 for all where the dataset has none",
     "num_tokens": "tokens a row, as the model would see it",
     "num_supervised_tokens": "tokens a row that the loss counts",
     "text": "the row's turns as one string",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from datapruner.signals.embedding import (
     embed_with_encoder,
     read_embeddings,
 )
-from datapruner.signals.store import SignalStore
+from datapruner.signals.store import SignalStore, row_keys
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -55,7 +56,7 @@ class Plan:
 
     Attributes
     ----------
-    embedding, tokens, text : bool
+    embedding, tokens, text, manifold, label : bool
     language_model, responses : bool
         The forward pass over the rows, and the one over the assistant's turns alone.
     numbers : bool
@@ -69,6 +70,8 @@ class Plan:
     """
 
     embedding: bool
+    manifold: bool
+    label: bool
     tokens: bool
     text: bool
     language_model: bool
@@ -103,7 +106,9 @@ def make_plan(recipe: Recipe, scorers: Sequence[Scorer]) -> Plan:
     required = recipe.keep_tokens is not None or bool(needs & {"num_tokens", "num_supervised_tokens"})
     return Plan(
         tokens_required=required,
-        embedding="embedding" in needs or "semantic" in recipe.dedup,
+        embedding=bool(needs & {"embedding", "manifold"}) or "semantic" in recipe.dedup,
+        manifold="manifold" in needs,
+        label="label" in needs,
         tokens=recipe.count_tokens or required,
         text="text" in needs,
         language_model=bool(needs & OF_ROWS),
@@ -173,6 +178,81 @@ def _make_embedding(
         recipe.embedder, pooling=recipe.pooling, max_length=recipe.embedder_max_length
     )
     return embed_texts(texts, loaded, store, progress=progress)
+
+
+def measure_manifold(recipe: Recipe, matrix: Matrix, store: SignalStore) -> NDArray[np.float64]:
+    """Place the vectors in a few dimensions, through the store: UMAP takes minutes, and repeats on one machine only.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    matrix : Matrix, shape (n, d)
+    store : SignalStore
+
+    Returns
+    -------
+    ndarray, float64, shape (n, manifold_dimensions)
+    """
+    from datapruner.geometry import manifold
+
+    umap = recipe.manifold == "umap"
+    context = {
+        "signal": "manifold",
+        "version": manifold.CODE_VERSION,
+        "method": recipe.manifold,
+        "dimensions": recipe.manifold_dimensions,
+        "library": metadata.version("umap-learn") if umap else None,
+        "n_neighbors": recipe.n_neighbors if umap else None,
+        "seed": recipe.seed if umap else None,
+    }
+    content = manifold.content_hash(matrix)
+
+    def compute(rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        placed = manifold.manifold(
+            matrix,
+            method=recipe.manifold,
+            dimensions=recipe.manifold_dimensions,
+            n_neighbors=recipe.n_neighbors,
+            seed=recipe.seed,
+        )
+        yield rows, placed[rows].astype(np.float32)
+
+    keys = row_keys((content + place.to_bytes(8, "little") for place in range(matrix.shape[0])), context)
+    return np.asarray(store.fetch(keys, context, recipe.manifold_dimensions, compute), dtype=np.float64)
+
+
+def measure_label(samples: Samples) -> NDArray[np.int64]:
+    """Give every row the number of its label, 0 for all rows where the dataset has no label column."""
+    from datapruner.selection.budget import encode_labels
+
+    column = samples.layout.columns.get("label")
+    if column is None:
+        return np.zeros(len(samples), dtype=np.int64)
+    return encode_labels(samples.column(column))[1]
+
+
+def measure_the_rest(
+    plan: Plan,
+    recipe: Recipe,
+    samples: Samples,
+    rows: NDArray[np.int64],
+    matrix: Matrix | None,
+    store: SignalStore,
+) -> dict[str, Any]:
+    """Measure what needs no pass of a model: texts, columns, labels, and the manifold of the vectors."""
+    from datapruner.selection.budget import encode_labels
+
+    measured: dict[str, Any] = {}
+    if plan.text:
+        measured["text"] = samples.texts("both", None if len(rows) == len(samples) else rows)
+    for column in plan.columns:
+        measured[COLUMN + column] = encode_labels(samples.column(column))[1][rows]
+    if plan.label:
+        measured["label"] = measure_label(samples)[rows]
+    if plan.manifold:
+        assert matrix is not None
+        measured["manifold"] = measure_manifold(recipe, matrix, store)
+    return measured
 
 
 def measure_tokens(recipe: Recipe, samples: Samples, *, required: bool) -> dict[str, NDArray[np.int64]]:

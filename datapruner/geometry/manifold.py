@@ -1,0 +1,222 @@
+"""A low-dimensional picture of all rows at once, on which topology is computed and people look.
+
+UMAP (McInnes et al., arXiv 1802.03426, *published*) from neighbours that faiss found, or principal components: fast
+and the same on every machine up to rounding. TopoPrune (arXiv 2602.02739) says that it takes a topology-aware manifold
+approximation of the whole dataset, and that it is standardised; method, dimensions and neighbours are *ours*.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Literal
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from datapruner.errors import DataPrunerError
+from datapruner.geometry.blocks import Matrix, RowView, iter_blocks, normalise_rows, require_matrix
+from datapruner.geometry.neighbours import knn_graph
+
+logger = logging.getLogger(__name__)
+
+Method = Literal["umap", "pca"]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+CODE_VERSION = 1
+SPREAD = 10.0
+"""UMAP starts from principal components of this size, as it starts from a spectral layout."""
+EPOCHS = ((10_000, 500), (500_000, 200))
+"""UMAP's own choice; beyond that we take 100 rounds (*ours*): at a million rows a round takes seconds."""
+NEGATIVES = 5
+
+
+def manifold(
+    embeddings: Matrix,
+    *,
+    method: Method = "umap",
+    dimensions: int = 2,
+    n_neighbors: int = 15,
+    min_dist: float = 0.1,
+    seed: int = 0,
+) -> Floats:
+    """Place every row in a few dimensions, each of mean 0 and deviation 1 over the distinct rows.
+
+    Parameters
+    ----------
+    embeddings
+        Shape (n, d); rows are scaled to length one, so that their cosines count.
+    method : {"umap", "pca"}
+    dimensions : int
+        1 to 3 can be looked at and have an alpha complex.
+    n_neighbors : int
+        UMAP's neighbours, the row itself among them.
+    min_dist : float
+        UMAP's least distance between neighbours, before coordinates are standardised.
+    seed : int
+        Of UMAP; the same data, seed, versions and CPU type give the same bytes.
+
+    Returns
+    -------
+    ndarray, float64, shape (n, dimensions)
+        Identical rows are one point.
+
+    Raises
+    ------
+    DataPrunerError
+        A parameter has no meaning, or a row is zero, NaN or infinite.
+    """
+    _, columns = require_matrix(embeddings)
+    if method not in ("umap", "pca"):
+        raise DataPrunerError(f"The manifold's method must be 'umap' or 'pca', got {method!r}.")
+    if not 1 <= dimensions <= columns:
+        raise DataPrunerError(f"The manifold can have 1 to {columns} dimensions here, not {dimensions}.")
+    if n_neighbors < 2 or not 0 <= min_dist < 1:
+        raise DataPrunerError(
+            f"UMAP needs n_neighbors of 2 or more and min_dist in [0, 1), not {n_neighbors}, {min_dist}."
+        )
+    first, number = distinct_rows(embeddings)
+    rows = embeddings if len(first) == len(number) else RowView(embeddings, first)
+    flat = principal_components(rows, dimensions)
+    if method == "umap" and len(first) > max(dimensions + 2, 3):
+        flat = _umap(rows, flat, min(n_neighbors, len(first)), min_dist, seed)
+    return _standardised(flat)[number]
+
+
+def distinct_rows(embeddings: Matrix) -> tuple[Ints, Ints]:
+    """Find identical rows.
+
+    Returns
+    -------
+    first, number : ndarray, int64
+        The first place of every distinct row, ascending, shape (u,); and which of them each row is, shape (n,).
+    """
+    keys = np.empty(embeddings.shape[0], dtype="S16")
+    for start, _, block in iter_blocks(embeddings):
+        for place, row in enumerate(block + np.float32(0)):  # -0.0 equals 0.0
+            keys[start + place] = xxhash.xxh3_128_digest(row.data)
+    # A bytes array drops trailing zeros when compared as text does; as numbers it does not.
+    _, first, number = np.unique(
+        keys.view([("a", "u8"), ("b", "u8")]), return_index=True, return_inverse=True
+    )
+    order = np.argsort(first, kind="stable")
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    return first[order].astype(np.int64), place[number.reshape(-1)].astype(np.int64)
+
+
+def content_hash(embeddings: Matrix) -> bytes:
+    """Hash all rows as float32, in order; 16 bytes."""
+    digest = xxhash.xxh3_128(repr(tuple(embeddings.shape)).encode())
+    for _, _, block in iter_blocks(embeddings):
+        digest.update(block.data)
+    return digest.digest()
+
+
+def principal_components(embeddings: Matrix, dimensions: int) -> Floats:
+    """Project rows of length one onto their first principal components.
+
+    Every component points where its largest loading is positive, so that the result does not turn over between
+    machines. Two passes over the data, in blocks.
+
+    Returns
+    -------
+    ndarray, float64, shape (n, dimensions)
+    """
+    n, columns = require_matrix(embeddings)
+    total, products = np.zeros(columns), np.zeros((columns, columns))
+    for start, _, block in iter_blocks(embeddings):
+        normalise_rows(block, start, matrix=embeddings)
+        total += block.sum(axis=0, dtype=np.float64)
+        products += block.T @ block  # of at most 64 MiB in float32, then summed in float64
+    mean = total / n
+    _, vectors = np.linalg.eigh(products / n - np.outer(mean, mean))
+    components = vectors[:, ::-1][:, :dimensions]
+    components *= np.where(
+        components[np.abs(components).argmax(axis=0), np.arange(dimensions)] < 0, -1.0, 1.0
+    )
+    out = np.empty((n, dimensions))
+    for start, stop, block in iter_blocks(embeddings):
+        normalise_rows(block, start, matrix=embeddings)
+        out[start:stop] = (block - mean.astype(np.float32)) @ components.astype(np.float32)
+    return out
+
+
+def _umap(rows: Matrix, start: Floats, n_neighbors: int, min_dist: float, seed: int) -> Floats:
+    """Run UMAP's own steps on our neighbours.
+
+    They are called one by one, as scanpy does: the class ignores a neighbour table whose shape it does not like with a
+    mere warning, copies the data, and lays out by a spectral method that takes longer than all the rest.
+    """
+    import umap.umap_ as umap
+
+    indices, distances = knn_graph(rows, n_neighbors - 1)
+    own = np.arange(len(indices))
+    indices = np.column_stack([own, indices])
+    distances = np.column_stack([np.zeros(len(own), np.float32), distances])
+    check_neighbours(indices, distances, len(own), n_neighbors)
+    random = np.random.RandomState(seed)
+    graph = umap.fuzzy_simplicial_set(
+        np.empty((len(own), 1), np.float32),
+        n_neighbors,
+        random,
+        "euclidean",
+        knn_indices=indices,
+        knn_dists=distances,
+    )[0]
+    a, b = umap.find_ab_params(1.0, min_dist)
+    epochs = next((rounds for limit, rounds in EPOCHS if len(own) <= limit), 100)
+    size = np.abs(start).max() or 1.0
+    begin = (start * (SPREAD / size) + random.normal(scale=1e-4, size=start.shape)).astype(np.float32)
+    placed, _ = umap.simplicial_set_embedding(
+        np.empty((len(own), 1), np.float32),
+        graph,
+        start.shape[1],
+        1.0,
+        a,
+        b,
+        1.0,
+        NEGATIVES,
+        epochs,
+        begin,
+        random,
+        "euclidean",
+        {},
+        densmap=False,
+        densmap_kwds={},
+        output_dens=False,
+        parallel=False,
+    )
+    return np.asarray(placed, dtype=np.float64)
+
+
+def check_neighbours(indices: Ints, distances: NDArray[np.float32], n: int, k: int) -> None:
+    """Refuse a table of neighbours that UMAP would misread without a word.
+
+    Raises
+    ------
+    DataPrunerError
+        It is not (n, k), a row is not its own first neighbour, or distances are not finite and ascending from 0.
+    """
+    if indices.shape != (n, k) or distances.shape != (n, k):
+        raise DataPrunerError(
+            f"The neighbours must have shape ({n}, {k}), and have {indices.shape} and {distances.shape}."
+        )
+    bad = (
+        (indices[:, 0] != np.arange(n))
+        | (distances[:, 0] != 0)
+        | ~np.isfinite(distances).all(axis=1)
+        | (np.diff(distances, axis=1) < 0).any(axis=1)
+        | (indices < 0).any(axis=1)
+        | (indices >= n).any(axis=1)
+    )
+    if bad.any():
+        raise DataPrunerError(
+            f"Row {int(np.argmax(bad))}'s neighbours are not itself first and then others at ascending distances."
+        )
+
+
+def _standardised(points: Floats) -> Floats:
+    spread = points.std(axis=0)
+    return (points - points.mean(axis=0)) / np.where(spread > 0, spread, 1.0)

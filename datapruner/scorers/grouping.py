@@ -1,0 +1,50 @@
+"""Groups that methods work inside of: the dataset's labels, a column, or clusters of the embeddings."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datapruner.signals import COLUMN, Signals
+
+CLUSTER = "cluster"
+LABEL = "label"
+
+
+def signals_of(within: str | None) -> frozenset[str]:
+    """Give the signals that groups are made of; of None, the labels and, where there are none, the embeddings."""
+    if within is None:
+        return frozenset({LABEL, "embedding"})
+    if within == CLUSTER:
+        return frozenset({"embedding"})
+    return frozenset({within if within == LABEL else COLUMN + within.removeprefix(COLUMN)})
+
+
+def groups_of(signals: Signals, within: str | None, n_clusters: int | None = None) -> NDArray[np.int64]:
+    """Give every row's group, numbered from 0 without gaps.
+
+    Parameters
+    ----------
+    signals : Signals
+        Holds :func:`signals_of` what is asked for.
+    within : str, optional
+        ``label``, ``cluster`` or a column's name; by default the label where rows differ in it, else clusters.
+    n_clusters : int, optional
+        Of spherical k-means.
+
+    Returns
+    -------
+    ndarray, int64, shape (n,)
+    """
+    if within != CLUSTER and (within is not None or len(np.unique(signals[LABEL])) > 1):
+        held = next(iter(signals_of(within or LABEL)))
+        return np.unique(np.asarray(signals[held]), return_inverse=True)[1].reshape(-1).astype(np.int64)
+    from datapruner.geometry.clustering import spherical_kmeans
+
+    return spherical_kmeans(signals["embedding"], n_clusters, seed=signals.seed).assignment
+
+
+def rows_of_groups(groups: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Give the rows of every group that has any, ascending."""
+    order = np.argsort(groups, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
