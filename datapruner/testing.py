@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from datapruner.errors import DataPrunerError
 from datapruner.scorers.base import Ranking, Scorer
 from datapruner.selection.budget import Portion
+from datapruner.selection.message_passing import DISTANCES, NEIGHBOURS
 from datapruner.selection.selectors import Selector
-from datapruner.signals import Ragged, Signals
+from datapruner.signals import TARGET, Ragged, Signals
 from datapruner.signals.ragged import offsets_of
 
 BUDGETS = (0.1, 0.3, 0.5, 1.0)
@@ -46,11 +47,14 @@ def example_signals(n: int = 120, *, seed: int = 0) -> Signals:
     nll = np.exp(0.5 * level[0][of] + rng.normal(size=len(of))).astype(np.float32)
     alone = (nll * np.exp(0.3 * level[1][of] + 0.2)).astype(np.float32)
     entropy = np.exp(0.4 * level[2][of] + 0.5 * rng.normal(size=len(of))).astype(np.float32)
+    near = np.random.default_rng([seed, 1])
+    target = embedding[near.permutation(n)[: max(12, n // 8)]]
     words = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"]
     return Signals(
         n,
         {
             "embedding": embedding,
+            TARGET: (target + 0.2 * near.normal(size=target.shape)).astype(np.float32),
             "manifold": (embedding[:, :2] + 0.1 * embedding[:, 2:4]).astype(np.float64),
             "label": rng.integers(0, 3, size=n),
             "num_tokens": supervised + rng.integers(1, 300, size=n),
@@ -354,9 +358,23 @@ def _random_ranking(seed: int) -> tuple[Ranking, NDArray[np.int64]]:
 
 
 def _plane(log_ppl: NDArray[np.float64], tokens: NDArray[np.int64]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Give the columns and the state that a language model's pass leaves, for selectors that read them."""
+    """Give columns and state that scorers leave for their selectors: of a language model's pass, and a graph."""
     token_nll = Ragged(np.repeat(log_ppl, tokens), offsets_of(tokens))
-    return {"log_ppl": log_ppl, "entropy": np.sqrt(log_ppl[::-1])}, {"token_nll": token_nll}
+    return {"log_ppl": log_ppl, "entropy": np.sqrt(log_ppl[::-1])}, {
+        "token_nll": token_nll,
+        **_graph(len(log_ppl)),
+    }
+
+
+def _graph(n: int) -> dict[str, Ragged]:
+    """Give the state that D2 leaves, for random neighbours: each edge stands at both of its ends."""
+    rng = np.random.default_rng(n)
+    low, high = np.divmod(np.unique(rng.integers(0, n * n, size=3 * n)), n)
+    low, high = low[low < high], high[low < high]
+    own, other = np.concatenate([low, high]), np.concatenate([high, low])
+    apart = np.tile(np.round(rng.random(len(low)), 1), 2).astype(np.float32)
+    order, offsets = np.lexsort((other, own)), offsets_of(np.bincount(own, minlength=n))
+    return {NEIGHBOURS: Ragged(other[order], offsets), DISTANCES: Ragged(apart[order], offsets)}
 
 
 def _portion(n: int, costs: NDArray[np.int64], budget: int) -> Portion:
@@ -369,7 +387,7 @@ def _reordered(signals: Signals, rows: NDArray[np.int64]) -> Signals:
             return value.take(rows)
         return value[rows] if isinstance(value, np.ndarray) else [value[row] for row in rows.tolist()]
 
-    measured = {name: taken(value) for name, value in signals.measured.items()}
+    measured = {name: value if name == TARGET else taken(value) for name, value in signals.measured.items()}
     return Signals(len(rows), measured, signals.seed)
 
 

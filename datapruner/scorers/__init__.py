@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +14,10 @@ if TYPE_CHECKING:
     from datapruner.scorers.baselines import Length, Random
     from datapruner.scorers.combined import Combined
     from datapruner.scorers.concept_complexity import ConceptComplexity
+    from datapruner.scorers.d2 import D2
     from datapruner.scorers.donod import Donod
     from datapruner.scorers.ifd import IFD
+    from datapruner.scorers.k_center import KCenter
     from datapruner.scorers.losses import EL2N, GradNorm, MidPerplexity, Perplexity
     from datapruner.scorers.prototypes import Prototypes
     from datapruner.scorers.qtuning import QTuning
@@ -26,10 +27,12 @@ if TYPE_CHECKING:
 BUILT_IN = {
     "combined": "datapruner.scorers.combined:Combined",
     "concept_complexity": "datapruner.scorers.concept_complexity:ConceptComplexity",
+    "d2": "datapruner.scorers.d2:D2",
     "donod": "datapruner.scorers.donod:Donod",
     "el2n": "datapruner.scorers.losses:EL2N",
     "grad_norm": "datapruner.scorers.losses:GradNorm",
     "ifd": "datapruner.scorers.ifd:IFD",
+    "k_center": "datapruner.scorers.k_center:KCenter",
     "length": "datapruner.scorers.baselines:Length",
     "mid_perplexity": "datapruner.scorers.losses:MidPerplexity",
     "perplexity": "datapruner.scorers.losses:Perplexity",
@@ -45,12 +48,14 @@ _CLASSES = {path.partition(":")[2]: path for path in BUILT_IN.values()} | {
 }
 
 __all__ = [
+    "D2",
     "EL2N",
     "IFD",
     "Combined",
     "ConceptComplexity",
     "Donod",
     "GradNorm",
+    "KCenter",
     "Length",
     "MidPerplexity",
     "Perplexity",
@@ -96,7 +101,6 @@ def scorer_class(name: str) -> type[Scorer]:
     return cls
 
 
-def make_scorer(scorer: str | Scorer, parameters: Mapping[str, Any] | None = None) -> Scorer:
     """Build a scorer from its name and parameters; an object is passed through.
 
     Raises

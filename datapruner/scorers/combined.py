@@ -84,7 +84,7 @@ class Combined(Scorer):
         """The scorers under the names of their columns: ``ifd``, and ``ifd_2`` for the second of a name."""
         out: dict[str, Scorer] = {}
         for given in self.scorers:
-            scorer = _member(given)
+            scorer = member(given, self.name)
             earlier = sum(other.name == scorer.name for other in out.values())
             out[f"{scorer.name}_{earlier + 1}" if earlier else scorer.name] = scorer
         return out
@@ -139,14 +139,14 @@ class Combined(Scorer):
         return ranks, topsis(scores, [1.0] * k, [True] * k, "minmax")
 
 
-def _member(given: str | dict[str, Any]) -> Scorer:
-    """Build one of the scorers from its name, or from its name and parameters."""
+def member(given: str | dict[str, Any], whose: str) -> Scorer:
+    """Build a scorer that works inside of another from its name, or from its name and parameters."""
     if isinstance(given, str):
         return make_scorer(given)
     parameters = given.get("parameters", {})
     if given.keys() - {"name", "parameters"} or "name" not in given or not isinstance(parameters, dict):
         raise DataPrunerError(
-            "combined: a scorer is a name, or a mapping of `name` and `parameters`, not "
+            f"{whose}: a scorer is a name, or a mapping of `name` and `parameters`, not "
             f"{safe_text(repr(given), 80)}"
         )
     return make_scorer(given["name"], parameters)

@@ -397,5 +397,6 @@ def make_selector(selector: str | Selector, parameters: Mapping[str, Any] | None
     return build(SELECTORS[selector], selector, parameters or {})
 
 
-# It builds on the classes above and puts itself into SELECTORS.
-import datapruner.selection.eu_plane  # noqa: E402, F401
+# They build on the classes above and put themselves into SELECTORS.
+import datapruner.selection.eu_plane  # noqa: E402
+import datapruner.selection.message_passing  # noqa: E402, F401

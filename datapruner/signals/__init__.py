@@ -14,6 +14,7 @@ from datapruner.signals.ragged import Ragged as Ragged
 
 KNOWN = {
     "embedding": "one vector a row, from the embedder or given",
+    "target_embedding": "one vector a row of the target set, not of the data",
     "manifold": "the embedding in two or three dimensions, standardised",
     "label": "number of the row's label, 0 for all where the dataset has none",
     "num_tokens": "tokens a row, as the model would see it",
@@ -31,6 +32,8 @@ KNOWN = {
     "response_log_ppl": "log_ppl of the same tokens when the model sees the response alone, nats",
     "response_token_nll": "token_nll when the model sees the response alone (ragged), nats",
 }
+TARGET = "target_embedding"
+"""The one signal with an entry for every row of another set, the one that `--target` names."""
 COLUMN = "column:"
 """Stands before the name of a column that a scorer reads as groups: ``column:capability``, int64 codes."""
 
@@ -43,7 +46,8 @@ class Signals:
     ----------
     num_rows : int
     measured : mapping
-        Name -> array, sequence or :class:`Ragged` of length ``num_rows``; the names are those of :data:`KNOWN`.
+        Name -> array, sequence or :class:`Ragged` of length ``num_rows`` (but :data:`TARGET`); the names are those of
+        :data:`KNOWN`.
     seed : int
         Seed of everything random that reads these signals.
     rows : ndarray, int64, shape (num_rows,), optional
