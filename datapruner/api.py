@@ -266,6 +266,7 @@ def run_scores(
         make_plan,
         measure_embedding,
         measure_losses,
+        measure_target,
         measure_the_rest,
         measure_tokens,
         renderer_of,
@@ -296,6 +297,10 @@ def run_scores(
         found, rows = _with_targets(recipe, fed.counts, rows, forced)
         vetoes += found
     measured: dict[str, Any] = {}
+    if plan.target:
+        measured |= measure_target(
+            recipe, samples, store, given=embeddings is not None, embedder=embedder, progress=progress
+        )
     if plan.embedding:
         _require_rows(rows)
         matrix = measure_embedding(

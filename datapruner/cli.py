@@ -47,7 +47,10 @@ Quota = Annotated[
         help="math=0.5 keeps half of math's own rows, math=400 so many; tokens under --keep-tokens."
     ),
 ]
-SelectorName = Annotated[str | None, typer.Option("--selector", help="topk, group_quota, ccs or moderate.")]
+SelectorName = Annotated[
+    str | None,
+    typer.Option("--selector", help="topk, group_quota, ccs, moderate, eu_plane or message_passing."),
+]
 SelectorSet = Annotated[
     list[str] | None, typer.Option("--selector-set", help="Parameter of the selector: name=value.")
 ]
@@ -103,6 +106,14 @@ DecontaminateColumns = Annotated[
 ]
 DecontaminateNgram = Annotated[int, typer.Option(help="Words an n-gram.")]
 DecontaminateShare = Annotated[float, typer.Option(help="Share of a test row's n-grams that condemns a row.")]
+Target = Annotated[str | None, typer.Option(help="Set that `feature_mapping` and `label_mapping` look for.")]
+TargetSplit = Annotated[str | None, typer.Option(help="Its split; default: train where there is one.")]
+TargetColumns = Annotated[
+    str | None, typer.Option(help="Which column of the target plays which role: question=Q,answer=A.")
+]
+TargetEmbeddings = Annotated[
+    str | None, typer.Option(help="Its vectors, .npy or .parquet, where --embeddings are given.")
+]
 AlwaysKeep = Annotated[str | None, typer.Option(help="Boolean column of rows that are always kept.")]
 NeverKeep = Annotated[str | None, typer.Option(help="Boolean column of rows that are never kept.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
@@ -151,6 +162,10 @@ def _reading_options(
     decontaminate_columns: DecontaminateColumns = None,
     decontaminate_ngram: DecontaminateNgram = 5,
     decontaminate_share: DecontaminateShare = 0.5,
+    target: Target = None,
+    target_split: TargetSplit = None,
+    target_columns: TargetColumns = None,
+    target_embeddings: TargetEmbeddings = None,
     always_keep: AlwaysKeep = None,
     never_keep: NeverKeep = None,
     seed: Seed = 0,
@@ -429,7 +444,7 @@ def _reading(given: dict[str, Any]) -> dict[str, Any]:
     """Turn the shared options into a recipe's fields."""
     from datapruner.samples import parse_mapping
 
-    named = {"columns", "decontaminate_columns"}
+    named = {"columns", "decontaminate_columns", "target_columns"}
     other = {"combine", "combine_within", "set_", "n_clusters", "dedup", "dedup_semantic"}
     shared = signature(_reading_options).parameters.keys()
     return {

@@ -18,7 +18,9 @@ from datapruner.paths import exists, expanded
 from datapruner.samples.readers import file_format
 from datapruner.text import did_you_mean, safe_text
 
-PATHS = ("source", "embeddings", "decontaminate", "embedder", "tokenizer", "model", "adapter")
+FILES = ("embeddings", "target_embeddings")
+"""Fields that are paths, whatever they look like."""
+PATHS = ("source", "decontaminate", "target", "embedder", "tokenizer", "model", "adapter", *FILES)
 """Fields that may be paths; they are saved relative to the recipe's own folder."""
 MASKS = ("always_keep", "never_keep")
 LONG = 1000
@@ -71,6 +73,8 @@ class Recipe(BaseModel):
         Cleaning steps before any scorer.
     decontaminate, decontaminate_split, decontaminate_columns, decontaminate_ngram, decontaminate_share
         A test set whose rows must not be in the data.
+    target, target_split, target_columns, target_embeddings
+        A set that scorers look for the likes of, and a file of its vectors where those of the data are given.
     scorers, scorer, selector
         What is computed, which of them chooses, and with which selector (default: its own).
     keep, keep_tokens, per_group, quotas, always_keep, never_keep
@@ -119,6 +123,10 @@ class Recipe(BaseModel):
     decontaminate_columns: dict[str, str] | None = None
     decontaminate_ngram: int = Field(default=5, ge=1)
     decontaminate_share: float = Field(default=0.5, gt=0, le=1)
+    target: str | None = None
+    target_split: str | None = None
+    target_columns: dict[str, str] | None = None
+    target_embeddings: str | None = None
     scorers: list[Method] = Field(default_factory=lambda: [Method(name="concept_complexity")])
     scorer: str | None = None
     selector: Method | None = None
@@ -137,7 +145,7 @@ class Recipe(BaseModel):
     def path(self, name: str) -> str | None:
         """Give a field as an absolute path; None where it names no path but a model, a hub dataset or nothing."""
         value = getattr(self, name)
-        if value is None or not (name == "embeddings" or _is_path(value, self._folder)):
+        if value is None or not (name in FILES or _is_path(value, self._folder)):
             return None
         return _absolute(value, self._folder)
 
@@ -285,7 +293,7 @@ def load_recipe(path: Path) -> Recipe:
     folder = str(path.parent.resolve())
     for name in PATHS:
         value = given.get(name)
-        if isinstance(value, str) and (name == "embeddings" or _is_path(value, folder, bare_only=True)):
+        if isinstance(value, str) and (name in FILES or _is_path(value, folder, bare_only=True)):
             given[name] = _absolute(value, folder)
     try:
         for name in MASKS:

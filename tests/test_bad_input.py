@@ -31,6 +31,7 @@ from datapruner.scorers import Random
 N = 12
 RANDOM = "--scorer random --keep 3"
 GIVEN = "--scorer concept_complexity --n-clusters 3 --keep 3 --embeddings"
+MAPPED = "--scorer feature_mapping --keep 3 --embeddings E.npy"
 LINUX = pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
 
 
@@ -150,6 +151,7 @@ def workplace(tmp_path_factory) -> Path:
 
     np.save(place / "E.npy", vectors())
     np.save(place / "short.npy", vectors(N - 1))
+    np.save(place / "wide.npy", np.ones((N, 5), dtype=np.float32))
     np.save(place / "nan.npy", spoiled(7, np.nan))
     np.save(place / "inf.npy", spoiled(5, np.inf))
     np.save(place / "zero.npy", spoiled(4, 0))
@@ -321,6 +323,41 @@ BAD = {
         ["cleaning"],
     ),
     "near threshold": (f"prune good.jsonl {RANDOM} --dedup --near-threshold 7 -o OUT", ["near_threshold"]),
+    # targets
+    "mapping without a target": (f"prune good.jsonl {MAPPED} -o OUT", ["feature_mapping", "--target"]),
+    "target that nobody reads": (
+        f"prune good.jsonl {RANDOM} --target good.jsonl -o OUT",
+        ["--target is given"],
+    ),
+    "missing target": (
+        f"prune good.jsonl {MAPPED} --target god.jsonl -o OUT",
+        ["the target", "no such file"],
+    ),
+    "empty target": (f"prune good.jsonl {MAPPED} --target empty.jsonl -o OUT", ["the target", "no rows"]),
+    "target without vectors": (
+        f"prune good.jsonl {MAPPED} --target good.jsonl -o OUT",
+        ["the target", "--target-embeddings"],
+    ),
+    "target of another width": (
+        f"prune good.jsonl {MAPPED} --target good.jsonl --target-embeddings wide.npy -o OUT",
+        ["5 numbers", "4", "same model"],
+    ),
+    "target of another length": (
+        f"prune good.jsonl {MAPPED} --target good.jsonl --target-embeddings short.npy -o OUT",
+        ["the target", "11 vectors", "12 rows"],
+    ),
+    "NaN in the target": (
+        f"prune good.jsonl {MAPPED} --target good.jsonl --target-embeddings nan.npy -o OUT",
+        ["the target", "Row 7", "NaN"],
+    ),
+    "no layout of the target": (
+        f"prune good.jsonl {MAPPED} --target columns.jsonl -o OUT",
+        ["the target", "--target-columns"],
+    ),
+    "selector without a graph": (
+        f"prune good.jsonl {RANDOM} --selector message_passing -o OUT",
+        ["neighbours", "d2"],
+    ),
     # scorers and selectors
     "unknown scorer": ("prune good.jsonl --scorer randon --keep 3 -o OUT", ["'random'?"]),
     "scorer twice": ("score good.jsonl --scorer random --scorer random -o OUT", ["random", "twice"]),

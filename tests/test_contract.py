@@ -10,6 +10,7 @@ import pytest
 
 from datapruner.scorers import BUILT_IN, make_scorer
 from datapruner.scorers.base import Ranking, Scorer
+from datapruner.selection.message_passing import MessagePassingSelector
 from datapruner.selection.selectors import CCS, SELECTORS, Choice, GroupQuota, Selector, TopK, make_selector
 from datapruner.testing import (
     SCORER_CHECKS,
@@ -37,6 +38,13 @@ VARIANTS = [
     ("combined", {"by": "topsis", "scorers": ["ifd", {"name": "ifd", "parameters": {"keep": "low"}}]}),
     ("combined", {"within": "cluster", "n_clusters": 3, "scorers": ["el2n", "prototypes"]}),
     ("combined", {"scorers": ["random", "perplexity", "combined"]}),
+    (
+        "d2",
+        {"scorer": {"name": "el2n", "parameters": {"keep": "low"}}, "n_neighbors": 3, "gamma_reverse": 0.1},
+    ),
+    ("k_center", {"centres": 20}),
+    ("feature_mapping", {"within": "cluster", "n_clusters": 3}),
+    ("label_mapping", {"within": "kind", "train_rows": 50}),
 ]
 
 
@@ -62,6 +70,7 @@ def test_built_in_scorers(name, parameters, check):
         TopK(0.5),
         CCS(0.0, 7),
         CCS(0.9, 3),
+        MessagePassingSelector(0.0),
     ],
     ids=repr,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from datapruner.scorers.prototypes import Prototypes
     from datapruner.scorers.qtuning import QTuning
     from datapruner.scorers.response_noise import ResponseNoise
+    from datapruner.scorers.target import FeatureMapping, LabelMapping
     from datapruner.scorers.topoprune import TopoPrune
 
 BUILT_IN = {
@@ -30,9 +32,11 @@ BUILT_IN = {
     "d2": "datapruner.scorers.d2:D2",
     "donod": "datapruner.scorers.donod:Donod",
     "el2n": "datapruner.scorers.losses:EL2N",
+    "feature_mapping": "datapruner.scorers.target:FeatureMapping",
     "grad_norm": "datapruner.scorers.losses:GradNorm",
     "ifd": "datapruner.scorers.ifd:IFD",
     "k_center": "datapruner.scorers.k_center:KCenter",
+    "label_mapping": "datapruner.scorers.target:LabelMapping",
     "length": "datapruner.scorers.baselines:Length",
     "mid_perplexity": "datapruner.scorers.losses:MidPerplexity",
     "perplexity": "datapruner.scorers.losses:Perplexity",
@@ -54,8 +58,10 @@ __all__ = [
     "Combined",
     "ConceptComplexity",
     "Donod",
+    "FeatureMapping",
     "GradNorm",
     "KCenter",
+    "LabelMapping",
     "Length",
     "MidPerplexity",
     "Perplexity",
@@ -101,6 +107,7 @@ def scorer_class(name: str) -> type[Scorer]:
     return cls
 
 
+def make_scorer(scorer: str | Scorer, parameters: Mapping[str, Any] | None = None) -> Scorer:
     """Build a scorer from its name and parameters; an object is passed through.
 
     Raises

@@ -17,7 +17,7 @@ from datapruner.geometry.blocks import iter_blocks, normalise_rows
 from datapruner.models.embedders import Encoder, load_image_embedder, load_text_embedder
 from datapruner.models.loading import DEFAULT_TOKENIZER, load_tokenizer
 from datapruner.paths import expanded
-from datapruner.signals import COLUMN, KNOWN
+from datapruner.signals import COLUMN, KNOWN, TARGET
 from datapruner.signals.embedding import (
     check_embeddings,
     column_embeddings,
@@ -56,7 +56,7 @@ class Plan:
 
     Attributes
     ----------
-    embedding, tokens, text, manifold, label : bool
+    embedding, tokens, text, manifold, label, target : bool
     language_model, responses : bool
         The forward pass over the rows, and the one over the assistant's turns alone.
     numbers : bool
@@ -72,6 +72,7 @@ class Plan:
     embedding: bool
     manifold: bool
     label: bool
+    target: bool
     tokens: bool
     text: bool
     language_model: bool
@@ -103,12 +104,14 @@ def make_plan(recipe: Recipe, scorers: Sequence[Scorer]) -> Plan:
             f"the scorer '{named}' reads a language model's losses: name the model that you will train with --model, "
             f"a folder or a hub name, or {DEFAULT_TOKENIZER} (small, and bundled)"
         )
+    _check_target(recipe, scorers)
     required = recipe.keep_tokens is not None or bool(needs & {"num_tokens", "num_supervised_tokens"})
     return Plan(
         tokens_required=required,
         embedding=bool(needs & {"embedding", "manifold"}) or "semantic" in recipe.dedup,
         manifold="manifold" in needs,
         label="label" in needs,
+        target=TARGET in needs,
         tokens=recipe.count_tokens or required,
         text="text" in needs,
         language_model=bool(needs & OF_ROWS),
@@ -178,6 +181,56 @@ def _make_embedding(
         recipe.embedder, pooling=recipe.pooling, max_length=recipe.embedder_max_length
     )
     return embed_texts(texts, loaded, store, progress=progress)
+
+
+def measure_target(
+    recipe: Recipe,
+    samples: Samples,
+    store: SignalStore,
+    *,
+    given: bool,
+    embedder: Encoder | None = None,
+    progress: bool = True,
+) -> dict[str, Matrix]:
+    """Get one vector for each row of the target set, made as those of the rows are.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    samples : Samples
+        The rows that are chosen from.
+    store : SignalStore
+    given : bool
+        Their vectors were given in memory.
+    embedder : Encoder, optional
+        Given as an object.
+    progress : bool
+    """
+    from datapruner.samples import load_samples
+
+    own, column = recipe.target_embeddings, recipe.embedding_column
+    given = given or bool(recipe.embeddings or column) or samples.layout.name == "embedding"
+    try:
+        target = load_samples(
+            recipe.target,
+            split=recipe.target_split,
+            columns=recipe.target_columns,
+            embeddings_given=bool(own or column),
+        )
+        if given and not (own or column) and target.layout.name != "embedding":
+            raise DataPrunerError(
+                "the rows' vectors are given, so its own have to be as well; pass them with --target-embeddings"
+            )
+        as_its = recipe.model_copy(
+            update={"embeddings": own, "embedding_column": None if own is not None else column}
+        )
+        every = np.arange(len(target), dtype=np.int64)
+        return {TARGET: measure_embedding(as_its, target, every, store, embedder=embedder, progress=progress)}
+    except DataPrunerError as error:
+        said = str(error)
+        for option in ("columns", "split", "embeddings"):
+            said = said.replace(f"--{option}", f"--target-{option}")
+        raise DataPrunerError(f"the target: {said}") from error
 
 
 def measure_manifold(recipe: Recipe, matrix: Matrix, store: SignalStore) -> NDArray[np.float64]:
@@ -336,6 +389,23 @@ def renderer_of(recipe: Recipe) -> Renderer | None:
         return reader.render(samples, rows)
 
     return renderer
+
+
+def _check_target(recipe: Recipe, scorers: Sequence[Scorer]) -> None:
+    """Refuse a target that nobody reads, and a scorer that reads one where none is named."""
+    fields = ("target", "target_split", "target_columns", "target_embeddings")
+    named = [name for name in fields if getattr(recipe, name) is not None]
+    readers = [scorer.name for scorer in scorers if TARGET in scorer.requires]
+    if readers and recipe.target is None:
+        raise DataPrunerError(
+            f"the scorer '{readers[0]}' looks for the rows nearest to a target set: name one with --target, a file, a "
+            "folder or a hub name"
+        )
+    if named and not readers:
+        raise DataPrunerError(
+            f"--{named[0].replace('_', '-')} is given, and no scorer of this run reads a target; take the scorer "
+            "feature_mapping or label_mapping"
+        )
 
 
 def _tokenizer_of(recipe: Recipe) -> PreTrainedTokenizerBase:

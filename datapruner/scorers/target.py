@@ -1,0 +1,218 @@
+"""Choose the part of the data nearest to a target set: DP4TL's two mappings (arXiv 2310.08782)."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datapruner.errors import DataPrunerError
+from datapruner.geometry.blocks import FloatBlock, Matrix, gather, iter_blocks, normalise_rows
+from datapruner.scorers.base import Ranking, Scorer
+from datapruner.scorers.grouping import CLUSTER, groups_of, signals_of
+from datapruner.signals import COLUMN, TARGET, Signals
+
+logger = logging.getLogger(__name__)
+
+ITERATIONS = 1000
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Mapping(Scorer):
+    """What both mappings share: the target's rows vote for groups, and groups are taken by their votes.
+
+    Parameters
+    ----------
+    within : str, optional
+        What the groups are: ``label``, ``cluster`` (spherical k-means of the embeddings) or a column's name; by
+        default the label where rows differ in it, else clusters.
+    n_clusters : int, optional
+        k of the clusters; default round(sqrt(n / 2)) between 8 and 1000.
+    """
+
+    within: str | None = None
+    n_clusters: int | None = None
+    needs: ClassVar[frozenset[str]] = frozenset({"embedding", "label", TARGET})
+    paper: ClassVar[str] = "arXiv 2310.08782"
+
+    def __post_init__(self) -> None:
+        """Refuse parameters that have no meaning."""
+        super().__post_init__()
+        if self.within is not None and not self.within.removeprefix(COLUMN):
+            raise DataPrunerError(f"{self.name}: within is 'cluster', 'label' or a column's name, not empty")
+        if self.n_clusters is not None and self.within not in (None, CLUSTER):
+            raise DataPrunerError(f"{self.name}: n_clusters is for within=cluster")
+
+    @property
+    def requires(self) -> frozenset[str]:
+        """The embeddings of both sets, and what the groups are made of."""
+        return frozenset({"embedding", TARGET}) | signals_of(self.within)
+
+    @property
+    def promises(self) -> frozenset[str]:
+        """Equal rows of equal groups get equal values; a clustering depends on the order of the rows."""
+        return frozenset({"duplicates"})
+
+    @abstractmethod
+    def _votes(self, signals: Signals, groups: Ints, means: Floats, target: FloatBlock) -> Ints:
+        """Give the group that each row of the target votes for."""
+
+    def _score(self, signals: Signals) -> Ranking:
+        matrix: Matrix = signals["embedding"]
+        target = _target(signals[TARGET], matrix.shape[1])
+        groups = groups_of(signals, self.within, self.n_clusters)
+        means = _means(matrix, groups)
+        voted = self._votes(signals, groups, means, target)
+        votes = np.bincount(voted, minlength=len(means))
+        centre = target.mean(axis=0, dtype=np.float64)
+        apart = np.linalg.norm(means - centre, axis=1)
+        # Most votes first; of equals, so of all without a vote, the group whose mean is nearer to the target's.
+        place = np.empty(len(means), dtype=np.int64)
+        place[np.lexsort((apart, -votes))] = np.arange(len(means))[::-1]
+        wanted = np.tile(centre, (len(means), 1))
+        chosen = votes > 0
+        wanted[chosen] = _sums(target, voted, len(means))[chosen] / votes[chosen, None]
+        similarity = _cosines(matrix, groups, wanted)
+        return Ranking(
+            # Groups are 1 apart, and a cosine moves a row by half of that at most.
+            place[groups] + (1 + similarity) / 4,
+            groups=groups,
+            group_weights=votes.astype(np.float64),
+            columns={"group": groups, "votes": votes[groups], "target_similarity": similarity},
+        )
+
+
+@dataclass(frozen=True)
+class FeatureMapping(_Mapping):
+    """Take the groups whose mean is nearest to most rows of a target set.
+
+    *Published*: the mean feature of every source class or cluster; each row of the target votes for the nearest
+    mean; the classes with the most votes are kept. *Ours*: means of embeddings scaled to length one; the budget ends
+    inside a group, whose rows are taken by their cosine to the mean of the rows that voted for it; equal votes by the
+    distance of the group's mean to the target's, so that groups without votes come last, the nearest first. The
+    released code takes the nearest over the wrong axis.
+
+    The values say "group by group": a group's votes decide before a row's own nearness does. With the selector
+    ``group_quota`` the votes share the budget instead. The clustering depends on the order of the rows.
+
+    Parameters
+    ----------
+    within : str, optional
+        What the groups are: ``label``, ``cluster`` (spherical k-means of the embeddings) or a column's name; by
+        default the label where rows differ in it, else clusters.
+    n_clusters : int, optional
+        k of the clusters; default round(sqrt(n / 2)) between 8 and 1000.
+    """
+
+    name: ClassVar[str] = "feature_mapping"
+    provenance: ClassVar[str] = "published; unit rows, ties and the order inside a group ours"
+
+    def _votes(self, signals: Signals, groups: Ints, means: Floats, target: FloatBlock) -> Ints:
+        voted: Ints = ((means**2).sum(axis=1) - 2 * (target @ means.T)).argmin(axis=1).astype(np.int64)
+        return voted
+
+
+@dataclass(frozen=True)
+class LabelMapping(_Mapping):
+    """Take the groups that a classifier of the groups sees in a target set.
+
+    *Published*: a surrogate model trained on the source's labels predicts every row of the target, each prediction is
+    a vote, and the classes with the most votes are kept. *Ours*: the surrogate is a logistic regression on the
+    embeddings, trained on a seeded sample of the rows where there are many; the order of equal votes and inside a
+    group is that of :class:`FeatureMapping`. A group without a row in the sample gets no vote.
+
+    Parameters
+    ----------
+    within, n_clusters
+        The groups, as in :class:`FeatureMapping`.
+    train_rows : int
+        Rows that the classifier is trained on, at most.
+    """
+
+    train_rows: int = 20_000
+    name: ClassVar[str] = "label_mapping"
+    provenance: ClassVar[str] = (
+        "published; logistic regression on embeddings, ties and the order inside a group ours"
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse parameters that have no meaning."""
+        super().__post_init__()
+        if self.train_rows < 1:
+            raise DataPrunerError(f"label_mapping: train_rows must be 1 or more, not {self.train_rows}")
+
+    def _votes(self, signals: Signals, groups: Ints, means: Floats, target: FloatBlock) -> Ints:
+        rows = np.arange(len(groups))
+        if len(rows) > self.train_rows:
+            drawn = np.random.default_rng(signals.seed).choice(len(rows), self.train_rows, replace=False)
+            rows = np.sort(drawn)
+        if len(np.unique(groups[rows])) == 1:  # nothing to tell apart
+            return np.full(len(target), groups[rows[0]], dtype=np.int64)
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.linear_model import LogisticRegression
+
+        block = gather(signals["embedding"], rows)
+        normalise_rows(block, rows, matrix=signals["embedding"])
+        model = LogisticRegression(max_iter=ITERATIONS)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # said below, in our words
+            model.fit(block, groups[rows])
+        if int(np.max(model.n_iter_)) >= ITERATIONS:
+            logger.warning("label_mapping: the classifier had not converged after %d iterations", ITERATIONS)
+        voted: Ints = model.predict(target).astype(np.int64)
+        return voted
+
+
+def _target(given: Matrix, width: int) -> FloatBlock:
+    """Read the target's vectors, scaled to length one; float32 (m, width)."""
+    if given.shape[1] != width:
+        raise DataPrunerError(
+            f"the target's vectors have {given.shape[1]} numbers and the rows' {width}; embed both with the same model"
+        )
+    try:
+        blocks = []
+        for start, _, block in iter_blocks(given):
+            normalise_rows(block, start, matrix=given)
+            blocks.append(block)
+    except DataPrunerError as error:
+        raise DataPrunerError(f"the target: {error}") from error
+    return np.concatenate(blocks)
+
+
+def _sums(unit: FloatBlock, groups: Ints, k: int) -> Floats:
+    """Add up the rows of every group; float64 (k, d)."""
+    from scipy.sparse import csr_matrix
+
+    rows = np.arange(len(groups))
+    out: Floats = csr_matrix((np.ones(len(rows)), (groups, rows)), shape=(k, len(rows))) @ unit
+    return out
+
+
+def _means(matrix: Matrix, groups: Ints) -> Floats:
+    """Average every group's rows, each scaled to length one; float64 (k, d)."""
+    sizes = np.bincount(groups)
+    sums = np.zeros((len(sizes), matrix.shape[1]))
+    for start, stop, block in iter_blocks(matrix):
+        normalise_rows(block, start, matrix=matrix)
+        sums += _sums(block, groups[start:stop], len(sizes))
+    return sums / sizes[:, None]
+
+
+def _cosines(matrix: Matrix, groups: Ints, wanted: Floats) -> Floats:
+    """Cosine of every row with its group's vector, 0 where that has no direction; float64 (n,)."""
+    lengths = np.linalg.norm(wanted, axis=1)
+    # Rows that cancel out leave rounding, not a direction.
+    unit = np.divide(wanted, lengths[:, None], out=np.zeros_like(wanted), where=lengths[:, None] > 1e-6)
+    out = np.empty(len(groups))
+    for start, stop, block in iter_blocks(matrix):
+        normalise_rows(block, start, matrix=matrix)
+        out[start:stop] = np.einsum("ij,ij->i", block, unit[groups[start:stop]])
+    return np.clip(out, -1, 1)
