@@ -14,7 +14,7 @@ from datapruner.errors import DataPrunerError
 from datapruner.recipe import Recipe, load_recipe, make_recipe, method_of, plain
 from datapruner.samples import load_samples
 from datapruner.scorers import make_scorer, scorer_class
-from datapruner.scorers.base import Ranking, Scorer
+from datapruner.scorers.base import Scorer
 from datapruner.selection.budget import Amount, Budget
 from datapruner.selection.cleaning import clean_embeddings, clean_texts, without
 from datapruner.selection.result import Scores, Selection
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from datapruner.samples.base import Samples
     from datapruner.samples.rendering import TokenCounts
     from datapruner.signals.language_model import LanguageModel
-    from datapruner.signals.plan import Plan
+    from datapruner.signals.plan import Plan, Renderer
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +95,40 @@ def score(
         raise DataPrunerError(
             f"score takes no '{name}': it ranks with `scorers`, and `select` on its result spends a budget"
         )
+    return run_scores(
+        **run_arguments(
+            source,
+            scorers=scorers,
+            embeddings=embeddings,
+            embedder=embedder,
+            model=model,
+            always_keep=always_keep,
+            never_keep=never_keep,
+            dedup=dedup,
+            count_tokens=count_tokens,
+            cache=cache,
+            progress=progress,
+            **options,
+        )
+    )
+
+
+def run_arguments(
+    source: Any,
+    *,
+    scorers: str | Scorer | Sequence[str | Scorer] = "concept_complexity",
+    embeddings: str | Path | ArrayLike | None = None,
+    embedder: str | Encoder = "minilm",
+    model: str | Path | tuple[Any, Any] | None = None,
+    always_keep: str | ArrayLike | None = None,
+    never_keep: str | ArrayLike | None = None,
+    dedup: bool | Sequence[str] = False,
+    count_tokens: bool = False,
+    cache: str | Path | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> dict[str, Any]:
+    """Turn the arguments of :func:`score` into those of :func:`run_scores`: a recipe, and what it cannot hold."""
     methods: list[Any] = list(scorers) if isinstance(scorers, list | tuple) else [scorers]
     made = [make_scorer(method) for method in methods]
     if not isinstance(embedder, str) and not hasattr(embedder, "encode"):
@@ -121,17 +155,17 @@ def score(
         count_tokens=count_tokens,
         **options,
     )
-    return run_scores(
-        recipe,
-        scorers=made,
-        source=None if named else source,
-        embeddings=None if isinstance(embeddings, str | Path) else embeddings,
-        embedder=None if isinstance(embedder, str) else embedder,
-        model=model if isinstance(model, tuple) else None,
-        masks={"always_keep": always_keep, "never_keep": never_keep},
-        cache=cache,
-        progress=progress,
-    )
+    return {
+        "recipe": recipe,
+        "scorers": made,
+        "source": None if named else source,
+        "embeddings": None if isinstance(embeddings, str | Path) else embeddings,
+        "embedder": None if isinstance(embedder, str) else embedder,
+        "model": model if isinstance(model, tuple) else None,
+        "masks": {"always_keep": always_keep, "never_keep": never_keep},
+        "cache": cache,
+        "progress": progress,
+    }
 
 
 def prune(
@@ -240,7 +274,43 @@ def read_samples(recipe: Recipe, source: Any = None, *, embeddings_given: bool =
     return samples
 
 
-def run_scores(
+class Measured(NamedTuple):
+    """What a run measured, before any scorer looks at it: the rows that cleaning left, and their signals."""
+
+    recipe: Recipe
+    scorers: list[Scorer]
+    samples: Samples
+    rows: NDArray[np.int64]
+    signals: Signals
+    vetoes: list[Vetoes]
+    forced: NDArray[np.bool_]
+    tokens: dict[str, NDArray[np.int64]]
+    renderer: Renderer | None
+    store: SignalStore
+
+
+def run_scores(recipe: Recipe, **objects: Any) -> Scores:
+    """Carry out the scoring half of a recipe: read, clean, measure, rank; takes what :func:`measure` takes."""
+    return rank(measure(recipe, **objects))
+
+
+def rank(measured: Measured, scorers: Sequence[Scorer] | None = None) -> Scores:
+    """Rank what was measured, with the run's scorers or with others that need no more than they do."""
+    made = measured.scorers if scorers is None else list(scorers)
+    rows, n = measured.rows, len(measured.samples)
+    return Scores(
+        measured.samples,
+        measured.recipe,
+        {scorer.name: scorer for scorer in made},
+        {scorer.name: scorer.score(measured.signals).scatter(rows, n) for scorer in made},
+        measured.vetoes,
+        measured.forced,
+        measured.tokens,
+        measured.renderer,
+    )
+
+
+def measure(
     recipe: Recipe,
     *,
     scorers: Sequence[Scorer] | None = None,
@@ -251,8 +321,8 @@ def run_scores(
     masks: Mapping[str, Any] | None = None,
     cache: str | Path | None = None,
     progress: bool = True,
-) -> Scores:
-    """Carry out the scoring half of a recipe: read, clean, measure, rank.
+) -> Measured:
+    """Carry out a recipe up to the scorers: read, clean, measure.
 
     Parameters
     ----------
@@ -328,10 +398,8 @@ def run_scores(
     measured |= measure_the_rest(plan, recipe, samples, rows, measured.get("embedding"), store)
 
     signals = Signals(len(rows), measured, recipe.seed, rows)
-    rankings: dict[str, Ranking] = {scorer.name: scorer.score(signals).scatter(rows, n) for scorer in made}
     renderer = renderer_of(recipe) if fed is None or model is None else fed.reader.render
-    by_name = {scorer.name: scorer for scorer in made}
-    return Scores(samples, recipe, by_name, rankings, vetoes, forced, tokens, renderer)
+    return Measured(recipe, made, samples, rows, signals, vetoes, forced, tokens, renderer, store)
 
 
 def _check_model(model: Any, options: Mapping[str, Any]) -> None:
