@@ -11,8 +11,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from datapruner import scorers
+    from datapruner import plots, scorers
     from datapruner.api import prune, run, score
+    from datapruner.comparison import Comparison, compare
     from datapruner.errors import DataPrunerError
     from datapruner.outputs.dataset import push_to_hub
     from datapruner.outputs.reading import explain
@@ -22,16 +23,21 @@ if TYPE_CHECKING:
     from datapruner.scorers.base import Ranking, Scorer
     from datapruner.selection.result import Scores, Selection
     from datapruner.signals import Signals
+    from datapruner.stability import Stability, compare_stability
 
 __version__ = "0.1.0"
 
 _WHERE = {
+    "Comparison": "datapruner.comparison",
     "DataPrunerError": "datapruner.errors",
     "Ranking": "datapruner.scorers.base",
     "Scorer": "datapruner.scorers.base",
     "Scores": "datapruner.selection.result",
     "Selection": "datapruner.selection.result",
     "Signals": "datapruner.signals",
+    "Stability": "datapruner.stability",
+    "compare": "datapruner.comparison",
+    "compare_stability": "datapruner.stability",
     "explain": "datapruner.outputs.reading",
     "inspect_samples": "datapruner.samples.inspection",
     "load_samples": "datapruner.samples.source",
@@ -43,16 +49,21 @@ _WHERE = {
 }
 
 __all__ = [
+    "Comparison",
     "DataPrunerError",
     "Ranking",
     "Scorer",
     "Scores",
     "Selection",
     "Signals",
+    "Stability",
+    "compare",
+    "compare_stability",
     "explain",
     "inspect_samples",
     "load_samples",
     "load_scores",
+    "plots",
     "prune",
     "push_to_hub",
     "run",
@@ -65,7 +76,7 @@ def __getattr__(name: str) -> Any:
     # Lazy, so that `import datapruner` costs a fraction of a second although torch takes several.
     if name in _WHERE:
         return getattr(importlib.import_module(_WHERE[name]), name)
-    if name in ("scorers", "testing"):
+    if name in ("plots", "scorers", "testing"):
         return importlib.import_module(f"datapruner.{name}")
     raise AttributeError(f"module 'datapruner' has no attribute {name!r}")
 

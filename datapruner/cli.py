@@ -288,6 +288,68 @@ def select(
 
 
 @app.command()
+@_reads
+def compare(
+    source: Source,
+    out: Out,
+    scorer: Scorers = ["concept_complexity"],  # noqa: B006
+    keep: Keep = None,
+    selector: SelectorName = None,
+    selector_set: SelectorSet = None,
+    stability: Annotated[
+        bool, typer.Option("--stability", help="Vary seeds, vectors and embedder too, and see what is kept.")
+    ] = False,
+    seeds: Annotated[int, typer.Option(help="Runs with other seeds, and draws of noise.")] = 5,
+    noise: Annotated[
+        str, typer.Option(help="Noise on the vectors, in standard deviations of every dimension.")
+    ] = "0.25,0.5,1",
+    embedders: Annotated[
+        str | None, typer.Option(help="Two embedders whose selections are compared: minilm,PATH.")
+    ] = None,
+    second_embeddings: Annotated[
+        str | None, typer.Option(help=".npy or .parquet with the vectors of a second embedder.")
+    ] = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    *,
+    reading: dict[str, Any],
+) -> None:
+    """Compare what scorers keep, and with --stability what moves it; random and length stand beside them."""
+    from datapruner.comparison import compare as compare_scorers
+    from datapruner.outputs.folder import check_target
+    from datapruner.recipe import make_recipe
+    from datapruner.scorers import make_scorer
+    from datapruner.selection.budget import parse_amount
+    from datapruner.selection.selectors import make_selector
+    from datapruner.text import safe_text
+
+    if keep is None:
+        raise DataPrunerError("compare needs --keep: a fraction such as 0.3 or a number of rows such as 5000")
+    amount = parse_amount(keep)
+    chosen = _method(selector, selector_set)
+    recipe = make_recipe(**reading, keep=amount)
+    reads = recipe.reads if second_embeddings is None else [*recipe.reads, second_embeddings]
+    check_target(out, overwrite=overwrite, reads=reads)
+    options = {name: value for name, value in reading.items() if name not in ("source", "scorers")}
+    comparison = compare_scorers(
+        reading["source"],
+        scorers=[make_scorer(one["name"], one["parameters"]) for one in reading["scorers"]],
+        keep=amount,
+        selector=None if chosen is None else make_selector(chosen["name"], chosen["parameters"]),
+        stability=stability,
+        seeds=seeds,
+        noise=_numbers(noise, "--noise"),
+        embedders=None if embedders is None else embedders.split(","),
+        second_embeddings=second_embeddings,
+        progress=not quiet,
+        **options,
+    )
+    comparison.save(out, overwrite=overwrite)
+    if not quiet:
+        typer.echo(f"{comparison.describe()}\n\n{safe_text(str(out))}")
+
+
+@app.command()
 def run(
     recipe: Annotated[Path, typer.Argument(help="recipe.yaml, as saved beside a result.")],
     out: Out,
@@ -542,6 +604,13 @@ def _amount(keep: str | None) -> float | int | None:
     from datapruner.selection.budget import parse_amount
 
     return None if keep is None else parse_amount(keep)
+
+
+def _numbers(text: str, option: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise DataPrunerError(f"{option} takes numbers such as 0.25,0.5,1, not '{text}'") from None
 
 
 def _pair(text: str, option: str) -> tuple[str, str]:

@@ -23,6 +23,10 @@ OURS = re.compile(
     r"|data/(.+/)?((.+-)?\d{5}-of-\d{5}\.(parquet|jsonl|arrow)|(dataset_info|dataset_dict|state)\.json)"
 )
 """What a run leaves; a folder that holds anything else is never replaced."""
+COMPARED = re.compile(r"(comparison|stability)\.json|(overlap|correlation|stability)\.csv|stability\.png")
+"""What a comparison leaves."""
+PAIRS = (("comparison.json", "overlap.csv"), ("stability.json", "stability.csv"))
+"""Files of it that are there together."""
 
 
 def check_target(path: Path, *, overwrite: bool, reads: Iterable[str | Path] = ()) -> None:
@@ -63,10 +67,10 @@ def _check(path: Path, *, overwrite: bool) -> None:
     if path.exists() and not path.is_dir():
         raise DataPrunerError(f"the output {path} is a file; name a folder that does not exist yet")
     if path.is_dir() and any(path.iterdir()):
-        result = (path / MARKER).is_file() and any((path / table).is_file() for table in TABLES)
+        allowed = _allowed(path)
         names = (entry.relative_to(path).as_posix() for entry in path.rglob("*") if not entry.is_dir())
-        other = next((name for name in names if not OURS.fullmatch(name)), None)
-        if not result or other is not None:
+        other = next((name for name in names if not (allowed or OURS).fullmatch(name)), None)
+        if allowed is None or other is not None:
             shown = "" if other is None else f" ({safe_text(other, 60)})"
             raise DataPrunerError(
                 f"the output folder {path} holds other files{shown}; name one that is empty or does not exist"
@@ -82,6 +86,14 @@ def _check(path: Path, *, overwrite: bool) -> None:
         raise DataPrunerError(f"the output folder {path} cannot be written: {parent} is a file")
     if not os.access(parent, os.W_OK):
         raise DataPrunerError(f"the output folder {path} cannot be written: no permission in {parent}")
+
+
+def _allowed(path: Path) -> re.Pattern[str] | None:
+    """Tell what an earlier result in a folder consists of; None where there is none."""
+    if (path / MARKER).is_file() and any((path / table).is_file() for table in TABLES):
+        return OURS
+    compared = any(all((path / name).is_file() for name in pair) for pair in PAIRS)
+    return COMPARED if compared else None
 
 
 @contextmanager

@@ -1,0 +1,58 @@
+"""Tables for a terminal and for files, of which the same figures give the same bytes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from datapruner.text import safe_text
+
+if TYPE_CHECKING:
+    from datapruner.recipe import Recipe
+
+
+def figure(value: float | None) -> str:
+    """Give two decimals; a dash where there is no figure, and no minus before zero."""
+    return "-" if value is None or math.isnan(value) else f"{round(value, 2) + 0.0:.2f}"
+
+
+def aligned(cells: Sequence[Sequence[str]]) -> list[str]:
+    """Lay out rows of cells as lines of a table, the first column to the left."""
+    shown = [[safe_text(cell, 60) for cell in row] for row in cells]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    return [
+        "  ".join(
+            [
+                "",
+                row[0].ljust(widths[0]),
+                *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
+            ]
+        ).rstrip()
+        for row in shown
+    ]
+
+
+def as_saved(recipe: Recipe, path: Path) -> dict[str, Any]:
+    """Give a recipe as it is saved at ``path``: what differs from the defaults, without absolute paths."""
+    saved: dict[str, Any] = yaml.safe_load(recipe.save_yaml(path)) or {}
+    return saved
+
+
+def write_json(file: Path, held: Mapping[str, Any]) -> None:
+    """Write JSON of which the same figures give the same bytes."""
+    text = json.dumps(held, indent=2, ensure_ascii=False, allow_nan=False)
+    file.write_text(f"{text}\n", encoding="utf-8")
+
+
+def write_csv(file: Path, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Write a table; nothing stands where there is no figure."""
+    with file.open("w", encoding="utf-8", newline="") as handle:
+        writer = csv.writer(handle, lineterminator="\n")
+        writer.writerow(head)
+        writer.writerows(rows)

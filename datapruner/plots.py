@@ -1,0 +1,277 @@
+"""Pictures of a selection: where its rows lie, the topology that scored them, how steady it is. Needs matplotlib."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datapruner.errors import DataPrunerError
+from datapruner.scorers.base import Ranking
+from datapruner.selection.budget import encode_labels
+from datapruner.stability import Stability
+from datapruner.text import safe_text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from datapruner.selection.result import Selection
+
+# Okabe and Ito's colours, which people with any colour vision can tell apart.
+BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#D55E00",
+    "#CC79A7",
+    "#56B4E9",
+    "#F0E442",
+)
+COLOURS = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY, YELLOW)
+MARKERS = "os^DvPX*"
+GREY = "#B0B0B0"
+SHOWN = len(COLOURS)
+"""Groups that get a colour; all others share grey."""
+OTHERS = " other groups"
+
+
+def plot_manifold(
+    selection: Selection, color: str = "score", ax: Axes | None = None, max_points: int = 20_000
+) -> Axes:
+    """Draw every scored row where the manifold puts it.
+
+    Parameters
+    ----------
+    selection : Selection
+        By a scorer that explains its values with the manifold's coordinates, such as ``topoprune``.
+    color : str
+        ``score``, ``kept``, a column of the scorer's, or one of the dataset's.
+    ax : matplotlib.axes.Axes, optional
+        Default: a new figure's.
+    max_points : int
+        Of more rows a random sample is drawn, and the title says so.
+    """
+    ranking = _ranking(selection)
+    if "manifold_1" not in ranking.columns or "manifold_2" not in ranking.columns:
+        raise DataPrunerError(
+            f"the scorer '{selection.scorer}' has no manifold of two dimensions to draw; choose with topoprune, "
+            "manifold_dimensions=2"
+        )
+    if max_points < 1:
+        raise DataPrunerError(f"max_points must be 1 or more, not {max_points}")
+    x, y = ranking.columns["manifold_1"], ranking.columns["manifold_2"]
+    rows = np.flatnonzero(np.isfinite(selection.values) & np.isfinite(x) & np.isfinite(y))
+    scored = len(rows)
+    if scored > max_points:
+        rows = np.sort(np.random.default_rng(0).choice(rows, max_points, replace=False))
+    ax = _axes(ax)
+    style: dict[str, Any] = {
+        "s": float(np.clip(30_000 / max(len(rows), 1), 3, 30)),
+        "linewidths": 0,
+        "rasterized": True,
+    }
+    values = _colours(selection, ranking, color)
+    if values.dtype.kind == "f":
+        drawn = ax.scatter(x[rows], y[rows], c=values[rows], cmap="cividis", **style)
+        bar = ax.figure.colorbar(drawn, ax=ax)
+        bar.set_label(f"score of {selection.scorer}" if color == "score" else _label(color))
+    else:
+        _draw_groups(ax, x, y, rows, values, style)
+        # The grey of the other groups lies under the rest and comes last in the legend.
+        handles, labels = ax.get_legend_handles_labels()
+        order = sorted(range(len(labels)), key=lambda place: labels[place].endswith(OTHERS))
+        ax.legend(
+            [handles[place] for place in order],
+            [labels[place] for place in order],
+            title=None if color == "kept" else _label(color),
+            markerscale=2,
+            fontsize="small",
+            loc="upper left",
+            bbox_to_anchor=(1.01, 1),
+        )
+    method = selection.scores.recipe.manifold.upper()
+    ax.set(
+        xlabel=f"manifold 1 ({method}, standard deviations)",
+        ylabel="manifold 2 (standard deviations)",
+        title=f"{scored:,} rows" if len(rows) == scored else f"showing {len(rows):,} of {scored:,} rows",
+    )
+    ax.set_aspect("equal", adjustable="datalim")
+    return ax
+
+
+def plot_diagrams(
+    selection: Selection, group: int | None = None, axes: Sequence[Axes] | None = None
+) -> NDArray[Any]:
+    """Draw the persistence diagrams that scored the rows, before and after optimisation.
+
+    Parameters
+    ----------
+    selection : Selection
+        By ``topoprune``.
+    group : int, optional
+        One of its groups; default: all together.
+    axes : two matplotlib Axes, optional
+        Default: a new figure's.
+
+    Returns
+    -------
+    ndarray of two Axes
+    """
+    ranking = _ranking(selection)
+    held = [ranking.state.get(f"diagrams_{when}") for when in ("before", "after")]
+    if not all(isinstance(found, np.ndarray) for found in held):
+        raise DataPrunerError(
+            f"the scorer '{selection.scorer}' has no persistence diagrams to draw; choose with topoprune"
+        )
+    diagrams = [np.asarray(found, dtype=np.float64) for found in held]
+    if group is not None:
+        groups = np.unique(np.concatenate([found[:, 0] for found in diagrams])).astype(int)
+        if group not in groups:
+            raise DataPrunerError(
+                f"there is no diagram of group {group}; there are {len(groups)}, from "
+                f"{groups.min(initial=0)} to {groups.max(initial=0)}"
+            )
+        diagrams = [found[found[:, 0] == group] for found in diagrams]
+    if axes is None:
+        figure = _pyplot().figure(figsize=(10, 4.8), layout="constrained")
+        axes = figure.subplots(1, 2, sharex=True, sharey=True)
+    if len(axes) != 2:
+        raise DataPrunerError(f"diagrams before and after take two axes, not {len(axes)}")
+    limit = 1.05 * max((found[:, 2:].max(initial=0) for found in diagrams), default=0) or 1.0
+    for ax, found, when in zip(axes, diagrams, ("before", "after"), strict=True):
+        ax.plot([0, limit], [0, limit], color=GREY, linewidth=1, zorder=1, label="_diagonal")
+        for dimension, what, colour, marker in ((0, "H0, merges", BLUE, "o"), (1, "H1, loops", RED, "^")):
+            points = found[found[:, 1] == dimension]
+            ax.scatter(
+                points[:, 2],
+                points[:, 3],
+                s=18,
+                color=colour,
+                marker=marker,
+                alpha=0.6,
+                linewidths=0,
+                label=f"{what} ({len(points):,})",
+                rasterized=True,
+                zorder=2,
+                clip_on=False,
+            )
+        ax.set(
+            xlabel="birth (radius, units of the manifold)",
+            ylabel="death (radius, units of the manifold)",
+            title=f"{when} optimisation" + ("" if group is None else f", group {group}"),
+            xlim=(-0.03 * limit, limit),
+            ylim=(-0.03 * limit, limit),
+            aspect="equal",
+        )
+        ax.legend(loc="lower right", fontsize="small")
+    return np.asarray(axes)
+
+
+def plot_stability(stability: Stability, ax: Axes | None = None) -> Axes:
+    """Draw how the overlap with the noiseless selection falls with the noise.
+
+    One line a scorer, in a band of one standard deviation; the dotted line is what two random selections share.
+
+    Parameters
+    ----------
+    stability : Stability
+    ax : matplotlib.axes.Axes, optional
+        Default: a new figure's.
+    """
+    moved = [record for record in stability.records if record.varied == "noise" and record.comparisons]
+    if not moved:
+        raise DataPrunerError(
+            "there is nothing to draw: no scorer here reads embeddings that noise was put on"
+        )
+    ax = _axes(ax)
+    names = list(dict.fromkeys(record.scorer for record in moved))
+    for number, name in enumerate(names):
+        found = sorted((record for record in moved if record.scorer == name), key=lambda one: one.noise or 0)
+        noise = np.array([record.noise for record in found], dtype=np.float64)
+        mean = np.array([record.jaccard for record in found], dtype=np.float64)
+        spread = np.array([record.jaccard_sd or 0 for record in found], dtype=np.float64)
+        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+        ax.plot(noise, mean, color=colour, marker=marker, label=_label(name))
+        ax.fill_between(noise, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
+    levels = [record.chance for record in moved if record.chance is not None]
+    ax.axhline(float(np.mean(levels)), color="black", linestyle=":", label="two random selections")
+    for name in stability.scorers:
+        if name not in names:
+            ax.plot([], [], linestyle="none", label=f"{_label(name)}: reads no embedding")
+    ax.set(
+        xlabel="noise on the embeddings (standard deviations of each dimension)",
+        ylabel="Jaccard with the noiseless selection",
+        title=f"{stability.kept:,} of {stability.rows:,} rows kept, {stability.seeds} draws of noise",
+        xlim=(0, None),
+        ylim=(0, 1.02),
+    )
+    ax.legend(fontsize="small")
+    return ax
+
+
+def _ranking(selection: Selection) -> Ranking:
+    return selection.scores.rankings[selection.scorer]
+
+
+def _colours(selection: Selection, ranking: Ranking, color: str) -> NDArray[Any]:
+    """Give what the rows are coloured by: floating point for a scale, text for groups."""
+    if color == "score":
+        return selection.values
+    if color == "kept":
+        return np.where(selection.kept, "kept", "dropped")
+    if color in ranking.columns:
+        column = np.asarray(ranking.columns[color])
+        return column if column.dtype.kind == "f" else column.astype(np.str_)
+    cells = selection.scores.samples.column(color)
+    if any(isinstance(cell, float) for cell in cells):
+        return np.array([np.nan if cell is None else cell for cell in cells], dtype=np.float64)
+    names, codes = encode_labels(cells)
+    return np.array(names, dtype=np.str_)[codes]
+
+
+def _draw_groups(
+    ax: Axes,
+    x: NDArray[Any],
+    y: NDArray[Any],
+    rows: NDArray[np.int64],
+    values: NDArray[Any],
+    style: dict[str, Any],
+) -> None:
+    """Give each of the largest groups a colour and a line of the legend; the smallest group is drawn last."""
+    names, counts = np.unique(values[rows], return_counts=True)
+    order = names[np.argsort(-counts, kind="stable")].tolist()
+    if set(order) <= {"kept", "dropped"}:
+        palette = {"dropped": GREY, "kept": BLUE}
+        order = [name for name in palette if name in order]
+    else:
+        palette = dict(zip(order[:SHOWN], COLOURS, strict=False))
+        if rest := order[SHOWN:]:
+            others = rows[np.isin(values[rows], rest)]
+            ax.scatter(x[others], y[others], color=GREY, label=f"{len(rest):,}{OTHERS}", **style)
+    for name, colour in palette.items():
+        if name in order:
+            of = rows[values[rows] == name]
+            ax.scatter(x[of], y[of], color=colour, label=f"{_label(name)} ({len(of):,})", **style)
+
+
+def _label(text: str) -> str:
+    """Write a name as it is: not as mathematics, and not so that a legend would leave it out."""
+    shown = safe_text(str(text), 40).replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown
+
+
+def _axes(ax: Axes | None) -> Axes:
+    if ax is not None:
+        return ax
+    made: Axes = _pyplot().figure(figsize=(7, 4.8), layout="constrained").add_subplot()
+    return made
+
+
+def _pyplot() -> Any:
+    try:
+        from matplotlib import pyplot
+    except ImportError as error:
+        raise DataPrunerError("pictures need matplotlib: pip install 'datapruner[notebooks]'") from error
+    return pyplot
