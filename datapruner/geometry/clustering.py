@@ -61,6 +61,7 @@ def spherical_kmeans(
     k: int | None = None,
     *,
     seed: int = 0,
+    at_most: bool = False,
     iterations: int = 20,
     max_points_per_centroid: int = 256,
     memory_bytes: int = 1 << 30,
@@ -77,6 +78,8 @@ def spherical_kmeans(
         Shape (n, d); any length of rows, they are scaled to one in blocks.
     k
         Clusters; default `default_k` of n, clamped to the number of distinct rows.
+    at_most
+        Clamp a given k to the number of distinct rows too, rather than refuse it.
     seed
         Of the sample and of the start. The same data, seed, versions and threads give the same bytes; the
         same rows in another order may give another clustering.
@@ -118,7 +121,7 @@ def spherical_kmeans(
     if len(start) < wanted and size < n:
         start = _distinct_everywhere(embeddings, wanted)
         sample = np.concatenate([sample, start])
-    if len(start) < wanted and k is not None:
+    if len(start) < wanted and k is not None and not at_most:
         raise DataPrunerError(
             f"k = {k} clusters were asked for, and the {n} rows hold only {len(start)} distinct embeddings; "
             f"ask for at most {len(start)}."

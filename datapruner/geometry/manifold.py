@@ -101,9 +101,9 @@ def distinct_rows(embeddings: Matrix) -> tuple[Ints, Ints]:
         keys.view([("a", "u8"), ("b", "u8")]), return_index=True, return_inverse=True
     )
     order = np.argsort(first, kind="stable")
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    return first[order].astype(np.int64), place[number.reshape(-1)].astype(np.int64)
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    return first[order].astype(np.int64), rank[number.reshape(-1)]
 
 
 def content_hash(embeddings: Matrix) -> bytes:
@@ -219,4 +219,4 @@ def check_neighbours(indices: Ints, distances: NDArray[np.float32], n: int, k: i
 
 def _standardised(points: Floats) -> Floats:
     spread = points.std(axis=0)
-    return (points - points.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+    return np.asarray((points - points.mean(axis=0)) / np.where(spread > 0, spread, 1.0))

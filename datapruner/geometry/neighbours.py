@@ -155,7 +155,12 @@ def knn_graph(
 
     # Twice sqrt(n) lists of sqrt(n) / 2 rows: with 16 probes each row meets about 8 sqrt(n) others.
     clusters = spherical_kmeans(
-        embeddings, round(2 * math.sqrt(n)), seed=seed, iterations=10, max_points_per_centroid=64
+        embeddings,
+        round(2 * math.sqrt(n)),
+        at_most=True,
+        seed=seed,
+        iterations=10,
+        max_points_per_centroid=64,
     )
     order = np.argsort(clusters.assignment, kind="stable")
     edges = np.concatenate([[0], np.cumsum(clusters.sizes)])

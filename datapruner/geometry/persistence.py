@@ -185,7 +185,8 @@ def half_lengths(points: torch.Tensor, edges: Ints) -> torch.Tensor:
     import torch
 
     ends = points[torch.from_numpy(edges).to(points.device)]
-    return (ends[:, 0] - ends[:, 1]).norm(dim=1) / 2
+    halves: torch.Tensor = torch.linalg.vector_norm(ends[:, 0] - ends[:, 1], dim=1) / 2
+    return halves
 
 
 def circumradii(points: torch.Tensor, triangles: Ints) -> torch.Tensor:
@@ -198,10 +199,11 @@ def circumradii(points: torch.Tensor, triangles: Ints) -> torch.Tensor:
     if points.shape[1] == 2:
         twice_area = (u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]).abs()
     elif points.shape[1] == 3:
-        twice_area = torch.linalg.cross(u, v).norm(dim=1)
+        twice_area = torch.linalg.vector_norm(torch.linalg.cross(u, v), dim=1)
     else:
         return points.new_zeros(len(triangles))
-    return u.norm(dim=1) * v.norm(dim=1) * (c - b).norm(dim=1) / (2 * twice_area)
+    sides: torch.Tensor = torch.linalg.vector_norm(torch.stack([u, v, c - b]), dim=2)
+    return sides.prod(dim=0) / (2 * twice_area)
 
 
 def distinct(points: NDArray[Any]) -> Ints:
@@ -273,30 +275,41 @@ def _alpha(cloud: Floats, *, loops: bool) -> Pairs:
             raise QhullError
         mesh = Delaunay(cloud)
     except QhullError:
-        # All on a line or in a plane: one dimension less says the same, to rounding.
-        return _alpha(cloud @ np.linalg.svd(cloud, full_matrices=False)[2][: d - 1].T, loops=loops)
-    # Points that Qhull takes for one with a vertex hang on it by an edge of their own.
+        return _flatter(cloud, loops=loops)
+    # Points that Qhull takes for one with a vertex hang on it by an edge of their own. Where it found but one such
+    # vertex beside a point at infinity, all lie on a line.
     hanging = mesh.coplanar[:, [0, 2]].astype(np.int64)
+    if hanging.size and (hanging >= n).any():
+        return _flatter(cloud, loops=loops)
     if d == 2:
-        found = _plane(cloud, mesh.simplices, mesh.neighbors)
+        found = _plane(cloud, mesh.simplices, mesh.neighbors, loops=loops)
     else:
         found = _space(cloud, mesh.simplices.astype(np.int64), loops=loops)
-    keep = _persists(*_sizes(cloud, found)) if loops else np.zeros(len(found.births), dtype=np.bool_)
-    return Pairs(np.concatenate([found.merges, hanging]), found.births[keep], found.deaths[keep])
+    return Pairs(np.concatenate([found.merges, hanging]), found.births, found.deaths)
 
 
-def _persists(births: Floats, deaths: Floats) -> NDArray[np.bool_]:
+def _flatter(cloud: Floats, *, loops: bool) -> Pairs:
+    """All points lie on a line or in a plane: one dimension less says the same, to rounding."""
+    axes = np.linalg.svd(cloud, full_matrices=False)[2][: cloud.shape[1] - 1]
+    return _alpha(cloud @ axes.T, loops=loops)
+
+
+def _persists(births: Any, deaths: Any) -> NDArray[np.bool_]:
     with np.errstate(invalid="ignore"):
         return np.asarray(deaths - births > ROUNDING * deaths)
 
 
-def _plane(cloud: Floats, triangles: NDArray[np.int32], neighbours: NDArray[np.int32]) -> Pairs:
-    """All pairs of a planar Delaunay triangulation, those of no persistence too, by two sweeps."""
+def _plane(
+    cloud: Floats, triangles: NDArray[np.int32], neighbours: NDArray[np.int32], *, loops: bool
+) -> Pairs:
+    """Pairs of a planar Delaunay triangulation, by two sweeps."""
     from datapruner.geometry.planar import prepare, sweep
 
     radii, edges, cofaces, values = prepare(cloud, triangles, neighbours)
-    merged, filler = sweep(len(cloud), edges, cofaces, np.argsort(values, kind="stable"), radii)
+    merged, filler = sweep(len(cloud), edges, cofaces, np.argsort(values, kind="stable"), radii, loops)
+    # An edge that is not Gabriel enters with its triangle, later than its length: such pairs last for nothing.
     closing = np.flatnonzero(filler >= 0)
+    closing = closing[_persists(values[closing], radii[filler[closing]])]
     return Pairs(
         edges[merged].astype(np.int64),
         edges[closing].astype(np.int64),
@@ -314,7 +327,8 @@ def _space(cloud: Floats, cells: Ints, *, loops: bool) -> Pairs:
     edges, edge_of = _faces(faces, n)
     values = _values(cloud, edges, faces, edge_of, face_values, _lengths(cloud, edges))
     tree = SimplexTree()
-    tree.insert_batch(np.arange(n, dtype=np.int32)[None], np.zeros(n))
+    for vertex in range(n):  # a batch of vertices comes out at infinity in gudhi 3.13
+        tree.insert([vertex], 0.0)
     tree.insert_batch(edges.T.astype(np.int32), values)
     if loops:
         tree.insert_batch(faces.T.astype(np.int32), face_values)
@@ -324,14 +338,13 @@ def _space(cloud: Floats, cells: Ints, *, loops: bool) -> Pairs:
     for birth, death in tree.persistence_pairs():
         if len(birth) == 1 and len(death) == 2:
             merges.append(death)
-        elif len(birth) == 2 and len(death) == 3:
+        elif (
+            len(birth) == 2 and len(death) == 3 and _persists(tree.filtration(birth), tree.filtration(death))
+        ):
             births.append(birth)
             deaths.append(death)
     return Pairs(
-        *(
-            np.array(held, dtype=np.int64).reshape(-1, k)
-            for held, k in ((merges, 2), (births, 2), (deaths, 3))
-        )
+        *(np.array(held, np.int64).reshape(-1, k) for held, k in ((merges, 2), (births, 2), (deaths, 3)))
     )
 
 
@@ -370,7 +383,7 @@ def _centres(cloud: Floats, simplices: Ints) -> Floats:
         numerator = np.cross(
             np.einsum("ij,ij->i", u, u)[:, None] * v - np.einsum("ij,ij->i", v, v)[:, None] * u, normal
         )
-        centres = corners[:, 0] - numerator / (2 * np.einsum("ij,ij->i", normal, normal)[:, None])
+        centres = corners[:, 0] + numerator / (2 * np.einsum("ij,ij->i", normal, normal)[:, None])
     return np.where(np.isfinite(centres), centres, corners[:, 0])
 
 

@@ -76,7 +76,7 @@ def root(parent: NDArray[np.int32], x: int) -> int:
 
 @njit(nogil=True)
 def sweep(
-    n: int, edges: NDArray[np.int32], cofaces: NDArray[np.int32], order: Ints, radii: Floats
+    n: int, edges: NDArray[np.int32], cofaces: NDArray[np.int32], order: Ints, radii: Floats, loops: bool
 ) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
     """Mark the edges of the spanning tree, and give for every other one the triangle that fills its loop."""
     merged = np.zeros(len(edges), np.bool_)
@@ -87,6 +87,8 @@ def sweep(
         if x != y:
             merged[e] = True
             parent[x] = y
+    if not loops:
+        return merged, filler
     # A node's root is its component's oldest triangle: the largest. The last node is the outside.
     outside = len(radii)
     parent = np.arange(outside + 1).astype(np.int32)

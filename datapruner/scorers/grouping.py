@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.geometry.blocks import iter_blocks, require_finite
 from datapruner.signals import COLUMN, Signals
 
 CLUSTER = "cluster"
@@ -21,7 +22,7 @@ def signals_of(within: str | None) -> frozenset[str]:
 
 
 def groups_of(signals: Signals, within: str | None, n_clusters: int | None = None) -> NDArray[np.int64]:
-    """Give every row's group, numbered from 0 without gaps.
+    """Give every row's group; a label or column keeps its numbers, some of which may have no row left.
 
     Parameters
     ----------
@@ -37,8 +38,11 @@ def groups_of(signals: Signals, within: str | None, n_clusters: int | None = Non
     ndarray, int64, shape (n,)
     """
     if within != CLUSTER and (within is not None or len(np.unique(signals[LABEL])) > 1):
+        if within is None:  # a broken embedding is refused whether or not it is what the groups are made of
+            for start, _, block in iter_blocks(signals["embedding"]):
+                require_finite(block, start, matrix=signals["embedding"])
         held = next(iter(signals_of(within or LABEL)))
-        return np.unique(np.asarray(signals[held]), return_inverse=True)[1].reshape(-1).astype(np.int64)
+        return np.asarray(signals[held], dtype=np.int64)
     from datapruner.geometry.clustering import spherical_kmeans
 
     return spherical_kmeans(signals["embedding"], n_clusters, seed=signals.seed).assignment

@@ -220,9 +220,12 @@ def optimise(
             touched = _touched(start, found)
     end = current.detach()
     after = pairs_of_groups(end.numpy(), members, loops=True)
+    h0_death, h1_birth, h1_death = (held[number] for held in touched)
     return Moved(
-        (end - begin).norm(dim=1).numpy()[number],
-        *(held[number] for held in touched),
+        torch.linalg.vector_norm(end - begin, dim=1).numpy()[number],
+        h0_death,
+        h1_birth,
+        h1_death,
         before,
         _diagrams(end.numpy() * scale, members, group, after),
     )
