@@ -30,6 +30,7 @@ def workplace(tmp_path, monkeypatch):
     ]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:3]))
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[::60]))
     np.save(tmp_path / "vectors.npy", rng.normal(size=(6000, 8)).astype(np.float32))
     import pyarrow as pa
     import pyarrow.parquet as pq
