@@ -328,6 +328,49 @@ def test_end_to_end(place, monkeypatch, capsys):
     assert not (place / "one" / "stability.json").exists()
 
 
+def test_embedders_by_their_paths(place, monkeypatch, capsys, tiny_sentence_transformer):
+    """The same model twice moves nothing, and the files do not say where it lies."""
+    words = ["compare", "rows.jsonl", "--keep", "0.3", "--stability", "--seeds", "2", "--noise", "1", "-q"]
+    both = f"{tiny_sentence_transformer},{tiny_sentence_transformer}"
+    assert command(monkeypatch, *words, "--embedders", both, "-o", "out") == 0
+    text = (place / "out" / "stability.json").read_text()
+    (record,) = [
+        one
+        for one in json.loads(text)["records"]
+        if one["varied"] == "embedder" and one["scorer"] == "concept_complexity"
+    ]
+    assert (record["jaccard"], record["spearman"]) == (1, pytest.approx(1))
+    assert json.loads(text)["embedders"] == ["st", "st"]
+    assert f'"{tiny_sentence_transformer}' not in text
+
+
+def test_losses_are_not_computed_again(place, monkeypatch, tiny_llama):
+    """Seeds and noise need no more passes of a language model than a run without them."""
+    from datapruner.signals import language_model
+
+    calls = []
+    measured = language_model.measure_language_model
+
+    def counted(*arguments, **options):
+        calls.append(options["what"])
+        return measured(*arguments, **options)
+
+    monkeypatch.setattr(language_model, "measure_language_model", counted)
+    found = dp.compare_stability(
+        "rows.jsonl",
+        scorers=["perplexity", "response_noise"],
+        keep=KEEP,
+        seeds=2,
+        noise=(1,),
+        model=tiny_llama,
+        embeddings="a.npy",
+    )
+    assert calls == ["row", "response"]
+    assert of(found, "perplexity", "noise", 1.0).note == "reads no embedding"
+    assert of(found, "perplexity", "seed").jaccard == 1
+    assert of(found, "response_noise", "noise", 1.0).jaccard < 1
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
