@@ -68,7 +68,9 @@ class _Mapping(Scorer):
     def _score(self, signals: Signals) -> Ranking:
         matrix: Matrix = signals["embedding"]
         target = _target(signals[TARGET], matrix.shape[1])
-        groups = groups_of(signals, self.within, self.n_clusters)
+        named = groups_of(signals, self.within, self.n_clusters)
+        # A group of which cleaning left no row has no mean.
+        numbers, groups = np.unique(named, return_inverse=True)
         means = _means(matrix, groups)
         voted = self._votes(signals, groups, means, target)
         votes = np.bincount(voted, minlength=len(means))
@@ -81,12 +83,14 @@ class _Mapping(Scorer):
         chosen = votes > 0
         wanted[chosen] = _sums(target, voted, len(means))[chosen] / votes[chosen, None]
         similarity = _cosines(matrix, groups, wanted)
+        weights = np.zeros(int(numbers[-1]) + 1)
+        weights[numbers] = votes
         return Ranking(
             # Groups are 1 apart, and a cosine moves a row by half of that at most.
             place[groups] + (1 + similarity) / 4,
-            groups=groups,
-            group_weights=votes.astype(np.float64),
-            columns={"group": groups, "votes": votes[groups], "target_similarity": similarity},
+            groups=named,
+            group_weights=weights,
+            columns={"group": named, "votes": votes[groups], "target_similarity": similarity},
         )
 
 

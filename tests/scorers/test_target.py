@@ -141,6 +141,17 @@ def test_one_group_takes_all_votes(measured):
         assert (ranking.columns["votes"] == M).all()
 
 
+@pytest.mark.parametrize("name", ["feature_mapping", "label_mapping"])
+def test_a_group_without_rows_gets_no_vote(name, measured):
+    rows = np.flatnonzero(measured["label"] != 1)
+    held = {key: value if key == TARGET else value[rows] for key, value in measured.measured.items()}
+    ranking = make_scorer(name, {"within": "label"}).score(Signals(len(rows), held, 0, rows))
+    assert np.array_equal(ranking.groups, measured["label"][rows])
+    assert ranking.group_weights.shape == (6,)
+    assert ranking.group_weights[1] == 0
+    assert ranking.group_weights.sum() == M
+
+
 def test_many_rows_are_sampled_for_the_classifier(measured):
     first, again = (LabelMapping(within="label", train_rows=60).score(measured).values for _ in range(2))
     assert np.array_equal(first, again)
