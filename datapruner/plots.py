@@ -35,6 +35,8 @@ GREY = "#B0B0B0"
 SHOWN = len(COLOURS)
 """Groups that get a colour; all others share grey."""
 OTHERS = " other groups"
+BESIDE: dict[str, Any] = {"fontsize": "small", "loc": "upper left", "bbox_to_anchor": (1.01, 1)}
+"""A legend beside the axes, where it covers nothing."""
 
 
 def plot_manifold(
@@ -87,9 +89,7 @@ def plot_manifold(
             [labels[place] for place in order],
             title=None if color == "kept" else _label(color),
             markerscale=2,
-            fontsize="small",
-            loc="upper left",
-            bbox_to_anchor=(1.01, 1),
+            **BESIDE,
         )
     method = selection.scores.recipe.manifold.upper()
     ax.set(
@@ -193,7 +193,8 @@ def plot_stability(stability: Stability, ax: Axes | None = None) -> Axes:
         mean = np.array([record.jaccard for record in found], dtype=np.float64)
         spread = np.array([record.jaccard_sd or 0 for record in found], dtype=np.float64)
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-        ax.plot(noise, mean, color=colour, marker=marker, label=_label(name))
+        line = "-" if number < len(COLOURS) else "--"
+        ax.plot(noise, mean, line, color=colour, marker=marker, label=_label(name))
         ax.fill_between(noise, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
     levels = [record.chance for record in moved if record.chance is not None]
     ax.axhline(float(np.mean(levels)), color="black", linestyle=":", label="two random selections")
@@ -207,7 +208,7 @@ def plot_stability(stability: Stability, ax: Axes | None = None) -> Axes:
         xlim=(0, None),
         ylim=(0, 1.02),
     )
-    ax.legend(fontsize="small")
+    ax.legend(**BESIDE)
     return ax
 
 
@@ -258,14 +259,14 @@ def _draw_groups(
 
 def _label(text: str) -> str:
     """Write a name as it is: not as mathematics, and not so that a legend would leave it out."""
-    shown = safe_text(str(text), 40).replace("$", r"\$")
+    shown = safe_text(str(text), 24).replace("$", r"\$")
     return f" {shown}" if shown.startswith("_") else shown
 
 
 def _axes(ax: Axes | None) -> Axes:
     if ax is not None:
         return ax
-    made: Axes = _pyplot().figure(figsize=(7, 4.8), layout="constrained").add_subplot()
+    made: Axes = _pyplot().figure(figsize=(8, 4.8), layout="constrained").add_subplot()
     return made
 
 

@@ -189,7 +189,7 @@ class Stability:
         if drawn and find_spec("matplotlib") is not None:
             from matplotlib.figure import Figure
 
-            drawing = Figure(figsize=(7, 4.5), layout="constrained")
+            drawing = Figure(figsize=(8, 4.5), layout="constrained")
             self.plot(drawing.subplots())
             drawing.savefig(folder / "stability.png", dpi=150, metadata={"Software": None})
 
@@ -408,27 +408,30 @@ def stability_of(
             by_seed.append(runs_of(_varied(held, seed=(held.recipe.seed + number) % 2**32), scorers))
             bar.update()
         base = by_seed[0]
-        noisy: dict[float, list[dict[str, _Run]]] = {level: [] for level in varied.noise}
+        noisy: dict[tuple[str, float], list[_Figures]] = {}
         if draws:
             vectors = held.signals["embedding"]
             spread = deviations(vectors)
-            for level, found in noisy.items():
+            for level in varied.noise:
                 for draw in range(varied.seeds):
                     moved = with_noise(vectors, np.float32(level) * spread, held.recipe.seed, draw)
-                    found.append(runs_of(_varied(held, vectors=moved), readers))
+                    for name, run in runs_of(_varied(held, vectors=moved), readers).items():
+                        noisy.setdefault((name, level), []).append(_compared(base[name], run))
                     bar.update()
     other = {} if second is None or second.held is None else runs_of(second.held, readers)
     records: list[Agreement] = []
     for scorer in scorers:
         name = scorer.name
         unread = "" if scorer in readers else UNREAD
-        records.append(_agreement(name, "seed", list(combinations([runs[name] for runs in by_seed], 2))))
-        for level, found in noisy.items():
-            pairs = [(base[name], runs[name]) for runs in found if name in runs]
-            records.append(_agreement(name, "noise", pairs, noise=level, note=unread))
+        pairs = combinations([runs[name] for runs in by_seed], 2)
+        records.append(_agreement(name, "seed", [_compared(*pair) for pair in pairs]))
+        records.extend(
+            _agreement(name, "noise", noisy.get((name, level), []), noise=level, note=unread)
+            for level in varied.noise
+        )
         if second is not None:
-            pairs = [(base[name], other[name])] if name in other else []
-            records.append(_agreement(name, "embedder", pairs, note=unread))
+            found = [_compared(base[name], other[name])] if name in other else []
+            records.append(_agreement(name, "embedder", found, note=unread))
     first = next(iter(base.values()))
     return Stability(
         tuple(records),
@@ -531,29 +534,42 @@ def _varied(held: Measured, *, seed: int | None = None, vectors: Matrix | None =
     return held._replace(recipe=recipe, signals=replace(held.signals, measured=measured, seed=recipe.seed))
 
 
+class _Figures(NamedTuple):
+    """What two runs have in common, and what two random selections of their sizes would."""
+
+    jaccard: float
+    chance: float
+    spearman: float | None
+
+
+def _compared(first: _Run, second: _Run) -> _Figures:
+    return _Figures(
+        jaccard(first.kept, second.kept),
+        chance(
+            (int(first.kept.sum()), int(second.kept.sum())),
+            (np.isfinite(first.values), np.isfinite(second.values)),
+            first.forced,
+        ),
+        correlation(first.values, second.values),
+    )
+
+
 def _agreement(
     scorer: str,
     varied: Literal["seed", "noise", "embedder"],
-    pairs: Sequence[tuple[_Run, _Run]],
+    found: Sequence[_Figures],
     *,
     noise: float | None = None,
     note: str = "",
 ) -> Agreement:
-    if not pairs:
+    if not found:
         return Agreement(scorer, varied, noise, note=note)
-    overlaps = [jaccard(a.kept, b.kept) for a, b in pairs]
-    ranks = [correlation(a.values, b.values) for a, b in pairs]
-    levels = [
-        chance(
-            (int(a.kept.sum()), int(b.kept.sum())), (np.isfinite(a.values), np.isfinite(b.values)), a.forced
-        )
-        for a, b in pairs
-    ]
+    overlaps, levels, ranks = zip(*found, strict=True)
     return Agreement(
         scorer,
         varied,
         noise,
-        comparisons=len(pairs),
+        comparisons=len(found),
         jaccard=_mean(overlaps),
         jaccard_sd=_deviation(overlaps),
         chance=_mean(levels),
