@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
-from datapruner.geometry.blocks import BLOCK_BYTES, FloatBlock, Matrix, gather, iter_blocks, normalise_rows
+from datapruner.geometry.blocks import FloatBlock, Matrix, Rows, gather, iter_blocks, normalise_rows
 from datapruner.scorers.base import Ranking, Scorer
 from datapruner.signals import Signals
 
@@ -21,10 +20,11 @@ logger = logging.getLogger(__name__)
 
 SAME = 1 - 5e-7
 """Cosine from which a row counts as a copy of a centre: float32 products say no more."""
-HELD_BYTES = 2 << 30
-"""Rows of length one are kept in memory up to here; beyond, they are read and scaled again for every centre."""
-WATCHED = 5
-"""Steps after which the time of the others is estimated."""
+POOL = 1024
+"""Rows that stand for the next centre at a time."""
+TILE = 1024
+"""Centres that rows meet in one product."""
+BLOCK_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,14 @@ class KCenter(Scorer):
 
     *Published* (Gonzalez 1985; for data selection Sener and Savarese, arXiv 1708.00489): greedy farthest-first
     traversal; the largest distance of any row to its nearest centre is at most twice what the best centres of that
-    number reach. *Ours*: Euclidean distance between rows of length one, a seeded random start, ties by position, and
-    how far the order is computed.
+    number reach. *Ours*: Euclidean distance between rows of length one, a seeded random start, and how far the
+    order is computed.
 
     The value is the order, earlier = higher, so that top-k spends any budget and a smaller selection lies inside a
     larger one. Rows after the last centre follow by their distance to the nearest centre, farthest first; centres are
-    chosen until only copies of them are left. Takes O(n * centres * d): one pass over the rows for every centre, one
-    float32 matrix-vector product. The rows are held in memory up to 2 GiB, and beyond read again for every centre.
-    Values depend on the order of the rows.
+    chosen until only copies of them are left. Takes O(n * centres * d) in float32 matrix products, and O(n) memory
+    beside the embeddings; two rows whose cosines differ by 1e-7 may change places. Values depend on the order of the
+    rows.
 
     Parameters
     ----------
@@ -86,9 +86,13 @@ class KCenter(Scorer):
 
 
 def farthest_first(
-    embeddings: Matrix, count: int, start: int, *, held_bytes: int = HELD_BYTES
+    embeddings: Matrix, count: int, start: int, *, pool_rows: int = POOL
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Choose centres by greedy farthest-first traversal.
+
+    A row's largest cosine to the centres only grows with their number, so a row may meet a centre late (*ours*): a pool
+    of the rows that were farthest when last looked at meets the centres it has missed, all in one product, and gives
+    the next centres for as long as its farthest row is farther than any row outside was.
 
     Parameters
     ----------
@@ -98,8 +102,7 @@ def farthest_first(
         Centres to choose, in [1, n]; fewer are chosen where the other rows are copies of them.
     start : int
         The first centre.
-    held_bytes : int
-        The scaled rows are kept in memory up to this size.
+    pool_rows : int
 
     Returns
     -------
@@ -108,48 +111,66 @@ def farthest_first(
     distance : ndarray, float64, shape (n,)
         Of every row to its nearest centre; of a centre, to those before it. 2 for the first.
     """
-    rows, columns = embeddings.shape
-    fits = 4 * rows * columns <= held_bytes
-    held = list(_unit_blocks(embeddings)) if fits else None
+    rows = embeddings.shape[0]
+    centres = np.array([start], dtype=np.int64)
     nearest = np.full(
         rows, -1, dtype=np.float32
-    )  # largest cosine to any centre, 2 for the centres themselves
+    )  # largest cosine to the centres met, 2 for the centres themselves
     reached = np.full(rows, -1, dtype=np.float32)  # what it was when the row became a centre
-    centres: list[int] = []
-    pick, began = start, time.perf_counter()
-    for number in range(count):
-        if number == WATCHED:
-            seconds = (time.perf_counter() - began) / WATCHED * count
+    met = np.zeros(rows, dtype=np.int64)
+    nearest[start] = 2
+    _meet_all(embeddings, centres, nearest, met)
+    began, said = time.perf_counter(), False
+    while len(centres) < count:
+        if not said and len(centres) > count // 20:
+            seconds = (time.perf_counter() - began) / len(centres) * count
             logger.info("k_center: %d centres among %d rows, about %.0f s", count, rows, seconds)
-        reached[pick] = nearest[pick]
-        centres.append(pick)
-        _approach(nearest, _unit_blocks(embeddings) if held is None else held, _unit_row(embeddings, pick))
-        nearest[pick] = 2
-        pick = int(nearest.argmin())
-        if nearest[pick] >= SAME:
+            said = True
+        pool, outside = np.arange(rows), np.float32(2)
+        if rows > pool_rows:
+            order = np.argpartition(nearest, pool_rows)
+            pool, outside = np.sort(order[:pool_rows]), nearest[order[pool_rows]]
+        block = _unit(embeddings, pool)
+        _meet(embeddings, centres, nearest, met, pool, block)
+        values = nearest[pool]
+        picks: list[int] = []
+        while len(centres) + len(picks) < count:
+            place = int(values.argmin())
+            if values[place] > outside or values[place] >= SAME:
+                break
+            reached[pool[place]] = values[place]
+            picks.append(int(pool[place]))
+            np.maximum(values, block @ block[place], out=values)
+            values[place] = 2
+        centres = np.concatenate([centres, np.array(picks, dtype=np.int64)])
+        nearest[pool], met[pool] = values, len(centres)
+        if min(values.min(), outside) >= SAME:
             break
-    chosen = np.array(centres, dtype=np.int64)
-    nearest[chosen] = reached[chosen]
+    _meet_all(embeddings, centres, nearest, met)
+    nearest[centres] = reached[centres]
     cosine = np.where(nearest >= SAME, 1.0, np.clip(nearest.astype(np.float64), -1, 1))
-    return chosen, np.sqrt(2 - 2 * cosine)
+    return centres, np.sqrt(2 - 2 * cosine)
 
 
-def _approach(
-    nearest: NDArray[np.float32], blocks: Iterable[tuple[int, FloatBlock]], centre: NDArray[np.float32]
-) -> None:
-    """Raise every row's largest cosine to that with one more centre, in place."""
-    for start, block in blocks:
-        part = nearest[start : start + len(block)]
-        np.maximum(part, block @ centre, out=part)
-
-
-def _unit_row(embeddings: Matrix, row: int) -> NDArray[np.float32]:
-    block = gather(embeddings, np.array([row]))
-    normalise_rows(block, row, matrix=embeddings)
-    return block.reshape(-1)
-
-
-def _unit_blocks(embeddings: Matrix) -> Iterator[tuple[int, FloatBlock]]:
-    for start, _, block in iter_blocks(embeddings, block_bytes=BLOCK_BYTES):
+def _meet_all(embeddings: Matrix, centres: Rows, nearest: NDArray[np.float32], met: Rows) -> None:
+    """Let every row meet the centres that it has not met."""
+    for start, stop, block in iter_blocks(embeddings, block_bytes=BLOCK_BYTES):
         normalise_rows(block, start, matrix=embeddings)
-        yield start, block
+        _meet(embeddings, centres, nearest, met, np.arange(start, stop), block)
+
+
+def _meet(
+    embeddings: Matrix, centres: Rows, nearest: NDArray[np.float32], met: Rows, rows: Rows, block: FloatBlock
+) -> None:
+    """Raise the largest cosine of some rows, which ``block`` holds, by the centres they have not met; in place."""
+    for first in range(int(met[rows].min()), len(centres), TILE):
+        cosines = block @ _unit(embeddings, centres[first : first + TILE]).T
+        nearest[rows] = np.maximum(nearest[rows], cosines.max(axis=1))
+    met[rows] = len(centres)
+
+
+def _unit(embeddings: Matrix, rows: Rows) -> FloatBlock:
+    """Read some rows, scaled to length one."""
+    block = gather(embeddings, rows)
+    normalise_rows(block, rows, matrix=embeddings)
+    return block

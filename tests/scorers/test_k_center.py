@@ -33,13 +33,13 @@ def in_loops(apart, count, start):
     return centres
 
 
-@pytest.mark.parametrize("held_bytes", [0, 1 << 30])
+@pytest.mark.parametrize("pool_rows", [1, 3, 30, 1000])
 @pytest.mark.parametrize("seed", range(4))
-def test_the_order_equals_brute_force(seed, held_bytes):
+def test_the_order_equals_brute_force(seed, pool_rows):
     vectors = clouds(80, seed)
     apart = distances(vectors)
     for count in (1, 2, 25, 80):
-        centres, distance = farthest_first(vectors, count, 7, held_bytes=held_bytes)
+        centres, distance = farthest_first(vectors, count, 7, pool_rows=pool_rows)
         assert centres.tolist() == in_loops(apart, count, 7)
         rest = np.setdiff1d(np.arange(80), centres)
         np.testing.assert_allclose(distance[rest], apart[rest][:, centres].min(axis=1), atol=1e-3)
@@ -86,6 +86,7 @@ def test_selections_are_nested_and_cover():
 
 def test_copies_of_centres_come_last():
     vectors = np.concatenate([clouds(20, 2)] * 3)
+    assert len(farthest_first(vectors, 60, 0, pool_rows=7)[0]) == 20
     ranking = KCenter(centres=1.0).score(Signals(60, {"embedding": vectors}, 0))
     order = ranking.columns["center_order"]
     assert (order >= 0).sum() == 20
@@ -107,5 +108,5 @@ def test_more_centres_than_rows_names_both():
 
 def test_the_time_is_estimated(caplog):
     with caplog.at_level("INFO"):
-        KCenter(centres=12).score(Signals(30, {"embedding": clouds(30, 0)}))
+        farthest_first(clouds(30, 0), 12, 0, pool_rows=5)
     assert "12 centres among 30 rows" in caplog.text
