@@ -29,7 +29,8 @@ class MessagePassingSelector(Selector):
     *Published*, the reverse message passing of D2 Pruning: a neighbour of what was picked has to be all the harder to
     be picked as well. *Ours*: messages stay inside a portion of the budget (a group of ``per_group``, the rows that
     compete); in token budgets a row that no longer fits is passed over and sends nothing; ties by position. The
-    released code does not square d.
+    released code does not square d. A score falls below 0 where most of a neighbourhood is picked already, and the
+    message of such a pick raises its neighbours, as the formula says.
 
     The ranking must have the state that the scorer ``d2`` leaves: ``neighbours`` and ``neighbour_distances``, ragged,
     an edge being listed at both of its ends. With a heap it takes O((n + edges) log n).
@@ -107,14 +108,14 @@ def _texts(count: int, last: float, where: str) -> list[str]:
     """Give the reasons: dropped, passed over, and the tenths of the picks."""
     shown = f"{last:.6g}" if count else "none"
     texts = [
-        f"dropped: not picked{where}; after its picked neighbours' messages others scored higher"
+        f"dropped: not among the picks{where}; after its picked neighbours' messages others scored higher"
         f" (the last pick: {shown})",
         f"dropped: too long for what was left of the budget{where} when its turn came",
     ]
     for part in range(PARTS):
         first, end = (-(-number * count // PARTS) for number in (part, part + 1))
         texts.append(
-            f"kept: picked number {first + 1} to {end} of {count}{where}, by what its picked neighbours' messages left "
+            f"kept: among picks {first + 1} to {end} of {count}{where}, by what its picked neighbours' messages left "
             "of its score"
         )
     return texts

@@ -96,8 +96,8 @@ def test_a_copy_of_a_pick_comes_last():
     apart[0, 1] = apart[1, 0] = 0.0
     choice = select(ranking_of([1.0, 0.99, 0.5, 0.4], apart), np.arange(4), np.ones(4, np.int64), 3, 1.0)
     assert choice.kept.tolist() == [True, False, True, True]
-    assert "picked number 1 to 1 of 3" in choice.texts[choice.codes[0]]
-    assert choice.texts[choice.codes[1]].startswith("dropped: not picked")
+    assert "among picks 1 to 1 of 3" in choice.texts[choice.codes[0]]
+    assert choice.texts[choice.codes[1]].startswith("dropped: not among the picks")
 
 
 def test_reasons_are_few_and_fit():
@@ -111,7 +111,7 @@ def test_reasons_are_few_and_fit():
     texts = [choice.texts[code] for code in choice.codes]
     assert [text.startswith("kept") for text in texts] == choice.kept.tolist()
     assert sorted(np.bincount(choice.codes[choice.kept])[2:].tolist()) == [10] * 10
-    assert any("picked number 91 to 100 of 100" in text for text in texts)
+    assert any("among picks 91 to 100 of 100" in text for text in texts)
 
 
 def test_rows_outside_the_portion_neither_send_nor_receive():
