@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from datapruner.selection.selectors import Selector
 
 NOISE = (0.25, 0.5, 1.0)
-OF_VECTORS = frozenset({"embedding", "manifold"})
+OF_VECTORS = frozenset({"embedding", "manifold", "neighbours"})
 """Signals that move when the vectors do."""
 UNREAD = "reads no embedding"
 
@@ -523,14 +523,15 @@ class _Run(NamedTuple):
 
 def _varied(held: Measured, *, seed: int | None = None, vectors: Matrix | None = None) -> Measured:
     """Give the same measurements under another seed or with other vectors; what follows from these is made again."""
-    from datapruner.signals.plan import measure_manifold
+    from datapruner.signals.plan import measure_shape
 
     recipe = held.recipe if seed is None else held.recipe.model_copy(update={"seed": seed})
     measured = dict(held.signals.measured)
     if vectors is not None:
         measured["embedding"] = vectors
-    if "manifold" in measured:
-        measured["manifold"] = measure_manifold(recipe, measured["embedding"], held.store)
+    again = {name: name in measured for name in ("neighbours", "manifold")}
+    if any(again.values()):
+        measured |= measure_shape(recipe, measured["embedding"], held.store, **again)
     return held._replace(recipe=recipe, signals=replace(held.signals, measured=measured, seed=recipe.seed))
 
 

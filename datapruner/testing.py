@@ -55,6 +55,7 @@ def example_signals(n: int = 120, *, seed: int = 0) -> Signals:
         {
             "embedding": embedding,
             TARGET: (target + 0.2 * near.normal(size=target.shape)).astype(np.float32),
+            "neighbours": _neighbours(embedding),
             "manifold": (embedding[:, :2] + 0.1 * embedding[:, 2:4]).astype(np.float64),
             "label": rng.integers(0, 3, size=n),
             "num_tokens": supervised + rng.integers(1, 300, size=n),
@@ -358,9 +359,10 @@ def _random_ranking(seed: int) -> tuple[Ranking, NDArray[np.int64]]:
 
 
 def _plane(log_ppl: NDArray[np.float64], tokens: NDArray[np.int64]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Give columns and state that scorers leave for their selectors: of a language model's pass, and a graph."""
+    """Give columns and state that scorers leave for their selectors: of a language model's pass, a walk, a graph."""
     token_nll = Ragged(np.repeat(log_ppl, tokens), offsets_of(tokens))
-    return {"log_ppl": log_ppl, "entropy": np.sqrt(log_ppl[::-1])}, {
+    walk = np.random.default_rng(len(log_ppl)).permutation(len(log_ppl))
+    return {"log_ppl": log_ppl, "entropy": np.sqrt(log_ppl[::-1]), "walk_place": walk}, {
         "token_nll": token_nll,
         **_graph(len(log_ppl)),
     }
@@ -388,7 +390,15 @@ def _reordered(signals: Signals, rows: NDArray[np.int64]) -> Signals:
         return value[rows] if isinstance(value, np.ndarray) else [value[row] for row in rows.tolist()]
 
     measured = {name: value if name == TARGET else taken(value) for name, value in signals.measured.items()}
+    if "neighbours" in measured:  # positions among the rows
+        measured["neighbours"] = _neighbours(measured["embedding"])
     return Signals(len(rows), measured, signals.seed)
+
+
+def _neighbours(embedding: NDArray[np.float32]) -> NDArray[np.int64]:
+    from datapruner.geometry.neighbours import neighbour_table
+
+    return neighbour_table(embedding, 8).indices
 
 
 def _rng() -> np.random.Generator:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
 from datapruner.geometry.blocks import Matrix, RowView, iter_blocks, normalise_rows, require_matrix
-from datapruner.geometry.neighbours import knn_graph
+from datapruner.geometry.neighbours import Neighbours, distinct_rows, neighbour_table
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +40,7 @@ def manifold(
     n_neighbors: int = 15,
     min_dist: float = 0.1,
     seed: int = 0,
+    neighbours: Neighbours | None = None,
 ) -> Floats:
     """Place every row in a few dimensions, each of mean 0 and deviation 1 over the distinct rows.
 
@@ -56,6 +57,8 @@ def manifold(
         UMAP's least distance between neighbours, before coordinates are standardised.
     seed : int
         Of UMAP; the same data, seed, versions and CPU type give the same bytes.
+    neighbours : Neighbours, optional
+        What :func:`datapruner.geometry.neighbours.neighbour_table` gives, where it is known already.
 
     Returns
     -------
@@ -80,30 +83,11 @@ def manifold(
     rows = embeddings if len(first) == len(number) else RowView(embeddings, first)
     flat = principal_components(rows, dimensions)
     if method == "umap" and len(first) > max(dimensions + 2, 3):
-        flat = _umap(rows, flat, min(n_neighbors, len(first)), min_dist, seed)
+        table = neighbours or neighbour_table(embeddings, n_neighbors, seed=seed)
+        check_neighbours(table.indices, table.distances, first[number], min(n_neighbors, len(first)))
+        among = Neighbours(number[table.indices[first]], table.distances[first])
+        flat = _umap(among, flat, min_dist, seed)
     return _standardised(flat)[number]
-
-
-def distinct_rows(embeddings: Matrix) -> tuple[Ints, Ints]:
-    """Find identical rows.
-
-    Returns
-    -------
-    first, number : ndarray, int64
-        The first place of every distinct row, ascending, shape (u,); and which of them each row is, shape (n,).
-    """
-    keys = np.empty(embeddings.shape[0], dtype="S16")
-    for start, _, block in iter_blocks(embeddings):
-        for place, row in enumerate(block + np.float32(0)):  # -0.0 equals 0.0
-            keys[start + place] = xxhash.xxh3_128_digest(row.data)
-    # A bytes array drops trailing zeros when compared as text does; as numbers it does not.
-    _, first, number = np.unique(
-        keys.view([("a", "u8"), ("b", "u8")]), return_index=True, return_inverse=True
-    )
-    order = np.argsort(first, kind="stable")
-    rank = np.empty(len(order), dtype=np.int64)
-    rank[order] = np.arange(len(order))
-    return first[order].astype(np.int64), rank[number.reshape(-1)]
 
 
 def content_hash(embeddings: Matrix) -> bytes:
@@ -143,7 +127,7 @@ def principal_components(embeddings: Matrix, dimensions: int) -> Floats:
     return out
 
 
-def _umap(rows: Matrix, start: Floats, n_neighbors: int, min_dist: float, seed: int) -> Floats:
+def _umap(near: Neighbours, start: Floats, min_dist: float, seed: int) -> Floats:
     """Run UMAP's own steps on our neighbours.
 
     They are called one by one, as scanpy does: the class ignores a neighbour table whose shape it does not like with a
@@ -151,26 +135,23 @@ def _umap(rows: Matrix, start: Floats, n_neighbors: int, min_dist: float, seed: 
     """
     import umap.umap_ as umap
 
-    indices, distances = knn_graph(rows, n_neighbors - 1)
-    own = np.arange(len(indices))
-    indices = np.column_stack([own, indices])
-    distances = np.column_stack([np.zeros(len(own), np.float32), distances])
-    check_neighbours(indices, distances, len(own), n_neighbors)
+    n = len(start)
+    unread = np.empty((n, 1), np.float32)  # stands for the data, of which only the number of rows is read
     random = np.random.RandomState(seed)
     graph = umap.fuzzy_simplicial_set(
-        np.empty((len(own), 1), np.float32),
-        n_neighbors,
+        unread,
+        near.indices.shape[1],
         random,
         "euclidean",
-        knn_indices=indices,
-        knn_dists=distances,
+        knn_indices=near.indices,
+        knn_dists=near.distances,
     )[0]
     a, b = umap.find_ab_params(1.0, min_dist)
-    epochs = next((rounds for limit, rounds in EPOCHS if len(own) <= limit), 100)
+    epochs = next((rounds for limit, rounds in EPOCHS if n <= limit), 100)
     size = np.abs(start).max() or 1.0
     begin = (start * (SPREAD / size) + random.normal(scale=1e-4, size=start.shape)).astype(np.float32)
     placed, _ = umap.simplicial_set_embedding(
-        np.empty((len(own), 1), np.float32),
+        unread,
         graph,
         start.shape[1],
         1.0,
@@ -191,20 +172,28 @@ def _umap(rows: Matrix, start: Floats, n_neighbors: int, min_dist: float, seed: 
     return np.asarray(placed, dtype=np.float64)
 
 
-def check_neighbours(indices: Ints, distances: NDArray[np.float32], n: int, k: int) -> None:
+def check_neighbours(indices: Ints, distances: NDArray[np.float32], own: Ints, k: int) -> None:
     """Refuse a table of neighbours that UMAP would misread without a word.
+
+    Parameters
+    ----------
+    indices, distances : ndarray, shape (n, k)
+    own : ndarray, int64, shape (n,)
+        What must come first in every row.
+    k : int
 
     Raises
     ------
     DataPrunerError
         It is not (n, k), a row is not its own first neighbour, or distances are not finite and ascending from 0.
     """
+    n = len(own)
     if indices.shape != (n, k) or distances.shape != (n, k):
         raise DataPrunerError(
             f"The neighbours must have shape ({n}, {k}), and have {indices.shape} and {distances.shape}."
         )
     bad = (
-        (indices[:, 0] != np.arange(n))
+        (indices[:, 0] != own)
         | (distances[:, 0] != 0)
         | ~np.isfinite(distances).all(axis=1)
         | (np.diff(distances, axis=1) < 0).any(axis=1)

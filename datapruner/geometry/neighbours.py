@@ -7,6 +7,7 @@ import math
 from typing import Literal, NamedTuple
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
@@ -14,6 +15,7 @@ from datapruner.geometry.blocks import (
     FloatBlock,
     Matrix,
     Rows,
+    RowView,
     gather,
     iter_blocks,
     normalise_rows,
@@ -198,6 +200,59 @@ def knn_graph(
         100 * recall,
     )
     return Neighbours(indices, _chord(distances))
+
+
+def neighbour_table(embeddings: Matrix, n_neighbors: int, *, seed: int = 0) -> Neighbours:
+    """Find the nearest other rows of every row among the distinct ones, itself first.
+
+    Parameters
+    ----------
+    embeddings
+        Shape (n, d).
+    n_neighbors
+        The row itself counted; all distinct rows where there are fewer.
+    seed
+        See :func:`knn_graph`.
+
+    Returns
+    -------
+    Neighbours
+        Column 0 is the first row equal to the row, at distance 0; the others are first rows too. Equal rows have equal
+        entries.
+    """
+    first, number = distinct_rows(embeddings)
+    rows = embeddings if len(first) == len(number) else RowView(embeddings, first)
+    k = min(n_neighbors, len(first)) - 1
+    found = (
+        knn_graph(rows, k, seed=seed)
+        if k
+        else Neighbours(np.empty((len(first), 0), np.int64), np.empty((len(first), 0), np.float32))
+    )
+    indices = np.column_stack([first, first[found.indices]])
+    distances = np.column_stack([np.zeros(len(first), np.float32), found.distances])
+    return Neighbours(indices[number], distances[number])
+
+
+def distinct_rows(embeddings: Matrix) -> tuple[Rows, Rows]:
+    """Find identical rows.
+
+    Returns
+    -------
+    first, number : ndarray, int64
+        The first place of every distinct row, ascending, shape (u,); and which of them each row is, shape (n,).
+    """
+    keys = np.empty(embeddings.shape[0], dtype="S16")
+    for start, _, block in iter_blocks(embeddings):
+        for place, row in enumerate(block + np.float32(0)):  # -0.0 equals 0.0
+            keys[start + place] = xxhash.xxh3_128_digest(row.data)
+    # A bytes array drops trailing zeros when compared as text does; as numbers it does not.
+    _, first, number = np.unique(
+        keys.view([("a", "u8"), ("b", "u8")]), return_index=True, return_inverse=True
+    )
+    order = np.argsort(first, kind="stable")
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    return first[order].astype(np.int64), rank[number.reshape(-1)]
 
 
 def _chord(distances: NDArray[np.float32]) -> NDArray[np.float32]:

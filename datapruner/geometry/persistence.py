@@ -139,6 +139,25 @@ def pairs_of_groups(points: NDArray[Any], groups: Sequence[Ints], *, loops: bool
     return [found[number] for number in range(len(groups))]
 
 
+def merge_order(n: int, found: Pairs) -> Ints:
+    """Order n points along the merge tree of H0 (*ours*): what merges at a small radius stands together.
+
+    Parameters
+    ----------
+    n : int
+    found : Pairs
+        Of these points; a point that no merge names (a repeated one) comes at its own place.
+
+    Returns
+    -------
+    ndarray, int64, shape (n,)
+    """
+    from datapruner.geometry.planar import walk
+
+    order: Ints = walk(n, found.merges)
+    return order
+
+
 @overload
 def persistence_diagrams(
     points: NDArray[Any], *, complex: Complex = "alpha", loops: bool = True

@@ -106,3 +106,25 @@ def sweep(
             parent[y] = x
             filler[e] = y
     return merged, filler
+
+
+@njit(nogil=True)
+def walk(n: int, merges: Ints) -> Ints:
+    """Order points so that what merges early stands together: components are joined end to start, in merge order."""
+    parent = np.arange(n).astype(np.int32)
+    first, last, after = np.arange(n), np.arange(n), np.full(n, -1)
+    for e in range(len(merges)):
+        x, y = root(parent, merges[e, 0]), root(parent, merges[e, 1])
+        after[last[x]] = first[y]
+        last[x] = last[y]
+        parent[y] = x
+    order = np.empty(n, np.int64)
+    place = 0
+    for start in range(n):
+        if parent[start] == start:
+            point = first[start]
+            while point >= 0:
+                order[place] = point
+                point = after[point]
+                place += 1
+    return order

@@ -293,6 +293,7 @@ class CCS(Selector):
     beta: float = 0.1
     strata: int = 50
     name: ClassVar[str] = "ccs"
+    how: ClassVar[str] = "drawn from"
 
     def __post_init__(self) -> None:
         """Refuse parameters that have no meaning."""
@@ -323,9 +324,9 @@ class CCS(Selector):
             budgets[j] = min(int(sizes[j]), left // (len(filled) - visited))
             left -= int(budgets[j])
         budgets[self.strata] = min(left, int(sizes[self.strata]))
-        shuffled = rng.permutation(m)
+        inside = self._order(ranking, portion, stratum, budgets, rng)
         # The hardest come last of all, the easiest of them first.
-        within = np.concatenate([shuffled[np.isin(shuffled, rest)], hardest[::-1]])
+        within = np.concatenate([inside[stratum[inside] < self.strata], hardest[::-1]])
         kept = take(within, portion.costs, budgets, stratum)
         where = f" of {portion.name}" if portion.name else ""
         texts = [f"dropped: among the {self.beta:.4g} highest scores{where}"]
@@ -339,10 +340,17 @@ class CCS(Selector):
                 )
                 codes[here & kept] = len(texts) - 1
                 continue
-            texts += [f"dropped: not drawn from {named}", f"kept: drawn from {named}"]
+            texts += [f"dropped: not {self.how} {named}", f"kept: {self.how} {named}"]
             codes[here] = len(texts) - 2
             codes[here & kept] = len(texts) - 1
         return Choice(kept, codes, texts)
+
+    def _order(
+        self, ranking: Ranking, portion: Portion, stratum: Ints, budgets: Ints, rng: np.random.Generator
+    ) -> Ints:
+        """Give all places of the portion; those of a stratum in the order in which it spends its budget."""
+        shuffled: Ints = rng.permutation(len(stratum))
+        return shuffled
 
 
 @dataclass(frozen=True)
@@ -398,5 +406,6 @@ def make_selector(selector: str | Selector, parameters: Mapping[str, Any] | None
 
 
 # They build on the classes above and put themselves into SELECTORS.
+import datapruner.selection.coverage  # noqa: E402
 import datapruner.selection.eu_plane  # noqa: E402
 import datapruner.selection.message_passing  # noqa: E402, F401

@@ -15,6 +15,7 @@ from datapruner.signals.ragged import Ragged as Ragged
 KNOWN = {
     "embedding": "one vector a row, from the embedder or given",
     "target_embedding": "one vector a row of the target set, not of the data",
+    "neighbours": "the nearest other distinct rows of every row, the first row equal to it before them",
     "manifold": "the embedding in two or three dimensions, standardised",
     "label": "number of the row's label, 0 for all where the dataset has none",
     "num_tokens": "tokens a row, as the model would see it",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,6 +72,7 @@ class Plan:
 
     embedding: bool
     manifold: bool
+    neighbours: bool
     label: bool
     target: bool
     tokens: bool
@@ -108,8 +110,9 @@ def make_plan(recipe: Recipe, scorers: Sequence[Scorer]) -> Plan:
     required = recipe.keep_tokens is not None or bool(needs & {"num_tokens", "num_supervised_tokens"})
     return Plan(
         tokens_required=required,
-        embedding=bool(needs & {"embedding", "manifold"}) or "semantic" in recipe.dedup,
+        embedding=bool(needs & {"embedding", "manifold", "neighbours"}) or "semantic" in recipe.dedup,
         manifold="manifold" in needs,
+        neighbours="neighbours" in needs,
         label="label" in needs,
         target=TARGET in needs,
         tokens=recipe.count_tokens or required,
@@ -233,45 +236,76 @@ def measure_target(
         raise DataPrunerError(f"the target: {said}") from error
 
 
-def measure_manifold(recipe: Recipe, matrix: Matrix, store: SignalStore) -> NDArray[np.float64]:
-    """Place the vectors in a few dimensions, through the store: UMAP takes minutes, and repeats on one machine only.
+def measure_shape(
+    recipe: Recipe, matrix: Matrix, store: SignalStore, *, neighbours: bool, manifold: bool
+) -> dict[str, NDArray[Any]]:
+    """Measure how vectors lie to each other: their neighbours, and their places on a manifold of few dimensions.
+
+    Both belong to the whole set of vectors and are stored under its hash: they take minutes for a million rows, and
+    UMAP repeats on one machine only.
 
     Parameters
     ----------
     recipe : Recipe
     matrix : Matrix, shape (n, d)
     store : SignalStore
+    neighbours, manifold : bool
+        What is wanted.
 
     Returns
     -------
-    ndarray, float64, shape (n, manifold_dimensions)
+    dict
+        ``neighbours``: int64 (n, n_neighbors); ``manifold``: float64 (n, manifold_dimensions).
     """
-    from datapruner.geometry import manifold
+    from datapruner.geometry import manifold as manifolds
+    from datapruner.geometry.neighbours import Neighbours, distinct_rows, neighbour_table
 
-    umap = recipe.manifold == "umap"
-    context = {
-        "signal": "manifold",
-        "version": manifold.CODE_VERSION,
-        "method": recipe.manifold,
-        "dimensions": recipe.manifold_dimensions,
-        "library": metadata.version("umap-learn") if umap else None,
-        "n_neighbors": recipe.n_neighbors if umap else None,
-        "seed": recipe.seed if umap else None,
-    }
-    content = manifold.content_hash(matrix)
+    content = manifolds.content_hash(matrix)
+    n, umap = matrix.shape[0], recipe.manifold == "umap"
+    near = {"n_neighbors": recipe.n_neighbors, "seed": recipe.seed}
 
-    def compute(rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        placed = manifold.manifold(
+    def stored(context: dict[str, Any], width: int, compute: Callable[[], NDArray[np.float32]]) -> Any:
+        context |= {"version": manifolds.CODE_VERSION}
+        keys = row_keys((content + place.to_bytes(8, "little") for place in range(n)), context)
+        return store.fetch(keys, context, width, lambda rows: iter([(rows, compute()[rows])]))
+
+    @cache
+    def table() -> Neighbours:
+        k = min(recipe.n_neighbors, len(distinct_rows(matrix)[0]))
+
+        def computed() -> NDArray[np.float32]:
+            found = neighbour_table(matrix, recipe.n_neighbors, seed=recipe.seed)
+            # The store holds float32, whose bits an index keeps exactly.
+            return np.column_stack([found.indices.astype(np.int32).view(np.float32), found.distances])
+
+        both = np.ascontiguousarray(stored({"signal": "neighbours", **near}, 2 * k, computed))
+        return Neighbours(
+            np.ascontiguousarray(both[:, :k]).view(np.int32).astype(np.int64), np.array(both[:, k:])
+        )
+
+    def placed() -> NDArray[np.float32]:
+        return manifolds.manifold(
             matrix,
             method=recipe.manifold,
             dimensions=recipe.manifold_dimensions,
             n_neighbors=recipe.n_neighbors,
             seed=recipe.seed,
-        )
-        yield rows, placed[rows].astype(np.float32)
+            neighbours=table() if umap else None,
+        ).astype(np.float32)
 
-    keys = row_keys((content + place.to_bytes(8, "little") for place in range(matrix.shape[0])), context)
-    return np.asarray(store.fetch(keys, context, recipe.manifold_dimensions, compute), dtype=np.float64)
+    measured: dict[str, NDArray[Any]] = {}
+    if manifold:
+        context = {
+            "signal": "manifold",
+            "method": recipe.manifold,
+            "dimensions": recipe.manifold_dimensions,
+            **(near | {"library": metadata.version("umap-learn")} if umap else {}),
+        }
+        found = stored(context, recipe.manifold_dimensions, placed)
+        measured["manifold"] = np.asarray(found, dtype=np.float64)
+    if neighbours:
+        measured["neighbours"] = table().indices
+    return measured
 
 
 def measure_label(samples: Samples) -> NDArray[np.int64]:
@@ -302,9 +336,9 @@ def measure_the_rest(
         measured[COLUMN + column] = encode_labels(samples.column(column))[1][rows]
     if plan.label:
         measured["label"] = measure_label(samples)[rows]
-    if plan.manifold:
+    if plan.manifold or plan.neighbours:
         assert matrix is not None
-        measured["manifold"] = measure_manifold(recipe, matrix, store)
+        measured |= measure_shape(recipe, matrix, store, neighbours=plan.neighbours, manifold=plan.manifold)
     return measured
 
 

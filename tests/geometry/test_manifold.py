@@ -9,11 +9,15 @@ from datapruner.errors import DataPrunerError
 from datapruner.geometry.manifold import (
     check_neighbours,
     content_hash,
-    distinct_rows,
     manifold,
     principal_components,
 )
-from datapruner.geometry.neighbours import knn_graph, nearest_neighbours
+from datapruner.geometry.neighbours import (
+    distinct_rows,
+    knn_graph,
+    nearest_neighbours,
+    neighbour_table,
+)
 
 
 def blobs(n=300, d=20, k=4, seed=0, dtype=np.float32):
@@ -92,21 +96,40 @@ def test_distinct_rows_against_numpy():
 @pytest.mark.parametrize("shape", [(3, 4), (4, 3)])
 def test_a_table_of_neighbours_of_another_shape_is_refused(shape):
     with pytest.raises(DataPrunerError, match=r"must have shape \(4, 4\)"):
-        check_neighbours(np.zeros(shape, np.int64), np.zeros(shape, np.float32), 4, 4)
+        check_neighbours(np.zeros(shape, np.int64), np.zeros(shape, np.float32), np.arange(4), 4)
 
 
 def test_a_table_of_neighbours_that_umap_would_misread_is_refused():
     rows, _ = blobs(50)
-    found = knn_graph(rows, 4)
-    indices = np.column_stack([np.arange(50), found.indices])
-    distances = np.column_stack([np.zeros(50, np.float32), found.distances])
-    check_neighbours(indices, distances, 50, 5)
+    own = np.arange(50)
+    indices, distances = neighbour_table(rows, 5)
+    check_neighbours(indices, distances, own, 5)
     with pytest.raises(DataPrunerError, match="Row 0's neighbours"):
-        check_neighbours(indices[:, ::-1], distances, 50, 5)
+        check_neighbours(indices[:, ::-1], distances, own, 5)
     broken = distances.copy()
     broken[3, 2] = np.nan
     with pytest.raises(DataPrunerError, match="Row 3's neighbours"):
-        check_neighbours(indices, broken, 50, 5)
+        check_neighbours(indices, broken, own, 5)
+
+
+def test_the_manifold_takes_a_table_that_is_known():
+    rows, _ = blobs(200)
+    rows = np.concatenate([rows, rows[:50]])
+    table = neighbour_table(rows, 15)
+    assert manifold(rows, neighbours=table).tobytes() == manifold(rows).tobytes()
+    with pytest.raises(DataPrunerError, match="must have shape"):
+        manifold(rows, neighbours=neighbour_table(rows, 9))
+
+
+def test_equal_rows_share_their_neighbours_among_distinct_ones():
+    rows, _ = blobs(200)
+    again = np.concatenate([rows, rows[:60]])
+    alone, both = neighbour_table(rows, 7), neighbour_table(again, 7)
+    np.testing.assert_array_equal(both.indices[:200], alone.indices)
+    np.testing.assert_array_equal(both.indices[200:], alone.indices[:60])
+    np.testing.assert_array_equal(both.indices[:, 0], np.r_[np.arange(200), np.arange(60)])
+    assert neighbour_table(rows[:3], 7).indices.shape == (3, 3)
+    assert neighbour_table(rows[[5, 5, 5]], 7).indices.tolist() == [[0], [0], [0]]
 
 
 def test_refuses_bad_parameters():
