@@ -28,9 +28,10 @@ import gudhi
 import numpy as np
 import torch
 from common import RESULTS, PeakMemory, in_turns, machine, ratio, summary, versions, write
-from scipy.spatial import Delaunay
+from scipy.spatial import Delaunay, cKDTree
 
 from datapruner.geometry import manifold as manifolds
+from datapruner.geometry.neighbours import neighbour_table
 from datapruner.geometry.persistence import Pairs, pairs
 from datapruner.scorers.topoprune import TopoPrune, loss
 from datapruner.selection.budget import Portion
@@ -161,8 +162,9 @@ def chain(points: int, groups: int, steps: int, repeats: int) -> dict[str, Any]:
     cloud = (cloud - cloud.mean(axis=0)) / cloud.std(axis=0)
     group = np.random.default_rng(SEED).integers(0, groups, points)
     members = [np.flatnonzero(group == number) for number in range(groups)]
-    signals = Signals(points, {"manifold": cloud, "label": group, "embedding": cloud}, SEED)
-    scorer = TopoPrune(steps=steps, step_size=STEP_SIZE)
+    near = cKDTree(cloud).query(cloud, k=15)[1]  # the graph is the manifold's, and known
+    signals = Signals(points, {"manifold": cloud, "neighbours": near, "label": group}, SEED)
+    scorer = TopoPrune(within="label", steps=steps, step_size=STEP_SIZE)
     pairs(cloud[:100])
 
     def ours(_: int) -> np.ndarray:
@@ -223,24 +225,18 @@ def scale(rows: int, dimensions: int, method: str, steps: int) -> dict[str, Any]
         matrix = np.load(path, mmap_mode="r")
         begun = time.perf_counter()
         stage("content_hash", lambda: manifolds.content_hash(matrix))
-        if method == "umap":
-            original, timing = manifolds.knn_graph, {}
-
-            def timed_graph(*args: Any, **options: Any) -> Any:
-                start = time.perf_counter()
-                out = original(*args, **options)
-                timing["seconds"] = round(time.perf_counter() - start, 1)
-                return out
-
-            manifolds.knn_graph = timed_graph
-            placed = stage("manifold", lambda: manifolds.manifold(matrix, method="umap"))
-            manifolds.knn_graph = original
-            stages["of which neighbours"] = timing
-        else:
-            placed = stage("manifold", lambda: manifolds.manifold(matrix, method="pca"))
+        table = stage("neighbours", lambda: neighbour_table(matrix, 15))
+        placed = stage("manifold", lambda: manifolds.manifold(matrix, method=method, neighbours=table))
         scorer = TopoPrune(steps=steps)
         signals = Signals(
-            rows, {"manifold": placed, "label": np.zeros(rows, np.int64), "embedding": matrix}, SEED
+            rows,
+            {
+                "manifold": placed,
+                "neighbours": table.indices,
+                "label": np.zeros(rows, np.int64),
+                "embedding": matrix,
+            },
+            SEED,
         )
         ranking = stage("clusters and topology", lambda: scorer.score(signals))
         portion = Portion(np.arange(rows), np.ones(rows, np.int64), rows // 10)
