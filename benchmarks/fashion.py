@@ -232,10 +232,12 @@ def told(accuracies: list[float]) -> dict[str, Any]:
     }
 
 
-def table(study: Study, share: float, seeds: int) -> dict[str, Any]:
+def table(study: Study, share: float, seeds: int, wanted: list[str] | None) -> dict[str, Any]:
     out: dict[str, Any] = {}
     kept: dict[str, list[np.ndarray]] = {}
     for name, choose in study.arms().items():
+        if wanted and name not in wanted:
+            continue
         kept[name] = [choose(share, seed) for seed in range(seeds)]
         out[name] = told([study.accuracy(rows, seed, study.test) for seed, rows in enumerate(kept[name])])
         classes = [np.bincount(study.label[rows], minlength=CLASSES) for rows in kept[name]]
@@ -249,7 +251,8 @@ ABLATION: dict[str, tuple[dict[str, Any], Selector, bool]] = {
     "walk 0": ({"walk": 0}, Coverage(), False),
     "walk 5": ({"walk": 5}, Coverage(), False),
     "low, top-k": ({"keep": "low"}, GroupQuota(projection="proportional"), False),
-    "3 strata": ({}, Coverage(strata=3), False),
+    "2 strata": ({}, Coverage(strata=2), False),
+    "5 strata": ({}, Coverage(strata=5), False),
     "50 strata": ({}, Coverage(strata=50), False),
     "50 strata, drawn": ({}, CCS(), False),
     "one stratum: merge tree alone": ({}, Coverage(beta=0.0, strata=1), False),
@@ -277,15 +280,18 @@ ABLATION: dict[str, tuple[dict[str, Any], Selector, bool]] = {
 """Parameters of topoprune, its selector, and whether every class gets its share."""
 
 
-def ablation(study: Study, share: float, seeds: int) -> dict[str, Any]:
+def ablation(study: Study, share: float, seeds: int, wanted: list[str] | None) -> dict[str, Any]:
     out: dict[str, Any] = {}
 
     def note(name: str, choose: Callable[[int], np.ndarray]) -> None:
+        if wanted and name not in wanted:
+            return
         out[name] = told([study.accuracy(choose(seed), seed, study.validation) for seed in range(seeds)])
         print(f"ablation {name:>30} {out[name]['mean']:6.2f} ± {out[name]['deviation']:.2f}", flush=True)
 
     note("random", lambda seed: study.random(share, seed))
     note("ccs on EL2N", lambda seed: study.keep(Given(study.el2n), share, seed, CCS()))
+    note("d2 on EL2N", lambda seed: study.keep(study.d2(), share, seed))
     for name, (parameters, selector, by_class) in ABLATION.items():
         scorer = TopoPrune(**parameters)
         note(name, lambda seed, s=scorer, c=selector, b=by_class: study.keep(s, share, seed, c, by_class=b))
@@ -298,6 +304,7 @@ def main() -> None:
     parser.add_argument("--ablation", action="store_true")
     parser.add_argument("--conditions", nargs="*", default=[], choices=list(BUDGETS))
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--arms", nargs="*", help="only these; the others' figures stay as they are")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=RESULTS / "fashion.json")
     given = parser.parse_args()
@@ -312,15 +319,18 @@ def main() -> None:
         begun = time.perf_counter()
         study = Study(given.images, condition)
         if given.ablation:
-            found = {"ablation on validation, 10 %": ablation(study, 0.1, given.seeds)}
+            found = {"ablation on validation, 10 %": ablation(study, 0.1, given.seeds, given.arms)}
             given.ablation = False
         else:
             found = {
-                f"{condition}, {share:.0%}": table(study, share, given.seeds) for share in BUDGETS[condition]
+                f"{condition}, {share:.0%}": table(study, share, given.seeds, given.arms)
+                for share in BUDGETS[condition]
             }
         # Read again: another condition may have been measured meanwhile.
         result = json.loads(given.out.read_text("utf-8")) if given.out.exists() else {}
-        result |= found | {
+        for name, rows in found.items():
+            result[name] = {**result.get(name, {}), **rows}
+        result |= {
             f"feature network's accuracy on the pool, {condition}": round(100 * study.feature_accuracy, 2),
             "seeds": given.seeds,
             "steps": STEPS,

@@ -14,10 +14,10 @@ gudhi's AlphaComplex is GPL through CGAL: it is measured here and never used by 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import gudhi
 import numpy as np
 import torch
-from common import RESULTS, PeakMemory, in_turns, machine, ratio, summary, versions, write
+from common import RESULTS, in_turns, machine, ratio, summary, timed, versions, write
 from scipy.spatial import Delaunay, cKDTree
 
 from datapruner.geometry import manifold as manifolds
@@ -200,20 +200,8 @@ def chain(points: int, groups: int, steps: int, repeats: int) -> dict[str, Any]:
     }
 
 
-def scale(rows: int, dimensions: int, method: str, steps: int) -> dict[str, Any]:
-    """From a float32 file to a selection, by stage."""
-    stages: dict[str, dict[str, float]] = {}
-    found: dict[str, Any] = {}
-
-    def stage(name: str, run: Callable[[], Any]) -> Any:
-        with PeakMemory() as memory:
-            begun = time.perf_counter()
-            found[name] = run()
-            seconds = time.perf_counter() - begun
-        stages[name] = {"seconds": round(seconds, 1), "peak_rss_gib": round(memory.peak / 2**30, 2)}
-        print(f"{method}: {name:>24} {seconds:8.1f} s {memory.peak / 2**30:6.2f} GiB", file=sys.stderr)
-        return found[name]
-
+def scale(rows: int, dimensions: int, methods: list[str], steps: int, done: Callable[..., None]) -> None:
+    """From a float32 file to a selection, by stage; the neighbours are found once and count in every total."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "embeddings.npy"
         written = np.lib.format.open_memmap(path, "w+", np.float32, (rows, dimensions))
@@ -223,41 +211,54 @@ def scale(rows: int, dimensions: int, method: str, steps: int) -> dict[str, Any]
         written.flush()
         del written
         matrix = np.load(path, mmap_mode="r")
-        begun = time.perf_counter()
-        stage("content_hash", lambda: manifolds.content_hash(matrix))
-        table = stage("neighbours", lambda: neighbour_table(matrix, 15))
-        placed = stage("manifold", lambda: manifolds.manifold(matrix, method=method, neighbours=table))
+        shared: dict[str, dict[str, float]] = {}
         scorer = TopoPrune(steps=steps)
-        signals = Signals(
-            rows,
-            {
+        portion = Portion(np.arange(rows), np.ones(rows, np.int64), rows // 10)
+
+        def stage(stages: dict[str, dict[str, float]], name: str, run: Callable[[], Any]) -> Any:
+            seconds, out, memory = timed(run)
+            stages[name] = {"seconds": round(seconds, 1), "peak_rss_gib": round(memory.peak / 2**30, 2)}
+            print(f"{name:>24} {seconds:8.1f} s {memory.peak / 2**30:6.2f} GiB", file=sys.stderr)
+            return out
+
+        stage(shared, "hash", lambda: manifolds.content_hash(matrix))
+        table = stage(shared, "neighbours", lambda: neighbour_table(matrix, 15))
+        for method in methods:
+            stages = dict(shared)
+            placed = stage(
+                stages,
+                f"manifold, {method}",
+                lambda method=method: manifolds.manifold(matrix, method=method, neighbours=table),
+            )
+            given = {
                 "manifold": placed,
                 "neighbours": table.indices,
                 "label": np.zeros(rows, np.int64),
                 "embedding": matrix,
-            },
-            SEED,
-        )
-        ranking = stage("clusters and topology", lambda: scorer.score(signals))
-        portion = Portion(np.arange(rows), np.ones(rows, np.int64), rows // 10)
-        choice = stage(
-            "selection",
-            lambda: scorer.selector().select(ranking, portion, np.random.default_rng(SEED)),
-        )
-        seconds = time.perf_counter() - begun
-    return {
-        "rows": rows,
-        "dimensions": dimensions,
-        "method": method,
-        "steps": steps,
-        "groups": int(ranking.groups.max()) + 1,
-        "stages": stages,
-        "seconds": round(seconds, 1),
-        "minutes": round(seconds / 60, 2),
-        "goal_minutes": 40 if method == "umap" else 10,
-        "peak_rss_gib": max(held["peak_rss_gib"] for held in stages.values() if "peak_rss_gib" in held),
-        "kept": int(choice.kept.sum()),
-    }
+            }
+            signals = Signals(rows, given, SEED)
+            ranking = stage(stages, "clusters and topology", lambda s=signals: scorer.score(s))
+            choice = stage(
+                stages,
+                "selection",
+                lambda r=ranking: scorer.selector().select(r, portion, np.random.default_rng(SEED)),
+            )
+            seconds = sum(held["seconds"] for held in stages.values())
+            done(
+                method,
+                {
+                    "rows": rows,
+                    "dimensions": dimensions,
+                    "method": method,
+                    "steps": steps,
+                    "groups": int(ranking.groups.max()) + 1,
+                    "stages": stages,
+                    "minutes": round(seconds / 60, 2),
+                    "goal_minutes": 40 if method == "umap" else 10,
+                    "peak_rss_gib": max(held["peak_rss_gib"] for held in stages.values()),
+                    "kept": int(choice.kept.sum()),
+                },
+            )
 
 
 def main() -> None:
@@ -274,22 +275,24 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path, default=RESULTS / "topology.json")
     given = parser.parse_args()
-    import json
-
     result = json.loads(given.out.read_text("utf-8")) if given.out.exists() else {}
     every = not (given.step or given.chain or given.scale)
     if given.step or every:
         result["step"] = step(given.points, given.repeats)
     if given.chain or every:
         result["chain"] = chain(given.chain_points, 100, given.steps, max(1, given.repeats // 2))
-    if given.scale or every:
-        for method in given.methods:
-            result[f"scale_{method}"] = scale(given.rows, given.dimensions, method, given.steps)
     result |= {
         **machine(threads=torch.get_num_threads()),
         "versions": versions("numpy", "scipy", "gudhi", "torch", "umap-learn", "faiss-cpu", "numba"),
     }
+
+    def note(method: str, found: dict[str, Any]) -> None:
+        result[f"scale_{method}"] = found
+        write(given.out, result)
+
     write(given.out, result)
+    if given.scale or every:
+        scale(given.rows, given.dimensions, given.methods, given.steps, note)
     print(json.dumps({key: held for key, held in result.items() if key != "versions"}, indent=1))
 
 

@@ -36,7 +36,7 @@ class Coverage(CCS):
     """
 
     beta: float = 0.1
-    strata: int = 5
+    strata: int = 3
     name: ClassVar[str] = "coverage"
     how: ClassVar[str] = "met on the walk through"
 

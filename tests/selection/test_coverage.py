@@ -81,8 +81,8 @@ def test_reasons_name_the_stratum():
     held = ranking(np.arange(100.0), np.arange(100))
     choice = Coverage().select(held, portion(100, 45), np.random.default_rng(0))
     said = {choice.texts[code] for code in choice.codes.tolist()}
-    assert "kept: met on the walk through score stratum 1 of 5" in said
-    assert "dropped: not met on the walk through score stratum 5 of 5" in said
+    assert "kept: met on the walk through score stratum 1 of 3" in said
+    assert "dropped: not met on the walk through score stratum 3 of 3" in said
     assert "dropped: among the 0.1 highest scores" in said
 
 
