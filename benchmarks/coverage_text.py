@@ -69,6 +69,7 @@ def measure(keep: float, seeds: int, folder: Path) -> dict[str, Any]:
     topo = {"within": "capability"}
     arms: dict[str, Callable[[int], Any]] = {
         "topoprune": lambda seed: pruned(TopoPrune(**topo), seed),
+        "topoprune in each capability": lambda seed: pruned(TopoPrune(**topo), seed, per_group="capability"),
         "topoprune, displacement": lambda seed: pruned(TopoPrune(**topo, value="displacement"), seed),
         "d2 on EL2N": lambda seed: pruned(d2, seed),
         "ccs on EL2N": lambda seed: pruned(Given(hardness), seed, selector=CCS()),
@@ -104,7 +105,7 @@ def measure(keep: float, seeds: int, folder: Path) -> dict[str, Any]:
             "smallest_share": round(float(min(map(np.min, shares))), 3),
             "largest_share": round(float(max(map(np.max, shares))), 3),
         }
-        print(f"{name:>26} {result[name]}", flush=True)
+        print(f"{name:>28} {result[name]}", flush=True)
     return result
 
 
