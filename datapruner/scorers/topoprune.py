@@ -197,7 +197,7 @@ def entanglement(neighbours: Ints, groups: Ints, walk: int) -> Floats:
         for _ in range(walk):
             share = (share + step @ share) / 2
         out[rows] = 1 - share[number[rows], column]
-    return np.clip(out, 0, 1)
+    return np.clip(np.round(out, 12), 0, 1)  # the sums' own rounding must not rank rows
 
 
 @dataclass(frozen=True)
