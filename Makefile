@@ -44,6 +44,9 @@ bench: install
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/training.py
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/resume.py
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/sources.py
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/topology.py
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/coverage_text.py
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/target.py
 	$(BIN)/python benchmarks/scale.py --rows 1000000 --out benchmarks/results/scale-1m.json
 
 clean:
