@@ -381,17 +381,6 @@ def test_masks_equal_those_laid_out_by_hand(kind, layout):
     assert seen >= 24
 
 
-def test_transformers_own_mask_loses_tokens():
-    """Why ours is our own: if this fails, transformers has mended its mask."""
-    tokenizer = wrapped(byte_level())
-    tokenizer.chat_template = marked_template(*BARE)
-    sample = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "你"}]
-    out = tokenizer.apply_chat_template(sample, return_dict=True, return_assistant_tokens_mask=True)
-    ours = render(chat("ua", "a你"), tokenizer)
-    assert ours.input_ids.tolist() == out["input_ids"]
-    assert sum(out["assistant_masks"]) < ours.supervised.sum() == 3
-
-
 def test_a_tokenizer_that_cannot_tell_offsets(base):
     class Slow(type(base)):
         is_fast = property(lambda self: False)
