@@ -23,13 +23,14 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from common import RESULTS, machine, versions, write
+from scipy.spatial import cKDTree
 from torch import nn
 
 from datapruner.geometry.manifold import manifold
@@ -193,6 +194,15 @@ class Study:
         means = np.stack([unit[self.label == c].mean(axis=0) for c in range(CLASSES)])
         return np.linalg.norm(unit - means[self.label], axis=1)
 
+    def cover_radius(self, seed: int, times: int = 20) -> np.ndarray:
+        """The radius at which ``times`` others of its class cover a row on the manifold."""
+        points = self.signals(seed)["manifold"]
+        out = np.empty(self.n)
+        for c in range(CLASSES):
+            rows = np.flatnonzero(self.label == c)
+            out[rows] = cKDTree(points[rows]).query(points[rows], k=times + 1)[0][:, -1]
+        return out
+
     def d2(self) -> Scorer:
         scorer = D2()
         scorer.__dict__["difficulty"] = Given(self.el2n)  # EL2N, as for the other arms
@@ -289,6 +299,25 @@ def ablation(study: Study, share: float, seeds: int, wanted: list[str] | None) -
         out[name] = told([study.accuracy(choose(seed), seed, study.validation) for seed in range(seeds)])
         print(f"ablation {name:>30} {out[name]['mean']:6.2f} ± {out[name]['deviation']:.2f}", flush=True)
 
+    def walked(values: np.ndarray, seed: int) -> np.ndarray:
+        """Other values on topoprune's walk, through its selector."""
+        held = TopoPrune(steps=1).score(study.signals(seed))
+        portion = Portion(np.arange(study.n), np.ones(study.n, np.int64), round(share * study.n))
+        chosen = Coverage().select(replace(held, values=values), portion, np.random.default_rng([seed, 0]))
+        return np.flatnonzero(chosen.kept)
+
+    def messages(seed: int) -> np.ndarray:
+        scorer = D2()
+        scorer.__dict__["difficulty"] = TopoPrune(steps=1)
+        return study.keep(scorer, share, seed)
+
+    note("EL2N through topoprune's selector", lambda seed: walked(study.el2n, seed))
+    note("density bifiltration", lambda seed: walked(study.cover_radius(seed), seed))
+    note(
+        "density bifiltration, drawn",
+        lambda seed: study.keep(Given(study.cover_radius(seed)), share, seed, CCS()),
+    )
+    note("d2 on entanglement", messages)
     note("random", lambda seed: study.random(share, seed))
     note("ccs on EL2N", lambda seed: study.keep(Given(study.el2n), share, seed, CCS()))
     note("d2 on EL2N", lambda seed: study.keep(study.d2(), share, seed))
