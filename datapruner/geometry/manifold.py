@@ -208,4 +208,5 @@ def check_neighbours(indices: Ints, distances: NDArray[np.float32], own: Ints, k
 
 def _standardised(points: Floats) -> Floats:
     spread = points.std(axis=0)
-    return np.asarray((points - points.mean(axis=0)) / np.where(spread > 0, spread, 1.0))
+    flat = spread <= 1e-6 * spread.max(initial=0)  # a component of rounding alone stays one point
+    return np.where(flat, 0.0, (points - points.mean(axis=0)) / np.where(flat, 1.0, spread))

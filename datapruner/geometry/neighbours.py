@@ -190,7 +190,7 @@ def knn_graph(
         keep = np.argsort(itself, axis=1, kind="stable")[:, :k]
         indices[rows] = np.take_along_axis(others, keep, axis=1)
         distances[rows] = np.take_along_axis(apart, keep, axis=1)
-    sample = np.sort(np.random.default_rng(seed).choice(n, RECALL_ROWS, replace=False))
+    sample = np.sort(np.random.default_rng(seed).choice(n, min(n, RECALL_ROWS), replace=False))
     truth = nearest_neighbours(gather(embeddings, sample), embeddings, k + 1)[1][:, -1]
     recall = float((distances[sample] <= truth[:, None] * (1 + 1e-6)).mean())
     logger.info(

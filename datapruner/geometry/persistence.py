@@ -69,7 +69,8 @@ def pairs(points: NDArray[Any], *, complex: Complex = "alpha", loops: bool = Tru
     Parameters
     ----------
     points : ndarray, shape (n, d)
-        Of repeated points only the first takes part. Points on a line or a plane are treated as what they are.
+        Of repeated points only the first takes part. Points on a line or a plane are treated as what they are. Qhull
+        resolves about eight digits of the cloud's extent: loops among points that are closer than that may be missed.
     complex : {"alpha", "rips"}
         The alpha complex needs d of 1 to 3, or ``loops`` false; the Rips complex a small n. Both have the same H0;
         their H1 differ.
@@ -304,7 +305,12 @@ def _alpha(cloud: Floats, *, loops: bool) -> Pairs:
         found = _plane(cloud, mesh.simplices, mesh.neighbors, loops=loops)
     else:
         found = _space(cloud, mesh.simplices.astype(np.int64), loops=loops)
-    return Pairs(np.concatenate([found.merges, hanging]), found.births, found.deaths)
+    # Only an acute triangle fills a loop, and its circumradius is at most its longest side / sqrt(3): what is beyond
+    # is the rounding of a sliver in a cloud that is a line or a plane but for the last digits.
+    corners = cloud[found.deaths]
+    longest = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2).max(axis=1, initial=0)
+    real = _radii(cloud, found.deaths) <= longest / np.sqrt(3) * (1 + 1e-9)
+    return Pairs(np.concatenate([found.merges, hanging]), found.births[real], found.deaths[real])
 
 
 def _flatter(cloud: Floats, *, loops: bool) -> Pairs:

@@ -24,7 +24,9 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 GROUPS_AT_ONCE = 16
-"""A walk is followed for so many groups together: 128 bytes a row."""
+"""A walk is followed for so many groups together: three arrays of 128 bytes a row."""
+WORK = 10**12
+"""Products that a walk may take; half an hour or more."""
 SHOWN = 200
 """Classes of a group and dimension that are kept for a person to look at: those that live longest."""
 
@@ -175,6 +177,11 @@ def entanglement(neighbours: Ints, groups: Ints, walk: int) -> Floats:
     -------
     ndarray, float64, shape (n,), in [0, 1]
         0 where a row has no neighbours.
+
+    Raises
+    ------
+    DataPrunerError
+        There are too many groups for so many rows.
     """
     from scipy.sparse import csr_array
 
@@ -187,6 +194,11 @@ def entanglement(neighbours: Ints, groups: Ints, walk: int) -> Floats:
     copies = np.bincount(number)
     out = np.empty(len(groups))
     present = np.unique(groups)
+    if len(present) * u * k * (walk + 1) > WORK:
+        raise DataPrunerError(
+            f"topoprune: {len(present):,} groups of {len(groups):,} rows are too many to follow a walk for each; name "
+            "a column with fewer values, or within=cluster"
+        )
     for start in range(0, len(present), GROUPS_AT_ONCE):
         chunk = present[start : start + GROUPS_AT_ONCE]
         rows = np.flatnonzero(np.isin(groups, chunk))

@@ -38,7 +38,8 @@ class Coverage(CCS):
     beta: float = 0.1
     strata: int = 3
     name: ClassVar[str] = "coverage"
-    how: ClassVar[str] = "met on the walk through"
+    taken: ClassVar[str] = "taken on the walk through"
+    left: ClassVar[str] = "passed over on the walk through"
 
     def _order(
         self, ranking: Ranking, portion: Portion, stratum: Ints, budgets: Ints, rng: np.random.Generator

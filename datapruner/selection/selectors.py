@@ -279,7 +279,8 @@ class CCS(Selector):
 
     *Published*: drop the ``beta`` share of hardest rows, cut the rest of the score range into equal-width
     strata, visit them smallest first, give each min(size, what is left / strata left), uniformly at random
-    inside. *Ours*: hardest means the highest value; what integer division leaves goes to the last strata; in
+    inside. *Ours*: hardest means the highest value, without those that
+    tie with the first row below; what integer division leaves goes to the last strata; in
     token budgets a stratum's size is its tokens. When fewer rows than the budget are left, the hardest are
     taken back in, easiest first.
 
@@ -293,7 +294,8 @@ class CCS(Selector):
     beta: float = 0.1
     strata: int = 50
     name: ClassVar[str] = "ccs"
-    how: ClassVar[str] = "drawn from"
+    taken: ClassVar[str] = "drawn from"
+    left: ClassVar[str] = "not drawn from"
 
     def __post_init__(self) -> None:
         """Refuse parameters that have no meaning."""
@@ -308,6 +310,8 @@ class CCS(Selector):
         m = len(values)
         order = best_first(values)
         cut = int(self.beta * m)
+        if 0 < cut < m:  # rows that tie with the first one below the cut are not among the hardest
+            cut = int((values > values[order[cut]]).sum())
         hardest, rest = order[:cut], order[cut:]
         stratum = np.full(m, self.strata, dtype=np.int64)
         if len(rest):
@@ -340,9 +344,14 @@ class CCS(Selector):
                 )
                 codes[here & kept] = len(texts) - 1
                 continue
-            texts += [f"dropped: not {self.how} {named}", f"kept: {self.how} {named}"]
+            texts += [f"dropped: {self.left} {named}", f"kept: {self.taken} {named}"]
             codes[here] = len(texts) - 2
             codes[here & kept] = len(texts) - 1
+            if portion.unit == "tokens" and (here & kept).any():
+                met = within[here[within]]
+                before = met[: int(np.flatnonzero(kept[met])[-1])]
+                texts.append(f"dropped: too long for what was left of the budget of {named}")
+                codes[before[~kept[before]]] = len(texts) - 1
         return Choice(kept, codes, texts)
 
     def _order(

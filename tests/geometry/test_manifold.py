@@ -82,6 +82,19 @@ def test_all_equal_rows_are_one_point():
     np.testing.assert_array_equal(placed, np.zeros((7, 2)))
 
 
+def test_a_component_of_rounding_alone_stays_a_point():
+    rows, _ = blobs(2)
+    placed = manifold(rows, method="pca")
+    np.testing.assert_allclose(np.abs(placed[:, 0]), 1)
+    np.testing.assert_array_equal(placed[:, 1], 0)
+
+
+def test_few_rows_beyond_the_limit_of_exact_neighbours():
+    rows, _ = blobs(200, 8)
+    near = knn_graph(rows, 5, exact_rows=100)
+    assert near.indices.shape == (200, 5)
+
+
 def test_distinct_rows_against_numpy():
     rng = np.random.default_rng(0)
     rows = rng.integers(0, 3, size=(500, 4)).astype(np.float32)

@@ -233,6 +233,15 @@ def test_nearly_collinear_and_nearly_equal_points():
     assert np.isfinite(ours[0][:-1]).all()
 
 
+@pytest.mark.parametrize("size", [1e-10, 1e-11, 1e-12, 1e-13])
+@pytest.mark.parametrize("seed", range(8))
+def test_slivers_of_a_cloud_that_is_nearly_a_line_make_no_loop(size, seed):
+    rng = np.random.default_rng(seed)
+    turn = np.array([[np.cos(1), -np.sin(1)], [np.sin(1), np.cos(1)]])
+    points = np.column_stack([3 * rng.random(50), size * rng.normal(size=50)]) @ turn
+    assert persistence_diagrams(points)[1].max(initial=0) < 3
+
+
 def test_groups_are_measured_as_if_alone():
     rng = np.random.default_rng(3)
     points, group = rng.random((900, 2)), rng.integers(0, 7, 900)

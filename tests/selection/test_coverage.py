@@ -81,11 +81,35 @@ def test_reasons_name_the_stratum():
     held = ranking(np.arange(100.0), np.arange(100))
     choice = Coverage().select(held, portion(100, 45), np.random.default_rng(0))
     said = {choice.texts[code] for code in choice.codes.tolist()}
-    assert "kept: met on the walk through score stratum 1 of 3" in said
-    assert "dropped: not met on the walk through score stratum 3 of 3" in said
+    assert "kept: taken on the walk through score stratum 1 of 3" in said
+    assert "dropped: passed over on the walk through score stratum 3 of 3" in said
     assert "dropped: among the 0.1 highest scores" in said
 
 
 def test_a_ranking_without_a_walk_is_refused():
     with pytest.raises(DataPrunerError, match="use the scorer topoprune, or the selector ccs"):
         Coverage().select(Ranking(np.zeros(5)), portion(5, 2), np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("selector", [Coverage(), CCS()])
+def test_rows_that_tie_with_the_cut_are_not_the_hardest(selector):
+    walk = np.random.default_rng(0).permutation(200)
+    choice = selector.select(ranking(np.zeros(200), walk), portion(200, 50), np.random.default_rng(1))
+    assert not any("highest scores" in choice.texts[code] for code in choice.codes.tolist())
+    values = np.r_[np.zeros(190), np.full(10, 1.0)]
+    choice = selector.select(ranking(values, walk), portion(200, 50), np.random.default_rng(1))
+    hardest = ["highest scores" in choice.texts[code] for code in choice.codes.tolist()]
+    assert hardest == [False] * 190 + [True] * 10
+
+
+@pytest.mark.parametrize("selector", [Coverage(beta=0, strata=1), CCS(beta=0, strata=1)])
+@pytest.mark.parametrize("seed", range(6))
+def test_a_row_that_does_not_fit_is_told_so(selector, seed):
+    costs = np.array([1, 1, 50, 1, 1, 1, 50, 1, 1, 1])
+    tokens = Portion(np.arange(10), costs, 40, unit="tokens")
+    choice = selector.select(ranking(np.zeros(10), np.arange(10)), tokens, np.random.default_rng(seed))
+    assert choice.kept.sum() == 8
+    said = [choice.texts[code] for code in choice.codes.tolist()]
+    for row, text in enumerate(said):
+        assert text.startswith("kept" if costs[row] == 1 else "dropped")
+    assert any("too long" in said[row] for row in (2, 6)) or selector.name == "ccs"
