@@ -291,7 +291,7 @@ def _alpha(cloud: Floats, *, loops: bool) -> Pairs:
         order = np.argsort(cloud[:, 0], kind="stable") if d == 1 else np.arange(n)
         return Pairs(np.column_stack([order[:-1], order[1:]]).astype(np.int64), _none(2), _none(3))
     try:
-        if n <= d:
+        if n <= d or _is_flat(cloud):
             raise QhullError
         mesh = Delaunay(cloud)
     except QhullError:
@@ -305,12 +305,18 @@ def _alpha(cloud: Floats, *, loops: bool) -> Pairs:
         found = _plane(cloud, mesh.simplices, mesh.neighbors, loops=loops)
     else:
         found = _space(cloud, mesh.simplices.astype(np.int64), loops=loops)
-    # Only an acute triangle fills a loop, and its circumradius is at most its longest side / sqrt(3): what is beyond
-    # is the rounding of a sliver in a cloud that is a line or a plane but for the last digits.
-    corners = cloud[found.deaths]
-    longest = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2).max(axis=1, initial=0)
-    real = _radii(cloud, found.deaths) <= longest / np.sqrt(3) * (1 + 1e-9)
+    # A loop is filled within the cloud: what dies beyond is the rounding of a sliver.
+    real = _radii(cloud, found.deaths) <= np.linalg.norm(np.ptp(cloud, axis=0))
     return Pairs(np.concatenate([found.merges, hanging]), found.births[real], found.deaths[real])
+
+
+def _is_flat(cloud: Floats) -> bool:
+    """Whether the thinnest side is below 1e-9 of the longest: triangles there are rounding."""
+    squares = np.linalg.eigvalsh(cloud.T @ cloud)
+    if squares[0] > 1e-12 * squares[-1]:
+        return False
+    sides = np.linalg.svd(cloud, compute_uv=False)
+    return bool(sides[-1] <= 1e-9 * sides[0])
 
 
 def _flatter(cloud: Floats, *, loops: bool) -> Pairs:

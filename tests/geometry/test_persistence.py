@@ -233,7 +233,12 @@ def test_nearly_collinear_and_nearly_equal_points():
     assert np.isfinite(ours[0][:-1]).all()
 
 
-@pytest.mark.parametrize("size", [1e-10, 1e-11, 1e-12, 1e-13])
+def test_points_on_a_circle_have_one_triangle_among_several_that_fills_their_loop():
+    points = np.array([(0, 2), (0, -3), (1, 2), (-2, 0), (3, 0), (5, 5)], dtype=float)
+    compare(persistence_diagrams(points), alpha_oracle(points))
+
+
+@pytest.mark.parametrize("size", [1e-8, 1e-10, 1e-11, 1e-12, 1e-13])
 @pytest.mark.parametrize("seed", range(8))
 def test_slivers_of_a_cloud_that_is_nearly_a_line_make_no_loop(size, seed):
     rng = np.random.default_rng(seed)
