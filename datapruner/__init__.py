@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from datapruner import plots, scorers
     from datapruner.api import prune, run, score
     from datapruner.comparison import Comparison, compare
+    from datapruner.pruning_damage import Damage, damage
     from datapruner.errors import DataPrunerError
     from datapruner.outputs.dataset import push_to_hub
     from datapruner.outputs.reading import explain
@@ -36,8 +37,10 @@ _WHERE = {
     "Selection": "datapruner.selection.result",
     "Signals": "datapruner.signals",
     "Stability": "datapruner.stability",
+    "Damage": "datapruner.pruning_damage",
     "compare": "datapruner.comparison",
     "compare_stability": "datapruner.stability",
+    "damage": "datapruner.pruning_damage",
     "explain": "datapruner.outputs.reading",
     "inspect_samples": "datapruner.samples.inspection",
     "load_samples": "datapruner.samples.source",
@@ -50,6 +53,7 @@ _WHERE = {
 
 __all__ = [
     "Comparison",
+    "Damage",
     "DataPrunerError",
     "Ranking",
     "Scorer",
@@ -59,6 +63,7 @@ __all__ = [
     "Stability",
     "compare",
     "compare_stability",
+    "damage",
     "explain",
     "inspect_samples",
     "load_samples",

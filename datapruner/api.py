@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from datapruner.signals.language_model import LanguageModel
     from datapruner.signals.plan import Plan, Renderer
 
+PrunedModel = str | Path | tuple[Any, Any] | Callable[[], tuple[Any, Any]]
+"""A name, objects of transformers, or what makes them."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -44,12 +47,15 @@ def score(
     embeddings: str | Path | ArrayLike | None = None,
     embedder: str | Encoder = "minilm",
     model: str | Path | tuple[Any, Any] | None = None,
+    pruned_model: PrunedModel | None = None,
+    divergences: str | Path | ArrayLike | None = None,
     always_keep: str | ArrayLike | None = None,
     never_keep: str | ArrayLike | None = None,
     dedup: bool | Sequence[str] = False,
     count_tokens: bool = False,
     cache: str | Path | None = None,
     progress: bool = True,
+    trust_code: bool = False,
     **options: Any,
 ) -> Scores:
     """Rank every row with one or more scorers, in as few passes as they need together.
@@ -67,6 +73,11 @@ def score(
     model : str, Path or (model, tokenizer), optional
         The causal language model for scorers that read losses: a path, a hub name, an alias, or objects of
         transformers.
+    pruned_model : str, Path, (model, tokenizer) or callable, optional
+        The same model after weights were removed, for scorers that choose data to heal it: whatever
+        :func:`datapruner.models.load_pruned_lm` takes, objects of transformers, or a function that gives them.
+    divergences : path or array of shape (n,), optional
+        Instead of the two models: the Jensen-Shannon divergence of every row, nats.
     always_keep, never_keep : str or array, optional
         A boolean column's name, a boolean mask, or row numbers.
     dedup : bool or sequence of {"exact", "near", "semantic"}
@@ -77,6 +88,8 @@ def score(
         Folder of the signals; default ``DATAPRUNER_CACHE``, else the user's cache folder.
     progress : bool
         Show progress on a terminal.
+    trust_code : bool
+        Run the code that a pruned model's name, or its pickle, holds.
     **options
         Any other field of :class:`datapruner.recipe.Recipe`: ``split``, ``columns``, ``layout``, ``embed``,
         ``pooling``, ``dtype``, ``device``, ``max_length``, ``on_empty``, ``tokenizer``,
@@ -102,12 +115,15 @@ def score(
             embeddings=embeddings,
             embedder=embedder,
             model=model,
+            pruned_model=pruned_model,
+            divergences=divergences,
             always_keep=always_keep,
             never_keep=never_keep,
             dedup=dedup,
             count_tokens=count_tokens,
             cache=cache,
             progress=progress,
+            trust_code=trust_code,
             **options,
         )
     )
@@ -120,12 +136,15 @@ def run_arguments(
     embeddings: str | Path | ArrayLike | None = None,
     embedder: str | Encoder = "minilm",
     model: str | Path | tuple[Any, Any] | None = None,
+    pruned_model: PrunedModel | None = None,
+    divergences: str | Path | ArrayLike | None = None,
     always_keep: str | ArrayLike | None = None,
     never_keep: str | ArrayLike | None = None,
     dedup: bool | Sequence[str] = False,
     count_tokens: bool = False,
     cache: str | Path | None = None,
     progress: bool = True,
+    trust_code: bool = False,
     **options: Any,
 ) -> dict[str, Any]:
     """Turn the arguments of :func:`score` into those of :func:`run_scores`: a recipe, and what it cannot hold."""
@@ -140,6 +159,8 @@ def run_arguments(
         "embeddings": embeddings is not None and not isinstance(embeddings, str | Path),
         "embedder": not isinstance(embedder, str),
         "model": isinstance(model, tuple),
+        "pruned_model": pruned_model is not None and not isinstance(pruned_model, str | Path),
+        "divergences": divergences is not None and not isinstance(divergences, str | Path),
         **{f"scorer {scorer.name}": not _is_registered(scorer) for scorer in made},
     }
     recipe = make_recipe(
@@ -149,6 +170,8 @@ def run_arguments(
         embeddings=str(embeddings) if isinstance(embeddings, str | Path) else None,
         embedder=embedder if isinstance(embedder, str) else "minilm",
         model=str(model) if isinstance(model, str | Path) else None,
+        pruned_model=str(pruned_model) if isinstance(pruned_model, str | Path) else None,
+        divergences=str(divergences) if isinstance(divergences, str | Path) else None,
         always_keep=_mask_field(always_keep),
         never_keep=_mask_field(never_keep),
         dedup=_steps(dedup),
@@ -162,9 +185,12 @@ def run_arguments(
         "embeddings": None if isinstance(embeddings, str | Path) else embeddings,
         "embedder": None if isinstance(embedder, str) else embedder,
         "model": model if isinstance(model, tuple) else None,
+        "pruned_model": None if isinstance(pruned_model, str | Path) else pruned_model,
+        "divergences": None if isinstance(divergences, str | Path) else divergences,
         "masks": {"always_keep": always_keep, "never_keep": never_keep},
         "cache": cache,
         "progress": progress,
+        "trust_code": trust_code,
     }
 
 
@@ -229,7 +255,7 @@ def run(recipe: str | Path | Recipe, **objects: Any) -> Selection:
     recipe : path or Recipe
         As saved beside a result.
     **objects
-        ``cache`` and ``progress`` as in :func:`score`.
+        ``cache``, ``progress`` and ``trust_code`` as in :func:`score`.
     """
     plan = load_recipe(Path(recipe)) if isinstance(recipe, str | Path) else recipe.located()
     held = plan.in_memory or ["source"] * (plan.source is None)
@@ -318,18 +344,21 @@ def measure(
     embeddings: Any = None,
     embedder: Encoder | None = None,
     model: tuple[Any, Any] | None = None,
+    pruned_model: PrunedModel | None = None,
+    divergences: Any = None,
     masks: Mapping[str, Any] | None = None,
     cache: str | Path | None = None,
     progress: bool = True,
+    trust_code: bool = False,
 ) -> Measured:
     """Carry out a recipe up to the scorers: read, clean, measure.
 
     Parameters
     ----------
     recipe : Recipe
-    scorers, source, embeddings, embedder, model, masks
+    scorers, source, embeddings, embedder, model, pruned_model, divergences, masks
         Objects that stand in for what the recipe names.
-    cache, progress
+    cache, progress, trust_code
         As in :func:`score`.
     """
     from datapruner.signals.plan import (
@@ -339,6 +368,8 @@ def measure(
         measure_target,
         measure_the_rest,
         measure_tokens,
+        open_pruned,
+        read_divergences,
         renderer_of,
     )
 
@@ -348,6 +379,7 @@ def measure(
     plan = make_plan(recipe, made)
     samples = read_samples(recipe, source, embeddings_given=embeddings is not None)
     n = len(samples)
+    given_jsd = read_divergences(recipe, divergences, n) if plan.divergences else None
     _check_columns(recipe, plan, samples, made)
     test_texts = None if recipe.decontaminate is None else _test_texts(recipe)
     store = SignalStore(None if cache is None else Path(cache).expanduser())
@@ -360,7 +392,7 @@ def measure(
         found, rows = clean_texts(recipe, samples, test_texts, rows, forced)
         vetoes += found
     fed: _Fed | None = None
-    if plan.language_model or plan.responses:
+    if plan.language_model or plan.responses or plan.twins:
         _require_rows(rows)
         fed = _feed(recipe, model, samples)
         recipe = recipe.model_copy(update={"max_length": fed.reader.max_length})
@@ -385,16 +417,26 @@ def measure(
 
             measured["embedding"] = RowView(matrix, np.searchsorted(before, rows))
     _require_rows(rows)
-    tokens: dict[str, NDArray[np.int64]] = {}
     if fed is not None and recipe.tokenizer is None:
         tokens = {"num_tokens": fed.counts.tokens, "num_supervised_tokens": fed.counts.supervised}
-    elif plan.tokens:
-        tokens = measure_tokens(recipe, samples, required=plan.tokens_required)
+    else:
+        tokens = measure_tokens(recipe, samples, required=plan.tokens_required) if plan.tokens else {}
     measured |= {name: counted[rows] for name, counted in tokens.items()}
     if fed is not None:
+        reader = fed.reader
         measured |= measure_losses(
-            plan, fed.reader, samples, rows, store, fed.counts.tokens[rows], progress=progress
+            plan,
+            reader,
+            samples,
+            rows,
+            store,
+            fed.counts,
+            open_twin=lambda: open_pruned(recipe, pruned_model, reader, trust_code=trust_code),
+            in_turn=recipe.twins == "in_turn",
+            release=model is None,
+            progress=progress,
         )
+    measured |= {} if given_jsd is None else {"jsd": given_jsd[rows]}
     measured |= measure_the_rest(plan, recipe, samples, rows, measured.get("embedding"), store)
 
     signals = Signals(len(rows), measured, recipe.seed, rows)

@@ -49,7 +49,9 @@ Quota = Annotated[
 ]
 SelectorName = Annotated[
     str | None,
-    typer.Option("--selector", help="topk, group_quota, ccs, moderate, eu_plane or message_passing."),
+    typer.Option(
+        "--selector", help="topk, group_quota, ccs, moderate, eu_plane, message_passing, coverage or paser."
+    ),
 ]
 SelectorSet = Annotated[
     list[str] | None, typer.Option("--selector-set", help="Parameter of the selector: name=value.")
@@ -71,6 +73,22 @@ Model = Annotated[
 ]
 Adapter = Annotated[
     str | None, typer.Option(help="LoRA adapter on top of it; a path to one may be the model too.")
+]
+PrunedModel = Annotated[
+    str | None,
+    typer.Option(
+        help="The same model after pruning, for `paser`: folder, hub name, pickle or module:function."
+    ),
+]
+Twins = Annotated[
+    str, typer.Option(help="Both models in memory together, or in_turn: the dense one's states are stored.")
+]
+Divergences = Annotated[
+    str | None,
+    typer.Option(help="Measured before, instead of both models: .npy, or .parquet with a column jsd."),
+]
+TrustCode = Annotated[
+    bool, typer.Option("--trust-code", help="Run the code of a pruned model: module:function, or a pickle.")
 ]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16 or float64.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; default: CUDA where there is one.")]
@@ -142,6 +160,9 @@ def _reading_options(
     n_neighbors: Neighbors = 15,
     model: Model = None,
     adapter: Adapter = None,
+    pruned_model: PrunedModel = None,
+    twins: Twins = "together",
+    divergences: Divergences = None,
     dtype: Dtype = "auto",
     device: Device = None,
     device_map: DeviceMap = None,
@@ -209,6 +230,7 @@ def prune(
         str | None, typer.Option(help="Upload the result to this dataset repository.")
     ] = None,
     quiet: Quiet = False,
+    trust_code: TrustCode = False,
     *,
     reading: dict[str, Any],
 ) -> None:
@@ -225,7 +247,7 @@ def prune(
         "selector": _method(selector, selector_set),
         "format": format,
     }
-    _prune(arguments, out, overwrite=overwrite, quiet=quiet, hub=push_to_hub)
+    _prune(arguments, out, overwrite=overwrite, quiet=quiet, hub=push_to_hub, trust_code=trust_code)
 
 
 @app.command()
@@ -237,6 +259,7 @@ def score(
     count_tokens: Annotated[bool, typer.Option(help="Count tokens, for token budgets later on.")] = True,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
+    trust_code: TrustCode = False,
     *,
     reading: dict[str, Any],
 ) -> None:
@@ -247,7 +270,7 @@ def score(
 
     recipe = make_recipe(**reading, count_tokens=count_tokens)
     check_target(out, overwrite=overwrite, reads=recipe.reads)
-    scores = run_scores(recipe, progress=not quiet)
+    scores = run_scores(recipe, progress=not quiet, trust_code=trust_code)
     scores.save(out, overwrite=overwrite)
     if not quiet:
         typer.echo(f"{len(scores):,} rows scored by {', '.join(scores.rankings)}: {out}")
@@ -311,6 +334,7 @@ def compare(
     ] = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
+    trust_code: TrustCode = False,
     *,
     reading: dict[str, Any],
 ) -> None:
@@ -342,6 +366,7 @@ def compare(
         embedders=None if embedders is None else embedders.split(","),
         second_embeddings=second_embeddings,
         progress=not quiet,
+        trust_code=trust_code,
         **options,
     )
     comparison.save(out, overwrite=overwrite)
@@ -350,11 +375,60 @@ def compare(
 
 
 @app.command()
+@_reads
+def damage(
+    source: Source,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder for tables, rows and a picture; else printed only."),
+    ] = None,
+    by: Annotated[
+        list[str] | None, typer.Option(help="Column whose values are groups too; may be repeated.")
+    ] = None,
+    examples: Annotated[int, typer.Option(help="Typical rows shown of every cluster.")] = 1,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    trust_code: TrustCode = False,
+    *,
+    reading: dict[str, Any],
+) -> None:
+    """Show what pruning broke: how far a pruned model's predictions moved, by cluster and column."""
+    from datapruner.outputs.folder import check_target
+    from datapruner.pruning_damage import damage as measure_damage
+    from datapruner.recipe import make_recipe
+    from datapruner.text import safe_text
+
+    if out is not None:
+        check_target(out, overwrite=overwrite, reads=make_recipe(**reading).reads)
+    options = {name: value for name, value in reading.items() if name not in ("source", "scorers")}
+    given = reading["scorers"][0]["parameters"]
+    if given.keys() - {"n_clusters"}:
+        raise DataPrunerError(
+            "damage ranks no rows, so that it takes no --set and no --combine; --n-clusters it takes"
+        )
+    found = measure_damage(
+        reading["source"],
+        by=by or [],
+        n_clusters=given.get("n_clusters"),
+        progress=not quiet,
+        trust_code=trust_code,
+        **options,
+    )
+    if out is not None:
+        found.save(out, overwrite=overwrite)
+    if not quiet or out is None:
+        typer.echo(found.describe(examples))
+    if out is not None and not quiet:
+        typer.echo(f"\n{safe_text(str(out))}")
+
+
+@app.command()
 def run(
     recipe: Annotated[Path, typer.Argument(help="recipe.yaml, as saved beside a result.")],
     out: Out,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
+    trust_code: TrustCode = False,
 ) -> None:
     """Do again what a recipe says; the same inputs give the same bytes."""
     from datapruner import api
@@ -363,7 +437,7 @@ def run(
 
     plan = load_recipe(recipe)
     check_target(out, overwrite=overwrite, reads=plan.reads)
-    selection = api.run(plan, progress=not quiet)
+    selection = api.run(plan, progress=not quiet, trust_code=trust_code)
     selection.save(out, overwrite=overwrite)
     _summary(selection, out, quiet)
 
@@ -468,14 +542,16 @@ def _quit(sentence: str, code: int) -> None:
     sys.exit(code)
 
 
-def _prune(arguments: dict[str, Any], out: Path, *, overwrite: bool, quiet: bool, hub: str | None) -> None:
+def _prune(
+    arguments: dict[str, Any], out: Path, *, overwrite: bool, quiet: bool, hub: str | None, trust_code: bool
+) -> None:
     from datapruner import api
     from datapruner.outputs.folder import check_target
     from datapruner.recipe import make_recipe
 
     recipe = make_recipe(**arguments)
     check_target(out, overwrite=overwrite, reads=recipe.reads)
-    selection = api.run(recipe, progress=not quiet)
+    selection = api.run(recipe, progress=not quiet, trust_code=trust_code)
     selection.save(out, overwrite=overwrite)
     _summary(selection, out, quiet)
     if hub is not None:
@@ -516,7 +592,7 @@ def _reading(given: dict[str, Any]) -> dict[str, Any]:
         "dedup": ["exact", "near"] * given["dedup"] + ["semantic"] * given["dedup_semantic"],
         "scorers": _combined(
             _scorers(
-                given["scorer"],
+                given.get("scorer", ["paser"]),
                 given["set_"] or [],
                 given["n_clusters"],
                 clustering=given["combine_within"] == "cluster",

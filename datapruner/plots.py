@@ -17,6 +17,7 @@ from datapruner.text import safe_text
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from datapruner.pruning_damage import Damage
     from datapruner.selection.result import Selection
 
 # Okabe and Ito's colours, which people with any colour vision can tell apart.
@@ -32,6 +33,7 @@ BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW = (
 COLOURS = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY, YELLOW)
 MARKERS = "os^DvPX*"
 GREY = "#B0B0B0"
+MOST_GROUPS = 40
 SHOWN = len(COLOURS)
 """Groups that get a colour; all others share grey."""
 OTHERS = " other groups"
@@ -209,6 +211,55 @@ def plot_stability(stability: Stability, ax: Axes | None = None) -> Axes:
         ylim=(0, 1.02),
     )
     ax.legend(**BESIDE)
+    return ax
+
+
+def plot_damage(damage: Damage, by: str = "cluster", ax: Axes | None = None) -> Axes:
+    """Draw how far every group's predictions moved, with the interval, the most damaged on top.
+
+    Beside each stands how its loss rose, where both models were run.
+
+    Parameters
+    ----------
+    damage : Damage
+    by : str
+        ``cluster``, or a column that the damage was broken down by.
+    ax : matplotlib.axes.Axes, optional
+        Default: a new figure's.
+    """
+    groups = damage.by(by)
+    shown = groups[:MOST_GROUPS]
+    ax = _axes(ax)
+    places = np.arange(len(shown))[::-1]
+    middle = np.array([group.jsd for group in shown])
+    ends = np.array([[group.jsd - group.jsd_low, group.jsd_high - group.jsd] for group in shown]).T
+    ax.errorbar(
+        middle, places, xerr=np.maximum(ends, 0), fmt="o", color=BLUE, ecolor=GREY, capsize=3, zorder=2
+    )
+    ax.axvline(float(damage.jsd.mean()), color="black", linestyle=":", zorder=1)
+    words = [
+        f"{_label(group.name)}: {_label(', '.join(group.keywords[:3]))}"
+        if by == "cluster"
+        else _label(group.name)
+        for group in shown
+    ]
+    ax.set_yticks(places, words)
+    for place, group in zip(places.tolist(), shown, strict=True):
+        if group.log_ppl is not None and group.pruned_log_ppl is not None:
+            ax.annotate(
+                f"{group.log_ppl:.2f} → {group.pruned_log_ppl:.2f}",
+                (1.01, place),
+                xycoords=("axes fraction", "data"),
+                va="center",
+                fontsize="small",
+            )
+    left_out = "" if len(shown) == len(groups) else f", the worst {len(shown)} of {len(groups)}"
+    ax.set(
+        xlabel="divergence of the two models' predictions (nats a token); dotted: all rows; right: loss",
+        title=f"What pruning broke, by {_label(by)}{left_out}",
+        xlim=(0, None),
+        ylim=(-0.7, len(shown) - 0.3),
+    )
     return ax
 
 

@@ -18,9 +18,19 @@ from datapruner.paths import exists, expanded
 from datapruner.samples.readers import file_format
 from datapruner.text import did_you_mean, safe_text
 
-FILES = ("embeddings", "target_embeddings")
+FILES = ("embeddings", "target_embeddings", "divergences")
 """Fields that are paths, whatever they look like."""
-PATHS = ("source", "decontaminate", "target", "embedder", "tokenizer", "model", "adapter", *FILES)
+PATHS = (
+    "source",
+    "decontaminate",
+    "target",
+    "embedder",
+    "tokenizer",
+    "model",
+    "adapter",
+    "pruned_model",
+    *FILES,
+)
 """Fields that may be paths; they are saved relative to the recipe's own folder."""
 MASKS = ("always_keep", "never_keep")
 LONG = 1000
@@ -50,8 +60,8 @@ class Recipe(BaseModel):
         What is read, and how; ``source`` is None for data that was in memory.
     in_memory
         What was given as an object that no recipe can name, so that only :func:`datapruner.prune` with these
-        objects makes the result again: ``source``, ``embeddings``, ``embedder``, ``model``, ``scorer NAME``,
-        ``selector NAME``.
+        objects makes the result again: ``source``, ``embeddings``, ``embedder``, ``model``, ``pruned_model``,
+        ``divergences``, ``scorer NAME``, ``selector NAME``.
     embeddings, embedding_column, embedder, pooling, embedder_max_length, embed
         A file or a column of vectors, or the model that makes them, and from which part of a row.
     manifold, manifold_dimensions, n_neighbors
@@ -59,6 +69,10 @@ class Recipe(BaseModel):
         :func:`datapruner.geometry.manifold.manifold`.
     model, adapter, dtype, device, device_map, quantize
         The causal language model that scores rows; see :func:`datapruner.models.load_causal_lm`.
+    pruned_model, twins, divergences
+        The same model after weights were removed, for scorers that choose data to heal it, see
+        :func:`datapruner.models.load_pruned_lm`; whether both are in memory together or run one after the other; or a
+        file of what was measured before, a divergence a row.
     max_length, last_turn_only, packing, batch_tokens
         How rows are fed to it; see :class:`datapruner.signals.language_model.LanguageModel`. By default rows are cut
         at the model's own limit, or at 2048 tokens if that is less.
@@ -107,6 +121,9 @@ class Recipe(BaseModel):
     device: str | None = None
     device_map: str | None = None
     quantize: Literal["4bit", "8bit"] | None = None
+    pruned_model: str | None = None
+    twins: Literal["together", "in_turn"] = "together"
+    divergences: str | None = None
     max_length: int | None = Field(default=None, ge=2)
     last_turn_only: bool = False
     packing: bool = True

@@ -47,7 +47,10 @@ def example_signals(n: int = 120, *, seed: int = 0) -> Signals:
     nll = np.exp(0.5 * level[0][of] + rng.normal(size=len(of))).astype(np.float32)
     alone = (nll * np.exp(0.3 * level[1][of] + 0.2)).astype(np.float32)
     entropy = np.exp(0.4 * level[2][of] + 0.5 * rng.normal(size=len(of))).astype(np.float32)
-    near = np.random.default_rng([seed, 1])
+    near, twin = (np.random.default_rng([seed, number]) for number in (1, 2))
+    token_jsd = (np.log(2) * twin.beta(1 + cluster[of], 6)).astype(np.float32)
+    pruned_nll = (nll * np.exp(twin.normal(0.3, 0.2, size=len(of)))).astype(np.float32)
+    norms = 3 * mean(nll) / np.sqrt(supervised)
     target = embedding[near.permutation(n)[: max(12, n // 8)]]
     words = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"]
     return Signals(
@@ -64,12 +67,18 @@ def example_signals(n: int = 120, *, seed: int = 0) -> Signals:
             "log_ppl": mean(nll),
             "entropy": mean(entropy),
             "el2n": mean(np.sqrt(-np.expm1(-nll))),
-            "grad_norm": 3 * mean(nll) / np.sqrt(supervised),
+            "grad_norm": norms,
             "weight_dot": mean(nll) - mean(entropy),
             "weight_norm": np.full(n, 40.0),
             "token_nll": Ragged(nll, offsets),
             "token_entropy": Ragged(entropy, offsets),
             "number_surprise": np.where(rng.random(n) < 0.3, 0.0, rng.normal(size=n)),
+            "jsd": mean(token_jsd),
+            "token_jsd": Ragged(token_jsd, offsets),
+            "pruned_log_ppl": mean(pruned_nll),
+            "pruned_token_nll": Ragged(pruned_nll, offsets),
+            "pruned_grad_norm": 1.5 * norms,
+            "gradient_dot": 1.5 * norms**2 * twin.uniform(-0.2, 1, size=n),
             "response_log_ppl": mean(alone),
             "response_token_nll": Ragged(alone, offsets),
         },

@@ -67,13 +67,13 @@ def load_tokenizer(name: str = DEFAULT_TOKENIZER, adapter: str | None = None) ->
     """
     from transformers import AutoTokenizer
 
-    on_top = None if adapter is None else _adapter_folder(adapter)
+    on_top = None if adapter is None else adapter_folder(adapter)
     if on_top is not None and _has_tokenizer(on_top):
         name = str(on_top)
     if name == DEFAULT_TOKENIZER and not offline.is_installed(name):
         name = HUB_TOKENIZER
     resolved = resolve_model(name, verify=False)
-    folder = _adapter_folder(name)
+    folder = adapter_folder(name)
     if folder is not None and not _has_tokenizer(folder):
         resolved = resolve_model(_base_of(name, folder), verify=False)
     try:
@@ -127,34 +127,68 @@ def load_causal_lm(
         The model cannot be had, is no causal language model, or its checkpoint lacks, adds or reshapes tensors
         (transformers would fill them with random weights and only warn); an option does not fit this machine.
     """
-    from transformers import AutoModelForCausalLM
+    model = load_causal_model(
+        name, dtype=dtype, device=device, device_map=device_map, quantize=quantize, adapter=adapter
+    )
+    return model, load_tokenizer(name, adapter)
 
-    _check_options(dtype, device, device_map, quantize)
+
+@quiet_loading()
+def load_causal_model(
+    name: str,
+    *,
+    dtype: str = "float32",
+    device: str | None = None,
+    device_map: str | None = None,
+    quantize: Quantize | None = None,
+    adapter: str | None = None,
+    state: dict[str, torch.Tensor] | None = None,
+) -> PreTrainedModel:
+    """Load a model as :func:`load_causal_lm` does, without its tokenizer.
+
+    Parameters
+    ----------
+    name, dtype, device, device_map, quantize, adapter
+        As for :func:`load_causal_lm`.
+    state : dict of str to tensor, optional
+        Taken in place of the checkpoint's tensors; the keys are held to the model's just as strictly.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    check_options(dtype, device, device_map, quantize)
     device = device or default_device()
     base, folder = _base_and_adapter(name, adapter)
-    config = _causal_config(base)
+    config = causal_config(base)
     options: dict[str, Any] = {"dtype": _torch_dtype(dtype, config, on_cuda=device.startswith("cuda"))}
     if quantize is not None:
         options["quantization_config"] = _quantization(base, config, quantize, dtype)
     if device_map is not None or quantize is not None:
         options["device_map"] = device_map or {"": device}
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
-            resolve_model(base), trust_remote_code=False, output_loading_info=True, **options
-        )
+        if state is None:
+            model, info = AutoModelForCausalLM.from_pretrained(
+                resolve_model(base), trust_remote_code=False, output_loading_info=True, **options
+            )
+        else:
+            kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+            model, info = kind.from_pretrained(
+                None, config=config, state_dict=state, output_loading_info=True, **options
+            )
     except (
         Exception
     ) as error:  # a damaged file, a library that lacks, shapes that differ: each has its own type
         raise DataPrunerError(f"the model '{base}' cannot be loaded: {first_line(error)}") from error
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        refuse_keys(base, kind, info[kind])
+    _refuse_masks(base, info)
+    for key in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        refuse_keys(base, key, info[key])
     if "device_map" not in options:
         model = model.to(device)
     if folder is not None:
         model = _with_adapter(model, folder, merge=quantize is None)
     model = model.eval().requires_grad_(False)
-    _check_model(name, model, quantised=quantize is not None)
-    return model, load_tokenizer(name, adapter)
+    check_model(name, model, quantised=quantize is not None)
+    return model
 
 
 def _has_tokenizer(folder: Path) -> bool:
@@ -198,6 +232,17 @@ def refuse_keys(name: str, kind: str, keys: Iterable[object]) -> None:
         )
 
 
+def _refuse_masks(name: str, info: dict[str, Any]) -> None:
+    """Raise where weights lie beside masks instead of multiplied: transformers would fill them at random."""
+    missing = set(info["missing_keys"])
+    if masked := sorted(key for key in missing if f"{key}_orig" in info["unexpected_keys"]):
+        raise DataPrunerError(
+            f"the checkpoint of '{name}' was saved by torch.nn.utils.prune with masks apart, hence the missing keys "
+            f"{masked[0]} and so on: give it as the pruned model (--pruned-model), which folds the masks in, or call "
+            "prune.remove on every pruned layer before save_pretrained"
+        )
+
+
 def default_device() -> str:
     """CUDA where there is one, else the CPU."""
     import torch
@@ -205,7 +250,7 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _check_options(dtype: str, device: str | None, device_map: str | None, quantize: str | None) -> None:
+def check_options(dtype: str, device: str | None, device_map: str | None, quantize: str | None) -> None:
     """Raise where an option is unknown, or is not to be had on this machine."""
     import torch
 
@@ -261,7 +306,7 @@ def _check_device(device: str) -> None:
         )
 
 
-def _causal_config(name: str) -> Any:
+def causal_config(name: str) -> Any:
     """Read a model's configuration, and refuse what is no causal language model."""
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
@@ -309,20 +354,20 @@ def _quantization(name: str, config: Any, quantize: Quantize, dtype: str) -> Any
 
 def _base_and_adapter(name: str, adapter: str | None) -> tuple[str, Path | None]:
     """Tell a model's name and its adapter's folder apart."""
-    folder = _adapter_folder(name)
+    folder = adapter_folder(name)
     if adapter is None:
         return (name, None) if folder is None else (_base_of(name, folder), folder)
     if folder is not None:
         raise DataPrunerError(
             f"'{name}' is an adapter itself, so it takes no other: merge the two, or give its base as the model"
         )
-    folder = _adapter_folder(adapter)
+    folder = adapter_folder(adapter)
     if folder is None:
         raise DataPrunerError(f"'{adapter}' is no adapter: it has no {ADAPTER}")
     return name, folder
 
 
-def _adapter_folder(name: str) -> Path | None:
+def adapter_folder(name: str) -> Path | None:
     """Return the folder of a LoRA adapter, fetched from the hub if need be; None for anything else."""
     if name in offline.MODELS:
         return None
@@ -365,7 +410,7 @@ def _base_of(name: str, folder: Path) -> str:
     try:
         if str(base).startswith("."):
             raise DataPrunerError(f"there is no {beside}")
-        nested = _adapter_folder(base)
+        nested = adapter_folder(base)
     except DataPrunerError as error:
         raise DataPrunerError(
             f"the base of the adapter '{name}' cannot be had: {error}; give the base as the model, and '{name}' as "
@@ -440,7 +485,7 @@ def _in_place(adapted: Any, model: PreTrainedModel) -> PreTrainedModel:
     return inner
 
 
-def _check_model(name: str, model: PreTrainedModel, *, quantised: bool) -> None:
+def check_model(name: str, model: PreTrainedModel, *, quantised: bool) -> None:
     """Refuse a model that is not all here, or in which a token sees what comes after it."""
     import torch
 

@@ -51,8 +51,12 @@ def write_json(file: Path, held: Mapping[str, Any]) -> None:
 
 
 def write_csv(file: Path, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Write a table; nothing stands where there is no figure."""
+    """Write a table; nothing stands where there is no figure, and no text reads as a spreadsheet's formula."""
     with file.open("w", encoding="utf-8", newline="") as handle:
         writer = csv.writer(handle, lineterminator="\n")
         writer.writerow(head)
-        writer.writerows(rows)
+        writer.writerows([[_inert(cell) for cell in row] for row in rows])
+
+
+def _inert(cell: Any) -> Any:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell

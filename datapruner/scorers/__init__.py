@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from datapruner.scorers.ifd import IFD
     from datapruner.scorers.k_center import KCenter
     from datapruner.scorers.losses import EL2N, GradNorm, MidPerplexity, Perplexity
+    from datapruner.scorers.paser import Paser
     from datapruner.scorers.prototypes import Prototypes
     from datapruner.scorers.qtuning import QTuning
     from datapruner.scorers.response_noise import ResponseNoise
@@ -39,6 +40,7 @@ BUILT_IN = {
     "label_mapping": "datapruner.scorers.target:LabelMapping",
     "length": "datapruner.scorers.baselines:Length",
     "mid_perplexity": "datapruner.scorers.losses:MidPerplexity",
+    "paser": "datapruner.scorers.paser:Paser",
     "perplexity": "datapruner.scorers.losses:Perplexity",
     "prototypes": "datapruner.scorers.prototypes:Prototypes",
     "qtuning": "datapruner.scorers.qtuning:QTuning",
@@ -64,6 +66,7 @@ __all__ = [
     "LabelMapping",
     "Length",
     "MidPerplexity",
+    "Paser",
     "Perplexity",
     "Prototypes",
     "QTuning",

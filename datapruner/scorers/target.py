@@ -120,8 +120,7 @@ class FeatureMapping(_Mapping):
     provenance: ClassVar[str] = "published; unit rows, ties and the order inside a group ours"
 
     def _votes(self, signals: Signals, groups: Ints, means: Floats, target: FloatBlock) -> Ints:
-        voted: Ints = ((means**2).sum(axis=1) - 2 * (target @ means.T)).argmin(axis=1).astype(np.int64)
-        return voted
+        return _nearest(means, target)
 
 
 @dataclass(frozen=True)
@@ -173,6 +172,19 @@ class LabelMapping(_Mapping):
             logger.warning("label_mapping: the classifier had not converged after %d iterations", ITERATIONS)
         voted: Ints = model.predict(target).astype(np.int64)
         return voted
+
+
+def nearest_groups(signals: Signals, groups: Ints) -> Ints:
+    """Give the number of the group whose mean is nearest to each row of the target; int64 (m,)."""
+    matrix: Matrix = signals["embedding"]
+    numbers, compact = np.unique(groups, return_inverse=True)
+    voted = _nearest(_means(matrix, compact), _target(signals[TARGET], matrix.shape[1]))
+    return np.asarray(numbers[voted], dtype=np.int64)
+
+
+def _nearest(means: Floats, target: FloatBlock) -> Ints:
+    voted: Ints = ((means**2).sum(axis=1) - 2 * (target @ means.T)).argmin(axis=1).astype(np.int64)
+    return voted
 
 
 def _target(given: Matrix, width: int) -> FloatBlock:

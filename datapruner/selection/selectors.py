@@ -417,4 +417,5 @@ def make_selector(selector: str | Selector, parameters: Mapping[str, Any] | None
 # They build on the classes above and put themselves into SELECTORS.
 import datapruner.selection.coverage  # noqa: E402
 import datapruner.selection.eu_plane  # noqa: E402
-import datapruner.selection.message_passing  # noqa: E402, F401
+import datapruner.selection.message_passing  # noqa: E402
+import datapruner.selection.paser  # noqa: E402, F401

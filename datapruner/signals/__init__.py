@@ -30,6 +30,12 @@ KNOWN = {
     "token_nll": "negative log-likelihood of every supervised token (ragged), nats",
     "token_entropy": "entropy of the prediction at every supervised token (ragged), nats",
     "number_surprise": "largest NLL - entropy in the last number of the supervised text, nats; 0: no number",
+    "jsd": "mean Jensen-Shannon divergence of the dense and the pruned model's predictions, nats",
+    "token_jsd": "that divergence at every supervised token (ragged), nats",
+    "pruned_log_ppl": "log_ppl of the pruned model, nats",
+    "pruned_token_nll": "token_nll of the pruned model (ragged), nats",
+    "pruned_grad_norm": "grad_norm of the pruned model",
+    "gradient_dot": "inner product of the dense and the pruned model's gradients by their output layers' weights",
     "response_log_ppl": "log_ppl of the same tokens when the model sees the response alone, nats",
     "response_token_nll": "token_nll when the model sees the response alone (ragged), nats",
 }

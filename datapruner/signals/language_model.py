@@ -18,8 +18,10 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from copy import copy
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -30,6 +32,7 @@ from datapruner.models.loading import model_identity, tokenizer_hash, vocabulary
 from datapruner.samples.base import Message, Sample
 from datapruner.samples.rendering import Rendered, render, render_many, responses
 from datapruner.signals.attention import Pack, Segment, packed_attention
+from datapruner.signals.divergence import divergence_statistics, gradient_agreement
 from datapruner.signals.embedding import canonical_shape
 from datapruner.signals.output_layer import (
     OutputLayer,
@@ -67,10 +70,13 @@ PROBE_TOLERANCE = {"torch.float64": 1e-5, "torch.float32": 1e-4}
 HALF_TOLERANCE = 0.05
 
 STATISTICS = ("log_ppl", "entropy", "el2n", "grad_norm", "weight_dot")
-HEAD_WORDS = 2 * len(STATISTICS)
-"""A record starts with these float64 numbers, as two float32 words each; NLL and entropy of its tokens follow."""
+TWINS = (*STATISTICS, "pruned_grad_norm", "gradient_dot")
+"""A record starts with these float64 numbers, as two float32 words each; its tokens' numbers follow, kind by kind."""
+TOKENS = ("token_nll", "token_entropy")
+TWIN_TOKENS = (*TOKENS, "pruned_token_nll", "pruned_token_entropy", "token_jsd")
 
-What = Literal["row", "response"]
+What = Literal["row", "response", "states", "twins"]
+"""A row as it is, its supervised turns alone, its last hidden states, or both models of a pair on it."""
 
 
 @dataclass(frozen=True)
@@ -160,24 +166,33 @@ def measure_language_model(
         The model's logits cannot be computed exactly or are not finite, the tokenizer is another model's, or memory
         does not suffice for one row.
     """
-    model = language_model.model
-    layer = find_output_layer(model)
+    layer = find_output_layer(language_model.model)
+    identity = identity_of(language_model.model)
+    # It is put back here: a generator that an exception leaves open would keep the user's model changed.
+    with evaluation(language_model.model):
+        feed, prefix = way_of_feeding(language_model)
+        run = Pass(feed, layer, prefix, samples, rows, what, num_tokens, progress)
+        table, tokens = numbers_of(fetch(run, identity, store), STATISTICS, len(TOKENS))
+    if what == "response":
+        return {"response_log_ppl": table["log_ppl"], "response_token_nll": tokens[0]}
+    return {
+        **table,
+        "weight_norm": np.full(len(rows), layer.norm()),
+        **dict(zip(TOKENS, tokens, strict=True)),
+    }
+
+
+def identity_of(model: Any) -> str:
+    """Hash a model, whose weights must all be in memory."""
     if any(parameter.is_meta for parameter in model.parameters()):
         raise DataPrunerError(
             "some of the model's weights lie on a disk or in another device's memory until they are used, so that it "
             "cannot be told from others: load it without offloading"
         )
-    identity = model_identity(model)
-    # Both are put back here: a generator that an exception leaves open would keep the user's model changed.
-    with evaluation(model):
-        feed, prefix = _way_of_feeding(language_model)
-        records = _fetch(
-            _Pass(feed, layer, prefix, samples, rows, what, num_tokens, progress), identity, store
-        )
-    return _signals(records, what, layer.norm())
+    return model_identity(model)
 
 
-def _fetch(run: _Pass, identity: str, store: SignalStore) -> Ragged:
+def fetch(run: Pass, identity: str, store: SignalStore) -> Ragged:
     """Get the records of a pass through the store, with a smaller batch where memory runs out."""
     while True:
         feed = run.feed
@@ -185,6 +200,7 @@ def _fetch(run: _Pass, identity: str, store: SignalStore) -> Ragged:
             "signal": f"language_model {run.what}",
             "version": CODE_VERSION,
             "model": identity,
+            **({"gradients": run.gradients} if run.what == "twins" else {}),
             "device": feed.device.type,
             "tokenizer": tokenizer_hash(feed.tokenizer),
             "max_length": feed.max_length,
@@ -195,7 +211,9 @@ def _fetch(run: _Pass, identity: str, store: SignalStore) -> Ragged:
         }
         keys = row_keys(map(_content, run.samples.iter_samples(run.rows)), context)
         try:
-            with packed_attention(feed.model, on=feed.packing):
+            with ExitStack() as packed:
+                for model in run.live:
+                    packed.enter_context(packed_attention(model, on=feed.packing))
                 return store.fetch_ragged(keys, context, run.compute)
         except _OutOfMemoryError as error:
             if error.alone or feed.tokens_a_batch < 2 * LEAST_TOKENS:
@@ -241,26 +259,21 @@ def number_surprise(
     return out
 
 
-def _signals(records: Ragged, what: What, weight_norm: float) -> dict[str, Any]:
-    """Take the stored records apart."""
-    starts, tokens = records.offsets[:-1], (records.lengths - HEAD_WORDS) // 2
-    words = (
-        records.values[starts[:, None] + np.arange(HEAD_WORDS)] if len(starts) else np.empty((0, HEAD_WORDS))
-    )
-    table = (
-        np.ascontiguousarray(words, dtype="<f4").view("<f8").reshape(-1, len(STATISTICS)).astype(np.float64)
-    )
+def numbers_of(
+    records: Ragged, names: Sequence[str], kinds: int
+) -> tuple[dict[str, NDArray[np.float64]], list[Ragged]]:
+    """Take stored records apart: the rows' numbers by name, and ``kinds`` numbers a token."""
+    words = 2 * len(names)
+    starts, tokens = records.offsets[:-1], (records.lengths - words) // kinds
+    heads = records.values[starts[:, None] + np.arange(words)] if len(starts) else np.empty((0, words))
+    table = np.ascontiguousarray(heads, dtype="<f4").view("<f8").reshape(-1, len(names)).astype(np.float64)
     offsets = offsets_of(tokens)
-    place = np.repeat(starts + HEAD_WORDS - offsets[:-1], tokens) + np.arange(offsets[-1])
-    nll = Ragged(records.values[place], offsets)
-    if what == "response":
-        return {"response_log_ppl": table[:, 0], "response_token_nll": nll}
-    return {
-        **{name: np.ascontiguousarray(table[:, number]) for number, name in enumerate(STATISTICS)},
-        "weight_norm": np.full(len(starts), weight_norm),
-        "token_nll": nll,
-        "token_entropy": Ragged(records.values[place + np.repeat(tokens, tokens)], offsets),
-    }
+    place = np.repeat(starts + words - offsets[:-1], tokens) + np.arange(offsets[-1])
+    ragged = []
+    for _ in range(kinds):
+        ragged.append(Ragged(records.values[place], offsets))
+        place += np.repeat(tokens, tokens)
+    return {name: np.ascontiguousarray(table[:, number]) for number, name in enumerate(names)}, ragged
 
 
 def _content(sample: Sample) -> bytes:
@@ -296,15 +309,34 @@ class _Item:
 
 @dataclass
 class _Waiting:
-    """Supervised positions that wait for the output layer."""
+    """Supervised positions that wait for the output layer, and the other model's states there."""
 
     items: list[_Item] = field(default_factory=list)
     states: list[torch.Tensor] = field(default_factory=list)
+    others: list[torch.Tensor] = field(default_factory=list)
     positions: int = 0
 
 
-class _Pass:
-    """One run of the model over the rows that the store lacks."""
+@dataclass(frozen=True)
+class Other:
+    """The other model of a pair: it runs beside the first, or its states are there already.
+
+    Attributes
+    ----------
+    layer : OutputLayer
+    model : PreTrainedModel, optional
+        The pruned one, where the pass's own is the dense one.
+    states : Ragged, optional
+        Of the dense model's supervised positions, d numbers each, where the pass's own model is the pruned one.
+    """
+
+    layer: OutputLayer
+    model: Any = None
+    states: Ragged | None = None
+
+
+class Pass:
+    """One run of the model over the rows that the store lacks, or of two models side by side."""
 
     def __init__(
         self,
@@ -316,7 +348,12 @@ class _Pass:
         what: What,
         num_tokens: NDArray[np.int64] | None,
         progress: bool,
+        other: Other | None = None,
+        *,
+        gradients: bool = True,
+        agreement: bool = False,
     ) -> None:
+        self.other, self.gradients, self.agreement = other, gradients, agreement
         self.feed, self.layer, self.prefix = feed, layer, prefix
         self.samples, self.rows, self.what = samples, rows, what
         self.num_tokens, self.progress = num_tokens, progress
@@ -325,23 +362,23 @@ class _Pass:
         self.over = False
         self.parts: dict[int, int] = {}
         """Sequences of each row of the window that are still to come."""
-        self.found: dict[
-            int, dict[int, tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]]
-        ] = defaultdict(dict)
-
-    def smaller(self) -> _Pass:
-        """Give the same pass with half the tokens a batch."""
-        feed = replace(self.feed, batch_tokens=self.feed.tokens_a_batch // 2)
-        return _Pass(
-            feed,
-            self.layer,
-            self.prefix,
-            self.samples,
-            self.rows,
-            self.what,
-            self.num_tokens,
-            self.progress,
+        self.found: dict[int, dict[int, tuple[list[NDArray[np.float32]], NDArray[np.float64]]]] = defaultdict(
+            dict
         )
+
+    @property
+    def live(self) -> list[Any]:
+        """The models that run."""
+        beside = None if self.other is None else self.other.model
+        return [self.feed.model] if beside is None else [self.feed.model, beside]
+
+    def smaller(self) -> Pass:
+        """Give the same pass with half the tokens a batch."""
+        out = copy(self)
+        out.feed = replace(self.feed, batch_tokens=self.feed.tokens_a_batch // 2)
+        out.room = _whole(out.feed.tokens_a_batch, out.feed)
+        out.parts, out.found = {}, defaultdict(dict)
+        return out
 
     def compute(self, places: NDArray[np.int64]) -> Iterator[RaggedBatch]:
         """Yield the records of some rows as they are done."""
@@ -373,10 +410,10 @@ class _Pass:
             if self.over:  # nobody waits for these rows any more
                 break
             self._check(place, rendered)
-            if self.what == "row":
-                items.append(_Item(place, rendered.input_ids, np.flatnonzero(rendered.supervised)))
-            else:
+            if self.what == "response":
                 items += self._turns(place, rendered)
+            else:
+                items.append(_Item(place, rendered.input_ids, np.flatnonzero(rendered.supervised)))
         return items
 
     def _check(self, place: int, rendered: Rendered) -> None:
@@ -475,59 +512,69 @@ class _Pass:
         )
 
     def _forward(self, batch: list[_Item], waiting: _Waiting) -> None:
-        """Run the body over a batch, and keep the states that predict supervised tokens."""
+        """Run the bodies over a batch, and keep the states that predict supervised tokens."""
         import torch
 
+        waiting.items += batch
+        waiting.positions += sum(len(item.targets) for item in batch)
         with torch.inference_mode():
-            if self.feed.packing:
-                taken = len(self.prefix) if self._shares(batch[0]) else 0
-                pack = _pack(batch, self.prefix[:taken], self.room)
-                states = _run_packed(self.feed, pack)
-                starts = [segment.start - taken for segment in pack.segments if segment.start >= taken]
-            else:
-                states = _run_padded(self.feed, batch)
-                length, _ = _shape(batch, self.feed)
-                starts = [number * length for number in range(len(batch))]
-            for item, start in zip(batch, starts, strict=True):
-                of = torch.from_numpy(item.targets - 1 + start).to(states.device)
-                waiting.items.append(item)
-                waiting.states.append(states[of])
-                waiting.positions += len(of)
+            waiting.states += self._states(self.feed, batch)
+            if self.other is None:
+                return
+            if self.other.model is not None:
+                waiting.others += self._states(replace(self.feed, model=self.other.model), batch)
+            elif self.other.states is not None:
+                stored = self.other.states
+                width = self.other.layer.weight.shape[1]
+                waiting.others += [
+                    torch.from_numpy(np.array(stored[item.place]).reshape(-1, width)) for item in batch
+                ]
+
+    def _states(self, feed: LanguageModel, batch: list[_Item]) -> list[torch.Tensor]:
+        """Run one body over a batch; each sequence's states where a supervised token follows."""
+        import torch
+
+        if feed.packing:
+            taken = len(self.prefix) if self._shares(batch[0]) else 0
+            pack = _pack(batch, self.prefix[:taken], self.room)
+            states = _run_packed(feed, pack)
+            starts = [segment.start - taken for segment in pack.segments if segment.start >= taken]
+        else:
+            states = _run_padded(feed, batch)
+            length, _ = _shape(batch, feed)
+            starts = [number * length for number in range(len(batch))]
+        return [
+            states[torch.from_numpy(item.targets - 1 + start).to(states.device)]
+            for item, start in zip(batch, starts, strict=True)
+        ]
 
     def _head(self, waiting: _Waiting) -> RaggedBatch:
         """Run the output layer over what waits, and give the rows that are complete."""
         import torch
 
+        if self.what == "states":
+            held = [state.float().cpu().numpy().reshape(-1) for state in waiting.states]
+            return np.array([item.place for item in waiting.items], dtype=np.int64), Ragged.from_rows(held)
         device = self.layer.weight.device
         targets = np.concatenate([item.ids[item.targets] for item in waiting.items]).astype(np.int64)
         lengths = [len(item.targets) for item in waiting.items]
-        full = self.what == "row"
-        out = output_statistics(
-            self.layer,
-            torch.cat([states.to(device) for states in waiting.states]),
-            torch.from_numpy(targets).to(device),
-            lengths,
-            gradients=full,
+        numbers, tokens = (self._measured if self.other is None else self._compared)(
+            waiting, torch.from_numpy(targets).to(device), lengths
         )
         offsets = offsets_of(np.array(lengths))
-        tokens = [out.nll, out.entropy, *([out.el2n] if full else [])]
-        nll, entropy, *el2n = (values.cpu().numpy() for values in tokens)
-        bad = ~(np.isfinite(nll) & np.isfinite(entropy))
+        columns = torch.stack(tokens).cpu().numpy()
+        bad = ~np.isfinite(columns).all(axis=0)
         if bad.any():
             item = waiting.items[int(np.searchsorted(offsets, int(np.argmax(bad)), side="right")) - 1]
+            which = "the model gives" if self.other is None else "the dense or the pruned model gives"
             raise DataPrunerError(
-                f"the model gives no finite loss for row {int(self.rows[item.place])}: its logits hold NaN or "
+                f"{which} no finite loss for row {int(self.rows[item.place])}: its logits hold NaN or "
                 "infinity; try --dtype float32, or look at the model's weights"
             )
         done, records = [], []
         for number, item in enumerate(waiting.items):
             of = slice(offsets[number], offsets[number + 1])
-            more = np.array(
-                [el2n[0][of].mean(dtype=np.float64), out.grad_norm[number], out.weight_dot[number]]
-                if full
-                else [0.0, 0.0, 0.0]
-            )
-            self.found[item.place][item.part] = (nll[of], entropy[of], more)
+            self.found[item.place][item.part] = (list(columns[:, of]), numbers[number])
             self.parts[item.place] -= 1
             if not self.parts[item.place]:
                 del self.parts[item.place]
@@ -535,14 +582,68 @@ class _Pass:
                 records.append(_record(self.found.pop(item.place)))
         return np.array(done, dtype=np.int64), Ragged.from_rows(records)
 
+    def _measured(
+        self, waiting: _Waiting, targets: torch.Tensor, lengths: list[int]
+    ) -> tuple[NDArray[np.float64], list[torch.Tensor]]:
+        """Give the numbers of a row beside its mean loss and entropy, and those of its tokens."""
+        import torch
 
-def _record(parts: dict[int, tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]]) -> NDArray[np.float32]:
-    """Put a row's numbers and tokens together as they are stored."""
+        states = torch.cat([states.to(targets.device) for states in waiting.states])
+        full = self.what == "row"
+        out = output_statistics(self.layer, states, targets, lengths, gradients=full)
+        numbers = np.zeros((len(lengths), len(STATISTICS) - 2))
+        if full:
+            numbers[:] = np.column_stack([_row_means(out.el2n, lengths), out.grad_norm, out.weight_dot])
+        return numbers, [out.nll, out.entropy]
+
+    def _compared(
+        self, waiting: _Waiting, targets: torch.Tensor, lengths: list[int]
+    ) -> tuple[NDArray[np.float64], list[torch.Tensor]]:
+        """Do the same for two models, the dense one first."""
+        import torch
+
+        assert self.other is not None
+        own, beside = (
+            torch.cat([states.to(targets.device) for states in held])
+            for held in (waiting.states, waiting.others)
+        )
+        pairs = [(self.layer, own), (self.other.layer, beside)]
+        dense, pruned = pairs if self.other.model is not None else pairs[::-1]
+        layers, states = (dense[0], pruned[0]), (dense[1], pruned[1])
+        found = divergence_statistics(layers, states, targets)
+        numbers = np.zeros((len(lengths), len(TWINS) - 2))
+        if self.gradients:
+            out = output_statistics(*dense, targets, lengths)
+            numbers[:, :3] = np.column_stack([_row_means(out.el2n, lengths), out.grad_norm, out.weight_dot])
+        if self.agreement:
+            squares = gradient_agreement(layers, states, targets, lengths)
+            numbers[:, 3:] = np.column_stack([np.sqrt(squares[:, 1].clip(min=0)), squares[:, 2]])
+        return numbers, [
+            found.nll[0],
+            found.entropy[0],
+            found.nll[1],
+            found.entropy[1],
+            found.jsd,
+        ]
+
+
+def _row_means(tokens: torch.Tensor, lengths: Sequence[int]) -> NDArray[np.float64]:
+    """Average a number of every token over its row, each row by itself."""
+    offsets = offsets_of(np.array(lengths))
+    held = tokens.cpu().numpy()
+    return np.array(
+        [held[start:end].mean(dtype=np.float64) for start, end in pairwise(offsets.tolist())],
+        dtype=np.float64,
+    )
+
+
+def _record(parts: dict[int, tuple[list[NDArray[np.float32]], NDArray[np.float64]]]) -> NDArray[np.float32]:
+    """Put a row's numbers and tokens together as they are stored: means of loss and entropy, the rest, the tokens."""
     ordered = [parts[part] for part in sorted(parts)]
-    nll, entropy = (np.concatenate([part[number] for part in ordered]) for number in (0, 1))
-    head = [nll.mean(dtype=np.float64), entropy.mean(dtype=np.float64), *ordered[0][2]]
+    tokens = [np.concatenate(held) for held in zip(*(part[0] for part in ordered), strict=True)]
+    head = [tokens[0].mean(dtype=np.float64), tokens[1].mean(dtype=np.float64), *ordered[0][1]]
     return np.concatenate(
-        [np.array(head, dtype="<f8").view("<f4"), nll.astype(np.float32), entropy.astype(np.float32)]
+        [np.array(head, dtype="<f8").view("<f4"), *(held.astype(np.float32) for held in tokens)]
     )
 
 
@@ -667,7 +768,7 @@ def _template_prefix(feed: LanguageModel) -> NDArray[np.int32]:
     )
 
 
-def _way_of_feeding(language_model: LanguageModel) -> tuple[LanguageModel, NDArray[np.int32]]:
+def way_of_feeding(language_model: LanguageModel) -> tuple[LanguageModel, NDArray[np.int32]]:
     """Tell whether a model's rows can be packed, and which tokens they share then."""
     if language_model.packing:
         prefix = _template_prefix(language_model)

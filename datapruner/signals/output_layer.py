@@ -218,7 +218,7 @@ def _by_tiles(
     Returns
     -------
     columns : Tensor, shape (6, m), or (2, m) without gradients
-        As :func:`_part` gives them.
+        As :func:`statistics_of` gives them.
     squares : Tensor, float64, shape (rows,)
         ||G||_F^2.
     too_long : dict
@@ -249,10 +249,14 @@ def _by_tiles(
         padded, wanted = states.new_zeros(tile, d), targets.new_zeros(tile)
         padded[: end - start], wanted[: end - start] = states[start:end], targets[start:end]
         logits = buffer[held : held + tile]
-        _logits(layer, padded, logits)
+        logits_of(layer, padded, logits)
         parts = [slice(first, first + part) for first in range(0, tile, part)]
         found = torch.cat(
-            [_part(layer, padded[of], wanted[of], logits[of], scratch, gradients) for of in parts], dim=1
+            [
+                statistics_of(layer, padded[of], wanted[of], logits[of], scratch, gradients=gradients)
+                for of in parts
+            ],
+            dim=1,
         )
         columns[:, start:end] = found[:, : end - start]
         origin = start - held  # the position that lies first in the buffer
@@ -271,8 +275,14 @@ def _by_tiles(
     return columns, squares, {row: of for row, of in enumerate(rows) if not fits[row]}
 
 
-def _part(
-    layer: OutputLayer, states: Tensor, targets: Tensor, residual: Tensor, scratch: Tensor, gradients: bool
+def statistics_of(
+    layer: OutputLayer,
+    states: Tensor,
+    targets: Tensor,
+    residual: Tensor,
+    scratch: Tensor,
+    *,
+    gradients: bool = False,
 ) -> Tensor:
     """Compute the statistics of some of a tile's positions.
 
@@ -281,6 +291,7 @@ def _part(
     residual : Tensor, shape (n, V)
         Holds scale (W h + b), and receives the derivative of the loss by it, over 1 - p_y.
     scratch : Tensor, shape (1, at least n, V), or (2, at least n, V) with soft-capping
+    gradients : bool
 
     Returns
     -------
@@ -326,7 +337,7 @@ def _part(
     return torch.stack([nll, entropy, el2n, miss * weight_dot, miss, top + log_total])
 
 
-def _logits(layer: OutputLayer, states: Tensor, out: Tensor, first: int = 0) -> None:
+def logits_of(layer: OutputLayer, states: Tensor, out: Tensor, first: int = 0) -> None:
     """Write scale (W h + b) for the tokens from ``first`` on into ``out``, before any soft-capping."""
     tokens = out.shape[1]
     # Faster than one product where they are few states; and so only a chunk of the weight is cast.
@@ -380,14 +391,13 @@ def _long_squared_norm(
     """Give ||G||_F^2 of a row whose logits do not fit: again, by chunks of the vocabulary."""
     vocabulary, length = layer.weight.shape[0], len(states)
     buffers = 1 if layer.softcap is None else 2
-    step = max(1, min(vocabulary, byte_budget // (buffers * length * states.element_size())))
-    buffer = states.new_empty(buffers, length * step)
+    steps = token_steps(vocabulary, buffers * length * states.element_size(), byte_budget)
+    buffer = states.new_empty(buffers, length * steps[0][1])
     gram = _gram(weighted)
     total = weighted.new_zeros(())
-    for first in range(0, vocabulary, step):
-        tokens = min(step, vocabulary - first)
+    for first, tokens in steps:
         residual, *slope = buffer[:, : length * tokens].view(buffers, length, tokens)
-        _logits(layer, states, residual, first)
+        logits_of(layer, states, residual, first)
         if layer.softcap is not None:
             _softcap_slope(slope[0].copy_(residual), layer.softcap)
             residual.div_(layer.softcap).tanh_().mul_(layer.softcap)
@@ -398,6 +408,12 @@ def _long_squared_norm(
             residual.mul_(slope[0])
         total += _squared_norm(residual, weighted, gram)
     return total
+
+
+def token_steps(vocabulary: int, bytes_each: int, byte_budget: int) -> list[tuple[int, int]]:
+    """Cut the vocabulary into chunks, first token and number of tokens, at ``bytes_each`` a token."""
+    step = max(1, min(vocabulary, byte_budget // bytes_each))
+    return [(first, min(step, vocabulary - first)) for first in range(0, vocabulary, step)]
 
 
 def _step(bytes_each: int) -> int:
@@ -435,7 +451,7 @@ def _probe(model: Any, layer: OutputLayer) -> None:
             states = body(model)(**arguments, return_dict=True).last_hidden_state.flatten(0, 1)
             dtype = torch.float64 if layer.weight.dtype == torch.float64 else torch.float32
             ours = torch.empty(len(states), len(layer.weight), dtype=dtype, device=layer.weight.device)
-            _logits(layer, states.to(ours), ours)
+            logits_of(layer, states.to(ours), ours)
     except Exception as error:  # whatever a model of another kind says to being called like this
         raise DataPrunerError(
             f"the output layer of the family '{family}' cannot be checked on token ids alone: {first_line(error)}; "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from datapruner.errors import DataPrunerError
 from datapruner.geometry.blocks import iter_blocks, normalise_rows
 from datapruner.models.embedders import Encoder, load_image_embedder, load_text_embedder
-from datapruner.models.loading import DEFAULT_TOKENIZER, load_tokenizer
+from datapruner.models.loading import DEFAULT_TOKENIZER, first_line, load_tokenizer
 from datapruner.paths import expanded
 from datapruner.signals import COLUMN, KNOWN, TARGET
 from datapruner.signals.embedding import (
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from datapruner.geometry.blocks import Matrix
     from datapruner.recipe import Recipe
     from datapruner.samples.base import Samples
-    from datapruner.samples.rendering import Rendered
+    from datapruner.samples.rendering import Rendered, TokenCounts
     from datapruner.scorers.base import Scorer
     from datapruner.signals.language_model import LanguageModel, What
 
@@ -49,6 +49,10 @@ OF_ROWS = frozenset(
     | {"number_surprise"}
 )
 """The signals of the two passes of a language model."""
+OF_AGREEMENT = frozenset({"pruned_grad_norm", "gradient_dot"})
+OF_TWINS = frozenset({"jsd", "token_jsd", "pruned_log_ppl", "pruned_token_nll"}) | OF_AGREEMENT
+"""The signals of the pass of two models."""
+OF_GRADIENTS = frozenset({"el2n", "grad_norm", "weight_dot"})
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,11 @@ class Plan:
     embedding, tokens, text, manifold, label, target : bool
     language_model, responses : bool
         The forward pass over the rows, and the one over the assistant's turns alone.
+    twins, gradients, agreement : bool
+        The pass of the dense and the pruned model, which serves the dense model's losses too; whether these need the
+        gradients; whether the two models' gradients are compared.
+    divergences : bool
+        The divergences are read from a file instead.
     numbers : bool
         Final numbers are looked for among the tokens.
     columns : tuple of str
@@ -79,6 +88,10 @@ class Plan:
     text: bool
     language_model: bool
     responses: bool
+    twins: bool
+    gradients: bool
+    agreement: bool
+    divergences: bool
     numbers: bool
     columns: tuple[str, ...]
     tokens_required: bool
@@ -107,6 +120,7 @@ def make_plan(recipe: Recipe, scorers: Sequence[Scorer]) -> Plan:
             f"a folder or a hub name, or {DEFAULT_TOKENIZER} (small, and bundled)"
         )
     _check_target(recipe, scorers)
+    given = _check_twins(recipe, scorers)
     required = recipe.keep_tokens is not None or bool(needs & {"num_tokens", "num_supervised_tokens"})
     return Plan(
         tokens_required=required,
@@ -119,6 +133,10 @@ def make_plan(recipe: Recipe, scorers: Sequence[Scorer]) -> Plan:
         text="text" in needs,
         language_model=bool(needs & OF_ROWS),
         responses=bool(needs & OF_RESPONSES),
+        twins=bool(needs & OF_TWINS) and not given,
+        gradients=bool(needs & OF_GRADIENTS),
+        agreement=bool(needs & OF_AGREEMENT),
+        divergences=given,
         numbers="number_surprise" in needs,
         columns=tuple(sorted(need.removeprefix(COLUMN) for need in needs if need.startswith(COLUMN))),
         cleaning=bool({"exact", "near"} & set(recipe.dedup)) or recipe.decontaminate is not None,
@@ -383,26 +401,90 @@ def open_language_model(recipe: Recipe, given: tuple[Any, Any] | None = None) ->
     )
 
 
+def open_pruned(recipe: Recipe, given: Any, reader: LanguageModel, *, trust_code: bool) -> LanguageModel:
+    """Load the pruned model that a recipe names, or take the one given: a pair, or a function that makes one.
+
+    Raises
+    ------
+    DataPrunerError
+        It cannot be had, or reads fewer tokens than the rows have.
+    """
+    from datapruner.models.loading import context_length
+    from datapruner.models.twins import load_pruned_lm
+
+    if given is not None:
+        model, tokenizer = given() if callable(given) else given
+    else:
+        assert recipe.pruned_model is not None
+        model, tokenizer = load_pruned_lm(
+            recipe.pruned_model,
+            dtype=recipe.dtype,
+            device=recipe.device,
+            device_map=recipe.device_map,
+            quantize=recipe.quantize,
+            trust_code=trust_code,
+        )
+    limit = context_length(model, tokenizer, default=reader.max_length)
+    if limit < reader.max_length:
+        raise DataPrunerError(
+            f"the pruned model reads {limit} tokens and rows are cut at {reader.max_length}; pass --max-length {limit}"
+        )
+    return replace(reader, model=model, tokenizer=tokenizer)
+
+
 def measure_losses(
     plan: Plan,
     language_model: LanguageModel,
     samples: Samples,
     rows: NDArray[np.int64],
     store: SignalStore,
-    num_tokens: NDArray[np.int64],
+    counts: TokenCounts,
     *,
+    open_twin: Callable[[], LanguageModel] | None = None,
+    in_turn: bool = False,
+    release: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Run the language model over ``rows`` as often as the plan needs: once, and once without the prompts."""
+    """Run the language model over ``rows`` as often as the plan needs: once, and once without the prompts.
+
+    Parameters
+    ----------
+    counts : TokenCounts
+        Of all source rows.
+    open_twin, in_turn, release
+        The pruned model; see :func:`datapruner.signals.twins.measure_twins`.
+    """
     from datapruner.signals.language_model import measure_language_model, number_surprise
 
     measured: dict[str, Any] = {}
-    passes: list[tuple[What, bool]] = [("row", plan.language_model), ("response", plan.responses)]
+    num_tokens = counts.tokens[rows]
+    passes: list[tuple[What, bool]] = [
+        ("row", plan.language_model and not plan.twins),
+        ("response", plan.responses),
+    ]
     for what, wanted in passes:
         if wanted:
             measured |= measure_language_model(
                 samples, rows, language_model, store, what=what, num_tokens=num_tokens, progress=progress
             )
+    if plan.twins:
+        from datapruner.signals.twins import measure_twins
+
+        assert open_twin is not None
+        measured |= measure_twins(
+            samples,
+            rows,
+            language_model,
+            open_twin,
+            store,
+            in_turn=in_turn,
+            release=release,
+            gradients=plan.gradients,
+            agreement=plan.agreement,
+            num_tokens=num_tokens,
+            num_supervised=int(counts.supervised[rows].sum()),
+            progress=progress,
+        )
     if plan.numbers:
         measured["number_surprise"] = number_surprise(
             samples, rows, language_model, measured["token_nll"], measured["token_entropy"]
@@ -423,6 +505,86 @@ def renderer_of(recipe: Recipe) -> Renderer | None:
         return reader.render(samples, rows)
 
     return renderer
+
+
+def read_divergences(recipe: Recipe, given: Any, n: int) -> NDArray[np.float64]:
+    """Read the divergence of every source row, nats, from an array, a ``.npy`` file or a parquet column ``jsd``.
+
+    Raises
+    ------
+    DataPrunerError
+        There is none for every row, or one is no Jensen-Shannon divergence.
+    """
+    what = "the given divergences" if given is not None else f"the divergences in {recipe.divergences}"
+    held = np.asarray(
+        given if given is not None else _divergence_file(expanded(Path(str(recipe.divergences))))
+    )
+    if held.shape != (n,) or held.dtype.kind not in "fiu":
+        raise DataPrunerError(
+            f"{what} have the shape {held.shape} and the type {held.dtype}; one number for each of the {n} rows is "
+            "needed"
+        )
+    values = held.astype(np.float64)
+    # Rounding: a file in float16 may say 0.6934 for ln 2.
+    bad = ~((values >= 0) & (values <= np.log(2) + 1e-3))
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise DataPrunerError(
+            f"{what}: row {row} has {values[row]:.6g}; a Jensen-Shannon divergence lies between 0 and ln 2, in nats"
+        )
+    return np.minimum(values, np.log(2))
+
+
+def _divergence_file(path: Path) -> NDArray[Any]:
+    """Read one number a row: a .npy file, or the column ``jsd`` of a parquet file, such as a folder of scores has."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        if path.suffix == ".parquet":
+            column: NDArray[Any] = pq.read_table(path, columns=["jsd"]).column("jsd").to_numpy()
+            return column
+        if path.suffix == ".npy":
+            return np.asarray(np.load(path, allow_pickle=False))
+    except (OSError, ValueError, EOFError, KeyError, pa.ArrowException) as error:
+        raise DataPrunerError(
+            f"no divergences can be read from {path}: {first_line(error)}; it must be a .npy file with a number a row, "
+            "or a .parquet file with a column jsd"
+        ) from error
+    raise DataPrunerError(f"divergences must be a .npy or .parquet file, not {path.name}")
+
+
+def _check_twins(recipe: Recipe, scorers: Sequence[Scorer]) -> bool:
+    """Refuse a pruned model that nobody reads, and a scorer that needs one; whether divergences are given instead."""
+    wanted = {scorer.name: scorer.requires & OF_TWINS for scorer in scorers}
+    readers = [name for name, needs in wanted.items() if needs]
+    pruned = recipe.pruned_model is not None or "pruned_model" in recipe.in_memory
+    given = recipe.divergences is not None or "divergences" in recipe.in_memory
+    if not readers:
+        if pruned or given:
+            raise DataPrunerError(
+                f"--{'pruned-model' if pruned else 'divergences'} is given, and no scorer of this run compares a "
+                "pruned model with the dense one; take the scorer paser"
+            )
+        return False
+    if pruned and given:
+        raise DataPrunerError("divergences are measured or given: leave --pruned-model or --divergences out")
+    if given:
+        if more := sorted(set().union(*wanted.values()) - {"jsd"}):
+            raise DataPrunerError(
+                f"the scorer '{readers[0]}' reads {', '.join(more)} too, which --divergences do not tell; pass --model "
+                "and --pruned-model"
+            )
+        return True
+    if not pruned or (recipe.model is None and "model" not in recipe.in_memory):
+        missing = (
+            "--model with the dense model" if pruned else "--pruned-model with the model that was pruned"
+        )
+        raise DataPrunerError(
+            f"the scorer '{readers[0]}' compares a pruned model with the dense one: pass {missing}, or --divergences "
+            "with what was measured before"
+        )
+    return False
 
 
 def _check_target(recipe: Recipe, scorers: Sequence[Scorer]) -> None:

@@ -168,13 +168,13 @@ def measure(rows, model, tokenizer, folder, *, what="row", chosen=None, **option
 def forwards(monkeypatch):
     """Rows of every batch that runs through the model."""
     seen = []
-    own = module._Pass._forward
+    own = module.Pass._forward
 
     def forward(self, batch, waiting):
         seen.append([(int(self.rows[item.place]), item.part) for item in batch])
         return own(self, batch, waiting)
 
-    monkeypatch.setattr(module._Pass, "_forward", forward)
+    monkeypatch.setattr(module.Pass, "_forward", forward)
     return seen
 
 
@@ -458,7 +458,7 @@ def test_an_interrupted_run_goes_on(error, what, llama, tokenizer, tmp_path, mon
     options = {"batch_tokens": 128, "what": what}
     whole = measure(rows, llama, tokenizer, tmp_path / "a", **options)
     total = len(forwards)
-    own = module._Pass._forward
+    own = module.Pass._forward
     left = [total // 2]
 
     def forward(self, batch, waiting):
@@ -467,7 +467,7 @@ def test_an_interrupted_run_goes_on(error, what, llama, tokenizer, tmp_path, mon
             raise error("on purpose")
         return own(self, batch, waiting)
 
-    monkeypatch.setattr(module._Pass, "_forward", forward)
+    monkeypatch.setattr(module.Pass, "_forward", forward)
     store = SignalStore(tmp_path / "b")
     with pytest.raises(error, match="on purpose"):
         measure(rows, llama, tokenizer, store, **options)
@@ -613,8 +613,8 @@ def test_memory_of_a_pass_is_a_window(llama, tokenizer, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "WINDOW_ROWS", 5)
     monkeypatch.setattr(module, "HEAD_POSITIONS", 40)
     passes, most = [], []
-    own = module._Pass.__init__
-    finish = module._Pass._finish
+    own = module.Pass.__init__
+    finish = module.Pass._finish
 
     def init(self, *given):
         own(self, *given)
@@ -625,8 +625,8 @@ def test_memory_of_a_pass_is_a_window(llama, tokenizer, tmp_path, monkeypatch):
         assert waiting.positions < 40 + 200
         return finish(self, waiting, clock)
 
-    monkeypatch.setattr(module._Pass, "__init__", init)
-    monkeypatch.setattr(module._Pass, "_finish", watched)
+    monkeypatch.setattr(module.Pass, "__init__", init)
+    monkeypatch.setattr(module.Pass, "_finish", watched)
     for what in ("row", "response"):
         measure(some_rows(40) + MIXED, llama, tokenizer, tmp_path, what=what)
     assert max(most) <= 2 * 5
@@ -744,14 +744,14 @@ def test_rows_of_many_turns_come_when_their_last_turn_does(tokenizer, llama, tmp
         for number in range(4)
     ]
     batches = []
-    own = module._Pass.compute
+    own = module.Pass.compute
 
     def compute(self, places):
         for batch in own(self, places):
             batches.append(batch[0].tolist())
             yield batch
 
-    monkeypatch.setattr(module._Pass, "compute", compute)
+    monkeypatch.setattr(module.Pass, "compute", compute)
     store = SignalStore(tmp_path)
     measure(rows, llama, tokenizer, store, what="response", batch_tokens=64)
     assert all(batches)
@@ -930,7 +930,7 @@ def test_an_interrupt_does_not_wait_for_the_next_window(llama, tokenizer, tmp_pa
         raise KeyboardInterrupt
 
     monkeypatch.setattr(LanguageModel, "render", slowly)
-    monkeypatch.setattr(module._Pass, "_forward", forward)
+    monkeypatch.setattr(module.Pass, "_forward", forward)
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         measure(some_rows(40), llama, tokenizer, tmp_path)

@@ -1,0 +1,487 @@
+"""Does chosen data heal a pruned model better than random data of as many supervised tokens?
+
+SmolLM2-135M is pruned four ways (benchmarks/prunings.py). For each, scorers choose rows of the mixture for one budget
+in supervised tokens, LoRA trains the pruned model on them, and the loss on held-out rows is read by capability.
+Batches hold about as many supervised tokens, so that equal tokens are equal steps.
+
+    python benchmarks/recovery.py                            # two cores: few arms, three seeds; hours
+    python benchmarks/recovery.py --tier full --processes 8  # a GPU: every arm and ablation
+    python benchmarks/recovery.py --report                   # the table of what was measured
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import multiprocessing
+import os
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+import numpy as np
+from common import MIXTURE, RESULTS, machine, versions, write
+
+PRUNINGS = ("magnitude", "wanda24", "width", "depth")
+BASELINES = ("random", "ifd", "el2n", "prototypes", "length")
+RANK, ALPHA = 8, 16
+MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+BATCH_TOKENS = 512
+"""Supervised tokens a step."""
+EVAL_BATCH = 32
+
+# What is taken away from, or put in place of, a part of the method.
+ABLATION: dict[str, dict[str, Any]] = {
+    "paser": {},
+    "paser no concept graph": {"concepts": 0},
+    "paser no cost term": {"efficiency": "jsd"},
+    "paser uniform budget": {"budget": "uniform"},
+    "paser budget by size": {"budget": "size"},
+    "paser degradation times size": {"budget": "degradation_size"},
+    "paser by loss": {"degradation": "loss", "efficiency": "loss_per_cost"},
+    "paser random inside": {"efficiency": "random", "concepts": 0},
+    "paser typical inside": {"efficiency": "typical", "concepts": 0},
+    "random inside, uniform": {"efficiency": "random", "concepts": 0, "budget": "uniform"},
+    "random inside, by size": {"efficiency": "random", "concepts": 0, "budget": "size"},
+}
+FEW = ("random", "paser")
+
+
+@dataclass(frozen=True)
+class Task:
+    pruning: str
+    arm: str
+    seed: int
+    rows: tuple[int, ...]
+    epochs: int
+    rate: float
+
+    @property
+    def key(self) -> str:
+        return f"{self.pruning}/{self.arm}/{self.seed}/{self.epochs}/{self.rate}"
+
+
+# Choosing ---------------------------------------------------------------------------------------------------------
+
+
+def measured(arguments: Any, folder: Path) -> Any:
+    """Everything that any arm reads, in one pass of the two models."""
+    from datapruner.api import measure, run_arguments
+    from datapruner.scorers.base import Ranking, Scorer
+
+    @dataclass(frozen=True)
+    class Everything(Scorer):
+        name: ClassVar[str] = "everything"
+        needs: ClassVar[frozenset[str]] = frozenset(
+            {
+                "embedding",
+                "neighbours",
+                "text",
+                "jsd",
+                "log_ppl",
+                "pruned_log_ppl",
+                "el2n",
+                "response_log_ppl",
+            }
+            | {"num_tokens", "num_supervised_tokens", "token_jsd"}
+        )
+
+        def _score(self, signals: Any) -> Ranking:
+            return Ranking(np.zeros(signals.num_rows))
+
+    return measure(
+        **run_arguments(
+            str(arguments.source),
+            scorers=Everything(),
+            model=arguments.model,
+            pruned_model=str(folder),
+            embeddings=None if arguments.embeddings is None else str(arguments.embeddings),
+            dtype="float32",
+        )
+    )
+
+
+def select(held: Any, arm: str, budget: int, seed: int) -> list[int]:
+    """The rows that an arm keeps for a budget in supervised tokens."""
+    from datapruner.api import rank
+    from datapruner.scorers import make_scorer
+
+    held = held._replace(
+        signals=replace(held.signals, seed=seed), recipe=held.recipe.model_copy(update={"seed": seed})
+    )
+    scorer = make_scorer("paser", ABLATION[arm]) if arm in ABLATION else make_scorer(arm)
+    scores = rank(held, [scorer])
+    return scores.select(scorer.name, keep_tokens=budget).indices.tolist()
+
+
+# Training ---------------------------------------------------------------------------------------------------------
+
+
+def rendered(source: Path, tokenizer: Any, rows: Sequence[int] | None = None) -> list[tuple[Any, Any]]:
+    """Token ids and which of them are supervised, of some rows of a file."""
+    from datapruner.samples import load_samples
+    from datapruner.samples.rendering import render_many
+
+    samples = load_samples(str(source))
+    numbers = list(range(len(samples))) if rows is None else list(rows)
+    return [
+        (one.input_ids, one.supervised)
+        for one in render_many(
+            samples.iter_samples(np.array(numbers)), tokenizer, max_length=1024, numbers=numbers
+        )
+    ]
+
+
+def steps(data: Sequence[tuple[Any, Any]], order: Any) -> Iterator[list[int]]:
+    """Batches of about as many supervised tokens each."""
+    batch: list[int] = []
+    tokens = 0
+    for place in order:
+        batch.append(int(place))
+        tokens += int(data[place][1].sum())
+        if tokens >= BATCH_TOKENS:
+            yield batch
+            batch, tokens = [], 0
+    if batch:
+        yield batch
+
+
+def padded(data: Sequence[tuple[Any, Any]], batch: Sequence[int], device: str) -> tuple[Any, Any, Any]:
+    import torch
+
+    longest = max(len(data[place][0]) for place in batch)
+    ids, mask, labels = (torch.zeros(len(batch), longest, dtype=torch.long) for _ in range(3))
+    labels -= 100
+    for number, place in enumerate(batch):
+        row, supervised = (torch.from_numpy(np.asarray(held)) for held in data[place])
+        ids[number, : len(row)], mask[number, : len(row)] = row, 1
+        labels[number, : len(row)][supervised] = row[supervised].long()
+    return ids.to(device), mask.to(device), labels.to(device)
+
+
+def row_losses(model: Any, data: Sequence[tuple[Any, Any]], device: str) -> Any:
+    """Mean loss of every row's supervised tokens, nats."""
+    import torch
+
+    out = np.zeros(len(data))
+    order = sorted(range(len(data)), key=lambda place: len(data[place][0]))
+    with torch.inference_mode():
+        for start in range(0, len(order), EVAL_BATCH):
+            batch = order[start : start + EVAL_BATCH]
+            ids, mask, labels = padded(data, batch, device)
+            logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1].float()
+            wanted = labels[:, 1:]
+            loss = torch.nn.functional.cross_entropy(
+                logits.flatten(0, 1), wanted.flatten(), reduction="none", ignore_index=-100
+            ).view(wanted.shape)
+            out[batch] = (loss.sum(1) / (wanted != -100).sum(1)).double().cpu().numpy()
+    return out
+
+
+def heal(model: Any, data: Sequence[tuple[Any, Any]], task: Task, device: str) -> Any:
+    """LoRA on the pruned model; the prompt is masked, weights are float32."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(task.seed)
+    config = LoraConfig(
+        r=RANK, lora_alpha=ALPHA, lora_dropout=0.0, target_modules=MODULES, task_type="CAUSAL_LM"
+    )
+    model = get_peft_model(model, config).train()
+    rng = np.random.default_rng(task.seed)
+    plan = [batch for _ in range(task.epochs) for batch in steps(data, rng.permutation(len(data)))]
+    weights = [held for held in model.parameters() if held.requires_grad]
+    optimiser = torch.optim.AdamW(weights, lr=task.rate, weight_decay=0.0)
+    warm = max(1, len(plan) // 20)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser,
+        lambda at: min(1.0, (at + 1) / warm) * 0.5 * (1 + math.cos(math.pi * at / len(plan))),
+    )
+    for batch in plan:
+        ids, mask, labels = padded(data, batch, device)
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
+        wanted = labels[:, 1:]
+        at = wanted != -100
+        loss = torch.nn.functional.cross_entropy(logits[at].float(), wanted[at])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimiser.step()
+        schedule.step()
+        optimiser.zero_grad(set_to_none=True)
+    return model.eval()
+
+
+def work(inbox: Any, outbox: Any, arguments: Any) -> None:
+    """Train and evaluate tasks until there are none."""
+    import torch
+
+    from datapruner.models import load_causal_lm, load_tokenizer
+    from datapruner.models.twins import load_pruned_lm
+
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // arguments.processes))
+    torch.backends.cuda.matmul.allow_tf32 = True
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    tokenizer = load_tokenizer(arguments.model)
+    places, names = held_out_rows(arguments.test, arguments.held_out)
+    tests = rendered(arguments.test, tokenizer, places)
+    train: dict[int, tuple[Any, Any]] = dict(enumerate(rendered(arguments.source, tokenizer)))
+    while (task := inbox.get()) is not None:
+        start = time.perf_counter()
+        try:
+            if task.pruning == "dense":
+                model = load_causal_lm(arguments.model, device=device)[0]
+            else:
+                model = load_pruned_lm(str(arguments.prunings / task.pruning), device=device)[0]
+            data = [train[row] for row in task.rows]
+            if data:
+                model = heal(model, data, task, device)
+            losses = row_losses(model, tests, device)
+            outbox.put((task, losses.tolist(), names, time.perf_counter() - start, None))
+        except Exception as error:  # told to the parent, which ends with it
+            outbox.put((task, None, names, 0.0, repr(error)))
+        finally:
+            model = None
+            if device == "cuda":
+                torch.cuda.empty_cache()
+
+
+def held_out_rows(test: Path, each: int) -> tuple[list[int], list[str]]:
+    """The first rows of each capability in the test set."""
+    found: dict[str, list[int]] = defaultdict(list)
+    for number, line in enumerate(test.open(encoding="utf-8")):
+        capability = json.loads(line)["capability"]
+        if len(found[capability]) < each:
+            found[capability].append(number)
+    names = sorted(found)
+    return [row for name in names for row in found[name]], [name for name in names for _ in found[name]]
+
+
+def run(tasks: list[Task], out: Path, arguments: Any) -> None:
+    """Work through the tasks that have no result yet, in processes of their own."""
+    done = load(out)
+    tasks = [task for task in tasks if task.key not in done["runs"]]
+    if not tasks:
+        return
+    context = multiprocessing.get_context("spawn")
+    inbox, outbox = context.Queue(), context.Queue()
+    workers = [
+        context.Process(target=work, args=(inbox, outbox, arguments)) for _ in range(arguments.processes)
+    ]
+    for worker in workers:
+        worker.start()
+    for task in tasks:
+        inbox.put(task)
+    for _ in workers:
+        inbox.put(None)
+    for number in range(len(tasks)):
+        task, losses, names, seconds, error = outbox.get()
+        if error is not None:
+            for worker in workers:
+                worker.terminate()
+            raise SystemExit(f"{task.key}: {error}")
+        by: dict[str, list[float]] = defaultdict(list)
+        for name, loss in zip(names, losses, strict=True):
+            by[name].append(loss)
+        means = {name: float(np.mean(held)) for name, held in by.items()}
+        done["runs"][task.key] = {
+            "pruning": task.pruning,
+            "arm": task.arm,
+            "seed": task.seed,
+            "rows": len(task.rows),
+            "epochs": task.epochs,
+            "rate": task.rate,
+            "log_ppl": float(np.mean(list(means.values()))),
+            "by_capability": {name: round(mean, 5) for name, mean in means.items()},
+            "seconds": round(seconds, 1),
+        }
+        print(
+            f"{number + 1}/{len(tasks)} {task.key}: {done['runs'][task.key]['log_ppl']:.4f} ({seconds:.0f} s)",
+            file=sys.stderr,
+            flush=True,
+        )
+        if number % 10 == 9 or number == len(tasks) - 1:
+            write(out, done)
+    for worker in workers:
+        worker.join()
+
+
+def load(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(out.read_text("utf-8")) if out.exists() else {"runs": {}}
+    return found
+
+
+# Reporting --------------------------------------------------------------------------------------------------------
+
+
+def interval(values: Sequence[float]) -> float:
+    """Half of the 95 % t-interval of a mean."""
+    from scipy.stats import t
+
+    n = len(values)
+    return float(t.ppf(0.975, n - 1) * np.std(values, ddof=1) / math.sqrt(n)) if n > 1 else math.nan
+
+
+def report(out: Path) -> str:
+    """Held-out log-perplexity by pruning and arm, the mean over capabilities, and its difference from random."""
+    runs = load(out)["runs"].values()
+    lines = []
+    for pruning in dict.fromkeys(one["pruning"] for one in runs):
+        arms: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for one in runs:
+            if one["pruning"] == pruning:
+                arms[one["arm"]].append(one)
+        base = [one["log_ppl"] for one in arms.get("random", [])]
+        capabilities = sorted(next(iter(arms.values()))[0]["by_capability"])
+        lines += [
+            "",
+            f"### {pruning}",
+            "",
+            f"| arm | rows | mean | against random | {' | '.join(capabilities)} |",
+            f"|---|---|---|---|{'---|' * len(capabilities)}",
+        ]
+        for arm, held in sorted(arms.items(), key=lambda item: np.mean([one["log_ppl"] for one in item[1]])):
+            values = [one["log_ppl"] for one in held]
+            half = interval(values)
+            mean = f"{np.mean(values):.3f}" + ("" if math.isnan(half) else f" ± {half:.3f}")
+            apart = ""
+            if base and arm != "random" and len(values) > 1:
+                gap, other = np.mean(values) - np.mean(base), interval(base)
+                clear = abs(gap) > half + other
+                apart = f"{gap:+.3f}{' *' if clear else ''}"
+            by = [np.mean([one["by_capability"][name] for one in held]) for name in capabilities]
+            rows = f"{np.mean([one['rows'] for one in held]):.0f}"
+            lines.append(f"| {arm} | {rows} | {mean} | {apart} | {' | '.join(f'{one:.2f}' for one in by)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--tier", choices=["small", "full"], default="small")
+    parser.add_argument("--model", default="smollm2-135m-q4")
+    parser.add_argument("--source", type=Path, default=MIXTURE)
+    parser.add_argument("--test", type=Path, default=None, help="held-out rows; default: test beside train")
+    parser.add_argument(
+        "--prunings", type=Path, default=Path("prunings"), help="made where they are not there"
+    )
+    parser.add_argument("--only", nargs="*", default=list(PRUNINGS))
+    parser.add_argument("--arms", nargs="*", default=None)
+    parser.add_argument("--other", default="ifd", help="the other scorer of the small tier")
+    parser.add_argument("--share", type=float, default=0.05, help="of the supervised tokens")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument(
+        "--held-out", type=int, default=None, help="rows a capability; 30, or 100 in the full tier"
+    )
+    parser.add_argument("--embeddings", type=Path, default=None)
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--whole", action="store_true", help="all data once too")
+    parser.add_argument("--out", type=Path, default=RESULTS / "recovery.json")
+    parser.add_argument(
+        "--selections", type=Path, default=None, help="folder of selections, written and read"
+    )
+    parser.add_argument("--select-only", action="store_true")
+    parser.add_argument("--report", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.report:
+        print(report(arguments.out))
+        return
+    arguments.test = arguments.test or arguments.source.with_name(
+        arguments.source.name.replace("train", "test")
+    )
+    arguments.held_out = arguments.held_out or (30 if arguments.tier == "small" else 100)
+    default = (*FEW, arguments.other) if arguments.tier == "small" else (*BASELINES, *ABLATION)
+    arms = list(arguments.arms or default)
+    prepare(arguments)
+    chosen = selections(arguments, arms)
+    if arguments.select_only:
+        return
+    common = {"epochs": arguments.epochs, "rate": arguments.rate}
+    tasks = [Task("dense", "not pruned", 0, (), 0, 0.0)]
+    tasks += [Task(pruning, "not healed", 0, (), 0, 0.0) for pruning in arguments.only]
+    # Seed by seed, so that a run that is stopped has whole rounds.
+    tasks += [
+        Task(pruning, arm, seed, tuple(chosen[pruning][arm][seed]), **common)
+        for seed in range(arguments.seeds)
+        for pruning in arguments.only
+        for arm in arms
+    ]
+    if arguments.whole:
+        every = tuple(range(sum(1 for _ in arguments.source.open(encoding="utf-8"))))
+        tasks += [Task(pruning, "all data once", 0, every, 1, arguments.rate) for pruning in arguments.only]
+    done = load(arguments.out)
+    write(
+        arguments.out,
+        {
+            **machine(device=device_name()),
+            "versions": versions("torch", "transformers", "peft", "datapruner"),
+            "share": arguments.share,
+            "batch_tokens": BATCH_TOKENS,
+            "lora": {"r": RANK, "alpha": ALPHA, "modules": MODULES},
+            "held_out_a_capability": arguments.held_out,
+            "runs": done["runs"],
+        },
+    )
+    run(tasks, arguments.out, arguments)
+    print(report(arguments.out))
+
+
+def device_name() -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+def prepare(arguments: Any) -> None:
+    """Prune the model in the ways that are not there yet."""
+    if all((arguments.prunings / name / "config.json").exists() for name in arguments.only):
+        return
+    import torch
+    from prunings import read_rows, write_prunings
+
+    from datapruner.models import load_causal_lm
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model, tokenizer = load_causal_lm(arguments.model, device=device)
+    write_prunings(arguments.prunings, model, tokenizer, read_rows(arguments.source, 64), device)
+
+
+def selections(arguments: Any, arms: list[str]) -> dict[str, dict[str, list[list[int]]]]:
+    """What every arm keeps, by pruning, arm and seed."""
+    chosen: dict[str, dict[str, list[list[int]]]] = {}
+    for pruning in arguments.only:
+        file = None if arguments.selections is None else arguments.selections / f"{pruning}.json"
+        have = json.loads(file.read_text("utf-8")) if file is not None and file.exists() else {}
+        chosen[pruning] = have
+        missing = [arm for arm in arms if len(have.get(arm, [])) < arguments.seeds]
+        if not missing:
+            continue
+        start = time.perf_counter()
+        held = measured(arguments, arguments.prunings / pruning)
+        budget = round(arguments.share * int(held.signals["num_supervised_tokens"].sum()))
+        print(f"{pruning}: measured in {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            names = ("jsd", "log_ppl", "pruned_log_ppl", "num_tokens", "num_supervised_tokens", "el2n")
+            signals = {name: np.asarray(held.signals[name]) for name in (*names, "response_log_ppl")}
+            np.savez_compressed(file.with_name(f"signals-{pruning}.npz"), **signals)
+        for arm in missing:
+            have[arm] = [select(held, arm, budget, seed) for seed in range(arguments.seeds)]
+        if file is not None:
+            file.write_text(json.dumps(have), "utf-8")
+        print(f"{pruning}: selected in {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+    return chosen
+
+
+if __name__ == "__main__":
+    main()

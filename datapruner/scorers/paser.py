@@ -1,0 +1,246 @@
+"""PASER: data that gives back to a pruned model what pruning took."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datapruner.errors import DataPrunerError
+from datapruner.scorers.base import Ranking, Scorer
+from datapruner.scorers.grouping import groups_of, signals_of
+from datapruner.signals import TARGET, Signals
+
+if TYPE_CHECKING:
+    from datapruner.selection.selectors import Selector
+    from datapruner.signals.concepts import Concepts
+
+logger = logging.getLogger(__name__)
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+DEGRADATION = {
+    "jsd": frozenset({"jsd"}),
+    "loss": frozenset({"log_ppl", "pruned_log_ppl"}),
+    "gradient": frozenset({"grad_norm", "pruned_grad_norm", "gradient_dot"}),
+}
+"""What a group's damage is told by, and the signals of it."""
+
+
+@dataclass(frozen=True)
+class Paser(Scorer):
+    """Spend the budget where pruning did most damage, on rows whose damage is cheap to repair.
+
+    *Published* (arXiv 2502.12594): embeddings, a diffusion kernel and NMF spectral clustering, the number of clusters
+    chosen from the data; a cluster's capability degradation is the mean Jensen-Shannon divergence of the dense and the
+    pruned model's predictions; its budget is proportional to that; inside, rows by divergence / log cost, the cost
+    being tokens squared; a row is rejected where two known concepts of it stand together in no accepted row. *Ours*:
+    the sparse diffusion map and the choice of K by bootstrap (:mod:`datapruner.geometry.diffusion`); the divergence a
+    supervised token, averaged over the row, where the released code sums over the prompt; log1p; caps and largest
+    remainders (:func:`datapruner.selection.allocation.allocate`, ``proportional``); concepts without a tagger
+    (:mod:`datapruner.signals.concepts`); and every option below that is not marked as published.
+
+    Parameters
+    ----------
+    within : str, optional
+        What the groups are: by default NMF spectral clusters (*published*); else ``label``, ``cluster`` (spherical
+        k-means) or a column's name.
+    n_clusters : int, optional
+        K; by default chosen by bootstrap stability.
+    degradation : {"jsd", "loss", "gradient"}
+        A group's damage: the mean divergence (*published*); the mean rise of the loss, where there is one; or 1 - the
+        correlation of the two models' output-layer gradients over its rows, trace(E G1 G2^T) / sqrt(trace(E G1 G1^T)
+        trace(E G2 G2^T)).
+    budget : {"degradation", "degradation_size", "size", "uniform"}
+        A group's share: its damage (*published*), its damage times its rows, its rows, or the same for all.
+    efficiency : {"jsd_per_cost", "jsd", "loss_per_cost", "loss", "typical", "random"}
+        The order inside a group: divergence / log1p(tokens^2) (*published*), the divergence alone; the same with the
+        rise of the loss, where a row that the dense model does not know either comes late; nearness to the group's
+        median divergence; or a seeded shuffle.
+    concepts : int
+        Concepts a row, at most, of which a graph is kept consistent (*published*; how many is ours: of five, most rows
+        are in conflict); 0 for no graph.
+    target : bool
+        Multiply a group's damage by its share of the rows of ``--target``, each of which votes for the nearest mean.
+    weights : mapping
+        Name of a group -> what its damage is multiplied by; others are multiplied by 1. Clusters are called by their
+        number.
+    """
+
+    within: str | None = None
+    n_clusters: int | None = None
+    degradation: Literal["jsd", "loss", "gradient"] = "jsd"
+    budget: Literal["degradation", "degradation_size", "size", "uniform"] = "degradation"
+    efficiency: Literal["jsd_per_cost", "jsd", "loss_per_cost", "loss", "typical", "random"] = "jsd_per_cost"
+    concepts: int = 3
+    target: bool = False
+    weights: dict[str, float] = field(default_factory=dict)
+    name: ClassVar[str] = "paser"
+    needs: ClassVar[frozenset[str]] = frozenset({"embedding", "neighbours", "jsd", "num_tokens", "text"})
+    paper: ClassVar[str] = "arXiv 2502.12594"
+    provenance: ClassVar[str] = (
+        "published; sparse diffusion map, K by bootstrap, divergence a supervised token, caps and concepts ours"
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse parameters that have no meaning."""
+        super().__post_init__()
+        if self.concepts < 0:
+            raise DataPrunerError(f"paser: concepts must be 0 or more, not {self.concepts}")
+        if any(not weight >= 0 for weight in self.weights.values()):
+            raise DataPrunerError("paser: weights must be 0 or above")
+        if self.within not in (None, "cluster") and self.n_clusters is not None:
+            raise DataPrunerError(f"paser: n_clusters is for clusters, and the groups are '{self.within}'")
+
+    @property
+    def requires(self) -> frozenset[str]:
+        """What the groups, their damage and the rows' order are made of."""
+        wanted = {"jsd"} | DEGRADATION[self.degradation]
+        wanted |= {"embedding", "neighbours"} if self.within is None else signals_of(self.within)
+        if self.efficiency.endswith("cost"):
+            wanted.add("num_tokens")
+        if self.efficiency.startswith("loss"):
+            wanted |= DEGRADATION["loss"]
+        if self.concepts:
+            wanted.add("text")
+        if self.target:
+            wanted |= {TARGET, "embedding"}
+        return frozenset(wanted)
+
+    @property
+    def promises(self) -> frozenset[str]:
+        """Equal rows get equal values, but a shuffle's; the clustering depends on the order of the rows."""
+        return frozenset() if self.efficiency == "random" else frozenset({"duplicates"})
+
+    def selector(self) -> Selector:
+        """Shares by damage, and inside a group the rows in order while their concepts fit together."""
+        from datapruner.selection.paser import PaserSelector
+
+        return PaserSelector()
+
+    def _score(self, signals: Signals) -> Ranking:
+        found = damage_groups(signals, self.within, self.n_clusters)
+        groups, k = found.groups, found.k
+        damage = degradation_of(signals, groups, k, self.degradation)
+        weights = self._shares(signals, groups, damage, k)
+        jsd = np.asarray(signals["jsd"], dtype=np.float64)
+        columns: dict[str, Any] = {"cluster": groups, "jsd": jsd, "degradation": damage[groups]}
+        columns |= {
+            name: np.asarray(signals[name], dtype=np.float64)
+            for name in sorted(self.requires & DEGRADATION["loss"])
+        }
+        state: dict[str, Any] = dict(found.state)
+        if self.concepts:
+            from datapruner.signals.concepts import extract_concepts
+
+            held: Concepts = extract_concepts(signals["text"], per_row=self.concepts)
+            state |= {"concepts": held.ids, "concept_names": held.names}
+        values = self._values(signals, groups, k, jsd)
+        return Ranking(values, groups=groups, group_weights=weights, columns=columns, state=state)
+
+    def _values(self, signals: Signals, groups: Ints, k: int, jsd: Floats) -> Floats:
+        """Order rows inside a group."""
+        if self.efficiency == "random":
+            return np.random.default_rng(signals.seed).random(len(jsd))
+        if self.efficiency == "typical":
+            centre = np.array([np.median(jsd[groups == j]) if (groups == j).any() else 0 for j in range(k)])
+            return np.asarray(-np.abs(jsd - centre[groups]))
+        lost = jsd if self.efficiency.startswith("jsd") else _rise(signals)
+        if not self.efficiency.endswith("cost"):
+            return lost.copy()
+        cost = np.log1p(np.asarray(signals["num_tokens"], dtype=np.float64) ** 2)
+        return np.asarray(lost / np.maximum(cost, np.log(2)))
+
+    def _shares(self, signals: Signals, groups: Ints, damage: Floats, k: int) -> Floats:
+        """Say how the groups share a budget."""
+        sizes = np.bincount(groups, minlength=k).astype(np.float64)
+        shares = {
+            "degradation": damage,
+            "degradation_size": damage * sizes,
+            "size": sizes,
+            "uniform": np.ones(k),
+        }[self.budget]
+        shares = np.where(sizes > 0, shares, 0.0)
+        if self.target:
+            shares = shares * _votes(signals, groups, k)
+        for name, weight in self.weights.items():
+            named = int(name) if name.isdigit() else -1
+            if not 0 <= named < k:
+                raise DataPrunerError(
+                    f"paser: weights name a group '{name}'; groups are named by their number, 0 to {k - 1}, as "
+                    "`datapruner damage` lists them"
+                )
+            shares[named] *= weight
+        if not shares.any():
+            logger.warning("paser: no group is damaged, so the budget is shared by size")
+            return sizes
+        return shares
+
+
+class Groups(NamedTuple):
+    """Rows in groups, and what is to be told of how these were found.
+
+    Attributes
+    ----------
+    groups : ndarray, int64, shape (n,)
+    k : int
+    state : dict
+        ``cluster_stability``: float64 (candidates, 3), K and the mean and standard error of the adjusted Rand index
+        of bootstrap pairs; only where K was chosen.
+    """
+
+    groups: Ints
+    k: int
+    state: dict[str, NDArray[Any]]
+
+
+def damage_groups(signals: Signals, within: str | None, n_clusters: int | None) -> Groups:
+    """Group the rows of a damage table or of a recovery set: NMF spectral clusters unless something else is named."""
+    if within is not None:
+        groups = groups_of(signals, within, n_clusters)
+        return Groups(groups, int(groups.max(initial=-1)) + 1, {})
+    from datapruner.geometry.diffusion import spectral_clusters
+
+    found = spectral_clusters(signals["embedding"], signals["neighbours"], n_clusters, seed=signals.seed)
+    state: dict[str, NDArray[Any]] = {}
+    if (held := found.stability) is not None:
+        state["cluster_stability"] = np.column_stack([held.k, held.mean, held.error])
+    return Groups(found.assignment, found.n_clusters, state)
+
+
+def degradation_of(signals: Signals, groups: Ints, k: int, kind: str) -> Floats:
+    """Tell every group's damage; float64 (k,), never negative, 0 for a group without rows."""
+    sizes = np.maximum(np.bincount(groups, minlength=k), 1)
+
+    def sums(values: Floats) -> Floats:
+        return np.asarray(np.bincount(groups, values, k), dtype=np.float64)
+
+    if kind == "jsd":
+        return np.asarray(sums(np.asarray(signals["jsd"], dtype=np.float64)) / sizes)
+    if kind == "loss":
+        return np.asarray(np.maximum(sums(_rise(signals)) / sizes, 0))
+    dense, pruned, dot = (
+        np.asarray(signals[name], dtype=np.float64)
+        for name in ("grad_norm", "pruned_grad_norm", "gradient_dot")
+    )
+    scale = np.sqrt(sums(dense**2) * sums(pruned**2))
+    correlation = np.divide(sums(dot), scale, out=np.ones(k), where=scale > 0)
+    return np.asarray(np.clip(1 - correlation, 0, 2), dtype=np.float64)
+
+
+def _rise(signals: Signals) -> Floats:
+    """How much more the pruned model loses on a row than the dense one; nats, float64 (n,)."""
+    return np.asarray(signals["pruned_log_ppl"], dtype=np.float64) - np.asarray(
+        signals["log_ppl"], dtype=np.float64
+    )
+
+
+def _votes(signals: Signals, groups: Ints, k: int) -> Floats:
+    """Share of the target's rows whose nearest group mean is each group's; float64 (k,)."""
+    from datapruner.scorers.target import nearest_groups
+
+    return np.bincount(nearest_groups(signals, groups), minlength=k) / len(signals[TARGET])

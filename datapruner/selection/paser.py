@@ -1,0 +1,158 @@
+"""PASER's selector: shares of damage, and in every group a walk that keeps its concepts consistent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datapruner.scorers.base import Ranking
+from datapruner.selection.allocation import allocate
+from datapruner.selection.budget import Portion
+from datapruner.selection.concept_graph import ConceptGraph
+from datapruner.selection.selectors import SELECTORS, Choice, Ints, Kept, Selector, best_first, fill
+from datapruner.signals.ragged import Ragged
+
+CONCEPTS, NAMES = "concepts", "concept_names"
+"""A ranking's state: the numbers of every row's concepts, and what each is called."""
+
+
+@dataclass
+class _Walk:
+    """One group: what is left to visit, in order, and what its kept rows say."""
+
+    places: Ints
+    budget: int = 0
+    graph: ConceptGraph = field(default_factory=ConceptGraph)
+    conflicts: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    def go(self, costs: Ints, concepts: Ragged | None, rows: Ints, kept: Kept) -> None:
+        """Take rows in order while they fit; one in conflict with those that were taken is put aside."""
+        if not len(self.places):
+            return
+        passed = []
+        visited = 0
+        cheapest = int(costs[self.places].min())
+        for place in self.places.tolist():
+            if self.budget < cheapest:
+                break
+            visited += 1
+            if costs[place] > self.budget:
+                passed.append(place)
+                continue
+            if concepts is not None:
+                ids = concepts[int(rows[place])].tolist()
+                if (pair := self.graph.conflict(ids)) is not None:
+                    self.conflicts[place] = pair
+                    continue
+                self.graph.add(ids)
+            kept[place] = True
+            self.budget -= int(costs[place])
+        self.places = np.concatenate([np.array(passed, dtype=np.int64), self.places[visited:]])
+
+
+@dataclass(frozen=True)
+class PaserSelector(Selector):
+    """Share the budget over groups by their damage, and keep each group's best rows whose concepts fit together.
+
+    *Published* (arXiv 2502.12594): budgets proportional to degradation; rows by efficiency; a row is rejected when two
+    of its concepts are known and stand together in no row accepted before. *Ours*: groups' sizes cap their shares, and
+    what a group cannot spend goes to the others, by their damage; where all groups have run out of consistent rows,
+    the rejected ones are taken after all, best first, and their reason says so; a group's concepts are its own.
+
+    A ranking without the state ``concepts`` is walked without a graph.
+    """
+
+    name: ClassVar[str] = "paser"
+    needs_groups: ClassVar[bool] = True
+
+    def _select(self, ranking: Ranking, portion: Portion, rng: np.random.Generator) -> Choice:
+        assert ranking.groups is not None
+        assert ranking.group_weights is not None
+        rows, costs, values = portion.rows, portion.costs, ranking.values[portion.rows]
+        kept = np.zeros(len(rows), dtype=np.bool_)
+        if not len(rows):
+            return Choice(kept, np.zeros(0, np.int64), [])
+        numbers, groups = np.unique(ranking.groups[rows], return_inverse=True)
+        concepts = ranking.state.get(CONCEPTS)
+        concepts = concepts if isinstance(concepts, Ragged) else None
+        order = best_first(values)
+        by_group = order[np.argsort(groups[order], kind="stable")]
+        walks = [
+            _Walk(places) for places in np.split(by_group, np.flatnonzero(np.diff(groups[by_group])) + 1)
+        ]
+        left = min(portion.budget, int(costs.sum()))
+        while left:
+            room = np.array([int(costs[walk.places].sum()) for walk in walks], dtype=np.int64)
+            shares = proportional(ranking.group_weights[numbers], room, min(left, int(room.sum())))
+            before = left
+            for walk, share in zip(walks, shares.tolist(), strict=True):
+                walk.budget += share
+                left -= share
+            for walk in walks:
+                walk.go(costs, concepts, rows, kept)
+                left += walk.budget
+                walk.budget = 0
+            if left == before or not any(len(walk.places) for walk in walks):
+                break
+        fill(order[~kept[order]], costs, left, kept)
+        return self._explained(ranking, portion, groups, numbers, walks, kept)
+
+    def _explained(
+        self,
+        ranking: Ranking,
+        portion: Portion,
+        groups: Ints,
+        numbers: Ints,
+        walks: list[_Walk],
+        kept: Kept,
+    ) -> Choice:
+        """Give every row its reason."""
+        names = ranking.state.get(NAMES)
+        sizes, taken = np.bincount(groups), np.bincount(groups, kept).astype(np.int64)
+        where = f" within {portion.name}" if portion.name else ""
+        codes = np.zeros(len(groups), dtype=np.int64)
+        texts: list[str] = []
+        for j, walk in enumerate(walks):
+            called = f"cluster {numbers[j]}"
+            here = groups == j
+            share = f"the {taken[j]} of {sizes[j]} rows that {called} keeps{where}"
+            codes[here] = len(texts) + kept[here]
+            texts += [f"dropped: not among {share}", f"kept: among {share}"]
+            if portion.unit == "tokens":
+                last = walk_end(ranking.values[portion.rows], here & kept)
+                long = np.flatnonzero(here & ~kept & (ranking.values[portion.rows] > last))
+                codes[long] = len(texts)
+                texts.append(f"dropped: too long for what was left of the budget of {called}{where}")
+            for place, pair in walk.conflicts.items():
+                first, second = (
+                    str(names[one]) if isinstance(names, np.ndarray) else str(one) for one in pair
+                )
+                told = f"'{first}' and '{second}' are known in {called} and stand together in none of its kept rows"
+                codes[place] = len(texts)
+                texts.append(
+                    f"kept: although {told}, since the budget had room" if kept[place] else f"dropped: {told}"
+                )
+        return Choice(kept, codes, texts)
+
+
+def walk_end(values: NDArray[np.float64], kept: Kept) -> float:
+    """Give the lowest value among the kept rows; infinity where there are none."""
+    return float(values[kept].min(initial=np.inf))
+
+
+def proportional(weights: NDArray[np.float64], caps: Ints, budget: int) -> Ints:
+    """Share a budget by weight, within caps; groups of no weight get what the others cannot take, by their size."""
+    reach = int(caps[weights > 0].sum())
+    shares = np.zeros(len(caps), dtype=np.int64)
+    if reach:
+        shares += allocate(weights, caps, min(budget, reach), projection="proportional")
+    if budget > reach:
+        rest = np.where(weights > 0, 0, caps)
+        shares += allocate(rest.astype(np.float64), rest, budget - reach, projection="proportional")
+    return shares
+
+
+SELECTORS[PaserSelector.name] = PaserSelector

@@ -1,0 +1,196 @@
+"""A dense model and its pruned twin over the same rows: side by side, or one after the other."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datapruner.errors import DataPrunerError
+from datapruner.models.twins import check_twins
+from datapruner.signals.language_model import (
+    TWIN_TOKENS,
+    TWINS,
+    LanguageModel,
+    Other,
+    Pass,
+    fetch,
+    identity_of,
+    numbers_of,
+    way_of_feeding,
+)
+from datapruner.signals.output_layer import OutputLayer, evaluation, find_output_layer
+from datapruner.signals.ragged import Ragged
+
+if TYPE_CHECKING:
+    from datapruner.samples.base import Samples
+    from datapruner.signals.store import SignalStore
+
+ROOM = 0.9
+"""Share of the free disk that stored states may take."""
+
+
+def measure_twins(
+    samples: Samples,
+    rows: NDArray[np.int64],
+    dense: LanguageModel,
+    open_pruned: Callable[[], LanguageModel],
+    store: SignalStore,
+    *,
+    in_turn: bool = False,
+    release: bool = False,
+    gradients: bool = False,
+    agreement: bool = False,
+    num_tokens: NDArray[np.int64] | None = None,
+    num_supervised: int = 0,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Measure what pruning changed in every row's predictions, and what the dense model says of the row.
+
+    Both models run over the same batches. In turn, the dense model runs first and its last hidden states at supervised
+    positions are stored (d float32 numbers a token); then only its output layer is kept while the pruned model runs:
+    the same numbers, with one model in memory at a time (*ours*).
+
+    Parameters
+    ----------
+    samples : Samples
+    rows : ndarray, int64, shape (m,), ascending
+        Each must have a supervised token.
+    dense : LanguageModel
+    open_pruned : callable
+        Loads the pruned model; its tokenizer may be None. Called once, in turn after the dense model has run.
+    store : SignalStore
+    in_turn : bool
+        One model after the other.
+    release : bool
+        In turn, give back the dense model's memory once it has run; the object is of no use afterwards.
+    gradients : bool
+        The dense model's EL2N, ||G|| and <W, G> too.
+    agreement : bool
+        How far the two output layers' gradients agree too; the models must be of one width.
+    num_tokens : ndarray, int64, shape (m,), optional
+        Tokens a row, for the time left.
+    num_supervised : int
+        Supervised tokens of all rows, for the room that states take.
+    progress : bool
+
+    Returns
+    -------
+    dict
+        ``jsd``, ``pruned_log_ppl``, ``log_ppl``, ``entropy`` (float64, shape (m,)); ``token_jsd``,
+        ``pruned_token_nll``, ``token_nll``, ``token_entropy`` (:class:`Ragged`, float32). Nats. With ``gradients`` the
+        dense model's other signals, with ``agreement`` ``grad_norm``, ``pruned_grad_norm`` and ``gradient_dot``.
+
+    Raises
+    ------
+    DataPrunerError
+        The models are no twins, or as in :func:`datapruner.signals.language_model.measure_language_model`.
+    """
+    layer = find_output_layer(dense.model)
+    identity, norm = identity_of(dense.model), layer.norm()
+    states: Ragged | None = None
+    if in_turn:
+        _check_room(store, num_supervised, layer.weight.shape[1])
+        with evaluation(dense.model):
+            feed, prefix = way_of_feeding(dense)
+            states = fetch(
+                Pass(feed, layer, prefix, samples, rows, "states", num_tokens, progress), identity, store
+            )
+    vocabulary = dense.model
+    if in_turn and release:
+        # Whoever still holds the object: the tensors go, except the output layer's.
+        dense.model.to("meta")
+    pruned = open_pruned()
+    check_twins(vocabulary, dense.tokenizer, pruned.model, pruned.tokenizer)
+    pruned = replace(dense, model=pruned.model)
+    beside = _beside(find_output_layer(pruned.model), layer)
+    if agreement and (beside.weight.shape != layer.weight.shape or layer.softcap or beside.softcap):
+        raise DataPrunerError(
+            f"gradients are compared between models of one width, and these have {layer.weight.shape[1]} and "
+            f"{beside.weight.shape[1]}, or one caps its logits; leave the gradient variant out"
+        )
+    both = f"{identity} {identity_of(pruned.model)} {agreement}"
+    with evaluation(pruned.model):
+        feed, prefix = way_of_feeding(pruned)
+        if states is not None:
+            own, other = beside, Other(layer, states=states)
+        else:
+            own, other = layer, Other(beside, model=pruned.model)
+            feed, prefix = _common_way(feed, prefix, dense)
+        with evaluation(feed.model):
+            run = Pass(
+                feed,
+                own,
+                prefix,
+                samples,
+                rows,
+                "twins",
+                num_tokens,
+                progress,
+                other,
+                gradients=gradients or agreement,
+                agreement=agreement,
+            )
+            table, tokens = numbers_of(fetch(run, both, store), TWINS, len(TWIN_TOKENS))
+    return _signals(table, tokens, norm, gradients=gradients or agreement, agreement=agreement)
+
+
+def _signals(
+    table: dict[str, NDArray[np.float64]],
+    tokens: list[Ragged],
+    norm: float,
+    *,
+    gradients: bool,
+    agreement: bool,
+) -> dict[str, Any]:
+    """Give what was measured by name, without what was not."""
+    ragged = dict(zip(TWIN_TOKENS, tokens, strict=True))
+    del ragged["pruned_token_entropy"]
+    left_out = (set() if gradients else {"el2n", "grad_norm", "weight_dot"}) | (
+        set() if agreement else {"pruned_grad_norm", "gradient_dot"}
+    )
+    numbers = {name: held for name, held in table.items() if name not in left_out}
+    for name, of in (("pruned_log_ppl", "pruned_token_nll"), ("jsd", "token_jsd")):
+        sums = (
+            np.add.reduceat(ragged[of].values.astype(np.float64), ragged[of].offsets[:-1])
+            if len(ragged[of])
+            else np.empty(0)
+        )
+        numbers[name] = sums / ragged[of].lengths
+    return {**numbers, "weight_norm": np.full(len(tokens[0]), norm), **ragged}
+
+
+def _common_way(
+    pruned: LanguageModel, prefix: NDArray[np.int32], dense: LanguageModel
+) -> tuple[LanguageModel, NDArray[np.int32]]:
+    """Give the way in which both models can be fed: packed only where both can."""
+    feed, own = way_of_feeding(dense)
+    if feed.packing and pruned.packing:
+        return feed, own
+    return replace(feed, packing=False), prefix[:0]
+
+
+def _beside(layer: OutputLayer, other: OutputLayer) -> OutputLayer:
+    """Give a layer on the device of another, so that their logits meet."""
+    device = other.weight.device
+    if layer.weight.device == device:
+        return layer
+    bias = None if layer.bias is None else layer.bias.to(device)
+    return replace(layer, weight=layer.weight.to(device), bias=bias)
+
+
+def _check_room(store: SignalStore, tokens: int, width: int) -> None:
+    """Refuse to store states that would fill the disk."""
+    folder = store.folder
+    while not folder.exists():
+        folder = folder.parent
+    needed, free = 4 * width * tokens, shutil.disk_usage(folder).free
+    if needed > ROOM * free:
+        raise DataPrunerError(
+            f"the dense model's states take {needed / 2**30:.1f} GiB and {folder} has {free / 2**30:.1f} free: name "
+            "another folder with DATAPRUNER_CACHE, take fewer rows, or run both models together"
+        )
