@@ -31,12 +31,23 @@ import numpy as np
 from common import MIXTURE, RESULTS, machine, versions, write
 
 PRUNINGS = ("magnitude", "wanda24", "width", "depth")
-BASELINES = ("random", "ifd", "el2n", "prototypes", "length")
+BASELINES = ("random", "ifd", "el2n", "prototypes", "perplexity", "length")
 RANK, ALPHA = 8, 16
 MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-BATCH_TOKENS = 512
+BATCH_TOKENS = 256
 """Supervised tokens a step."""
-EVAL_BATCH = 32
+MICRO_TOKENS = {"cpu": 2048, "cuda": 16384}
+"""Tokens that go through the model together: rows of like length, gradients added up."""
+
+SIGNALS = (
+    "jsd",
+    "log_ppl",
+    "pruned_log_ppl",
+    "num_tokens",
+    "num_supervised_tokens",
+    "el2n",
+    "response_log_ppl",
+)
 
 # What is taken away from, or put in place of, a part of the method.
 ABLATION: dict[str, dict[str, Any]] = {
@@ -51,6 +62,7 @@ ABLATION: dict[str, dict[str, Any]] = {
     "paser typical inside": {"efficiency": "typical", "concepts": 0},
     "random inside, uniform": {"efficiency": "random", "concepts": 0, "budget": "uniform"},
     "random inside, by size": {"efficiency": "random", "concepts": 0, "budget": "size"},
+    "paser damage by loss": {"degradation": "loss"},
 }
 FEW = ("random", "paser")
 
@@ -72,52 +84,59 @@ class Task:
 # Choosing ---------------------------------------------------------------------------------------------------------
 
 
-def measured(arguments: Any, folder: Path) -> Any:
-    """Everything that any arm reads, in one pass of the two models."""
+def measured(arguments: Any, pruning: str) -> Any:
+    """Everything that any arm reads, in one pass of the two models; or what an earlier run kept of it."""
     from datapruner.api import measure, run_arguments
     from datapruner.scorers.base import Ranking, Scorer
 
     @dataclass(frozen=True)
     class Everything(Scorer):
         name: ClassVar[str] = "everything"
-        needs: ClassVar[frozenset[str]] = frozenset(
-            {
-                "embedding",
-                "neighbours",
-                "text",
-                "jsd",
-                "log_ppl",
-                "pruned_log_ppl",
-                "el2n",
-                "response_log_ppl",
-            }
-            | {"num_tokens", "num_supervised_tokens", "token_jsd"}
-        )
+        needs: ClassVar[frozenset[str]] = frozenset({"embedding", "neighbours", "text", *SIGNALS})
 
         def _score(self, signals: Any) -> Ranking:
             return Ranking(np.zeros(signals.num_rows))
 
-    return measure(
+    @dataclass(frozen=True)
+    class Vectors(Everything):
+        needs: ClassVar[frozenset[str]] = frozenset({"embedding", "neighbours", "text"})
+
+    kept = None if arguments.selections is None else arguments.selections / f"signals-{pruning}.npz"
+    again = kept is not None and kept.exists()
+    options = {} if again else {"model": arguments.model, "pruned_model": str(arguments.prunings / pruning)}
+    held = measure(
         **run_arguments(
             str(arguments.source),
-            scorers=Everything(),
-            model=arguments.model,
-            pruned_model=str(folder),
+            scorers=Vectors() if again else Everything(),
             embeddings=None if arguments.embeddings is None else str(arguments.embeddings),
-            dtype="float32",
+            **options,
         )
     )
+    if kept is None:
+        return held
+    if not again:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(kept, **{name: np.asarray(held.signals[name]) for name in SIGNALS})
+        return held
+    with np.load(kept) as archive:
+        signals = {name: archive[name] for name in SIGNALS}
+    tokens = {name: signals[name] for name in ("num_tokens", "num_supervised_tokens")}
+    measured = {**held.signals.measured, **signals}
+    return held._replace(signals=replace(held.signals, measured=measured), tokens=tokens)
 
 
-def select(held: Any, arm: str, budget: int, seed: int) -> list[int]:
-    """The rows that an arm keeps for a budget in supervised tokens."""
+def select(held: Any, arm: str, budget: int, seed: int, clusters: Any) -> list[int]:
+    """The rows that an arm keeps for a budget in supervised tokens; clusters are found once for all arms."""
     from datapruner.api import rank
     from datapruner.scorers import make_scorer
 
-    held = held._replace(
-        signals=replace(held.signals, seed=seed), recipe=held.recipe.model_copy(update={"seed": seed})
+    signals = replace(
+        held.signals, seed=seed, measured={**held.signals.measured, "column:spectral": clusters}
     )
-    scorer = make_scorer("paser", ABLATION[arm]) if arm in ABLATION else make_scorer(arm)
+    held = held._replace(signals=signals, recipe=held.recipe.model_copy(update={"seed": seed}))
+    scorer = (
+        make_scorer("paser", {"within": "spectral", **ABLATION[arm]}) if arm in ABLATION else make_scorer(arm)
+    )
     scores = rank(held, [scorer])
     return scores.select(scorer.name, keep_tokens=budget).indices.tolist()
 
@@ -167,22 +186,40 @@ def padded(data: Sequence[tuple[Any, Any]], batch: Sequence[int], device: str) -
     return ids.to(device), mask.to(device), labels.to(device)
 
 
+def by_length(data: Sequence[tuple[Any, Any]], batch: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    """Rows of like length together, so that little is padded."""
+    part: list[int] = []
+    for place in sorted(batch, key=lambda place: len(data[place][0])):
+        if part and (len(part) + 1) * len(data[place][0]) > tokens:
+            yield part
+            part = []
+        part.append(place)
+    yield part
+
+
+def target_losses(model: Any, ids: Any, mask: Any, labels: Any) -> tuple[Any, Any]:
+    """Losses of the supervised tokens, and where they are; logits are formed there only."""
+    import torch
+
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    states = inner.model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state[:, :-1]
+    wanted = labels[:, 1:]
+    at = wanted != -100
+    logits = inner.lm_head(states[at]).float()
+    return torch.nn.functional.cross_entropy(logits, wanted[at], reduction="none"), at
+
+
 def row_losses(model: Any, data: Sequence[tuple[Any, Any]], device: str) -> Any:
     """Mean loss of every row's supervised tokens, nats."""
     import torch
 
     out = np.zeros(len(data))
-    order = sorted(range(len(data)), key=lambda place: len(data[place][0]))
     with torch.inference_mode():
-        for start in range(0, len(order), EVAL_BATCH):
-            batch = order[start : start + EVAL_BATCH]
-            ids, mask, labels = padded(data, batch, device)
-            logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1].float()
-            wanted = labels[:, 1:]
-            loss = torch.nn.functional.cross_entropy(
-                logits.flatten(0, 1), wanted.flatten(), reduction="none", ignore_index=-100
-            ).view(wanted.shape)
-            out[batch] = (loss.sum(1) / (wanted != -100).sum(1)).double().cpu().numpy()
+        for batch in by_length(data, range(len(data)), MICRO_TOKENS[device]):
+            losses, at = target_losses(model, *padded(data, batch, device))
+            spread = torch.zeros(at.shape, device=device)
+            spread[at] = losses
+            out[batch] = (spread.sum(1) / at.sum(1)).double().cpu().numpy()
     return out
 
 
@@ -206,12 +243,9 @@ def heal(model: Any, data: Sequence[tuple[Any, Any]], task: Task, device: str) -
         lambda at: min(1.0, (at + 1) / warm) * 0.5 * (1 + math.cos(math.pi * at / len(plan))),
     )
     for batch in plan:
-        ids, mask, labels = padded(data, batch, device)
-        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
-        wanted = labels[:, 1:]
-        at = wanted != -100
-        loss = torch.nn.functional.cross_entropy(logits[at].float(), wanted[at])
-        loss.backward()
+        wanted = sum(int(data[place][1].sum()) for place in batch)
+        for micro in by_length(data, batch, MICRO_TOKENS[device]):
+            (target_losses(model, *padded(data, micro, device))[0].sum() / wanted).backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimiser.step()
         schedule.step()
@@ -233,24 +267,26 @@ def work(inbox: Any, outbox: Any, arguments: Any) -> None:
     places, names = held_out_rows(arguments.test, arguments.held_out)
     tests = rendered(arguments.test, tokenizer, places)
     train: dict[int, tuple[Any, Any]] = dict(enumerate(rendered(arguments.source, tokenizer)))
+    models: dict[str, Any] = {}
     while (task := inbox.get()) is not None:
         start = time.perf_counter()
         try:
-            if task.pruning == "dense":
-                model = load_causal_lm(arguments.model, device=device)[0]
-            else:
-                model = load_pruned_lm(str(arguments.prunings / task.pruning), device=device)[0]
+            if task.pruning not in models:
+                models[task.pruning] = (
+                    load_causal_lm(arguments.model, device=device)[0]
+                    if task.pruning == "dense"
+                    else load_pruned_lm(str(arguments.prunings / task.pruning), device=device)[0]
+                )
+            model = models[task.pruning]
             data = [train[row] for row in task.rows]
             if data:
                 model = heal(model, data, task, device)
             losses = row_losses(model, tests, device)
+            if data:
+                models[task.pruning] = model.unload()
             outbox.put((task, losses.tolist(), names, time.perf_counter() - start, None))
         except Exception as error:  # told to the parent, which ends with it
             outbox.put((task, None, names, 0.0, repr(error)))
-        finally:
-            model = None
-            if device == "cuda":
-                torch.cuda.empty_cache()
 
 
 def held_out_rows(test: Path, each: int) -> tuple[list[int], list[str]]:
@@ -264,53 +300,74 @@ def held_out_rows(test: Path, each: int) -> tuple[list[int], list[str]]:
     return [row for name in names for row in found[name]], [name for name in names for _ in found[name]]
 
 
-def run(tasks: list[Task], out: Path, arguments: Any) -> None:
-    """Work through the tasks that have no result yet, in processes of their own."""
-    done = load(out)
-    tasks = [task for task in tasks if task.key not in done["runs"]]
-    if not tasks:
-        return
-    context = multiprocessing.get_context("spawn")
-    inbox, outbox = context.Queue(), context.Queue()
-    workers = [
-        context.Process(target=work, args=(inbox, outbox, arguments)) for _ in range(arguments.processes)
-    ]
-    for worker in workers:
-        worker.start()
-    for task in tasks:
-        inbox.put(task)
-    for _ in workers:
-        inbox.put(None)
-    for number in range(len(tasks)):
-        task, losses, names, seconds, error = outbox.get()
-        if error is not None:
-            for worker in workers:
-                worker.terminate()
-            raise SystemExit(f"{task.key}: {error}")
-        by: dict[str, list[float]] = defaultdict(list)
-        for name, loss in zip(names, losses, strict=True):
-            by[name].append(loss)
-        means = {name: float(np.mean(held)) for name, held in by.items()}
-        done["runs"][task.key] = {
-            "pruning": task.pruning,
-            "arm": task.arm,
-            "seed": task.seed,
-            "rows": len(task.rows),
-            "epochs": task.epochs,
-            "rate": task.rate,
-            "log_ppl": float(np.mean(list(means.values()))),
-            "by_capability": {name: round(mean, 5) for name, mean in means.items()},
-            "seconds": round(seconds, 1),
-        }
-        print(
-            f"{number + 1}/{len(tasks)} {task.key}: {done['runs'][task.key]['log_ppl']:.4f} ({seconds:.0f} s)",
-            file=sys.stderr,
-            flush=True,
-        )
-        if number % 10 == 9 or number == len(tasks) - 1:
-            write(out, done)
-    for worker in workers:
-        worker.join()
+class Workers:
+    """Processes that train; each keeps the models that it has loaded."""
+
+    def __init__(self, arguments: Any) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.out: Path = arguments.out
+        self.inbox, self.outbox = context.Queue(), context.Queue()
+        self.processes = [
+            context.Process(target=work, args=(self.inbox, self.outbox, arguments), daemon=True)
+            for _ in range(arguments.processes)
+        ]
+        for process in self.processes:
+            process.start()
+
+    def run(self, tasks: list[Task]) -> None:
+        """Work through the tasks that have no result yet."""
+        done = load(self.out)
+        tasks = [task for task in tasks if task.key not in done["runs"]]
+        for task in tasks:
+            self.inbox.put(task)
+        for number in range(len(tasks)):
+            task, losses, names, seconds, error = self.outbox.get()
+            if error is not None:
+                raise SystemExit(f"{task.key}: {error}")
+            done["runs"][task.key] = found = result(task, losses, names, seconds)
+            print(
+                f"{number + 1}/{len(tasks)} {task.key}: {found['log_ppl']:.4f} ({seconds:.0f} s)",
+                file=sys.stderr,
+                flush=True,
+            )
+            if number % 10 == 9 or number == len(tasks) - 1:
+                write(self.out, done)
+
+    def stop(self) -> None:
+        for _ in self.processes:
+            self.inbox.put(None)
+        for process in self.processes:
+            process.join()
+
+
+def result(task: Task, losses: list[float], names: list[str], seconds: float) -> dict[str, Any]:
+    by: dict[str, list[float]] = defaultdict(list)
+    for name, loss in zip(names, losses, strict=True):
+        by[name].append(loss)
+    means = {name: float(np.mean(held)) for name, held in by.items()}
+    return {
+        "pruning": task.pruning,
+        "arm": task.arm,
+        "seed": task.seed,
+        "rows": len(task.rows),
+        "epochs": task.epochs,
+        "rate": task.rate,
+        "log_ppl": float(np.mean(list(means.values()))),
+        "by_capability": {name: round(mean, 5) for name, mean in means.items()},
+        "seconds": round(seconds, 1),
+    }
+
+
+def best_rate(workers: Workers, out: Path, tasks: list[Task], rates: Sequence[float]) -> float:
+    """The learning rate that is best for random data, which nobody else gets a say in."""
+    if len(rates) == 1:
+        return rates[0]
+    workers.run([replace(task, arm="random, rate tried", rate=rate) for task in tasks for rate in rates])
+    sums: dict[float, float] = defaultdict(float)
+    for one in load(out)["runs"].values():
+        if one["arm"] == "random, rate tried":
+            sums[one["rate"]] += one["log_ppl"]
+    return min(sums, key=lambda rate: sums[rate])
 
 
 def load(out: Path) -> dict[str, Any]:
@@ -379,7 +436,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.05, help="of the supervised tokens")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--rates", type=float, nargs="+", default=[1e-3], help="the best for random is taken")
     parser.add_argument(
         "--held-out", type=int, default=None, help="rows a capability; 30, or 100 in the full tier"
     )
@@ -406,19 +463,6 @@ def main() -> None:
     chosen = selections(arguments, arms)
     if arguments.select_only:
         return
-    common = {"epochs": arguments.epochs, "rate": arguments.rate}
-    tasks = [Task("dense", "not pruned", 0, (), 0, 0.0)]
-    tasks += [Task(pruning, "not healed", 0, (), 0, 0.0) for pruning in arguments.only]
-    # Seed by seed, so that a run that is stopped has whole rounds.
-    tasks += [
-        Task(pruning, arm, seed, tuple(chosen[pruning][arm][seed]), **common)
-        for seed in range(arguments.seeds)
-        for pruning in arguments.only
-        for arm in arms
-    ]
-    if arguments.whole:
-        every = tuple(range(sum(1 for _ in arguments.source.open(encoding="utf-8"))))
-        tasks += [Task(pruning, "all data once", 0, every, 1, arguments.rate) for pruning in arguments.only]
     done = load(arguments.out)
     write(
         arguments.out,
@@ -432,7 +476,23 @@ def main() -> None:
             "runs": done["runs"],
         },
     )
-    run(tasks, arguments.out, arguments)
+    workers = Workers(arguments)
+    first = [Task(p, "random", 0, tuple(chosen[p]["random"][0]), arguments.epochs, 0) for p in arguments.only]
+    rate = best_rate(workers, arguments.out, first, arguments.rates)
+    tasks = [Task("dense", "not pruned", 0, (), 0, 0.0)]
+    tasks += [Task(pruning, "not healed", 0, (), 0, 0.0) for pruning in arguments.only]
+    if arguments.whole:
+        every = tuple(range(sum(1 for _ in arguments.source.open(encoding="utf-8"))))
+        tasks += [Task(pruning, "all data once", 0, every, 1, rate) for pruning in arguments.only]
+    # Seed by seed, so that a run that is stopped has whole rounds.
+    tasks += [
+        Task(pruning, arm, seed, tuple(chosen[pruning][arm][seed]), arguments.epochs, rate)
+        for seed in range(arguments.seeds)
+        for pruning in arguments.only
+        for arm in arms
+    ]
+    workers.run(tasks)
+    workers.stop()
     print(report(arguments.out))
 
 
@@ -458,7 +518,10 @@ def prepare(arguments: Any) -> None:
 
 def selections(arguments: Any, arms: list[str]) -> dict[str, dict[str, list[list[int]]]]:
     """What every arm keeps, by pruning, arm and seed."""
+    from datapruner.geometry.diffusion import spectral_clusters
+
     chosen: dict[str, dict[str, list[list[int]]]] = {}
+    clusters: dict[int, Any] = {}
     for pruning in arguments.only:
         file = None if arguments.selections is None else arguments.selections / f"{pruning}.json"
         have = json.loads(file.read_text("utf-8")) if file is not None and file.exists() else {}
@@ -467,16 +530,15 @@ def selections(arguments: Any, arms: list[str]) -> dict[str, dict[str, list[list
         if not missing:
             continue
         start = time.perf_counter()
-        held = measured(arguments, arguments.prunings / pruning)
+        held = measured(arguments, pruning)
         budget = round(arguments.share * int(held.signals["num_supervised_tokens"].sum()))
         print(f"{pruning}: measured in {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
-        if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            names = ("jsd", "log_ppl", "pruned_log_ppl", "num_tokens", "num_supervised_tokens", "el2n")
-            signals = {name: np.asarray(held.signals[name]) for name in (*names, "response_log_ppl")}
-            np.savez_compressed(file.with_name(f"signals-{pruning}.npz"), **signals)
+        for seed in range(arguments.seeds):
+            if seed not in clusters:
+                found = spectral_clusters(held.signals["embedding"], held.signals["neighbours"], seed=seed)
+                clusters[seed] = found.assignment
         for arm in missing:
-            have[arm] = [select(held, arm, budget, seed) for seed in range(arguments.seeds)]
+            have[arm] = [select(held, arm, budget, seed, clusters[seed]) for seed in range(arguments.seeds)]
         if file is not None:
             file.write_text(json.dumps(have), "utf-8")
         print(f"{pruning}: selected in {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)

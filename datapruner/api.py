@@ -153,6 +153,11 @@ def run_arguments(
     if not isinstance(embedder, str) and not hasattr(embedder, "encode"):
         raise DataPrunerError(f"an embedder is a name or an object with `encode`, not {embedder!r}")
     _check_model(model, options)
+    if not (pruned_model is None or isinstance(pruned_model, str | Path | tuple) or callable(pruned_model)):
+        raise DataPrunerError(
+            "a pruned model is a name, the pair (model, tokenizer) of transformers, or a function that gives the pair, "
+            f"not a {type(pruned_model).__name__}"
+        )
     named = isinstance(source, str | Path)
     objects = {
         "source": not named,

@@ -357,7 +357,7 @@ def _from_function(name: str, module: str, function: str, trust_code: bool) -> P
         raise DataPrunerError(
             f"'{name}' must return (model, tokenizer), the tokenizer may be None; it returns {_kind(given)}"
         )
-    return _checked(name, *given)
+    return checked_pair(name, *given)
 
 
 def _from_pickle(name: str, path: Path, trust_code: bool) -> Pair:
@@ -389,16 +389,16 @@ def _from_pickle(name: str, path: Path, trust_code: bool) -> Pair:
                 f"'{name}' cannot be opened by torch.load: {type(error).__name__}: {first_line(error)}"
             ) from error
     if isinstance(found, Mapping) and isinstance(found.get("model"), torch.nn.Module):
-        return _checked(name, found["model"], found.get("tokenizer"))
+        return checked_pair(name, found["model"], found.get("tokenizer"))
     if isinstance(found, Mapping):
         raise DataPrunerError(
             f"'{name}' holds tensors and no model: give a folder with them and their config.json (save_pretrained), or "
             f"{OWN_FUNCTION}"
         )
-    return _checked(name, found, None)
+    return checked_pair(name, found, None)
 
 
-def _checked(name: str, model: Any, tokenizer: Any) -> Pair:
+def checked_pair(name: str, model: Any, tokenizer: Any = None) -> Pair:
     """Raise where what code gave is no model with its tokenizer."""
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 

@@ -410,10 +410,11 @@ def open_pruned(recipe: Recipe, given: Any, reader: LanguageModel, *, trust_code
         It cannot be had, or reads fewer tokens than the rows have.
     """
     from datapruner.models.loading import context_length
-    from datapruner.models.twins import load_pruned_lm
+    from datapruner.models.twins import checked_pair, load_pruned_lm
 
     if given is not None:
-        model, tokenizer = given() if callable(given) else given
+        pair = given() if callable(given) else given
+        model, tokenizer = checked_pair("pruned_model", *(pair if isinstance(pair, tuple) else (pair,))[:2])
     else:
         assert recipe.pruned_model is not None
         model, tokenizer = load_pruned_lm(
