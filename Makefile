@@ -47,6 +47,12 @@ bench: install
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/topology.py
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/coverage_text.py
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/target.py
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/diffusion.py
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/concepts.py
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/prunings.py --out prunings
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/twins.py --pruned prunings/wanda24
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/planted_damage.py
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/recovery.py --prunings prunings
 	$(BIN)/python benchmarks/scale.py --rows 1000000 --out benchmarks/results/scale-1m.json
 
 clean:

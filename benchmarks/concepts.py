@@ -26,7 +26,8 @@ import numpy as np
 from common import MIXTURE, RESULTS, machine, timed, versions, write
 from xxhash import xxh3_64_hexdigest
 
-from datapruner.signals.concepts import _FUNCTION_WORDS, Concepts, extract_concepts
+from datapruner.signals.concepts import Concepts, extract_concepts
+from datapruner.signals.stop_words import FUNCTION_WORDS
 
 LABELS = Path(__file__).resolve().parent / "concepts_labels.json"
 SEED = 0
@@ -140,7 +141,7 @@ def synthetic(n: int) -> dict[str, Any]:
     rng = np.random.default_rng(SEED)
     letters = rng.choice(np.array(list("bcdfghjklmnprstvz")), (200_000, 7))
     words = np.array(["".join(word) for word in letters.tolist()])
-    stop = np.array(_FUNCTION_WORDS.split())
+    stop = np.array(FUNCTION_WORDS.split())
     odds = 1 / np.arange(1, len(words) + 1)
     edges = np.cumsum(odds) / odds.sum()
 

@@ -25,7 +25,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 import numpy as np
 from common import MIXTURE, RESULTS, machine, versions, write
 
-EACH = 24
+EACH = 16
 CALIBRATION = 8
 """Rows a capability that are measured, and others whose activations say which neurons are its own."""
 KEEP = 0.2

@@ -36,7 +36,8 @@ RANK, ALPHA = 8, 16
 MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 BATCH_TOKENS = 256
 """Supervised tokens a step."""
-MICRO_TOKENS = {"cpu": 2048, "cuda": 16384}
+MAX_LENGTH = 1024
+MICRO_TOKENS = {"cpu": 512, "cuda": 16384}
 """Tokens that go through the model together: rows of like length, gradients added up."""
 
 SIGNALS = (
@@ -75,10 +76,11 @@ class Task:
     rows: tuple[int, ...]
     epochs: int
     rate: float
+    batch_tokens: int = BATCH_TOKENS
 
     @property
     def key(self) -> str:
-        return f"{self.pruning}/{self.arm}/{self.seed}/{self.epochs}/{self.rate}"
+        return f"{self.pruning}/{self.arm}/{self.seed}/{self.epochs}/{self.rate}/{self.batch_tokens}"
 
 
 # Choosing ---------------------------------------------------------------------------------------------------------
@@ -144,29 +146,29 @@ def select(held: Any, arm: str, budget: int, seed: int, clusters: Any) -> list[i
 # Training ---------------------------------------------------------------------------------------------------------
 
 
-def rendered(source: Path, tokenizer: Any, rows: Sequence[int] | None = None) -> list[tuple[Any, Any]]:
+def rendered(source: Path, tokenizer: Any, rows: Sequence[int]) -> list[tuple[Any, Any]]:
     """Token ids and which of them are supervised, of some rows of a file."""
     from datapruner.samples import load_samples
     from datapruner.samples.rendering import render_many
 
     samples = load_samples(str(source))
-    numbers = list(range(len(samples))) if rows is None else list(rows)
+    numbers = list(rows)
     return [
         (one.input_ids, one.supervised)
         for one in render_many(
-            samples.iter_samples(np.array(numbers)), tokenizer, max_length=1024, numbers=numbers
+            samples.iter_samples(np.array(numbers)), tokenizer, max_length=MAX_LENGTH, numbers=numbers
         )
     ]
 
 
-def steps(data: Sequence[tuple[Any, Any]], order: Any) -> Iterator[list[int]]:
+def steps(data: Sequence[tuple[Any, Any]], order: Any, wanted: int) -> Iterator[list[int]]:
     """Batches of about as many supervised tokens each."""
     batch: list[int] = []
     tokens = 0
     for place in order:
         batch.append(int(place))
         tokens += int(data[place][1].sum())
-        if tokens >= BATCH_TOKENS:
+        if tokens >= wanted:
             yield batch
             batch, tokens = [], 0
     if batch:
@@ -209,18 +211,21 @@ def target_losses(model: Any, ids: Any, mask: Any, labels: Any) -> tuple[Any, An
     return torch.nn.functional.cross_entropy(logits, wanted[at], reduction="none"), at
 
 
-def row_losses(model: Any, data: Sequence[tuple[Any, Any]], device: str) -> Any:
-    """Mean loss of every row's supervised tokens, nats."""
-    import torch
+def row_losses(model: Any, tokenizer: Any, test: Path, rows: Sequence[int]) -> Any:
+    """Mean loss of every row's supervised tokens, nats, by datapruner's own pass."""
+    import tempfile
 
-    out = np.zeros(len(data))
-    with torch.inference_mode():
-        for batch in by_length(data, range(len(data)), MICRO_TOKENS[device]):
-            losses, at = target_losses(model, *padded(data, batch, device))
-            spread = torch.zeros(at.shape, device=device)
-            spread[at] = losses
-            out[batch] = (spread.sum(1) / at.sum(1)).double().cpu().numpy()
-    return out
+    from datapruner.samples import load_samples
+    from datapruner.signals.language_model import LanguageModel, measure_language_model
+    from datapruner.signals.store import SignalStore
+
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    reader = LanguageModel(inner, tokenizer, MAX_LENGTH)
+    with tempfile.TemporaryDirectory() as cache:
+        measured = measure_language_model(
+            load_samples(str(test)), np.array(rows), reader, SignalStore(Path(cache)), progress=False
+        )
+        return measured["log_ppl"]
 
 
 def heal(model: Any, data: Sequence[tuple[Any, Any]], task: Task, device: str) -> Any:
@@ -234,7 +239,11 @@ def heal(model: Any, data: Sequence[tuple[Any, Any]], task: Task, device: str) -
     )
     model = get_peft_model(model, config).train()
     rng = np.random.default_rng(task.seed)
-    plan = [batch for _ in range(task.epochs) for batch in steps(data, rng.permutation(len(data)))]
+    plan = [
+        batch
+        for _ in range(task.epochs)
+        for batch in steps(data, rng.permutation(len(data)), task.batch_tokens)
+    ]
     weights = [held for held in model.parameters() if held.requires_grad]
     optimiser = torch.optim.AdamW(weights, lr=task.rate, weight_decay=0.0)
     warm = max(1, len(plan) // 20)
@@ -264,9 +273,7 @@ def work(inbox: Any, outbox: Any, arguments: Any) -> None:
     torch.backends.cuda.matmul.allow_tf32 = True
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer = load_tokenizer(arguments.model)
-    places, names = held_out_rows(arguments.test, arguments.held_out)
-    tests = rendered(arguments.test, tokenizer, places)
-    train: dict[int, tuple[Any, Any]] = dict(enumerate(rendered(arguments.source, tokenizer)))
+    places, names = held_out_rows(arguments.test, arguments.held_out, arguments.longest)
     models: dict[str, Any] = {}
     while (task := inbox.get()) is not None:
         start = time.perf_counter()
@@ -278,10 +285,10 @@ def work(inbox: Any, outbox: Any, arguments: Any) -> None:
                     else load_pruned_lm(str(arguments.prunings / task.pruning), device=device)[0]
                 )
             model = models[task.pruning]
-            data = [train[row] for row in task.rows]
+            data = rendered(arguments.source, tokenizer, task.rows)
             if data:
                 model = heal(model, data, task, device)
-            losses = row_losses(model, tests, device)
+            losses = row_losses(model, tokenizer, arguments.test, places)
             if data:
                 models[task.pruning] = model.unload()
             outbox.put((task, losses.tolist(), names, time.perf_counter() - start, None))
@@ -289,15 +296,17 @@ def work(inbox: Any, outbox: Any, arguments: Any) -> None:
             outbox.put((task, None, names, 0.0, repr(error)))
 
 
-def held_out_rows(test: Path, each: int) -> tuple[list[int], list[str]]:
-    """The first rows of each capability in the test set."""
+def held_out_rows(test: Path, each: int, longest: int | None) -> tuple[list[int], list[str]]:
+    """The first rows of each capability in the test set, of those that are not too long; ascending."""
     found: dict[str, list[int]] = defaultdict(list)
     for number, line in enumerate(test.open(encoding="utf-8")):
-        capability = json.loads(line)["capability"]
-        if len(found[capability]) < each:
-            found[capability].append(number)
+        row = json.loads(line)
+        length = sum(len(message["content"]) for message in row["messages"])
+        if len(found[row["capability"]]) < each and (longest is None or length <= longest):
+            found[row["capability"]].append(number)
     names = sorted(found)
-    return [row for name in names for row in found[name]], [name for name in names for _ in found[name]]
+    rows = sorted((row, name) for name in names for row in found[name])
+    return [row for row, _ in rows], [name for _, name in rows]
 
 
 class Workers:
@@ -330,8 +339,7 @@ class Workers:
                 file=sys.stderr,
                 flush=True,
             )
-            if number % 10 == 9 or number == len(tasks) - 1:
-                write(self.out, done)
+            write(self.out, done)
 
     def stop(self) -> None:
         for _ in self.processes:
@@ -434,12 +442,14 @@ def main() -> None:
     parser.add_argument("--arms", nargs="*", default=None)
     parser.add_argument("--other", default="ifd", help="the other scorer of the small tier")
     parser.add_argument("--share", type=float, default=0.05, help="of the supervised tokens")
+    parser.add_argument("--batch-tokens", type=int, default=BATCH_TOKENS, help="supervised tokens a step")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--rates", type=float, nargs="+", default=[1e-3], help="the best for random is taken")
     parser.add_argument(
         "--held-out", type=int, default=None, help="rows a capability; 30, or 100 in the full tier"
     )
+    parser.add_argument("--longest", type=int, default=None, help="characters of a held-out row, at most")
     parser.add_argument("--embeddings", type=Path, default=None)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--whole", action="store_true", help="all data once too")
@@ -470,23 +480,28 @@ def main() -> None:
             **machine(device=device_name()),
             "versions": versions("torch", "transformers", "peft", "datapruner"),
             "share": arguments.share,
-            "batch_tokens": BATCH_TOKENS,
+            "batch_tokens": arguments.batch_tokens,
             "lora": {"r": RANK, "alpha": ALPHA, "modules": MODULES},
             "held_out_a_capability": arguments.held_out,
+            "longest_held_out": arguments.longest,
             "runs": done["runs"],
         },
     )
     workers = Workers(arguments)
-    first = [Task(p, "random", 0, tuple(chosen[p]["random"][0]), arguments.epochs, 0) for p in arguments.only]
+    first = [
+        Task(p, "random", 0, tuple(chosen[p]["random"][0]), arguments.epochs, 0, arguments.batch_tokens)
+        for p in arguments.only
+    ]
+    tokens = arguments.batch_tokens
     rate = best_rate(workers, arguments.out, first, arguments.rates)
     tasks = [Task("dense", "not pruned", 0, (), 0, 0.0)]
     tasks += [Task(pruning, "not healed", 0, (), 0, 0.0) for pruning in arguments.only]
     if arguments.whole:
         every = tuple(range(sum(1 for _ in arguments.source.open(encoding="utf-8"))))
-        tasks += [Task(pruning, "all data once", 0, every, 1, rate) for pruning in arguments.only]
+        tasks += [Task(pruning, "all data once", 0, every, 1, rate, tokens) for pruning in arguments.only]
     # Seed by seed, so that a run that is stopped has whole rounds.
     tasks += [
-        Task(pruning, arm, seed, tuple(chosen[pruning][arm][seed]), arguments.epochs, rate)
+        Task(pruning, arm, seed, tuple(chosen[pruning][arm][seed]), arguments.epochs, rate, tokens)
         for seed in range(arguments.seeds)
         for pruning in arguments.only
         for arm in arms

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from datapruner import plots, scorers
     from datapruner.api import prune, run, score
     from datapruner.comparison import Comparison, compare
-    from datapruner.pruning_damage import Damage, damage
     from datapruner.errors import DataPrunerError
     from datapruner.outputs.dataset import push_to_hub
     from datapruner.outputs.reading import explain
     from datapruner.outputs.scores import load_scores
+    from datapruner.pruning_damage import Damage, damage
     from datapruner.samples.inspection import inspect_samples
     from datapruner.samples.source import load_samples
     from datapruner.scorers.base import Ranking, Scorer

@@ -21,7 +21,7 @@ from datapruner.paths import expanded
 from datapruner.scorers.base import Ranking, Scorer
 from datapruner.scorers.paser import damage_groups
 from datapruner.selection.budget import encode_labels
-from datapruner.signals import Signals
+from datapruner.signals import COLUMN, Signals
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
@@ -82,16 +82,17 @@ class GroupDamage:
 class _Probe(Scorer):
     """Asks for what a damage table reads."""
 
-    within: str | None = None
     losses: bool = True
+    columns: tuple[str, ...] = ()
     name: ClassVar[str] = "damage"
     needs: ClassVar[frozenset[str]] = frozenset({"jsd"})
 
     @property
     def requires(self) -> frozenset[str]:
-        """The divergence, the losses beside it, and what clusters and keywords are made of."""
+        """The divergence, the losses beside it, what clusters and keywords are made of, and the columns."""
         losses = {"log_ppl", "pruned_log_ppl"} if self.losses else set()
-        return frozenset({"jsd", "embedding", "neighbours", "text"} | losses)
+        columns = {COLUMN + column for column in self.columns}
+        return frozenset({"jsd", "embedding", "neighbours", "text"} | losses | columns)
 
     def _score(self, signals: Signals) -> Ranking:
         return Ranking(np.asarray(signals["jsd"], dtype=np.float64))
@@ -175,7 +176,9 @@ class Damage:
                 words = f"  {', '.join(group.keywords)}" if group.keywords else ""
                 lines.append(line + safe_text(words))
                 if by == CLUSTERS:
-                    lines += [f"      row {row}: {self.excerpt(row)}" for row in group.typical[:examples]]
+                    lines += [
+                        f"      row {row}: {self.excerpt(row)}" for row in group.typical[: max(examples, 0)]
+                    ]
         return "\n".join(lines)
 
     def excerpt(self, row: int) -> str:
@@ -273,16 +276,20 @@ def damage(
     for name in ("scorers", "scorer", "keep", "keep_tokens"):
         if name in options:
             raise DataPrunerError(f"damage takes no '{name}': it only measures")
-    columns = [by] if isinstance(by, str) else list(by)
+    columns = list(dict.fromkeys([by] if isinstance(by, str) else by))
     if CLUSTERS in columns:
         raise DataPrunerError(f"'{CLUSTERS}' is what the rows' own clusters are called; rename that column")
-    probe = _Probe(losses=divergences is None)
+    if divergences is None and (model is None or pruned_model is None):
+        raise DataPrunerError(
+            "damage compares a pruned model with the dense one: pass --model with the dense model and --pruned-model "
+            "with the model that was pruned, or --divergences with what was measured before"
+        )
+    # A probe that reads the columns: one that is not there is refused before a model runs.
+    probe = _Probe(losses=divergences is None, columns=tuple(columns))
     arguments = run_arguments(
         source, scorers=probe, model=model, pruned_model=pruned_model, divergences=divergences, **options
     )
     held = measure(**arguments)
-    for column in columns:
-        held.samples.check_column(column)
     return damage_of(held.signals, held.samples, held.rows, held.recipe, columns, n_clusters)
 
 

@@ -27,10 +27,13 @@ from datapruner.errors import DataPrunerError
 from datapruner.outputs.reading import explain
 from datapruner.samples import tables
 from datapruner.scorers import Random
+from tests.conftest import save_tiny_llama
 
 N = 12
 RANDOM = "--scorer random --keep 3"
 GIVEN = "--scorer concept_complexity --n-clusters 3 --keep 3 --embeddings"
+PASER = "--scorer paser --embeddings E.npy --n-clusters 3 --keep 3"
+TWINS = f"{PASER} --model dense --pruned-model"
 MAPPED = "--scorer feature_mapping --keep 3 --embeddings E.npy"
 LINUX = pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
 
@@ -96,6 +99,17 @@ def spoiled(row: int, value: float) -> np.ndarray:
     out = vectors()
     out[row] = value
     return out
+
+
+def save_other_vocabulary(dense: Path, folder: Path) -> None:
+    """The same model with one token more."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(dense), AutoTokenizer.from_pretrained(dense)
+    tokenizer.add_tokens(["<more>"])
+    model.resize_token_embeddings(len(tokenizer))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 class Explosive:
@@ -167,6 +181,20 @@ def workplace(tmp_path_factory) -> Path:
     holes = [[1.0, 2.0]] * 8 + [None] + [[1.0, 2.0]] * (N - 9)
     pq.write_table(pa.table({"embedding": holes}), place / "holes.parquet")
 
+    np.save(place / "jsd.npy", np.linspace(0, 0.6, N))
+    np.save(place / "jsd-short.npy", np.linspace(0, 0.6, N - 1))
+    np.save(place / "jsd-nan.npy", np.where(np.arange(N) == 7, np.nan, 0.1))
+    np.save(place / "jsd-high.npy", np.where(np.arange(N) == 5, 0.7, 0.1))
+    np.save(place / "jsd-negative.npy", np.where(np.arange(N) == 4, -0.01, 0.1))
+    pq.write_table(pa.table({"divergence": [0.1] * N}), place / "jsd-unnamed.parquet")
+    (place / "twin.pt").write_bytes(pickle.dumps(Explosive()))
+    (place / "pruning.py").write_text("open('executed', 'w').close()\n\ndef make():\n    raise SystemExit\n")
+    save_tiny_llama(place / "dense")
+    save_tiny_llama(place / "shorter")
+    config = json.loads((place / "shorter" / "config.json").read_text())
+    (place / "shorter" / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 64}))
+    save_other_vocabulary(place / "dense", place / "vocabulary")
+
     (place / "holding").mkdir()
     (place / "holding" / "thesis.txt").write_text("do not lose this")
     dp.prune(str(place / "good.jsonl"), scorer="random", keep=3).save(place / "earlier")
@@ -186,6 +214,7 @@ def workplace(tmp_path_factory) -> Path:
     dp.prune(str(place / "good.jsonl"), scorer="random", keep=3).save(place / "spoiled")
     (place / "spoiled" / "selection.parquet").write_bytes(b"PAR1")
 
+    twins = "source: good.jsonl\nkeep: 3\nembeddings: E.npy\nscorers:\n- name: paser\nmodel: dense\n"
     recipes = {
         "good": "source: good.jsonl\nkeep: 3\nscorers:\n- name: random\n",
         "broken": "source: [good.jsonl\nkeep: 3\n",
@@ -197,6 +226,9 @@ def workplace(tmp_path_factory) -> Path:
         "python": "source: !!python/object/apply:pathlib.Path.touch\n- !!python/object/apply:pathlib.Path [executed]\n",
         "itself": "source: earlier\nkeep: 3\nscorers:\n- name: random\n",
         "nan": "source: good.jsonl\nkeep: .nan\n",
+        "function": f"{twins}pruned_model: pruning:make\n",
+        "unpickle": f"{twins}pruned_model: ./twin.pt\n",
+        "trusting": f"{twins}pruned_model: pruning:make\ntrust_code: true\n",
     }
     for name, text in recipes.items():
         (place / f"{name}.yaml").write_text(text)
@@ -357,6 +389,91 @@ BAD = {
     "selector without a graph": (
         f"prune good.jsonl {RANDOM} --selector message_passing -o OUT",
         ["neighbours", "d2"],
+    ),
+    # pruned models
+    "pruned model without the dense one": (
+        f"prune good.jsonl {PASER} --pruned-model dense -o OUT",
+        ["--model with the dense model"],
+    ),
+    "dense model without the pruned one": (
+        f"prune good.jsonl {PASER} --model dense -o OUT",
+        ["--pruned-model", "--divergences"],
+    ),
+    "pruned model that nobody reads": (
+        f"prune good.jsonl {RANDOM} --model dense --pruned-model dense -o OUT",
+        ["--pruned-model is given", "paser"],
+    ),
+    "divergences that nobody reads": (
+        f"prune good.jsonl {RANDOM} --divergences jsd.npy -o OUT",
+        ["--divergences is given", "paser"],
+    ),
+    "divergences beside the pruned model": (
+        f"prune good.jsonl {TWINS} dense --divergences jsd.npy -o OUT",
+        ["measured or given"],
+    ),
+    "divergences where losses are read": (
+        f"prune good.jsonl {PASER} --set degradation=loss --model dense --divergences jsd.npy -o OUT",
+        ["pruned_log_ppl", "--pruned-model"],
+    ),
+    "missing divergences": (f"prune good.jsonl {PASER} --divergences no.npy -o OUT", ["no.npy"]),
+    "divergences of another length": (
+        f"prune good.jsonl {PASER} --divergences jsd-short.npy -o OUT",
+        ["(11,)", "12 rows"],
+    ),
+    "vectors as divergences": (f"prune good.jsonl {PASER} --divergences E.npy -o OUT", ["(12, 4)"]),
+    "NaN among divergences": (
+        f"prune good.jsonl {PASER} --divergences jsd-nan.npy -o OUT",
+        ["row 7 has nan"],
+    ),
+    "divergence above ln 2": (
+        f"prune good.jsonl {PASER} --divergences jsd-high.npy -o OUT",
+        ["row 5 has 0.7", "ln 2"],
+    ),
+    "divergence below 0": (
+        f"prune good.jsonl {PASER} --divergences jsd-negative.npy -o OUT",
+        ["row 4 has -0.01"],
+    ),
+    "pickled divergences": (
+        f"prune good.jsonl {PASER} --divergences pickled.npy -o OUT",
+        ["no divergences", "pickled.npy"],
+    ),
+    "divergences without their column": (
+        f"prune good.jsonl {PASER} --divergences jsd-unnamed.parquet -o OUT",
+        ["column jsd"],
+    ),
+    "noise as divergences": (
+        f"prune good.jsonl {PASER} --divergences noise.parquet -o OUT",
+        ["noise.parquet"],
+    ),
+    "text as divergences": (f"prune good.jsonl {PASER} --divergences notes.txt -o OUT", ["notes.txt"]),
+    "function without trust": (
+        f"prune good.jsonl {TWINS} pruning:make -o OUT",
+        ["would run code of the module pruning", "--trust-code"],
+    ),
+    "pickle without trust": (
+        f"prune good.jsonl {TWINS} twin.pt -o OUT",
+        ["twin.pt", "pickle", "--trust-code"],
+    ),
+    "damage of a pickle without trust": (
+        "damage good.jsonl --embeddings E.npy --model dense --pruned-model twin.pt",
+        ["pickle", "--trust-code"],
+    ),
+    "recipe with a function": ("run function.yaml -o OUT", ["module pruning", "--trust-code"]),
+    "recipe with a pickle": ("run unpickle.yaml -o OUT", ["pickle", "--trust-code"]),
+    "recipe that trusts itself": ("run trusting.yaml -o OUT", ["trust_code"]),
+    "missing pruned model": (f"prune good.jsonl {TWINS} ./no/where -o OUT", ["no/where"]),
+    "pruned model that is a folder of other files": (f"prune good.jsonl {TWINS} holding -o OUT", ["holding"]),
+    "twins of other vocabularies": (
+        f"prune good.jsonl {TWINS} vocabulary -o OUT",
+        ["predicts", "tokens and the pruned one", "compared"],
+    ),
+    "pruned model that reads fewer tokens": (
+        f"prune good.jsonl {TWINS} shorter -o OUT",
+        ["reads 64 tokens", "--max-length 64"],
+    ),
+    "unknown way of running twins": (
+        f"prune good.jsonl {TWINS} dense --twins apart -o OUT",
+        ["twins", "apart"],
     ),
     # scorers and selectors
     "unknown scorer": ("prune good.jsonl --scorer randon --keep 3 -o OUT", ["'random'?"]),

@@ -184,6 +184,60 @@ def test_stability(steadiness):
     assert steadiness.plot().get_title() == ax.get_title()
 
 
+@pytest.mark.parametrize("by", ["cluster", "kind"])
+def test_damage(by):
+    rng = np.random.default_rng(0)
+    names = [f"{HOSTILE}{i % 2}" if i % 3 else "_low" for i in range(N)]
+    made = [
+        {"question": f"teapot {i % 7}", "answer": f"kettle {i}", "kind": name} for i, name in enumerate(names)
+    ]
+    found = dp.damage(
+        made,
+        divergences=rng.uniform(0, 0.6, size=N),
+        embeddings=rng.normal(size=(N, 8)).astype(np.float32),
+        n_clusters=3,
+        by="kind",
+    )
+    ax = drawn(found.plot(by))
+    groups = found.by(by)
+    middle, *caps, mean = ax.get_lines()
+    assert middle.get_xdata().tolist() == [group.jsd for group in groups]
+    assert middle.get_ydata().tolist() == [2, 1, 0]  # the most damaged on top
+    for cap, end in zip(caps, ("jsd_low", "jsd_high"), strict=True):
+        np.testing.assert_allclose(cap.get_xdata(), [getattr(group, end) for group in groups])
+    assert list(mean.get_xdata()) == [found.jsd.mean()] * 2
+    labels = [label.get_text().replace(r"\$", "$") for label in ax.get_yticklabels()]
+    if by == "kind":
+        assert labels == [f" {group.name}" if group.name == "_low" else group.name for group in groups]
+    else:
+        assert [label.partition(":")[0] for label in labels] == [group.name for group in groups]
+    assert by in ax.get_title()
+    assert not ax.texts  # no losses are known
+
+
+def test_damage_with_losses_and_more_groups_than_fit(monkeypatch):
+    from dataclasses import replace
+
+    from datapruner.pruning_damage import Damage, GroupDamage
+
+    groups = [
+        GroupDamage("kind", f"k{j}", 4, 0.5 - 0.01 * j, 0.4 - 0.01 * j, 0.6 - 0.01 * j, 1.0, 2.0 + j, 0.1)
+        for j in range(5)
+    ]
+    zeros = np.zeros(20, dtype=np.int64)
+    held = Damage(tuple(groups), np.arange(20), zeros, np.full(20, 0.48), None, None, None, None)
+    monkeypatch.setattr("datapruner.plots.MOST_GROUPS", 3)
+    ax = drawn(dp.plots.plot_damage(held, "kind"))
+    assert [text.get_text() for text in ax.texts] == ["1.00 → 2.00", "1.00 → 3.00", "1.00 → 4.00"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["k0", "k1", "k2"]
+    assert "the worst 3 of 5" in ax.get_title()
+    # An interval that rounding put beside its mean is drawn as none.
+    odd = replace(held, groups=(replace(groups[0], jsd_low=0.5 + 1e-12, jsd_high=0.5 - 1e-12),))
+    drawn(dp.plots.plot_damage(odd, "kind"))
+    with pytest.raises(DataPrunerError, match="known by kind, not by 'cluster'"):
+        dp.plots.plot_damage(held)
+
+
 def test_what_cannot_be_drawn(selection, steadiness):
     with pytest.raises(DataPrunerError, match="no manifold of two dimensions"):
         dp.plots.plot_manifold(dp.prune([{"text": "a"}, {"text": "b"}], scorer=Flat(dimensions=1), keep=1))

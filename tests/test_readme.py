@@ -56,14 +56,15 @@ def instant_embedder(monkeypatch):
 
 @pytest.fixture
 def instant_model(workplace, tiny_llama, monkeypatch):
-    """Losses that cost nothing in place of a forward pass."""
+    """Losses and divergences that cost nothing in place of the forward passes."""
     import shutil
 
     from datapruner.samples.rendering import count_tokens
-    from datapruner.signals import Ragged, language_model
+    from datapruner.signals import Ragged, language_model, twins
     from datapruner.signals.ragged import offsets_of
 
-    shutil.copytree(tiny_llama, workplace / "my-model")
+    for name in ("my-model", "my-pruned"):
+        shutil.copytree(tiny_llama, workplace / name)
 
     def measure(samples, rows, reader, store, *, what="row", num_tokens=None, progress=True):
         del store, num_tokens, progress
@@ -77,7 +78,18 @@ def instant_model(workplace, tiny_llama, monkeypatch):
         names = ("log_ppl", "entropy", "el2n", "grad_norm", "weight_dot", "weight_norm")
         return {name: rng.random(len(rows)) for name in names} | {"token_nll": nll, "token_entropy": entropy}
 
+    def measure_both(samples, rows, dense, open_pruned, store, *, progress=True, **options):
+        del options
+        pruned = open_pruned()
+        assert pruned.model is not dense.model
+        measured = measure(samples, rows, dense, store, progress=progress)
+        rng = np.random.default_rng(1)
+        jsd = Ragged(rng.random(len(measured["token_nll"].values)) * np.log(2), measured["token_nll"].offsets)
+        means = np.add.reduceat(jsd.values, jsd.offsets[:-1]) / jsd.lengths
+        return measured | {"jsd": means, "token_jsd": jsd, "pruned_log_ppl": measured["log_ppl"] + means}
+
     monkeypatch.setattr(language_model, "measure_language_model", measure)
+    monkeypatch.setattr(twins, "measure_twins", measure_both)
 
 
 def commands():
@@ -100,7 +112,10 @@ def test_commands(workplace, instant_embedder, instant_model, monkeypatch, capsy
         assert capsys.readouterr().err == "", arguments
     from datasets import load_dataset
 
-    assert len(load_dataset("again", split="train", cache_dir="hf")) > 0
+    for folder in ("again", "recovery"):
+        assert len(load_dataset(folder, split="train", cache_dir="hf")) > 0
+    damaged = json.loads(Path("damaged/damage.json").read_text())
+    assert {group["by"] for group in damaged["groups"]} == {"cluster", "skill"}
 
 
 def test_python(workplace, instant_embedder):

@@ -468,3 +468,31 @@ def test_rows_dropped_for_one_reason_are_written_alike_every_time(tmp_path):
         written.add((tmp_path / str(number) / "selection.parquet").read_bytes())
         del noise
     assert len(written) == 1
+
+
+def test_recovery_data_is_chosen_again_byte_for_byte(tmp_path, tiny_llama, monkeypatch):
+    import torch
+
+    from datapruner.models import load_causal_lm
+
+    model, tokenizer = load_causal_lm(str(tiny_llama))
+    with torch.no_grad():
+        model.model.layers[0].mlp.down_proj.weight.zero_()
+    model.save_pretrained(tmp_path / "pruned")
+    tokenizer.save_pretrained(tmp_path / "pruned")
+    source = write(tmp_path / "rows.jsonl")
+    np.save(tmp_path / "vectors.npy", np.random.default_rng(0).normal(size=(N, 8)).astype(np.float32))
+    monkeypatch.setenv("DATAPRUNER_CACHE", str(tmp_path / "cache"))
+    named = ["--scorer", "paser", "--model", tiny_llama, "--pruned-model", tmp_path / "pruned", "-q"]
+    vectors = ["--embeddings", tmp_path / "vectors.npy"]
+    assert command(monkeypatch, "prune", source, *named, *vectors, "--keep", 9, "-o", tmp_path / "first") == 0
+    # One model after the other, from an empty cache: the same numbers, so the same bytes but for the recipe.
+    monkeypatch.setenv("DATAPRUNER_CACHE", str(tmp_path / "other"))
+    in_turn = [*named, *vectors, "--twins", "in_turn", "--keep", 9, "-o", tmp_path / "in-turn"]
+    assert command(monkeypatch, "prune", source, *in_turn) == 0
+    again = ["run", tmp_path / "first" / "recipe.yaml", "-o", tmp_path / "again", "-q"]
+    assert command(monkeypatch, *again) == 0
+    assert_same(tmp_path / "first", tmp_path / "again")
+    tables = [pq.read_table(tmp_path / name / "selection.parquet") for name in ("first", "in-turn")]
+    assert tables[0].equals(tables[1])
+    assert saved(tmp_path / "first")["pruned_model"] == "../pruned"

@@ -9,7 +9,6 @@ product without forming it, and the number of clusters is the most that bootstra
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -27,6 +26,7 @@ from datapruner.geometry.blocks import (
     normalise_rows,
     require_matrix,
 )
+from datapruner.geometry.factorisation import kmeans, one_thread, symmetric_nmf
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -47,9 +47,6 @@ DENSE_ROWS = 512
 RANK, TIME = 32, 8.0
 """Eigenpairs and time behind the clusters, of any number up to the rank (*ours*). NMF of only as many eigenpairs as
 clusters puts two thirds of a real mixture into one; see benchmarks/diffusion.py."""
-STARTS = 4
-KMEANS_ROWS = 20_000
-NMF_BLOCK = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -81,6 +78,12 @@ class DiffusionMap:
         base = self.eigenvalues if whole else np.maximum(self.eigenvalues, 0)
         coordinates: Floats = self.vectors * base**self.time / np.sqrt(self.stationary)[:, None]
         return coordinates
+
+    @property
+    def placed(self) -> Floats:
+        """Rows of V diag(lambda^t), float64 (n, m), where a negative eigenvalue counts as 0."""
+        placed: Floats = self.vectors * np.maximum(self.eigenvalues, 0) ** self.time
+        return placed
 
     def subset(self, rows: Rows) -> DiffusionMap:
         """Keep some rows; their vectors are no longer orthonormal."""
@@ -196,7 +199,7 @@ def spectral_clusters(
         stability = choose_k(walk, choices, seed=seed, method=method)
     k = most if stability is None else stability.chosen
     labels = np.full(count, -1, dtype=np.int64)
-    with _one_thread():
+    with one_thread():
         labels[main] = _clusters(walk, k, method, seed)
     if len(main) < count:
         _join_nearest(embeddings, first, labels)
@@ -336,63 +339,8 @@ def spectral_nmf(walk: DiffusionMap, k: int, *, seed: int = 0, iterations: int =
         In [0, clusters), the largest cluster first, ties by the first row; at most k of them. Rows that are all zero
         in the map, of components beyond its vectors, share one.
     """
-    with _one_thread():
+    with one_thread():
         return _clusters(walk, k, "nmf", seed, iterations)
-
-
-def symmetric_nmf(
-    walk: DiffusionMap, labels: Rows, *, iterations: int = 200, tolerance: float = 3e-4
-) -> tuple[Floats, list[float]]:
-    """Factorise A = V diag(lambda^t) V^T, never formed, as H H^T with H >= 0.
-
-    H starts at the labels' indicator + 0.2, columns of one length, scaled as one to fit A best. An update is
-    H (1/2 + max(A H, 0) / (2 H H^T H)); A's negative eigenvalues count as 0, so that it is positive semidefinite. The
-    objective has no proof of descent for this update, and one for H cbrt(max(A H, 0) / (H H^T H)), which minimises a
-    bound of it: -tr H^T A H lies below its tangent, and ||H H^T||^2 below sum (H0 H0^T H0) H^4 / H0^3. Where the
-    first has raised the objective, it is taken back and the second is used (*derived*).
-
-    Parameters
-    ----------
-    walk
-        n rows, m vectors.
-    labels
-        int64 (n,), in [0, k).
-    iterations
-        At most.
-    tolerance
-        Ends when the objective falls by less than this of ||A||_F^2.
-
-    Returns
-    -------
-    factor : ndarray, float64, shape (n, k)
-    objective : list of float
-        ||A - H H^T||_F^2 before the first and after every update; it never rises.
-    """
-    size = int(labels.max()) + 1
-    low = walk.vectors * np.maximum(walk.eigenvalues, 0) ** (walk.time / 2)  # A = low low^T
-    gram = low.T @ low
-    norm = float((gram**2).sum())
-    factor = np.full((len(labels), size), 0.2)
-    factor[np.arange(len(labels)), labels] += 1
-    factor /= np.linalg.norm(factor, axis=0)
-    across, inner = low.T @ factor, factor.T @ factor
-    factor *= np.sqrt(max((across**2).sum(), 1e-300) / (inner**2).sum())
-    across, inner = low.T @ factor, factor.T @ factor
-    objective = [norm - 2 * float((across**2).sum()) + float((inner**2).sum())]
-    for _ in range(iterations):
-        for exponent in (None, 1 / 3):
-            new = _updated(factor, low, across, inner, exponent)
-            new_across, new_inner = low.T @ new, new.T @ new
-            value = norm - 2 * float((new_across**2).sum()) + float((new_inner**2).sum())
-            if value <= objective[-1]:
-                break
-        else:
-            break  # converged to rounding
-        factor, across, inner = new, new_across, new_inner
-        objective.append(value)
-        if objective[-2] - value < tolerance * norm:
-            break
-    return factor, objective
 
 
 def choose_k(
@@ -401,7 +349,7 @@ def choose_k(
     *,
     repeats: int = 10,
     seed: int = 0,
-    max_rows: int = 5_000,
+    max_rows: int = 2_500,
     method: Method = "nmf",
 ) -> Stability:
     """Choose the number of clusters by bootstrap stability.
@@ -447,15 +395,15 @@ def choose_k(
     size = max(1, round(0.8 * len(pool)))
     ks = np.unique(np.asarray(candidates, dtype=np.int64))
     scores = np.empty((len(ks), repeats))
-    with _one_thread():
+    with one_thread():
         for repeat in range(repeats):
             pair = [np.sort(rng.choice(pool, size, replace=False)) for _ in range(2)]
             left, right = np.isin(pair[0], pair[1]), np.isin(pair[1], pair[0])
-            for place, k in enumerate(ks.tolist()):
-                one, other = (
-                    _clusters(walk.subset(rows), k, method, seed + 2 * repeat + half)
-                    for half, rows in enumerate(pair)
-                )
+            found = [
+                _for_comparison(walk.subset(rows), ks.tolist(), method, seed + 2 * repeat + half)
+                for half, rows in enumerate(pair)
+            ]
+            for place, (one, other) in enumerate(zip(*found, strict=True)):
                 scores[place, repeat] = adjusted_rand_score(one[left], other[right])
     mean = scores.mean(axis=1)
     error = scores.std(axis=1, ddof=1) / np.sqrt(repeats)
@@ -545,7 +493,7 @@ def _component_pairs(operator: csr_matrix, top: Floats, wanted: int, seed: int) 
     """Leading eigenpairs of one component below the known first, descending, signs fixed."""
     n = len(top)
     wanted = min(wanted, n - 1)
-    with _one_thread():
+    with one_thread():
         if n <= DENSE_ROWS or 3 * wanted >= n:
             # The known pair moves from 1 to -2, below all others.
             values, vectors = np.linalg.eigh(operator.toarray() - 3 * np.outer(top, top))
@@ -596,39 +544,18 @@ def _clusters(
 ) -> NDArray[np.int64]:
     if k < 1:
         raise DataPrunerError(f"k = {k} clusters were asked for; ask for 1 or more.")
-    labels = _kmeans(walk.vectors * np.maximum(walk.eigenvalues, 0) ** walk.time, k, seed)
+    labels = kmeans(walk.placed, [k], seed)[0]
     if method == "nmf":
         labels = symmetric_nmf(walk, labels, iterations=iterations)[0].argmax(axis=1)
     return _by_size(labels)
 
 
-def _kmeans(rows: Floats, k: int, seed: int) -> Rows:
-    """Label rows scaled to length one: k-means of a sample, the best of a few starts."""
-    import warnings
-
-    from sklearn.cluster import KMeans
-    from sklearn.exceptions import ConvergenceWarning
-
-    n = len(rows)
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    points = rows / np.where(length > 0, length, 1)
-    random = np.random.RandomState(seed & 0x7FFFFFFF)
-    sample = points if n <= KMEANS_ROWS else points[np.sort(random.choice(n, KMEANS_ROWS, replace=False))]
-    model = KMeans(min(k, n), n_init=STARTS, max_iter=50, random_state=random)
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", ConvergenceWarning
-        )  # fewer distinct points than clusters: fewer clusters
-        model.fit(sample)
-    return np.asarray(model.predict(points), dtype=np.int64)
-
-
-def _one_thread() -> AbstractContextManager[object]:
-    """Run on one thread: sklearn adds up threads' parts in the order in which they end; our products are small."""
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    limits: AbstractContextManager[object] = threadpool_limits(1)
-    return limits
+def _for_comparison(walk: DiffusionMap, ks: Sequence[int], method: Method, seed: int) -> list[Rows]:
+    """Cluster for each k, for agreement only: labels are not renumbered, and NMF is in float32."""
+    labels = kmeans(walk.placed, ks, seed)
+    if method == "nmf":
+        labels = [symmetric_nmf(walk, start, dtype=np.float32)[0].argmax(axis=1) for start in labels]
+    return labels
 
 
 def _indicator(labels: Rows, k: int) -> csr_matrix:
@@ -636,23 +563,6 @@ def _indicator(labels: Rows, k: int) -> csr_matrix:
 
     n = len(labels)
     return csr_matrix((np.ones(n), labels, np.arange(n + 1)), (n, k))
-
-
-def _updated(factor: Floats, low: Floats, across: Floats, inner: Floats, exponent: float | None) -> Floats:
-    """One update of every entry; beta = 1/2 without an exponent. Rows depend on sums alone, hence in blocks."""
-    out = np.empty_like(factor)
-    for start in range(0, len(factor), NMF_BLOCK):
-        part = slice(start, start + NMF_BLOCK)
-        ratio = low[part] @ across
-        np.maximum(ratio, 0, out=ratio)
-        ratio /= np.maximum(factor[part] @ inner, 1e-300)
-        if exponent is None:
-            ratio *= 0.5
-            ratio += 0.5
-        else:
-            ratio **= exponent
-        np.multiply(factor[part], ratio, out=out[part])
-    return out
 
 
 def _main_rows(component: NDArray[np.int32], clusters: int, rank: int) -> Rows:

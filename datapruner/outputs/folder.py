@@ -23,9 +23,16 @@ OURS = re.compile(
     r"|data/(.+/)?((.+-)?\d{5}-of-\d{5}\.(parquet|jsonl|arrow)|(dataset_info|dataset_dict|state)\.json)"
 )
 """What a run leaves; a folder that holds anything else is never replaced."""
-COMPARED = re.compile(r"(comparison|stability)\.json|(overlap|correlation|stability)\.csv|stability\.png")
-"""What a comparison leaves."""
-PAIRS = (("comparison.json", "overlap.csv"), ("stability.json", "stability.csv"))
+COMPARED = re.compile(
+    r"(comparison|stability|damage)\.json|(overlap|correlation|stability|damage)\.csv|(stability|damage)\.png"
+    r"|rows\.parquet"
+)
+"""What a comparison, or a table of damage, leaves."""
+PAIRS = (
+    ("comparison.json", "overlap.csv"),
+    ("stability.json", "stability.csv"),
+    ("damage.json", "damage.csv"),
+)
 """Files of it that are there together."""
 
 

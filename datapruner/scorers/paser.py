@@ -67,8 +67,8 @@ class Paser(Scorer):
     target : bool
         Multiply a group's damage by its share of the rows of ``--target``, each of which votes for the nearest mean.
     weights : mapping
-        Name of a group -> what its damage is multiplied by; others are multiplied by 1. Clusters are called by their
-        number.
+        Number of a group, as text -> what its damage is multiplied by; others are multiplied by 1. Clusters have the
+        number that ``datapruner damage`` lists, a column's values are numbered in the order of their first rows.
     """
 
     within: str | None = None
@@ -91,8 +91,8 @@ class Paser(Scorer):
         super().__post_init__()
         if self.concepts < 0:
             raise DataPrunerError(f"paser: concepts must be 0 or more, not {self.concepts}")
-        if any(not weight >= 0 for weight in self.weights.values()):
-            raise DataPrunerError("paser: weights must be 0 or above")
+        if any(not 0 <= weight < np.inf for weight in self.weights.values()):
+            raise DataPrunerError("paser: weights must be finite and 0 or above")
         if self.within not in (None, "cluster") and self.n_clusters is not None:
             raise DataPrunerError(f"paser: n_clusters is for clusters, and the groups are '{self.within}'")
 
@@ -167,14 +167,14 @@ class Paser(Scorer):
         shares = np.where(sizes > 0, shares, 0.0)
         if self.target:
             shares = shares * _votes(signals, groups, k)
+        numbers = {str(number): number for number in range(k)}
         for name, weight in self.weights.items():
-            named = int(name) if name.isdigit() else -1
-            if not 0 <= named < k:
+            if name not in numbers:
                 raise DataPrunerError(
                     f"paser: weights name a group '{name}'; groups are named by their number, 0 to {k - 1}, as "
                     "`datapruner damage` lists them"
                 )
-            shares[named] *= weight
+            shares[numbers[name]] *= weight
         if not shares.any():
             logger.warning("paser: no group is damaged, so the budget is shared by size")
             return sizes

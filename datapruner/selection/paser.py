@@ -42,15 +42,21 @@ class _Walk:
             if costs[place] > self.budget:
                 passed.append(place)
                 continue
-            if concepts is not None:
-                ids = concepts[int(rows[place])].tolist()
-                if (pair := self.graph.conflict(ids)) is not None:
-                    self.conflicts[place] = pair
-                    continue
-                self.graph.add(ids)
-            kept[place] = True
-            self.budget -= int(costs[place])
+            if self.accepts(place, concepts, rows):
+                kept[place] = True
+                self.budget -= int(costs[place])
         self.places = np.concatenate([np.array(passed, dtype=np.int64), self.places[visited:]])
+
+    def accepts(self, place: int, concepts: Ragged | None, rows: Ints) -> bool:
+        """Tell whether a row's concepts fit to those of the rows before it; they join the graph, or the conflicts."""
+        if concepts is None:
+            return True
+        ids = concepts[int(rows[place])].tolist()
+        if (pair := self.graph.conflict(ids)) is not None:
+            self.conflicts[place] = pair
+            return False
+        self.graph.add(ids)
+        return True
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,7 @@ class PaserSelector(Selector):
         while left:
             room = np.array([int(costs[walk.places].sum()) for walk in walks], dtype=np.int64)
             shares = proportional(ranking.group_weights[numbers], room, min(left, int(room.sum())))
-            before = left
+            before = left, int(room.sum())
             for walk, share in zip(walks, shares.tolist(), strict=True):
                 walk.budget += share
                 left -= share
@@ -95,8 +101,16 @@ class PaserSelector(Selector):
                 walk.go(costs, concepts, rows, kept)
                 left += walk.budget
                 walk.budget = 0
-            if left == before or not any(len(walk.places) for walk in walks):
+            # A group that only met conflicts has spent nothing, and what it had goes to the others all the same.
+            if before == (left, sum(int(costs[walk.places].sum()) for walk in walks)):
                 break
+        # Of tokens, less than the cheapest row of each group may be left in its share, and more in all of them.
+        waiting = np.concatenate([walk.places for walk in walks])
+        waiting = waiting[costs[waiting] <= left]
+        for place in waiting[np.lexsort((waiting, -values[waiting]))].tolist():
+            if costs[place] <= left and walks[groups[place]].accepts(place, concepts, rows):
+                kept[place] = True
+                left -= int(costs[place])
         fill(order[~kept[order]], costs, left, kept)
         return self._explained(ranking, portion, groups, numbers, walks, kept)
 
@@ -130,7 +144,9 @@ class PaserSelector(Selector):
                 first, second = (
                     str(names[one]) if isinstance(names, np.ndarray) else str(one) for one in pair
                 )
-                told = f"'{first}' and '{second}' are known in {called} and stand together in none of its kept rows"
+                told = (
+                    f"'{first}' and '{second}' are known in {called} and stand together in no row kept before"
+                )
                 codes[place] = len(texts)
                 texts.append(
                     f"kept: although {told}, since the budget had room" if kept[place] else f"dropped: {told}"

@@ -113,6 +113,7 @@ def make_plan(recipe: Recipe, scorers: Sequence[Scorer]) -> Plan:
                 f"the scorer '{scorer.name}' needs a signal '{need}'; there are {', '.join(KNOWN)}"
             )
         needs |= scorer.requires
+    given = _check_twins(recipe, scorers)
     if needs & (OF_ROWS | OF_RESPONSES) and recipe.model is None and "model" not in recipe.in_memory:
         named = next(scorer.name for scorer in scorers if scorer.requires & (OF_ROWS | OF_RESPONSES))
         raise DataPrunerError(
@@ -120,7 +121,6 @@ def make_plan(recipe: Recipe, scorers: Sequence[Scorer]) -> Plan:
             f"a folder or a hub name, or {DEFAULT_TOKENIZER} (small, and bundled)"
         )
     _check_target(recipe, scorers)
-    given = _check_twins(recipe, scorers)
     required = recipe.keep_tokens is not None or bool(needs & {"num_tokens", "num_supervised_tokens"})
     return Plan(
         tokens_required=required,

@@ -9,7 +9,7 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.metrics import adjusted_rand_score
 
 from datapruner.errors import DataPrunerError
-from datapruner.geometry import diffusion
+from datapruner.geometry import diffusion, factorisation
 from datapruner.geometry.diffusion import (
     DiffusionMap,
     affinity,
@@ -17,8 +17,8 @@ from datapruner.geometry.diffusion import (
     diffusion_map,
     spectral_clusters,
     spectral_nmf,
-    symmetric_nmf,
 )
+from datapruner.geometry.factorisation import symmetric_nmf
 from datapruner.geometry.neighbours import neighbour_table
 
 SIZES = (40, 60, 80, 100, 50, 70)
@@ -137,7 +137,7 @@ def low_rank(walk):
 
 @pytest.mark.parametrize("block", [7, 1 << 16])
 def test_nmf_objective_by_brute_force_and_never_rising(block, monkeypatch):
-    monkeypatch.setattr(diffusion, "NMF_BLOCK", block)
+    monkeypatch.setattr(factorisation, "NMF_BLOCK", block)
     rows, _ = blobs((40, 30, 20), noise=0.3, columns=8)
     walk = diffusion_map(affinity(rows, table(rows, 10)), 12, time=2)
     start = np.random.default_rng(0).integers(0, 5, len(rows))
