@@ -353,8 +353,10 @@ def damage_of(
 
 
 def _interval(values: Floats, seed: int) -> tuple[float, float]:
-    """Give the 95 % bootstrap interval of a mean."""
+    """Give the 95 % bootstrap interval of a mean; of one row, all that a divergence can be."""
     n = len(values)
+    if n == 1:
+        return 0.0, float(np.log(2))
     if n > NORMAL_ROWS:
         half = 1.96 * float(values.std(ddof=1)) / np.sqrt(n)
         return float(values.mean()) - half, float(values.mean()) + half

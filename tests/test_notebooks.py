@@ -17,7 +17,7 @@ WORDS = {
     "cooking": ["butter", "onion", "flour", "garlic"],
     "travel": ["harbour", "ticket", "island", "museum"],
 }
-KEEP_TOKENS = 400
+KEEP_TOKENS = 300
 # What the notebook knows at its end, for the test to work out again.
 TOLD = """
 import json
@@ -129,6 +129,7 @@ def mean_losses(folder: Path, rows: list[dict[str, str]]) -> list[float]:
 
 def test_recovery_runs_from_damage_to_a_healed_model(executed, tiny_llama):
     assert [output for output in outputs(executed) if output["output_type"] == "error"] == []
+    assert [output for output in outputs(executed) if output.get("name") == "stderr"] == []
     assert len(images(executed)) == 4
     *_, last = executed.cells
     told = json.loads(last.outputs[0]["text"])

@@ -40,6 +40,8 @@ SCALE_NEIGHBOUR = 7
 """Zelnik-Manor & Perona's."""
 NEGLIGIBLE = 1e-9
 """A weight below this, beside a row's own weight of 1, is no edge: it would only make eigenvalues tie at 1."""
+ROWS_A_CLUSTER = 10
+"""Distinct rows that a cluster has on average, at least, where their number is chosen."""
 SMALL_COMPONENT = 100
 """A component with fewer than one in so many of the rows gets no cluster of its own."""
 DENSE_ROWS = 512
@@ -163,7 +165,8 @@ def spectral_clusters(
     n_clusters
         Default: chosen from ``candidates`` by :func:`choose_k`. Clamped to the number of distinct rows.
     candidates
-        Clamped to half the number of distinct rows: as many clusters as rows would be perfectly stable.
+        Clamped to a tenth of the distinct rows: as many clusters as rows would be perfectly stable, and a mean over a
+        row or two says nothing.
     method : {"nmf", "kmeans"}
         NMF is published; k-means is what NMF starts from.
     seed
@@ -187,7 +190,7 @@ def spectral_clusters(
     weights = affinity(embeddings, neighbours)
     first, number = np.unique(neighbours[:, 0], return_inverse=True)
     count = len(first)
-    choices = sorted({min(k, max(1, count // 2)) for k in candidates})
+    choices = sorted({min(k, max(1, count // ROWS_A_CLUSTER)) for k in candidates})
     most = max(choices) if n_clusters is None else min(n_clusters, count)
     components, component = connected_components(weights, directed=False)
     rank = max(RANK, most)
