@@ -87,8 +87,8 @@ class Parts:
                 stack.enter_context(
                     mock.patch.object(the_pass, name, self._timing(part, getattr(the_pass, name)))
                 )
-            items = self._timing("tokenising", the_pass._Pass._items)
-            stack.enter_context(mock.patch.object(the_pass._Pass, "_items", items))
+            items = self._timing("tokenising", the_pass.Pass._items)
+            stack.enter_context(mock.patch.object(the_pass.Pass, "_items", items))
             yield
 
     def _timing(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -241,7 +241,7 @@ def kills(source: Path, work: Path, count: int) -> dict[str, Any]:
 @contextmanager
 def tokens_kept(el2n: dict[int, np.ndarray]) -> Iterator[None]:
     """Keep EL2N of every token, of which the pass stores each row's mean."""
-    statistics, head = the_pass.output_statistics, the_pass._Pass._head
+    statistics, head = the_pass.output_statistics, the_pass.Pass._head
     last: list[torch.Tensor] = []
 
     def noted(*args: Any, **options: Any) -> Any:
@@ -257,7 +257,7 @@ def tokens_kept(el2n: dict[int, np.ndarray]) -> Iterator[None]:
 
     with (
         mock.patch.object(the_pass, "output_statistics", noted),
-        mock.patch.object(the_pass._Pass, "_head", split),
+        mock.patch.object(the_pass.Pass, "_head", split),
     ):
         yield
 

@@ -56,13 +56,13 @@ def rows():
 def computed(monkeypatch):
     """Rows that run through the model, by pass; a row of several turns has several sequences."""
     seen = {"row": [], "response": []}
-    own = module._Pass._forward
+    own = module.Pass._forward
 
     def forward(self, batch, waiting):
         seen[self.what] += [int(self.rows[item.place]) for item in batch]
         return own(self, batch, waiting)
 
-    monkeypatch.setattr(module._Pass, "_forward", forward)
+    monkeypatch.setattr(module.Pass, "_forward", forward)
     return seen
 
 
@@ -127,13 +127,13 @@ def test_dropped_rows_do_not_run(rows, tiny_llama, cache, computed):
 
 def test_token_columns_say_what_the_model_saw(rows, tiny_llama, cache, monkeypatch, caplog):
     seen = {}
-    own = module._Pass._forward
+    own = module.Pass._forward
 
     def forward(self, batch, waiting):
         seen.update({int(self.rows[item.place]): (len(item.ids), len(item.targets)) for item in batch})
         return own(self, batch, waiting)
 
-    monkeypatch.setattr(module._Pass, "_forward", forward)
+    monkeypatch.setattr(module.Pass, "_forward", forward)
     scores = score(rows, model=str(tiny_llama), max_length=40)
     seen[N - 1] = seen[0]
     tokens, supervised = np.array([seen[row] for row in range(N)]).T
