@@ -136,8 +136,9 @@ class PaserSelector(Selector):
             codes[here] = len(texts) + kept[here]
             texts += [f"dropped: not among {share}", f"kept: among {share}"]
             if portion.unit == "tokens":
-                last = walk_end(ranking.values[portion.rows], here & kept)
-                long = np.flatnonzero(here & ~kept & (ranking.values[portion.rows] > last))
+                values = ranking.values[portion.rows]
+                last = values[here & kept].min(initial=np.inf)
+                long = np.flatnonzero(here & ~kept & (values > last))
                 codes[long] = len(texts)
                 texts.append(f"dropped: too long for what was left of the budget of {called}{where}")
             for place, pair in walk.conflicts.items():
@@ -152,11 +153,6 @@ class PaserSelector(Selector):
                     f"kept: although {told}, since the budget had room" if kept[place] else f"dropped: {told}"
                 )
         return Choice(kept, codes, texts)
-
-
-def walk_end(values: NDArray[np.float64], kept: Kept) -> float:
-    """Give the lowest value among the kept rows; infinity where there are none."""
-    return float(values[kept].min(initial=np.inf))
 
 
 def proportional(weights: NDArray[np.float64], caps: Ints, budget: int) -> Ints:

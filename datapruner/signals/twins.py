@@ -100,12 +100,11 @@ def measure_twins(
             states = fetch(
                 Pass(feed, layer, prefix, samples, rows, "states", num_tokens, progress), identity, store
             )
-    vocabulary = dense.model
     if in_turn and release:
         # Whoever still holds the object: the tensors go, except the output layer's.
         dense.model.to("meta")
     pruned = open_pruned()
-    check_twins(vocabulary, dense.tokenizer, pruned.model, pruned.tokenizer)
+    check_twins(dense.model, dense.tokenizer, pruned.model, pruned.tokenizer)
     pruned = replace(dense, model=pruned.model)
     beside = _beside(find_output_layer(pruned.model), layer)
     if agreement and (beside.weight.shape != layer.weight.shape or layer.softcap or beside.softcap):
@@ -114,28 +113,27 @@ def measure_twins(
             f"{beside.weight.shape[1]}, or one caps its logits; leave the gradient variant out"
         )
     both = f"{identity} {identity_of(pruned.model)} {agreement}"
-    with evaluation(pruned.model):
+    with evaluation(dense.model), evaluation(pruned.model):
         feed, prefix = way_of_feeding(pruned)
         if states is not None:
             own, other = beside, Other(layer, states=states)
         else:
             own, other = layer, Other(beside, model=pruned.model)
             feed, prefix = _common_way(feed, prefix, dense)
-        with evaluation(feed.model):
-            run = Pass(
-                feed,
-                own,
-                prefix,
-                samples,
-                rows,
-                "twins",
-                num_tokens,
-                progress,
-                other,
-                gradients=gradients or agreement,
-                agreement=agreement,
-            )
-            table, tokens = numbers_of(fetch(run, both, store), TWINS, len(TWIN_TOKENS))
+        run = Pass(
+            feed,
+            own,
+            prefix,
+            samples,
+            rows,
+            "twins",
+            num_tokens,
+            progress,
+            other,
+            gradients=gradients or agreement,
+            agreement=agreement,
+        )
+        table, tokens = numbers_of(fetch(run, both, store), TWINS, len(TWIN_TOKENS))
     return _signals(table, tokens, norm, gradients=gradients or agreement, agreement=agreement)
 
 
