@@ -311,10 +311,6 @@ def damage_of(
         for name in ("log_ppl", "pruned_log_ppl")
     ]
     concepts = extract_concepts(signals["text"])
-    unit = np.empty(signals["embedding"].shape, dtype=np.float32)
-    for start, stop, block in iter_blocks(signals["embedding"]):
-        normalise_rows(block, start)
-        unit[start:stop] = block
     named = [(CLUSTERS, [str(j) for j in range(found.k)], found.groups)]
     for column in columns:
         names, codes = encode_labels(samples.column(column))
@@ -325,12 +321,12 @@ def damage_of(
     groups: list[GroupDamage] = []
     for by, names, codes in named:
         some = []
+        near = _nearness(signals["embedding"], codes, len(names))
         for j, name in enumerate(names):
             of = np.flatnonzero(codes == j)
             if not len(of):
                 continue
             low, high = _interval(jsd[of], recipe.seed)
-            near = unit[of] @ unit[of].mean(axis=0)
             dense, pruned = (None if loss is None else float(loss[of].mean()) for loss in losses)
             words = _keywords(_counts(concepts.ids.take(of).values), everywhere, len(of), len(jsd))
             some.append(
@@ -345,11 +341,26 @@ def damage_of(
                     pruned,
                     float(rise[of].sum()) / total,
                     tuple(str(concepts.names[one]) for one in words),
-                    tuple(int(rows[of[place]]) for place in np.argsort(-near, kind="stable")[:TYPICAL]),
+                    tuple(int(rows[of[place]]) for place in np.argsort(-near[of], kind="stable")[:TYPICAL]),
                 )
             )
         groups += sorted(some, key=lambda group: -group.jsd)
     return Damage(tuple(groups), rows, found.groups, jsd, losses[0], losses[1], samples, recipe)
+
+
+def _nearness(vectors: NDArray[Any], groups: Ints, k: int) -> Floats:
+    """Give every row's product with its group's mean, of unit vectors; float64 (n,), a block in memory at a time."""
+    means = np.zeros((k, vectors.shape[1]))
+    for start, stop, block in iter_blocks(vectors):
+        normalise_rows(block, start)
+        for j in np.unique(groups[start:stop]):
+            means[j] += block[groups[start:stop] == j].sum(axis=0, dtype=np.float64)
+    means /= np.maximum(np.bincount(groups, minlength=k), 1)[:, None]
+    near = np.empty(len(groups))
+    for start, stop, block in iter_blocks(vectors):
+        normalise_rows(block, start)
+        near[start:stop] = np.einsum("nd,nd->n", block, means[groups[start:stop]])
+    return near
 
 
 def _interval(values: Floats, seed: int) -> tuple[float, float]:

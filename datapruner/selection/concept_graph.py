@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from itertools import combinations
-
-import numpy as np
-from numpy.typing import NDArray
-
-from datapruner.signals.ragged import Ragged
 
 Pair = tuple[int, int]
 
@@ -58,36 +53,6 @@ class ConceptGraph:
         concepts = _distinct(ids)
         self._known.update(concepts)
         self._edges.update(_edge(one, other) for one, other in combinations(concepts, 2))
-
-    def walk(
-        self, order: NDArray[np.int64], concepts: Ragged, wanted: Callable[[int], bool] | None = None
-    ) -> Iterator[tuple[int, Pair | None]]:
-        """Go through rows and accept each that is in no conflict with those accepted before.
-
-        Parameters
-        ----------
-        order : ndarray, int64, shape (m,)
-            Rows, the best first; their order decides.
-        concepts : Ragged of int64
-            Concepts of all rows.
-        wanted : callable, optional
-            Says whether a row without conflict is taken, such as one that a budget still has room for; all by default.
-
-        Yields
-        ------
-        row : int
-            Every row that was accepted or is in conflict; one that is not wanted is passed over.
-        pair : (int, int) or None
-            The two concepts in conflict; None for an accepted row.
-        """
-        for row in np.asarray(order).tolist():
-            ids = concepts[row].tolist()
-            pair = self.conflict(ids)
-            if pair is None:
-                if wanted is not None and not wanted(row):
-                    continue
-                self.add(ids)
-            yield row, pair
 
 
 def _distinct(ids: Iterable[int]) -> list[int]:

@@ -7,14 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datapruner.selection.concept_graph import ConceptGraph
-from datapruner.signals.ragged import Ragged
 
 TREE, GRAPH, SORT, HEAP, CAKE, OVEN = range(6)
 ROWS = st.lists(st.lists(st.integers(0, 7), max_size=5), max_size=25)
 
 
-def ragged(rows):
-    return Ragged.from_rows([np.array(row, dtype=np.int64) for row in rows], dtype=np.int64)
+def walk(rows):
+    """Go through rows and accept each that is in no conflict with those before: the pairs in conflict."""
+    graph, pairs = ConceptGraph(), []
+    for row in rows:
+        pairs.append(graph.conflict(row))
+        if pairs[-1] is None:
+            graph.add(row)
+    return graph, pairs
 
 
 def test_constructed_conflicts_are_named_and_repeated_concepts_kept():
@@ -31,21 +36,12 @@ def test_constructed_conflicts_are_named_and_repeated_concepts_kept():
         ([TREE], None),
         ([OVEN, TREE], (OVEN, TREE)),
     ]
-    order = np.arange(len(rows))
-    walked = list(ConceptGraph().walk(order, ragged([row for row, _ in rows])))
-    assert walked == [(number, pair) for number, (_, pair) in enumerate(rows)]
+    assert walk([row for row, _ in rows])[1] == [pair for _, pair in rows]
 
 
 def test_order_decides():
-    rows = ragged([[TREE, GRAPH], [TREE], [GRAPH]])
-    assert [pair for _, pair in ConceptGraph().walk(np.array([0, 1, 2]), rows)] == [None, None, None]
-    assert list(ConceptGraph().walk(np.array([1, 2, 0]), rows))[-1] == (0, (TREE, GRAPH))
-
-
-def test_what_is_not_wanted_leaves_no_trace():
-    rows = ragged([[TREE], [GRAPH], [TREE, GRAPH]])
-    walked = list(ConceptGraph().walk(np.arange(3), rows, wanted=lambda row: row != 1))
-    assert walked == [(0, None), (2, None)]
+    assert walk([[TREE, GRAPH], [TREE], [GRAPH]])[1] == [None, None, None]
+    assert walk([[TREE], [GRAPH], [TREE, GRAPH]])[1] == [None, None, (TREE, GRAPH)]
 
 
 def test_asking_changes_nothing():
@@ -79,10 +75,10 @@ def test_equals_a_matrix_of_all_pairs(rows):
 
 @given(ROWS)
 def test_accepted_rows_stay_free_of_conflict(rows):
-    graph = ConceptGraph()
-    accepted = [row for row, pair in graph.walk(np.arange(len(rows)), ragged(rows)) if pair is None]
-    assert all(graph.conflict(rows[row]) is None for row in accepted)
-    for one, other in [(row[0], row[1]) for row in (rows[row] for row in accepted) if len(row) > 1]:
+    graph, pairs = walk(rows)
+    accepted = [row for row, pair in zip(rows, pairs, strict=True) if pair is None]
+    assert all(graph.conflict(row) is None for row in accepted)
+    for one, other in [(row[0], row[1]) for row in accepted if len(row) > 1]:
         assert graph.conflict([one, other]) is None
 
 
