@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DATA ?=
 KEEP ?= 0.3
 
-.PHONY: install demo test test-all lint bench clean
+.PHONY: install demo test test-all lint docs bench bench-report clean
 
 install: $(VENV)/.installed
 
@@ -33,6 +33,13 @@ lint: install
 	$(BIN)/ruff format --check datapruner tests benchmarks
 	$(BIN)/ruff check datapruner tests benchmarks
 	$(BIN)/mypy
+
+docs: install
+	$(BIN)/mkdocs build --strict
+
+# Writes the tables of README, docs and benchmarks/*.md from benchmarks/results/*.json.
+bench-report: install
+	$(BIN)/python benchmarks/report_tables.py
 
 bench: install
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/duplicates.py

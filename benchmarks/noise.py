@@ -26,13 +26,13 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 import numpy as np
 from common import MIXTURE, RESULTS, machine, versions, write
 from numpy.typing import NDArray
+from report_docs import noise
 
 SEED = 0
 SHARE = 0.2
 LEAST_WORDS = 5
 BOOTSTRAPS = 1000
 RESULT = RESULTS / "noise.json"
-TABLE = Path(__file__).resolve().parent / "noise.md"
 FINAL_NUMBER = re.compile(r"#### (-?[\d,.]+)\s*$")
 KINDS = ("swapped", "shuffled", "number")
 
@@ -223,32 +223,6 @@ def run(rows: list[Row], kinds: tuple[str, ...], model: str, folder: Path) -> di
     }
 
 
-def show(title: str, result: dict[str, Any]) -> str:
-    kinds = list(result["noisy"])
-    lines = [
-        f"## {title}",
-        "",
-        f"{result['rows']} rows ({', '.join(f'{name} {count}' for name, count in result['of'].items())}); "
-        f"noisy: {', '.join(f'{count} {of}' for of, count in result['noisy'].items())}. AUROC of dropping the noisy, "
-        "with 95 % bootstrap intervals; 0.5 is chance.",
-        "",
-        "| scorer | " + " | ".join(kinds) + " |",
-        "|---|" + "---|" * len(kinds),
-    ]
-    for label, found in result["auroc"].items():
-        cells = (f"{point:.3f} ({low:.3f} to {high:.3f})" for point, low, high in (found[of] for of in kinds))
-        lines.append(f"| {label} | " + " | ".join(cells) + " |")
-    lines += ["", "What the quadrants hold, at the medians of error and uncertainty:", ""]
-    inside = result["quadrants_at_the_medians"]
-    columns = list(inside["Q1"])
-    lines += ["| | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
-    lines += [
-        f"| {name} | " + " | ".join(str(of[column]) for column in columns) + " |"
-        for name, of in inside.items()
-    ]
-    return "\n".join(lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -271,14 +245,7 @@ def main() -> None:
             "versions": versions("torch", "transformers", "numpy", "reasoning-gym"),
         }
     write(arguments.output, result)
-    tables = [
-        show("The mixture, on which `response_noise` was designed", result["mixture"]),
-        show("Sources that were not used to design it", result["unseen"]),
-    ]
-    print("\n\n".join(tables))
-    if arguments.output == RESULT:
-        head = "# Planted noise\n\nWritten by `benchmarks/noise.py`; the JSON is `results/noise.json`.\n\n"
-        TABLE.write_text(head + "\n\n".join(tables) + "\n")
+    print("\n\n".join(noise(result[where]) for where in ("mixture", "unseen")))
 
 
 if __name__ == "__main__":
