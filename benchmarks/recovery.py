@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import multiprocessing
 import os
 import sys
 import time
@@ -29,16 +28,26 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import numpy as np
 from common import MIXTURE, RESULTS, machine, versions, write
+from finetune import (
+    ALPHA,
+    MODULES,
+    RANK,
+    Data,
+    Run,
+    Workers,
+    by_capability,
+    device_name,
+    fine_tune,
+    interval,
+    load,
+    rendered,
+    row_losses,
+)
 
 PRUNINGS = ("magnitude", "wanda24", "width", "depth")
 BASELINES = ("random", "ifd", "el2n", "prototypes", "perplexity", "length")
-RANK, ALPHA = 8, 16
-MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 BATCH_TOKENS = 256
 """Supervised tokens a step."""
-MAX_LENGTH = 1024
-MICRO_TOKENS = {"cpu": 512, "cuda": 16384}
-"""Tokens that go through the model together: rows of like length, gradients added up."""
 
 SIGNALS = (
     "jsd",
@@ -146,22 +155,7 @@ def select(held: Any, arm: str, budget: int, seed: int, clusters: Any) -> list[i
 # Training ---------------------------------------------------------------------------------------------------------
 
 
-def rendered(source: Path, tokenizer: Any, rows: Sequence[int]) -> list[tuple[Any, Any]]:
-    """Token ids and which of them are supervised, of some rows of a file."""
-    from datapruner.samples import load_samples
-    from datapruner.samples.rendering import render_many
-
-    samples = load_samples(str(source))
-    numbers = list(rows)
-    return [
-        (one.input_ids, one.supervised)
-        for one in render_many(
-            samples.iter_samples(np.array(numbers)), tokenizer, max_length=MAX_LENGTH, numbers=numbers
-        )
-    ]
-
-
-def steps(data: Sequence[tuple[Any, Any]], order: Any, wanted: int) -> Iterator[list[int]]:
+def steps(data: Data, order: Any, wanted: int) -> Iterator[list[int]]:
     """Batches of about as many supervised tokens each."""
     batch: list[int] = []
     tokens = 0
@@ -175,125 +169,50 @@ def steps(data: Sequence[tuple[Any, Any]], order: Any, wanted: int) -> Iterator[
         yield batch
 
 
-def padded(data: Sequence[tuple[Any, Any]], batch: Sequence[int], device: str) -> tuple[Any, Any, Any]:
-    import torch
-
-    longest = max(len(data[place][0]) for place in batch)
-    ids, mask, labels = (torch.zeros(len(batch), longest, dtype=torch.long) for _ in range(3))
-    labels -= 100
-    for number, place in enumerate(batch):
-        row, supervised = (torch.from_numpy(np.asarray(held)) for held in data[place])
-        ids[number, : len(row)], mask[number, : len(row)] = row, 1
-        labels[number, : len(row)][supervised] = row[supervised].long()
-    return ids.to(device), mask.to(device), labels.to(device)
-
-
-def by_length(data: Sequence[tuple[Any, Any]], batch: Sequence[int], tokens: int) -> Iterator[list[int]]:
-    """Rows of like length together, so that little is padded."""
-    part: list[int] = []
-    for place in sorted(batch, key=lambda place: len(data[place][0])):
-        if part and (len(part) + 1) * len(data[place][0]) > tokens:
-            yield part
-            part = []
-        part.append(place)
-    yield part
-
-
-def target_losses(model: Any, ids: Any, mask: Any, labels: Any) -> tuple[Any, Any]:
-    """Losses of the supervised tokens, and where they are; logits are formed there only."""
-    import torch
-
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    states = inner.model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state[:, :-1]
-    wanted = labels[:, 1:]
-    at = wanted != -100
-    logits = inner.lm_head(states[at]).float()
-    return torch.nn.functional.cross_entropy(logits, wanted[at], reduction="none"), at
-
-
-def row_losses(model: Any, tokenizer: Any, test: Path, rows: Sequence[int]) -> Any:
-    """Mean loss of every row's supervised tokens, nats, by datapruner's own pass."""
-    import tempfile
-
-    from datapruner.samples import load_samples
-    from datapruner.signals.language_model import LanguageModel, measure_language_model
-    from datapruner.signals.store import SignalStore
-
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    reader = LanguageModel(inner, tokenizer, MAX_LENGTH)
-    with tempfile.TemporaryDirectory() as cache:
-        measured = measure_language_model(
-            load_samples(str(test)), np.array(rows), reader, SignalStore(Path(cache)), progress=False
-        )
-        return measured["log_ppl"]
-
-
-def heal(model: Any, data: Sequence[tuple[Any, Any]], task: Task, device: str) -> Any:
-    """LoRA on the pruned model; the prompt is masked, weights are float32."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-
-    torch.manual_seed(task.seed)
-    config = LoraConfig(
-        r=RANK, lora_alpha=ALPHA, lora_dropout=0.0, target_modules=MODULES, task_type="CAUSAL_LM"
-    )
-    model = get_peft_model(model, config).train()
+def heal(model: Any, data: Data, task: Task, device: str) -> Any:
     rng = np.random.default_rng(task.seed)
     plan = [
         batch
         for _ in range(task.epochs)
         for batch in steps(data, rng.permutation(len(data)), task.batch_tokens)
     ]
-    weights = [held for held in model.parameters() if held.requires_grad]
-    optimiser = torch.optim.AdamW(weights, lr=task.rate, weight_decay=0.0)
-    warm = max(1, len(plan) // 20)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser,
-        lambda at: min(1.0, (at + 1) / warm) * 0.5 * (1 + math.cos(math.pi * at / len(plan))),
-    )
-    for batch in plan:
-        wanted = sum(int(data[place][1].sum()) for place in batch)
-        for micro in by_length(data, batch, MICRO_TOKENS[device]):
-            (target_losses(model, *padded(data, micro, device))[0].sum() / wanted).backward()
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        optimiser.step()
-        schedule.step()
-        optimiser.zero_grad(set_to_none=True)
-    return model.eval()
+    return fine_tune(model, data, plan, seed=task.seed, rate=task.rate, device=device)
 
 
-def work(inbox: Any, outbox: Any, arguments: Any) -> None:
-    """Train and evaluate tasks until there are none."""
-    import torch
-
+def healer(arguments: Any, device: str) -> Run:
+    """What trains and evaluates a task; each pruned model is loaded once."""
     from datapruner.models import load_causal_lm, load_tokenizer
     from datapruner.models.twins import load_pruned_lm
 
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // arguments.processes))
-    torch.backends.cuda.matmul.allow_tf32 = True
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer = load_tokenizer(arguments.model)
     places, names = held_out_rows(arguments.test, arguments.held_out, arguments.longest)
     models: dict[str, Any] = {}
-    while (task := inbox.get()) is not None:
-        start = time.perf_counter()
-        try:
-            if task.pruning not in models:
-                models[task.pruning] = (
-                    load_causal_lm(arguments.model, device=device)[0]
-                    if task.pruning == "dense"
-                    else load_pruned_lm(str(arguments.prunings / task.pruning), device=device)[0]
-                )
-            model = models[task.pruning]
-            data = rendered(arguments.source, tokenizer, task.rows)
-            if data:
-                model = heal(model, data, task, device)
-            losses = row_losses(model, tokenizer, arguments.test, places)
-            if data:
-                models[task.pruning] = model.unload()
-            outbox.put((task, losses.tolist(), names, time.perf_counter() - start, None))
-        except Exception as error:  # told to the parent, which ends with it
-            outbox.put((task, None, names, 0.0, repr(error)))
+
+    def run(task: Task) -> dict[str, Any]:
+        if task.pruning not in models:
+            models[task.pruning] = (
+                load_causal_lm(arguments.model, device=device)[0]
+                if task.pruning == "dense"
+                else load_pruned_lm(str(arguments.prunings / task.pruning), device=device)[0]
+            )
+        model = models[task.pruning]
+        data = rendered(arguments.source, tokenizer, task.rows)
+        if data:
+            model = heal(model, data, task, device)
+        losses = row_losses(model, tokenizer, arguments.test, places)
+        if data:
+            models[task.pruning] = model.unload()
+        return {
+            "pruning": task.pruning,
+            "arm": task.arm,
+            "seed": task.seed,
+            "rows": len(task.rows),
+            "epochs": task.epochs,
+            "rate": task.rate,
+            **by_capability(losses, names),
+        }
+
+    return run
 
 
 def held_out_rows(test: Path, each: int, longest: int | None) -> tuple[list[int], list[str]]:
@@ -309,63 +228,6 @@ def held_out_rows(test: Path, each: int, longest: int | None) -> tuple[list[int]
     return [row for row, _ in rows], [name for _, name in rows]
 
 
-class Workers:
-    """Processes that train; each keeps the models that it has loaded."""
-
-    def __init__(self, arguments: Any) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.out: Path = arguments.out
-        self.inbox, self.outbox = context.Queue(), context.Queue()
-        self.processes = [
-            context.Process(target=work, args=(self.inbox, self.outbox, arguments), daemon=True)
-            for _ in range(arguments.processes)
-        ]
-        for process in self.processes:
-            process.start()
-
-    def run(self, tasks: list[Task]) -> None:
-        """Work through the tasks that have no result yet."""
-        done = load(self.out)
-        tasks = [task for task in tasks if task.key not in done["runs"]]
-        for task in tasks:
-            self.inbox.put(task)
-        for number in range(len(tasks)):
-            task, losses, names, seconds, error = self.outbox.get()
-            if error is not None:
-                raise SystemExit(f"{task.key}: {error}")
-            done["runs"][task.key] = found = result(task, losses, names, seconds)
-            print(
-                f"{number + 1}/{len(tasks)} {task.key}: {found['log_ppl']:.4f} ({seconds:.0f} s)",
-                file=sys.stderr,
-                flush=True,
-            )
-            write(self.out, done)
-
-    def stop(self) -> None:
-        for _ in self.processes:
-            self.inbox.put(None)
-        for process in self.processes:
-            process.join()
-
-
-def result(task: Task, losses: list[float], names: list[str], seconds: float) -> dict[str, Any]:
-    by: dict[str, list[float]] = defaultdict(list)
-    for name, loss in zip(names, losses, strict=True):
-        by[name].append(loss)
-    means = {name: float(np.mean(held)) for name, held in by.items()}
-    return {
-        "pruning": task.pruning,
-        "arm": task.arm,
-        "seed": task.seed,
-        "rows": len(task.rows),
-        "epochs": task.epochs,
-        "rate": task.rate,
-        "log_ppl": float(np.mean(list(means.values()))),
-        "by_capability": {name: round(mean, 5) for name, mean in means.items()},
-        "seconds": round(seconds, 1),
-    }
-
-
 def best_rate(workers: Workers, out: Path, tasks: list[Task], rates: Sequence[float]) -> float:
     """The learning rate that is best for random data, which nobody else gets a say in."""
     if len(rates) == 1:
@@ -378,20 +240,7 @@ def best_rate(workers: Workers, out: Path, tasks: list[Task], rates: Sequence[fl
     return min(sums, key=lambda rate: sums[rate])
 
 
-def load(out: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(out.read_text("utf-8")) if out.exists() else {"runs": {}}
-    return found
-
-
 # Reporting --------------------------------------------------------------------------------------------------------
-
-
-def interval(values: Sequence[float]) -> float:
-    """Half of the 95 % t-interval of a mean."""
-    from scipy.stats import t
-
-    n = len(values)
-    return float(t.ppf(0.975, n - 1) * np.std(values, ddof=1) / math.sqrt(n)) if n > 1 else math.nan
 
 
 def report(out: Path) -> str:
@@ -487,7 +336,7 @@ def main() -> None:
             "runs": done["runs"],
         },
     )
-    workers = Workers(arguments)
+    workers = Workers(healer, arguments)
     first = [
         Task(p, "random", 0, tuple(chosen[p]["random"][0]), arguments.epochs, 0, arguments.batch_tokens)
         for p in arguments.only
@@ -509,12 +358,6 @@ def main() -> None:
     workers.run(tasks)
     workers.stop()
     print(report(arguments.out))
-
-
-def device_name() -> str:
-    import torch
-
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
 
 
 def prepare(arguments: Any) -> None:
