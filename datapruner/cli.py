@@ -138,6 +138,7 @@ Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Format = Annotated[str, typer.Option(help="parquet, jsonl or arrow.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder that is written, whole or not at all.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result of datapruner.")]
+Report = Annotated[bool, typer.Option("--report", help="Write report.html too: one page to look at.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")]
 
 
@@ -229,6 +230,7 @@ def prune(
     push_to_hub: Annotated[
         str | None, typer.Option(help="Upload the result to this dataset repository.")
     ] = None,
+    report: Report = False,
     quiet: Quiet = False,
     trust_code: TrustCode = False,
     *,
@@ -247,7 +249,15 @@ def prune(
         "selector": _method(selector, selector_set),
         "format": format,
     }
-    _prune(arguments, out, overwrite=overwrite, quiet=quiet, hub=push_to_hub, trust_code=trust_code)
+    _prune(
+        arguments,
+        out,
+        overwrite=overwrite,
+        report=report,
+        quiet=quiet,
+        hub=push_to_hub,
+        trust_code=trust_code,
+    )
 
 
 @app.command()
@@ -268,6 +278,8 @@ def score(
     from datapruner.outputs.folder import check_target
     from datapruner.recipe import make_recipe
 
+    if "all" in scorer:
+        raise DataPrunerError("score takes scorers by their names; --scorer all is for `datapruner compare`")
     recipe = make_recipe(**reading, count_tokens=count_tokens)
     check_target(out, overwrite=overwrite, reads=recipe.reads)
     scores = run_scores(recipe, progress=not quiet, trust_code=trust_code)
@@ -289,6 +301,7 @@ def select(
     selector_set: SelectorSet = None,
     format: Format = "parquet",
     overwrite: Overwrite = False,
+    report: Report = False,
     quiet: Quiet = False,
 ) -> None:
     """Spend a budget on saved scores; no model runs."""
@@ -298,6 +311,7 @@ def select(
 
     chosen = _method(selector, selector_set)
     check_target(out, overwrite=overwrite, reads=[scores])
+    _check_report(report)
     selection = load_scores(scores).select(
         scorer,
         keep=_amount(keep),
@@ -306,7 +320,7 @@ def select(
         quotas=_quotas(quota),
         selector=None if chosen is None else make_selector(chosen["name"], chosen["parameters"]),
     )
-    selection.save(out, format=format, overwrite=overwrite)
+    selection.save(out, format=format, overwrite=overwrite, report=report)
     _summary(selection, out, quiet)
 
 
@@ -315,8 +329,19 @@ def select(
 def compare(
     source: Source,
     out: Out,
-    scorer: Scorers = ["concept_complexity"],  # noqa: B006
-    keep: Keep = None,
+    scorer: Annotated[
+        list[str],
+        typer.Option("--scorer", help="Scorer's name, or all: those that cannot run here are left out."),
+    ] = ["concept_complexity"],  # noqa: B006
+    keep: Annotated[
+        list[str] | None, typer.Option(help="Fraction such as 0.3, or number of rows; may be repeated.")
+    ] = None,
+    keep_tokens: Annotated[
+        list[int] | None, typer.Option(help="Number of supervised tokens to keep; may be repeated.")
+    ] = None,
+    by: Annotated[
+        list[str] | None, typer.Option(help="Column whose values are groups to count by; may be repeated.")
+    ] = None,
     selector: SelectorName = None,
     selector_set: SelectorSet = None,
     stability: Annotated[
@@ -339,6 +364,7 @@ def compare(
     reading: dict[str, Any],
 ) -> None:
     """Compare what scorers keep, and with --stability what moves it; random and length stand beside them."""
+    from datapruner.comparison import budgets_of
     from datapruner.comparison import compare as compare_scorers
     from datapruner.outputs.folder import check_target
     from datapruner.recipe import make_recipe
@@ -347,18 +373,24 @@ def compare(
     from datapruner.selection.selectors import make_selector
     from datapruner.text import safe_text
 
-    if keep is None:
-        raise DataPrunerError("compare needs --keep: a fraction such as 0.3 or a number of rows such as 5000")
-    amount = parse_amount(keep)
+    if not keep and not keep_tokens:
+        raise DataPrunerError(
+            "compare needs --keep, a fraction such as 0.3 or a number of rows such as 5000, or --keep-tokens"
+        )
+    amounts = [parse_amount(one) for one in keep or []]
+    budgets_of(amounts, keep_tokens)
     chosen = _method(selector, selector_set)
-    recipe = make_recipe(**reading, keep=amount)
+    recipe = make_recipe(**reading)
     reads = recipe.reads if second_embeddings is None else [*recipe.reads, second_embeddings]
     check_target(out, overwrite=overwrite, reads=reads)
     options = {name: value for name, value in reading.items() if name not in ("source", "scorers")}
     comparison = compare_scorers(
         reading["source"],
-        scorers=[make_scorer(one["name"], one["parameters"]) for one in reading["scorers"]],
-        keep=amount,
+        scorers=[make_scorer(one["name"], one["parameters"]) for one in reading["scorers"]]
+        + ["all"] * ("all" in scorer),
+        keep=amounts,
+        keep_tokens=keep_tokens,
+        by=by or [],
         selector=None if chosen is None else make_selector(chosen["name"], chosen["parameters"]),
         stability=stability,
         seeds=seeds,
@@ -427,6 +459,7 @@ def run(
     recipe: Annotated[Path, typer.Argument(help="recipe.yaml, as saved beside a result.")],
     out: Out,
     overwrite: Overwrite = False,
+    report: Report = False,
     quiet: Quiet = False,
     trust_code: TrustCode = False,
 ) -> None:
@@ -437,8 +470,9 @@ def run(
 
     plan = load_recipe(recipe)
     check_target(out, overwrite=overwrite, reads=plan.reads)
+    _check_report(report)
     selection = api.run(plan, progress=not quiet, trust_code=trust_code)
-    selection.save(out, overwrite=overwrite)
+    selection.save(out, overwrite=overwrite, report=report)
     _summary(selection, out, quiet)
 
 
@@ -542,8 +576,23 @@ def _quit(sentence: str, code: int) -> None:
     sys.exit(code)
 
 
+def _check_report(wanted: bool) -> None:
+    """Refuse a report that could not be written at the end."""
+    if wanted:
+        from datapruner.outputs.report import require_report
+
+        require_report()
+
+
 def _prune(
-    arguments: dict[str, Any], out: Path, *, overwrite: bool, quiet: bool, hub: str | None, trust_code: bool
+    arguments: dict[str, Any],
+    out: Path,
+    *,
+    overwrite: bool,
+    report: bool,
+    quiet: bool,
+    hub: str | None,
+    trust_code: bool,
 ) -> None:
     from datapruner import api
     from datapruner.outputs.folder import check_target
@@ -551,8 +600,9 @@ def _prune(
 
     recipe = make_recipe(**arguments)
     check_target(out, overwrite=overwrite, reads=recipe.reads)
+    _check_report(report)
     selection = api.run(recipe, progress=not quiet, trust_code=trust_code)
-    selection.save(out, overwrite=overwrite)
+    selection.save(out, overwrite=overwrite, report=report)
     _summary(selection, out, quiet)
     if hub is not None:
         from datapruner.outputs.dataset import push_to_hub
@@ -592,7 +642,7 @@ def _reading(given: dict[str, Any]) -> dict[str, Any]:
         "dedup": ["exact", "near"] * given["dedup"] + ["semantic"] * given["dedup_semantic"],
         "scorers": _combined(
             _scorers(
-                given.get("scorer", ["paser"]),
+                _named(given.get("scorer", ["paser"]), combined=given["combine"] is not None),
                 given["set_"] or [],
                 given["n_clusters"],
                 clustering=given["combine_within"] == "cluster",
@@ -602,6 +652,17 @@ def _reading(given: dict[str, Any]) -> dict[str, Any]:
             given["n_clusters"],
         ),
     }
+
+
+def _named(names: list[str], *, combined: bool) -> list[str]:
+    """Put the built-in scorers in the place of `all`, so that --set and --n-clusters find them."""
+    from datapruner.scorers import BUILT_IN
+
+    if "all" not in names:
+        return names
+    if combined:
+        raise DataPrunerError("--combine joins the scorers that are named; name them instead of `all`")
+    return list(dict.fromkeys([*(name for name in names if name != "all"), *BUILT_IN]))
 
 
 def _combined(

@@ -57,6 +57,12 @@ def safe_text(text: str, limit: int | None = None) -> str:
     return "".join(kept) + "…" if limit > 0 else ""
 
 
+def safe_lines(text: str) -> str:
+    """Make a text harmless to show over several lines: like :func:`safe_text`, but newlines and tabs stay."""
+    lines = text.replace("\r\n", "\n").split("\n")
+    return "\n".join("\t".join(map(safe_text, line.split("\t"))) for line in lines)
+
+
 def normalise(text: str) -> str:
     """Return the form under which two texts count as exact duplicates.
 

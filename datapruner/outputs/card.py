@@ -12,7 +12,7 @@ from datapruner.outputs.tokens import IGNORED
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
-    from datapruner.selection.result import Selection
+    from datapruner.selection.result import Scores, Selection
 
 KINDS = {
     "kept": "kept",
@@ -44,7 +44,7 @@ def dataset_card(selection: Selection, format: str, digest: str) -> str:
         names = [samples.split, *samples.others]
         files = [{"split": split, "path": f"data/{split}-00000-of-00001.{format}"} for split in names]
         front["configs"] = [{"config_name": "default", "description": f"rows {digest}", "data_files": files}]
-    source = _code(_shown(selection)) + (
+    source = _code(source_name(selection.scores)) + (
         f" at revision {_code(samples.revision)}" if samples.revision else ""
     )
     reader = (
@@ -129,12 +129,12 @@ def histogram(selection: Selection) -> list[str]:
     return out
 
 
-def _shown(selection: Selection) -> str:
+def source_name(scores: Scores) -> str:
     """Name a source without the path of the machine it lay on, and a hub dataset without its revision."""
-    path = selection.scores.recipe.path("source")
+    path = scores.recipe.path("source")
     if path is not None:
         return Path(path).name
-    samples = selection.scores.samples
+    samples = scores.samples
     return samples.source.removesuffix(f"@{samples.revision}")
 
 

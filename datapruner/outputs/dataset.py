@@ -42,8 +42,9 @@ def save_selection(
     format: str = "parquet",
     overwrite: bool = False,
     leaves: bool = False,
+    report: bool = False,
 ) -> Path:
-    """Write ``OUT``: data, README.md, selection.parquet, recipe.yaml; whole or not at all.
+    """Write ``OUT``: data, README.md, selection.parquet, recipe.yaml and perhaps report.html; whole or not at all.
 
     Parameters
     ----------
@@ -55,12 +56,18 @@ def save_selection(
         Replace an earlier result of datapruner.
     leaves : bool
         The folder goes to another machine, where the recipe's paths mean nothing.
+    report : bool
+        Write the page too; see :func:`datapruner.outputs.report.write_report`.
 
     Returns
     -------
     Path
         The folder.
     """
+    if report:
+        from datapruner.outputs.report import require_report, write_report
+
+        require_report()
     path = expanded(path)
     samples, recipe = selection.scores.samples, selection.recipe.model_copy(update={"format": format})
     source = {samples.split: samples.dataset, **samples.others}
@@ -83,6 +90,8 @@ def save_selection(
         card = dataset_card(selection, format, _digest(folder / "data"))
         (folder / "README.md").write_text(card, encoding="utf-8")
         (folder / "recipe.yaml").write_text(recipe.save_yaml(None if leaves else path), encoding="utf-8")
+        if report:
+            write_report(folder / "report.html", [selection])
     return path
 
 

@@ -368,7 +368,14 @@ class Selection:
         )
         return self.scores._choose(self.scorer, self.selector, budget)
 
-    def save(self, path: str | Path, *, format: str | None = None, overwrite: bool = False) -> Path:
+    def save(
+        self,
+        path: str | Path,
+        *,
+        format: str | None = None,
+        overwrite: bool = False,
+        report: bool = False,
+    ) -> Path:
         """Write the pruned dataset with its card, reasons and recipe, whole or not at all.
 
         Parameters
@@ -379,6 +386,8 @@ class Selection:
             Of the data; default: the recipe's.
         overwrite : bool
             Replace a folder that datapruner wrote before; any other is never touched.
+        report : bool
+            Write ``report.html`` too, as :meth:`report` does.
 
         Raises
         ------
@@ -387,7 +396,34 @@ class Selection:
         """
         from datapruner.outputs.dataset import save_selection
 
-        return save_selection(self, Path(path), format=format or self.recipe.format, overwrite=overwrite)
+        return save_selection(
+            self, Path(path), format=format or self.recipe.format, overwrite=overwrite, report=report
+        )
+
+    def report(self, path: str | Path, *, overwrite: bool = False, max_rows: int = 5000) -> Path:
+        """Write one HTML file that shows what was kept and why, and needs no network.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file.
+        overwrite : bool
+            Replace a file that is there.
+        max_rows : int
+            Of more rows a stratified sample is shown, and the page says so.
+
+        Returns
+        -------
+        Path
+
+        Raises
+        ------
+        DataPrunerError
+            The file is there, cannot be written, or the extra ``report`` is not installed.
+        """
+        from datapruner.outputs.report import save_report
+
+        return save_report(Path(path), [self], overwrite=overwrite, max_rows=max_rows)
 
     @property
     def recipe(self) -> Recipe:

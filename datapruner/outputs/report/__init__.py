@@ -1,0 +1,5 @@
+"""One self-contained HTML page that shows what was kept and why; needs the extra ``report``."""
+
+from datapruner.outputs.report.page import Section, require_report, save_report, write_report
+
+__all__ = ["Section", "require_report", "save_report", "write_report"]

@@ -1,0 +1,161 @@
+"""The groups that a page breaks rows down by: a scorer's clusters, the budget's column, labels in the data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datapruner.selection.budget import encode_labels
+from datapruner.text import safe_text
+
+if TYPE_CHECKING:
+    from datapruner.samples.base import Samples
+    from datapruner.selection.result import Scores, Selection
+
+Ints = NDArray[np.int64]
+
+MOST_VALUES = 60
+"""A column of more distinct values is no label."""
+PROBED = 20_000
+"""Rows that are looked at before a whole column is."""
+MOST_COLUMNS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Facet:
+    """A way to sort rows into groups.
+
+    Attributes
+    ----------
+    name : str
+        ``cluster``, or a column.
+    names : list of str
+        Of the groups.
+    codes : ndarray, int64, shape (n,)
+        Each row's group; -1 where it has none.
+    scorer : str
+        Whose groups they are; empty for a column of the data.
+    notes : list of str
+        What each group mostly holds, as far as a column tells; empty otherwise.
+    """
+
+    name: str
+    names: list[str]
+    codes: Ints
+    scorer: str = ""
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def sizes(self) -> Ints:
+        """Rows of each group, int64 (k,)."""
+        return self.counts(np.ones(len(self.codes), dtype=np.bool_))
+
+    def counts(self, mask: NDArray[np.bool_]) -> Ints:
+        """Count the marked rows of each group, int64 (k,)."""
+        return np.bincount(self.codes[mask] + 1, minlength=len(self.names) + 1)[1:].astype(np.int64)
+
+
+def find_facets(selections: Sequence[Selection]) -> list[Facet]:
+    """Find the groups of these selections: budgets' columns, then clusters, then labels in the data."""
+    scores = selections[0].scores
+    used = dict.fromkeys(s.budget.per_group for s in selections if s.budget.per_group is not None)
+    by_budget = [Facet(_name(name), *_encoded(scores._column(name))) for name in used]
+    columns = [
+        facet for name in _candidates(scores.samples) if name not in used for facet in _label(scores, name)
+    ]
+    columns = columns[: max(MOST_COLUMNS - len(by_budget), 0)]
+    known = (by_budget + columns)[:1]
+    clusters = _clusters(scores, list(dict.fromkeys(s.scorer for s in selections)), known)
+    return by_budget + clusters + columns
+
+
+def _clusters(scores: Scores, scorers: Sequence[str], known: Sequence[Facet]) -> list[Facet]:
+    """Give the scorers' own groups, once each where two have the same."""
+    found: list[Facet] = []
+    for scorer in scorers:
+        ranking = scores.rankings[scorer]
+        if ranking.groups is None or any(np.array_equal(ranking.groups, facet.codes) for facet in found):
+            continue
+        named = (name for name, held in ranking.columns.items() if np.array_equal(held, ranking.groups))
+        name = _name(next(named, "group"))
+        taken = {facet.name for facet in found}
+        codes = ranking.groups.astype(np.int64)
+        k = int(codes.max(initial=-1)) + 1
+        notes = _mostly(codes, k, known[0]) if known else []
+        found.append(
+            Facet(
+                f"{name} ({scorer})" if name in taken else name,
+                [str(j) for j in range(k)],
+                codes,
+                scorer,
+                notes,
+            )
+        )
+    return found
+
+
+def _mostly(codes: Ints, k: int, label: Facet) -> list[str]:
+    """Say which label most rows of each group have."""
+    both = (codes >= 0) & (label.codes >= 0)
+    width = len(label.names)
+    table = np.bincount(codes[both] * width + label.codes[both], minlength=k * width).reshape(k, width)
+    best, whole = table.argmax(axis=1), table.sum(axis=1)
+    return [
+        f"{label.names[j]} {100 * int(row[j]) / int(total):.0f}\u00a0%" if total else ""
+        for row, j, total in zip(table, best.tolist(), whole.tolist(), strict=True)
+    ]
+
+
+def _candidates(samples: Samples) -> list[str]:
+    """List the columns that may hold labels: text, truth values and whole numbers that are not the text itself."""
+    from datasets import ClassLabel, Value
+
+    texts = {name for role, name in samples.layout.columns.items() if role != "label"}
+    kinds = ("string", "large_string", "bool", "int", "uint")
+    return [
+        name
+        for name, feature in samples.dataset.features.items()
+        if name not in texts
+        and (
+            isinstance(feature, ClassLabel)
+            or (isinstance(feature, Value) and str(feature.dtype).startswith(kinds))
+        )
+    ]
+
+
+def _label(scores: Scores, name: str) -> list[Facet]:
+    """Read a column where it has few values, and more rows than values."""
+    import pyarrow.compute as pc
+
+    dataset = scores.samples.dataset.select_columns([name]).with_format("arrow")
+    head = dataset[: min(PROBED, len(dataset))].column(0)
+    if not 2 <= pc.count_distinct(head, mode="all").as_py() <= min(MOST_VALUES, len(head) // 2):
+        return []
+    encoded = pc.dictionary_encode(dataset[:].column(0), null_encoding="encode").unify_dictionaries()
+    values = encoded.chunk(0).dictionary.to_pylist()
+    if len(values) > MOST_VALUES:
+        return []
+    codes = np.concatenate([chunk.indices.to_numpy(zero_copy_only=False) for chunk in encoded.chunks])
+    feature = scores.samples.dataset.features[name]
+    if hasattr(feature, "int2str"):
+        values = [None if value is None or value < 0 else feature.int2str(value) for value in values]
+    return [
+        Facet(
+            _name(name),
+            ["(none)" if v is None else safe_text(str(v), 60) for v in values],
+            codes.astype(np.int64),
+        )
+    ]
+
+
+def _encoded(labels: Sequence[Any]) -> tuple[list[str], Ints]:
+    names, codes = encode_labels(labels)
+    return [safe_text(name, 60) for name in names], codes
+
+
+def _name(name: str) -> str:
+    return safe_text(name, 40)

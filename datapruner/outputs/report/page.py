@@ -1,0 +1,309 @@
+"""Put a page together: one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datapruner.errors import DataPrunerError
+from datapruner.outputs.card import KINDS, source_name
+from datapruner.outputs.report.payload import Shown, fates
+from datapruner.outputs.report.rows import excerpts, script_json
+from datapruner.outputs.report.words import (
+    comparison_words,
+    counted,
+    length_correlation,
+    percent,
+    selection_words,
+)
+from datapruner.outputs.tables import figure
+from datapruner.paths import expanded
+from datapruner.selection.result import Selection
+from datapruner.temporary import owned
+from datapruner.text import safe_text
+
+NEEDED = ("plotly", "jinja2")
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page that its writer adds.
+
+    Attributes
+    ----------
+    title : str
+    text : str
+        A paragraph.
+    head : sequence of str
+        Names of a table's columns.
+    rows : sequence of sequence of str
+        Its cells, written as they are to be read; the first of each row names it.
+    """
+
+    title: str
+    text: str = ""
+    head: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+
+
+def require_report() -> None:
+    """Refuse, before any work is done, where what a report needs is not installed."""
+    if missing := [name for name in NEEDED if find_spec(name) is None]:
+        raise DataPrunerError(
+            f"a report needs {' and '.join(missing)}, which {'are' if len(missing) > 1 else 'is'} not installed: "
+            "pip install 'datapruner[report]'"
+        )
+
+
+def write_report(
+    file: Path,
+    selections: Sequence[Selection],
+    *,
+    title: str | None = None,
+    max_rows: int = 5000,
+    sections: Sequence[Section] = (),
+) -> Path:
+    """Write one HTML file that shows selections of the same rows, and needs no network.
+
+    Parameters
+    ----------
+    file : Path
+        Where; its folder exists.
+    selections : sequence of Selection
+        One gives the page of a pruning, several a comparison; all from the same :class:`Scores`.
+    title : str, optional
+    max_rows : int
+        Of more rows a stratified sample is shown, and the page says so.
+    sections : sequence of Section
+        Shown before the rows.
+
+    Returns
+    -------
+    Path
+        ``file``. The same selections, under the same version of plotly, give the same bytes.
+
+    Raises
+    ------
+    DataPrunerError
+        Nothing to show, selections of different scores, or a missing package.
+    """
+    require_report()
+    if not selections:
+        raise DataPrunerError("a report needs a selection to show")
+    if any(selection.scores is not selections[0].scores for selection in selections):
+        raise DataPrunerError(
+            "a report shows selections of the same scores; select them all from one `Scores`"
+        )
+    if max_rows < 1:
+        raise DataPrunerError(f"a report shows 1 row or more, not {max_rows}")
+    file.write_text(_html(Shown(selections, max_rows), title, sections), encoding="utf-8", newline="\n")
+    return file
+
+
+def save_report(
+    file: Path, selections: Sequence[Selection], *, overwrite: bool = False, max_rows: int = 5000
+) -> Path:
+    """Write the page to a place of the user's: whole or not at all, and over nothing unless asked to.
+
+    Parameters
+    ----------
+    file : Path
+    selections, max_rows
+        As in :func:`write_report`.
+    overwrite : bool
+        Replace a file that is there.
+    """
+    file = expanded(file).absolute()
+    try:
+        if file.is_dir():
+            raise DataPrunerError(f"the report {file} is a folder; name a file such as report.html")
+        if file.exists() and not overwrite:
+            raise DataPrunerError(f"there is a file {file} already; pass overwrite=True to replace it")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        made = file.with_name(owned(f".{file.name[:20]}"))
+        try:
+            write_report(made, selections, max_rows=max_rows)
+            made.replace(file)
+        finally:
+            made.unlink(missing_ok=True)
+    except OSError as error:
+        raise DataPrunerError(f"the report {file} cannot be written: {error.strerror or error}") from error
+    return file
+
+
+def _html(shown: Shown, title: str | None, sections: Sequence[Section]) -> str:
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    here = files(__package__ or "datapruner.outputs.report")
+    script, style, template = (
+        (here / name).read_text(encoding="utf-8") for name in ("report.js", "report.css", "report.html.j2")
+    )
+    plotly = files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")
+    # What a browser hashes is the text after it has read every end of line as \n.
+    plotly = plotly.replace("\r\n", "\n")
+    policy = (
+        f"default-src 'none'; script-src {_hash(plotly)} {_hash(script)}; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    held = harmless(shown.payload()) | {"texts": excerpts(shown.scores.samples, shown.rows)}
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: value if isinstance(value, Markup) else safe_text(str(value)),
+    )
+    return environment.from_string(template).render(
+        title=title or _title(shown),
+        policy=policy,
+        # Ours, and data that was escaped for a script element.
+        style=Markup(style),  # noqa: S704
+        script=Markup(script),  # noqa: S704
+        plotly=Markup(plotly),  # noqa: S704
+        data=Markup(script_json(held)),  # noqa: S704
+        sections=sections,
+        **_facts(shown),
+    )
+
+
+def harmless(held: Any) -> Any:
+    """Make every text in plain values visible on one line, names of mappings included."""
+    if isinstance(held, str):
+        return held if held.isprintable() else safe_text(held)
+    if isinstance(held, dict):
+        return {safe_text(str(name)): harmless(value) for name, value in held.items()}
+    return [harmless(value) for value in held] if isinstance(held, list) else held
+
+
+def _hash(script: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+
+
+def _title(shown: Shown) -> str:
+    first, source = shown.selections[0], safe_text(source_name(shown.scores), 80)
+    if len(shown.selections) > 1:
+        return f"Selections of {source} compared"
+    return f"{len(first):,} of {counted(len(first.kept), 'row')} of {source}"
+
+
+def _facts(shown: Shown) -> dict[str, Any]:
+    """Give what the template writes itself: the summary, the tables of a comparison, the methods."""
+    first = shown.selections[0]
+    several = len(shown.selections) > 1
+    if several:
+        words = comparison_words(shown.selections, shown.names, shown.facets, shown.lengths, shown.unit)
+    else:
+        words = selection_words(first, shown.facets, shown.lengths, shown.unit)
+    samples = shown.scores.samples
+    return {
+        "several": several,
+        "source": source_name(shown.scores),
+        "split": samples.split,
+        "revision": samples.revision or "",
+        "words": words,
+        "sampled": shown.sampled,
+        "fates": [] if several else _fates(first),
+        "overlaps": _overlaps(shown) if several else [],
+        "table": _table(shown) if several else [],
+        "unit": shown.unit,
+        "names": shown.names,
+        "methods": _methods(shown),
+    }
+
+
+def _fates(selection: Selection) -> list[dict[str, Any]]:
+    names, codes = fates(selection)
+    counts = np.bincount(codes, minlength=len(names)).tolist()
+    n = len(codes)
+    return [
+        {
+            "words": KINDS.get(name, name),
+            "count": f"{count:,}",
+            "share": percent(count, n),
+            "width": f"{100 * count / n:.3f}",
+        }
+        for name, count in zip(names, counts, strict=True)
+        if count
+    ]
+
+
+def _overlaps(shown: Shown) -> list[dict[str, Any]]:
+    """Give a matrix for every budget: Jaccard of what is kept; and one of the scores' rank correlation."""
+    from datapruner.stability import correlation, jaccard
+
+    budgets: dict[str, list[int]] = {}
+    for number, selection in enumerate(shown.selections):
+        budgets.setdefault(selection.budget.describe(), []).append(number)
+    out = []
+    for words, numbers in budgets.items():
+        kept = [shown.selections[number].kept for number in numbers]
+        matrix = [[jaccard(a, b) for b in kept] for a in kept]
+        names = [shown.selections[number].scorer for number in numbers]
+        if len(set(names)) < len(names):
+            names = [shown.names[number] for number in numbers]
+        if len(names) > 1:
+            out.append(
+                {
+                    "title": f"Overlap at {words}" if len(budgets) > 1 else "Overlap of the kept rows",
+                    "text": "Rows that both keep, as a share of the rows that either keeps (Jaccard).",
+                    "names": names,
+                    "cells": [
+                        [{"text": figure(v), "heat": f"{max(v, 0):.3f}"} for v in row] for row in matrix
+                    ],
+                }
+            )
+    scorers = list(dict.fromkeys(selection.scorer for selection in shown.selections))
+    values = [shown.scores.rankings[name].values for name in scorers]
+    ranks = [[correlation(a, b) for b in values] for a in values]
+    if len(scorers) > 1:
+        out.append(
+            {
+                "title": "Rank correlation of the scores",
+                "text": "Spearman's, over all scored rows; a dash where a scorer gave all rows the same score.",
+                "names": scorers,
+                "cells": [
+                    [{"text": figure(v).replace("-", "−"), "heat": f"{max(v or 0, 0):.3f}"} for v in r]
+                    for r in ranks
+                ],
+            }
+        )
+    return out
+
+
+def _table(shown: Shown) -> list[list[str]]:
+    """Give a line for every selection: what it kept, and how long these rows are."""
+    lines = []
+    for name, selection in zip(shown.names, shown.selections, strict=True):
+        line = [name, selection.selector.name, selection.budget.describe(), f"{len(selection):,}"]
+        if shown.lengths is not None:
+            related = length_correlation(selection.values, shown.lengths)
+            line += [f"{np.median(shown.lengths[selection.kept]):,.0f}", figure(related).replace("-", "−")]
+        lines.append(line)
+    return lines
+
+
+def _methods(shown: Shown) -> list[dict[str, str]]:
+    """Say where each scorer comes from, and with which parameters it ran."""
+    out = []
+    for name in dict.fromkeys(selection.scorer for selection in shown.selections):
+        scorer = shown.scores.scorers[name]
+        settings = ", ".join(f"{key}={value}" for key, value in scorer.parameters().items())
+        out.append(
+            {
+                "name": name,
+                "what": (type(scorer).__doc__ or "").strip().partition("\n")[0],
+                "settings": safe_text(settings, 400),
+                "paper": scorer.paper,
+                "provenance": scorer.provenance,
+            }
+        )
+    return out

@@ -1,0 +1,273 @@
+"""Everything that a page's script needs, as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datapruner.outputs.report.facets import Facet, find_facets
+from datapruner.outputs.report.figures import digits, histogram, maps, plane
+from datapruner.outputs.report.rows import characters
+from datapruner.outputs.report.sampling import stratified
+from datapruner.outputs.report.words import counted, percent
+from datapruner.scorers.ranking import average_ranks
+from datapruner.selection.result import Scores, Selection
+from datapruner.text import safe_text
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+BASELINES = frozenset({"random", "length"})
+"""Scorers whose disagreement with the others says nothing."""
+BARS = 40
+"""Groups that are drawn one by one; the smaller ones are added up."""
+SHARE_FORCED = 20
+"""One row in so many is shown because scorers disagree on it, whatever its stratum."""
+SENTENCE = 400
+"""Characters of a reason."""
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """Selections of the same rows, and which of the rows a page shows.
+
+    Attributes
+    ----------
+    selections : sequence of Selection
+        One or more, all from the same scores.
+    max_rows : int
+    """
+
+    selections: Sequence[Selection]
+    max_rows: int
+
+    @property
+    def scores(self) -> Scores:
+        """What all selections were made from."""
+        return self.selections[0].scores
+
+    @cached_property
+    def names(self) -> list[str]:
+        """A name for every selection: its scorer's, with the budget and the selector where that leaves doubt."""
+        scorers = [safe_text(selection.scorer, 60) for selection in self.selections]
+        by_budget = [f"{name}, {amount(one)}" for name, one in zip(scorers, self.selections, strict=True)]
+        found = [
+            f"{name}, {one.selector.name}, {one.budget.describe()}"
+            for name, one in zip(scorers, self.selections, strict=True)
+        ]
+        for names in (scorers, by_budget, found):
+            if len(set(names)) == len(names):
+                return names
+        return [f"{name} ({number + 1})" for number, name in enumerate(found)]
+
+    @cached_property
+    def facets(self) -> list[Facet]:
+        """The groups that rows are broken down by."""
+        return find_facets(self.selections)
+
+    @cached_property
+    def lengths(self) -> Ints | None:
+        """Supervised tokens of every row where they were counted, else characters; None without text."""
+        return self.scores.tokens.get("num_supervised_tokens", self._characters)
+
+    @property
+    def unit(self) -> str:
+        """What lengths are counted in."""
+        return "supervised tokens" if "num_supervised_tokens" in self.scores.tokens else "characters"
+
+    @cached_property
+    def _characters(self) -> Ints | None:
+        return None if "num_supervised_tokens" in self.scores.tokens else characters(self.scores.samples)
+
+    @cached_property
+    def places(self) -> dict[str, Floats]:
+        """Each scorer's rank of every row, 1 for the highest score, equal scores sharing the mean; NaN unscored."""
+        out = {}
+        for name, ranking in self.scores.rankings.items():
+            ranks = np.full(len(ranking.values), np.nan)
+            there = np.isfinite(ranking.values)
+            ranks[there] = average_ranks(-ranking.values[there])
+            out[name] = ranks
+        return out
+
+    @cached_property
+    def disagreement(self) -> Floats | None:
+        """How far apart the scorers rank each row, as a share of all ranks; None with fewer than two to compare."""
+        names = [name for name in self.places if name not in BASELINES]
+        if len(names) < 2:
+            names = list(self.places)
+        if len(names) < 2:
+            return None
+        low, high = (
+            np.min([self.places[n] for n in names], axis=0),
+            np.max([self.places[n] for n in names], axis=0),
+        )
+        scored = max(int(np.isfinite(low).sum()) - 1, 1)
+        return np.asarray((high - low) / scored, dtype=np.float64)
+
+    @cached_property
+    def extremes(self) -> Ints:
+        """Rows that are shown because the scorers of a comparison disagree on them most."""
+        if len(self.selections) < 2 or self.disagreement is None:
+            return np.zeros(0, dtype=np.int64)
+        order = np.argsort(-np.nan_to_num(self.disagreement, nan=-1.0), kind="stable")
+        return np.sort(order[: self.max_rows // SHARE_FORCED])
+
+    @cached_property
+    def rows(self) -> Ints:
+        """The rows that are shown, ascending."""
+        if len(self.selections) == 1:
+            fate = fates(self.selections[0])[1]
+        else:
+            fate = np.sum([selection.kept for selection in self.selections], axis=0).astype(np.int64)
+        group = self.facets[0].codes + 1 if self.facets else np.zeros_like(fate)
+        strata = np.unique(fate * (int(group.max(initial=0)) + 1) + group, return_inverse=True)[1]
+        return stratified(strata.astype(np.int64), self.max_rows, self.extremes)
+
+    @property
+    def sampled(self) -> str:
+        """Say how many rows are shown, and how they were chosen."""
+        n, m = len(self.scores), len(self.rows)
+        if m == n:
+            return f"All {counted(n, 'row')} are shown." if n > 1 else "The only row is shown."
+        by = "what became of them" if len(self.selections) == 1 else "how many selections keep them"
+        by += f" and by {self.facets[0].name}" if self.facets else ""
+        extra = (
+            f", with the {counted(len(self.extremes), 'row')} among them on which the scorers disagree most"
+            if len(self.extremes)
+            else ""
+        )
+        return (
+            f"Points and the table show {m:,} of {n:,} rows, a sample stratified by {by}{extra}. Counts, shares and "
+            "distributions are of all rows."
+        )
+
+    def payload(self) -> dict[str, Any]:
+        """Give everything but the rows' texts."""
+        rows, scores = self.rows, self.scores
+        masks = [selection.kept for selection in self.selections]
+        return {
+            "total": len(scores),
+            "rows": rows.tolist(),
+            "selections": [
+                self._selection(selection, name)
+                for selection, name in zip(self.selections, self.names, strict=True)
+            ],
+            "scorers": [
+                {
+                    "name": name,
+                    "scored": int(np.isfinite(ranking.values).sum()),
+                    "score": digits(ranking.values[rows], 6),
+                    "rank": [
+                        None if np.isnan(place) else int(place) for place in self.places[name][rows].tolist()
+                    ],
+                }
+                for name, ranking in scores.rankings.items()
+            ],
+            "facets": [self._facet(facet, masks) for facet in self.facets],
+            "lengths": None
+            if self.lengths is None
+            else {"unit": self.unit, "values": self.lengths[rows].tolist()},
+            "columns": {name: digits(held[rows]) for name, held in self._columns().items()},
+            "histograms": self._histograms(masks),
+            "plane": plane(self.selections, rows),
+            "maps": maps(self.selections, rows),
+            "disagreement": None if self.disagreement is None else digits(self.disagreement[rows], 3),
+        }
+
+    def _selection(self, selection: Selection, name: str) -> dict[str, Any]:
+        rows = self.rows
+        used, places = np.unique(selection.codes[rows], return_inverse=True)
+        return {
+            "name": name,
+            "scorer": list(self.scores.rankings).index(selection.scorer),
+            "amount": amount(selection),
+            "kept": "".join("1" if kept else "0" for kept in selection.kept[rows].tolist()),
+            "count": len(selection),
+            "reason": places.tolist(),
+            "reasons": [safe_text(selection.texts[code], SENTENCE) for code in used.tolist()],
+        }
+
+    def _facet(self, facet: Facet, masks: Sequence[NDArray[np.bool_]]) -> dict[str, Any]:
+        """Give the largest groups one by one, the others together, and the names of all that are shown."""
+        sizes = facet.sizes
+        order = [j for j in np.argsort(-sizes, kind="stable").tolist() if sizes[j]]
+        head, rest = order[:BARS], order[BARS:]
+        kept = [facet.counts(mask) for mask in masks]
+        return {
+            "name": facet.name,
+            "scorer": facet.scorer,
+            "names": facet.names,
+            "notes": facet.notes,
+            "codes": facet.codes[self.rows].tolist(),
+            "without": int((facet.codes < 0).sum()),
+            "bars": [{"group": j, "size": int(sizes[j]), "kept": [int(k[j]) for k in kept]} for j in head],
+            "rest": {
+                "groups": len(rest),
+                "size": int(sizes[rest].sum()),
+                "kept": [int(k[rest].sum()) for k in kept],
+            },
+        }
+
+    def _columns(self) -> dict[str, NDArray[Any]]:
+        """Give the columns that explain scores, under a name of their own where two scorers differ."""
+        found: dict[str, NDArray[Any]] = dict(self.scores.tokens)
+        for scorer, ranking in self.scores.rankings.items():
+            for name, held in ranking.columns.items():
+                if name in self.scores.tokens:
+                    continue
+                if name in found and not np.array_equal(found[name], held, equal_nan=held.dtype.kind == "f"):
+                    name = f"{name} ({scorer})"  # noqa: PLW2901
+                found[name] = held
+        return found
+
+    def _histograms(self, masks: Sequence[NDArray[np.bool_]]) -> list[dict[str, Any]]:
+        """Count all rows by score, by length, and by every measured column."""
+        out = [
+            {"scorer": name, **histogram(f"score of {name}", ranking.values, masks)}
+            for name, ranking in self.scores.rankings.items()
+            if name in {selection.scorer for selection in self.selections}
+        ]
+        if self.lengths is not None:
+            out.append(
+                {"scorer": None, **histogram(f"length in {self.unit}", self.lengths, masks, length=True)}
+            )
+        out += [
+            {"scorer": None, **histogram(name, held, masks)}
+            for name, held in self._columns().items()
+            if held.dtype.kind == "f"
+        ]
+        return out
+
+
+def amount(selection: Selection) -> str:
+    """Give a budget in two words."""
+    budget = selection.budget
+    if budget.keep_tokens is not None:
+        return counted(budget.keep_tokens, "token")
+    if isinstance(budget.keep, float):
+        return percent(budget.keep, 1)
+    return counted(int(budget.keep or 0), "row")
+
+
+def fates(selection: Selection) -> tuple[list[str], Ints]:
+    """Give what became of every row: the kinds of :meth:`Selection.counts`, and each row's number among them."""
+    from datapruner.selection.result import NO_TOKENS
+
+    names = ["kept", "over_budget"]
+    codes = np.where(selection.kept, 0, 1).astype(np.int64)
+    steps = [(vetoes.kind, vetoes.rows) for vetoes in selection.scores.vetoes]
+    if NO_TOKENS in selection.texts:
+        steps.append(
+            ("no_supervised_tokens", np.flatnonzero(selection.codes == selection.texts.index(NO_TOKENS)))
+        )
+    for kind, rows in steps:
+        if kind not in names:
+            names.append(kind)
+        codes[rows] = names.index(kind)
+    return names, codes

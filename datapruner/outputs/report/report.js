@@ -1,0 +1,487 @@
+"use strict";
+(() => {
+  // Text of the data set reaches the page through textContent alone; Plotly, which reads markup, gets it escaped.
+  const D = JSON.parse(document.getElementById("data").textContent);
+  const $ = (id) => document.getElementById(id);
+  const M = D.rows.length;
+  const several = D.selections.length > 1;
+  const comma = (number) => number.toLocaleString("en-US");
+  const show = (value) => (value === null || value === undefined ? "–" : typeof value === "number" ? String(value).replace("-", "−") : value);
+  const sum = (numbers) => numbers.reduce((a, b) => a + b, 0);
+  const escaped = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+  const cut = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
+
+  function node(tag, attributes = {}, ...children) {
+    const made = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) {
+      if (name === "class") made.className = value;
+      else if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+      else if (value === true) made.setAttribute(name, "");
+      else if (value !== false && value !== null) made.setAttribute(name, value);
+    }
+    made.append(...children.filter((child) => child !== null));
+    return made;
+  }
+  const option = (value, text) => node("option", { value }, text);
+
+  function segments(holder, choices, chosen, choose) {
+    holder.replaceChildren(
+      ...choices.map(([value, text]) =>
+        node("button", { type: "button", "data-value": value, "aria-pressed": String(value === chosen), onclick: () => { press(holder, value); choose(value); } }, text),
+      ),
+    );
+  }
+  function press(holder, value) {
+    for (const button of holder.children) button.setAttribute("aria-pressed", String(button.dataset.value === value));
+  }
+
+  // ---------------------------------------------------------------- what is looked at
+  const state = { selection: 0, facet: 0, group: "", status: "all", other: "", query: "", sort: several && D.disagreement ? "disagreement" : "row", down: several, page: 0 };
+  const SIZE = 25;
+  const opened = new Set();
+  const now = () => D.selections[state.selection];
+  const scorer = () => D.scorers[now().scorer];
+  const facet = () => D.facets[state.facet] || null;
+  const isKept = (i, selection = now()) => selection.kept[i] === "1";
+  const groupName = (f, j) => (j < 0 ? "–" : f.names[j]);
+  const reason = (i) => now().reasons[now().reason[i]];
+  const votes = Array.from({ length: M }, (_, i) => D.selections.filter((one) => one.kept[i] === "1").length);
+  const words = D.texts.map((row) => row.turns.map((turn) => turn[1]).join("\n"));
+  let folded = null;
+  const haystack = (i) => (folded ||= words.map((text) => text.toLowerCase()))[i];
+
+  // ---------------------------------------------------------------- colours
+  const wantsDark = matchMedia("(prefers-color-scheme: dark)");
+  let theme = "auto";
+  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const palette = () => [0, 1, 2, 3, 4, 5, 6].map((number) => colour(`--c${number}`));
+
+  function layout(more) {
+    const axis = { gridcolor: colour("--line"), zerolinecolor: colour("--line"), linecolor: colour("--line"), color: colour("--quiet"), automargin: true };
+    const coarse = matchMedia("(pointer: coarse)").matches;
+    return {
+      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+      font: { color: colour("--ink"), size: 12, family: getComputedStyle(document.body).fontFamily },
+      margin: { l: 50, r: 12, t: 10, b: 45 }, hovermode: "closest", dragmode: coarse ? false : "zoom", bargap: 0,
+      legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", itemclick: false, itemdoubleclick: false, font: { size: 12 } },
+      ...more, xaxis: { ...axis, ...more.xaxis }, yaxis: { ...axis, ...more.yaxis },
+    };
+  }
+  const config = { displayModeBar: false, responsive: true };
+
+  // ---------------------------------------------------------------- clouds of points
+  const clouds = [];
+  const ink = (quiet) => ({ size: M > 1500 ? 5 : 7, opacity: quiet ? 0.55 : 0.8, line: { width: 0 } });
+
+  function cloudTraces(cloud) {
+    const points = [];
+    for (let i = 0; i < M; i++) if (cloud.x(i) !== null && cloud.y(i) !== null) points.push(i);
+    const trace = (rows, name, color, quiet = false, more = {}) => ({
+      type: "scatter", mode: "markers", name: `${escaped(cut(name, 40))} (${comma(rows.length)})`, x: rows.map(cloud.x), y: rows.map(cloud.y),
+      customdata: rows, hoverinfo: "none", marker: { ...ink(quiet), color, ...more },
+    });
+    if (cloud.by === "score") {
+      const score = scorer().score;
+      const rows = points.filter((i) => score[i] !== null);
+      const sorted = rows.map((i) => score[i]).sort((a, b) => a - b);
+      const at = (share) => sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))];
+      return [trace(rows, `score of ${scorer().name}`, rows.map((i) => score[i]), false, {
+        colorscale: "Cividis", cmin: at(0.02), cmax: at(0.98), showscale: true, colorbar: { thickness: 10, outlinewidth: 0, len: 0.9, tickfont: { color: colour("--quiet") } },
+      })];
+    }
+    if (cloud.by === "votes") {
+      return [trace(points, "kept by", points.map((i) => votes[i]), false, { colorscale: "Cividis", cmin: 0, cmax: D.selections.length, showscale: true, colorbar: { thickness: 10, outlinewidth: 0, len: 0.9, tickfont: { color: colour("--quiet") } } })];
+    }
+    if (cloud.by.startsWith("facet")) {
+      const f = D.facets[Number(cloud.by.slice(5))];
+      const groups = new Map();
+      for (const i of points) { if (!groups.has(f.codes[i])) groups.set(f.codes[i], []); groups.get(f.codes[i]).push(i); }
+      const order = [...groups.keys()].filter((j) => j >= 0).sort((a, b) => groups.get(b).length - groups.get(a).length);
+      const colours = palette();
+      const rest = [...order.slice(colours.length), -1].flatMap((j) => groups.get(j) || []);
+      const named = order.slice(0, colours.length).map((j, place) => trace(groups.get(j), `${f.names[j]}`, colours[place]));
+      return rest.length ? [trace(rest, "others", colour("--dropped"), true), ...named] : named;
+    }
+    return [trace(points.filter((i) => !isKept(i)), "dropped", colour("--dropped"), true), trace(points.filter((i) => isKept(i)), "kept", colour("--accent"))];
+  }
+
+  function quadrantParts(cloud) {
+    if (!cloud.plane) return { shapes: [], annotations: [] };
+    const cuts = D.plane.cuts[state.selection];
+    const line = { color: colour("--quiet"), width: 1, dash: "dot" };
+    const across = [...new Set(cuts.y)].filter((v) => v !== null).map((y) => ({ type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, line }));
+    const down = [...new Set(cuts.x)].filter((v) => v !== null).map((x) => ({ type: "line", yref: "paper", y0: 0, y1: 1, x0: x, x1: x, line }));
+    const corners = [[1, 1, "right", "top"], [0, 1, "left", "top"], [0, 0, "left", "bottom"], [1, 0, "right", "bottom"]];
+    const annotations = corners.map(([x, y, xanchor, yanchor], q) => ({ xref: "paper", yref: "paper", x, y, xanchor, yanchor, text: `<b>Q${q + 1}</b>`, showarrow: false, font: { color: colour("--quiet"), size: 13 } }));
+    return { shapes: [...across, ...down], annotations };
+  }
+
+  function drawCloud(cloud) {
+    const drawn = layout({
+      xaxis: { title: { text: escaped(cloud.labels[0]) }, type: cloud.logX ? "log" : "linear", zeroline: false, ...(cloud.logX ? { dtick: "D2" } : {}) },
+      yaxis: { title: { text: escaped(cloud.labels[1]) }, zeroline: false },
+      ...quadrantParts(cloud), uirevision: "same",
+    });
+    const done = Plotly.react(cloud.plot, cloudTraces(cloud), drawn, config);
+    if (cloud.plane) {
+      const cuts = D.plane.cuts[state.selection];
+      cloud.note.replaceChildren(
+        node("ul", { class: "quadrants" }, ...cuts.quadrants.map((q) => node("li", {}, `${q.name}: ${comma(q.kept)} kept of ${comma(q.rows)}`))),
+        node("p", { class: "note" }, cuts.medians ? "Dotted: the medians." : "Dotted: the thresholds that the selector found for this budget; rows between them belong to no quadrant."),
+      );
+    }
+    return done;
+  }
+
+  function makeClouds() {
+    const list = [];
+    const at = (values) => (i) => values[i];
+    if (D.plane) list.push({ title: "Error and uncertainty", plane: true, x: at(D.plane.x), y: at(D.plane.y), labels: D.plane.labels });
+    for (const map of D.maps) list.push({ title: "Map of the vectors", x: at(map.x), y: at(map.y), labels: map.labels });
+    if (D.lengths) {
+      const rankOf = (i) => { const rank = scorer().rank[i]; return rank === null || scorer().scored < 2 ? null : (scorer().scored - rank) / (scorer().scored - 1); };
+      list.push({ title: "Score and length", logX: true, x: (i) => Math.max(D.lengths.values[i], 1), y: rankOf, labels: [D.lengths.unit, "score, as a share of the rows below"] });
+    }
+    $("clouds").hidden = !list.length;
+    for (const cloud of list) {
+      cloud.by = "kept";
+      cloud.plot = node("div", { class: "plot", role: "img", "aria-label": `${cloud.title}: one point a row. The table below has the same rows.` });
+      cloud.note = node("div");
+      const buttons = node("div", { class: "segments", role: "group", "aria-label": `Colours of ${cloud.title}` });
+      const choices = [["kept", "Kept"], ["score", "Score"], ...D.facets.slice(0, 3).map((f, j) => [`facet${j}`, cut(f.name, 18)])];
+      if (several) choices.push(["votes", "Agreement"]);
+      segments(buttons, choices, "kept", (value) => { cloud.by = value; drawCloud(cloud); });
+      $("cloud-list").append(node("figure", {}, node("div", { class: "cloud-head" }, node("h3", {}, cloud.title), buttons), cloud.plot, cloud.note));
+      clouds.push(cloud);
+    }
+  }
+
+  const tip = $("tip");
+  function listen(cloud) {
+    cloud.plot.on("plotly_hover", (event) => {
+      const i = event.points[0].customdata;
+      const f = facet();
+      tip.textContent = `Row ${comma(D.rows[i])}, ${isKept(i) ? "kept" : "dropped"}${f ? `, ${f.name} ${groupName(f, f.codes[i])}` : ""}\n${scorer().name}: ${show(scorer().score[i])}\n${cut(words[i].replace(/\s+/g, " "), 140)}`;
+      tip.hidden = false;
+      const { clientX, clientY } = event.event;
+      const box = tip.getBoundingClientRect();
+      tip.style.left = `${Math.max(8, Math.min(clientX + 14, innerWidth - box.width - 8))}px`;
+      tip.style.top = `${clientY + box.height + 24 > innerHeight ? clientY - box.height - 14 : clientY + 14}px`;
+    });
+    cloud.plot.on("plotly_unhover", () => { tip.hidden = true; });
+    cloud.plot.on("plotly_click", (event) => goTo(event.points[0].customdata));
+  }
+
+  // ---------------------------------------------------------------- groups
+  const barOrders = { size: "Size", share: "Share kept", name: "Name" };
+  let barOrder = "size", allBars = false;
+  const FEW = 15;
+
+  function heatCell(share, text) {
+    const cell = node("td", { class: "heat" }, text);
+    cell.style.setProperty("--heat", share.toFixed(3));
+    return cell;
+  }
+  const share = (kept, size) => `${Math.round((100 * kept) / size)}\u00a0%`;
+
+  function drawBars() {
+    const f = facet();
+    $("groups").hidden = !f;
+    if (!f) return;
+    const s = state.selection;
+    const most = allBars ? f.bars.length : FEW;
+    const few = f.bars.slice(0, most), others = f.bars.slice(most);
+    const rest = { group: -1, groups: f.rest.groups + others.length, size: f.rest.size + sum(others.map((bar) => bar.size)), kept: f.rest.kept.map((count, j) => count + sum(others.map((bar) => bar.kept[j]))) };
+    const bars = [...few];
+    if (barOrder === "share") bars.sort((a, b) => b.kept[s] / b.size - a.kept[s] / a.size);
+    if (barOrder === "name") bars.sort((a, b) => f.names[a.group].localeCompare(f.names[b.group], "en", { numeric: true }));
+    if (rest.groups) bars.push(rest);
+    const label = (bar) => (bar.group < 0 ? (rest.groups === 1 ? "1 smaller group" : `${comma(rest.groups)} smaller groups`) : f.names[bar.group] + (f.notes[bar.group] ? ` · ${f.notes[bar.group]}` : ""));
+    const name = (bar) =>
+      bar.group < 0 ? node("span", { class: "quiet" }, label(bar)) : node("button", { type: "button", title: `Show the rows of ${label(bar)}`, onclick: () => { state.group = String(bar.group); state.page = 0; syncGroups(); drawTable(); $("rows").scrollIntoView(); $("group").focus({ preventScroll: true }); } }, label(bar));
+    if (several) {
+      const same = D.selections.map((one, j) => j).filter((j) => D.selections[j].amount === now().amount);
+      $("bars").replaceChildren(node("div", { class: "scroll", role: "region", "aria-label": "Share of each group that is kept", tabindex: "0" },
+        node("table", { class: "shares matrix" },
+          node("thead", {}, node("tr", {}, node("th", { scope: "col" }, f.name), node("th", { scope: "col", class: "number" }, "rows"), ...same.map((j) => node("th", { scope: "col" }, D.selections[j].name)))),
+          node("tbody", {}, ...bars.map((bar) => node("tr", {}, node("th", { scope: "row", class: "bar" }, name(bar)), node("td", { class: "number" }, comma(bar.size)), ...same.map((j) => heatCell(bar.kept[j] / bar.size, share(bar.kept[j], bar.size)))))))));
+    } else {
+      const largest = Math.max(...bars.filter((bar) => bar.group >= 0).map((bar) => bar.size));
+      $("bars").replaceChildren(node("ul", { class: "bar-list" }, ...bars.map((bar) => {
+        const inner = node("span");
+        const outer = node("span", {}, inner);
+        outer.style.width = `${Math.min(100, (100 * bar.size) / largest)}%`;
+        inner.style.width = `${(100 * bar.kept[s]) / bar.size}%`;
+        return node("li", { class: "bar" }, name(bar), node("span", { class: "track", "aria-hidden": "true" }, outer), node("span", { class: "of" }, `${comma(bar.kept[s])} of ${comma(bar.size)} `, node("span", { class: "quiet" }, share(bar.kept[s], bar.size))));
+      })));
+    }
+    if (f.bars.length > FEW) $("bars").append(node("button", { type: "button", class: "more", "aria-expanded": String(allBars), onclick: () => { allBars = !allBars; drawBars(); $("bars").querySelector(".more").focus(); } }, allBars ? `Show the ${FEW} largest` : `Show ${others.length} more`));
+    const without = f.without ? ` ${comma(f.without)} ${f.without === 1 ? "row was" : "rows were"} dropped before groups were made, and ${f.without === 1 ? "is" : "are"} not counted here.` : "";
+    $("bars-note").textContent = `${several ? "Share of each group's rows that is kept." : "Bars are as long as a group has rows; the coloured part is kept."} All rows are counted.${without} A group's name shows its rows below.`;
+  }
+
+  function makeBars() {
+    const byFacet = node("div", { class: "segments", role: "group", "aria-label": "Groups" });
+    byFacet.id = "bar-facets";
+    segments(byFacet, D.facets.map((f, j) => [String(j), cut(f.name, 24)]), "0", (value) => setFacet(Number(value)));
+    const order = node("div", { class: "segments", role: "group", "aria-label": "Order" });
+    segments(order, Object.entries(barOrders), barOrder, (value) => { barOrder = value; drawBars(); });
+    $("group-controls").append(...(D.facets.length > 1 ? [byFacet] : []), order);
+  }
+
+  function setFacet(number) {
+    state.facet = number; state.group = ""; state.page = 0;
+    if ($("bar-facets")) press($("bar-facets"), String(number));
+    syncGroups(); drawBars(); drawTable();
+  }
+
+  // ---------------------------------------------------------------- distributions
+  const spreads = [];
+  const spreadChoices = () => D.histograms.map((_, j) => j).filter((j) => D.histograms[j].scorer === null || D.histograms[j].scorer === scorer().name);
+
+  function drawSpread(spread) {
+    const h = D.histograms[spread.shown];
+    const kept = h.kept[state.selection];
+    const middle = [], width = [];
+    for (let b = 0; b + 1 < h.edges.length; b++) { middle.push((h.edges[b] + h.edges[b + 1]) / 2); width.push(h.edges[b + 1] - h.edges[b]); }
+    const ends = (b) => `${b === 0 && h.open[0] ? "below" : show(h.edges[b]) + " to"} ${b === middle.length - 1 && h.open[1] ? "and above" : show(h.edges[b + 1])}`;
+    const bar = (name, counts, color) => ({ type: "bar", name, x: middle, y: counts, width, marker: { color, line: { width: 0 } }, hoverinfo: "text", hovertext: counts.map((count, b) => `${comma(count)} ${name}<br>${ends(b)}`), textposition: "none" });
+    const dropped = h.all.map((all, b) => all - kept[b]);
+    spread.plot.setAttribute("aria-label", `Distribution of ${h.name}, ${comma(sum(kept))} kept rows against ${comma(sum(dropped))} dropped ones.`);
+    return Plotly.react(spread.plot, [bar("kept", kept, colour("--accent")), bar("dropped", dropped, colour("--dropped"))], layout({
+      barmode: "stack", dragmode: false, xaxis: { title: { text: escaped(h.name) }, type: h.log ? "log" : "linear", fixedrange: true, ...(h.log ? { dtick: "D2" } : {}) }, yaxis: { title: { text: "rows" }, fixedrange: true, rangemode: "tozero" },
+    }), config);
+  }
+
+  function makeSpreads() {
+    const choices = spreadChoices();
+    $("spreads").hidden = !choices.length;
+    const length = D.histograms.findIndex((h) => D.lengths && h.name === `length in ${D.lengths.unit}`);
+    for (const shown of [...new Set([choices[0], length])].filter((j) => j >= 0)) {
+      const spread = { shown, plot: node("div", { class: "plot low", role: "img" }), chooser: node("select", { "aria-label": "Distribution of" }) };
+      spread.chooser.addEventListener("change", () => { spread.shown = Number(spread.chooser.value); drawSpread(spread); });
+      $("spread-list").append(node("figure", {}, node("div", { class: "cloud-head" }, spread.chooser), spread.plot));
+      spreads.push(spread);
+    }
+    syncSpreads();
+  }
+  function syncSpreads() {
+    const choices = spreadChoices();
+    for (const spread of spreads) {
+      if (!choices.includes(spread.shown)) spread.shown = choices[0];
+      spread.chooser.replaceChildren(...choices.map((j) => option(String(j), D.histograms[j].name)));
+      spread.chooser.value = String(spread.shown);
+    }
+  }
+
+  // ---------------------------------------------------------------- rows
+  const keys = () => {
+    const out = [
+      { key: "row", name: "Row", number: true, value: (i) => D.rows[i] },
+      { key: "text", name: "Text", title: "length of the text", value: (i) => D.texts[i].length },
+    ];
+    if (facet()) out.push({ key: "group", name: facet().name, value: (i) => (facet().codes[i] < 0 ? null : groupName(facet(), facet().codes[i])) });
+    out.push({ key: "score", name: several ? `Score, ${scorer().name}` : "Score", number: true, value: (i) => scorer().score[i] });
+    if (D.scorers.length > 1) D.scorers.forEach((one, s) => out.push({ key: `rank${s}`, name: `Rank, ${one.name}`, number: true, rank: true, value: (i) => one.rank[i] }));
+    else out.push({ key: "rank0", name: "Rank", number: true, rank: true, value: (i) => D.scorers[0].rank[i] });
+    if (D.disagreement) out.push({ key: "disagreement", name: "Ranks apart", number: true, value: (i) => D.disagreement[i] });
+    out.push({ key: "kept", name: "Kept", value: (i) => (isKept(i) ? 0 : 1) });
+    out.push({ key: "why", name: "Reason", value: reason });
+    return out;
+  };
+
+  function matching() {
+    const query = state.query.trim().toLowerCase();
+    const f = facet();
+    const out = [];
+    for (let i = 0; i < M; i++) {
+      if (state.status !== "all" && isKept(i) !== (state.status === "kept")) continue;
+      if (state.group !== "" && f.codes[i] !== Number(state.group)) continue;
+      if (state.other !== "" && isKept(i, D.selections[Number(state.other.slice(1))]) !== (state.other[0] === "k")) continue;
+      if (query && !haystack(i).includes(query) && !reason(i).toLowerCase().includes(query) && String(D.rows[i]) !== query) continue;
+      out.push(i);
+    }
+    const by = keys().find((one) => one.key === state.sort) || keys()[0];
+    const sign = state.down ? -1 : 1;
+    const value = out.length ? new Map(out.map((i) => [i, by.value(i)])) : new Map();
+    return out.sort((a, b) => {
+      const x = value.get(a), y = value.get(b);
+      if (x === null || y === null) return (x === null) - (y === null) || a - b;
+      return (typeof x === "string" ? sign * x.localeCompare(y, "en", { numeric: true }) : sign * (x - y)) || a - b;
+    });
+  }
+
+  function marked(text, query) {
+    const at = query ? text.toLowerCase().indexOf(query) : -1;
+    return at < 0 || text.toLowerCase().length !== text.length ? [text] : [text.slice(0, at), node("mark", {}, text.slice(at, at + query.length)), text.slice(at + query.length)];
+  }
+  function snippet(i) {
+    const text = words[i].replace(/\s+/g, " ").trim();
+    const query = state.query.trim().toLowerCase();
+    const at = query ? text.toLowerCase().indexOf(query) : -1;
+    const start = at > 120 ? at - 60 : 0;
+    const piece = text.slice(start, start + 180);
+    return text ? [start ? "…" : "", ...marked(piece, query), start + 180 < text.length || D.texts[i].missing ? "…" : ""] : [node("span", { class: "quiet" }, "no text")];
+  }
+
+  function detail(i, width) {
+    const row = D.texts[i];
+    const query = state.query.trim().toLowerCase();
+    const turns = row.turns.map(([role, text]) => node("div", { class: "turn" }, node("b", {}, role), node("div", {}, ...marked(text, query))));
+    if (row.missing) turns.push(node("p", { class: "note" }, `${comma(row.missing)} of ${comma(row.length)} characters are not shown.`));
+    const facts = [];
+    const add = (name, value) => facts.push(node("div", {}, node("dt", {}, name), node("dd", {}, show(value))));
+    for (const f of D.facets) add(f.name, groupName(f, f.codes[i]) + (f.notes[f.codes[i]] ? ` (${f.notes[f.codes[i]]})` : ""));
+    for (const one of D.scorers) add(`score of ${one.name}`, one.score[i]);
+    for (const [name, values] of Object.entries(D.columns)) add(name, values[i]);
+    if (D.lengths && !(D.lengths.unit === "supervised tokens")) add(D.lengths.unit, D.lengths.values[i]);
+    if (several) add("kept by", D.selections.filter((one) => isKept(i, one)).map((one) => one.name).join("; ") || "none");
+    return node("tr", { class: "detail", role: "row", id: `detail-${i}` }, node("td", { colspan: width, role: "cell" }, ...turns, node("dl", { class: "values" }, ...facts)));
+  }
+
+  function drawTable() {
+    const columns = keys();
+    if (!columns.some((one) => one.key === state.sort)) state.sort = "row";
+    const rows = matching();
+    const pages = Math.max(1, Math.ceil(rows.length / SIZE));
+    state.page = Math.min(Math.max(state.page, 0), pages - 1);
+    const head = node("thead", { role: "rowgroup" }, node("tr", { role: "row" }, ...columns.map((one) => {
+      const chosen = one.key === state.sort;
+      return node("th", { scope: "col", role: "columnheader", class: one.number ? "number" : "", "aria-sort": chosen ? (state.down ? "descending" : "ascending") : "none" },
+        node("button", { type: "button", "data-sort": one.key, title: `Sort by ${one.title || one.name}`, onclick: () => { sortBy(one.key, chosen ? !state.down : one.key === "score" || one.key === "disagreement" || one.key === "text"); document.querySelector(`[data-sort="${one.key}"]`).focus(); } }, one.name + (chosen ? (state.down ? " ↓" : " ↑") : "")));
+    })));
+    const body = node("tbody", { role: "rowgroup" });
+    for (const i of rows.slice(state.page * SIZE, (state.page + 1) * SIZE)) {
+      const open = opened.has(i);
+      const cells = columns.map((one) => {
+        const cell = node("td", { role: "cell", "data-label": one.name, class: one.number ? "number" : "" });
+        if (one.key === "text") {
+          cell.className = "text";
+          const button = node("button", { type: "button", class: "expand", "aria-expanded": String(open), "data-row": i, onclick: () => toggle(i) }, open ? "Show less" : "Show all");
+          button.setAttribute("aria-label", `${open ? "Show less" : "Show all"} of row ${D.rows[i]}`);
+          cell.append(node("span", { class: "snippet" }, ...snippet(i)), button);
+        } else if (one.key === "kept") cell.append(node("span", { class: isKept(i) ? "badge kept" : "badge" }, isKept(i) ? "kept" : "dropped"));
+        else if (one.key === "why") { cell.className = "why"; cell.append(reason(i).replace(/^(kept|dropped): /, "")); }
+        else if (one.key === "group") cell.append(groupName(facet(), facet().codes[i]));
+        else if (one.key === "disagreement") cell.append(D.disagreement[i] === null ? "–" : `${Math.round(100 * D.disagreement[i])}\u00a0%`);
+        else { const value = one.value(i); cell.append(one.rank || one.key === "row" ? (value === null ? "–" : comma(value)) : show(value)); }
+        return cell;
+      });
+      body.append(node("tr", { role: "row", class: open ? "open" : "" }, ...cells));
+      if (open) body.append(detail(i, columns.length));
+    }
+    const table = $("table");
+    table.setAttribute("role", "table");
+    table.replaceChildren(node("caption", { hidden: true }, "Rows"), head, body);
+    const shown = M < D.total ? `shown ${M === 1 ? "row" : "rows"}` : M === 1 ? "row" : "rows";
+    $("count").textContent = rows.length === M ? `${comma(M)} ${shown}` : `${comma(rows.length)} of ${comma(M)} ${shown} ${rows.length === 1 ? "matches" : "match"}`;
+    $("pager").hidden = pages < 2;
+    $("page").textContent = `Page ${comma(state.page + 1)} of ${comma(pages)}`;
+    for (const button of $("pager").querySelectorAll("button")) button.disabled = ["first", "back"].includes(button.dataset.go) ? state.page === 0 : state.page === pages - 1;
+    $("pager").dataset.pages = pages;
+    $("sort").replaceChildren(...columns.map((one) => option(one.key, one.title || one.name)));
+    $("sort").value = state.sort;
+    $("direction").textContent = state.down ? "Descending ↓" : "Ascending ↑";
+  }
+
+  function sortBy(key, down) { state.sort = key; state.down = down; state.page = 0; drawTable(); }
+  function toggle(i) {
+    if (opened.has(i)) opened.delete(i); else opened.add(i);
+    drawTable();
+    const button = document.querySelector(`[data-row="${i}"]`);
+    if (button) button.focus({ preventScroll: true });
+  }
+  function goTo(i) {
+    tip.hidden = true;
+    clearFilters();
+    opened.add(i);
+    state.page = Math.floor(matching().indexOf(i) / SIZE);
+    drawTable();
+    const button = document.querySelector(`[data-row="${i}"]`);
+    button.closest("tr").scrollIntoView({ block: "center" });
+    button.focus({ preventScroll: true });
+  }
+  function clearFilters() {
+    Object.assign(state, { group: "", status: "all", other: "", query: "", page: 0 });
+    $("query").value = ""; $("other").value = ""; $("group").value = "";
+    press($("status"), "all");
+  }
+
+  function syncGroups() {
+    const f = facet();
+    $("facet-field").hidden = D.facets.length < 2;
+    $("group-field").hidden = !f;
+    if (!f) return;
+    $("facet").value = String(state.facet);
+    const held = [...new Set(f.codes)].filter((j) => j >= 0).sort((a, b) => f.names[a].localeCompare(f.names[b], "en", { numeric: true }));
+    $("group").replaceChildren(option("", "all"), ...held.map((j) => option(String(j), f.names[j] + (f.notes[j] ? ` · ${f.notes[j]}` : ""))));
+    $("group").value = state.group;
+  }
+  function syncOthers() {
+    $("other-field").hidden = !several;
+    $("other").replaceChildren(option("", "whatever others do"), ...D.selections.flatMap((one, j) => (j === state.selection ? [] : [option(`k${j}`, `kept by ${one.name}`), option(`d${j}`, `dropped by ${one.name}`)])));
+    state.other = "";
+  }
+
+  function makeTable() {
+    $("filters").hidden = false;
+    $("filters").addEventListener("submit", (event) => event.preventDefault());
+    segments($("status"), [["all", "All"], ["kept", "Kept"], ["dropped", "Dropped"]], "all", (value) => { state.status = value; state.page = 0; drawTable(); });
+    let waiting = 0;
+    $("query").addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(() => { state.query = $("query").value; state.page = 0; drawTable(); }, 120); });
+    $("facet").replaceChildren(...D.facets.map((f, j) => option(String(j), f.name)));
+    $("facet").addEventListener("change", () => setFacet(Number($("facet").value)));
+    $("group").addEventListener("change", () => { state.group = $("group").value; state.page = 0; drawTable(); });
+    $("other").addEventListener("change", () => { state.other = $("other").value; state.page = 0; drawTable(); });
+    $("sort").addEventListener("change", () => sortBy($("sort").value, state.down));
+    $("direction").addEventListener("click", () => sortBy(state.sort, !state.down));
+    $("clear").addEventListener("click", () => { clearFilters(); drawTable(); });
+    $("pager").addEventListener("click", (event) => {
+      const go = event.target.dataset.go;
+      if (!go) return;
+      const last = Number($("pager").dataset.pages) - 1;
+      state.page = { first: 0, back: state.page - 1, next: state.page + 1, last }[go];
+      drawTable();
+      $("count").scrollIntoView({ block: "nearest" });
+    });
+    syncGroups(); syncOthers(); drawTable();
+  }
+
+  // ---------------------------------------------------------------- all together
+  async function drawPlots() {
+    for (const cloud of clouds) await drawCloud(cloud);
+    for (const spread of spreads) await drawSpread(spread);
+  }
+  function applyTheme(choice) {
+    theme = choice;
+    if (choice === "auto") delete document.documentElement.dataset.theme; else document.documentElement.dataset.theme = choice;
+    for (const button of document.querySelectorAll("[data-theme-choice]")) button.setAttribute("aria-pressed", String(button.dataset.themeChoice === choice));
+    drawPlots();
+  }
+
+  for (const button of document.querySelectorAll("[data-theme-choice]")) button.addEventListener("click", () => applyTheme(button.dataset.themeChoice));
+  document.querySelector(".theme").hidden = false;
+  wantsDark.addEventListener("change", () => { if (theme === "auto") drawPlots(); });
+  // Paper is light, whatever the screen is.
+  let before = "auto";
+  addEventListener("beforeprint", () => { before = theme; applyTheme("light"); });
+  addEventListener("afterprint", () => applyTheme(before));
+
+  if (several) {
+    document.querySelector(".chooser").hidden = false;
+    $("selection").replaceChildren(...D.selections.map((one, j) => option(String(j), one.name)));
+    $("selection").addEventListener("change", () => {
+      state.selection = Number($("selection").value); state.page = 0;
+      const own = D.facets.findIndex((f) => f.scorer === scorer().name);
+      if (facet() && facet().scorer && own >= 0) setFacet(own);
+      syncOthers(); syncSpreads(); drawBars(); drawTable(); drawPlots();
+    });
+  }
+  makeTable(); makeBars(); drawBars(); makeClouds(); makeSpreads();
+  // One plot at a time, so that the page answers in between.
+  (async () => {
+    for (const cloud of clouds) { await new Promise((done) => setTimeout(done)); await drawCloud(cloud); listen(cloud); }
+    for (const spread of spreads) { await new Promise((done) => setTimeout(done)); await drawSpread(spread); }
+    document.documentElement.dataset.ready = "true";
+  })();
+})();

@@ -1,0 +1,199 @@
+"""What a page shows of rows: an excerpt of the text, and how long the whole is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datapruner.errors import DataPrunerError
+from datapruner.selection.allocation import allocate
+from datapruner.text import safe_lines, safe_text
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from datapruner.samples.base import Samples
+
+Ints = NDArray[np.int64]
+
+ROOM = 6_000_000
+"""Bytes that all excerpts of a page take at most."""
+LONGEST, SHORTEST = 4000, 100
+"""Characters of an excerpt, by how many there are."""
+MOST_TURNS = 40
+BLOCK = 500
+"""Rows read at a time; a row may have megabytes."""
+SPEAKERS = ("role", "from")
+"""Fields of a turn that say who speaks."""
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """The beginning of every turn of a row.
+
+    Attributes
+    ----------
+    turns : list of (role, text)
+        Unchanged text, cut.
+    length : int
+        Characters of the whole row.
+    """
+
+    turns: list[tuple[str, str]]
+    length: int
+
+    def cut(self, limit: int) -> Excerpt:
+        """Leave at most so many characters, shared so that a long question does not hide the answer."""
+        lengths = [len(text) for _, text in self.turns]
+        if sum(lengths) <= limit:
+            return self
+        shares = allocate(np.ones(len(lengths)), lengths, limit).tolist()
+        return Excerpt(
+            [(role, text[:share]) for (role, text), share in zip(self.turns, shares, strict=True)],
+            self.length,
+        )
+
+    def as_shown(self) -> dict[str, Any]:
+        """Give what the page holds: the turns, made visible, and how many characters are missing."""
+        shown = sum(len(text) for _, text in self.turns)
+        return {
+            "turns": [[safe_text(role, 40), safe_lines(text)] for role, text in self.turns],
+            "length": self.length,
+            "missing": self.length - shown,
+        }
+
+
+def excerpts(samples: Samples, rows: Ints, room: int = ROOM) -> list[dict[str, Any]]:
+    """Read excerpts of rows, as long as fits into ``room`` bytes together.
+
+    Parameters
+    ----------
+    samples : Samples
+    rows : ndarray, int64, shape (m,)
+    room : int
+
+    Returns
+    -------
+    list of dict
+        ``turns`` (pairs of role and text), ``length`` and ``missing`` (characters). A row that cannot be read says so.
+    """
+    limit = int(np.clip(room // max(len(rows), 1), SHORTEST, LONGEST))
+    found = [excerpt.cut(limit) for excerpt in _read(samples, rows)]
+    while True:
+        shown = [excerpt.as_shown() for excerpt in found]
+        size = len(script_json(shown).encode())
+        if size <= room or limit <= SHORTEST:
+            return shown
+        limit = max(SHORTEST, limit * room // size * 9 // 10)
+        found = [excerpt.cut(limit) for excerpt in found]
+
+
+def script_json(held: Any) -> str:
+    """Write JSON that may stand inside an HTML script element, whatever text it holds."""
+    text = json.dumps(held, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def characters(samples: Samples) -> Ints | None:
+    """Count the characters of every row's text, without turning rows into objects.
+
+    Returns
+    -------
+    ndarray, int64, shape (n,), or None
+        None where rows have no text.
+    """
+    if not samples.layout.has_text:
+        return None
+    columns = list(dict.fromkeys(samples.layout.columns.values()))
+    dataset = samples.dataset.select_columns(columns).with_format("arrow")
+    counted = np.zeros(len(samples), dtype=np.int64)
+    for start in range(0, len(samples), 100 * BLOCK):
+        stop = min(start + 100 * BLOCK, len(samples))
+        for column in dataset[start:stop].columns:
+            place = start
+            for chunk in column.chunks:
+                counted[place : place + len(chunk)] += _characters(chunk)
+                place += len(chunk)
+    return counted
+
+
+def _characters(array: pa.Array) -> Ints:
+    import pyarrow.compute as pc
+    import pyarrow.types as pt
+
+    if pt.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    kind = array.type
+    if pt.is_string(kind) or pt.is_large_string(kind):
+        lengths: Ints = pc.fill_null(pc.utf8_length(array), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+        return lengths
+    if pt.is_list(kind) or pt.is_large_list(kind):
+        turns = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+        inside = np.concatenate([[0], np.cumsum(_characters(array.flatten()))])
+        ends = np.cumsum(turns)
+        return np.asarray(inside[ends] - inside[ends - turns], dtype=np.int64)
+    if pt.is_struct(kind):
+        total = np.zeros(len(array), dtype=np.int64)
+        for place, part in enumerate(array.flatten()):
+            if kind.field(place).name not in SPEAKERS:
+                total += _characters(part)
+        return total
+    return np.zeros(len(array), dtype=np.int64)
+
+
+def _read(samples: Samples, rows: Ints) -> Iterator[Excerpt]:
+    if not samples.layout.has_text:
+        yield from _described(samples, rows)
+        return
+    for start in range(0, len(rows), BLOCK):
+        block = rows[start : start + BLOCK]
+        done = 0
+        try:
+            for sample in samples.iter_samples(block):
+                yield _excerpt([(message.role, message.content) for message in sample.messages])
+                done += 1
+        except DataPrunerError:
+            # One row of the block cannot be read; nobody had to read it so far, and the others are still shown.
+            for row in block[done:]:
+                try:
+                    sample = next(samples.iter_samples(np.array([row])))
+                except DataPrunerError as error:
+                    yield _excerpt([("unreadable", str(error))])
+                else:
+                    yield _excerpt([(message.role, message.content) for message in sample.messages])
+
+
+def _excerpt(turns: list[tuple[str, str]]) -> Excerpt:
+    length = sum(len(text) for _, text in turns)
+    if len(turns) > MOST_TURNS:
+        more = f"{len(turns) - MOST_TURNS:,} more turns are not shown"
+        turns = [*turns[:MOST_TURNS], ("…", more)]
+        length += len(more)
+    return Excerpt(turns, length).cut(LONGEST)
+
+
+def _described(samples: Samples, rows: Ints) -> Iterator[Excerpt]:
+    """Describe rows without text by their plain columns; images and vectors are not shown."""
+    from datasets import ClassLabel, Value
+
+    features = samples.dataset.features
+    plain = [
+        name
+        for name, feature in features.items()
+        if isinstance(feature, ClassLabel)
+        or (isinstance(feature, Value) and "binary" not in str(feature.dtype))
+    ]
+    if not plain:
+        yield from (Excerpt([], 0) for _ in rows)
+        return
+    dataset = samples.dataset.select_columns(plain).with_format(None)
+    for start in range(0, len(rows), BLOCK):
+        for row in dataset.select(rows[start : start + BLOCK]):
+            yield _excerpt([(name, str(row[name])) for name in plain])

@@ -1,0 +1,290 @@
+"""The summary: what happened, in sentences made from the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datapruner.outputs.report.facets import Facet
+from datapruner.scorers.ranking import spearman
+from datapruner.text import safe_text
+
+if TYPE_CHECKING:
+    from datapruner.selection.result import Scores, Selection
+
+Ints = NDArray[np.int64]
+Kept = NDArray[np.bool_]
+
+STEPS = {
+    "exact_duplicate": ("exact duplicate", "exact duplicates"),
+    "near_duplicate": ("near duplicate", "near duplicates"),
+    "semantic_duplicate": ("semantic duplicate", "semantic duplicates"),
+    "contaminated": ("row that leaks from the test set", "rows that leak from the test set"),
+    "no_supervised_tokens": ("row without supervised tokens", "rows without supervised tokens"),
+    "never_keep": ("row on the never-keep list", "rows on the never-keep list"),
+}
+TIED = 0.05
+"""Share of the rows with one and the same score from which that is said."""
+SURPRISE = 3.0
+"""Standard errors by which a group's share must differ to be worth a sentence."""
+BIAS = 0.2
+"""Rank correlation with length from which a score counts as biased."""
+
+
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """Write ``no rows``, ``1 row``, ``1,234 rows``."""
+    many = f"{one}s" if many is None else many
+    return f"no {many}" if count == 0 else f"1 {one}" if count == 1 else f"{count:,} {many}"
+
+
+def percent(part: float, whole: float) -> str:
+    """Write a share: whole numbers from 10 on, one decimal below, and never 0 or 100 unless it is that."""
+    if not whole:
+        return "-"
+    share = 100 * part / whole
+    if 0 < share < 0.1:
+        return "under 0.1\u00a0%"
+    if share < 9.95:
+        return f"{share:.1f}".removesuffix(".0") + "\u00a0%"
+    return f"{min(share, 99.9):.1f}\u00a0%" if 99.5 <= share < 100 else f"{share:.0f}\u00a0%"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Join words: ``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def selection_words(
+    selection: Selection, facets: Sequence[Facet], lengths: Ints | None, unit: str
+) -> list[str]:
+    """Sum up one selection in sentences."""
+    n, kept = len(selection.kept), len(selection)
+    what = (
+        f"{kept:,} of {counted(n, 'row')} ({percent(kept, n)})"
+        if kept < n
+        else f"all {counted(n, 'row')}"
+        if n > 1
+        else "the only row"
+    )
+    out = [
+        f"{_name(selection.scorer)} keeps {what}, chosen by the selector {_name(selection.selector.name)} for a budget "
+        f"of {_budget(selection)}."
+    ]
+    tokens = selection.scores.tokens.get("num_supervised_tokens")
+    if tokens is not None and tokens.sum():
+        held, whole = int(tokens[selection.kept].sum()), int(tokens.sum())
+        out[0] += f" The kept rows hold {percent(held, whole)} of the {counted(whole, 'supervised token')}."
+    out += [_cleaning(selection.scores), *_tokens(selection), *_forced(selection.scores)]
+    for facet in facets:
+        out += _groups(facet, selection.kept)
+    if lengths is not None:
+        out += _length_bias(selection, lengths, unit)
+    return [sentence for sentence in [*out, *_ties(selection)] if sentence]
+
+
+def _budget(selection: Selection) -> str:
+    budget = selection.budget
+    if budget.per_group is None and not budget.quotas:
+        if isinstance(budget.keep, float):
+            return f"{percent(budget.keep, 1)} of the rows"
+        if budget.keep_tokens is not None:
+            return counted(budget.keep_tokens, "supervised token")
+        return counted(int(budget.keep or 0), "row")
+    return budget.describe()
+
+
+def _cleaning(scores: Scores) -> str:
+    """Say what was dropped before any score was looked at, step by step."""
+    found: dict[str, int] = {}
+    for vetoes in scores.vetoes:
+        found[vetoes.kind] = found.get(vetoes.kind, 0) + len(vetoes)
+    total = sum(found.values())
+    words = [
+        counted(count, *STEPS.get(kind, (_name(kind), _name(kind)))) for kind, count in found.items() if count
+    ]
+    if total:
+        return f"Before that, {counted(total, 'row')} {_be(total)} dropped: {listed(words)}."
+    sought = [STEPS[kind][1] for kind in found if kind in STEPS]
+    return f"Cleaning looked for {listed(sought)} and found none." if sought else ""
+
+
+def _tokens(selection: Selection) -> list[str]:
+    stay, masks = selection.supervised_tokens_kept, selection.token_masks
+    if stay is None or masks is None:
+        return []
+    pruned, gone = int((masks.lengths > 0).sum()), int((~masks.values).sum())
+    whole = int(stay.sum()) + gone
+    return [
+        f"Inside {counted(pruned, 'kept row')}, {counted(gone, 'token')} {_be(gone)} taken out of the loss; "
+        f"{percent(int(stay.sum()), whole)} of the kept rows' supervised tokens stay in it."
+    ]
+
+
+def _forced(scores: Scores) -> list[str]:
+    forced = int(scores.forced.sum())
+    return [f"{counted(forced, 'row')} {_be(forced)} on the always-keep list."] if forced else []
+
+
+def _groups(facet: Facet, kept: Kept) -> list[str]:
+    """Name the groups of which strikingly much and little is kept."""
+    sizes, taken = facet.sizes, facet.counts(kept)
+    there = np.flatnonzero(sizes)
+    if len(there) < 2:
+        return []
+    overall = float(taken.sum() / sizes.sum())
+    error = np.sqrt(max(overall * (1 - overall), 1e-12) / sizes[there])
+    apart = (taken[there] / sizes[there] - overall) / error
+    out = []
+    high, low = int(there[np.argmax(apart)]), int(there[np.argmin(apart)])
+    parts = [
+        f"strikingly {word} in {_group(facet, j)} ({taken[j]:,} of {sizes[j]:,}, "
+        f"{percent(int(taken[j]), int(sizes[j]))})"
+        for word, j, far in (("high", high, apart.max()), ("low", low, -apart.min()))
+        if far >= SURPRISE
+    ]
+    if parts:
+        out.append(f"By {facet.name}, the share kept is {listed(parts)}.")
+    else:
+        out.append(f"By {facet.name}, no group's share kept stands out from the whole.")
+    emptied = int((taken[there] == 0).sum())
+    if emptied:
+        out[-1] += (
+            f" {counted(emptied, 'group')} of {len(there):,} {'keep' if emptied > 1 else 'keeps'} nothing."
+        )
+    return out
+
+
+def _group(facet: Facet, j: int) -> str:
+    note = f", mostly {facet.notes[j]}" if facet.notes and facet.notes[j] else ""
+    return (
+        f"“{facet.names[j]}”"
+        if not facet.scorer
+        else f"{facet.name.partition(' ')[0]} {facet.names[j]}{note}"
+    )
+
+
+def length_correlation(values: NDArray[np.float64], lengths: Ints) -> float:
+    """Spearman's of a score with the rows' lengths, over the rows that have a score."""
+    there = np.isfinite(values)
+    return spearman(values[there], lengths[there].astype(np.float64))
+
+
+def _length_bias(selection: Selection, lengths: Ints, unit: str) -> list[str]:
+    scored = np.isfinite(selection.values)
+    ours, others = lengths[selection.kept & scored], lengths[~selection.kept & scored]
+    if not len(ours) or not len(others):
+        return []
+    one, other = float(np.median(ours)), float(np.median(others))
+    related = round(length_correlation(selection.values, lengths), 2) + 0.0
+    alike = "as long as" if one == other else "about as long as" if abs(one - other) <= 0.1 * other else ""
+    shape = alike or ("longer than" if one > other else "shorter than")
+    bias = (
+        f"the score hardly depends on length (rank correlation {related:.2f})"
+        if abs(related) < BIAS
+        else f"the score favours {'long' if related > 0 else 'short'} rows (rank correlation {related:.2f})"
+    )
+    return [
+        f"Kept rows are {shape} those that the budget dropped: a median of {one:,.0f} {unit} against {other:,.0f}; "
+        f"{bias.replace('-', '−')}."
+    ]
+
+
+def _ties(selection: Selection) -> list[str]:
+    values = selection.values[np.isfinite(selection.values)]
+    if len(values) < 2:
+        return []
+    _, counts = np.unique(values, return_counts=True)
+    most = int(counts.max())
+    if most < 2 or most < TIED * len(values):
+        return []
+    who = "All rows that were scored" if most == len(values) else counted(most, "row")
+    return [f"{who} share one score, so that the order of the source decides between them."]
+
+
+def comparison_words(
+    selections: Sequence[Selection],
+    names: Sequence[str],
+    facets: Sequence[Facet],
+    lengths: Ints | None,
+    unit: str,
+) -> list[str]:
+    """Sum up several selections of the same rows in sentences."""
+    from datapruner.stability import jaccard
+
+    first = selections[0]
+    n = len(first.kept)
+    scorers = list(dict.fromkeys(selection.scorer for selection in selections))
+    budgets = list(dict.fromkeys(_budget(selection) for selection in selections))
+    out = [
+        f"{counted(len(scorers), 'scorer')} {'rank' if len(scorers) > 1 else 'ranks'} the same {counted(n, 'row')}, "
+        f"for {'a budget' if len(budgets) == 1 else f'{len(budgets)} budgets'}: {listed(budgets)}.",
+        _cleaning(first.scores),
+        *_forced(first.scores),
+    ]
+    for budget in budgets:
+        ours = [number for number, selection in enumerate(selections) if _budget(selection) == budget]
+        at = f" at {budget}" if len(budgets) > 1 else ""
+        pairs = [
+            (jaccard(selections[i].kept, selections[j].kept), names[i], names[j])
+            for place, i in enumerate(ours)
+            for j in ours[place + 1 :]
+        ]
+        if len(pairs) > 1:
+            near, far = max(pairs), min(pairs)
+            out.append(
+                f"Most alike{at} are {near[1]} and {near[2]} (of the rows that either keeps, both keep "
+                f"{percent(near[0], 1)}), least alike {far[1]} and {far[2]} ({percent(far[0], 1)})."
+            )
+        elif pairs:
+            out.append(
+                f"Of the rows that {pairs[0][1]} or {pairs[0][2]} keeps{at}, both keep {percent(pairs[0][0], 1)}."
+            )
+        if len(ours) > 1:
+            votes = np.sum([selections[i].kept for i in ours], axis=0)
+            every, none = int((votes == len(ours)).sum()), int((votes == 0).sum())
+            by = "both" if len(ours) == 2 else f"all {len(ours)}"
+            out.append(
+                f"{_upper(counted(every, 'row'))} {_be(every, now=True)} kept by {by}{at}, {counted(none, 'row')} by "
+                "none."
+            )
+    main = [number for number, selection in enumerate(selections) if _budget(selection) == budgets[0]]
+    if lengths is not None and len(main) > 1:
+        middle = [(float(np.median(lengths[selections[i].kept])), names[i]) for i in main]
+        long, short = max(middle), min(middle)
+        out.append(
+            f"The longest rows are kept by {long[1]} (a median of {long[0]:,.0f} {unit}), the shortest by {short[1]} "
+            f"({short[0]:,.0f})."
+        )
+    for facet in [facet for facet in facets if not facet.scorer][:1]:
+        out += _contrast(facet, [selections[i].kept for i in main], [names[i] for i in main])
+    return [sentence for sentence in out if sentence]
+
+
+def _contrast(facet: Facet, kept: Sequence[Kept], names: Sequence[str]) -> list[str]:
+    """Name the group whose share differs most from one selection to another."""
+    sizes = facet.sizes
+    there = np.flatnonzero(sizes >= 20)
+    if not len(there) or len(kept) < 2:
+        return []
+    shares = np.array([facet.counts(mask)[there] / sizes[there] for mask in kept])
+    place = int(np.argmax(shares.max(axis=0) - shares.min(axis=0)))
+    high, low = int(shares[:, place].argmax()), int(shares[:, place].argmin())
+    return [
+        f"By {facet.name}, they differ most on {_group(facet, int(there[place]))}: {names[high]} keeps "
+        f"{percent(float(shares[high, place]), 1)} of it, {names[low]} {percent(float(shares[low, place]), 1)}."
+    ]
+
+
+def _be(count: int, *, now: bool = False) -> str:
+    return ("is" if count == 1 else "are") if now else ("was" if count == 1 else "were")
+
+
+def _upper(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _name(name: str) -> str:
+    return safe_text(name, 60)
