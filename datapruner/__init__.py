@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from datapruner import plots, scorers
     from datapruner.api import prune, run, score
-    from datapruner.comparison import Comparison, compare
+    from datapruner.comparison import compare
+    from datapruner.comparison_result import Comparison
     from datapruner.errors import DataPrunerError
     from datapruner.outputs.dataset import push_to_hub
     from datapruner.outputs.reading import explain
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _WHERE = {
-    "Comparison": "datapruner.comparison",
+    "Comparison": "datapruner.comparison_result",
     "DataPrunerError": "datapruner.errors",
     "Ranking": "datapruner.scorers.base",
     "Scorer": "datapruner.scorers.base",

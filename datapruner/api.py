@@ -355,6 +355,7 @@ def measure(
     cache: str | Path | None = None,
     progress: bool = True,
     trust_code: bool = False,
+    samples: Samples | None = None,
 ) -> Measured:
     """Carry out a recipe up to the scorers: read, clean, measure.
 
@@ -365,6 +366,8 @@ def measure(
         Objects that stand in for what the recipe names.
     cache, progress, trust_code
         As in :func:`score`.
+    samples : Samples, optional
+        What :func:`read_samples` gave for this recipe, where somebody had to look at the rows before.
     """
     from datapruner.signals.plan import (
         make_plan,
@@ -382,7 +385,8 @@ def measure(
         list(scorers) if scorers is not None else [make_scorer(m.name, m.parameters) for m in recipe.scorers]
     )
     plan = make_plan(recipe, made)
-    samples = read_samples(recipe, source, embeddings_given=embeddings is not None)
+    if samples is None:
+        samples = read_samples(recipe, source, embeddings_given=embeddings is not None)
     n = len(samples)
     given_jsd = read_divergences(recipe, divergences, n) if plan.divergences else None
     _check_columns(recipe, plan, samples, made)

@@ -3,168 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from datapruner.api import measure, rank, run_arguments
+from datapruner.api import Measured, measure, rank, read_samples, run_arguments
+from datapruner.comparison_result import AtBudget, Comparison
+from datapruner.comparison_scorers import BASELINES, LeftOut, scorers_of, why_not
 from datapruner.errors import DataPrunerError
-from datapruner.outputs.folder import whole_folder
-from datapruner.outputs.tables import aligned, as_saved, figure, write_csv, write_json
-from datapruner.paths import expanded
-from datapruner.recipe import method_of
 from datapruner.scorers.baselines import Length, Random
-from datapruner.selection.budget import Amount
-from datapruner.selection.result import Selection
+from datapruner.selection.budget import Amount, Budget
 from datapruner.selection.selectors import make_selector
+from datapruner.signals.plan import make_plan
 from datapruner.stability import (
     NOISE,
     Second,
-    Stability,
     Variations,
     chance,
-    check_comparison,
-    correlation,
     jaccard,
+    refuse_selecting,
     stability_of,
 )
+from datapruner.text import safe_text
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
-
+    from datapruner.samples.base import Samples
     from datapruner.scorers.base import Scorer
+    from datapruner.selection.result import Scores
     from datapruner.selection.selectors import Selector
 
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """Selections of the same size by several scorers.
-
-    Attributes
-    ----------
-    selections : mapping
-        Scorer's name -> its selection.
-    overlap : ndarray, float64, shape (s, s)
-        Jaccard index of the rows that two scorers keep.
-    correlation : ndarray, float64, shape (s, s)
-        Spearman correlation of their scores; NaN where a scorer gave all rows the same.
-    chance : float
-        The overlap to be expected of two independent random selections of that size.
-    stability : Stability, optional
-        What moves each of the selections.
-    """
-
-    selections: Mapping[str, Selection]
-    overlap: Floats
-    correlation: Floats
-    chance: float
-    stability: Stability | None = None
-
-    def __repr__(self) -> str:
-        """Name the scorers."""
-        return f"Comparison({', '.join(self.selections)})"
-
-    def to_frame(self) -> DataFrame:
-        """Give every pair of scorers with its overlap and correlation as a table."""
-        import pandas as pd
-
-        names = list(self.selections)
-        rows, columns = np.triu_indices(len(names), 1)
-        return pd.DataFrame(
-            {
-                "first": [names[row] for row in rows],
-                "second": [names[column] for column in columns],
-                "jaccard": self.overlap[rows, columns],
-                "chance": self.chance,
-                "spearman": self.correlation[rows, columns],
-            }
-        )
-
-    def describe(self) -> str:
-        """Give the tables for a terminal."""
-        first = next(iter(self.selections.values()))
-        lines = [
-            f"Overlap of the {len(first):,} rows that each keeps of {len(first.kept):,}: Jaccard "
-            f"({self.chance:.2f} by chance)",
-            *self._table(self.overlap),
-            "",
-            "Rank correlation of the scores: Spearman",
-            *self._table(self.correlation),
-        ]
-        return "\n".join(lines if self.stability is None else [*lines, "", self.stability.describe()])
-
-    def _table(self, matrix: Floats) -> list[str]:
-        names = list(self.selections)
-        return aligned(
-            [
-                ["", *(f"({number + 1})" for number in range(len(names)))],
-                *(
-                    [
-                        f"({number + 1}) {name}",
-                        *map(figure, matrix[number].tolist()),
-                    ]
-                    for number, name in enumerate(names)
-                ),
-            ]
-        )
-
-    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write ``comparison.json``, ``overlap.csv``, ``correlation.csv`` and the stability's files, all or none.
-
-        Parameters
-        ----------
-        path : str or Path
-            A folder that does not exist yet, or is empty.
-        overwrite : bool
-            Replace an earlier comparison.
-        """
-        path = expanded(Path(path))
-        names = list(self.selections)
-        first = next(iter(self.selections.values()))
-        tables = {
-            name: [[None if np.isnan(held) else held for held in row] for row in matrix.tolist()]
-            for name, matrix in (("overlap", self.overlap), ("correlation", self.correlation))
-        }
-        described = [
-            {
-                "name": name,
-                "parameters": method_of(
-                    name, selection.scores.scorers[name].parameters(), named=False
-                ).parameters,
-                "selector": selection.selector.name,
-            }
-            for name, selection in self.selections.items()
-        ]
-        recipe = first.recipe.model_copy(update={"scorer": None, "selector": None})
-        with whole_folder(path, overwrite=overwrite, reads=recipe.reads) as folder:
-            about = {
-                "rows": len(first.kept),
-                "eligible": int(np.isfinite(first.values).sum()),
-                "kept": len(first),
-                "chance": self.chance,
-            }
-            write_json(
-                folder / "comparison.json",
-                {**about, "scorers": described, **tables, "recipe": as_saved(recipe, path)},
-            )
-            for name, table in tables.items():
-                rows = [[scorer, *row] for scorer, row in zip(names, table, strict=True)]
-                write_csv(folder / f"{name}.csv", ["scorer", *names], rows)
-            if self.stability is not None:
-                self.stability.write(folder, path)
-        return path
+OF_SCORERS = "groups of "
+"""Stands before a scorer's name where its own groups are meant, not a column."""
+MANY = 10_000
+"""Groups of a column at most: of more, every scorer and budget would have a table as long as the data."""
 
 
 def compare(
     source: Any,
     *,
     scorers: str | Scorer | Sequence[str | Scorer] = "concept_complexity",
-    keep: Amount = 0.3,
+    keep: Amount | Sequence[Amount] | None = None,
+    keep_tokens: int | Sequence[int] | None = None,
+    by: str | Sequence[str] = (),
     selector: str | Selector | None = None,
     stability: bool = False,
     seeds: int = 5,
@@ -173,7 +55,7 @@ def compare(
     second_embeddings: Any = None,
     **options: Any,
 ) -> Comparison:
-    """Compare what scorers keep of the same rows for the same budget.
+    """Compare what scorers keep of the same rows for the same budgets, in as few passes as they need together.
 
     The baselines ``random`` and, where the rows have text, ``length`` are always among them.
 
@@ -182,12 +64,19 @@ def compare(
     source : str, Path, Dataset, DatasetDict, list of dict or DataFrame
         See :func:`datapruner.score`.
     scorers : str, Scorer, or a sequence of them
-    keep : float or int
-        A fraction of the rows, or a number of rows.
+        With ``"all"`` among them, all that there are, those named with the parameters given. Those that cannot run
+        with what else is given (no model, no target, no pruned model, rows without text) are then left out, and
+        ``left_out`` says why.
+    keep : float, int, or a sequence of them, optional
+        Fractions of the rows, or numbers of rows; 0.3 where no budget is given.
+    keep_tokens : int, or a sequence of them, optional
+        Supervised tokens; more budgets, after those of ``keep``.
+    by : str or sequence of str
+        Columns whose values are groups that what is kept is counted by.
     selector : str or Selector, optional
         Of the scorers named; default: each scorer's own. The baselines keep theirs.
     stability : bool
-        Measure too what moves each selection; the next four arguments are about that.
+        Measure too what moves each selection for the first budget; the next four arguments are about that.
     seeds, noise, embedders, second_embeddings
         See :func:`datapruner.compare_stability`.
     **options
@@ -207,40 +96,135 @@ def compare(
         raise DataPrunerError(
             "two embedders are compared by their stability; pass stability=True (--stability)"
         )
-    asked = check_comparison("compare", scorers, keep, options)
+    refuse_selecting("compare", options)
+    budgets = budgets_of(keep, keep_tokens)
+    columns = _columns(by)
+    asked, left_out = scorers_of(scorers)
     chooser = None if selector is None else make_selector(selector)
     second = Second.of(options, embedders, second_embeddings)
     options = options | ({} if second is None else second.first) | {"count_tokens": True}
     made = asked if "random" in {scorer.name for scorer in asked} else [*asked, Random()]
-    held = measure(**run_arguments(source, scorers=made, **options))
-    if "num_supervised_tokens" in held.signals.measured and "length" not in {one.name for one in made}:
+    arguments = run_arguments(source, scorers=made, **options)
+    if left_out is None:  # refused before anything is read, like everything above
+        make_plan(arguments["recipe"], made)
+    samples = read_samples(
+        arguments["recipe"], arguments["source"], embeddings_given=arguments["embeddings"] is not None
+    )
+    columns = _grouping_columns(columns, samples)
+    if left_out is not None:
+        reasons = {scorer.name: why_not(scorer, arguments["recipe"], samples) for scorer in made}
+        left_out |= {name: why for name, why in reasons.items() if why is not None}
+        made = [scorer for scorer in made if scorer.name not in left_out]
+    if samples.layout.has_text and "length" not in {scorer.name for scorer in made}:
         made = [*made, Length()]
-    held = held._replace(scorers=made)
-    other = None if second is None else second.measured(held, source, made, options)
-
-    scores = rank(held)
-    selectors = {scorer.name: chooser for scorer in asked}
-    selections = {
-        scorer.name: scores.select(scorer.name, keep=keep, selector=selectors.get(scorer.name))
-        for scorer in made
-    }
-    kept = [selection.kept for selection in selections.values()]
-    values = [selection.values for selection in selections.values()]
-    ranks = [[correlation(a, b) for b in values] for a in values]
-    count, eligible = int(kept[0].sum()), np.isfinite(values[0])
+    held = measure(**run_arguments(source, scorers=made, **options), samples=samples)
+    scores = rank(held) if left_out is None else _rank_what_can(held, left_out)
+    held = held._replace(scorers=list(scores.scorers.values()))
+    other = None if second is None else second.measured(held, source, held.scorers, options)
+    selectors = {scorer.name: chooser for scorer in asked if scorer.name not in BASELINES}
     return Comparison(
-        selections,
-        np.array([[jaccard(a, b) for b in kept] for a in kept]),
-        np.array([[np.nan if found is None else found for found in row] for row in ranks]),
-        chance((count, count), (eligible, eligible), scores.forced),
+        tuple(_at(scores, budget, selectors) for budget in budgets),
+        tuple(name for name in scores.rankings if name not in BASELINES),
+        tuple(columns),
+        left_out or {},
         None
         if not stability
         else stability_of(
             held,
-            keep=keep,
+            budget=budgets[0],
             selectors=selectors,
             varied=varied,
             second=other,
             progress=options.get("progress", True),
         ),
+    )
+
+
+def budgets_of(keep: Any, keep_tokens: Any) -> list[Budget]:
+    """Build the budgets from what was given, those in rows first.
+
+    Raises
+    ------
+    DataPrunerError
+        One is no budget, or is given twice.
+    """
+    rows, tokens = ([] if given is None else _listed(given) for given in (keep, keep_tokens))
+    if not rows and not tokens:
+        rows = [0.3]
+    budgets = [Budget(amount) for amount in rows] + [Budget(keep_tokens=amount) for amount in tokens]
+    labels = [budget.describe() for budget in budgets]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise DataPrunerError(f"the budget of {label} is given twice")
+    return budgets
+
+
+def _listed(given: Any) -> list[Any]:
+    return list(given) if isinstance(given, list | tuple | np.ndarray) else [given]
+
+
+def _columns(by: Any) -> list[str]:
+    columns = list(dict.fromkeys([by] if isinstance(by, str) else by))
+    for column in columns:
+        if not isinstance(column, str):
+            raise DataPrunerError(f"by names columns, not {safe_text(repr(column), 60)}")
+        if column.startswith(OF_SCORERS):
+            raise DataPrunerError(
+                f"'{safe_text(column, 60)}' is what the groups that a scorer made are called; rename that column"
+            )
+    return columns
+
+
+def _grouping_columns(columns: list[str], samples: Samples) -> list[str]:
+    """Refuse columns that make no groups, and add the label where there is one that does."""
+    counted = {column: len(set(map(str, samples.column(column)))) for column in columns}
+    for column, count in counted.items():
+        if count > MANY:
+            raise DataPrunerError(
+                f"the column '{safe_text(column, 60)}' has {count:,} different values; groups to count by are at most "
+                f"{MANY:,}"
+            )
+    label = samples.layout.columns.get("label")
+    if label is None or label in columns or len(set(map(str, samples.column(label)))) > MANY:
+        return columns
+    return [*columns, label]
+
+
+def _rank_what_can(held: Measured, left_out: LeftOut) -> Scores:
+    """Rank with one scorer after the other, and note which refuses these rows and why."""
+    ranked: dict[str, Scores] = {}
+    for scorer in held.scorers:
+        try:
+            ranked[scorer.name] = rank(held, [scorer])
+        except DataPrunerError as error:
+            left_out[scorer.name] = str(error)
+    return replace(
+        ranked["random"],
+        scorers={name: scores.scorers[name] for name, scores in ranked.items()},
+        rankings={name: scores.rankings[name] for name, scores in ranked.items()},
+    )
+
+
+def _at(scores: Scores, budget: Budget, selectors: Mapping[str, Selector | None]) -> AtBudget:
+    selections = {
+        name: scores.select(
+            name, keep=budget.keep, keep_tokens=budget.keep_tokens, selector=selectors.get(name)
+        )
+        for name in scores.rankings
+    }
+    eligible = np.isfinite(next(iter(selections.values())).values)
+    if budget.in_tokens:  # no row without supervised tokens is chosen, unless it has to be
+        eligible &= (scores.tokens["num_supervised_tokens"] > 0) | scores.forced
+
+    @cache
+    def expected(first: int, second: int) -> float:
+        return chance((first, second), (eligible, eligible), scores.forced)
+
+    kept = [selection.kept for selection in selections.values()]
+    counts = [len(selection) for selection in selections.values()]
+    return AtBudget(
+        budget,
+        selections,
+        np.array([[jaccard(a, b) for b in kept] for a in kept]),
+        np.array([[expected(min(a, b), max(a, b)) for b in counts] for a in counts]),
     )

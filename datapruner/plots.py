@@ -70,7 +70,7 @@ def plot_manifold(
     scored = len(rows)
     if scored > max_points:
         rows = np.sort(np.random.default_rng(0).choice(rows, max_points, replace=False))
-    ax = _axes(ax)
+    ax = new_axes(ax)
     style: dict[str, Any] = {
         "s": float(np.clip(30_000 / max(len(rows), 1), 3, 30)),
         "linewidths": 0,
@@ -80,7 +80,7 @@ def plot_manifold(
     if values.dtype.kind == "f":
         drawn = ax.scatter(x[rows], y[rows], c=values[rows], cmap="cividis", **style)
         bar = ax.figure.colorbar(drawn, ax=ax)
-        bar.set_label(f"score of {selection.scorer}" if color == "score" else _label(color))
+        bar.set_label(f"score of {selection.scorer}" if color == "score" else plain_label(color))
     else:
         _draw_groups(ax, x, y, rows, values, style)
         # The grey of the other groups lies under the rest and comes last in the legend.
@@ -89,7 +89,7 @@ def plot_manifold(
         ax.legend(
             [handles[place] for place in order],
             [labels[place] for place in order],
-            title=None if color == "kept" else _label(color),
+            title=None if color == "kept" else plain_label(color),
             markerscale=2,
             **BESIDE,
         )
@@ -137,7 +137,7 @@ def plot_diagrams(
             )
         diagrams = [found[found[:, 0] == group] for found in diagrams]
     if axes is None:
-        figure = _pyplot().figure(figsize=(10, 4.8), layout="constrained")
+        figure = pyplot().figure(figsize=(10, 4.8), layout="constrained")
         axes = figure.subplots(1, 2, sharex=True, sharey=True)
     if len(axes) != 2:
         raise DataPrunerError(f"diagrams before and after take two axes, not {len(axes)}")
@@ -187,7 +187,7 @@ def plot_stability(stability: Stability, ax: Axes | None = None) -> Axes:
         raise DataPrunerError(
             "there is nothing to draw: no scorer here reads embeddings that noise was put on"
         )
-    ax = _axes(ax)
+    ax = new_axes(ax)
     names = list(dict.fromkeys(record.scorer for record in moved))
     for number, name in enumerate(names):
         found = sorted((record for record in moved if record.scorer == name), key=lambda one: one.noise or 0)
@@ -196,17 +196,17 @@ def plot_stability(stability: Stability, ax: Axes | None = None) -> Axes:
         spread = np.array([record.jaccard_sd or 0 for record in found], dtype=np.float64)
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
         line = "-" if number < len(COLOURS) else "--"
-        ax.plot(noise, mean, line, color=colour, marker=marker, label=_label(name))
+        ax.plot(noise, mean, line, color=colour, marker=marker, label=plain_label(name))
         ax.fill_between(noise, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
     levels = [record.chance for record in moved if record.chance is not None]
     ax.axhline(float(np.mean(levels)), color="black", linestyle=":", label="two random selections")
     for name in stability.scorers:
         if name not in names:
-            ax.plot([], [], linestyle="none", label=f"{_label(name)}: reads no embedding")
+            ax.plot([], [], linestyle="none", label=f"{plain_label(name)}: reads no embedding")
     ax.set(
         xlabel="noise on the embeddings (standard deviations of each dimension)",
         ylabel="Jaccard with the noiseless selection",
-        title=f"{stability.kept:,} of {stability.rows:,} rows kept, {stability.seeds} draws of noise",
+        title=f"{_spent(stability)} kept, {stability.seeds} draws of noise",
         xlim=(0, None),
         ylim=(0, 1.02),
     )
@@ -229,7 +229,7 @@ def plot_damage(damage: Damage, by: str = "cluster", ax: Axes | None = None) -> 
     """
     groups = damage.by(by)
     shown = groups[:MOST_GROUPS]
-    ax = _axes(ax)
+    ax = new_axes(ax)
     places = np.arange(len(shown))[::-1]
     middle = np.array([group.jsd for group in shown])
     ends = np.array([[group.jsd - group.jsd_low, group.jsd_high - group.jsd] for group in shown]).T
@@ -238,9 +238,9 @@ def plot_damage(damage: Damage, by: str = "cluster", ax: Axes | None = None) -> 
     )
     ax.axvline(float(damage.jsd.mean()), color="black", linestyle=":", zorder=1)
     words = [
-        f"{_label(group.name)}: {_label(', '.join(group.keywords[:3]))}"
+        f"{plain_label(group.name)}: {plain_label(', '.join(group.keywords[:3]))}"
         if by == "cluster"
-        else _label(group.name)
+        else plain_label(group.name)
         for group in shown
     ]
     ax.set_yticks(places, words)
@@ -256,11 +256,17 @@ def plot_damage(damage: Damage, by: str = "cluster", ax: Axes | None = None) -> 
     left_out = "" if len(shown) == len(groups) else f", the worst {len(shown)} of {len(groups)}"
     ax.set(
         xlabel="divergence of the two models' predictions (nats a token); dotted: all rows; right: loss",
-        title=f"What pruning broke, by {_label(by)}{left_out}",
+        title=f"What pruning broke, by {plain_label(by)}{left_out}",
         xlim=(0, None),
         ylim=(-0.7, len(shown) - 0.3),
     )
     return ax
+
+
+def _spent(stability: Stability) -> str:
+    if stability.keep_tokens is not None:
+        return f"{stability.keep_tokens:,} supervised tokens"
+    return f"{stability.kept:,} of {stability.rows:,} rows"
 
 
 def _ranking(selection: Selection) -> Ranking:
@@ -305,23 +311,25 @@ def _draw_groups(
     for name, colour in palette.items():
         if name in order:
             of = rows[values[rows] == name]
-            ax.scatter(x[of], y[of], color=colour, label=f"{_label(name)} ({len(of):,})", **style)
+            ax.scatter(x[of], y[of], color=colour, label=f"{plain_label(name)} ({len(of):,})", **style)
 
 
-def _label(text: str) -> str:
+def plain_label(text: str, limit: int = 24) -> str:
     """Write a name as it is: not as mathematics, and not so that a legend would leave it out."""
-    shown = safe_text(str(text), 24).replace("$", r"\$")
+    shown = safe_text(str(text), limit).replace("$", r"\$")
     return f" {shown}" if shown.startswith("_") else shown
 
 
-def _axes(ax: Axes | None) -> Axes:
+def new_axes(ax: Axes | None) -> Axes:
+    """Give the axes to draw on: a new figure's where there are none."""
     if ax is not None:
         return ax
-    made: Axes = _pyplot().figure(figsize=(8, 4.8), layout="constrained").add_subplot()
+    made: Axes = pyplot().figure(figsize=(8, 4.8), layout="constrained").add_subplot()
     return made
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
+    """Import matplotlib's pyplot, or say how to install it."""
     try:
         from matplotlib import pyplot
     except ImportError as error:

@@ -87,11 +87,13 @@ class Stability:
     recipe : Recipe
         What was read and how.
     rows, eligible, kept : int
-        Of the source, left by cleaning, kept by every selection.
+        Of the source, left by cleaning, kept by every selection; for a budget in tokens by the first one.
     seeds : int
     noise : tuple of float
     embedders : tuple of str, optional
         The two that were compared.
+    keep_tokens : int, optional
+        The budget, where it counts supervised tokens.
     """
 
     records: tuple[Agreement, ...]
@@ -102,6 +104,7 @@ class Stability:
     seeds: int
     noise: tuple[float, ...]
     embedders: tuple[str, str] | None = None
+    keep_tokens: int | None = None
 
     def __repr__(self) -> str:
         """Name the scorers and count the rows."""
@@ -173,6 +176,7 @@ class Stability:
             "rows": self.rows,
             "eligible": self.eligible,
             "kept": self.kept,
+            "keep_tokens": self.keep_tokens,
             "seeds": self.seeds,
             "noise": list(self.noise),
             "embedders": self.embedders,
@@ -263,14 +267,17 @@ def compare_stability(
         Anything the user can put right.
     """
     varied = Variations(seeds, noise)
-    made = check_comparison("compare_stability", scorers, keep, options)
+    budget = Budget(keep)
+    refuse_selecting("compare_stability", options)
+    listed: list[Any] = list(scorers) if isinstance(scorers, list | tuple) else [scorers]
+    made = [make_scorer(one) for one in listed]
     chooser = None if selector is None else make_selector(selector)
     second = Second.of(options, embedders, second_embeddings)
     options = options if second is None else options | second.first
     held = measure(**run_arguments(source, scorers=made, **options))
     return stability_of(
         held,
-        keep=keep,
+        budget=budget,
         selectors=dict.fromkeys((scorer.name for scorer in made), chooser),
         varied=varied,
         second=None if second is None else second.measured(held, source, made, options),
@@ -278,12 +285,12 @@ def compare_stability(
     )
 
 
-def check_comparison(verb: str, scorers: Any, keep: Amount, options: Mapping[str, Any]) -> list[Scorer]:
-    """Build the scorers, and refuse now what would be refused after a model has run."""
-    Budget(keep)
-    for name in SELECTING & options.keys():
-        raise DataPrunerError(f"{verb} takes no '{name}': it takes `scorers`, one `keep` and one `selector`")
-    return [make_scorer(one) for one in (scorers if isinstance(scorers, list | tuple) else [scorers])]
+def refuse_selecting(verb: str, options: Mapping[str, Any]) -> None:
+    """Refuse what belongs to one selection alone."""
+    for name in (SELECTING | {"per_group"}) & options.keys():
+        raise DataPrunerError(
+            f"{verb} takes no '{name}': it takes `scorers`, what to `keep`, and one `selector`"
+        )
 
 
 class Measurement(NamedTuple):
@@ -364,7 +371,7 @@ class Second:
 def stability_of(
     held: Measured,
     *,
-    keep: Amount,
+    budget: Budget,
     selectors: Mapping[str, Selector | None],
     varied: Variations,
     second: Measurement | None = None,
@@ -375,7 +382,8 @@ def stability_of(
     Parameters
     ----------
     held : Measured
-    keep : float or int
+    budget : Budget
+        Without groups.
     selectors : mapping
         Scorer's name -> its selector, None or missing for its own.
     varied : Variations
@@ -392,7 +400,12 @@ def stability_of(
         scores = rank(measured, made)
         return {
             scorer.name: _Run(
-                scores.select(scorer.name, keep=keep, selector=selectors.get(scorer.name)).kept,
+                scores.select(
+                    scorer.name,
+                    keep=budget.keep,
+                    keep_tokens=budget.keep_tokens,
+                    selector=selectors.get(scorer.name),
+                ).kept,
                 scores.rankings[scorer.name].values,
                 scores.forced,
             )
@@ -442,6 +455,7 @@ def stability_of(
         varied.seeds,
         tuple(varied.noise),
         None if second is None else second.names,
+        budget.keep_tokens,
     )
 
 

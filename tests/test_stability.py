@@ -244,6 +244,7 @@ def test_matrices_are_those_of_the_selections(rows, vectors, cache):
         list(pair) for pair in combinations(found.selections, 2)
     ]
     assert frame["chance"].tolist() == pytest.approx([CHANCE] * 6)
+    assert set(frame["budget"]) == {"0.3 of the rows"}
 
 
 def test_without_text_there_is_no_length(vectors, cache):
@@ -299,15 +300,23 @@ def test_end_to_end(place, monkeypatch, capsys):
     files = {file.name for file in (place / "one").iterdir()}
     assert files == {
         "comparison.json",
+        "pairs.csv",
         "overlap.csv",
         "correlation.csv",
+        "groups.csv",
+        "balance.csv",
+        "lengths.csv",
+        "scores.csv",
+        "disagreements.csv",
         "stability.json",
         "stability.csv",
         "stability.png",
     }
     held = json.loads((place / "one" / "comparison.json").read_text())
     assert [one["name"] for one in held["scorers"]] == ["concept_complexity", "random", "length"]
-    assert (held["rows"], held["kept"], held["recipe"]["source"]) == (N, 120, "../rows.jsonl")
+    (budget,) = held["budgets"]
+    assert (held["rows"], budget["keep"], held["recipe"]["source"]) == (N, 0.3, "../rows.jsonl")
+    assert budget["kept"] == {"concept_complexity": 120, "random": 120, "length": 120}
     table = list(csv.DictReader((place / "one" / "stability.csv").open()))
     records = json.loads((place / "one" / "stability.json").read_text())["records"]
     assert len(table) == len(records) == 3 * 5
@@ -316,7 +325,7 @@ def test_end_to_end(place, monkeypatch, capsys):
     )
     matrix = list(csv.reader((place / "one" / "overlap.csv").open()))
     assert [row[0] for row in matrix] == ["scorer", "concept_complexity", "random", "length"]
-    assert [[float(cell) for cell in row[1:]] for row in matrix[1:]] == held["overlap"]
+    assert [[float(cell) for cell in row[1:]] for row in matrix[1:]] == budget["overlap"]
 
     assert command(monkeypatch, *words, "-o", "two", "--quiet") == 0
     assert capsys.readouterr().out == ""
@@ -412,8 +421,10 @@ def test_a_folder_of_somebody_elses_stays(place, monkeypatch, capsys):
 
 
 def test_what_compare_does_not_take(rows):
-    with pytest.raises(DataPrunerError, match="compare takes no 'keep_tokens'"):
-        dp.compare(rows, scorers="random", keep_tokens=5)
+    with pytest.raises(DataPrunerError, match="compare takes no 'per_group'"):
+        dp.compare(rows, scorers="random", per_group="question")
+    with pytest.raises(DataPrunerError, match="compare_stability takes no 'keep_tokens'"):
+        dp.compare_stability(rows, scorers="random", keep_tokens=5)
     with pytest.raises(DataPrunerError, match="leave embedder"):
         dp.compare_stability(rows, embedder="path", embedders=("minilm", "path"))
     with pytest.raises(DataPrunerError, match="made or given"):

@@ -24,8 +24,8 @@ OURS = re.compile(
 )
 """What a run leaves; a folder that holds anything else is never replaced."""
 COMPARED = re.compile(
-    r"(comparison|stability|damage)\.json|(overlap|correlation|stability|damage)\.csv|(stability|damage)\.png"
-    r"|rows\.parquet"
+    r"(comparison|stability|damage)\.json|(stability|damage)\.png|rows\.parquet"
+    r"|(pairs|overlap|correlation|groups|balance|lengths|scores|disagreements|stability|damage)\.csv"
 )
 """What a comparison, or a table of damage, leaves."""
 PAIRS = (

@@ -1,0 +1,82 @@
+"""Which scorers a comparison runs: those that were named, or all that can."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from datapruner.errors import DataPrunerError
+from datapruner.scorers import available_scorers, make_scorer
+from datapruner.signals import TARGET
+from datapruner.signals.plan import OF_RESPONSES, OF_ROWS, OF_TWINS, make_plan
+
+if TYPE_CHECKING:
+    from datapruner.recipe import Recipe
+    from datapruner.samples.base import Samples
+    from datapruner.scorers.base import Scorer
+
+ALL = "all"
+"""In the place of a scorer's name: all that there are; those that cannot run are left out with a reason."""
+BASELINES = ("random", "length")
+OF_TEXT = OF_ROWS | OF_RESPONSES | OF_TWINS | {"num_tokens", "num_supervised_tokens", "text"}
+TWIN_FIELDS = ("pruned_model", "divergences")
+TARGET_FIELDS = ("target", "target_split", "target_columns", "target_embeddings")
+
+LeftOut = dict[str, str]
+
+
+def scorers_of(given: Any) -> tuple[list[Scorer], LeftOut | None]:
+    """Build the scorers that were named; where ``all`` is among them, all others too.
+
+    Parameters
+    ----------
+    given : str, Scorer, or a sequence of them
+
+    Returns
+    -------
+    list of Scorer
+    dict, optional
+        Where all were asked for: those that cannot be built without parameters -> why. Else None.
+    """
+    listed = list(given) if isinstance(given, list | tuple) else [given]
+    named = [make_scorer(one) for one in listed if not (isinstance(one, str) and one == ALL)]
+    if len(named) == len(listed):
+        return named, None
+    left_out: LeftOut = {}
+    for name in available_scorers():
+        if name in {scorer.name for scorer in named}:
+            continue
+        try:
+            named.append(make_scorer(name))
+        except (DataPrunerError, TypeError) as error:  # a plug-in's own parameter without a default
+            left_out[name] = str(error)
+    return named, left_out
+
+
+def why_not(scorer: Scorer, recipe: Recipe, samples: Samples) -> str | None:
+    """Say why a scorer cannot run with what a recipe names, on these rows; None where it can, as far as is known.
+
+    Parameters
+    ----------
+    scorer : Scorer
+    recipe : Recipe
+    samples : Samples
+    """
+    needs = scorer.requires
+    # What another scorer reads is not in this one's way.
+    unread = (() if needs & OF_TWINS else TWIN_FIELDS) + (() if TARGET in needs else TARGET_FIELDS)
+    in_memory = [name for name in recipe.in_memory if name not in unread]
+    alone = recipe.model_copy(update={**dict.fromkeys(unread), "in_memory": in_memory})
+    try:
+        plan = make_plan(alone, [scorer])
+    except DataPrunerError as error:
+        return str(error)
+    of_text = needs & (OF_TEXT - {"jsd"} if plan.divergences else OF_TEXT)
+    if of_text and not samples.layout.has_text:
+        return (
+            f"the scorer '{scorer.name}' reads {', '.join(sorted(of_text))}, and rows of the layout "
+            f"'{samples.layout.name}' have no text"
+        )
+    missing = [column for column in plan.columns if column not in samples.dataset.column_names]
+    return (
+        f"the scorer '{scorer.name}' reads the column '{missing[0]}', which is not there" if missing else None
+    )

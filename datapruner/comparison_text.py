@@ -1,0 +1,234 @@
+"""A comparison for a terminal, and as files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datapruner.comparison_tables import EVERY, TOKENS
+from datapruner.outputs.folder import whole_folder
+from datapruner.outputs.tables import aligned, as_saved, figure, write_csv, write_json
+from datapruner.paths import expanded
+from datapruner.recipe import method_of
+from datapruner.text import safe_text
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from datapruner.comparison_result import AtBudget, Comparison
+
+Floats = NDArray[np.float64]
+MOST_GROUPS = 15
+"""Groups of a column that get a line; the smaller ones are summed up in one."""
+MOST_SCORERS = 4
+"""Scorers whose reasons are given for a row: those that rank it highest, and those that rank it lowest."""
+SNIPPET, REASON = 100, 90
+
+
+def describe(comparison: Comparison, examples: int) -> str:
+    """Give the tables for a terminal; see :meth:`datapruner.comparison_result.Comparison.describe`."""
+    parts = [_overlap(comparison, at) for at in comparison.budgets]
+    parts.append(
+        ["Rank correlation of the scores: Spearman", *_matrix(comparison.names, comparison.correlation)]
+    )
+    parts += _lengths(comparison)
+    parts += _groups(comparison)
+    parts.append(_disagreements(comparison, examples))
+    if comparison.left_out:
+        told = [f"  {name}: {safe_text(why)}" for name, why in comparison.left_out.items()]
+        parts.append(["Left out", *told])
+    if comparison.stability is not None:
+        parts.append([comparison.stability.describe()])
+    return "\n\n".join("\n".join(lines) for lines in parts if lines)
+
+
+def _overlap(comparison: Comparison, at: AtBudget) -> list[str]:
+    n, kept = len(comparison.scores), [len(selection) for selection in at.selections.values()]
+    what = (
+        f"the rows that each keeps of {n:,} for {at.budget.keep_tokens:,} supervised tokens"
+        if at.budget.in_tokens
+        else f"the {kept[0]:,} rows that each keeps of {n:,}"
+    )
+    levels = at.chance[np.triu_indices(len(kept), 1)]
+    chances = list(dict.fromkeys(figure(level) for level in (levels.min(), levels.max())))
+    return [
+        f"Overlap of {what}: Jaccard ({' to '.join(chances)} by chance)",
+        *_matrix(comparison.names, at.overlap),
+    ]
+
+
+def _matrix(names: Sequence[str], matrix: Floats) -> list[str]:
+    rows = [
+        [f"({number + 1}) {name}", *map(figure, matrix[number].tolist())] for number, name in enumerate(names)
+    ]
+    return aligned([["", *_numbers(names)], *rows])
+
+
+def _numbers(names: Sequence[str]) -> list[str]:
+    return [f"({number + 1})" for number in range(len(names))]
+
+
+def _lengths(comparison: Comparison) -> list[list[str]]:
+    """Give a table a budget of what is kept in tokens, with the scores' length bias beside it."""
+    frame = comparison.lengths_frame()
+    if frame.empty:
+        return []
+    bias = comparison.scores_frame().set_index("scorer")[f"spearman_{TOKENS[1]}"]
+    numbered = {name: f"({number + 1}) {name}" for number, name in enumerate(comparison.names)}
+    parts = []
+    for at in comparison.budgets:
+        here = frame[frame["budget"] == at.label]
+        whole = here[here["of"] == TOKENS[0]].set_index("scorer")["share"]
+        held = here[here["of"] == TOKENS[1]]
+        pruned = ["in loss"] * bool((held["in_loss"] < held["tokens"]).any())
+        cells = [["", "rows", "tokens", "supervised", *pruned, "5 %", "median", "95 %", "Spearman"]]
+        total = max(int(held["tokens"].iloc[0]), 1)
+        for row in held.to_dict("records"):
+            name = row["scorer"]
+            cells.append(
+                [
+                    numbered.get(name, name),
+                    f"{row['rows']:,}",
+                    _percent(whole[name]),
+                    _percent(row["share"]),
+                    *([_percent(row["in_loss"] / total)] if pruned else []),
+                    *(f"{row[quantile]:,.0f}" for quantile in ("q05", "q50", "q95")),
+                    "" if name == EVERY else figure(bias[name]),
+                ]
+            )
+        head = (
+            f"Length of what is kept, {safe_text(at.label)}: share of all tokens, supervised tokens a row, and "
+            "Spearman of the score with them"
+        )
+        parts.append([head, *aligned(cells)])
+    return parts
+
+
+def _groups(comparison: Comparison) -> list[list[str]]:
+    """Give a table a column and budget of the groups' shares, and one a budget of how far all shares were moved."""
+    groups = comparison.groups_frame()
+    if groups.empty:
+        return []
+    moved, parts = comparison.balance_frame(), []
+    head = ["", "data", *_numbers(comparison.names)]
+    for at in comparison.budgets:
+        for by in comparison.by:
+            here = groups[(groups["budget"] == at.label) & (groups["by"] == by)]
+            shares = here.pivot(index="group", columns="scorer", values="kept_share")[comparison.names]
+            shares.insert(0, "data", here.drop_duplicates("group").set_index("group")["share"])
+            shares = shares.sort_values("data", ascending=False, kind="stable")
+            told = [[str(name), *map(_percent, row)] for name, *row in shares[:MOST_GROUPS].itertuples()]
+            if len(shares) > MOST_GROUPS:
+                rest = shares[MOST_GROUPS:]
+                told.append([f"{len(rest):,} smaller groups", *map(_percent, rest.sum())])
+            title = f"What is kept by {safe_text(by, 60)}, {safe_text(at.label)}: shares of the kept rows"
+            parts.append([title, *aligned([head, *told])])
+        here = moved[moved["budget"] == at.label]
+        told = [
+            [
+                f"{by} ({of['groups'].iloc[0]:,})",
+                *map(_percent, of.set_index("scorer")["moved"][comparison.names]),
+            ]
+            for by, of in here.groupby("by", sort=False)
+        ]
+        title = f"How far the groups' shares are from the data's, {safe_text(at.label)}: rows that would have to move"
+        parts.append([title, *aligned([["", *_numbers(comparison.names)], *told])])
+    return parts
+
+
+def _disagreements(comparison: Comparison, examples: int) -> list[str]:
+    if examples < 1:
+        return []
+    frame = comparison.disagreements_frame(examples)
+    lines = []
+    for row in frame.to_dict("records"):
+        text = f": {safe_text(row['text'], SNIPPET)}" if "text" in row else ""
+        lines.append(f"  row {row['row']}{text}")
+        order = sorted(comparison.asked, key=lambda name: -row[f"{name}_rank"])
+        if len(order) > MOST_SCORERS:
+            order = order[: MOST_SCORERS // 2] + order[-(MOST_SCORERS // 2) :]
+        told = [[name, figure(row[f"{name}_rank"])] for name in order]
+        for line, name in zip(aligned(told), order, strict=True):
+            lines.append(f"    {line}  {safe_text(row[f'{name}_reason'], REASON)}")
+    label = safe_text(comparison.budgets[0].label)
+    title = f"Rows on which they disagree most: percentile rank (1 = kept first), and why, {label}"
+    return [title, *lines] if lines else []
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def save(comparison: Comparison, path: Path, *, overwrite: bool) -> Path:
+    """Write the files; see :meth:`datapruner.comparison_result.Comparison.save`."""
+    path, names, scores = expanded(path), comparison.names, comparison.scores
+    # Of the one selection that its recipe is asked of, only what all of them share is saved.
+    recipe = next(iter(comparison.selections.values())).recipe
+    shared = {"scorer": None, "selector": None, "keep": None, "keep_tokens": None}
+    ran = [method for method in recipe.scorers if method.name in names]
+    recipe = recipe.model_copy(update={**shared, "scorers": ran})
+    frames = {
+        "pairs": comparison.to_frame(),
+        "groups": comparison.groups_frame(),
+        "balance": comparison.balance_frame(),
+        "lengths": comparison.lengths_frame(),
+        "scores": comparison.scores_frame(),
+        "disagreements": comparison.disagreements_frame(),
+    }
+    matrices = {"overlap": _cells(comparison.overlap), "correlation": _cells(comparison.correlation)}
+    held = {
+        "rows": len(scores),
+        "eligible": len(comparison.rows),
+        "budgets": [_budget(at) for at in comparison.budgets],
+        "scorers": [
+            {
+                "name": name,
+                "parameters": method_of(name, scores.scorers[name].parameters(), named=False).parameters,
+                "selector": selection.selector.name,
+            }
+            for name, selection in comparison.selections.items()
+        ],
+        "left_out": dict(comparison.left_out),
+        "correlation": matrices["correlation"],
+        **{name: _records(frame) for name, frame in frames.items() if name != "pairs"},
+        "recipe": as_saved(recipe, path),
+    }
+    with whole_folder(path, overwrite=overwrite, reads=recipe.reads) as folder:
+        write_json(folder / "comparison.json", held)
+        for name, matrix in matrices.items():
+            rows = [[scorer, *row] for scorer, row in zip(names, matrix, strict=True)]
+            write_csv(folder / f"{name}.csv", ["scorer", *names], rows)
+        for name, frame in frames.items():
+            write_csv(folder / f"{name}.csv", list(frame.columns), _plain(frame))
+        if comparison.stability is not None:
+            comparison.stability.write(folder, path)
+    return path
+
+
+def _budget(at: AtBudget) -> dict[str, Any]:
+    return {
+        "budget": at.label,
+        "keep": at.budget.keep,
+        "keep_tokens": at.budget.keep_tokens,
+        "kept": {name: len(selection) for name, selection in at.selections.items()},
+        "overlap": _cells(at.overlap),
+        "chance": _cells(at.chance),
+    }
+
+
+def _cells(matrix: Floats) -> list[list[float | None]]:
+    return [[None if np.isnan(held) else held for held in row] for row in matrix.tolist()]
+
+
+def _plain(frame: DataFrame) -> list[list[Any]]:
+    """Give a table's rows as Python's own values, None where there is no figure."""
+    rows: list[list[Any]] = frame.astype(object).where(frame.notna(), None).to_numpy().tolist()
+    return rows
+
+
+def _records(frame: DataFrame) -> list[dict[str, Any]]:
+    return [dict(zip(frame.columns, row, strict=True)) for row in _plain(frame)]
