@@ -73,6 +73,7 @@ ABLATION: dict[str, dict[str, Any]] = {
     "random inside, uniform": {"efficiency": "random", "concepts": 0, "budget": "uniform"},
     "random inside, by size": {"efficiency": "random", "concepts": 0, "budget": "size"},
     "paser damage by loss": {"degradation": "loss"},
+    "paser in each capability": {"per_group": "capability"},
 }
 FEW = ("random", "paser")
 
@@ -145,11 +146,11 @@ def select(held: Any, arm: str, budget: int, seed: int, clusters: Any) -> list[i
         held.signals, seed=seed, measured={**held.signals.measured, "column:spectral": clusters}
     )
     held = held._replace(signals=signals, recipe=held.recipe.model_copy(update={"seed": seed}))
-    scorer = (
-        make_scorer("paser", {"within": "spectral", **ABLATION[arm]}) if arm in ABLATION else make_scorer(arm)
-    )
+    options = {"within": "spectral", **ABLATION[arm]} if arm in ABLATION else {}
+    per_group = options.pop("per_group", None)
+    scorer = make_scorer("paser" if arm in ABLATION else arm, options)
     scores = rank(held, [scorer])
-    return scores.select(scorer.name, keep_tokens=budget).indices.tolist()
+    return scores.select(scorer.name, keep_tokens=budget, per_group=per_group).indices.tolist()
 
 
 # Training ---------------------------------------------------------------------------------------------------------

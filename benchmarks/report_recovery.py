@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
+from finetune import interval
 from report_blocks import block, percent, power, result, span, table
 
 
@@ -82,7 +83,7 @@ def recovery() -> str:
 
     def told(runs: Sequence[dict[str, Any]]) -> str:
         values = [run["log_ppl"] for run in runs]
-        return f"{fmean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
+        return f"{fmean(values):.2f}" + (f" ± {interval(values):.2f}" if len(values) > 1 else "")
 
     def by(pruning: str, arm: str, name: str) -> float:
         return fmean(run["by_capability"][name] for run in held[pruning][arm])
@@ -95,10 +96,11 @@ def recovery() -> str:
         counts = sorted({run["rows"] for pruning in prunings for run in held[pruning][arm]})
         return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
 
-    gaps = [
-        fmean(by(pruning, "random", name) - by(pruning, "paser", name) for name in names)
-        for pruning in prunings
-    ]
+    gaps, apart = [], 0
+    for pruning in prunings:
+        ours, theirs = ([run["log_ppl"] for run in held[pruning][arm]] for arm in ("paser", "random"))
+        gaps.append(fmean(theirs) - fmean(ours))
+        apart += len(ours) > 1 and gaps[-1] > interval(ours) + interval(theirs)
     seeds = min(len(held[pruning]["paser"]) for pruning in prunings)
     longest = found["longest_held_out"]
     return "\n\n".join(
@@ -108,7 +110,8 @@ def recovery() -> str:
             + f"{percent(found['share'])} of the mixture's supervised tokens, {found['batch_tokens']} of them a step "
             f"of LoRA, up to {found['held_out_a_capability']} held-out rows a capability"
             + (f" of at most {longest} characters" if longest else "")
-            + f"; loss as the mean over {len(names)} capabilities, nats a token (dense model: {dense:.2f}):",
+            + f"; loss as the mean over {len(names)} capabilities, nats a token (dense model: {dense:.2f}), with its "
+            "95 % t-interval over seeds:",
             table(
                 ["pruned by", *arms],
                 (
@@ -124,9 +127,9 @@ def recovery() -> str:
                     for name in names
                 ),
             ),
-            f"PASER's mean is the lower one in {sum(gap > 0 for gap in gaps)} of {len(gaps)}; random's loss less "
-            f"PASER's is {span(gaps)}. Lower in every pruning: {everywhere(1)}. **Higher in every pruning: "
-            f"{everywhere(-1)}.** A budget in tokens that is shared by damage buys short rows: {rows('paser')} of "
+            f"PASER's mean is the lower one in {sum(gap > 0 for gap in gaps)} of {len(gaps)}, and the intervals lie "
+            f"apart in {apart}; random's loss less PASER's is {span(gaps)}. "
+            f"Lower in every pruning: {everywhere(1)}. **Higher in every pruning: {everywhere(-1)}.** A budget in tokens that is shared by damage buys short rows: {rows('paser')} of "
             f"them, where random has {rows('random')}.",
         ]
     )
