@@ -129,7 +129,8 @@ def recovery() -> str:
             ),
             f"PASER's mean is the lower one in {sum(gap > 0 for gap in gaps)} of {len(gaps)}, and the intervals lie "
             f"apart in {apart}; random's loss less PASER's is {span(gaps)}. "
-            f"Lower in every pruning: {everywhere(1)}. **Higher in every pruning: {everywhere(-1)}.** A budget in tokens that is shared by damage buys short rows: {rows('paser')} of "
+            f"Lower in every pruning: {everywhere(1)}. **Higher in every pruning: {everywhere(-1)}.** "
+            f"A budget in tokens that is shared by damage buys short rows: {rows('paser')} of "
             f"them, where random has {rows('random')}.",
         ]
     )
