@@ -63,4 +63,4 @@ bench: install
 	$(BIN)/python benchmarks/scale.py --rows 1000000 --out benchmarks/results/scale-1m.json
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache demo-out
+	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache demo-out

@@ -184,36 +184,40 @@ def training() -> str:
     ours, plain = found["qtuning"], found["plain"]
     return (
         f"Batches of {found['settings']['batch']} rows of at most {found['settings']['longest']} tokens, "
-        f"{ours['steps']} steps: {ours['seconds_a_step']:.1f} s a step beside {plain['seconds_a_step']:.1f} s of plain "
-        f"training on the whole batch; {percent(ours['qtuning_rows_kept'])} of the rows and "
-        f"{percent(ours['qtuning_tokens_kept'])} of the supervised tokens get a gradient, and choosing them takes "
+        f"{ours['steps']} steps: {ours['seconds_a_step']:.1f} s a step beside {plain['seconds_a_step']:.1f} s of "
+        f"plain training on whole batches ({plain['steps']} steps). {percent(ours['qtuning_rows_kept'])} of the rows "
+        f"and {percent(ours['qtuning_tokens_kept'])} of the supervised tokens get a gradient, and choosing them takes "
         f"{percent(ours['qtuning_selection_share'])} of the time. Speed only: what it is worth is not measured here."
     )
 
 
 @block
 def steadiness() -> str:
-    """docs/benchmarks.md: kills and byte-identity."""
+    """docs/benchmarks.md: kills and byte-identity, and the memory of long rows."""
     embedding, losses = result("resume"), result("language_model_kills")["kills"]
     memory = result("language_model_memory")
     longest = memory["grown_above_loaded_weights_and_inputs"]["4096"]
-    differ = len(losses["different_files"])
+
+    def outcome(found: dict[str, Any]) -> str:
+        differ = len(found["different_files"])
+        return f"{differ} files differ" if differ else "the bytes of an undisturbed run"
+
+    phases = ", ".join(f"{name} {count}" for name, count in embedding["kills_by_observed_phase"].items())
     return table(
         ("", "figure", "beside it"),
         [
             (
-                f"an embedding run over {embedding['rows']:,} rows, killed {embedding['kills']} times",
-                "the bytes of an undisturbed run",
-                f"kills by phase: {', '.join(f'{k} {n}' for k, n in embedding['kills_by_observed_phase'].items())}",
+                f"embeddings of {embedding['rows']:,} rows, killed {embedding['kills']} times",
+                outcome(embedding),
+                f"kills by phase: {phases}",
             ),
             (
                 f"a pass of losses, killed {losses['kills']} times",
-                "the bytes of an undisturbed run" if not differ else f"{differ} files differ",
+                outcome(losses),
                 f"{losses['leftover_temporary_files_in_the_cache']} temporary files left",
             ),
             (
-                f"the exact statistics of a row of {longest['tokens']:,} tokens, vocabulary "
-                f"{memory['vocabulary']:,}",
+                f"the exact statistics of a row of {longest['tokens']:,} tokens, vocabulary {memory['vocabulary']:,}",
                 f"{longest['layer_mib']:.0f} MiB beside the model",
                 f"its logits alone: {longest['logits_would_be_mib']:,.0f} MiB",
             ),

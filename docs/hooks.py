@@ -1,0 +1,130 @@
+"""What mkdocs does not do by itself: pages for the scripts, notes and notebooks that stand outside of docs/.
+
+Links in docs/ are written as a reader of the repository follows them (``../benchmarks/noise.md``). On the site the
+same file is a page under ``source/``.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mkdocs.structure.files import File
+
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
+    from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).resolve().parents[1]
+SHOWN = ("benchmarks/*.md", "benchmarks/*.py", "notebooks/*.ipynb", "*.md", "LICENSE")
+LINK = re.compile(r"\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
+NOT_SEARCHED = "---\nsearch:\n  exclude: true\n---\n\n"
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add a page for every file outside of docs/ that a page may name."""
+    for pattern in SHOWN:
+        for path in sorted(ROOT.glob(pattern)):
+            name = path.relative_to(ROOT).as_posix()
+            files.append(File.generated(config, site_page(name), content=as_markdown(path)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Point links that leave docs/ to the pages under source/."""
+    del config
+    uri = page.file.src_uri
+    for name, write in WRITTEN.items():
+        if f"<!-- {name} -->" in markdown:
+            markdown = markdown.replace(f"<!-- {name} -->", write())
+    if uri.endswith((".py.md", "LICENSE.md")):
+        return markdown  # whose brackets are no links
+    inside = uri.startswith("source/")
+    here = (ROOT / (uri.removeprefix("source/") if inside else f"docs/{uri}")).parent
+
+    def link(found: re.Match[str]) -> str:
+        path = Path(os.path.normpath(here / found[1]))
+        if not path.is_relative_to(ROOT):
+            return found[0]
+        name = path.relative_to(ROOT).as_posix()
+        target = name.removeprefix("docs/") if name.startswith("docs/") else site_page(name)
+        if files.get_file_from_path(target) is None:
+            return found[0]  # mkdocs says what is missing
+        seen = os.path.relpath(target, Path(uri).parent)
+        return f"]({Path(seen).as_posix()}{found[2] or ''})"
+
+    return LINK.sub(link, markdown)
+
+
+def commands() -> str:
+    """Show every verb's --help."""
+    from typer.main import get_command
+    from typer.testing import CliRunner
+
+    from datapruner.cli import app
+
+    def told(*arguments: str) -> str:
+        shown = CliRunner().invoke(app, [*arguments, "--help"], prog_name="datapruner", terminal_width=80)
+        if shown.exit_code:
+            raise RuntimeError(shown.output)
+        return f"```text\n{shown.output.strip()}\n```\n"
+
+    verbs = get_command(app).commands  # type: ignore[attr-defined]
+    return "\n".join([told(), *(f"## {verb}\n\n{told(verb)}" for verb in verbs)])
+
+
+def signals() -> str:
+    """Tabulate the signals that a scorer may read."""
+    from datapruner.signals import KNOWN
+
+    return "\n".join(
+        ["| signal | |", "|---|---|", *(f"| `{name}` | {what} |" for name, what in KNOWN.items())]
+    )
+
+
+WRITTEN = {"commands": commands, "signals": signals}
+"""What a page asks for with a comment of that name."""
+
+
+def site_page(name: str) -> str:
+    """Return the page of a file outside of docs/, or of a folder."""
+    if (ROOT / name).is_dir():
+        name += "/README.md"
+    # README would be taken for the folder's index, and other endings for files to download.
+    return "source/" + (name.replace("README", "overview") if name.endswith(".md") else f"{name}.md")
+
+
+def as_markdown(path: Path) -> str:
+    """Return what a file's page says."""
+    text = path.read_text("utf-8")
+    if path.suffix == ".md":
+        return text
+    if path.suffix == ".ipynb":
+        return "\n\n".join(cell_as_markdown(cell) for cell in json.loads(text)["cells"])
+    language = "python" if path.suffix == ".py" else "text"
+    return f"{NOT_SEARCHED}# {path.name}\n\n````{language}\n{text}\n````\n"
+
+
+def cell_as_markdown(cell: dict[str, Any]) -> str:
+    """Render a notebook's cell as it was committed: text, code, and what the code printed and drew."""
+    source = "".join(cell["source"])
+    if cell["cell_type"] == "markdown":
+        return source
+    return "\n\n".join([f"````python\n{source}\n````", *map(output_as_markdown, cell.get("outputs", []))])
+
+
+def output_as_markdown(output: dict[str, Any]) -> str:
+    """Show a picture, a table or a text."""
+    data = output.get("data", {"text/plain": output.get("text", output.get("traceback", ""))})
+    if "image/png" in data:
+        picture = "".join("".join(data["image/png"]).split())
+        return f'<img class="output" alt="the cell\'s picture" src="data:image/png;base64,{picture}">'
+    if "text/html" in data:
+        # A table of pandas. Its style would change the page's.
+        return re.sub(r"<style.*?</style>", "", "".join(data["text/html"]), flags=re.S)
+    return f'<pre class="output">{html.escape("".join(data.get("text/plain", "")))}</pre>'

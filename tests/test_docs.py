@@ -1,0 +1,142 @@
+"""The site builds without a warning, asks nobody else for anything, and no page of the repository has a dead link."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "benchmarks").glob("*.md")),
+]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    """The site, built as `make docs` does."""
+    for module in ("mkdocs", "material", "mkdocstrings_handlers"):
+        pytest.importorskip(module, reason=f"the site is built with {module}: pip install 'datapruner[docs]'")
+    folder = tmp_path_factory.mktemp("docs") / "site"
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr, done.stderr
+    return folder
+
+
+class Loads(HTMLParser):
+    """Collects what a browser fetches by itself when it shows a page: not the links that a person follows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.urls: list[str] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        if tag == "link" and found.get("rel") not in ("canonical", "prev", "next"):
+            self.urls.append(found.get("href") or "")
+        if tag in ("script", "img", "iframe", "source", "video", "object"):
+            self.urls += [found[name] for name in ("src", "data", "srcset") if found.get(name)]
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def read(file: Path) -> Loads:
+    page = Loads()
+    page.feed(file.read_text("utf-8"))
+    return page
+
+
+def test_no_page_asks_another_machine(site):
+    files = sorted(site.rglob("*.html"))
+    assert len(files) > 30
+    for file in files:
+        page = read(file)
+        assert len(page.urls) > 3, file.name
+        for url in page.urls:
+            assert not re.match(r"(https?:)?//", url), f"{file.relative_to(site)} loads {url}"
+    # A style sheet can ask, too.
+    for file in site.rglob("*.css"):
+        assert not re.findall(r"(?:@import|url\()\s*['\"]?(?:https?:)?//", file.read_text("utf-8")), file.name
+
+
+def test_every_page_of_docs_is_in_the_navigation(site):
+    text = " ".join((site / "index.html").read_text("utf-8").split())
+    for page in (ROOT / "docs").glob("*.md"):
+        assert f'href="{page.stem}.html"' in text or page.stem == "index", page.name
+
+
+def test_reference_comes_from_the_code(site):
+    from datapruner.cli import app
+    from datapruner.scorers import BUILT_IN
+    from datapruner.signals import KNOWN
+
+    scorers = " ".join(read(site / "reference_scorers.html").text)
+    for name, place in BUILT_IN.items():
+        assert f'id="{place.replace(":", ".")}"' in (site / "reference_scorers.html").read_text("utf-8"), name
+        assert name in scorers
+    parts = " ".join(read(site / "reference_parts.html").text)
+    assert all(name in parts for name in KNOWN)
+    commands = " ".join(read(site / "reference_commands.html").text)
+    for command in app.registered_commands:
+        name = command.name or command.callback.__name__
+        assert f"Usage: datapruner {name}" in commands
+    # Sphinx's roles are links here.
+    for file in site.glob("reference*.html"):
+        assert not re.search(r":(func|class|meth|mod|data|attr):", " ".join(read(file).text)), file.name
+
+
+def test_public_names_have_a_reference(site):
+    import datapruner as dp
+
+    text = "".join(file.read_text("utf-8") for file in site.glob("reference*.html"))
+    for name in set(dp.__all__) - {"plots", "scorers"}:
+        value = getattr(dp, name)
+        assert f'id="{value.__module__}.{value.__name__}"' in text, name
+
+
+def test_notebooks_are_pages(site):
+    for notebook in (ROOT / "notebooks").glob("*.ipynb"):
+        html = (site / "source" / "notebooks" / f"{notebook.name}.html").read_text("utf-8")
+        drawn = sum(
+            "image/png" in output.get("data", {})
+            for cell in json.loads(notebook.read_text("utf-8"))["cells"]
+            for output in cell.get("outputs", [])
+        )
+        assert html.count("data:image/png;base64,") == drawn, notebook.name
+
+
+def slug(heading: str) -> str:
+    """GitHub's anchor of a heading."""
+    plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "").strip().lower()
+    return re.sub(r"[^\w\- ]", "", plain).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_on_github(page):
+    text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.M | re.S)
+    for link in re.findall(r"\]\((?!\w+:)([^)\s]+)\)", text):
+        path, _, anchor = link.partition("#")
+        target = page if not path else page.parent / path
+        assert target.exists(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.*)", target.read_text("utf-8"), re.M)
+            assert anchor in map(slug, headings), link
