@@ -9,6 +9,9 @@ from typing import Any
 from finetune import interval
 from report_blocks import block, percent, power, result, span, table
 
+EVEN = "random inside, uniform"
+"""Every cluster has the same share of the budget, and its rows are drawn."""
+
 
 @block
 def recovery_cost() -> str:
@@ -132,5 +135,36 @@ def recovery() -> str:
             f"Lower in every pruning: {everywhere(1)}. **Higher in every pruning: {everywhere(-1)}.** "
             f"A budget in tokens that is shared by damage buys short rows: {rows('paser')} of "
             f"them, where random has {rows('random')}.",
+            *(ablation(labels[pruning], held[pruning]) for pruning in prunings if EVEN in held[pruning]),
         ]
+    )
+
+
+def ablation(pruning: str, arms: dict[str, list[dict[str, Any]]]) -> str:
+    """What of the difference is PASER's own, over the seeds that all arms of a pruning have."""
+    told = {
+        "random": "random rows",
+        "paser": "PASER",
+        EVEN: "random rows of every cluster, as many tokens of each",
+        "paser in each capability": "PASER with `--per-group capability`",
+    }
+    seeds = min(len(arms[arm]) for arm in told)
+    means = {arm: fmean(run["log_ppl"] for run in arms[arm][:seeds]) for arm in told}
+    worst = {
+        name: {arm: fmean(run["by_capability"][name] for run in arms[arm][:seeds]) for arm in told}
+        for name in ("math", "roleplay")
+    }
+    even, fair, play = means[EVEN], worst["math"], worst["roleplay"]
+    return (
+        f"**What of it is the damage?** {pruning}, {seeds} seed{'s' * (seeds > 1)}: "
+        + ", ".join(f"{told[arm]} {mean:.2f}" for arm, mean in means.items())
+        + ". "
+        + (
+            "Spreading the tokens over the clusters does all of it, and where the damage lies adds nothing here. "
+            if even <= means["paser"]
+            else f"Spreading the tokens over the clusters does {means['random'] - even:.2f} of it. "
+        )
+        + f"A share for each capability keeps math ({fair['random']:.2f} with random rows, {fair['paser']:.2f} with "
+        f"PASER, {fair['paser in each capability']:.2f} with PASER in each capability) and roleplay "
+        f"({', '.join(f'{play[arm]:.2f}' for arm in ('random', 'paser', 'paser in each capability'))})."
     )
