@@ -1,7 +1,7 @@
 """The blocks of README and docs that hold measured figures; :mod:`report_tables` puts them there.
 
 A block is a function without arguments that returns Markdown, under its own name. It reads JSON of ``results/`` and
-nothing else, so that the pages can be written and checked without the data, the models and numpy.
+nothing else, so that the pages can be written and checked without the data and the models.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -210,7 +211,26 @@ def _twins() -> list[tuple[str, str, str]]:
             f"{at['seconds_all']:.0f} s, peak growth {at['peak_growth_mib']} MiB",
             f"one dense matrix of the published algorithm: {dense['bytes_of_one_matrix'] / 1e9:.1f} GB",
         ),
+        _healed(),
     ]
+
+
+def _healed() -> tuple[str, str, str]:
+    found = result("recovery")
+    held: dict[str, dict[str, list[float]]] = {}
+    for run in found["runs"].values():
+        held.setdefault(run["arm"], {}).setdefault(run["pruning"], []).append(run["log_ppl"])
+    prunings = list(held["not healed"])
+    means = {
+        arm: fmean(fmean(held[arm][pruning]) for pruning in prunings)
+        for arm in ("not healed", "random", "paser")
+    }
+    return (
+        f"loss after LoRA on {percent(found['share'])} of the supervised tokens, mean over {len(prunings)} prunings of "
+        f"SmolLM2-135M (not healed {means['not healed']:.2f}, not pruned {fmean(held['not pruned']['dense']):.2f})",
+        f"`paser` {means['paser']:.2f}",
+        f"random {means['random']:.2f}; [what of it is the damage](docs/recovery.md#what-it-is-worth)",
+    )
 
 
 def _cleaning() -> list[tuple[str, str, str]]:
