@@ -21,6 +21,7 @@ from datapruner.outputs.report.words import (
     comparison_words,
     counted,
     length_correlation,
+    listed,
     percent,
     selection_words,
 )
@@ -189,10 +190,10 @@ def _hash(script: str) -> str:
 
 
 def _title(shown: Shown) -> str:
-    first, source = shown.selections[0], safe_text(source_name(shown.scores), 80)
+    first = shown.selections[0]
     if len(shown.selections) > 1:
-        return f"Selections of {source} compared"
-    return f"{len(first):,} of {counted(len(first.kept), 'row')} of {source}"
+        return f"{len(shown.selections)} selections compared"
+    return f"{len(first):,} of {counted(len(first.kept), 'row')} kept"
 
 
 def _facts(shown: Shown) -> dict[str, Any]:
@@ -200,7 +201,7 @@ def _facts(shown: Shown) -> dict[str, Any]:
     first = shown.selections[0]
     several = len(shown.selections) > 1
     if several:
-        words = comparison_words(shown.selections, shown.names, shown.facets, shown.lengths, shown.unit)
+        words = comparison_words(shown.selections, shown.facets, shown.lengths, shown.unit)
     else:
         words = selection_words(first, shown.facets, shown.lengths, shown.unit)
     samples = shown.scores.samples
@@ -216,6 +217,7 @@ def _facts(shown: Shown) -> dict[str, Any]:
         "table": _table(shown) if several else [],
         "unit": shown.unit,
         "names": shown.names,
+        "left_out": listed(shown.left_out),
         "methods": _methods(shown),
     }
 

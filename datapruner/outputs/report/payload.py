@@ -14,7 +14,7 @@ from datapruner.outputs.report.facets import Facet, find_facets
 from datapruner.outputs.report.figures import digits, histogram, maps, plane
 from datapruner.outputs.report.rows import characters
 from datapruner.outputs.report.sampling import stratified
-from datapruner.outputs.report.words import counted, percent
+from datapruner.outputs.report.words import BASELINES, counted, percent
 from datapruner.scorers.ranking import average_ranks
 from datapruner.selection.result import Scores, Selection
 from datapruner.text import safe_text
@@ -22,8 +22,6 @@ from datapruner.text import safe_text
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-BASELINES = frozenset({"random", "length"})
-"""Scorers whose disagreement with the others says nothing."""
 BARS = 40
 """Groups that are drawn one by one; the smaller ones are added up."""
 SHARE_FORCED = 20
@@ -95,12 +93,16 @@ class Shown:
             out[name] = ranks
         return out
 
+    @property
+    def left_out(self) -> list[str]:
+        """The baselines, whose disagreement with the others says nothing; none of them where too little remains."""
+        found = [name for name in self.scores.rankings if name in BASELINES]
+        return found if len(self.scores.rankings) - len(found) > 1 else []
+
     @cached_property
     def disagreement(self) -> Floats | None:
         """How far apart the scorers rank each row, as a share of all ranks; None with fewer than two to compare."""
-        names = [name for name in self.places if name not in BASELINES]
-        if len(names) < 2:
-            names = list(self.places)
+        names = [name for name in self.places if name not in self.left_out]
         if len(names) < 2:
             return None
         low, high = (
@@ -215,11 +217,13 @@ class Shown:
         }
 
     def _columns(self) -> dict[str, NDArray[Any]]:
-        """Give the columns that explain scores, under a name of their own where two scorers differ."""
+        """Give the columns that explain scores, groups apart, under a name of their own where two scorers differ."""
         found: dict[str, NDArray[Any]] = dict(self.scores.tokens)
         for scorer, ranking in self.scores.rankings.items():
             for name, held in ranking.columns.items():
-                if name in self.scores.tokens:
+                if name in self.scores.tokens or (
+                    ranking.groups is not None and np.array_equal(held, ranking.groups)
+                ):
                     continue
                 if name in found and not np.array_equal(found[name], held, equal_nan=held.dtype.kind == "f"):
                     name = f"{name} ({scorer})"  # noqa: PLW2901

@@ -24,6 +24,9 @@
   }
   const option = (value, text) => node("option", { value }, text);
 
+  // Long names may break after an underscore.
+  const soft = (text) => text.split(/(?<=_)/).flatMap((part, j) => (j ? [node("wbr"), part] : [part]));
+
   function segments(holder, choices, chosen, choose) {
     holder.replaceChildren(
       ...choices.map(([value, text]) =>
@@ -203,8 +206,8 @@
       const same = D.selections.map((one, j) => j).filter((j) => D.selections[j].amount === now().amount);
       $("bars").replaceChildren(node("div", { class: "scroll", role: "region", "aria-label": "Share of each group that is kept", tabindex: "0" },
         node("table", { class: "shares matrix" },
-          node("thead", {}, node("tr", {}, node("th", { scope: "col" }, f.name), node("th", { scope: "col", class: "number" }, "rows"), ...same.map((j) => node("th", { scope: "col" }, D.selections[j].name)))),
-          node("tbody", {}, ...bars.map((bar) => node("tr", {}, node("th", { scope: "row", class: "bar" }, name(bar)), node("td", { class: "number" }, comma(bar.size)), ...same.map((j) => heatCell(bar.kept[j] / bar.size, share(bar.kept[j], bar.size)))))))));
+          node("thead", {}, node("tr", {}, node("th", { scope: "col" }, f.name), node("th", { scope: "col", class: "number" }, "rows"), ...same.map((j) => node("th", { scope: "col" }, ...soft(D.selections[j].name))))),
+          node("tbody", {}, ...bars.map((bar) => node("tr", {}, node("th", { scope: "row" }, name(bar)), node("td", { class: "number" }, comma(bar.size)), ...same.map((j) => heatCell(bar.kept[j] / bar.size, share(bar.kept[j], bar.size)))))))));
     } else {
       const largest = Math.max(...bars.filter((bar) => bar.group >= 0).map((bar) => bar.size));
       $("bars").replaceChildren(node("ul", { class: "bar-list" }, ...bars.map((bar) => {
@@ -281,11 +284,10 @@
       { key: "text", name: "Text", title: "length of the text", value: (i) => D.texts[i].length },
     ];
     if (facet()) out.push({ key: "group", name: facet().name, value: (i) => (facet().codes[i] < 0 ? null : groupName(facet(), facet().codes[i])) });
-    out.push({ key: "score", name: several ? `Score, ${scorer().name}` : "Score", number: true, value: (i) => scorer().score[i] });
-    if (D.scorers.length > 1) D.scorers.forEach((one, s) => out.push({ key: `rank${s}`, name: `Rank, ${one.name}`, number: true, rank: true, value: (i) => one.rank[i] }));
-    else out.push({ key: "rank0", name: "Rank", number: true, rank: true, value: (i) => D.scorers[0].rank[i] });
-    if (D.disagreement) out.push({ key: "disagreement", name: "Ranks apart", number: true, value: (i) => D.disagreement[i] });
     out.push({ key: "kept", name: "Kept", value: (i) => (isKept(i) ? 0 : 1) });
+    if (D.disagreement) out.push({ key: "disagreement", name: "Ranks apart", number: true, value: (i) => D.disagreement[i] });
+    out.push({ key: "score", name: several ? `Score, ${scorer().name}` : "Score", number: true, value: (i) => scorer().score[i] });
+    D.scorers.forEach((one, s) => out.push({ key: `rank${s}`, name: D.scorers.length > 1 ? `Rank, ${one.name}` : "Rank", number: true, rank: D.selections.find((other) => other.scorer === s && other.amount === now().amount) || true, value: (i) => one.rank[i] }));
     out.push({ key: "why", name: "Reason", value: reason });
     return out;
   };
@@ -336,7 +338,7 @@
     for (const [name, values] of Object.entries(D.columns)) add(name, values[i]);
     if (D.lengths && !(D.lengths.unit === "supervised tokens")) add(D.lengths.unit, D.lengths.values[i]);
     if (several) add("kept by", D.selections.filter((one) => isKept(i, one)).map((one) => one.name).join("; ") || "none");
-    return node("tr", { class: "detail", role: "row", id: `detail-${i}` }, node("td", { colspan: width, role: "cell" }, ...turns, node("dl", { class: "values" }, ...facts)));
+    return node("tr", { class: "detail", role: "row", id: `detail-${i}` }, node("td", { colspan: width, role: "cell" }, node("div", { class: "inner" }, ...turns, node("dl", { class: "values" }, ...facts))));
   }
 
   function drawTable() {
@@ -348,7 +350,7 @@
     const head = node("thead", { role: "rowgroup" }, node("tr", { role: "row" }, ...columns.map((one) => {
       const chosen = one.key === state.sort;
       return node("th", { scope: "col", role: "columnheader", class: one.number ? "number" : "", "aria-sort": chosen ? (state.down ? "descending" : "ascending") : "none" },
-        node("button", { type: "button", "data-sort": one.key, title: `Sort by ${one.title || one.name}`, onclick: () => { sortBy(one.key, chosen ? !state.down : one.key === "score" || one.key === "disagreement" || one.key === "text"); document.querySelector(`[data-sort="${one.key}"]`).focus(); } }, one.name + (chosen ? (state.down ? " ↓" : " ↑") : "")));
+        node("button", { type: "button", "data-sort": one.key, title: `Sort by ${one.title || one.name}`, onclick: () => { sortBy(one.key, chosen ? !state.down : one.key === "score" || one.key === "disagreement" || one.key === "text"); document.querySelector(`[data-sort="${one.key}"]`).focus(); } }, ...soft(one.name), chosen ? (state.down ? " ↓" : " ↑") : ""));
     })));
     const body = node("tbody", { role: "rowgroup" });
     for (const i of rows.slice(state.page * SIZE, (state.page + 1) * SIZE)) {
@@ -364,7 +366,10 @@
         else if (one.key === "why") { cell.className = "why"; cell.append(reason(i).replace(/^(kept|dropped): /, "")); }
         else if (one.key === "group") cell.append(groupName(facet(), facet().codes[i]));
         else if (one.key === "disagreement") cell.append(D.disagreement[i] === null ? "–" : `${Math.round(100 * D.disagreement[i])}\u00a0%`);
-        else { const value = one.value(i); cell.append(one.rank || one.key === "row" ? (value === null ? "–" : comma(value)) : show(value)); }
+        else {
+          const value = one.value(i);
+          if (several && one.rank && one.rank !== true && isKept(i, one.rank)) cell.classList.add("taken"); cell.append(one.rank || one.key === "row" ? (value === null ? "–" : comma(value)) : show(value));
+        }
         return cell;
       });
       body.append(node("tr", { role: "row", class: open ? "open" : "" }, ...cells));
@@ -449,6 +454,7 @@
 
   // ---------------------------------------------------------------- all together
   async function drawPlots() {
+    if (!window.Plotly) return;
     for (const cloud of clouds) await drawCloud(cloud);
     for (const spread of spreads) await drawSpread(spread);
   }
@@ -478,10 +484,11 @@
     });
   }
   makeTable(); makeBars(); drawBars(); makeClouds(); makeSpreads();
-  // One plot at a time, so that the page answers in between.
-  (async () => {
-    for (const cloud of clouds) { await new Promise((done) => setTimeout(done)); await drawCloud(cloud); listen(cloud); }
-    for (const spread of spreads) { await new Promise((done) => setTimeout(done)); await drawSpread(spread); }
+  // The table answers before Plotly is read; then one plot at a time, so that the page answers in between.
+  document.addEventListener("DOMContentLoaded", async () => {
+    const idle = () => new Promise((done) => (window.requestIdleCallback ? requestIdleCallback(done, { timeout: 500 }) : setTimeout(done)));
+    for (const cloud of clouds) { await idle(); await drawCloud(cloud); listen(cloud); }
+    for (const spread of spreads) { await idle(); await drawSpread(spread); }
     document.documentElement.dataset.ready = "true";
-  })();
+  });
 })();

@@ -26,6 +26,10 @@ STEPS = {
     "no_supervised_tokens": ("row without supervised tokens", "rows without supervised tokens"),
     "never_keep": ("row on the never-keep list", "rows on the never-keep list"),
 }
+BASELINES = frozenset({"random", "length"})
+"""Scorers that stand beside the others and say nothing themselves."""
+ENOUGH = 20
+"""Rows from which a group's share is compared."""
 TIED = 0.05
 """Share of the rows with one and the same score from which that is said."""
 SURPRISE = 3.0
@@ -105,6 +109,8 @@ def _cleaning(scores: Scores) -> str:
     words = [
         counted(count, *STEPS.get(kind, (_name(kind), _name(kind)))) for kind, count in found.items() if count
     ]
+    if len(words) == 1:
+        return f"Before that, {words[0]} {_be(total)} dropped."
     if total:
         return f"Before that, {counted(total, 'row')} {_be(total)} dropped: {listed(words)}."
     sought = [STEPS[kind][1] for kind in found if kind in STEPS]
@@ -205,77 +211,85 @@ def _ties(selection: Selection) -> list[str]:
 
 
 def comparison_words(
-    selections: Sequence[Selection],
-    names: Sequence[str],
-    facets: Sequence[Facet],
-    lengths: Ints | None,
-    unit: str,
+    selections: Sequence[Selection], facets: Sequence[Facet], lengths: Ints | None, unit: str
 ) -> list[str]:
-    """Sum up several selections of the same rows in sentences."""
-    from datapruner.stability import jaccard
-
+    """Sum up several selections of the same rows in sentences; the baselines are left out where others remain."""
     first = selections[0]
-    n = len(first.kept)
     scorers = list(dict.fromkeys(selection.scorer for selection in selections))
-    budgets = list(dict.fromkeys(_budget(selection) for selection in selections))
+    budgets: dict[str, list[Selection]] = {}
+    for selection in selections:
+        budgets.setdefault(_budget(selection), []).append(selection)
     out = [
-        f"{counted(len(scorers), 'scorer')} {'rank' if len(scorers) > 1 else 'ranks'} the same {counted(n, 'row')}, "
-        f"for {'a budget' if len(budgets) == 1 else f'{len(budgets)} budgets'}: {listed(budgets)}.",
+        f"{counted(len(scorers), 'scorer')} {'rank' if len(scorers) > 1 else 'ranks'} the same "
+        f"{counted(len(first.kept), 'row')}, for {'a budget' if len(budgets) == 1 else f'{len(budgets)} budgets'}: "
+        f"{listed(list(budgets))}.",
         _cleaning(first.scores),
         *_forced(first.scores),
     ]
-    for budget in budgets:
-        ours = [number for number, selection in enumerate(selections) if _budget(selection) == budget]
-        at = f" at {budget}" if len(budgets) > 1 else ""
-        pairs = [
-            (jaccard(selections[i].kept, selections[j].kept), names[i], names[j])
-            for place, i in enumerate(ours)
-            for j in ours[place + 1 :]
-        ]
-        if len(pairs) > 1:
-            near, far = max(pairs), min(pairs)
-            out.append(
-                f"Most alike{at} are {near[1]} and {near[2]} (of the rows that either keeps, both keep "
-                f"{percent(near[0], 1)}), least alike {far[1]} and {far[2]} ({percent(far[0], 1)})."
-            )
-        elif pairs:
-            out.append(
-                f"Of the rows that {pairs[0][1]} or {pairs[0][2]} keeps{at}, both keep {percent(pairs[0][0], 1)}."
-            )
-        if len(ours) > 1:
-            votes = np.sum([selections[i].kept for i in ours], axis=0)
-            every, none = int((votes == len(ours)).sum()), int((votes == 0).sum())
-            by = "both" if len(ours) == 2 else f"all {len(ours)}"
-            out.append(
-                f"{_upper(counted(every, 'row'))} {_be(every, now=True)} kept by {by}{at}, {counted(none, 'row')} by "
-                "none."
-            )
-    main = [number for number, selection in enumerate(selections) if _budget(selection) == budgets[0]]
-    if lengths is not None and len(main) > 1:
-        middle = [(float(np.median(lengths[selections[i].kept])), names[i]) for i in main]
-        long, short = max(middle), min(middle)
-        out.append(
-            f"The longest rows are kept by {long[1]} (a median of {long[0]:,.0f} {unit}), the shortest by {short[1]} "
-            f"({short[0]:,.0f})."
-        )
-    for facet in [facet for facet in facets if not facet.scorer][:1]:
-        out += _contrast(facet, [selections[i].kept for i in main], [names[i] for i in main])
+    for place, (budget, held) in enumerate(budgets.items()):
+        compared = [one for one in held if one.scorer not in BASELINES]
+        compared = compared if len(compared) > 1 else held
+        if len(compared) > 1:
+            out += _shared(compared, f"At {budget}: of" if len(budgets) > 1 else "Of")
+            if place == 0:
+                out += _longest(compared, lengths, unit)
+                out += _contrast([facet for facet in facets if not facet.scorer], compared)
     return [sentence for sentence in out if sentence]
 
 
-def _contrast(facet: Facet, kept: Sequence[Kept], names: Sequence[str]) -> list[str]:
-    """Name the group whose share differs most from one selection to another."""
-    sizes = facet.sizes
-    there = np.flatnonzero(sizes >= 20)
-    if not len(there) or len(kept) < 2:
-        return []
-    shares = np.array([facet.counts(mask)[there] / sizes[there] for mask in kept])
-    place = int(np.argmax(shares.max(axis=0) - shares.min(axis=0)))
-    high, low = int(shares[:, place].argmax()), int(shares[:, place].argmin())
-    return [
-        f"By {facet.name}, they differ most on {_group(facet, int(there[place]))}: {names[high]} keeps "
-        f"{percent(float(shares[high, place]), 1)} of it, {names[low]} {percent(float(shares[low, place]), 1)}."
+def _shared(compared: Sequence[Selection], start: str) -> list[str]:
+    """Say how much of what they keep is the same."""
+    from datapruner.stability import jaccard
+
+    names = [_name(one.scorer) for one in compared]
+    pairs = [
+        (jaccard(one.kept, other.kept), names[i], names[j])
+        for i, one in enumerate(compared)
+        for j, other in enumerate(compared)
+        if i < j
     ]
+    near, far = max(pairs), min(pairs)
+    words = f"{start} the rows that {near[1]} or {near[2]} keeps, both keep {percent(near[0], 1)}"
+    if len(pairs) > 1:
+        words += f", the most of any two; {far[1]} and {far[2]} share the least, {percent(far[0], 1)}"
+    votes = np.sum([one.kept for one in compared], axis=0)
+    every, none = int((votes == len(compared)).sum()), int((votes == 0).sum())
+    who = "both" if len(compared) == 2 else f"all of {listed(names)}"
+    return [
+        f"{words}. "
+        f"{_upper(counted(every, 'row'))} {_be(every, now=True)} kept by {who}, {counted(none, 'row')} by none.",
+    ]
+
+
+def _longest(compared: Sequence[Selection], lengths: Ints | None, unit: str) -> list[str]:
+    if lengths is None:
+        return []
+    middle = [(float(np.median(lengths[one.kept])), _name(one.scorer)) for one in compared]
+    long, short = max(middle), min(middle)
+    if long[0] == short[0]:
+        return []
+    return [
+        f"The longest rows are kept by {long[1]} (a median of {long[0]:,.0f} {unit}), the shortest by {short[1]} "
+        f"({short[0]:,.0f}); all rows have {np.median(lengths):,.0f}."
+    ]
+
+
+def _contrast(facets: Sequence[Facet], compared: Sequence[Selection]) -> list[str]:
+    """Name the group whose share differs most from one selection to another."""
+    for facet in facets:
+        sizes = facet.sizes
+        there = np.flatnonzero(sizes >= ENOUGH)
+        if not len(there):
+            continue
+        shares = np.array([facet.counts(one.kept)[there] / sizes[there] for one in compared])
+        place = int(np.argmax(shares.max(axis=0) - shares.min(axis=0)))
+        high, low = int(shares[:, place].argmax()), int(shares[:, place].argmin())
+        return [
+            f"By {facet.name}, they differ most on {_group(facet, int(there[place]))}: "
+            f"{_name(compared[high].scorer)} keeps {percent(float(shares[high, place]), 1)} of it, "
+            f"{_name(compared[low].scorer)} {percent(float(shares[low, place]), 1)}."
+        ]
+    return []
 
 
 def _be(count: int, *, now: bool = False) -> str:
