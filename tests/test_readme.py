@@ -1,23 +1,175 @@
-"""What the README shows is true: its Python runs, its commands exist, its own scorer passes the contract."""
+"""What README and docs show is true: every code block runs, in the order of its page, on a small set.
+
+A page's blocks share a folder that holds what they name: rows, vectors, tiny models. A block that cannot run stands
+in :data:`NOT_RUN` with its reason; any other block that nothing here knows how to run fails.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import shlex
+import shutil
+import tomllib
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
+from tests.conftest import save_tiny_llama
+
 ROOT = Path(__file__).parents[1]
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md"))),
+]
+# Every page's budgets can be had from so many rows.
+ROWS = {"README.md": 6000}
+FEW = 120
+MODELS = ("my-model", "my-pruned", "dense", "pruned")
+
+MARKED = (
+    "{% for message in messages %}<|{{ message['role'] }}|>{% if message['role'] == 'assistant' %}"
+    "{% generation %}{{ message['content'] }}</s>{% endgeneration %}{% else %}{{ message['content'] }}</s>{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+NOT_RUN = {
+    (
+        "README.md",
+        "Made demo-out/reasoning.jsonl",
+    ): "printed by `make demo`, a minute with the bundled models",
+    ("docs/design.md", "source ──> Samples"): "a drawing",
+}
+"""(page, how the block begins) -> why it does not run."""
 
 
-@pytest.fixture
-def workplace(tmp_path, monkeypatch):
-    """A folder that holds what the README's lines name."""
+class Block(NamedTuple):
+    page: str
+    line: int
+    language: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+def blocks(page: str) -> list[Block]:
+    text = (ROOT / page).read_text("utf-8")
+    found = []
+    for match in re.finditer(r"^(?P<fence>```+)(\w*)\n(.*?)^(?P=fence)$", text, re.M | re.S):
+        found.append(Block(page, text.count("\n", 0, match.start()) + 1, match[2], match[3]))
+    # A fence that is indented, or not closed, would be passed over.
+    assert len(re.findall(r"^\s*```", text, re.M)) == 2 * len(found), page
+    return found
+
+
+def why_not(block: Block) -> str | None:
+    reasons = [
+        reason
+        for (page, start), reason in NOT_RUN.items()
+        if page == block.page and block.text.startswith(start)
+    ]
+    return reasons[0] if reasons else None
+
+
+class Runner:
+    """Runs the blocks of one page."""
+
+    def __init__(self, page: str, given: dict[str, object], monkeypatch, capsys) -> None:
+        self.page, self.names, self.monkeypatch, self.capsys = (
+            page,
+            {"__name__": page, **given},
+            monkeypatch,
+            capsys,
+        )
+        self.printed = ""
+
+    def run(self, block: Block) -> None:
+        kind = getattr(self, block.language, None)
+        assert block.language in ("bash", "python", "text", "toml"), (
+            f"{block}: nothing runs '{block.language}'"
+        )
+        kind(block)
+
+    def bash(self, block: Block) -> None:
+        self.printed = ""
+        for line in block.text.replace("\\\n", " ").splitlines():
+            for command in filter(None, (part.strip() for part in re.split(r"&&|^#.*", line))):
+                self.command(shlex.split(command, comments=True), f"{block}: {command}")
+
+    def command(self, words: list[str], where: str) -> None:
+        match words:
+            case []:
+                pass
+            case ["datapruner", *arguments]:
+                self.datapruner(arguments, where)
+            case ["make", target, *_]:
+                assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.M), where
+            case ["source", ".venv/bin/activate"]:
+                assert "VENV := .venv\n" in (ROOT / "Makefile").read_text(), where
+            case ["pip", "install", package]:
+                name, extra = re.fullmatch(r"(\w+)\[(\w+)\]", package).groups()
+                project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+                assert name == project["name"], where
+                assert extra in project["optional-dependencies"], where
+            case ["pre-commit", "install"]:
+                assert (ROOT / ".pre-commit-config.yaml").exists(), where
+            case ["python", script, *options]:
+                text = (ROOT / script).read_text("utf-8")
+                assert all(option in text for option in options if option.startswith("--")), where
+            case _:
+                pytest.fail(f"{where}: nothing runs this")
+
+    def datapruner(self, arguments: list[str], where: str) -> None:
+        from datapruner import cli
+
+        if "-o" in arguments and Path(arguments[arguments.index("-o") + 1]).exists():
+            arguments = [*arguments, "--overwrite"]  # two lines of a page may write one folder
+        self.monkeypatch.setattr("sys.argv", ["datapruner", *arguments])
+        self.capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        out, err = self.capsys.readouterr()
+        assert (end.value.code or 0, err) == (0, ""), where
+        self.printed += out
+
+    def python(self, block: Block) -> None:
+        for folder in re.findall(r"\.save\(\"([\w-]+)\"\)", block.text):
+            shutil.rmtree(folder, ignore_errors=True)
+        code = "\n" * block.line + block.text  # a traceback names the page's line
+        exec(compile(code, block.page, "exec", dont_inherit=True), self.names)
+
+    def text(self, block: Block) -> None:
+        """A folder's files exist in a result; what a command prints is printed."""
+        if block.text.startswith("OUT/\n"):
+            names = re.findall(r"^  (\S+)", block.text, re.M)
+            folders = [path for path in Path().iterdir() if path.is_dir()]
+            assert any(all((folder / name).exists() for name in names) for folder in folders), block
+            return
+        assert self.printed, f"{block}: no command before it printed this"
+        printed = set(map(masked, self.printed.splitlines()))
+        for line in block.text.splitlines():
+            assert masked(line) in printed, f"{block}: {line}"
+
+    def toml(self, block: Block) -> None:
+        held = tomllib.loads(block.text)["project"]["entry-points"]["datapruner.scorers"]
+        for name, value in held.items():
+            made = self.names[value.partition(":")[2]]  # defined by a block before
+            assert made.name == name, block
+
+
+def masked(line: str) -> str:
+    """A line without its figures."""
+    return " ".join(re.sub(r"-?\d[\d,.]*", "#", line).split())
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Rows, vectors and models, made once for all pages."""
+    folder = tmp_path_factory.mktemp("made")
     rng = np.random.default_rng(0)
     words = [f"w{number}" for number in range(300)]
     rows = [
@@ -26,24 +178,48 @@ def workplace(tmp_path, monkeypatch):
             "answer": " ".join(rng.choice(words, 60)),
             "skill": ["math", "code"][row % 2],
         }
-        for row in range(6000)
+        for row in range(max(ROWS.values()))
     ]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:3]))
-    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[::60]))
-    np.save(tmp_path / "vectors.npy", rng.normal(size=(6000, 8)).astype(np.float32))
+    for name, seed in (("dense", 0), ("other", 1), ("marked", 0)):
+        save_tiny_llama(folder / name, seed=seed)
+    # trl supervises the assistant's turns alone where the template marks them.
+    (folder / "marked" / "chat_template.jinja").write_text(MARKED)
+    return folder, rows
+
+
+@pytest.fixture
+def workplace(request, made, tmp_path, monkeypatch):
+    """A folder that holds what a page's lines name."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    folder, rows = made
+    page = request.node.callspec.params["page"]
+    text = (ROOT / page).read_text("utf-8")
+    rows = rows[: ROWS.get(page, FEW)]
+    vectors = np.random.default_rng(0).normal(size=(len(rows), 8)).astype(np.float32)
+
+    def write(name, held):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in held))
+
+    write("rows.jsonl", rows)
+    write("test.jsonl", rows[:3])
+    write("mine.jsonl", rows[::60])
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    for name in ("vectors", "a", "b"):
+        np.save(tmp_path / f"{name}.npy", vectors)
+        vectors = vectors + 0.1
+    for name in MODELS:
+        if re.search(rf"model[ =]\"?{name}\b", text):
+            shutil.copytree(folder / ("other" if name.endswith("pruned") else "dense"), tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DATAPRUNER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("DATAPRUNER_CACHE", str(folder / "cache"))  # the pages share their rows
     return tmp_path
 
 
 @pytest.fixture
 def instant_embedder(monkeypatch):
-    """Vectors that cost nothing in place of MiniLM's: the README's lines are what is tested here, not the model."""
+    """Vectors that cost nothing in place of MiniLM's: the pages' lines are what is tested here, not the model."""
     from datapruner.signals import plan
 
     def embed(texts, embedder, store, *, progress=True):
@@ -55,16 +231,11 @@ def instant_embedder(monkeypatch):
 
 
 @pytest.fixture
-def instant_model(workplace, tiny_llama, monkeypatch):
-    """Losses and divergences that cost nothing in place of the forward passes."""
-    import shutil
-
+def instant_model(monkeypatch):
+    """Losses and divergences that cost nothing in place of the forward passes, for a page of many rows."""
     from datapruner.samples.rendering import count_tokens
     from datapruner.signals import Ragged, language_model, twins
     from datapruner.signals.ragged import offsets_of
-
-    for name in ("my-model", "my-pruned"):
-        shutil.copytree(tiny_llama, workplace / name)
 
     def measure(samples, rows, reader, store, *, what="row", num_tokens=None, progress=True):
         del store, num_tokens, progress
@@ -92,47 +263,89 @@ def instant_model(workplace, tiny_llama, monkeypatch):
     monkeypatch.setattr(twins, "measure_twins", measure_both)
 
 
-def commands():
-    for language, block in BLOCKS:
-        if language == "bash":
-            for line in block.splitlines():
-                if line.startswith("datapruner "):
-                    yield shlex.split(line, comments=True)[1:]
+@pytest.fixture
+def given(request, made, workplace, monkeypatch):
+    """What a page's Python takes as there: a model, a trainer, points."""
+    del workplace
+    page = request.node.callspec.params["page"]
+    if page == "docs/topology.md":
+        import torch
+
+        points = np.random.default_rng(0).random((60, 2))
+        return {"points": points, "tensor": torch.tensor(points, requires_grad=True)}
+    if page not in ("README.md", "docs/token_pruning.md"):
+        return {}
+    trl = pytest.importorskip("trl", reason="the page trains with trl: pip install 'datapruner[trl]'")
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = made[0] / "marked"
+
+    class OneStepOnTheCPU(trl.SFTConfig):
+        """trl's defaults are those of a GPU."""
+
+        def __init__(self, *arguments, **options):
+            super().__init__(
+                *arguments,
+                **{"use_cpu": True, "bf16": False, "report_to": [], "max_steps": 1, "save_strategy": "no"}
+                | options,
+            )
+
+    for module in (trl, trl.trainer.sft_trainer):
+        monkeypatch.setattr(module, "SFTConfig", OneStepOnTheCPU)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    turns = [
+        {"role": "user", "content": "the sum of two and three"},
+        {"role": "assistant", "content": "is five"},
+    ]
+    conversations = Dataset.from_list([{"messages": turns}] * 16)
+    return {
+        "model": AutoModelForCausalLM.from_pretrained(folder),
+        "tokenizer": tokenizer,
+        "SFTTrainer": trl.SFTTrainer,
+        "dataset": conversations,
+        "rows": conversations,
+    }
 
 
-def test_commands(workplace, instant_embedder, instant_model, monkeypatch, capsys):
-    from datapruner import cli
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)])
+def test_blocks_run(page, workplace, instant_embedder, request, given, monkeypatch, capsys):
+    if page in ROWS:
+        request.getfixturevalue("instant_model")
+    runner = Runner(page, given, monkeypatch, capsys)
+    for block in blocks(page):
+        if why_not(block) is None:
+            runner.run(block)
+    for folder in re.findall(
+        r"--scorer paser .* -o (\S+)|run \S+ -o (\S+)", (ROOT / page).read_text("utf-8")
+    ):
+        from datasets import load_dataset
 
-    assert len(list(commands())) >= 16
-    for arguments in commands():
-        again = ["--overwrite"] if "out" in arguments and arguments[0] in ("prune", "select") else []
-        monkeypatch.setattr("sys.argv", ["datapruner", *arguments, *again])
-        with contextlib.suppress(SystemExit):
-            cli.main()
-        assert capsys.readouterr().err == "", arguments
-    from datasets import load_dataset
-
-    for folder in ("again", "recovery"):
-        assert len(load_dataset(folder, split="train", cache_dir="hf")) > 0
-    damaged = json.loads(Path("damaged/damage.json").read_text())
-    assert {group["by"] for group in damaged["groups"]} == {"cluster", "skill"}
+        assert len(load_dataset(*filter(None, folder), split="train", cache_dir="hf")) > 0
 
 
-def test_python(workplace, instant_embedder):
-    ran = 0
-    for language, block in BLOCKS:
-        if language == "python" and "Trainer(" not in block:
-            exec(compile(block, "README.md", "exec", dont_inherit=True), {"__name__": "readme"})
-            ran += 1
-    assert ran == 2
-    assert (workplace / "pruned" / "README.md").exists()
+@pytest.mark.parametrize(("page", "start"), NOT_RUN, ids=lambda value: value[:30])
+def test_not_run(page, start):
+    reasons = [why_not(block) for block in blocks(page) if block.text.startswith(start)]
+    assert len(reasons) == 1, "a reason that belongs to no block"
+    pytest.skip(reasons[0])
 
 
-def test_make_targets_exist():
-    targets = re.findall(
-        r"^make ([\w-]+)", "".join(block for language, block in BLOCKS if language == "bash"), re.M
-    )
-    makefile = (ROOT / "Makefile").read_text()
-    assert {"demo", "test"} <= set(targets)
-    for target in targets:
-        assert re.search(rf"^{target}:", makefile, re.M)
+def test_what_nothing_runs_is_told(made, monkeypatch, capsys):
+    runner = Runner("README.md", {}, monkeypatch, capsys)
+
+    def block(language, text):
+        return Block("README.md", 1, language, text)
+
+    with pytest.raises(AssertionError, match="nothing runs 'ruby'"):
+        runner.run(block("ruby", "puts 1"))
+    with pytest.raises(pytest.fail.Exception, match="nothing runs this"):
+        runner.run(block("bash", "curl example.org"))
+    with pytest.raises(AssertionError, match="make nowhere"):
+        runner.run(block("bash", "make install && make nowhere"))
+    with pytest.raises(AssertionError, match="no command before it"):
+        runner.run(block("text", "printed by nobody"))
+    with pytest.raises(ZeroDivisionError):
+        runner.run(block("python", "1 / 0"))
+    with pytest.raises(AssertionError, match="datapruner prunes"):
+        runner.run(block("bash", "datapruner prunes rows.jsonl"))
