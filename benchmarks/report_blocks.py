@@ -69,7 +69,7 @@ def about(value: float) -> str:
 def figures() -> str:
     """README's table of speed, memory and exactness."""
     head = ("", "figure", "beside it")
-    return table(head, [*_embedding(), *_losses(), *_noise(), *_shape(), *_twins(), *_cleaning()])
+    return table(head, [*_embedding(), *_losses(), *_noise(), *_shape(), *_twins(), *_cleaning(), *_page()])
 
 
 def _embedding() -> list[tuple[str, str, str]]:
@@ -253,4 +253,20 @@ def _cleaning() -> list[tuple[str, str, str]]:
             f"{percent(leak['recall']['three words'])}",
             f"{leak['collateral']} of {files['gsm8k.train.jsonl']:,} natural rows dropped",
         ),
+    ]
+
+
+def _page() -> list[tuple[str, str, str]]:
+    """The report page at its largest, once it was measured."""
+    if not (RESULTS / "report.json").exists():
+        return []
+    found = max(result("report")["sizes"], key=lambda one: one["rows"])
+    return [
+        (
+            f"the report page of {found['rows']:,} rows",
+            f"written in {found['write_seconds']:.0f} s, {found['file_mb']:.1f} MB",
+            f"in Chromium a search is answered after {found['answer_seconds']:.1f} s"
+            if "answer_seconds" in found
+            else "",
+        )
     ]

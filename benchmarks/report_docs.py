@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import fmean, stdev
 from typing import Any
 
-from report_blocks import RESULTS, block, percent, power, result, span, spread, table
+from report_blocks import block, percent, power, result, span, spread, table
 
 
 @block
@@ -223,31 +223,3 @@ def steadiness() -> str:
             ),
         ],
     )
-
-
-@block
-def quality() -> str:
-    """What training on the kept rows is worth; the goal of the whole library."""
-    if not (RESULTS / "quality.json").exists():
-        return (
-            "*Not measured yet.* No claim is made here about how a model trained on the kept rows does: that table "
-            "needs training runs, and comes with them."
-        )
-    rows = result("quality")["rows"]
-    parts = []
-    for name in dict.fromkeys(row["set"] for row in rows):
-        held = {(row["arm"], row["budget"]): row for row in rows if row["set"] == name}
-        arms, budgets = (list(dict.fromkeys(key[n] for key in held)) for n in (0, 1))
-
-        def cell(arm: str, budget: Any, held: dict[Any, Any] = held) -> str:
-            found = held.get((arm, budget))
-            return (
-                "" if found is None else "{:.3f} ({:.3f} to {:.3f})".format(found["loss"], *found["interval"])
-            )
-
-        heads = [percent(budget) if isinstance(budget, float) else str(budget) for budget in budgets]
-        parts += [
-            f"**{name}**",
-            table(["", *heads], ([arm, *(cell(arm, one) for one in budgets)] for arm in arms)),
-        ]
-    return "\n\n".join(parts)
