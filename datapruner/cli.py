@@ -358,6 +358,12 @@ def compare(
         str | None, typer.Option(help=".npy or .parquet with the vectors of a second embedder.")
     ] = None,
     overwrite: Overwrite = False,
+    report: Annotated[
+        bool | None,
+        typer.Option(
+            "--report/--no-report", help="Write report.html too: one page to look at. Default: if it can be."
+        ),
+    ] = None,
     quiet: Quiet = False,
     trust_code: TrustCode = False,
     *,
@@ -367,12 +373,16 @@ def compare(
     from datapruner.comparison import budgets_of
     from datapruner.comparison import compare as compare_scorers
     from datapruner.outputs.folder import check_target
+    from datapruner.outputs.report import has_report
     from datapruner.recipe import make_recipe
     from datapruner.scorers import make_scorer
     from datapruner.selection.budget import parse_amount
     from datapruner.selection.selectors import make_selector
     from datapruner.text import safe_text
 
+    if report is None:
+        report = has_report()
+    _check_report(report)
     if not keep and not keep_tokens:
         raise DataPrunerError(
             "compare needs --keep, a fraction such as 0.3 or a number of rows such as 5000, or --keep-tokens"
@@ -401,7 +411,7 @@ def compare(
         trust_code=trust_code,
         **options,
     )
-    comparison.save(out, overwrite=overwrite)
+    comparison.save(out, overwrite=overwrite, report=report)
     if not quiet:
         typer.echo(f"{comparison.describe()}\n\n{safe_text(str(out))}")
 

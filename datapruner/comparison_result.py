@@ -109,6 +109,11 @@ class Comparison:
         """What of it is to be expected of random selections; float64 (s, s)."""
         return self.budgets[0].chance
 
+    @property
+    def every(self) -> list[Selection]:
+        """All selections, budget by budget."""
+        return [selection for at in self.budgets for selection in at.selections.values()]
+
     @cached_property
     def rows(self) -> NDArray[np.int64]:
         """Source positions of the rows that cleaning left, ascending; int64 (m,)."""
@@ -228,8 +233,8 @@ class Comparison:
 
         return describe(self, examples)
 
-    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write ``comparison.json``, a CSV file a table, and the stability's files, all or none.
+    def save(self, path: str | Path, *, overwrite: bool = False, report: bool = False) -> Path:
+        """Write ``comparison.json``, a CSV file a table, the stability's files and perhaps a page, all or none.
 
         Parameters
         ----------
@@ -237,10 +242,41 @@ class Comparison:
             A folder that does not exist yet, or is empty.
         overwrite : bool
             Replace an earlier comparison.
+        report : bool
+            Write ``report.html`` too: one page to look at, for every scorer and budget, without network access.
+
+        Raises
+        ------
+        DataPrunerError
+            The folder holds something else or cannot be written, or the extra ``report`` is not installed.
         """
         from datapruner.comparison_text import save
 
-        return save(self, Path(path), overwrite=overwrite)
+        return save(self, Path(path), overwrite=overwrite, report=report)
+
+    def report(self, path: str | Path, *, overwrite: bool = False, max_rows: int = 5000) -> Path:
+        """Write one HTML page that shows the comparison and needs no network.
+
+        Parameters
+        ----------
+        path : str or Path
+            A file such as ``report.html``.
+        overwrite : bool
+            Replace a file that is there.
+        max_rows : int
+            Of more rows a stratified sample is shown, and the page says so.
+
+        Raises
+        ------
+        DataPrunerError
+            The file is there, cannot be written, or the extra ``report`` is not installed.
+        """
+        from datapruner.comparison_text import sections
+        from datapruner.outputs.report import save_report
+
+        return save_report(
+            Path(path), self.every, overwrite=overwrite, max_rows=max_rows, sections=sections(self)
+        )
 
     def plot_overlap(self, budget: int = 0, ax: Axes | None = None) -> Axes:
         """Draw the overlap of every pair; see :func:`datapruner.comparison_plots.plot_overlap`."""

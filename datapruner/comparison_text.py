@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from datapruner.comparison_tables import EVERY, TOKENS
 from datapruner.outputs.folder import whole_folder
+from datapruner.outputs.report import Section, require_report, write_report
 from datapruner.outputs.tables import aligned, as_saved, figure, write_csv, write_json
 from datapruner.paths import expanded
 from datapruner.recipe import method_of
@@ -163,8 +164,26 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def save(comparison: Comparison, path: Path, *, overwrite: bool) -> Path:
+def sections(comparison: Comparison) -> list[Section]:
+    """Give what the page says of a comparison beside its selections."""
+    found = []
+    if comparison.stability is not None:
+        head, *rows = comparison.stability.table()
+        told = (
+            "How much of the first budget's rows is kept again when seeds, vectors or the embedder vary: Jaccard, "
+            "mean ± deviation; then the rank correlation of the scores."
+        )
+        found.append(Section("What moves the selections", told, ["scorer", *head[1:]], rows))
+    if comparison.left_out:
+        rows = [list(one) for one in comparison.left_out.items()]
+        found.append(Section("Scorers that were left out", "", ["scorer", "why"], rows))
+    return found
+
+
+def save(comparison: Comparison, path: Path, *, overwrite: bool, report: bool) -> Path:
     """Write the files; see :meth:`datapruner.comparison_result.Comparison.save`."""
+    if report:
+        require_report()
     path, names, scores = expanded(path), comparison.names, comparison.scores
     # Of the one selection that its recipe is asked of, only what all of them share is saved.
     recipe = next(iter(comparison.selections.values())).recipe
@@ -206,6 +225,8 @@ def save(comparison: Comparison, path: Path, *, overwrite: bool) -> Path:
             write_csv(folder / f"{name}.csv", list(frame.columns), _plain(frame))
         if comparison.stability is not None:
             comparison.stability.write(folder, path)
+        if report:
+            write_report(folder / "report.html", comparison.every, sections=sections(comparison))
     return path
 
 

@@ -129,27 +129,30 @@ class Stability:
 
         return plot_stability(self, ax)
 
-    def describe(self) -> str:
-        """Give the figures as a table for a terminal."""
+    def table(self) -> list[list[str]]:
+        """Give the figures as rows of cells, the first row the columns' names."""
         columns = {
             (record.varied, record.noise): f"noise {record.noise:g}"
             if record.noise is not None
             else f"{record.varied}s"
             for record in self.records
         }
-        cells = [
+        return [
             ["", *columns.values()],
             *(
                 [name, *(_cell(record) for record in self.records if record.scorer == name)]
                 for name in self.scorers
             ),
         ]
+
+    def describe(self) -> str:
+        """Give the figures as a table for a terminal."""
         chance = next((record.chance for record in self.records if record.chance is not None), None)
         said = "" if chance is None else f" ({chance:.2f} by chance)"
         return "\n".join(
             [
                 f"Stability: Jaccard of the kept rows{said}, mean ± deviation; Spearman of the scores",
-                *aligned(cells),
+                *aligned(self.table()),
                 *([f"  embedders: {' and '.join(self.embedders)}"] if self.embedders else []),
             ]
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -386,6 +387,22 @@ def test_saved_tables_are_the_frames(compared, tmp_path):
     for file in (tmp_path / "out").iterdir():
         assert file.read_bytes() == (tmp_path / "again" / file.name).read_bytes(), file.name
     compared.save(tmp_path / "out", overwrite=True)
+
+
+def test_the_page_shows_every_selection(compared, tmp_path):
+    pytest.importorskip("plotly", reason="a report needs the extra `report`")
+    pytest.importorskip("jinja2", reason="a report needs the extra `report`")
+    compared.save(tmp_path / "out", report=True)
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    held = json.loads(re.search(r'<script type="application/json"[^>]*>(.*?)</script>', page, re.S)[1])
+    names = [one["name"] for one in held["scorers"]]
+    assert [(names[one["scorer"]], one["count"]) for one in held["selections"]] == [
+        (name, len(selection)) for at in compared.budgets for name, selection in at.selections.items()
+    ]
+    compared.report(tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_bytes() == (tmp_path / "out" / "report.html").read_bytes()
+    with pytest.raises(DataPrunerError, match="already; pass overwrite=True"):
+        compared.report(tmp_path / "page.html")
 
 
 def test_stability_of_a_budget_in_tokens(rows, cache):

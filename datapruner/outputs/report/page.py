@@ -55,6 +55,11 @@ class Section:
     rows: Sequence[Sequence[str]] = ()
 
 
+def has_report() -> bool:
+    """Tell whether what a report needs is installed."""
+    return all(find_spec(name) is not None for name in NEEDED)
+
+
 def require_report() -> None:
     """Refuse, before any work is done, where what a report needs is not installed."""
     if missing := [name for name in NEEDED if find_spec(name) is None]:
@@ -110,14 +115,19 @@ def write_report(
 
 
 def save_report(
-    file: Path, selections: Sequence[Selection], *, overwrite: bool = False, max_rows: int = 5000
+    file: Path,
+    selections: Sequence[Selection],
+    *,
+    overwrite: bool = False,
+    max_rows: int = 5000,
+    sections: Sequence[Section] = (),
 ) -> Path:
     """Write the page to a place of the user's: whole or not at all, and over nothing unless asked to.
 
     Parameters
     ----------
     file : Path
-    selections, max_rows
+    selections, max_rows, sections
         As in :func:`write_report`.
     overwrite : bool
         Replace a file that is there.
@@ -131,7 +141,7 @@ def save_report(
         file.parent.mkdir(parents=True, exist_ok=True)
         made = file.with_name(owned(f".{file.name[:20]}"))
         try:
-            write_report(made, selections, max_rows=max_rows)
+            write_report(made, selections, max_rows=max_rows, sections=sections)
             made.replace(file)
         finally:
             made.unlink(missing_ok=True)
