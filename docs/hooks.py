@@ -26,6 +26,15 @@ LINK = re.compile(r"\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 NOT_SEARCHED = "---\nsearch:\n  exclude: true\n---\n\n"
 
 
+def on_config(config: MkDocsConfig) -> None:
+    """Put the notebooks into the navigation, after the guides."""
+    notebooks = [
+        site_page(path.relative_to(ROOT).as_posix()) for path in sorted(ROOT.glob("notebooks/*.ipynb"))
+    ]
+    if config.nav is not None and notebooks:
+        config.nav.insert(2, {"Notebooks": notebooks})
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add a page for every file outside of docs/ that a page may name."""
     for pattern in SHOWN:
