@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import random
 import re
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-RECOVERY = ROOT / "notebooks" / "recovery.ipynb"
+NOTEBOOKS = ROOT / "notebooks"
 WORDS = {
     "arithmetic": ["fraction", "integer", "divisor", "matrix"],
     "cooking": ["butter", "onion", "flour", "garlic"],
@@ -31,6 +32,20 @@ told = {
     "table": json.loads(table.to_json()),
 }
 print(json.dumps(told))
+"""
+
+FILTERED = """
+print(json.dumps({
+    "rows": frame.to_dict("records"),
+    "planted": planted.tolist(),
+    "vetoes": {vetoes.kind: len(vetoes) for vetoes in scores.vetoes},
+    "kept": selection.kept.tolist(),
+    "read_back": load_dataset("filtered", split="train", cache_dir="cache").to_list(),
+    "tokens": tokens.tolist(),
+    "budget": budget,
+    "perplexity": [value if np.isfinite(value) else None for value in scores.rankings["perplexity"].values],
+    "auroc": table.loc["perplexity", "shuffled"],
+}))
 """
 
 
@@ -54,36 +69,13 @@ def make_rows(each: int = 16) -> list[dict[str, str]]:
     return rows
 
 
-@pytest.fixture(scope="module")
-def executed(tmp_path_factory, tiny_llama, tiny_sentence_transformer) -> Any:
-    """The recovery notebook, executed once with random models on a few rows."""
+def execute(name: str, told: str, tmp_path: Path, **settings: Any) -> Any:
+    """Run a notebook and one more cell, which prints what the test works out again; settings are its variables."""
     nbformat = pytest.importorskip("nbformat", reason="notebooks are executed with nbformat and nbclient")
     nbclient = pytest.importorskip("nbclient", reason="notebooks are executed with nbformat and nbclient")
     pytest.importorskip("ipykernel", reason="notebooks are executed by a kernel of ipykernel")
-    pytest.importorskip("peft", reason="the notebook trains LoRA adapters with peft")
-    tmp_path = tmp_path_factory.mktemp("recovery")
-    rows = make_rows()
-    # The same question twice, as real sets have it: it must not be trained on and measured on.
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, *rows[:5]]))
-    settings = {
-        "MODEL": tiny_llama,
-        "EMBEDDER": tiny_sentence_transformer,
-        "DATA": tmp_path / "rows.jsonl",
-        "ROWS": 36,
-        "HELD_OUT": 12,
-        "CALIBRATION": 4,
-        "DROP_BLOCKS": 1,
-        "N_CLUSTERS": 2,
-        "KEEP_TOKENS": KEEP_TOKENS,
-        "EPOCHS": 1,
-        "BATCH_TOKENS": 128,
-        # Nothing is left in the user's folders.
-        "DATAPRUNER_CACHE": tmp_path / "cache",
-        "IPYTHONDIR": tmp_path / "ipython",
-        "JUPYTER_RUNTIME_DIR": tmp_path / "runtime",
-    }
-    notebook = nbformat.read(RECOVERY, as_version=4)
-    notebook.cells.append(nbformat.v4.new_code_cell(TOLD))
+    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    notebook.cells.append(nbformat.v4.new_code_cell(told))
     folder = tmp_path / "notebooks"
     folder.mkdir()
     client = nbclient.NotebookClient(
@@ -93,13 +85,47 @@ def executed(tmp_path_factory, tiny_llama, tiny_sentence_transformer) -> Any:
         kernel_name="python3",
         resources={"metadata": {"path": str(folder)}},
     )
+    # Nothing is left in the user's folders.
+    settings |= {
+        "DATAPRUNER_CACHE": tmp_path / "cache",
+        "IPYTHONDIR": tmp_path / "ipython",
+        "JUPYTER_RUNTIME_DIR": tmp_path / "runtime",
+    }
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in settings.items():
-            patch.setenv(name, str(value))
+        for variable, value in settings.items():
+            patch.setenv(variable, str(value))
         patch.delenv("MPLBACKEND", raising=False)
         client.execute()  # a cell that raises ends it, with its traceback
     assert list(folder.iterdir()) == []
+    assert [output for output in outputs(notebook) if output["output_type"] == "error"] == []
+    assert [output for output in outputs(notebook) if output.get("name") == "stderr"] == []
     return notebook
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory, tiny_llama, tiny_sentence_transformer) -> Any:
+    """The recovery notebook, executed once with random models on a few rows."""
+    pytest.importorskip("peft", reason="the notebook trains LoRA adapters with peft")
+    tmp_path = tmp_path_factory.mktemp("recovery")
+    rows = make_rows()
+    # The same question twice, as real sets have it: it must not be trained on and measured on.
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, *rows[:5]]))
+    return execute(
+        "recovery",
+        TOLD,
+        tmp_path,
+        MODEL=tiny_llama,
+        EMBEDDER=tiny_sentence_transformer,
+        DATA=tmp_path / "rows.jsonl",
+        ROWS=36,
+        HELD_OUT=12,
+        CALIBRATION=4,
+        DROP_BLOCKS=1,
+        N_CLUSTERS=2,
+        KEEP_TOKENS=KEEP_TOKENS,
+        EPOCHS=1,
+        BATCH_TOKENS=128,
+    )
 
 
 def outputs(notebook: Any) -> list[Any]:
@@ -128,8 +154,6 @@ def mean_losses(folder: Path, rows: list[dict[str, str]]) -> list[float]:
 
 
 def test_recovery_runs_from_damage_to_a_healed_model(executed, tiny_llama):
-    assert [output for output in outputs(executed) if output["output_type"] == "error"] == []
-    assert [output for output in outputs(executed) if output.get("name") == "stderr"] == []
     assert len(images(executed)) == 4
     *_, last = executed.cells
     told = json.loads(last.outputs[0]["text"])
@@ -175,7 +199,55 @@ def test_recovery_reads_reasons_aloud(executed):
     assert re.search(r"dropped: '.+' and '.+' are known in cluster \d+", printed)
 
 
-@pytest.mark.parametrize("path", [RECOVERY], ids=lambda path: path.stem)
+def test_filtering_finds_what_it_planted_and_saves_what_it_says(
+    tmp_path, tiny_llama, tiny_sentence_transformer
+):
+    """Random models: the copies are found, the rest is counted again; what is broken is for a real model to find."""
+    rows = make_rows()
+    rng = random.Random(1)
+    for row in rows:
+        words = WORDS[row["capability"]]
+        row["answer"] = " ".join(rng.sample([*words, *"abcd"], 6))
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    notebook = execute(
+        "filter_sft_dataset",
+        FILTERED,
+        tmp_path,
+        MODEL=tiny_llama,
+        EMBEDDER=tiny_sentence_transformer,
+        DATA=tmp_path / "rows.jsonl",
+        ROWS=48,
+    )
+    assert len(images(notebook)) == 3
+    told = json.loads(notebook.cells[-1].outputs[0]["text"])
+    of = {row["question"]: row["answer"] for row in rows}
+    planted = Counter(told["planted"])
+    assert (planted["shuffled"], planted["copy"], planted["near copy"]) == (5, 3, 2)
+    assert 2 <= planted["swapped"] <= 5  # one that was alone of its kind has nothing to swap with
+    for row, kind in zip(told["rows"], told["planted"], strict=True):
+        if kind in ("swapped", "shuffled"):
+            assert row["answer"] != of[row["question"]]
+        if kind == "shuffled":
+            assert sorted(row["answer"].split()) == sorted(of[row["question"]].split())
+        if kind == "swapped":
+            assert row["answer"] in of.values()
+    # Of three exact copies one row of each pair was dropped, and what was saved is what was chosen.
+    assert told["vetoes"]["exact_duplicate"] == 3
+    kept = [row for row, held in zip(told["rows"], told["kept"], strict=True) if held]
+    assert told["read_back"] == kept
+    spent = sum(count for count, held in zip(told["tokens"], told["kept"], strict=True) if held)
+    assert 0.8 * told["budget"] < spent <= told["budget"]
+    of_kind = defaultdict(list)
+    for value, kind in zip(told["perplexity"], told["planted"], strict=True):
+        if value is not None:
+            of_kind[kind if kind in ("swapped", "shuffled") else "left alone"].append(value)
+    pairs = [
+        (one < other) + (one == other) / 2 for one in of_kind["shuffled"] for other in of_kind["left alone"]
+    ]
+    assert told["auroc"] == pytest.approx(sum(pairs) / len(pairs))
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
 def test_a_notebook_is_committed_as_it_ran(path):
     notebook = json.loads(path.read_text(encoding="utf-8"))
     counts = [cell["execution_count"] for cell in notebook["cells"] if cell["cell_type"] == "code"]
