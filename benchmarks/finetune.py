@@ -108,15 +108,31 @@ def by_capability(losses: Sequence[float], names: Sequence[str]) -> dict[str, An
 
 
 def fine_tune(
-    model: Any, data: Data, plan: Sequence[Sequence[int]], *, seed: int, rate: float, device: str
+    model: Any,
+    data: Data,
+    plan: Sequence[Sequence[int]],
+    *,
+    seed: int,
+    rate: float,
+    device: str,
+    layers: int | None = None,
 ) -> Any:
-    """LoRA on a model, a step for each batch of the plan; the prompt is masked, weights are float32."""
+    """LoRA on a model's last layers, or on all, with a step for each batch of the plan.
+
+    The prompt is masked, weights are float32. The gradient of fewer layers takes less time.
+    """
     import torch
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(seed)
+    depth = model.config.num_hidden_layers
     config = LoraConfig(
-        r=RANK, lora_alpha=ALPHA, lora_dropout=0.0, target_modules=MODULES, task_type="CAUSAL_LM"
+        r=RANK,
+        lora_alpha=ALPHA,
+        lora_dropout=0.0,
+        target_modules=MODULES,
+        layers_to_transform=None if layers is None else list(range(depth - layers, depth)),
+        task_type="CAUSAL_LM",
     )
     model = get_peft_model(model, config).train()
     weights = [held for held in model.parameters() if held.requires_grad]

@@ -126,10 +126,12 @@ def _gym(each: int) -> list[Row]:
     return rows
 
 
-def corrupt(rows: list[Row], kinds: tuple[str, ...]) -> tuple[list[str], NDArray[np.str_]]:
+def corrupt(
+    rows: list[Row], kinds: tuple[str, ...], share: float = SHARE
+) -> tuple[list[str], NDArray[np.str_]]:
     """Plant noise; responses as they are now, and the kind of each ('' = clean)."""
     rng = np.random.default_rng(SEED)
-    each = round(len(rows) * SHARE / len(kinds))
+    each = round(len(rows) * share / len(kinds))
     kind = np.full(len(rows), "", dtype="<U8")
     out = [row["response"] for row in rows]
     if "number" in kinds:
@@ -148,10 +150,9 @@ def corrupt(rows: list[Row], kinds: tuple[str, ...]) -> tuple[list[str], NDArray
         while rows[other]["response"] == rows[place]["response"]:
             other = int(rng.integers(len(rows)))
         out[place], kind[place] = rows[other]["response"], "swapped"
-    for place in free[each : 2 * each]:
+    several = [place for place in free[each:] if len(set(rows[place]["response"].split())) > 1]
+    for place in several[:each]:
         words = rows[place]["response"].split()
-        if len(set(words)) < 2:
-            continue
         mixed = words
         while mixed == words:
             mixed = rng.permutation(words).tolist()

@@ -1,0 +1,155 @@
+"""The tables of the quality benchmark."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from finetune import interval, load
+
+Runs = list[dict[str, Any]]
+Losses = dict[str, list[float]]
+"""By arm, one number a seed."""
+
+
+def report(out: Path) -> str:
+    """Tables by set and budget."""
+    done = load(out)
+    lines = []
+    for name in dict.fromkeys(one["set"] for one in done["runs"].values()):
+        of = [one for one in done["runs"].values() if one["set"] == name]
+        tokens = done["sets"][name]["held_out_tokens"]
+        for one in of:
+            one["loss"] = sum(tokens[key] * loss for key, loss in one["by_capability"].items()) / sum(
+                tokens.values()
+            )
+        untrained = next(one for one in of if one["arm"] == "not trained")
+        for budget in sorted({one["budget"] for one in of} - {0}, reverse=True):
+            arms: dict[str, Runs] = defaultdict(list)
+            for one in of:
+                if one["budget"] == budget:
+                    arms[one["arm"]].append(one)
+            arms = dict(sorted(arms.items(), key=lambda item: mean(item[1], "loss")))
+            lines += ["", f"### {name}, {budget:.0%} of the supervised tokens", ""]
+            lines += [*main_table(arms, done["sets"][name]["costs"]), "", notes(arms, untrained), ""]
+            lines += capability_table(arms, untrained)
+    return "\n".join(lines).strip()
+
+
+def main_table(arms: dict[str, Runs], costs: dict[str, Any]) -> list[str]:
+    kinds = ["loss", "log_ppl"] if len(next(iter(arms.values()))[0]["by_capability"]) > 1 else ["loss"]
+    losses = {kind: losses_of(arms, kind) for kind in kinds}
+    answers = any("exact_match" in one for runs in arms.values() for one in runs)
+    heads = ["arm", "seeds", "rows", "noise", "copies", "loss a token", "against random"]
+    heads += ["mean over capabilities", "against random"] * (len(kinds) - 1)
+    heads += ["scoring, s", "peak, MiB", *["exact match"] * answers]
+    lines = table_head(heads)
+    for name, runs in arms.items():
+        cost = costs.get(name, {"seconds": 0, "peak_mib": 0})
+        cells = [
+            name,
+            str(len(runs)),
+            f"{mean(runs, 'rows'):.0f}",
+            *(f"{mean(runs, key):.0%}" if key in runs[0] else "0%" for key in ("noise_of_tokens", "copies")),
+            *(cell for kind in kinds for cell in compared(name, losses[kind])),
+            f"{cost['seconds']:.0f}",
+            f"{cost['peak_mib']:.0f}",
+        ]
+        lines.append(row_of([*cells, answered(runs)] if answers else cells))
+    return lines
+
+
+def losses_of(arms: dict[str, Runs], kind: str) -> Losses:
+    return {name: [one[kind] for one in runs] for name, runs in arms.items()}
+
+
+def compared(name: str, losses: Losses) -> list[str]:
+    """An arm's mean loss with its interval, and its difference from random's with its own."""
+    values, base, clean = losses[name], losses.get("random", []), losses.get("clean full", [])
+    half = interval(values)
+    shown = f"{np.mean(values):.3f}" + ("" if math.isnan(half) else f" ± {half:.3f}")
+    if name != "clean full" and len(clean) > 1 and np.mean(values) <= np.mean(clean) + interval(clean):
+        shown += " ="
+    if name == "random" or min(len(values), len(base)) < 2:
+        return [shown, ""]
+    gap, of_gap = difference(values, base)
+    return [shown, f"{gap:+.3f} ± {of_gap:.3f}" + (" *" if abs(gap) > half + interval(base) else "")]
+
+
+def answered(runs: Runs) -> str:
+    """Exact match, where it is above what the commonest answer alone would get."""
+    hits = [one["exact_match"] for one in runs]
+    if len(hits) < 2 or np.mean(hits) - interval(hits) <= runs[0]["chance"]:
+        return "not above chance"
+    return f"{np.mean(hits):.1%} ± {interval(hits):.1%}"
+
+
+def notes(arms: dict[str, Runs], untrained: dict[str, Any]) -> str:
+    steps = sorted({one["steps"] for runs in arms.values() for one in runs})
+    counted = str(steps[0]) if len(steps) == 1 else f"{steps[0]} to {steps[-1]}, fewer where rows are few"
+    spread = [pooled(list(losses_of(arms, kind).values())) for kind in ("loss", "log_ppl")]
+    smallest = [
+        f"{detectable(s, 5, 3):.3f} (5 seeds against 3) or {detectable(s, 3, 3):.3f} (3 against 3)"
+        for s in spread
+    ]
+    return (
+        f"Before training: {untrained['loss']:.3f} a token, {untrained['log_ppl']:.3f} as the mean over capabilities. "
+        f"Optimiser steps: {counted}. Rows: that the steps are drawn from. Noise: share of their supervised tokens. "
+        "Copies: share of the rows that repeat another. Losses: nats, capabilities weighted by their supervised "
+        "tokens or equally, ± half of the 95 % t-interval over seeds; `*`: this interval and random's are apart; `=`: "
+        "not above clean full's. Against random: with Welch's 95 % interval. Scoring: of all the set's rows, models "
+        "loaded.\n\n"
+        "The smallest true difference that a test at 5 % finds four times in five, (t(0.975) + t(0.8)) s "
+        "sqrt(1/n + 1/m) with n + m - 2 degrees of freedom and the arms' pooled deviation over seeds s: a token, "
+        f"s = {spread[0]:.4f}: {smallest[0]}; mean over capabilities, s = {spread[1]:.4f}: {smallest[1]}."
+    )
+
+
+def capability_table(arms: dict[str, Runs], untrained: dict[str, Any]) -> list[str]:
+    """Loss by capability; nothing where there is only one."""
+    names = sorted(untrained["by_capability"])
+    lines = table_head(["loss by capability", *names])
+    for name, runs in [("not trained", [untrained]), *arms.items()]:
+        lines.append(
+            row_of([name, *(f"{np.mean([one['by_capability'][of] for one in runs]):.3f}" for of in names)])
+        )
+    return lines if len(names) > 1 else []
+
+
+def table_head(heads: Sequence[str]) -> list[str]:
+    return [row_of(heads), "|" + "---|" * len(heads)]
+
+
+def row_of(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def mean(runs: Runs, key: str) -> float:
+    return float(np.mean([one[key] for one in runs]))
+
+
+def difference(values: Sequence[float], base: Sequence[float]) -> tuple[float, float]:
+    """Difference of two means, and half of its 95 % interval by Welch's t."""
+    from scipy.stats import ttest_ind
+
+    bounds = ttest_ind(values, base, equal_var=False).confidence_interval(0.95)
+    return float(np.mean(values) - np.mean(base)), float(bounds.high - bounds.low) / 2
+
+
+def pooled(groups: Sequence[Sequence[float]]) -> float:
+    """Standard deviation over seeds, pooled over arms."""
+    many = [group for group in groups if len(group) > 1]
+    squares = sum(float(np.var(group, ddof=1)) * (len(group) - 1) for group in many)
+    return math.sqrt(squares / sum(len(group) - 1 for group in many)) if many else math.nan
+
+
+def detectable(spread: float, n: int, m: int) -> float:
+    """Smallest true difference of two means that a two-sided t-test at 5 % finds with a power of 80 %."""
+    from scipy.stats import t
+
+    free = n + m - 2
+    return float((t.ppf(0.975, free) + t.ppf(0.8, free)) * spread * math.sqrt(1 / n + 1 / m))
