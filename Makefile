@@ -30,8 +30,8 @@ test-all: install
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 
 lint: install
-	$(BIN)/ruff format --check datapruner tests benchmarks
-	$(BIN)/ruff check datapruner tests benchmarks
+	$(BIN)/ruff format --check datapruner tests benchmarks docs
+	$(BIN)/ruff check datapruner tests benchmarks docs
 	$(BIN)/mypy
 
 docs: install
