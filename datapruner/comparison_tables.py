@@ -170,7 +170,9 @@ def score_distributions(comparison: Comparison) -> DataFrame:
     import pandas as pd
 
     rows, records = comparison.rows, []
-    lengths = {of: average_ranks(held[rows].astype(np.float64)) for of, held in comparison.scores.tokens.items()}
+    lengths = {
+        of: average_ranks(held[rows].astype(np.float64)) for of, held in comparison.scores.tokens.items()
+    }
     for scorer, selection in comparison.selections.items():
         values = selection.values[rows]
         record: dict[str, Any] = {"scorer": scorer, "selector": selection.selector.name}

@@ -40,7 +40,7 @@ def describe(comparison: Comparison, examples: int) -> str:
     parts += _groups(comparison)
     parts.append(_disagreements(comparison, examples))
     if comparison.left_out:
-        told = [f"  {name}: {safe_text(why)}" for name, why in comparison.left_out.items()]
+        told = [f"  {safe_text(f'{name}: {why}')}" for name, why in comparison.left_out.items()]
         parts.append(["Left out", *told])
     if comparison.stability is not None:
         parts.append([comparison.stability.describe()])
