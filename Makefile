@@ -30,8 +30,8 @@ test-all: install
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 
 lint: install
-	$(BIN)/ruff format --check datapruner tests benchmarks docs
-	$(BIN)/ruff check datapruner tests benchmarks docs
+	$(BIN)/ruff format --check datapruner tests benchmarks docs/*.py
+	$(BIN)/ruff check datapruner tests benchmarks docs/*.py
 	$(BIN)/mypy
 
 docs: install
