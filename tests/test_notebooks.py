@@ -47,6 +47,19 @@ print(json.dumps({
     "auroc": table.loc["perplexity", "shuffled"],
 }))
 """
+COMPARED = """
+import json
+print(json.dumps({
+    "rows": rows,
+    "left_out": dict(comparison.left_out),
+    "kept": {name: one.indices.tolist() for name, one in comparison.at(middle).selections.items()},
+    "overlap": pairs[["first", "second", "jaccard"]].to_numpy().tolist(),
+    "moved": balance.set_index("scorer")["moved"].to_dict(),
+    "length": lengths.to_dict(),
+    "verdicts": verdicts,
+    "shortlist": shortlist,
+}))
+"""
 
 
 def make_rows(each: int = 16) -> list[dict[str, str]]:
@@ -245,6 +258,43 @@ def test_filtering_finds_what_it_planted_and_saves_what_it_says(
         (one < other) + (one == other) / 2 for one in of_kind["shuffled"] for other in of_kind["left alone"]
     ]
     assert told["auroc"] == pytest.approx(sum(pairs) / len(pairs))
+
+
+def test_comparing_counts_what_it_shows(tmp_path, tiny_llama, tiny_sentence_transformer):
+    rows = make_rows()
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    notebook = execute(
+        "compare_scorers",
+        COMPARED,
+        tmp_path,
+        MODEL=tiny_llama,
+        EMBEDDER=tiny_sentence_transformer,
+        DATA=tmp_path / "rows.jsonl",
+        ROWS=48,
+        KEEP="0.25,0.5",
+        SEEDS=2,
+    )
+    assert len(images(notebook)) == 4
+    told = json.loads(notebook.cells[-1].outputs[0]["text"])
+    assert Counter(row["capability"] for row in told["rows"]) == dict.fromkeys(WORDS, 16)
+    assert sorted(told["left_out"]) == ["feature_mapping", "label_mapping", "paser"]
+    kept = {name: set(rows) for name, rows in told["kept"].items()}
+    assert all(len(rows) == 24 for rows in kept.values())
+    for one, other, jaccard in told["overlap"]:
+        assert jaccard == pytest.approx(len(kept[one] & kept[other]) / len(kept[one] | kept[other]))
+    of = [row["capability"] for row in told["rows"]]
+    for name, moved in told["moved"].items():
+        shares = Counter(of[row] for row in kept[name])
+        assert moved == pytest.approx(sum(abs(shares[group] / 24 - 1 / 3) for group in WORDS) / 2)
+    # What goes with length, or twice over, is not trained on; what is not asked of is.
+    assert told["verdicts"]["random"] == "train"
+    assert set(told["shortlist"]) == {
+        name for name, verdict in told["verdicts"].items() if verdict == "train"
+    }
+    for name, length in told["length"].items():
+        assert (told["verdicts"][name] == "goes with length") == (
+            abs(length) > 0.5 and name not in ("random", "length")
+        )
 
 
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
