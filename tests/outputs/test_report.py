@@ -1,0 +1,684 @@
+"""The page without a browser: what it holds, against pandas and brute force; what it says; what it refuses."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from datasets import Dataset
+from hostile import HOSTILE, hostile_selections
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import datapruner as dp
+
+pytest.importorskip("plotly", reason="the extra `report` is not installed")
+pytest.importorskip("jinja2", reason="the extra `report` is not installed")
+
+from datapruner.outputs.report import Section, page, write_report
+from datapruner.outputs.report.figures import histogram
+from datapruner.outputs.report.payload import Shown
+from datapruner.outputs.report.rows import characters, excerpts, script_json
+from datapruner.outputs.report.sampling import FLOOR, floors, stratified
+from datapruner.outputs.report.words import comparison_words, counted, listed, percent, selection_words
+from datapruner.samples import load_samples
+
+N = 300
+
+
+def rows_of(n=N):
+    rng = np.random.default_rng(3)
+    words = [f"w{number}" for number in range(400)]
+    return [
+        {
+            "id": f"{row:x}",
+            "question": " ".join(rng.choice(words, 8)),
+            "answer": " ".join(rng.choice(words, int(rng.integers(1, 60)))),
+            "skill": ["math", "code", "chat"][int(rng.choice(3, p=[0.6, 0.3, 0.1]))],
+        }
+        for row in range(n)
+    ]
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return [*rows_of(), *(dict(row) for row in rows_of()[:7])]  # seven exact duplicates
+
+
+@pytest.fixture(scope="module")
+def vectors(rows):
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(5, 8))
+    return (centres[rng.integers(0, 5, len(rows))] + 0.3 * rng.normal(size=(len(rows), 8))).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def scores(rows, vectors, tmp_path_factory):
+    return dp.score(
+        rows,
+        scorers=["concept_complexity", "prototypes", "random"],
+        embeddings=vectors,
+        dedup=["exact"],
+        cache=tmp_path_factory.mktemp("cache"),
+        progress=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def selection(scores):
+    return scores.select("concept_complexity", keep=0.3)
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and what stands inside scripts."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.tags, self.scripts, self.text, self._in = [], [], [], None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        self._in = tag
+        if tag == "script":
+            self.scripts.append((dict(attributes), ""))
+
+    def handle_endtag(self, tag):
+        self._in = None
+
+    def handle_data(self, data):
+        if self._in == "script":
+            self.scripts[-1] = (self.scripts[-1][0], self.scripts[-1][1] + data)
+        elif self._in != "style":
+            self.text.append(data)
+
+    @property
+    def data(self):
+        return json.loads(next(text for attributes, text in self.scripts if attributes.get("id") == "data"))
+
+
+def read(path):
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def test_one_file_that_names_no_address_and_runs_no_other_script(selection, tmp_path):
+    found = read(selection.report(tmp_path / "report.html"))
+    for tag, attributes in found.tags:
+        assert tag not in {"iframe", "object", "embed", "img", "base", "form-action", "audio", "video"}
+        assert not [name for name in attributes if name.startswith("on")], (tag, attributes)
+        for name in ("src", "href", "action", "srcset"):
+            assert attributes.get(name, "#").startswith(("#", "data:,")), (tag, attributes)
+    policy = next(a["content"] for t, a in found.tags if a.get("http-equiv") == "Content-Security-Policy")
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules["default-src"] == "'none'"
+    assert "connect-src" not in rules
+    code = [text for attributes, text in found.scripts if attributes.get("type") != "application/json"]
+    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in code]
+    assert rules["script-src"].split() == [f"'sha256-{one}'" for one in reversed(hashes)]
+    assert len(code) == 2
+
+
+def test_what_the_page_holds_is_what_pandas_counts(selection, scores, rows):
+    frame = pd.DataFrame(rows)
+    frame["kept"] = selection.kept
+    held = Shown([selection], 5000).payload()
+    assert held["rows"] == list(range(len(rows)))
+    assert [one == "1" for one in held["selections"][0]["kept"]] == selection.kept.tolist()
+    reasons = held["selections"][0]
+    assert [reasons["reasons"][code] for code in reasons["reason"]] == selection.reasons.to_pylist()
+
+    cluster, skill = held["facets"]
+    assert (cluster["name"], skill["name"]) == ("cluster", "skill")
+    whole, kept = frame.groupby("skill").size(), frame.groupby("skill").kept.sum()
+    assert {skill["names"][bar["group"]]: (bar["size"], bar["kept"][0]) for bar in skill["bars"]} == {
+        name: (whole[name], kept[name]) for name in whole.index
+    }
+    assert [skill["names"][code] for code in skill["codes"]] == frame.skill.tolist()
+    groups = scores.rankings["concept_complexity"].groups
+    shares = frame[groups >= 0].groupby(groups[groups >= 0]).kept.agg(["size", "sum"])
+    assert {bar["group"]: (bar["size"], bar["kept"][0]) for bar in cluster["bars"]} == {
+        int(group): (size, taken) for group, size, taken in shares.itertuples()
+    }
+    assert cluster["without"] == 7
+    mostly = frame[groups == 0].skill.value_counts()
+    assert cluster["notes"][0] in {
+        f"{name} {100 * count / mostly.sum():.0f}\u00a0%"
+        for name, count in mostly.items()
+        if count == mostly.max()
+    }
+
+    for one, (name, ranking) in zip(held["scorers"], scores.rankings.items(), strict=True):
+        values = pd.Series(ranking.values)
+        ranks = values.rank(ascending=False, method="average")
+        assert one["name"] == name
+        assert one["rank"] == [None if np.isnan(rank) else int(rank) for rank in ranks]
+        np.testing.assert_allclose(np.array(one["score"], dtype=float), values, rtol=1e-5)
+    ranks = pd.DataFrame(
+        {n: pd.Series(scores.rankings[n].values).rank() for n in ("concept_complexity", "prototypes")}
+    )
+    apart = (ranks.max(axis=1) - ranks.min(axis=1)) / (ranks.count().iloc[0] - 1)
+    np.testing.assert_allclose(np.array(held["disagreement"], dtype=float), apart, atol=6e-3)
+
+    assert held["lengths"]["unit"] == "characters"
+    assert held["lengths"]["values"] == (frame.question.str.len() + frame.answer.str.len()).tolist()
+
+
+def test_histograms_count_every_row_once(selection):
+    held = Shown([selection], 5000).payload()["histograms"]
+    assert [one["name"] for one in held] == [
+        "score of concept_complexity",
+        "length in characters",
+        "centroid_distance",
+    ]
+    scored = int(np.isfinite(selection.values).sum())
+    for one, whole in zip(held, [scored, len(selection.kept), scored], strict=True):
+        assert sum(one["all"]) == whole
+        assert sum(one["kept"][0]) == len(selection)
+    edges = np.array(held[0]["edges"])
+    values = selection.values[np.isfinite(selection.values)]
+    wide = edges + np.array([-1e-5] + [0] * (len(edges) - 2) + [1e-5])  # edges are written with six digits
+    assert np.abs(np.histogram(values, wide)[0] - held[0]["all"]).sum() <= 2
+
+
+@given(
+    st.lists(
+        st.one_of(st.floats(-1e6, 1e6), st.just(float("nan")), st.integers(0, 9).map(float)), max_size=60
+    ),
+    st.booleans(),
+    st.randoms(use_true_random=False),
+)
+@settings(max_examples=60, deadline=None)
+def test_histograms_of_any_values(values, length, random):
+    array = np.abs(np.array(values)) if length else np.array(values, dtype=np.float64)
+    kept = np.array([random.random() < 0.4 for _ in values], dtype=np.bool_)
+    found = histogram("x", array, [kept], length=length)
+    finite = np.isfinite(array)
+    assert sum(found["all"]) == finite.sum()
+    assert sum(found["kept"][0]) == (kept & finite).sum()
+    assert all(k <= a for k, a in zip(found["kept"][0], found["all"], strict=True))
+    assert (np.diff(found["edges"]) >= 0).all()
+    json.dumps(found, allow_nan=False)
+
+
+def test_the_outermost_bars_take_outliers():
+    values = np.concatenate([np.linspace(0, 1, 100), [1e9]])
+    found = histogram("x", values, [])
+    assert found["open"] == [False, True]
+    assert found["edges"][-1] < 100
+    assert sum(found["all"]) == 101
+
+
+def test_quadrants_are_the_selectors_own(rows, tiny_llama, cache):
+    from datapruner.scorers import QTuning
+
+    scores = dp.score(
+        rows[:120], scorers=[QTuning(token_keep=1.0)], model=str(tiny_llama), progress=False, max_length=128
+    )
+    selection = scores.select(keep=0.4)
+    held = Shown([selection], 5000).payload()["plane"]
+    reasons = selection.reasons.to_pylist()
+    for number, one in enumerate(held["cuts"][0]["quadrants"], start=1):
+        own = [reason for reason in reasons if f": Q{number}," in reason]
+        assert one["rows"] == len(own)
+        assert one["kept"] == sum(reason.startswith("kept") for reason in own)
+        assert one["name"].startswith(f"Q{number}, ")
+    assert held["cuts"][0]["medians"] is False
+    topk = Shown([scores.select(keep=0.4, selector="topk")], 5000).payload()["plane"]["cuts"][0]
+    columns = scores.rankings["qtuning"].columns
+    assert topk["medians"] is True
+    assert topk["x"] == pytest.approx([np.median(columns["entropy"])] * 2, rel=1e-5)
+    assert topk["y"] == pytest.approx([np.median(columns["log_ppl"])] * 2, rel=1e-5)
+
+
+def test_the_map_is_the_scorers(rows, vectors, cache):
+    scores = dp.score(rows, scorers="topoprune", embeddings=vectors, manifold="pca", progress=False)
+    held = Shown([scores.select(keep=0.3)], 5000).payload()
+    columns = scores.rankings["topoprune"].columns
+    assert held["maps"][0]["x"] == pytest.approx(columns["manifold_1"].tolist(), rel=1e-4, abs=1e-9)
+    assert "PCA" in held["maps"][0]["labels"][0]
+    assert held["plane"] is None
+
+
+def test_the_same_inputs_give_the_same_bytes_and_no_path(selection, tmp_path):
+    one = selection.report(tmp_path / "one" / "report.html").read_bytes()
+    again = write_report(tmp_path / "two.html", [selection]).read_bytes()
+    assert one == again
+    assert str(tmp_path).encode() not in one
+    assert str(Path.cwd()).encode() not in one
+
+
+def test_another_process_writes_the_same_bytes(tmp_path):
+    code = (
+        "import datapruner as dp\n"
+        "rows = [{'question': f'q {i}', 'answer': 'a' * (i % 9), 'skill': 'xy'[i % 2]} for i in range(60)]\n"
+        "dp.prune(rows, scorer='random', keep=0.5, progress=False).report(path)\n"
+    )
+    exec(code, {"path": tmp_path / "here.html"})
+    environment = {"PYTHONHASHSEED": "7", "PATH": "", "HOME": str(tmp_path)}
+    there = f"path = {str(tmp_path / 'there.html')!r}\n{code}"
+    subprocess.run([sys.executable, "-c", there], check=True, env=environment)
+    assert (tmp_path / "here.html").read_bytes() == (tmp_path / "there.html").read_bytes()
+
+
+def test_a_report_in_the_result_leaves_everything_else_as_it_was(selection, tmp_path):
+    import filecmp
+
+    selection.save(tmp_path / "plain")
+    selection.save(tmp_path / "with", report=True)
+    names = sorted(p.relative_to(tmp_path / "plain") for p in (tmp_path / "plain").rglob("*") if p.is_file())
+    both = sorted(p.relative_to(tmp_path / "with") for p in (tmp_path / "with").rglob("*") if p.is_file())
+    assert set(both) - set(names) == {Path("report.html")}
+    for name in names:
+        assert filecmp.cmp(tmp_path / "plain" / name, tmp_path / "with" / name, shallow=False), name
+    selection.save(tmp_path / "with", overwrite=True)
+    assert not (tmp_path / "with" / "report.html").exists()
+    again = dp.prune([{"text": "a b"}, {"text": "c d"}], scorer="random", keep=1, progress=False)
+    again.save(tmp_path / "with", overwrite=True, report=True)
+    assert read(tmp_path / "with" / "report.html").data["total"] == 2
+
+
+def test_the_command_line_writes_it(rows, vectors, tmp_path, cache, monkeypatch, capsys):
+    from datapruner import cli
+
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    np.save(tmp_path / "vectors.npy", vectors)
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["datapruner", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        return left.value.code or 0, capsys.readouterr().err
+
+    source = [tmp_path / "rows.jsonl", "--embeddings", tmp_path / "vectors.npy", "-q"]
+    assert run("prune", *source, "--keep", "0.3", "--report", "-o", tmp_path / "pruned")[0] == 0
+    assert (
+        run("score", *source, "--scorer", "prototypes", "--scorer", "random", "-o", tmp_path / "scores")[0]
+        == 0
+    )
+    assert (
+        run(
+            "select",
+            tmp_path / "scores",
+            "--scorer",
+            "random",
+            "--keep",
+            "9",
+            "--report",
+            "-q",
+            "-o",
+            tmp_path / "selected",
+        )[0]
+        == 0
+    )
+    assert run("run", tmp_path / "pruned" / "recipe.yaml", "--report", "-q", "-o", tmp_path / "again")[0] == 0
+    assert "report" not in (tmp_path / "pruned" / "recipe.yaml").read_text()
+    assert (tmp_path / "again" / "report.html").read_bytes() == (
+        tmp_path / "pruned" / "report.html"
+    ).read_bytes()
+    held = read(tmp_path / "selected" / "report.html").data
+    assert [one["name"] for one in held["scorers"]] == ["prototypes", "random"]
+
+    monkeypatch.setattr(page, "find_spec", lambda name: None)
+    monkeypatch.setattr(
+        "datapruner.api.measure", lambda *a, **k: pytest.fail("measured before it was refused")
+    )
+    monkeypatch.setattr("datapruner.outputs.scores.load_scores", lambda *a, **k: pytest.fail("read before"))
+    for arguments in (
+        ["prune", *source, "--keep", "0.3"],
+        ["select", tmp_path / "scores", "--scorer", "random", "--keep", "9"],
+        ["run", tmp_path / "pruned" / "recipe.yaml"],
+    ):
+        code, said = run(*arguments, "--report", "-o", tmp_path / "never")
+        assert code == 2
+        assert said.count("\n") == 1
+        assert "pip install 'datapruner[report]'" in said
+        assert not (tmp_path / "never").exists()
+
+
+def test_refusals_are_sentences(selection, scores, rows, tmp_path, monkeypatch):
+    file = selection.report(tmp_path / "report.html")
+    before = file.read_bytes()
+    with pytest.raises(dp.DataPrunerError, match="overwrite=True"):
+        selection.report(file)
+    selection.report(file, overwrite=True)
+    assert file.read_bytes() == before
+    with pytest.raises(dp.DataPrunerError, match="is a folder"):
+        selection.report(tmp_path)
+    with pytest.raises(dp.DataPrunerError, match="needs a selection"):
+        write_report(file, [])
+    other = dp.prune(rows, scorer="random", keep=3, progress=False)
+    with pytest.raises(dp.DataPrunerError, match="the same scores"):
+        write_report(file, [selection, other])
+    with pytest.raises(dp.DataPrunerError, match="1 row or more"):
+        selection.report(file, overwrite=True, max_rows=0)
+    monkeypatch.setattr(
+        page, "_html", lambda *a: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
+    with pytest.raises(dp.DataPrunerError, match="No space left"):
+        selection.report(tmp_path / "full.html")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html"]
+
+
+def test_a_comparison_has_a_line_and_a_matrix_for_every_selection(scores, tmp_path):
+    chosen = [scores.select(name, keep=keep) for keep in (0.3, 20) for name in scores.rankings]
+    found = read(
+        write_report(
+            tmp_path / "c.html",
+            chosen,
+            sections=[Section("Steady", "So so.", ["scorer", "x"], [["random", "0.18"]])],
+        )
+    )
+    text = " ".join(" ".join(found.text).split())
+    assert [one["name"] for one in found.data["selections"]][:2] == [
+        "concept_complexity, 30\u00a0%",
+        "prototypes, 30\u00a0%",
+    ]
+    assert "Steady So so. scorer x random 0.18" in text
+    for first, second in ((0, 1), (0, 2), (3, 5)):
+        both = (chosen[first].kept & chosen[second].kept).sum() / (
+            chosen[first].kept | chosen[second].kept
+        ).sum()
+        assert f"{both:.2f}" in text
+    pairs = {tuple(sorted(pair)) for pair in re.findall(r"rows that (\w+) or (\w+) keeps", text)}
+    assert pairs == {("concept_complexity", "prototypes")}
+
+
+# ---------------------------------------------------------------------------------------------- which rows are shown
+
+
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=30), st.integers(1, 500), st.integers(0, 2**32 - 1))
+@settings(max_examples=80, deadline=None)
+def test_samples_are_stratified(sizes, count, seed):
+    strata = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))
+    chosen = stratified(strata, count)
+    n = len(strata)
+    assert len(chosen) == min(count, n)
+    assert (np.diff(chosen) > 0).all()
+    assert np.array_equal(chosen, stratified(strata, count))
+    if n <= count:
+        return
+    got = np.bincount(strata[chosen], minlength=len(sizes))
+    least = floors(np.array(sizes), count)
+    assert (got >= least).all()
+    assert (got <= sizes).all()
+    assert least.max() <= FLOOR
+    # A larger stratum never shows fewer rows, and above the floor shares are proportional: at most one row apart.
+    order = np.argsort(sizes, kind="stable")
+    assert (np.diff(got[order]) >= 0).all() or (
+        np.diff(np.array(sizes)[order])[np.diff(got[order]) < 0] == 0
+    ).all()
+    above = np.flatnonzero((got > least + 1) & (got < sizes))
+    for i in above:
+        for j in above:
+            assert (got[i] - 1) * sizes[j] <= (got[j] + 1) * sizes[i]
+
+
+def test_a_sample_does_not_follow_the_order_of_the_rows():
+    chosen = stratified(np.zeros(100_000, dtype=np.int64), 2000)
+    halves = (chosen < 50_000).sum()
+    assert 900 < halves < 1100
+    assert len(np.unique(np.diff(chosen))) > 50
+
+
+def test_large_sets_are_sampled_openly(tmp_path):
+    n = 9000
+    source = Dataset.from_dict(
+        {"text": [f"text {i}" for i in range(n)], "kind": ["common"] * (n - 30) + ["rare"] * 30}
+    )
+    selection = dp.prune(source, scorer="random", keep=0.2, per_group="kind", progress=False)
+    found = read(selection.report(tmp_path / "r.html", max_rows=500))
+    held = found.data
+    assert len(held["rows"]) == len(held["texts"]) == len(held["selections"][0]["kept"]) == 500
+    text = " ".join("".join(found.text).split())
+    assert "show 500 of 9,000 rows, a sample stratified by what became of them and by kind" in text
+    assert sum(held["histograms"][0]["all"]) == n
+    assert {bar["size"] for bar in held["facets"][0]["bars"]} == {n - 30, 30}
+    codes = np.array(held["facets"][0]["codes"])
+    kept = np.array([one == "1" for one in held["selections"][0]["kept"]])
+    rare = held["facets"][0]["names"].index("rare")
+    assert (codes == rare).sum() == 26  # all 6 kept ones, and the floor of the 24 dropped ones
+    assert kept.sum() == pytest.approx(100, abs=10)
+    assert [one["turns"][0][1] for one in held["texts"]] == [f"text {row}" for row in held["rows"]]
+
+
+def test_rows_of_most_disagreement_are_always_shown(tmp_path):
+    rng = np.random.default_rng(0)
+    n = 4000
+    rows = [{"text": "x" * int(size)} for size in rng.integers(1, 500, n)]
+    vectors = rng.normal(size=(n, 4)).astype(np.float32)
+    scores = dp.score(rows, scorers=["prototypes", "k_center", "random"], embeddings=vectors, progress=False)
+    chosen = [scores.select(name, keep=0.3) for name in scores.rankings]
+    held = read(write_report(tmp_path / "r.html", chosen, max_rows=400)).data
+    ranks = pd.DataFrame(
+        {name: pd.Series(scores.rankings[name].values).rank() for name in ("prototypes", "k_center")}
+    )
+    apart = (ranks.prototypes - ranks.k_center).abs().sort_values(ascending=False, kind="stable")
+    assert set(apart.index[:20]) <= set(held["rows"])
+
+
+# ---------------------------------------------------------------------------------------------- texts
+
+
+LAYOUTS = [
+    [{"text": "añb"}, {"text": ""}],
+    [{"question": "why?", "answer": "because"}, {"question": "", "answer": "x"}],
+    [
+        {"messages": [{"role": "user", "content": "hi 你好"}, {"role": "assistant", "content": "yes"}]},
+        {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}] * 3},
+    ],
+    [{"prompt": [{"role": "user", "content": "abc"}], "completion": [{"role": "assistant", "content": "de"}]}]
+    * 2,
+]
+
+
+@pytest.mark.parametrize("rows", LAYOUTS)
+@pytest.mark.parametrize("indexed", [False, True])
+def test_characters_are_counted_without_objects(rows, indexed):
+    source = Dataset.from_list(rows * 3)
+    if indexed:
+        source = source.select([4, 1, 0])
+    samples = load_samples(source)
+    expected = [sum(len(message.content) for message in sample.messages) for sample in samples]
+    assert characters(samples).tolist() == expected
+
+
+def test_excerpts_say_what_they_leave_out():
+    long = "é" * 1_000_000
+    samples = load_samples([{"question": "short?", "answer": long}, {"question": long, "answer": "end"}])
+    found = excerpts(samples, np.array([0, 1]))
+    for one in found:
+        shown = sum(len(text) for _, text in one["turns"])
+        assert one["missing"] == one["length"] - shown
+        assert shown == 4000
+    assert found[0]["length"] == 1_000_006
+    assert found[1]["turns"][1] == ["assistant", "end"]  # a long question does not hide the answer
+
+
+@pytest.mark.parametrize("filling", ["<&>", "你", "\x1b", "a\n", "\u202e"])
+def test_excerpts_stay_within_their_room(filling):
+    samples = load_samples([{"text": filling * 3000}] * 60)
+    room = 200_000
+    assert len(script_json(excerpts(samples, np.arange(60), room)).encode()) <= room
+
+
+def test_a_row_that_cannot_be_read_says_so():
+    samples = load_samples(
+        [
+            {"question": "a", "answer": "b"},
+            {"question": None, "answer": "c"},
+            {"question": "d", "answer": "e"},
+        ]
+    )
+    found = excerpts(samples, np.array([0, 1, 2]))
+    assert found[0]["turns"] == [["user", "a"], ["assistant", "b"]]
+    assert found[1]["turns"][0][0] == "unreadable"
+    assert "Row 1" in found[1]["turns"][0][1]
+    assert found[2]["turns"] == [["user", "d"], ["assistant", "e"]]
+
+
+def test_rows_without_text_show_their_plain_columns():
+    rows = [
+        {"embedding": [0.1 * number, 1.0], "label": number % 2, "name": f"n{number}"} for number in range(12)
+    ]
+    selection = dp.prune(rows, scorer="prototypes", keep=4, embedding_column="embedding", progress=False)
+    shown = Shown([selection], 100)
+    assert shown.lengths is None
+    assert excerpts(shown.scores.samples, shown.rows)[3]["turns"] == [["label", "1"], ["name", "n3"]]
+    assert "label" in [facet.name for facet in shown.facets]
+
+
+# ---------------------------------------------------------------------------------------------- sentences
+
+
+def test_numbers_in_words():
+    assert [counted(n, "row") for n in (0, 1, 2, 1234)] == ["no rows", "1 row", "2 rows", "1,234 rows"]
+    assert [listed(list(abc)) for abc in ("", "a", "ab", "abc")] == ["", "a", "a and b", "a, b and c"]
+    shares = [
+        percent(*pair).replace("\u00a0", " ")
+        for pair in ((0, 5), (1, 5000), (1, 40), (3, 10), (9996, 10000), (5, 5), (1, 0))
+    ]
+    assert shares == ["0 %", "under 0.1 %", "2.5 %", "30 %", "99.9 %", "100 %", "-"]
+    with pytest.raises(IndexError):
+        listed([])[0]
+
+
+def summed_up(selection):
+    shown = Shown([selection], 100)
+    return " ".join(selection_words(selection, shown.facets, shown.lengths, shown.unit)).replace(
+        "\u00a0", " "
+    )
+
+
+def text_rows(n):
+    return [{"text": f"row {number} " + "x" * number} for number in range(n)]
+
+
+@pytest.mark.parametrize(
+    ("copies", "sentence"),
+    [
+        (0, "Cleaning looked for exact duplicates and found none."),
+        (1, "Before that, 1 exact duplicate was dropped."),
+        (3, "Before that, 3 exact duplicates were dropped."),
+    ],
+)
+def test_cleaning_in_words(copies, sentence):
+    rows = text_rows(20)
+    words = summed_up(
+        dp.prune(rows + rows[:copies], scorer="random", keep=5, dedup=["exact"], progress=False)
+    )
+    assert sentence in words
+    assert words.startswith(
+        f"random keeps 5 of {20 + copies} rows ({percent(5, 20 + copies)}), ".replace("\u00a0", " ")
+    )
+
+
+def test_steps_are_added_up_in_words():
+    rows = text_rows(20)
+    words = summed_up(
+        dp.prune(
+            rows + rows[:2],
+            scorer="random",
+            keep=5,
+            dedup=["exact"],
+            never_keep=[3],
+            always_keep=[4, 5],
+            progress=False,
+        )
+    )
+    assert "Before that, 3 rows were dropped: 1 row on the never-keep list and 2 exact duplicates." in words
+    assert "2 rows were on the always-keep list." in words
+
+
+def test_one_row_all_rows():
+    assert summed_up(dp.prune(text_rows(1), scorer="random", keep=1, progress=False)).startswith(
+        "random keeps the only row"
+    )
+    words = summed_up(dp.prune(text_rows(4), scorer="random", keep=1.0, progress=False))
+    assert words.startswith(
+        "random keeps all 4 rows, chosen by the selector topk for a budget of 100 % of the rows."
+    )
+    assert "dropped" not in words
+
+
+def test_surprises_are_planted_and_found():
+    rows = [{"text": "long " * 50, "kind": "a"}] * 40 + [{"text": "short", "kind": "b"}] * 160
+    rows = [{**row, "text": f"{row['text']} {number}"} for number, row in enumerate(rows)]
+    words = summed_up(dp.prune(rows, scorer="length", keep=0.2, progress=False))
+    assert (
+        "By kind, the share kept is strikingly high in “a” (40 of 40, 100 %) and strikingly low in “b” (0 of 160, 0 %)."
+        in words
+    )
+    assert "1 group of 2 keeps nothing." in words
+    assert "Kept rows are longer than those that the budget dropped" in words
+    assert "the score favours long rows" in words
+    flat = summed_up(dp.prune(rows, scorer="random", keep=0.2, per_group="kind", progress=False))
+    assert "By kind, no group's share kept stands out from the whole." in flat
+    assert "hardly depends on length" in flat
+
+
+def test_ties_are_told():
+    rows = [{"text": "same words"} for _ in range(10)]
+    assert "All rows that were scored share one score" in summed_up(
+        dp.prune(rows, scorer="length", keep=3, progress=False)
+    )
+
+
+def test_a_comparison_in_words(scores):
+    def words(chosen):
+        shown = Shown(chosen, 100)
+        return " ".join(comparison_words(chosen, shown.facets, shown.lengths, shown.unit)).replace(
+            "\u00a0", " "
+        )
+
+    names = ("concept_complexity", "prototypes")
+    chosen = [scores.select(name, keep=0.3) for name in names]
+    both = (chosen[0].kept & chosen[1].kept).sum()
+    either = (chosen[0].kept | chosen[1].kept).sum()
+    found = words(chosen)
+    assert found.startswith("2 scorers rank the same 307 rows, for a budget: 30 % of the rows.")
+    assert f"both keep {percent(int(both), int(either))}".replace("\u00a0", " ") in found
+    assert f"{counted(int(both), 'row')} {'is' if both == 1 else 'are'} kept by both" in found
+    assert f"{counted(307 - int(either), 'row')} by none" in found
+    two = words([scores.select("random", keep=keep) for keep in (0.1, 0.2)])
+    assert two.startswith(
+        "1 scorer ranks the same 307 rows, for 2 budgets: 10 % of the rows and 20 % of the rows."
+    )
+
+
+# ---------------------------------------------------------------------------------------------- hostile text
+
+
+def test_hostile_text_stays_text(tmp_path):
+    path = write_report(
+        tmp_path / "h.html",
+        hostile_selections(tmp_path),
+        title=HOSTILE[0],
+        sections=[Section(HOSTILE[2], HOSTILE[1], HOSTILE[:2], [HOSTILE[2:4]])],
+    )
+    raw = path.read_text(encoding="utf-8")
+    found = Page(raw)
+    assert len(found.scripts) == 3
+    assert not [tag for tag, _ in found.tags if tag in ("img", "b")]
+    assert not [1 for _, attributes in found.tags for name in attributes if name.startswith("on")]
+    data = next(text for attributes, text in found.scripts if attributes.get("id") == "data")
+    assert not set("<>&\u2028\u2029\u202e\x1b\x00\x07") & set(data)
+    assert not set("\u202e\x1b\x00\x07\u2066") & set("".join(found.text))
+    shown = found.data
+    texts = ["\n".join(text for _, text in one["turns"]) for one in shown["texts"]]
+    for hostile in HOSTILE[:5]:
+        assert any(hostile in text for text in texts)
+    assert any("\\u202eright to left" in text for text in texts)
+    assert any("\\x1b[31mred" in text for text in texts)
+    assert any("=HYPERLINK" in text for text in texts)
+    assert any("{{ 7 * 7 }}" in text for text in texts)
+    assert max(one["length"] for one in shown["texts"]) > 1_000_000
+    assert "\\ud800" in json.dumps(shown["selections"][0]["reasons"]) + "".join(found.text)
