@@ -291,6 +291,7 @@ COMMAND = ["compare", "rows.jsonl", "--scorer", "concept_complexity", "--embeddi
 
 def test_end_to_end(place, monkeypatch, capsys):
     words = [*COMMAND, "--keep", "0.3", "--stability", "--seeds", "2", "--second-embeddings", "b.npy"]
+    words.append("--no-report")
     assert command(monkeypatch, *words, "-o", "one") == 0
     said = capsys.readouterr()
     assert said.err == ""
