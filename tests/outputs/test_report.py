@@ -450,6 +450,26 @@ def test_large_sets_are_sampled_openly(tmp_path):
     assert [one["turns"][0][1] for one in held["texts"]] == [f"text {row}" for row in held["rows"]]
 
 
+def test_a_page_names_only_the_groups_that_it_shows(tmp_path):
+    n = 3000
+    source = Dataset.from_dict(
+        {"text": [f"t {i}" for i in range(n)], "user": [f"user {i // 2}" for i in range(n)]}
+    )
+    selection = dp.prune(source, scorer="random", keep=0.5, per_group="user", progress=False)
+    held = read(selection.report(tmp_path / "r.html", max_rows=100)).data
+    facet = held["facets"][0]
+    assert len(facet["names"]) <= 140
+    assert [facet["names"][code] for code in facet["codes"]] == [f"user {row // 2}" for row in held["rows"]]
+    assert [bar["size"] for bar in facet["bars"]] == [2] * 40
+    assert facet["rest"] == {"groups": n // 2 - 40, "size": n - 80, "kept": [n // 2 - 40]}
+
+
+def test_a_page_stays_small_whatever_the_rows_hold(tmp_path):
+    source = [{"text": f"{number} " + "<你>" * 4000} for number in range(1500)]
+    path = dp.prune(source, scorer="random", keep=0.5, progress=False).report(tmp_path / "r.html")
+    assert path.stat().st_size < 15e6
+
+
 def test_rows_of_most_disagreement_are_always_shown(tmp_path):
     rng = np.random.default_rng(0)
     n = 4000

@@ -16,7 +16,7 @@ import numpy as np
 from datapruner.errors import DataPrunerError
 from datapruner.outputs.card import KINDS, source_name
 from datapruner.outputs.report.payload import Shown, fates
-from datapruner.outputs.report.rows import excerpts, script_json
+from datapruner.outputs.report.rows import ROOM, excerpts, script_json
 from datapruner.outputs.report.words import (
     comparison_words,
     counted,
@@ -32,6 +32,8 @@ from datapruner.temporary import owned
 from datapruner.text import safe_text
 
 NEEDED = ("plotly", "jinja2")
+LARGEST = 14_000_000
+"""Bytes of a page, about; texts are cut until it fits."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,9 @@ def _html(shown: Shown, title: str | None, sections: Sequence[Section]) -> str:
         f"default-src 'none'; script-src {_hash(plotly)} {_hash(script)}; style-src 'unsafe-inline'; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
-    held = harmless(shown.payload()) | {"texts": excerpts(shown.scores.samples, shown.rows)}
+    held = harmless(shown.payload())
+    left = LARGEST - len(plotly.encode()) - len(script_json(held).encode())
+    held["texts"] = excerpts(shown.scores.samples, shown.rows, min(ROOM, left))
     environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,

@@ -196,19 +196,23 @@ class Shown:
         }
 
     def _facet(self, facet: Facet, masks: Sequence[NDArray[np.bool_]]) -> dict[str, Any]:
-        """Give the largest groups one by one, the others together, and the names of all that are shown."""
-        sizes = facet.sizes
+        """Give the largest groups one by one, the others together, and the names of those that are shown."""
+        sizes, codes = facet.sizes, facet.codes[self.rows]
         order = [j for j in np.argsort(-sizes, kind="stable").tolist() if sizes[j]]
-        head, rest = order[:BARS], order[BARS:]
+        head, rest = np.array(order[:BARS], dtype=np.int64), order[BARS:]
+        named = np.unique(np.concatenate([codes[codes >= 0], head]))
         kept = [facet.counts(mask) for mask in masks]
         return {
             "name": facet.name,
             "scorer": facet.scorer,
-            "names": facet.names,
-            "notes": facet.notes,
-            "codes": facet.codes[self.rows].tolist(),
+            "names": [facet.names[j] for j in named.tolist()],
+            "notes": [facet.notes[j] for j in named.tolist()] if facet.notes else [],
+            "codes": np.where(codes < 0, -1, np.searchsorted(named, codes)).tolist(),
             "without": int((facet.codes < 0).sum()),
-            "bars": [{"group": j, "size": int(sizes[j]), "kept": [int(k[j]) for k in kept]} for j in head],
+            "bars": [
+                {"group": place, "size": int(sizes[j]), "kept": [int(k[j]) for k in kept]}
+                for j, place in zip(head.tolist(), np.searchsorted(named, head).tolist(), strict=True)
+            ],
             "rest": {
                 "groups": len(rest),
                 "size": int(sizes[rest].sum()),

@@ -89,7 +89,7 @@ def excerpts(samples: Samples, rows: Ints, room: int = ROOM) -> list[dict[str, A
         size = len(script_json(shown).encode())
         if size <= room or limit <= SHORTEST:
             return shown
-        limit = max(SHORTEST, limit * room // size * 9 // 10)
+        limit = max(SHORTEST, limit * max(room, 0) // size * 9 // 10)
         found = [excerpt.cut(limit) for excerpt in found]
 
 
