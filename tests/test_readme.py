@@ -26,8 +26,8 @@ PAGES = [
     *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md"))),
 ]
 # Every page's budgets can be had from so many rows.
-ROWS = {"README.md": 6000}
-FEW = 120
+ROWS = {"README.md": 3000}
+FEW = 160
 MODELS = ("my-model", "my-pruned", "dense", "pruned")
 
 MARKED = (
@@ -175,7 +175,7 @@ def made(tmp_path_factory):
     rows = [
         {
             "question": " ".join(rng.choice(words, 9)),
-            "answer": " ".join(rng.choice(words, 60)),
+            "answer": " ".join(rng.choice(words, 30)),
             "skill": ["math", "code"][row % 2],
         }
         for row in range(max(ROWS.values()))
@@ -218,9 +218,15 @@ def workplace(request, made, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def instant_embedder(monkeypatch):
-    """Vectors that cost nothing in place of MiniLM's: the pages' lines are what is tested here, not the model."""
+def instant_geometry(monkeypatch):
+    """Vectors that cost nothing in place of MiniLM's, no UMAP, few numbers of clusters to choose from.
+
+    The pages' lines are what is tested here, not the methods.
+    """
+    from datapruner.geometry import diffusion, manifold
     from datapruner.signals import plan
+
+    choose = diffusion.choose_k
 
     def embed(texts, embedder, store, *, progress=True):
         del embedder, store, progress
@@ -228,6 +234,10 @@ def instant_embedder(monkeypatch):
 
     monkeypatch.setattr(plan, "load_text_embedder", lambda *arguments, **options: None)
     monkeypatch.setattr(plan, "embed_texts", embed)
+    monkeypatch.setattr(manifold, "_umap", lambda near, start, min_dist, seed: start)
+    monkeypatch.setattr(
+        diffusion, "choose_k", lambda walk, choices, **options: choose(walk, choices[:2], **options)
+    )
 
 
 @pytest.fixture
@@ -309,7 +319,7 @@ def given(request, made, workplace, monkeypatch):
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)])
-def test_blocks_run(page, workplace, instant_embedder, request, given, monkeypatch, capsys):
+def test_blocks_run(page, workplace, instant_geometry, request, given, monkeypatch, capsys):
     if page in ROWS:
         request.getfixturevalue("instant_model")
     runner = Runner(page, given, monkeypatch, capsys)
@@ -349,3 +359,24 @@ def test_what_nothing_runs_is_told(made, monkeypatch, capsys):
         runner.run(block("python", "1 / 0"))
     with pytest.raises(AssertionError, match="datapruner prunes"):
         runner.run(block("bash", "datapruner prunes rows.jsonl"))
+
+
+def test_the_loader_of_docs_loads_layers_of_different_widths(made, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "uneven"
+    shutil.copytree(made[0] / "dense", folder)
+    state = load_file(folder / "model.safetensors")
+    first = "model.layers.0.mlp."
+    for name in ("gate_proj", "up_proj"):
+        state[f"{first}{name}.weight"] = state[f"{first}{name}.weight"][:40].clone()
+    state[f"{first}down_proj.weight"] = state[f"{first}down_proj.weight"][:, :40].clone()
+    save_file(state, folder / "model.safetensors")
+    code = [block.text for block in blocks("docs/recovery.md") if block.text.startswith("# loader.py")]
+    names: dict[str, object] = {}
+    exec(code[0], names)
+    model, tokenizer = names["load"](str(folder))
+    assert {name: tuple(value.shape) for name, value in model.state_dict().items()} == {
+        name: tuple(value.shape) for name, value in state.items()
+    }
+    assert tokenizer.chat_template
