@@ -143,6 +143,8 @@ def test_nothing_planted_runs(visit, tmp_path):
         page.locator("#bars button").first.click()
     page.hover("#clouds .plot", force=True)
     assert page.evaluate("window.pwned") is None
+    page.set_viewport_size(PHONE)  # long names do not widen the page
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
 
 
 def test_it_is_searched_sorted_filtered_and_switched(visit, single):
