@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from math import isnan
 from statistics import fmean
-from typing import Any
 
 from report_blocks import RESULTS, block, percent, result, table
 
@@ -35,41 +33,45 @@ def measured() -> list[str]:
 
 
 def summary(name: str) -> str:
-    """Mean loss ± half of its 95 % interval by arm, and whether it is apart from random's."""
-    from finetune import interval
-
-    held: dict[str, dict[tuple[str, float], list[float]]] = {}
-    for run in result(name)["runs"].values():
-        if run["budget"]:
-            held.setdefault(run["arm"], {}).setdefault((run["set"], run["budget"]), []).append(run["log_ppl"])
-    columns = list(dict.fromkeys(key for by in held.values() for key in by))
-    halves = {arm: {key: interval(values) for key, values in by.items()} for arm, by in held.items()}
-
-    def cell(arm: str, key: tuple[str, float]) -> str:
-        values = held[arm].get(key)
-        if values is None:
-            return ""
-        half = halves[arm][key]
-        told = f"{fmean(values):.3f}" + ("" if isnan(half) else f" ± {half:.3f}")
-        base = held.get("random", {}).get(key)
-        if base is None or arm == "random":
-            return told
-        apart = abs(fmean(values) - fmean(base)) > half + halves["random"][key]  # False where one is NaN
-        return f"**{told}**" if apart and fmean(values) < fmean(base) else told
-
-    def place(arm: str) -> tuple[bool, float]:
-        mean = held[arm].get(columns[0])
-        return mean is None, fmean(mean) if mean else 0.0
-
-    settings: dict[str, Any] = result(name)["settings"]
+    """A table a set: losses ± half of their 95 % interval by arm and budget, bold where random's are above."""
+    found = result(name)
+    sets: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for run in found["runs"].values():
+        if not run["budget"]:
+            continue
+        tokens = found["sets"][run["set"]]["held_out_tokens"]
+        by_token = sum(tokens[key] * loss for key, loss in run["by_capability"].items()) / sum(
+            tokens.values()
+        )
+        kinds = {"a token": by_token} | (
+            {"mean over capabilities": run["log_ppl"]} if len(tokens) > 1 else {}
+        )
+        for kind, loss in kinds.items():
+            column = f"{percent(run['budget'])}: {kind}"
+            sets.setdefault(run["set"], {}).setdefault(column, {}).setdefault(run["arm"], []).append(loss)
     return "\n\n".join(
         [
-            f"{settings['model']}, LoRA, {FILES[name]}; loss on clean held-out rows in nats a token, mean over "
-            "capabilities, ± half of the 95 % interval over seeds. All arms have as many supervised tokens and "
-            "optimiser steps. **Bold**: below random, and the intervals lie apart ([all](docs/benchmarks.md)).",
-            table(
-                ["", *(f"{kind}, {percent(budget)}" for kind, budget in columns)],
-                ([arm, *(cell(arm, key) for key in columns)] for arm in sorted(held, key=place)),
-            ),
+            f"{found['settings']['model']}, LoRA, {FILES[name]}: loss on clean held-out rows, nats, ± half of the 95 % "
+            "interval over seeds, for budgets in supervised tokens. All arms have as many tokens and optimiser steps. "
+            "**Bold**: below random, and the intervals lie apart ([all](docs/benchmarks.md)).",
+            *(set_table(of, columns) for of, columns in sets.items()),
         ]
     )
+
+
+def set_table(of: str, columns: dict[str, dict[str, list[float]]]) -> str:
+    from quality_report import compared
+
+    def cell(arm: str, losses: dict[str, list[float]]) -> str:
+        if arm not in losses:
+            return ""
+        shown, against = compared(arm, losses)
+        shown = shown.removesuffix(" =")
+        return f"**{shown}**" if against.startswith("-") and against.endswith("*") else shown
+
+    def place(arm: str) -> tuple[bool, float]:
+        first = next(iter(columns.values())).get(arm)
+        return first is None, fmean(first or [0.0])
+
+    arms = sorted({arm for losses in columns.values() for arm in losses}, key=place)
+    return table([of, *columns], ([arm, *(cell(arm, losses) for losses in columns.values())] for arm in arms))

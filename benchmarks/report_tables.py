@@ -49,7 +49,8 @@ def fill(text: str, page: str = "README.md") -> str:
     def write(found: re.Match[str]) -> str:
         if found[1] not in BLOCKS:
             raise SystemExit(f"{page}: there is no block '{found[1]}', only {', '.join(BLOCKS)}")
-        body = LINK.sub(link, BLOCKS[found[1]]())
+        # A narrow cell is not broken between a figure and its deviation.
+        body = LINK.sub(link, BLOCKS[found[1]]()).replace(" ± ", "\u00a0±\u00a0")
         return f"<!-- bench-report: {found[1]} -->\n\n{body}\n\n<!-- /bench-report -->"
 
     if len(MARK.findall(text)) != 2 * len(MARKED.findall(text)):

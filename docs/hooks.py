@@ -134,6 +134,8 @@ def output_as_markdown(output: dict[str, Any]) -> str:
         picture = "".join("".join(data["image/png"]).split())
         return f'<img class="output" alt="the cell\'s picture" src="data:image/png;base64,{picture}">'
     if "text/html" in data:
-        # A table of pandas. Its style would change the page's.
-        return re.sub(r"<style.*?</style>", "", "".join(data["text/html"]), flags=re.S)
+        # A table of pandas, in the site's style and not in its own.
+        return re.sub(
+            r'<style.*?</style>| border="1" class="dataframe"', "", "".join(data["text/html"]), flags=re.S
+        )
     return f'<pre class="output">{html.escape("".join(data.get("text/plain", "")))}</pre>'
