@@ -92,20 +92,26 @@ def notes(arms: dict[str, Runs], untrained: dict[str, Any]) -> str:
     steps = sorted({one["steps"] for runs in arms.values() for one in runs})
     counted = str(steps[0]) if len(steps) == 1 else f"{steps[0]} to {steps[-1]}, fewer where rows are few"
     spread = [pooled(list(losses_of(arms, kind).values())) for kind in ("loss", "log_ppl")]
-    smallest = [
-        f"{detectable(s, 5, 3):.3f} (5 seeds against 3) or {detectable(s, 3, 3):.3f} (3 against 3)"
-        for s in spread
-    ]
     return (
         f"Before training: {untrained['loss']:.3f} a token, {untrained['log_ppl']:.3f} as the mean over capabilities. "
         f"Optimiser steps: {counted}. Rows: that the steps are drawn from. Noise: share of their supervised tokens. "
         "Copies: share of the rows that repeat another. Losses: nats, capabilities weighted by their supervised "
         "tokens or equally, ± half of the 95 % t-interval over seeds; `*`: this interval and random's are apart; `=`: "
         "not above clean full's. Against random: with Welch's 95 % interval. Scoring: of all the set's rows, models "
-        "loaded.\n\n"
+        "loaded." + ("" if math.isnan(spread[0]) else f"\n\n{smallest(*spread)}")
+    )
+
+
+def smallest(token: float, capability: float) -> str:
+    """What the design could find, from the deviation over seeds of the two losses."""
+    found = [
+        f"s = {s:.4f}: {detectable(s, 5, 3):.3f} (5 seeds against 3) or {detectable(s, 3, 3):.3f} (3 against 3)"
+        for s in (token, capability)
+    ]
+    return (
         "The smallest true difference that a test at 5 % finds four times in five, (t(0.975) + t(0.8)) s "
         "sqrt(1/n + 1/m) with n + m - 2 degrees of freedom and the arms' pooled deviation over seeds s: a token, "
-        f"s = {spread[0]:.4f}: {smallest[0]}; mean over capabilities, s = {spread[1]:.4f}: {smallest[1]}."
+        f"{found[0]}; mean over capabilities, {found[1]}."
     )
 
 
