@@ -261,12 +261,37 @@ def _page() -> list[tuple[str, str, str]]:
     if not (RESULTS / "report.json").exists():
         return []
     found = max(result("report")["sizes"], key=lambda one: one["rows"])
+    shown = "answer_seconds" in found
     return [
         (
             f"the report page of {found['rows']:,} rows",
-            f"written in {found['write_seconds']:.0f} s, {found['file_mb']:.1f} MB",
-            f"in Chromium a search is answered after {found['answer_seconds']:.1f} s"
-            if "answer_seconds" in found
+            f"written in {found['write_seconds']:.1f} s, {found['file_mb']:.1f} MB",
+            f"in Chromium a search is answered after {found['answer_seconds']:.1f} s, all plots are drawn after "
+            f"{found['all_plots_seconds']:.1f} s"
+            if shown
             else "",
         )
     ]
+
+
+@block
+def report_page() -> str:
+    """docs/benchmarks.md: the report page at every size."""
+    if not (RESULTS / "report.json").exists():
+        return "*Not measured yet.*"
+    found = result("report")
+    keys = {
+        "write_seconds": "written, s",
+        "file_mb": "MB",
+        "peak_growth_mib": "peak growth, MiB",
+        "table_seconds": "table shown, s",
+        "answer_seconds": "search answered, s",
+        "all_plots_seconds": "all plots drawn, s",
+        "page_cpu_seconds": "processor time of the page, s",
+    }
+    rows = (
+        [f"{one['rows']:,}", *(f"{one[key]:.1f}" if key in one else "" for key in keys)]
+        for one in found["sizes"]
+    )
+    note = found["note"]
+    return table(["rows", *keys.values()], rows) + (f"\n\nBeside it, {note}." if note else "")
