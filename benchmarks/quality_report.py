@@ -98,8 +98,8 @@ def notes(arms: dict[str, Runs], untrained: dict[str, Any]) -> str:
         "Copies: share of the rows that repeat another. Losses: nats, capabilities weighted by their supervised "
         "tokens or equally, ± half of the 95 % t-interval over seeds; `*`: this interval and random's are apart; `=`: "
         "not above clean full's. Against random: with Welch's 95 % interval. Scoring: of all the set's rows, models "
-        "loaded. The mean over capabilities is ruled by those whose answers have few tokens; the loss a token was added "
-        "for that reason after the first runs on two cores."
+        "loaded. The mean over capabilities is ruled by those whose answers have few tokens; the loss a token was "
+        "added for that reason, after the first runs on two cores."
         + ("" if math.isnan(spread[0]) else f"\n\n{smallest(*spread)}")
     )
 
