@@ -206,7 +206,8 @@ def _hash(script: str) -> str:
 def _title(shown: Shown) -> str:
     first = shown.selections[0]
     if len(shown.selections) > 1:
-        return f"{len(shown.selections)} selections compared"
+        scorers = len({selection.scorer for selection in shown.selections})
+        return f"{f'{scorers} scorers' if scorers > 1 else f'{len(shown.selections)} budgets'} compared"
     return f"{len(first):,} of {counted(len(first.kept), 'row')} kept"
 
 

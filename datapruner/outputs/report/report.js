@@ -122,7 +122,7 @@
   function drawCloud(cloud) {
     const drawn = layout({
       xaxis: { title: { text: escaped(cloud.labels[0]) }, type: cloud.logX ? "log" : "linear", zeroline: false, ...(cloud.logX ? { dtick: "D2" } : {}) },
-      yaxis: { title: { text: escaped(cloud.labels[1]) }, zeroline: false },
+      yaxis: { title: { text: escaped(cloud.labels[1]) }, zeroline: false, ...(cloud.equal ? { scaleanchor: "x" } : {}) },
       ...quadrantParts(cloud), uirevision: "same",
     });
     const done = Plotly.react(cloud.plot, cloudTraces(cloud), drawn, config);
@@ -140,7 +140,7 @@
     const list = [];
     const at = (values) => (i) => values[i];
     if (D.plane) list.push({ title: "Error and uncertainty", plane: true, x: at(D.plane.x), y: at(D.plane.y), labels: D.plane.labels });
-    for (const map of D.maps) list.push({ title: "Map of the vectors", x: at(map.x), y: at(map.y), labels: map.labels });
+    for (const map of D.maps) list.push({ title: "Map of the vectors", equal: true, x: at(map.x), y: at(map.y), labels: map.labels });
     if (D.lengths) {
       const rankOf = (i) => { const rank = scorer().rank[i]; return rank === null || scorer().scored < 2 ? null : (scorer().scored - rank) / (scorer().scored - 1); };
       list.push({ title: "Score and length", logX: true, x: (i) => Math.max(D.lengths.values[i], 1), y: rankOf, labels: [D.lengths.unit, "score, as a share of the rows below"] });
