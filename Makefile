@@ -60,6 +60,7 @@ bench: install
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/twins.py --pruned prunings/wanda24
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/planted_damage.py
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/recovery.py --prunings prunings
+	$(BIN)/python benchmarks/report.py
 	$(BIN)/python benchmarks/scale.py --rows 1000000 --out benchmarks/results/scale-1m.json
 
 clean:

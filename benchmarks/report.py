@@ -3,8 +3,9 @@
 Rows are short texts in Arrow files that are mapped, with random scores in clusters; no model runs. Each size is written
 in a process of its own, so that its peak memory is its own. In the browser the time runs from the start of the
 navigation: ``table`` until the first rows stand in the table, ``answer`` until a typed search has changed the count of
-rows, ``all plots`` until the last plot is drawn. ``cpu`` is the processor time of the page's process by then, which
-other work on the machine does not stretch.
+rows, ``first plot`` and ``all plots`` until these are drawn. ``page_cpu_seconds`` is the processor time of the page's
+process by then, all its threads together, which other work on the machine does not stretch; ``load_average`` counts
+the processes that wanted a processor.
 
     python benchmarks/report.py --sizes 5600 100000 1000000
 """
@@ -28,7 +29,7 @@ from common import RESULTS, machine, timed, versions, write
 SEED = 0
 CLUSTERS = 300
 KEEP = 0.3
-LIMITS = {"write_seconds": 60, "file_mb": 15, "answer_seconds": 5}
+LIMITS = {"write_seconds": 60, "file_mb": 15, "answer_seconds": 5, "first_plot_seconds": 5}
 BLOCK = 100_000
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
