@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from datapruner.errors import DataPrunerError
+from datapruner.parameters import one_or_more
 from datapruner.recipe import Recipe, load_recipe, make_recipe, method_of, plain
 from datapruner.samples import load_samples
 from datapruner.scorers import make_scorer, scorer_class
@@ -148,8 +149,7 @@ def run_arguments(
     **options: Any,
 ) -> dict[str, Any]:
     """Turn the arguments of :func:`score` into those of :func:`run_scores`: a recipe, and what it cannot hold."""
-    methods: list[Any] = list(scorers) if isinstance(scorers, list | tuple) else [scorers]
-    made = [make_scorer(method) for method in methods]
+    made = [make_scorer(method) for method in one_or_more(scorers)]
     if not isinstance(embedder, str) and not hasattr(embedder, "encode"):
         raise DataPrunerError(f"an embedder is a name or an object with `encode`, not {embedder!r}")
     _check_model(model, options)

@@ -16,6 +16,7 @@ import typer
 from datapruner.errors import DataPrunerError
 
 if TYPE_CHECKING:
+    from datapruner.recipe import Recipe
     from datapruner.selection.result import Selection
 
 # The base of what typer says of a command line; the click package's own or typer's copy of it, by version.
@@ -237,6 +238,8 @@ def prune(
     reading: dict[str, Any],
 ) -> None:
     """Choose the rows to train on and write them as a dataset."""
+    from datapruner.recipe import make_recipe
+
     if len(reading["scorers"]) != 1:
         raise DataPrunerError(
             "prune takes one --scorer, or several with --combine; use `datapruner score` to compare several"
@@ -249,8 +252,8 @@ def prune(
         "selector": _method(selector, selector_set),
         "format": format,
     }
-    _prune(
-        arguments,
+    _carry_out(
+        make_recipe(**arguments),
         out,
         overwrite=overwrite,
         report=report,
@@ -474,16 +477,11 @@ def run(
     trust_code: TrustCode = False,
 ) -> None:
     """Do again what a recipe says; the same inputs give the same bytes."""
-    from datapruner import api
-    from datapruner.outputs.folder import check_target
     from datapruner.recipe import load_recipe
 
-    plan = load_recipe(recipe)
-    check_target(out, overwrite=overwrite, reads=plan.reads)
-    _check_report(report)
-    selection = api.run(plan, progress=not quiet, trust_code=trust_code)
-    selection.save(out, overwrite=overwrite, report=report)
-    _summary(selection, out, quiet)
+    _carry_out(
+        load_recipe(recipe), out, overwrite=overwrite, report=report, quiet=quiet, trust_code=trust_code
+    )
 
 
 @app.command()
@@ -594,21 +592,19 @@ def _check_report(wanted: bool) -> None:
         require_report()
 
 
-def _prune(
-    arguments: dict[str, Any],
+def _carry_out(
+    recipe: Recipe,
     out: Path,
     *,
     overwrite: bool,
     report: bool,
     quiet: bool,
-    hub: str | None,
     trust_code: bool,
+    hub: str | None = None,
 ) -> None:
     from datapruner import api
     from datapruner.outputs.folder import check_target
-    from datapruner.recipe import make_recipe
 
-    recipe = make_recipe(**arguments)
     check_target(out, overwrite=overwrite, reads=recipe.reads)
     _check_report(report)
     selection = api.run(recipe, progress=not quiet, trust_code=trust_code)

@@ -11,9 +11,11 @@ import numpy as np
 
 from datapruner.api import Measured, measure, rank, read_samples, run_arguments
 from datapruner.comparison_result import AtBudget, Comparison
-from datapruner.comparison_scorers import BASELINES, LeftOut, scorers_of, why_not
+from datapruner.comparison_scorers import LeftOut, scorers_of, why_not
+from datapruner.comparison_tables import OF_SCORERS
 from datapruner.errors import DataPrunerError
-from datapruner.scorers.baselines import Length, Random
+from datapruner.parameters import one_or_more
+from datapruner.scorers.baselines import BASELINES, Length, Random
 from datapruner.selection.budget import Amount, Budget
 from datapruner.selection.selectors import make_selector
 from datapruner.signals.plan import make_plan
@@ -34,8 +36,6 @@ if TYPE_CHECKING:
     from datapruner.selection.result import Scores
     from datapruner.selection.selectors import Selector
 
-OF_SCORERS = "groups of "
-"""Stands before a scorer's name where its own groups are meant, not a column."""
 MANY = 10_000
 """Groups of a column at most: of more, every scorer and budget would have a table as long as the data."""
 
@@ -160,7 +160,7 @@ def budgets_of(keep: Any, keep_tokens: Any) -> list[Budget]:
 
 
 def _listed(given: Any) -> list[Any]:
-    return list(given) if isinstance(given, list | tuple | np.ndarray) else [given]
+    return list(given) if isinstance(given, np.ndarray) else one_or_more(given)
 
 
 def _columns(by: Any) -> list[str]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from datapruner import comparison_tables as tables
 from datapruner.errors import DataPrunerError
-from datapruner.scorers.ranking import average_ranks
+from datapruner.scorers.ranking import average_ranks, rank_correlation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -134,7 +134,7 @@ class Comparison:
     @cached_property
     def correlation(self) -> Floats:
         """Spearman correlation of the scores; NaN where a scorer gave all rows the same; float64 (s, s)."""
-        return tables.rank_correlation([self.ranks[name][self.rows] for name in self.names])
+        return rank_correlation([self.ranks[name][self.rows] for name in self.names])
 
     @cached_property
     def spread(self) -> Floats:
@@ -152,6 +152,18 @@ class Comparison:
     def groupings(self) -> list[tables.Grouping]:
         """The groups that what is kept is counted by: columns, then the scorers' own."""
         return tables.groupings(self)
+
+    @cached_property
+    def _groups(self) -> DataFrame:
+        return tables.kept_by_group(self)
+
+    @cached_property
+    def _lengths(self) -> DataFrame:
+        return tables.kept_lengths(self)
+
+    @cached_property
+    def _scores(self) -> DataFrame:
+        return tables.score_distributions(self)
 
     def at(self, budget: int = 0) -> AtBudget:
         """Give what was kept for one of the budgets, by its position.
@@ -180,7 +192,7 @@ class Comparison:
         ``groups of`` a scorer: its clusters, for instance. A scorer whose groups are those of one before is not
         listed again.
         """
-        return tables.kept_by_group(self)
+        return self._groups.copy()
 
     def balance_frame(self) -> DataFrame:
         """Sum up :meth:`groups_frame`: how many ``groups`` there are and are ``reached``, and what was ``moved``.
@@ -188,7 +200,7 @@ class Comparison:
         ``moved`` is the total variation distance from the data: the share of the kept rows that would have to lie in
         other groups for every group to have the share it has in the data.
         """
-        return tables.balance(self.groups_frame())
+        return tables.balance(self._groups)
 
     def lengths_frame(self) -> DataFrame:
         """Give the lengths of the rows that every scorer keeps, beside all rows', in tokens and supervised tokens.
@@ -196,7 +208,7 @@ class Comparison:
         ``tokens`` is their sum and ``share`` that of the data's; ``in_loss`` counts supervised tokens without those
         that a selector pruned; ``q05`` to ``q95`` are quantiles of a row's length. Empty where rows have no text.
         """
-        return tables.kept_lengths(self)
+        return self._lengths.copy()
 
     def scores_frame(self) -> DataFrame:
         """Give every scorer's values by mean and quantiles, and their Spearman correlation with the rows' length.
@@ -204,7 +216,7 @@ class Comparison:
         ``spearman_num_tokens`` and ``spearman_num_supervised_tokens`` are its length bias: above 0 it prefers long
         rows. NaN where rows have no text, and where all have the same score.
         """
-        return tables.score_distributions(self)
+        return self._scores.copy()
 
     def disagreements_frame(self, count: int = 20, budget: int = 0) -> DataFrame:
         """Give the rows on which the scorers disagree most, with every scorer's rank and reason side by side.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from datapruner.errors import DataPrunerError
+from datapruner.parameters import one_or_more
 from datapruner.scorers import available_scorers, make_scorer
 from datapruner.signals import TARGET
 from datapruner.signals.plan import OF_RESPONSES, OF_ROWS, OF_TWINS, make_plan
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 ALL = "all"
 """In the place of a scorer's name: all that there are; those that cannot run are left out with a reason."""
-BASELINES = ("random", "length")
 OF_TEXT = OF_ROWS | OF_RESPONSES | OF_TWINS | {"num_tokens", "num_supervised_tokens", "text"}
 TWIN_FIELDS = ("pruned_model", "divergences")
 TARGET_FIELDS = ("target", "target_split", "target_columns", "target_embeddings")
@@ -37,7 +37,7 @@ def scorers_of(given: Any) -> tuple[list[Scorer], LeftOut | None]:
     dict, optional
         Where all were asked for: those that cannot be built without parameters -> why. Else None.
     """
-    listed = list(given) if isinstance(given, list | tuple) else [given]
+    listed = one_or_more(given)
     named = [make_scorer(one) for one in listed if not (isinstance(one, str) and one == ALL)]
     if len(named) == len(listed):
         return named, None

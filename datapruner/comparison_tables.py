@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
-from datapruner.scorers.ranking import average_ranks
+from datapruner.scorers.ranking import average_ranks, rank_correlation
 from datapruner.selection.budget import encode_labels
 from datapruner.text import safe_text
 
@@ -24,6 +23,8 @@ Floats = NDArray[np.float64]
 QUANTILES = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95}
 EVERY = "(all rows)"
 """In the place of a scorer's name: all rows that cleaning left."""
+OF_SCORERS = "groups of "
+"""Stands before a scorer's name where its own groups are meant, not a column."""
 TOKENS = ("num_tokens", "num_supervised_tokens")
 SNIPPET = 200
 
@@ -85,7 +86,9 @@ def groupings(comparison: Comparison) -> list[Grouping]:
         if held is None or any(np.array_equal(held[rows], one) for one in made):
             continue
         made.append(held[rows])
-        out.append(Grouping(f"groups of {name}", [str(j) for j in range(int(made[-1].max()) + 1)], made[-1]))
+        out.append(
+            Grouping(f"{OF_SCORERS}{name}", [str(j) for j in range(int(made[-1].max()) + 1)], made[-1])
+        )
     return out
 
 
@@ -184,27 +187,6 @@ def score_distributions(comparison: Comparison) -> DataFrame:
         record |= {"distinct": len(np.unique(values)), "mean": values.mean(), "min": values.min()}
         records.append(record | _quantiles(values) | {"max": values.max()})
     return pd.DataFrame(records)
-
-
-def rank_correlation(ranks: Sequence[Floats]) -> Floats:
-    """Correlate every pair of rankings; NaN where one has all rows equal.
-
-    Parameters
-    ----------
-    ranks : sequence of s ndarrays, float64, shape (m,)
-        Average ranks, on any scale.
-
-    Returns
-    -------
-    ndarray, float64, shape (s, s)
-    """
-    held = np.stack(ranks)
-    held -= held.mean(axis=1, keepdims=True)
-    norms = np.linalg.norm(held, axis=1)
-    # Ranks that are all equal differ from their mean by rounding at most.
-    norms[np.ptp(held, axis=1) == 0] = np.nan
-    found: Floats = np.clip(held @ held.T / np.outer(norms, norms), -1, 1)
-    return found
 
 
 def _quantiles(values: NDArray[Any]) -> dict[str, float]:

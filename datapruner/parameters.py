@@ -59,3 +59,8 @@ def build(cls: type[T], name: str, parameters: Mapping[str, Any]) -> T:
                 f"It has {', '.join(known) or 'none'}"
             )
     return cls(**parameters)
+
+
+def one_or_more(given: Any) -> list[Any]:
+    """Give a list or tuple as a list, and anything else as a list of one."""
+    return list(given) if isinstance(given, list | tuple) else [given]

@@ -19,6 +19,7 @@ from datapruner.api import SELECTING, Measured, measure, rank, run_arguments
 from datapruner.errors import DataPrunerError
 from datapruner.outputs.folder import whole_folder
 from datapruner.outputs.tables import aligned, as_saved, figure, write_csv, write_json
+from datapruner.parameters import one_or_more
 from datapruner.paths import expanded
 from datapruner.scorers import make_scorer
 from datapruner.scorers.ranking import spearman
@@ -272,8 +273,7 @@ def compare_stability(
     varied = Variations(seeds, noise)
     budget = Budget(keep)
     refuse_selecting("compare_stability", options)
-    listed: list[Any] = list(scorers) if isinstance(scorers, list | tuple) else [scorers]
-    made = [make_scorer(one) for one in listed]
+    made = [make_scorer(one) for one in one_or_more(scorers)]
     chooser = None if selector is None else make_selector(selector)
     second = Second.of(options, embedders, second_embeddings)
     options = options if second is None else options | second.first

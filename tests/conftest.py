@@ -135,6 +135,16 @@ def save_tiny_vit(folder: Path, *, seed: int = 0) -> Path:
     return folder
 
 
+def command(monkeypatch, *words: object) -> int:
+    """Run a command line in this process; its exit code."""
+    from datapruner import cli
+
+    monkeypatch.setattr("sys.argv", ["datapruner", *map(str, words)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    return end.value.code or 0
+
+
 @pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory) -> Path:
     return save_tiny_llama(tmp_path_factory.mktemp("llama"))

@@ -16,11 +16,13 @@ from hypothesis import strategies as st
 from scipy.stats import rankdata, spearmanr
 
 import datapruner as dp
-from datapruner import cli, stability
-from datapruner.comparison_tables import balance, rank_correlation
+from datapruner import stability
+from datapruner.comparison_tables import balance
 from datapruner.errors import DataPrunerError
 from datapruner.scorers import Ranking, Scorer, available_scorers
+from datapruner.scorers.ranking import rank_correlation
 from datapruner.signals import Signals
+from tests.conftest import command
 
 N = 120
 HOSTILE = ["=cmd|' /C calc'!A0", "\x1b[31mred\u202e", "plain"]
@@ -459,13 +461,6 @@ def place(tmp_path, rows, monkeypatch):
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:40]))
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def command(monkeypatch, *words):
-    monkeypatch.setattr("sys.argv", ["datapruner", *map(str, words)])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    return end.value.code or 0
 
 
 def test_one_pass_of_every_model_serves_all(

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from tests.conftest import save_tiny_llama
+from tests.conftest import command, save_tiny_llama
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -124,16 +124,13 @@ class Runner:
                 pytest.fail(f"{where}: nothing runs this")
 
     def datapruner(self, arguments: list[str], where: str) -> None:
-        from datapruner import cli
 
         if "-o" in arguments and Path(arguments[arguments.index("-o") + 1]).exists():
             arguments = [*arguments, "--overwrite"]  # two lines of a page may write one folder
-        self.monkeypatch.setattr("sys.argv", ["datapruner", *arguments])
         self.capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            cli.main()
+        code = command(self.monkeypatch, *arguments)
         out, err = self.capsys.readouterr()
-        assert (end.value.code or 0, err) == (0, ""), where
+        assert (code, err) == (0, ""), where
         self.printed += out
 
     def python(self, block: Block) -> None:

@@ -17,10 +17,10 @@ import yaml
 from datasets import Dataset, DatasetDict, load_dataset
 
 import datapruner as dp
-from datapruner import cli
 from datapruner.recipe import Method, load_recipe, make_recipe, method_of
 from datapruner.samples import source as loading
 from datapruner.scorers import Random, Ranking, Scorer
+from tests.conftest import command
 
 N = 30
 
@@ -42,13 +42,6 @@ def saved(folder: Path) -> dict[str, Any]:
 def assert_same(first: Path, second: Path) -> None:
     for name in ("README.md", "recipe.yaml", "selection.parquet", "data/train-00000-of-00001.parquet"):
         assert filecmp.cmp(first / name, second / name, shallow=False), name
-
-
-def command(monkeypatch, *words: object) -> int:
-    monkeypatch.setattr("sys.argv", ["datapruner", *map(str, words)])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    return end.value.code or 0
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,12 @@ from scipy.stats import spearmanr
 from sklearn.metrics import jaccard_score
 
 import datapruner as dp
-from datapruner import cli, stability
+from datapruner import stability
 from datapruner.errors import DataPrunerError
 from datapruner.outputs import tables
 from datapruner.scorers import Random, Ranking, Scorer
 from datapruner.signals import Signals
+from tests.conftest import command
 
 N = 400
 KEEP = 0.3
@@ -67,13 +68,6 @@ def vectors():
 def of(result, scorer, varied, noise=None):
     (record,) = [r for r in result.records if (r.scorer, r.varied, r.noise) == (scorer, varied, noise)]
     return record
-
-
-def command(monkeypatch, *words):
-    monkeypatch.setattr("sys.argv", ["datapruner", *map(str, words)])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    return end.value.code or 0
 
 
 # The figures

@@ -49,3 +49,7 @@ class Length(Scorer):
         tokens = signals["num_supervised_tokens"]
         values = tokens.astype(np.float64)
         return Ranking(-values if self.shortest else values, columns={"num_supervised_tokens": tokens})
+
+
+BASELINES = (Random.name, Length.name)
+"""What stands beside the scorers that were asked for, in every comparison."""

@@ -28,6 +28,27 @@ def spearman(first: Floats, second: Floats) -> float:
     return float(a @ b / scale) if scale > 0 else 0.0
 
 
+def rank_correlation(ranks: Sequence[Floats]) -> Floats:
+    """Correlate every pair of rankings; NaN where one has all rows equal.
+
+    Parameters
+    ----------
+    ranks : sequence of s ndarrays, float64, shape (m,)
+        Average ranks, on any scale.
+
+    Returns
+    -------
+    ndarray, float64, shape (s, s)
+    """
+    held = np.stack(ranks)
+    held -= held.mean(axis=1, keepdims=True)
+    norms = np.linalg.norm(held, axis=1)
+    # Ranks that are all equal differ from their mean by rounding at most.
+    norms[np.ptp(held, axis=1) == 0] = np.nan
+    found: Floats = np.clip(held @ held.T / np.outer(norms, norms), -1, 1)
+    return found
+
+
 def topsis(
     matrix: Floats, weights: Sequence[float], benefit: Sequence[bool], normalization: Normalization = "vector"
 ) -> Floats:

@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 import datapruner as dp
-from datapruner import cli
 from datapruner.scorers import FeatureMapping, LabelMapping, make_scorer
 from datapruner.scorers.grouping import groups_of
 from datapruner.selection.selectors import GroupQuota
 from datapruner.signals import TARGET, Signals
+from tests.conftest import command
 
 N, M, D = 150, 60, 8
 
@@ -186,13 +186,6 @@ def files(tmp_path, measured, cache):
     np.save(tmp_path / "E.npy", measured["embedding"])
     np.save(tmp_path / "T.npy", measured[TARGET])
     return tmp_path
-
-
-def command(monkeypatch, *words):
-    monkeypatch.setattr("sys.argv", ["datapruner", *map(str, words)])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    return end.value.code or 0
 
 
 @pytest.mark.parametrize("scorer", ["feature_mapping", "label_mapping"])

@@ -160,14 +160,13 @@ def _competing(selection: Selection) -> tuple[Ints, int, Ints]:
 
 
 def maps(selections: Sequence[Selection], rows: Ints) -> list[dict[str, Any]]:
-    """Give the manifolds whose coordinates the scorers left in their columns, once each."""
+    """Give the manifold whose coordinates the first scorer that has some left in its columns."""
     scores = selections[0].scores
-    found: list[dict[str, Any]] = []
-    for name in dict.fromkeys(selection.scorer for selection in selections):
-        columns = scores.rankings[name].columns
-        if "manifold_1" in columns and "manifold_2" in columns and not found:
+    for selection in selections:
+        columns = scores.rankings[selection.scorer].columns
+        if "manifold_1" in columns and "manifold_2" in columns:
             method = scores.recipe.manifold.upper()
-            found.append(
+            return [
                 {
                     "x": digits(columns["manifold_1"][rows]),
                     "y": digits(columns["manifold_2"][rows]),
@@ -176,5 +175,5 @@ def maps(selections: Sequence[Selection], rows: Ints) -> list[dict[str, Any]]:
                         "manifold 2 (standard deviations)",
                     ],
                 }
-            )
-    return found
+            ]
+    return []

@@ -27,6 +27,7 @@ from datapruner.outputs.report.words import (
 )
 from datapruner.outputs.tables import figure
 from datapruner.paths import expanded
+from datapruner.scorers.ranking import rank_correlation
 from datapruner.selection.result import Selection
 from datapruner.temporary import owned
 from datapruner.text import safe_text
@@ -59,16 +60,20 @@ class Section:
 
 def has_report() -> bool:
     """Tell whether what a report needs is installed."""
-    return all(find_spec(name) is not None for name in NEEDED)
+    return not _missing()
 
 
 def require_report() -> None:
     """Refuse, before any work is done, where what a report needs is not installed."""
-    if missing := [name for name in NEEDED if find_spec(name) is None]:
+    if missing := _missing():
         raise DataPrunerError(
             f"a report needs {' and '.join(missing)}, which {'are' if len(missing) > 1 else 'is'} not installed: "
             "pip install 'datapruner[report]'"
         )
+
+
+def _missing() -> list[str]:
+    return [name for name in NEEDED if find_spec(name) is None]
 
 
 def write_report(
@@ -255,7 +260,7 @@ def _fates(selection: Selection) -> list[dict[str, Any]]:
 
 def _overlaps(shown: Shown) -> list[dict[str, Any]]:
     """Give a matrix for every budget: Jaccard of what is kept; and one of the scores' rank correlation."""
-    from datapruner.stability import correlation, jaccard
+    from datapruner.stability import jaccard
 
     budgets: dict[str, list[int]] = {}
     for number, selection in enumerate(shown.selections):
@@ -279,17 +284,20 @@ def _overlaps(shown: Shown) -> list[dict[str, Any]]:
                 }
             )
     scorers = list(dict.fromkeys(selection.scorer for selection in shown.selections))
-    values = [shown.scores.rankings[name].values for name in scorers]
-    ranks = [[correlation(a, b) for b in values] for a in values]
     if len(scorers) > 1:
+        places = np.stack([shown.places[name] for name in scorers])
+        ranks = rank_correlation(list(places[:, np.isfinite(places).all(axis=0)]))
         out.append(
             {
                 "title": "Rank correlation of the scores",
                 "text": "Spearman's, over all scored rows; a dash where a scorer gave all rows the same score.",
                 "names": scorers,
                 "cells": [
-                    [{"text": figure(v).replace("-", "−"), "heat": f"{max(v or 0, 0):.3f}"} for v in r]
-                    for r in ranks
+                    [
+                        {"text": figure(v).replace("-", "−"), "heat": f"{max(np.nan_to_num(v), 0):.3f}"}
+                        for v in row
+                    ]
+                    for row in ranks.tolist()
                 ],
             }
         )

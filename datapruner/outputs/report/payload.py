@@ -14,7 +14,8 @@ from datapruner.outputs.report.facets import Facet, find_facets
 from datapruner.outputs.report.figures import digits, histogram, maps, plane
 from datapruner.outputs.report.rows import characters
 from datapruner.outputs.report.sampling import stratified
-from datapruner.outputs.report.words import BASELINES, counted, percent
+from datapruner.outputs.report.words import counted, percent
+from datapruner.scorers.baselines import BASELINES
 from datapruner.scorers.ranking import average_ranks
 from datapruner.selection.result import Scores, Selection
 from datapruner.text import safe_text

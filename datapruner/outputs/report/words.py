@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.outputs.report.facets import Facet
+from datapruner.scorers.baselines import BASELINES
 from datapruner.scorers.ranking import spearman
 from datapruner.text import safe_text
 
@@ -26,8 +27,6 @@ STEPS = {
     "no_supervised_tokens": ("row without supervised tokens", "rows without supervised tokens"),
     "never_keep": ("row on the never-keep list", "rows on the never-keep list"),
 }
-BASELINES = frozenset({"random", "length"})
-"""Scorers that stand beside the others and say nothing themselves."""
 ENOUGH = 20
 """Rows from which a group's share is compared."""
 TIED = 0.05
