@@ -97,8 +97,8 @@ class Runner:
     def bash(self, block: Block) -> None:
         self.printed = ""
         for line in block.text.replace("\\\n", " ").splitlines():
-            for command in filter(None, (part.strip() for part in re.split(r"&&|^#.*", line))):
-                self.command(shlex.split(command, comments=True), f"{block}: {command}")
+            for part in filter(None, map(str.strip, re.split(r"&&|^#.*", line))):
+                self.command(shlex.split(part, comments=True), f"{block}: {part}")
 
     def command(self, words: list[str], where: str) -> None:
         match words:
@@ -124,7 +124,6 @@ class Runner:
                 pytest.fail(f"{where}: nothing runs this")
 
     def datapruner(self, arguments: list[str], where: str) -> None:
-
         if "-o" in arguments and Path(arguments[arguments.index("-o") + 1]).exists():
             arguments = [*arguments, "--overwrite"]  # two lines of a page may write one folder
         self.capsys.readouterr()
