@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import multiprocessing
@@ -12,7 +13,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from common import write
@@ -23,19 +24,27 @@ MAX_LENGTH = 1024
 MICRO_TOKENS = {"cpu": 512, "cuda": 16384}
 """Tokens that go through the model together: rows of like length, gradients added up."""
 
-Data = Sequence[tuple[Any, Any]]
-"""Token ids of every row, and which of them are supervised."""
+
+class Row(NamedTuple):
+    """A row's token ids and which of them are supervised; states below the layers that learn, where they are held."""
+
+    ids: Any
+    supervised: Any
+    states: Any = None
 
 
-def rendered(source: Path, tokenizer: Any, rows: Sequence[int]) -> Data:
-    """Token ids and which of them are supervised, of some rows of a file."""
+Data = Sequence[Row]
+
+
+def rendered(source: Path, tokenizer: Any, rows: Sequence[int]) -> list[Row]:
+    """Some rows of a file."""
     from datapruner.samples import load_samples
     from datapruner.samples.rendering import render_many
 
     samples = load_samples(str(source))
     numbers = list(rows)
     return [
-        (one.input_ids, one.supervised)
+        Row(one.input_ids, one.supervised)
         for one in render_many(
             samples.iter_samples(np.array(numbers)), tokenizer, max_length=MAX_LENGTH, numbers=numbers
         )
@@ -43,56 +52,89 @@ def rendered(source: Path, tokenizer: Any, rows: Sequence[int]) -> Data:
 
 
 def padded(data: Data, batch: Sequence[int], device: str) -> tuple[Any, Any, Any]:
+    """Token ids [b, t], or the states [b, t, d] that are held; the mask; labels, -100 where nothing is learnt."""
     import torch
 
-    longest = max(len(data[place][0]) for place in batch)
+    longest = max(len(data[place].ids) for place in batch)
     ids, mask, labels = (torch.zeros(len(batch), longest, dtype=torch.long) for _ in range(3))
+    held = data[batch[0]].states
+    states = None if held is None else held.new_zeros(len(batch), longest, held.shape[1])
     labels -= 100
     for number, place in enumerate(batch):
-        row, supervised = (torch.from_numpy(np.asarray(held)) for held in data[place])
+        row, supervised = (torch.from_numpy(np.asarray(held)) for held in data[place][:2])
         ids[number, : len(row)], mask[number, : len(row)] = row, 1
         labels[number, : len(row)][supervised] = row[supervised].long()
-    return ids.to(device), mask.to(device), labels.to(device)
+        if states is not None:
+            states[number, : len(row)] = data[place].states
+    return (ids if states is None else states).to(device), mask.to(device), labels.to(device)
 
 
 def by_length(data: Data, batch: Sequence[int], tokens: int) -> Iterator[list[int]]:
     """Rows of like length together, so that little is padded."""
     part: list[int] = []
-    for place in sorted(batch, key=lambda place: len(data[place][0])):
-        if part and (len(part) + 1) * len(data[place][0]) > tokens:
+    for place in sorted(batch, key=lambda place: len(data[place].ids)):
+        if part and (len(part) + 1) * len(data[place].ids) > tokens:
             yield part
             part = []
         part.append(place)
     yield part
 
 
-def target_losses(model: Any, ids: Any, mask: Any, labels: Any) -> tuple[Any, Any]:
+def target_losses(model: Any, inputs: Any, mask: Any, labels: Any) -> tuple[Any, Any]:
     """Losses of the supervised tokens, and where they are; logits are formed there only."""
     import torch
 
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    states = inner.model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state[:, :-1]
+    given = {"inputs_embeds" if inputs.is_floating_point() else "input_ids": inputs}
+    states = inner.model(**given, attention_mask=mask, use_cache=False).last_hidden_state[:, :-1]
     wanted = labels[:, 1:]
     at = wanted != -100
     logits = inner.lm_head(states[at]).float()
     return torch.nn.functional.cross_entropy(logits, wanted[at], reduction="none"), at
 
 
-def row_losses(model: Any, tokenizer: Any, test: Path, rows: Sequence[int]) -> Any:
-    """Mean loss of every row's supervised tokens, nats, by datapruner's own pass."""
-    import tempfile
+def part_of(model: Any, layers: slice) -> Any:
+    """Some decoder layers of a model as a model of its own, which shares the weights with it."""
+    import torch
 
-    from datapruner.samples import load_samples
-    from datapruner.signals.language_model import LanguageModel, measure_language_model
-    from datapruner.signals.store import SignalStore
+    held = model.model.layers[layers]
+    config = copy.deepcopy(model.config)
+    config.num_hidden_layers = len(held)
+    with torch.device("meta"):
+        part = type(model)(config)
+    for name in ("embed_tokens", "norm", "rotary_emb"):
+        setattr(part.model, name, getattr(model.model, name))
+    part.model.layers, part.lm_head = held, model.lm_head
+    return part
 
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    reader = LanguageModel(inner, tokenizer, MAX_LENGTH)
-    with tempfile.TemporaryDirectory() as cache:
-        measured = measure_language_model(
-            load_samples(str(test)), np.array(rows), reader, SignalStore(Path(cache)), progress=False
-        )
-        return measured["log_ppl"]
+
+def with_states(model: Any, data: Data, device: str) -> list[Row]:
+    """The rows with the states that a part's last layer gives, before any norm."""
+    import torch
+
+    model.model.norm = torch.nn.Identity()
+    out: dict[int, Row] = {}
+    for batch in by_length(data, range(len(data)), MICRO_TOKENS[device]):
+        ids, mask, _ = padded(data, batch, device)
+        with torch.no_grad():
+            states = model.model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+        for place, held in zip(batch, states, strict=True):
+            out[place] = data[place]._replace(states=held[: len(data[place].ids)].cpu().clone())
+    return [out[place] for place in range(len(data))]
+
+
+def mean_losses(model: Any, data: Data, device: str) -> list[float]:
+    """Mean loss of every row's supervised tokens, nats."""
+    import torch
+
+    out = [0.0] * len(data)
+    for batch in by_length(data, range(len(data)), MICRO_TOKENS[device]):
+        with torch.no_grad():
+            losses, at = target_losses(model, *padded(data, batch, device))
+        parts = losses.double().cpu().split(at.sum(dim=1).tolist())
+        for place, part in zip(batch, parts, strict=True):
+            out[place] = float(part.mean())
+    return out
 
 
 def by_capability(losses: Sequence[float], names: Sequence[str]) -> dict[str, Any]:
@@ -115,23 +157,17 @@ def fine_tune(
     seed: int,
     rate: float,
     device: str,
-    layers: int | None = None,
 ) -> Any:
-    """LoRA on a model's last layers, or on all, with a step for each batch of the plan.
-
-    The prompt is masked, weights are float32. The gradient of fewer layers takes less time.
-    """
+    """LoRA on all layers, with a step for each batch of the plan; the prompt is masked, weights are float32."""
     import torch
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(seed)
-    depth = model.config.num_hidden_layers
     config = LoraConfig(
         r=RANK,
         lora_alpha=ALPHA,
         lora_dropout=0.0,
         target_modules=MODULES,
-        layers_to_transform=None if layers is None else list(range(depth - layers, depth)),
         task_type="CAUSAL_LM",
     )
     model = get_peft_model(model, config).train()
@@ -143,7 +179,7 @@ def fine_tune(
         lambda at: min(1.0, (at + 1) / warm) * 0.5 * (1 + math.cos(math.pi * at / len(plan))),
     )
     for batch in plan:
-        wanted = sum(int(data[place][1].sum()) for place in batch)
+        wanted = sum(int(data[place].supervised.sum()) for place in batch)
         for micro in by_length(data, batch, MICRO_TOKENS[device]):
             (target_losses(model, *padded(data, micro, device))[0].sum() / wanted).backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)

@@ -40,20 +40,23 @@ from finetune import (
     ALPHA,
     MODULES,
     RANK,
+    Row,
     Run,
     Workers,
     by_capability,
     device_name,
     fine_tune,
     load,
+    mean_losses,
+    part_of,
     rendered,
-    row_losses,
+    with_states,
 )
 from noise import FINAL_NUMBER
 from numpy.typing import NDArray
 from quality_choice import ARMS, PRESETS, WHOLE, choose, seeds_of
 from quality_report import report
-from quality_sets import COPIES, KINDS, NOISE, SEED, SETS, Row, make_set
+from quality_sets import COPIES, KINDS, NOISE, SEED, SETS, make_set
 
 TIERS: dict[str, dict[str, Any]] = {
     "small": {
@@ -93,7 +96,7 @@ class Task:
         return f"{self.set}/{self.arm}/{self.budget}/{self.seed}"
 
 
-def tasks_of(arguments: Any, name: str, rows: list[Row], arms: Sequence[str]) -> list[Task]:
+def tasks_of(arguments: Any, name: str, rows: list[dict[str, Any]], arms: Sequence[str]) -> list[Task]:
     """Everything to train on one set: the first budget first, arm by arm."""
     held = choose(arguments, name, arms)
     tokens, tasks = np.array(held["tokens"]), [Task(name, "not trained", 0, 0)]
@@ -113,7 +116,9 @@ def tasks_of(arguments: Any, name: str, rows: list[Row], arms: Sequence[str]) ->
     return tasks
 
 
-def share_of_noise(rows: list[Row], tokens: NDArray[np.int64], kept: Sequence[int]) -> dict[str, float]:
+def share_of_noise(
+    rows: list[dict[str, Any]], tokens: NDArray[np.int64], kept: Sequence[int]
+) -> dict[str, float]:
     """How much of what is kept is planted noise, in rows and in supervised tokens, and how much repeats a row."""
     noisy, costs = np.array([bool(rows[place]["kind"]) for place in kept]), tokens[list(kept)]
     return {
@@ -141,36 +146,57 @@ def batches(
     return [part.tolist() for part in np.split(order, ends)]
 
 
+class Trainee:
+    """The layers that learn; what those below make of a row, which never changes, is computed once."""
+
+    def __init__(self, arguments: Any, device: str) -> None:
+        from datapruner.models import load_causal_lm
+
+        self.whole, self.tokenizer = load_causal_lm(arguments.model, device=device)
+        self.folder, self.device = arguments.folder, device
+        depth, layers = self.whole.config.num_hidden_layers, arguments.layers
+        below = None if layers is None else depth - layers
+        self.lower = None if below is None else part_of(self.whole, slice(below))
+        self.upper = self.whole if below is None else part_of(self.whole, slice(below, depth))
+        self.held: dict[str, dict[int, Row]] = defaultdict(dict)
+
+    def rows(self, stem: str, numbers: Sequence[int]) -> list[Row]:
+        held = self.held[stem]
+        missing = [number for number in numbers if number not in held]
+        if missing:
+            data = rendered(self.folder / f"{stem}.jsonl", self.tokenizer, missing)
+            if self.lower is not None:
+                data = with_states(self.lower, data, self.device)
+            held.update(zip(missing, data, strict=True))
+        return [held[number] for number in numbers]
+
+
 def trainer(arguments: Any, device: str) -> Run:
     """What trains and evaluates a task."""
-    from datapruner.models import load_causal_lm
-
-    model, tokenizer = load_causal_lm(arguments.model, device=device)
+    trainee = Trainee(arguments, device)
 
     def run(task: Task) -> dict[str, Any]:
         start = time.process_time()
         test = arguments.folder / f"{task.set}.test.jsonl"
         held_out = [json.loads(line) for line in test.open(encoding="utf-8")]
-        trained, plan, seen = model, [], [0, 0]
+        model, plan, seen = trainee.upper, [], [0, 0]
         if task.rows:
-            data = rendered(arguments.folder / f"{task.source}.jsonl", tokenizer, task.rows)
-            tokens = np.array([(supervised.sum(), len(ids)) for ids, supervised in data])
+            data = trainee.rows(task.source, task.rows)
+            tokens = np.array([(row.supervised.sum(), len(row.ids)) for row in data])
             count = round(task.wanted / arguments.batch_tokens)
             plan = batches(
                 tokens[:, 0], task.wanted, count, arguments.epochs, np.random.default_rng(task.seed)
             )
             seen = tokens[[place for batch in plan for place in batch]].sum(axis=0).tolist()
-            trained = fine_tune(
-                model, data, plan, seed=task.seed, rate=arguments.rate, device=device, layers=arguments.layers
-            )
+            model = fine_tune(model, data, plan, seed=task.seed, rate=arguments.rate, device=device)
         found = by_capability(
-            row_losses(trained, tokenizer, test, range(len(held_out))),
+            mean_losses(model, trainee.rows(f"{task.set}.test", range(len(held_out))), device),
             [row["capability"] for row in held_out],
         )
-        if task.set == "gsm8k" and arguments.generate:
-            found |= exact_match(trained, tokenizer, test, arguments.generate, device)
+        if task.set == "gsm8k" and arguments.generate:  # the layers that learnt are the whole model's
+            found |= exact_match(trainee.whole, trainee.tokenizer, test, arguments.generate, device)
         if task.rows:
-            trained.unload()
+            model.unload()
         return {
             "set": task.set,
             "arm": task.arm,
@@ -195,7 +221,7 @@ def exact_match(model: Any, tokenizer: Any, test: Path, count: int, device: str)
     held_out = [json.loads(line)["messages"] for line in test.open(encoding="utf-8")][:count]
     data = rendered(test, tokenizer, range(len(held_out)))
     right = [final_number(turns[1]["content"]) for turns in held_out]
-    prompts = [ids[: int(np.argmax(supervised))] for ids, supervised in data]
+    prompts = [row.ids[: int(np.argmax(row.supervised))] for row in data]
     hits = 0
     for start in range(0, len(prompts), 128):
         part = prompts[start : start + 128]
@@ -227,7 +253,7 @@ def final_number(text: str) -> str | None:
 # Running ----------------------------------------------------------------------------------------------------------
 
 
-def described(arguments: Any, name: str, rows: list[Row]) -> dict[str, Any]:
+def described(arguments: Any, name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """What a set is made of, and what scoring it took."""
     from datapruner.models import load_tokenizer
 
@@ -235,8 +261,8 @@ def described(arguments: Any, name: str, rows: list[Row]) -> dict[str, Any]:
     held_out = [json.loads(line)["capability"] for line in test.open(encoding="utf-8")]
     tokens: dict[str, int] = defaultdict(int)
     data = rendered(test, load_tokenizer(arguments.model), range(len(held_out)))
-    for capability, (_, supervised) in zip(held_out, data, strict=True):
-        tokens[capability] += int(supervised.sum())
+    for capability, row in zip(held_out, data, strict=True):
+        tokens[capability] += int(row.supervised.sum())
     held = json.loads((arguments.folder / f"{name}.selections.json").read_text("utf-8"))
     counted = {key: [row[key] for row in rows] for key in ("capability", "kind")}
     return {

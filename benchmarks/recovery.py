@@ -40,8 +40,8 @@ from finetune import (
     fine_tune,
     interval,
     load,
+    mean_losses,
     rendered,
-    row_losses,
 )
 
 PRUNINGS = ("magnitude", "wanda24", "width", "depth")
@@ -162,7 +162,7 @@ def steps(data: Data, order: Any, wanted: int) -> Iterator[list[int]]:
     tokens = 0
     for place in order:
         batch.append(int(place))
-        tokens += int(data[place][1].sum())
+        tokens += int(data[place].supervised.sum())
         if tokens >= wanted:
             yield batch
             batch, tokens = [], 0
@@ -187,6 +187,7 @@ def healer(arguments: Any, device: str) -> Run:
 
     tokenizer = load_tokenizer(arguments.model)
     places, names = held_out_rows(arguments.test, arguments.held_out, arguments.longest)
+    held_out = rendered(arguments.test, tokenizer, places)
     models: dict[str, Any] = {}
 
     def run(task: Task) -> dict[str, Any]:
@@ -200,7 +201,7 @@ def healer(arguments: Any, device: str) -> Run:
         data = rendered(arguments.source, tokenizer, task.rows)
         if data:
             model = heal(model, data, task, device)
-        losses = row_losses(model, tokenizer, arguments.test, places)
+        losses = mean_losses(model, held_out, device)
         if data:
             models[task.pruning] = model.unload()
         return {

@@ -54,7 +54,7 @@ class Run:
         command = [
             sys.executable,
             "-m",
-            "datapruner.cli",
+            "datapruner",
             "prune",
             str(source),
             "-o",

@@ -55,7 +55,7 @@ def generated(mixture: list[dict], folder: Path, count: int) -> list[Path]:
 
 
 def run(*arguments: object) -> None:
-    command = [sys.executable, "-m", "datapruner.cli", *map(str, arguments), "--quiet"]
+    command = [sys.executable, "-m", "datapruner", *map(str, arguments), "--quiet"]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     if ran.returncode:
         raise SystemExit(f"{' '.join(map(str, arguments))}: exit {ran.returncode}\n{ran.stderr}")

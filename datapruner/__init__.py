@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from datapruner import plots, scorers
     from datapruner.api import prune, run, score
-    from datapruner.comparison import compare
-    from datapruner.comparison_result import Comparison
+    from datapruner.comparison import Comparison, compare
     from datapruner.errors import DataPrunerError
     from datapruner.outputs.dataset import push_to_hub
     from datapruner.outputs.reading import explain
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _WHERE = {
-    "Comparison": "datapruner.comparison_result",
+    "Comparison": "datapruner.comparison",
     "DataPrunerError": "datapruner.errors",
     "Ranking": "datapruner.scorers.base",
     "Scorer": "datapruner.scorers.base",

@@ -768,7 +768,3 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError:
         return text
-
-
-if __name__ == "__main__":
-    main()

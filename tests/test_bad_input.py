@@ -645,7 +645,7 @@ def test_nothing_is_executed(workplace):
     "line", ["prune good.jsonl --scorer random --keep 0 -o OUT", "prun", "explain nowhere --row 1"]
 )
 def test_bad_input_in_a_process_of_its_own(line, workplace, tmp_path):
-    command = [sys.executable, "-m", "datapruner.cli", *words(line, tmp_path / "out", tmp_path)]
+    command = [sys.executable, "-m", "datapruner", *words(line, tmp_path / "out", tmp_path)]
     ran = subprocess.run(command, cwd=workplace, capture_output=True, text=True, check=False, timeout=120)
     check_refused(Ran(ran.returncode, ran.stdout, ran.stderr))
     assert list(tmp_path.iterdir()) == []

@@ -47,3 +47,10 @@ def test_the_public_names_are_there():
         assert getattr(datapruner, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = datapruner.nothing
+
+
+def test_the_module_is_the_command():
+    ran = subprocess.run(
+        [sys.executable, "-m", "datapruner", "scorers"], capture_output=True, text=True, check=True
+    )
+    assert "concept_complexity" in ran.stdout

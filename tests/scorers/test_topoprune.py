@@ -219,7 +219,7 @@ def source(tmp_path):
 
 def run(*arguments, cwd):
     return subprocess.run(
-        [sys.executable, "-m", "datapruner.cli", *map(str, arguments)],
+        [sys.executable, "-m", "datapruner", *map(str, arguments)],
         capture_output=True,
         text=True,
         cwd=cwd,

@@ -17,7 +17,7 @@ from scipy.stats import rankdata, spearmanr
 
 import datapruner as dp
 from datapruner import stability
-from datapruner.comparison_tables import balance
+from datapruner.comparison.tables import balance
 from datapruner.errors import DataPrunerError
 from datapruner.scorers import Ranking, Scorer, available_scorers
 from datapruner.scorers.ranking import rank_correlation
@@ -168,9 +168,9 @@ def test_bad_arguments(rows, options, sentence):
 
 
 def test_a_column_of_ids_makes_no_groups(rows, monkeypatch):
-    from datapruner import comparison
+    from datapruner.comparison import run
 
-    monkeypatch.setattr(comparison, "MANY", 50)
+    monkeypatch.setattr(run, "MANY", 50)
     with pytest.raises(DataPrunerError, match="'id' has 120 different values; groups"):
         dp.compare(rows, scorers=Up(), by="id")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datapruner.comparison_tables import EVERY, TOKENS
+from datapruner.comparison.tables import EVERY, TOKENS
 from datapruner.outputs.folder import whole_folder
 from datapruner.outputs.report import Section, require_report, write_report
 from datapruner.outputs.tables import aligned, as_saved, figure, write_csv, write_json
@@ -20,7 +20,7 @@ from datapruner.text import safe_text
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from datapruner.comparison_result import AtBudget, Comparison
+    from datapruner.comparison.result import AtBudget, Comparison
 
 Floats = NDArray[np.float64]
 MOST_GROUPS = 15
@@ -31,7 +31,7 @@ SNIPPET, REASON = 100, 90
 
 
 def describe(comparison: Comparison, examples: int) -> str:
-    """Give the tables for a terminal; see :meth:`datapruner.comparison_result.Comparison.describe`."""
+    """Give the tables for a terminal; see :meth:`datapruner.comparison.result.Comparison.describe`."""
     parts = [_overlap(comparison, at) for at in comparison.budgets]
     parts.append(
         ["Rank correlation of the scores: Spearman", *_matrix(comparison.names, comparison.correlation)]
@@ -181,7 +181,7 @@ def sections(comparison: Comparison) -> list[Section]:
 
 
 def save(comparison: Comparison, path: Path, *, overwrite: bool, report: bool) -> Path:
-    """Write the files; see :meth:`datapruner.comparison_result.Comparison.save`."""
+    """Write the files; see :meth:`datapruner.comparison.result.Comparison.save`."""
     if report:
         require_report()
     path, names, scores = expanded(path), comparison.names, comparison.scores

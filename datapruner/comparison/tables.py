@@ -15,7 +15,7 @@ from datapruner.text import safe_text
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from datapruner.comparison_result import Comparison
+    from datapruner.comparison.result import Comparison
     from datapruner.selection.result import Selection
 
 Floats = NDArray[np.float64]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datapruner.comparison_tables import EVERY, TOKENS
+from datapruner.comparison.tables import EVERY, TOKENS
 from datapruner.errors import DataPrunerError
 from datapruner.plots import BESIDE, BLUE, COLOURS, GREY, MARKERS, new_axes, plain_label, pyplot
 from datapruner.text import safe_text
@@ -16,7 +16,7 @@ from datapruner.text import safe_text
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from datapruner.comparison_result import Comparison
+    from datapruner.comparison.result import Comparison
 
 Floats = NDArray[np.float64]
 

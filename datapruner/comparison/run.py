@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from datapruner.api import Measured, measure, rank, read_samples, run_arguments
-from datapruner.comparison_result import AtBudget, Comparison
-from datapruner.comparison_scorers import LeftOut, scorers_of, why_not
-from datapruner.comparison_tables import OF_SCORERS
+from datapruner.comparison.result import AtBudget, Comparison
+from datapruner.comparison.scorers import LeftOut, scorers_of, why_not
+from datapruner.comparison.tables import OF_SCORERS
 from datapruner.errors import DataPrunerError
 from datapruner.parameters import one_or_more
 from datapruner.scorers.baselines import BASELINES, Length, Random

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datapruner import comparison_tables as tables
+from datapruner.comparison import tables
 from datapruner.errors import DataPrunerError
 from datapruner.scorers.ranking import average_ranks, rank_correlation
 
@@ -241,7 +241,7 @@ class Comparison:
 
     def describe(self, examples: int = 3) -> str:
         """Give the tables for a terminal, with ``examples`` rows on which the scorers disagree."""
-        from datapruner.comparison_text import describe
+        from datapruner.comparison.text import describe
 
         return describe(self, examples)
 
@@ -262,7 +262,7 @@ class Comparison:
         DataPrunerError
             The folder holds something else or cannot be written, or the extra ``report`` is not installed.
         """
-        from datapruner.comparison_text import save
+        from datapruner.comparison.text import save
 
         return save(self, Path(path), overwrite=overwrite, report=report)
 
@@ -283,7 +283,7 @@ class Comparison:
         DataPrunerError
             The file is there, cannot be written, or the extra ``report`` is not installed.
         """
-        from datapruner.comparison_text import sections
+        from datapruner.comparison.text import sections
         from datapruner.outputs.report import save_report
 
         return save_report(
@@ -291,45 +291,45 @@ class Comparison:
         )
 
     def plot_overlap(self, budget: int = 0, ax: Axes | None = None) -> Axes:
-        """Draw the overlap of every pair; see :func:`datapruner.comparison_plots.plot_overlap`."""
-        from datapruner.comparison_plots import plot_overlap
+        """Draw the overlap of every pair; see :func:`datapruner.comparison.plots.plot_overlap`."""
+        from datapruner.comparison.plots import plot_overlap
 
         return plot_overlap(self, budget, ax)
 
     def plot_correlation(self, ax: Axes | None = None) -> Axes:
-        """Draw the rank correlation of every pair; see :func:`datapruner.comparison_plots.plot_correlation`."""
-        from datapruner.comparison_plots import plot_correlation
+        """Draw the rank correlation of every pair; see :func:`datapruner.comparison.plots.plot_correlation`."""
+        from datapruner.comparison.plots import plot_correlation
 
         return plot_correlation(self, ax)
 
     def plot_budgets(self, scorer: str | None = None, ax: Axes | None = None) -> Axes:
-        """Draw one scorer's overlap with the others by budget; see :func:`datapruner.comparison_plots.plot_budgets`."""
-        from datapruner.comparison_plots import plot_budgets
+        """Draw one scorer's overlap with the others by budget; see :func:`datapruner.comparison.plots.plot_budgets`."""
+        from datapruner.comparison.plots import plot_budgets
 
         return plot_budgets(self, scorer, ax)
 
     def plot_groups(self, by: str | None = None, budget: int = 0, ax: Axes | None = None) -> Axes:
-        """Draw what is kept of every group; see :func:`datapruner.comparison_plots.plot_groups`."""
-        from datapruner.comparison_plots import plot_groups
+        """Draw what is kept of every group; see :func:`datapruner.comparison.plots.plot_groups`."""
+        from datapruner.comparison.plots import plot_groups
 
         return plot_groups(self, by, budget, ax)
 
     def plot_lengths(
         self, of: str = "num_supervised_tokens", budget: int = 0, ax: Axes | None = None
     ) -> Axes:
-        """Draw the lengths of what is kept; see :func:`datapruner.comparison_plots.plot_lengths`."""
-        from datapruner.comparison_plots import plot_lengths
+        """Draw the lengths of what is kept; see :func:`datapruner.comparison.plots.plot_lengths`."""
+        from datapruner.comparison.plots import plot_lengths
 
         return plot_lengths(self, of, budget, ax)
 
     def plot_length_bias(self, ax: Axes | None = None) -> Axes:
-        """Draw how the scores go with length; see :func:`datapruner.comparison_plots.plot_length_bias`."""
-        from datapruner.comparison_plots import plot_length_bias
+        """Draw how the scores go with length; see :func:`datapruner.comparison.plots.plot_length_bias`."""
+        from datapruner.comparison.plots import plot_length_bias
 
         return plot_length_bias(self, ax)
 
     def plot_scores(self, budget: int = 0, axes: Sequence[Axes] | None = None) -> NDArray[Any]:
-        """Draw a histogram a scorer, kept and dropped; see :func:`datapruner.comparison_plots.plot_scores`."""
-        from datapruner.comparison_plots import plot_scores
+        """Draw a histogram a scorer, kept and dropped; see :func:`datapruner.comparison.plots.plot_scores`."""
+        from datapruner.comparison.plots import plot_scores
 
         return plot_scores(self, budget, axes)

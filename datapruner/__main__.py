@@ -1,0 +1,5 @@
+"""``python -m datapruner`` is ``datapruner``."""
+
+from datapruner.cli import main
+
+main()

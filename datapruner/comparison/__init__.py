@@ -1,0 +1,6 @@
+"""Several scorers over the same rows: what each keeps, where they agree, and what moves their choice."""
+
+from datapruner.comparison.result import AtBudget, Comparison
+from datapruner.comparison.run import budgets_of, compare
+
+__all__ = ["AtBudget", "Comparison", "budgets_of", "compare"]
