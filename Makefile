@@ -23,11 +23,14 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: install
 	@HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/demo.py $(if $(DATA),--data '$(DATA)') --keep $(KEEP)
 
+# A process a core; the threads of each are told by tests/conftest.py.
+PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
+
 test: install
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 test-all: install
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+	$(PYTEST)
 
 lint: install
 	$(BIN)/ruff format --check datapruner tests benchmarks docs/*.py
