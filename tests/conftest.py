@@ -5,8 +5,10 @@ from pathlib import Path
 
 # Before anything imports torch, faiss or transformers: they read these once.
 os.environ["HF_HUB_OFFLINE"] = "1"
-PROCESSES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-os.environ.setdefault("OMP_NUM_THREADS", str(max(1, min(2, (os.cpu_count() or 1) // PROCESSES))))
+os.environ.setdefault(  # of the processes that pytest-xdist runs beside each other, each has its share
+    "OMP_NUM_THREADS",
+    str(max(1, min(2, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))),
+)
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import pytest

@@ -348,7 +348,7 @@ def test_embedders_by_their_paths(place, monkeypatch, capsys, tiny_sentence_tran
     assert f'"{tiny_sentence_transformer}' not in text
 
 
-def test_losses_are_not_computed_again(place, monkeypatch, tiny_llama):
+def test_losses_are_not_computed_again(rows, vectors, cache, monkeypatch, tiny_llama):
     """Seeds and noise need no more passes of a language model than a run without them."""
     from datapruner.signals import language_model
 
@@ -361,13 +361,13 @@ def test_losses_are_not_computed_again(place, monkeypatch, tiny_llama):
 
     monkeypatch.setattr(language_model, "measure_language_model", counted)
     found = dp.compare_stability(
-        "rows.jsonl",
+        rows[:60],
         scorers=["perplexity", "response_noise"],
         keep=KEEP,
         seeds=2,
         noise=(1,),
         model=tiny_llama,
-        embeddings="a.npy",
+        embeddings=vectors[:60],
     )
     assert calls == ["row", "response"]
     assert of(found, "perplexity", "noise", 1.0).note == "reads no embedding"

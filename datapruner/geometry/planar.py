@@ -1,9 +1,13 @@
 """The two sweeps over a planar Delaunay triangulation, compiled: H0 and H1 of its alpha complex.
 
-numba comes with umap-learn. This module is imported when the first cloud is measured, and compiles then.
+numba comes with umap-learn. This module is imported when the first cloud is measured, and compiles then: once a
+machine, where there is a folder to keep what was compiled.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -13,7 +17,14 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
-@njit(nogil=True)
+def _compiled(function: Callable[..., Any]) -> Any:
+    try:
+        return njit(nogil=True, cache=True)(function)
+    except RuntimeError:  # neither the package's folder nor the user's can be written
+        return njit(nogil=True)(function)
+
+
+@_compiled
 def prepare(
     cloud: Floats, triangles: NDArray[np.int32], neighbours: NDArray[np.int32]
 ) -> tuple[Floats, NDArray[np.int32], NDArray[np.int32], Floats]:
@@ -65,7 +76,7 @@ def prepare(
     return radii, edges, cofaces, values
 
 
-@njit(nogil=True)
+@_compiled
 def root(parent: NDArray[np.int32], x: int) -> int:
     """Find a node's root, halving the way there."""
     while parent[x] != x:
@@ -74,7 +85,7 @@ def root(parent: NDArray[np.int32], x: int) -> int:
     return x
 
 
-@njit(nogil=True)
+@_compiled
 def sweep(
     n: int, edges: NDArray[np.int32], cofaces: NDArray[np.int32], order: Ints, radii: Floats, loops: bool
 ) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
@@ -108,7 +119,7 @@ def sweep(
     return merged, filler
 
 
-@njit(nogil=True)
+@_compiled
 def walk(n: int, merges: Ints) -> Ints:
     """Order points so that what merges early stands together: components are joined end to start, in merge order."""
     parent = np.arange(n).astype(np.int32)

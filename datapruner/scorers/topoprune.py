@@ -288,17 +288,18 @@ def optimise(
     scale = unit[group][:, None]
     begin = torch.from_numpy(start / scale)
     current = begin.clone().requires_grad_()
-    stepper: torch.optim.Optimizer = (
-        torch.optim.SGD([current], lr=step_size)
-        if optimiser == "gradient"
-        else torch.optim.Adam([current], lr=step_size)
-    )
+    # SGD would load torch's compiler, for seconds, to do the same.
+    adam = None if optimiser == "gradient" else torch.optim.Adam([current], lr=step_size)
     for step in range(steps):
         if step:
             found = pairs_of_groups(current.detach().numpy(), members, loops=loops)
-        stepper.zero_grad()
-        loss(current, begin, found, weights).backward()  # type: ignore[no-untyped-call]
-        stepper.step()
+        (gradient,) = torch.autograd.grad(loss(current, begin, found, weights), [current])
+        if adam is None:
+            with torch.no_grad():
+                current -= step_size * gradient
+        else:
+            current.grad = gradient
+            adam.step()
         if step == 0:
             before = _diagrams(start, members, group, found)
             touched = _touched(start, found)

@@ -495,13 +495,13 @@ def measure_losses(
 
 def renderer_of(recipe: Recipe) -> Renderer | None:
     """Give what renders rows as the recipe's language model reads them; it loads the tokenizer when it is needed."""
-    from datapruner.signals.language_model import LanguageModel
-
     limit = recipe.max_length
     if recipe.model is None or limit is None:
         return None
 
     def renderer(samples: Samples, rows: NDArray[np.int64]) -> Iterator[Rendered]:
+        from datapruner.signals.language_model import LanguageModel
+
         reader = LanguageModel(None, _tokenizer_of(recipe), limit, recipe.last_turn_only)
         return reader.render(samples, rows)
 

@@ -247,7 +247,7 @@ def test_end_to_end_same_bytes_and_equal_scores_of_duplicates(source, tmp_path, 
         assert done.returncode == 0, done.stderr
         if name == "one":
             (tmp_path / "cache").rename(tmp_path / "elsewhere")  # nothing is taken from the first run
-    again = run("run", "one/recipe.yaml", "-o", "three", cwd=tmp_path)
+    again = run("run", "one/recipe.yaml", "-o", "three", cwd=tmp_path)  # what it reads is in the cache
     assert again.returncode == 0, again.stderr
     for file in ("selection.parquet", "data/train-00000-of-00001.parquet", "README.md"):
         texts = [(tmp_path / name / file).read_bytes() for name in ("one", "two", "three")]
