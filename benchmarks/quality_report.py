@@ -82,10 +82,13 @@ def compared(name: str, losses: Losses) -> list[str]:
 
 def answered(runs: Runs) -> str:
     """Exact match, where it is above what the commonest answer alone would get."""
-    hits = [one["exact_match"] for one in runs]
-    if len(hits) < 2 or np.mean(hits) - interval(hits) <= runs[0]["chance"]:
-        return "not above chance"
-    return f"{np.mean(hits):.1%} ± {interval(hits):.1%}"
+    hits = [one["exact_match"] for one in runs if "exact_match" in one]
+    if not hits:
+        return ""
+    shown, chance = f"{np.mean(hits):.1%}", runs[0]["chance"]
+    if len(hits) < 2 or np.mean(hits) - interval(hits) <= chance:
+        return f"{shown}, not above chance ({chance:.1%})"
+    return f"{shown} ± {interval(hits):.1%}"
 
 
 def notes(arms: dict[str, Runs], untrained: dict[str, Any]) -> str:
