@@ -69,7 +69,10 @@ def about(value: float) -> str:
 def figures() -> str:
     """README's table of speed, memory and exactness."""
     head = ("", "figure", "beside it")
-    return table(head, [*_embedding(), *_losses(), *_noise(), *_shape(), *_twins(), *_cleaning(), *_page()])
+    return table(
+        head,
+        [*_embedding(), *_losses(), *_noise(), *_shape(), *_twins(), *_cleaning(), *_compare(), *_page()],
+    )
 
 
 def _embedding() -> list[tuple[str, str, str]]:
@@ -253,6 +256,22 @@ def _cleaning() -> list[tuple[str, str, str]]:
             f"{percent(leak['recall']['three words'])}",
             f"{leak['collateral']} of {files['gsm8k.train.jsonl']:,} natural rows dropped",
         ),
+    ]
+
+
+def _compare() -> list[tuple[str, str, str]]:
+    """All scorers together, once that was measured."""
+    if not (RESULTS / "compare.json").exists():
+        return []
+    found = result("compare")
+    took = found["medians"]
+    return [
+        (
+            f"comparing {len(found['scorers'])} scorers on {found['rows']} mixture rows, SmolLM2-135M and MiniLM",
+            f"{took['together']:.0f} s",
+            f"one after the other {took['one_by_one']:.0f} s; with the cache that they share "
+            f"{took['one_by_one_one_cache']:.0f} s",
+        )
     ]
 
 

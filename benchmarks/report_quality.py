@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from statistics import fmean
+from typing import Any
 
 from report_blocks import RESULTS, block, percent, result, table
 
@@ -33,45 +34,74 @@ def measured() -> list[str]:
 
 
 def summary(name: str) -> str:
-    """A table a set: losses ± half of their 95 % interval by arm and budget, bold where random's are above."""
+    """One table of all arms: what scoring takes, and what the kept rows are worth against random ones."""
+    from quality_report import compared, difference
+
     found = result(name)
-    sets: dict[str, dict[str, dict[str, list[float]]]] = {}
-    for run in found["runs"].values():
-        if not run["budget"]:
-            continue
-        tokens = found["sets"][run["set"]]["held_out_tokens"]
-        by_token = sum(tokens[key] * loss for key, loss in run["by_capability"].items()) / sum(
-            tokens.values()
-        )
-        kinds = {"a token": by_token} | (
-            {"mean over capabilities": run["log_ppl"]} if len(tokens) > 1 else {}
-        )
-        for kind, loss in kinds.items():
-            column = f"{percent(run['budget'])}: {kind}"
-            sets.setdefault(run["set"], {}).setdefault(column, {}).setdefault(run["arm"], []).append(loss)
+    columns = losses_by_column(found)
+    first = next(iter(columns.values()))[0]
+    sets = found["sets"]
+    costs = {arm: cost for of in sets.values() for arm, cost in reversed(of["costs"].items())}
+
+    def cell(arm: str, kinds: list[dict[str, list[float]]]) -> str:
+        return " / ".join(one(arm, losses) for losses in kinds if arm in losses)
+
+    def one(arm: str, losses: dict[str, list[float]]) -> str:
+        if arm == "random":
+            return f"{fmean(losses[arm]):.3f}"
+        shown = f"{difference(losses[arm], losses['random'])[0]:+.3f}"
+        apart = compared(arm, losses)[1].endswith("*")
+        return f"**{shown}**" if apart and shown.startswith("-") else shown
+
+    def place(arm: str) -> tuple[bool, float]:
+        return arm not in first, fmean(first.get(arm, [0.0]))
+
+    arms = sorted({arm for kinds in columns.values() for losses in kinds for arm in losses}, key=place)
+    rows = ", ".join(f"{of} {sets[of]['rows']:,}" for of in dict.fromkeys(of for of, _ in columns))
     return "\n\n".join(
         [
-            f"{found['settings']['model']}, LoRA, {FILES[name]}: loss on clean held-out rows, nats, ± half of the 95 % "
-            "interval over seeds, for budgets in supervised tokens. All arms have as many tokens and optimiser steps. "
-            "**Bold**: below random, and the intervals lie apart ([all](docs/benchmarks.md)).",
-            *(set_table(of, columns) for of, columns in sets.items()),
+            f"**What training on the kept rows is worth, and what choosing them costs.** {found['settings']['model']}, "
+            f"LoRA, {FILES[name]} ({rows}), budgets in supervised tokens, equal optimiser steps. Loss on clean "
+            "held-out rows in nats: a token / mean over capabilities; under `random` its own, else the difference from "
+            "it. **Bold**: lower, and the 95 % intervals over seeds lie apart. Scoring: all rows, models loaded. "
+            "[Intervals, capabilities, noise kept, and the smallest difference that could be found]"
+            "(docs/benchmarks.md), [which scorer, when](docs/choose.md).",
+            table(
+                ["", "scoring, s", "peak, MiB", *(f"{of}, {percent(share)}" for of, share in columns)],
+                (
+                    [
+                        arm,
+                        *(
+                            f"{costs[arm][key]:,.0f}" if arm in costs else ""
+                            for key in ("seconds", "peak_mib")
+                        ),
+                        *(cell(arm, kinds) for kinds in columns.values()),
+                    ]
+                    for arm in arms
+                ),
+            ),
         ]
     )
 
 
-def set_table(of: str, columns: dict[str, dict[str, list[float]]]) -> str:
-    from quality_report import compared
+Column = tuple[str, float]
 
-    def cell(arm: str, losses: dict[str, list[float]]) -> str:
-        if arm not in losses:
-            return ""
-        shown, against = compared(arm, losses)
-        shown = shown.removesuffix(" =")
-        return f"**{shown}**" if against.startswith("-") and against.endswith("*") else shown
 
-    def place(arm: str) -> tuple[bool, float]:
-        first = next(iter(columns.values())).get(arm)
-        return first is None, fmean(first or [0.0])
-
-    arms = sorted({arm for losses in columns.values() for arm in losses}, key=place)
-    return table([of, *columns], ([arm, *(cell(arm, losses) for losses in columns.values())] for arm in arms))
+def losses_by_column(found: dict[str, Any]) -> dict[Column, list[dict[str, list[float]]]]:
+    """By set and budget: a token, and as the mean over capabilities where there are several; arm -> a loss a seed."""
+    columns: dict[Column, list[dict[str, list[float]]]] = {}
+    for of in found["sets"]:
+        runs = [run for run in found["runs"].values() if run["set"] == of and run["budget"]]
+        tokens = found["sets"][of]["held_out_tokens"]
+        for share in sorted({run["budget"] for run in runs}, reverse=True):
+            kinds: list[dict[str, list[float]]] = [{} for _ in range(1 + (len(tokens) > 1))]
+            for run in runs:
+                if run["budget"] != share:
+                    continue
+                by_token = sum(tokens[key] * loss for key, loss in run["by_capability"].items()) / sum(
+                    tokens.values()
+                )
+                for losses, loss in zip(kinds, (by_token, run["log_ppl"]), strict=False):
+                    losses.setdefault(run["arm"], []).append(loss)
+            columns[of, share] = kinds
+    return columns
