@@ -6,7 +6,7 @@ On a seeded sample of the mixture, every command in a process of its own, models
 - one by one: ``datapruner prune --scorer NAME`` for each scorer that the comparison ran, each with an empty cache.
 - one by one, one cache: the same with a cache that they share, so that what one has measured the next reads.
 
-    python benchmarks/compare.py --rows 200
+    python benchmarks/compare.py
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rows", type=int, default=200)
+    parser.add_argument("--rows", type=int, default=120)
     parser.add_argument("--repeats", type=int, default=1, help="of everything, in turns")
     parser.add_argument("--model", default="smollm2-135m-q4")
     parser.add_argument("--scorers", nargs="+", default=["all"])

@@ -71,6 +71,7 @@ MAIN = {
     "ifd": arm("ifd"),
     "prototypes": arm("prototypes"),
     "length": arm("length"),
+    "stratified": arm("stratified"),
 }
 REMEDIES = {
     "dedup, cleaned, then random": Arm(CleanedFirst(), dedup=True),

@@ -25,6 +25,7 @@ VARIANTS = [
     ("concept_complexity", {"keep": "random", "temperature": 0.1, "n_clusters": 3}),
     ("prototypes", {"keep": "easy", "balance": 0.0, "n_clusters": 4}),
     ("length", {"shortest": True}),
+    ("stratified", {"n_clusters": 3}),
     ("donod", {"step_size": 1e-3, "weights": [0.7, 0.3]}),
     ("donod", {"step_size": 10.0, "normalization": "minmax", "length_correction": True}),
     ("perplexity", {"keep": "high"}),

@@ -12,7 +12,7 @@ from datapruner.text import did_you_mean
 
 if TYPE_CHECKING:
     from datapruner.scorers.base import Ranking, Scorer
-    from datapruner.scorers.baselines import Length, Random
+    from datapruner.scorers.baselines import Length, Random, Stratified
     from datapruner.scorers.combined import Combined
     from datapruner.scorers.concept_complexity import ConceptComplexity
     from datapruner.scorers.d2 import D2
@@ -46,6 +46,7 @@ BUILT_IN = {
     "qtuning": "datapruner.scorers.qtuning:QTuning",
     "response_noise": "datapruner.scorers.response_noise:ResponseNoise",
     "random": "datapruner.scorers.baselines:Random",
+    "stratified": "datapruner.scorers.baselines:Stratified",
     "topoprune": "datapruner.scorers.topoprune:TopoPrune",
 }
 _CLASSES = {path.partition(":")[2]: path for path in BUILT_IN.values()} | {
@@ -74,6 +75,7 @@ __all__ = [
     "Ranking",
     "ResponseNoise",
     "Scorer",
+    "Stratified",
     "TopoPrune",
     "available_scorers",
     "make_scorer",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import datapruner as dp
-from datapruner.scorers import ConceptComplexity, Prototypes
+from datapruner.scorers import ConceptComplexity, Prototypes, Stratified
 from datapruner.selection.budget import Portion
 from datapruner.signals import Signals
 
@@ -140,3 +140,25 @@ def test_k_above_the_number_of_rows_names_both():
         ConceptComplexity(n_clusters=50).score(
             Signals(20, {"embedding": np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)})
         )
+
+
+def test_stratified_is_random_in_equal_shares():
+    """Four kinds of rows, one of them smaller than its share: the others split what it cannot spend, at random."""
+    rng = np.random.default_rng(0)
+    sizes = [10, 90, 150, 250]
+    blob = np.repeat(np.arange(4), sizes)
+    vectors = np.eye(4, dtype=np.float32)[blob]
+    scorer = Stratified(n_clusters=4)
+    kept = []
+    for seed in range(40):
+        ranking = scorer.score(Signals(500, {"embedding": vectors}, seed=seed))
+        chosen = scorer.selector().select(ranking, Portion(np.arange(500), np.ones(500, np.int64), 100), rng)
+        kept.append(chosen.kept)
+        assert sorted(np.bincount(blob, chosen.kept).tolist()) == [10, 30, 30, 30]
+    often = np.mean(kept, axis=0)
+    for of, count in enumerate(sizes):
+        # Every row of a kind has the same chance: 40 draws deviate from it as a binomial does.
+        chance = min(1, 30 / count)
+        deviation = np.sqrt(chance * (1 - chance) / 40)
+        assert often[blob == of].mean() == pytest.approx(chance)
+        assert often[blob == of].std() == pytest.approx(deviation, abs=0.02)
