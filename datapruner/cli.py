@@ -324,7 +324,7 @@ def select(
         selector=None if chosen is None else make_selector(chosen["name"], chosen["parameters"]),
     )
     selection.save(out, format=format, overwrite=overwrite, report=report)
-    _summary(selection, out, quiet)
+    _summary(selection, out, quiet, report=report)
 
 
 @app.command()
@@ -416,7 +416,7 @@ def compare(
     )
     comparison.save(out, overwrite=overwrite, report=report)
     if not quiet:
-        typer.echo(f"{comparison.describe()}\n\n{safe_text(str(out))}")
+        typer.echo(f"{comparison.describe()}\n\n{safe_text(str(out))}" + _page(out) * report)
 
 
 @app.command()
@@ -609,14 +609,14 @@ def _carry_out(
     _check_report(report)
     selection = api.run(recipe, progress=not quiet, trust_code=trust_code)
     selection.save(out, overwrite=overwrite, report=report)
-    _summary(selection, out, quiet)
+    _summary(selection, out, quiet, report=report)
     if hub is not None:
         from datapruner.outputs.dataset import push_to_hub
 
         typer.echo(push_to_hub(selection, hub))
 
 
-def _summary(selection: Selection, out: Path, quiet: bool) -> None:
+def _summary(selection: Selection, out: Path, quiet: bool, *, report: bool) -> None:
     if quiet:
         return
     from datapruner.outputs.card import KINDS
@@ -631,7 +631,15 @@ def _summary(selection: Selection, out: Path, quiet: bool) -> None:
     split = selection.scores.samples.split
     typer.echo(
         f'\n{shown}\n  load_dataset("{shown}", split="{safe_text(split)}")\n  datapruner explain {shown} --row 0'
+        + _page(out) * report
     )
+
+
+def _page(out: Path) -> str:
+    """Give the line that says which page to look at."""
+    from datapruner.text import safe_text
+
+    return f"\n  look at {safe_text(str(out / 'report.html'))}"
 
 
 def _reading(given: dict[str, Any]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from datapruner.outputs.report.rows import characters, excerpts, script_json
 from datapruner.outputs.report.sampling import FLOOR, floors, stratified
 from datapruner.outputs.report.words import comparison_words, counted, listed, percent, selection_words
 from datapruner.samples import load_samples
+from tests.conftest import command
 
 N = 300
 
@@ -287,38 +288,23 @@ def test_a_report_in_the_result_leaves_everything_else_as_it_was(selection, tmp_
 
 
 def test_the_command_line_writes_it(rows, vectors, tmp_path, cache, monkeypatch, capsys):
-    from datapruner import cli
-
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     np.save(tmp_path / "vectors.npy", vectors)
 
     def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["datapruner", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        return left.value.code or 0, capsys.readouterr().err
+        code = command(monkeypatch, *arguments)
+        said = capsys.readouterr()
+        return code, said.out, said.err
 
     source = [tmp_path / "rows.jsonl", "--embeddings", tmp_path / "vectors.npy", "-q"]
     assert run("prune", *source, "--keep", "0.3", "--report", "-o", tmp_path / "pruned")[0] == 0
-    assert (
-        run("score", *source, "--scorer", "prototypes", "--scorer", "random", "-o", tmp_path / "scores")[0]
-        == 0
-    )
-    assert (
-        run(
-            "select",
-            tmp_path / "scores",
-            "--scorer",
-            "random",
-            "--keep",
-            "9",
-            "--report",
-            "-q",
-            "-o",
-            tmp_path / "selected",
-        )[0]
-        == 0
-    )
+    scorers = ["--scorer", "prototypes", "--scorer", "random"]
+    assert run("score", *source, *scorers, "-o", tmp_path / "scores")[0] == 0
+    select = ["select", tmp_path / "scores", "--scorer", "random", "--keep", "9"]
+    code, told, _ = run(*select, "--report", "-o", tmp_path / "selected")
+    assert code == 0
+    assert told.endswith(f"  look at {tmp_path / 'selected' / 'report.html'}\n")
+    assert "report.html" not in run(*select, "-o", tmp_path / "without")[1]
     assert run("run", tmp_path / "pruned" / "recipe.yaml", "--report", "-q", "-o", tmp_path / "again")[0] == 0
     assert "report" not in (tmp_path / "pruned" / "recipe.yaml").read_text()
     assert (tmp_path / "again" / "report.html").read_bytes() == (
@@ -334,10 +320,10 @@ def test_the_command_line_writes_it(rows, vectors, tmp_path, cache, monkeypatch,
     monkeypatch.setattr("datapruner.outputs.scores.load_scores", lambda *a, **k: pytest.fail("read before"))
     for arguments in (
         ["prune", *source, "--keep", "0.3"],
-        ["select", tmp_path / "scores", "--scorer", "random", "--keep", "9"],
+        select,
         ["run", tmp_path / "pruned" / "recipe.yaml"],
     ):
-        code, said = run(*arguments, "--report", "-o", tmp_path / "never")
+        code, _, said = run(*arguments, "--report", "-o", tmp_path / "never")
         assert code == 2
         assert said.count("\n") == 1
         assert "pip install 'datapruner[report]'" in said
