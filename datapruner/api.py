@@ -16,8 +16,8 @@ from datapruner.recipe import Recipe, load_recipe, make_recipe, method_of, plain
 from datapruner.samples import load_samples
 from datapruner.scorers import make_scorer, scorer_class
 from datapruner.scorers.base import Scorer
-from datapruner.selection.budget import Amount, Budget
-from datapruner.selection.cleaning import clean_embeddings, clean_texts, without
+from datapruner.selection.budget import Amount, Budget, check_rows
+from datapruner.selection.cleaning import clean_embeddings, clean_texts, unanswered, without
 from datapruner.selection.result import Scores, Selection
 from datapruner.selection.selectors import Selector, make_selector
 from datapruner.selection.vetoes import Vetoes
@@ -302,6 +302,7 @@ def read_samples(recipe: Recipe, source: Any = None, *, embeddings_given: bool =
     if source is None:  # data in memory may stay there
         check_splits(splits)
     check_format(splits, recipe.format)
+    check_rows(recipe.keep, len(samples))
     return samples
 
 
@@ -390,16 +391,12 @@ def measure(
     n = len(samples)
     given_jsd = read_divergences(recipe, divergences, n) if plan.divergences else None
     _check_columns(recipe, plan, samples, made)
-    test_texts = None if recipe.decontaminate is None else _test_texts(recipe)
     store = SignalStore(None if cache is None else Path(cache).expanduser())
 
     for name, mask in (masks or {}).items():
         _check_length(mask, n, name)
     forced = _mask(recipe.always_keep, samples, "always_keep")
-    vetoes, rows = _never_kept(recipe, samples, forced)
-    if plan.cleaning:
-        found, rows = clean_texts(recipe, samples, test_texts, rows, forced)
-        vetoes += found
+    vetoes, rows = _cleaned(recipe, plan, samples, forced)
     fed: _Fed | None = None
     if plan.language_model or plan.responses or plan.twins:
         _require_rows(rows)
@@ -407,6 +404,8 @@ def measure(
         recipe = recipe.model_copy(update={"max_length": fed.reader.max_length})
         found, rows = _with_targets(recipe, fed.counts, rows, forced)
         vetoes += found
+    if fed is not None or plan.cleaning or (plan.embedding and embeddings is None):
+        _tell_unanswered(recipe, samples, rows)
     measured: dict[str, Any] = {}
     if plan.target:
         measured |= measure_target(
@@ -486,6 +485,17 @@ def _once_each(scorers: list[Scorer]) -> list[Scorer]:
     return scorers
 
 
+def _cleaned(
+    recipe: Recipe, plan: Plan, samples: Samples, forced: NDArray[np.bool_]
+) -> tuple[list[Vetoes], NDArray[np.int64]]:
+    """Drop what is listed, and what the steps that read texts drop."""
+    vetoes, rows = _never_kept(recipe, samples, forced)
+    if not plan.cleaning:
+        return vetoes, rows
+    found, rows = clean_texts(recipe, samples, _test_texts(recipe), rows, forced)
+    return vetoes + found, rows
+
+
 def _never_kept(
     recipe: Recipe, samples: Samples, forced: NDArray[np.bool_]
 ) -> tuple[list[Vetoes], NDArray[np.int64]]:
@@ -550,13 +560,34 @@ def _with_targets(
     return [vetoes], without(rows, vetoes)
 
 
+def _tell_unanswered(recipe: Recipe, samples: Samples, rows: NDArray[np.int64]) -> None:
+    """Say how many rows without an answer are ranked like any other; not where it means reading the texts for it."""
+    if (
+        recipe.on_empty == "drop"
+        or not samples.layout.has_text
+        or recipe.embeddings
+        or recipe.embedding_column
+    ):
+        return
+    empty = unanswered(samples, rows)
+    if empty.size:
+        logger.warning(
+            "%s of %s rows have no answer, row %s first; --on-empty drop (on_empty='drop') leaves them out",
+            f"{empty.size:,}",
+            f"{len(rows):,}",
+            empty[0],
+        )
+
+
 def _require_rows(rows: NDArray[np.int64]) -> None:
     if not len(rows):
         raise DataPrunerError("no row is left: cleaning, or --on-empty drop, dropped them all")
 
 
-def _test_texts(recipe: Recipe) -> list[str]:
-    """Read the test set's prompts; its ``test`` split where it has one and none was named."""
+def _test_texts(recipe: Recipe) -> list[str] | None:
+    """Read the test set's prompts, if one is named; its ``test`` split where it has one and no split was named."""
+    if recipe.decontaminate is None:
+        return None
     try:
         tests = load_samples(
             recipe.decontaminate,

@@ -103,7 +103,10 @@ LastTurnOnly = Annotated[
 ]
 Packing = Annotated[bool, typer.Option(help="Rows share sequences without padding.")]
 BatchTokens = Annotated[int | None, typer.Option(help="Tokens a forward pass; halved where memory runs out.")]
-OnEmpty = Annotated[str, typer.Option(help="Rows without supervised tokens: error or drop.")]
+OnEmpty = Annotated[
+    str,
+    typer.Option(help="Rows without an answer: drop, or error where nothing of a row is left to train on."),
+]
 Combine = Annotated[
     str | None, typer.Option(help="Join the scorers into one: worst_rank, mean_rank or topsis.")
 ]
@@ -493,7 +496,8 @@ def explain(
     from datapruner.outputs import reading
 
     for name, value in reading.explain(out, row).items():
-        typer.echo(f"{name:>22}  {value}")
+        if value is not None:
+            typer.echo(f"{name:>22}  {f'{value:.6g}' if isinstance(value, float) else value}")
 
 
 @app.command()

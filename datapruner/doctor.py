@@ -30,7 +30,8 @@ def report() -> str:
     ]
     for extra, names in PACKAGES.items():
         found = [f"{name} {_version(name)}" for name in names.split()]
-        lines.append(f"{extra:>10}  {', '.join(found)}")
+        wanted = any(name.endswith("(missing)") for name in found) and extra != "core"
+        lines.append(f"{extra:>10}  {', '.join(found)}" + f"; pip install 'datapruner[{extra}]'" * wanted)
     lines.append("")
     for alias, model in offline.MODELS.items():
         lines.append(f"{alias:>16}  {_state(alias)}  {model.origin}")

@@ -77,8 +77,9 @@ class Recipe(BaseModel):
         How rows are fed to it; see :class:`datapruner.signals.language_model.LanguageModel`. By default rows are cut
         at the model's own limit, or at 2048 tokens if that is less.
     on_empty
-        What becomes of rows without a supervised token where a language model scores: an error, or they are dropped
-        with that reason.
+        What becomes of rows without an answer: ``drop`` drops those whose response is blank and, where a language
+        model scores, those without a supervised token, with that reason. Else the former are told, the latter an
+        error.
     tokenizer
         Counts tokens; default: the model's, else the bundled one.
     count_tokens

@@ -120,7 +120,7 @@ def test_dropped_rows_do_not_run(rows, tiny_llama, cache, computed):
     scores = score(rows, model=str(tiny_llama), never_keep=[3, 5], dedup=["exact"], on_empty="drop")
     assert set(computed["row"]) == set(range(N - 1)) - {3, 5, 7}
     selection = scores.select("perplexity", keep=1.0)
-    assert selection.explain(7)["reason"] == "dropped: no supervised tokens"
+    assert selection.explain(7)["reason"] == "dropped: no answer"
     assert np.isnan(scores.rankings["donod"].values[[3, 5, 7, N - 1]]).all()
     assert not np.isin([3, 5, 7, N - 1], selection.indices).any()
 
@@ -321,6 +321,7 @@ def test_rows_without_targets(rows, tiny_llama, cache, computed):
     scores = score(rows, scorers="perplexity", model=str(tiny_llama), max_length=30, on_empty="drop")
     selection = scores.select(keep=1.0)
     assert not np.isin([5, 9], selection.indices).any()
+    assert selection.explain(5)["reason"] == "dropped: no answer"
     assert selection.explain(9)["reason"] == "dropped: no supervised tokens"
     empty = [{"messages": [{"role": "user", "content": "hello"}]}] * 3
     with pytest.raises(DataPrunerError, match="clean"):

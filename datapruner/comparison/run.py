@@ -16,7 +16,7 @@ from datapruner.comparison.tables import OF_SCORERS
 from datapruner.errors import DataPrunerError
 from datapruner.parameters import one_or_more
 from datapruner.scorers.baselines import BASELINES, Length, Random
-from datapruner.selection.budget import Amount, Budget
+from datapruner.selection.budget import Amount, Budget, check_rows
 from datapruner.selection.selectors import make_selector
 from datapruner.signals.plan import make_plan
 from datapruner.stability import (
@@ -110,6 +110,8 @@ def compare(
     samples = read_samples(
         arguments["recipe"], arguments["source"], embeddings_given=arguments["embeddings"] is not None
     )
+    for budget in budgets:
+        check_rows(budget.keep, len(samples))
     columns = _grouping_columns(columns, samples)
     if left_out is not None:
         reasons = {scorer.name: why_not(scorer, arguments["recipe"], samples) for scorer in made}

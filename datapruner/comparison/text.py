@@ -28,13 +28,19 @@ MOST_GROUPS = 15
 MOST_SCORERS = 4
 """Scorers whose reasons are given for a row: those that rank it highest, and those that rank it lowest."""
 SNIPPET, REASON = 100, 90
+ALIKE = 1 - 1e-9
+"""Rank correlation above which two scorers are one."""
 
 
 def describe(comparison: Comparison, examples: int) -> str:
     """Give the tables for a terminal; see :meth:`datapruner.comparison.result.Comparison.describe`."""
     parts = [_overlap(comparison, at) for at in comparison.budgets]
     parts.append(
-        ["Rank correlation of the scores: Spearman", *_matrix(comparison.names, comparison.correlation)]
+        [
+            "Rank correlation of the scores: Spearman",
+            *_matrix(comparison.names, comparison.correlation),
+            *_alike(comparison),
+        ]
     )
     parts += _lengths(comparison)
     parts += _groups(comparison)
@@ -67,6 +73,13 @@ def _matrix(names: Sequence[str], matrix: Floats) -> list[str]:
         [f"({number + 1}) {name}", *map(figure, matrix[number].tolist())] for number, name in enumerate(names)
     ]
     return aligned([["", *_numbers(names)], *rows])
+
+
+def _alike(comparison: Comparison) -> list[str]:
+    """Name the pairs that rank all rows alike: what they keep differs by the selector alone, if at all."""
+    names = comparison.names
+    pairs = zip(*np.nonzero(np.triu(comparison.correlation > ALIKE, 1)), strict=True)
+    return [f"  {names[a]} and {names[b]} rank all rows alike: only their selectors differ" for a, b in pairs]
 
 
 def _numbers(names: Sequence[str]) -> list[str]:

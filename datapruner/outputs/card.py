@@ -21,6 +21,7 @@ KINDS = {
     "near_duplicate": "dropped as near duplicates",
     "semantic_duplicate": "dropped as semantic duplicates",
     "contaminated": "dropped as contaminated by the test set",
+    "no_answer": "dropped for having no answer",
     "no_supervised_tokens": "dropped for having no supervised tokens",
     "never_keep": "dropped by the never-keep list",
 }

@@ -196,13 +196,9 @@ def _nothing_fits(names: list[str], mapping: dict[str, str], layout: str | None)
             f"No layout has the roles {', '.join(mapping)}, and {shown}; pass the roles of one layout,"
             f" e.g. --columns question=COLUMN,answer=COLUMN or --columns text=COLUMN."
         )
-    first = safe_text(names[0], 60) if names else "COLUMN"
-    second = safe_text(names[1], 60) if len(names) > 1 else "COLUMN"
-    example = f"--columns question={first},answer={second}" if len(names) > 1 else f"--columns text={first}"
     return (
-        f"No text, conversation, image or embedding column was found: {shown}. Say which columns to read,"
-        f" e.g."
-        f" {example} (roles: {', '.join(ROLE_NAMES)})."
+        f"No text, conversation, image or embedding column was found: {shown}. Say which columns to read, e.g. "
+        f"--columns question=COLUMN,answer=COLUMN or --columns text=COLUMN (roles: {', '.join(ROLE_NAMES)})."
     )
 
 

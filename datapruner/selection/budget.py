@@ -217,6 +217,18 @@ def portions(
     return out
 
 
+def check_rows(keep: Amount | None, n: int) -> None:
+    """Refuse more rows than there are; before anything is measured, too.
+
+    Raises
+    ------
+    DataPrunerError
+        ``keep`` is a number above ``n``.
+    """
+    if isinstance(keep, int) and keep > n:
+        raise DataPrunerError(f"{keep} rows are to be kept, but the dataset has {n}")
+
+
 def _total(budget: Budget, n: int, eligible: NDArray[np.bool_], costs: NDArray[np.int64]) -> int:
     room = int(costs[eligible].sum())
     if budget.keep_tokens is not None:
@@ -226,8 +238,7 @@ def _total(budget: Budget, n: int, eligible: NDArray[np.bool_], costs: NDArray[n
             )
         return _shrunk(budget.keep_tokens, room, "supervised tokens")
     if isinstance(budget.keep, int):
-        if budget.keep > n:
-            raise DataPrunerError(f"{budget.keep} rows are to be kept, but the dataset has {n}")
+        check_rows(budget.keep, n)
         if budget.keep > room:
             raise DataPrunerError(
                 f"{budget.keep} rows are to be kept, but only {room} of {n} are left after cleaning; keep fewer, "

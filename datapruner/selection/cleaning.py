@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.errors import DataPrunerError
 from datapruner.selection.decontamination import contaminated
 from datapruner.selection.deduplication import exact_duplicates, near_duplicates, semantic_duplicates
 from datapruner.selection.vetoes import Vetoes
@@ -25,6 +26,17 @@ def without(rows: Rows, vetoes: Vetoes) -> Rows:
     return rows[~np.isin(rows, vetoes.rows)]
 
 
+def unanswered(samples: Samples, rows: Rows) -> Rows:
+    """Give the rows whose response is blank.
+
+    A chat template supervises the end of an empty turn too, so that counting supervised tokens does not find them.
+    """
+    blank = np.fromiter(
+        (not text.strip() for text in samples.iter_parts("response", rows)), np.bool_, len(rows)
+    )
+    return rows[blank]
+
+
 def clean_texts(
     recipe: Recipe,
     samples: Samples,
@@ -32,9 +44,9 @@ def clean_texts(
     rows: Rows,
     protected: NDArray[np.bool_],
 ) -> tuple[list[Vetoes], Rows]:
-    """Decontaminate, then drop exact and near duplicates.
+    """Drop rows without an answer, decontaminate, then drop exact and near duplicates.
 
-    Decontamination goes first: were it last, a contaminated row could have dropped its clean copy. Each
+    What would be dropped anyway goes first: were it last, such a row could have dropped its better copy. Each
     step reads the rows anew, a block at a time, so that no list of all texts is held. Exact duplicates
     agree in roles, turns and tools too; the other two steps compare the words of all turns.
 
@@ -53,8 +65,20 @@ def clean_texts(
     -------
     vetoes, rows
         Each step's, and what is left.
+
+    Raises
+    ------
+    DataPrunerError
+        A row without an answer is to be kept always.
     """
     found: list[Vetoes] = []
+    if recipe.on_empty == "drop" and samples.layout.has_text:
+        empty = unanswered(samples, rows)
+        if protected[empty].any():
+            row = empty[np.argmax(protected[empty])]
+            raise DataPrunerError(f"row {row} has no answer and is to be kept always")
+        found.append(Vetoes("no_answer", empty, np.full(empty.size, -1), np.zeros(empty.size), "no answer"))
+        rows = without(rows, found[-1])
     if test_texts is not None:
         left = rows[~protected[rows]]
         found.append(

@@ -139,7 +139,9 @@ def make_plan(recipe: Recipe, scorers: Sequence[Scorer]) -> Plan:
         divergences=given,
         numbers="number_surprise" in needs,
         columns=tuple(sorted(need.removeprefix(COLUMN) for need in needs if need.startswith(COLUMN))),
-        cleaning=bool({"exact", "near"} & set(recipe.dedup)) or recipe.decontaminate is not None,
+        cleaning=bool({"exact", "near"} & set(recipe.dedup))
+        or recipe.decontaminate is not None
+        or recipe.on_empty == "drop",
     )
 
 

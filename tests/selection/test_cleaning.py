@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import datapruner as dp
 from datapruner.recipe import Recipe
 from datapruner.samples import inspect_samples, load_samples
 from datapruner.samples.base import Message, Sample
@@ -113,3 +114,31 @@ def test_texts_are_measured_for_scorers_only(dedup):
     recipe = Recipe(source="x", scorers=[{"name": "random"}], keep=1, dedup=dedup)
     plan = make_plan(recipe, [make_scorer("random", {})])
     assert (plan.text, plan.cleaning) == (False, bool(dedup))
+
+
+def test_a_row_without_an_answer_is_told_or_dropped_and_never_outlives_its_copy(caplog):
+    question = "u" + " ".join(f"word{number}" for number in range(30))
+    calls = [{"type": "function", "function": {"name": "f", "arguments": "{}"}}]
+    rows = [
+        {"messages": talk(question, "a ")},
+        {"messages": talk(question, "asocial bonding")},
+        {"messages": talk("uanother", "aone")},
+        {"messages": talk("uhow many", "a", "uagain", "atwo")},
+        {"messages": [*talk("ucall it"), {"role": "assistant", "content": "", "tool_calls": calls}]},
+    ]
+    assert dropped(rows, dedup=["near"]) == {"near_duplicate": [1]}
+    assert dropped(rows, dedup=["near"], on_empty="drop") == {"no_answer": [0], "near_duplicate": []}
+
+    with caplog.at_level("WARNING"):
+        dp.prune(rows, scorer="random", keep=2, dedup=["exact"])
+    assert caplog.messages == [
+        "1 of 5 rows have no answer, row 0 first; --on-empty drop (on_empty='drop') leaves them out"
+    ]
+    caplog.clear()
+    selection = dp.prune(rows, scorer="random", keep=4, on_empty="drop")
+    assert caplog.messages == []
+    assert (selection.reason(0), selection.counts()) == ("dropped: no answer", {"kept": 4, "no_answer": 1})
+    with pytest.raises(dp.DataPrunerError, match=r"^row 0 has no answer and is to be kept always$"):
+        dp.prune(rows, scorer="random", keep=4, on_empty="drop", always_keep=[0])
+    with pytest.raises(dp.DataPrunerError, match="no row is left"):
+        dp.prune(rows[:1], scorer="random", keep=1, on_empty="drop")
