@@ -156,8 +156,9 @@ def _proportional(weights: Floats, low: Floats, high: Floats, rest: int) -> Floa
     active = ~(at_low | at_high)
     solution = np.where(at_low, low, high)
     if active.any():
-        share = weights[active] / weights[active].max()
-        solution[active] = share / share.sum() * (rest - low[at_low].sum() - high[at_high].sum())
+        # By a power of two, which rounds nothing: remainders of whole weights tie exactly, and go to the lower index.
+        share = np.ldexp(weights[active], -np.frexp(weights[active].max())[1])
+        solution[active] = share * (rest - low[at_low].sum() - high[at_high].sum()) / share.sum()
     return solution
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import random
 import re
 from fractions import Fraction
 from itertools import combinations, product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import datapruner as dp
@@ -165,6 +166,7 @@ def test_a_portion_is_chosen_from_as_if_it_were_all(seed):
 
 
 @settings(max_examples=300, deadline=None)
+@example(groups=[(0.0, 3), (0.0, 5), (1.0, 5)], share=0.75, data=random.Random(0))
 @given(
     groups=st.lists(st.tuples(st.floats(0, 1, width=16), st.integers(0, 9)), min_size=1, max_size=6),
     share=st.floats(0, 1),

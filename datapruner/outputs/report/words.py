@@ -24,6 +24,7 @@ STEPS = {
     "near_duplicate": ("near duplicate", "near duplicates"),
     "semantic_duplicate": ("semantic duplicate", "semantic duplicates"),
     "contaminated": ("row that leaks from the test set", "rows that leak from the test set"),
+    "no_answer": ("row without an answer", "rows without an answer"),
     "no_supervised_tokens": ("row without supervised tokens", "rows without supervised tokens"),
     "never_keep": ("row on the never-keep list", "rows on the never-keep list"),
 }
