@@ -29,7 +29,7 @@ from datapruner.outputs.report.figures import histogram
 from datapruner.outputs.report.payload import Shown
 from datapruner.outputs.report.rows import characters, excerpts, script_json
 from datapruner.outputs.report.sampling import FLOOR, floors, stratified
-from datapruner.outputs.report.words import comparison_words, counted, listed, percent, selection_words
+from datapruner.outputs.report.words import comparison_words, counted, listed, percent, selection_words, warning_words
 from datapruner.samples import load_samples
 from tests.conftest import command
 
@@ -149,10 +149,14 @@ def test_what_the_page_holds_is_what_pandas_counts(selection, scores, rows):
     assert {bar["group"]: (bar["size"], bar["kept"][0]) for bar in cluster["bars"]} == {
         int(group): (size, taken) for group, size, taken in shares.itertuples()
     }
-    assert cluster["without"] == 7
+    partly = "300 of 307 rows are counted; 7 were dropped before scoring."
+    assert cluster["note"] == partly
+    assert skill["note"] == "All 307 rows are counted."
+    assert held["scorers"][0]["note"] == partly.replace("counted", "drawn")
+    assert [one["note"] for one in held["histograms"]] == [partly, skill["note"], partly]
     mostly = frame[groups == 0].skill.value_counts()
     assert cluster["notes"][0] in {
-        f"{name} {100 * count / mostly.sum():.0f}\u00a0%"
+        f"mostly {name} ({100 * count / mostly.sum():.0f}\u00a0%)"
         for name, count in mostly.items()
         if count == mostly.max()
     }
@@ -623,12 +627,49 @@ def test_surprises_are_planted_and_found():
         "By kind, the share kept is strikingly high in “a” (40 of 40, 100 %) and strikingly low in “b” (0 of 160, 0 %)."
         in words
     )
-    assert "1 group of 2 keeps nothing." in words
     assert "Kept rows are longer than those that the budget dropped" in words
-    assert "the score favours long rows" in words
+    assert "; the score favours long rows" in words
     flat = summed_up(dp.prune(rows, scorer="random", keep=0.2, per_group="kind", progress=False))
-    assert "By kind, no group's share kept stands out from the whole." in flat
+    assert "By kind, no group's share kept is further from the whole than chance allows." in flat
     assert "hardly depends on length" in flat
+
+
+def test_a_score_that_favours_what_is_not_kept_says_although():
+    rows = [{"text": "long " * (1 + number)} for number in range(8)]
+    words = summed_up(dp.prune(rows, scorer="length", keep=3, always_keep=[0, 1, 2], progress=False))
+    assert "Kept rows are shorter than" in words
+    assert "against 6, although the score favours long rows (rank correlation 1.00)." in words
+
+
+def test_labels_that_keep_nothing_are_warned_of(tmp_path):
+    sizes = {"math": 60, "<b>chat</b>": 40, "tools": 12, "faq": 9}
+    rows = [
+        {"text": f"{kind} {number} " + "x" * (200 if kind == "math" else 1), "my kind": kind}
+        for kind, size in sizes.items()
+        for number in range(size)
+    ]
+    rows += [dict(rows[60], text=rows[60]["text"], **{"my kind": "copies"})] * 10
+    chosen = dp.prune(rows, scorer="length", keep=50, dedup=["exact"], progress=False)
+    shown = Shown([chosen], 100)
+    (warning,) = warning_words(chosen, shown.facets)
+    assert warning.replace("\u00a0", " ") == (
+        "By my kind, little or nothing is kept of “<b>chat</b>” (0 of 40 rows, 0 %), “tools” (0 of 12 rows, 0 %) and "
+        "“copies” (0 of 10 rows, 0 %; all were dropped before scoring), against 38 % of all rows. "
+        "--per-group 'my kind' gives every group its share."
+    )
+    assert "further from the whole" not in summed_up(chosen)
+    found = read(chosen.report(tmp_path / "r.html"))
+    assert [a["class"] for _, a in found.tags if a.get("role") == "note"] == ["warning"]
+    assert warning in found.text
+    assert "b" not in [tag for tag, _ in found.tags]
+    shared = dp.prune(rows, scorer="length", keep=50, per_group="my kind", progress=False)
+    assert warning_words(shared, Shown([shared], 100).facets) == []
+
+
+def test_a_group_too_small_for_a_warning_is_named():
+    rows = [{"text": f"row {number}", "kind": "few" if number in (3, 5) else "many"} for number in range(40)]
+    chosen = dp.prune(rows, scorer="random", keep=10, never_keep=[3, 5], progress=False)
+    assert "than chance allows, although nothing is kept of “few” (2 rows)." in summed_up(chosen)
 
 
 def test_ties_are_told():

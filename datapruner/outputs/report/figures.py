@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.outputs.report.words import counted_here
 from datapruner.selection.eu_plane import NAMES, EUPlaneSelector
 from datapruner.selection.quadrants import find_quadrants, quadrants_at
 
@@ -139,6 +140,7 @@ def plane(selections: Sequence[Selection], rows: Ints) -> dict[str, Any] | None:
         "x": digits(uncertainty[rows]),
         "y": digits(error[rows]),
         "labels": [AXES["entropy"], AXES["log_ppl"]],
+        "note": counted_here(~there, scores, rows),
         "cuts": cuts,
     }
 
@@ -166,10 +168,12 @@ def maps(selections: Sequence[Selection], rows: Ints) -> list[dict[str, Any]]:
         columns = scores.rankings[selection.scorer].columns
         if "manifold_1" in columns and "manifold_2" in columns:
             method = scores.recipe.manifold.upper()
+            x, y = columns["manifold_1"], columns["manifold_2"]
             return [
                 {
-                    "x": digits(columns["manifold_1"][rows]),
-                    "y": digits(columns["manifold_2"][rows]),
+                    "x": digits(x[rows]),
+                    "y": digits(y[rows]),
+                    "note": counted_here(~(np.isfinite(x) & np.isfinite(y)), scores, rows),
                     "labels": [
                         f"manifold 1 ({method}, standard deviations)",
                         "manifold 2 (standard deviations)",

@@ -24,6 +24,7 @@ from datapruner.outputs.report.words import (
     listed,
     percent,
     selection_words,
+    warning_words,
 )
 from datapruner.outputs.tables import figure
 from datapruner.paths import expanded
@@ -231,6 +232,7 @@ def _facts(shown: Shown) -> dict[str, Any]:
         "split": samples.split,
         "revision": samples.revision or "",
         "words": words,
+        "warnings": [] if several else warning_words(first, shown.facets),
         "sampled": shown.sampled,
         "fates": [] if several else _fates(first),
         "overlaps": _overlaps(shown) if several else [],

@@ -14,7 +14,7 @@ from datapruner.outputs.report.facets import Facet, find_facets
 from datapruner.outputs.report.figures import digits, histogram, maps, plane
 from datapruner.outputs.report.rows import characters
 from datapruner.outputs.report.sampling import stratified
-from datapruner.outputs.report.words import counted, percent
+from datapruner.outputs.report.words import counted, counted_here, percent
 from datapruner.scorers.baselines import BASELINES
 from datapruner.scorers.ranking import average_ranks
 from datapruner.selection.result import Scores, Selection
@@ -137,7 +137,7 @@ class Shown:
         """Say how many rows are shown, and how they were chosen."""
         n, m = len(self.scores), len(self.rows)
         if m == n:
-            return f"All {counted(n, 'row')} are shown." if n > 1 else "The only row is shown."
+            return f"The table shows all {counted(n, 'row')}." if n > 1 else "The table shows the only row."
         by = "what became of them" if len(self.selections) == 1 else "how many selections keep them"
         by += f" and by {self.facets[0].name}" if self.facets else ""
         extra = (
@@ -147,7 +147,7 @@ class Shown:
         )
         return (
             f"Points and the table show {m:,} of {n:,} rows, a sample stratified by {by}{extra}. Counts, shares and "
-            "distributions are of all rows."
+            "distributions are not sampled."
         )
 
     def payload(self) -> dict[str, Any]:
@@ -165,6 +165,7 @@ class Shown:
                 {
                     "name": name,
                     "scored": int(np.isfinite(ranking.values).sum()),
+                    "note": counted_here(~np.isfinite(ranking.values), scores, rows),
                     "score": digits(ranking.values[rows], 6),
                     "rank": [
                         None if np.isnan(place) else int(place) for place in self.places[name][rows].tolist()
@@ -209,7 +210,7 @@ class Shown:
             "names": [facet.names[j] for j in named.tolist()],
             "notes": [facet.notes[j] for j in named.tolist()] if facet.notes else [],
             "codes": np.where(codes < 0, -1, np.searchsorted(named, codes)).tolist(),
-            "without": int((facet.codes < 0).sum()),
+            "note": counted_here(facet.codes < 0, self.scores),
             "bars": [
                 {"group": place, "size": int(sizes[j]), "kept": [int(k[j]) for k in kept]}
                 for j, place in zip(head.tolist(), np.searchsorted(named, head).tolist(), strict=True)
@@ -237,21 +238,24 @@ class Shown:
 
     def _histograms(self, masks: Sequence[NDArray[np.bool_]]) -> list[dict[str, Any]]:
         """Count all rows by score, by length, and by every measured column."""
-        out = [
-            {"scorer": name, **histogram(f"score of {name}", ranking.values, masks)}
+        used = {selection.scorer for selection in self.selections}
+        held: list[tuple[str | None, str, NDArray[Any]]] = [
+            (name, f"score of {name}", ranking.values)
             for name, ranking in self.scores.rankings.items()
-            if name in {selection.scorer for selection in self.selections}
+            if name in used
         ]
+        length = f"length in {self.unit}"
         if self.lengths is not None:
-            out.append(
-                {"scorer": None, **histogram(f"length in {self.unit}", self.lengths, masks, length=True)}
-            )
-        out += [
-            {"scorer": None, **histogram(name, held, masks)}
-            for name, held in self._columns().items()
-            if held.dtype.kind == "f"
+            held.append((None, length, self.lengths))
+        held += [(None, name, values) for name, values in self._columns().items() if values.dtype.kind == "f"]
+        return [
+            {
+                "scorer": scorer,
+                "note": counted_here(~np.isfinite(values), self.scores),
+                **histogram(name, values, masks, length=name == length),
+            }
+            for scorer, name, values in held
         ]
-        return out
 
 
 def amount(selection: Selection) -> str:

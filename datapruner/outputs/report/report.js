@@ -47,8 +47,16 @@
   const facet = () => D.facets[state.facet] || null;
   const isKept = (i, selection = now()) => selection.kept[i] === "1";
   const groupName = (f, j) => (j < 0 ? "–" : f.names[j]);
-  const reason = (i) => now().reasons[now().reason[i]];
+  const reason = (i, selection = now()) => selection.reasons[selection.reason[i]];
+  const placeOf = new Map(D.rows.map((row, i) => [row, i]));
   const votes = Array.from({ length: M }, (_, i) => D.selections.filter((one) => one.kept[i] === "1").length);
+  // The answer is the last turn where that is the assistant's; all before it is the prompt.
+  function parts(i) {
+    const turns = D.texts[i].turns;
+    const answered = turns.length > 1 && turns[turns.length - 1][0] === "assistant";
+    const line = (held) => held.map((turn) => turn[1]).join("\n").replace(/\s+/g, " ").trim();
+    return answered ? [line(turns.slice(0, -1)), line(turns.slice(-1))] : [line(turns)];
+  }
   const words = D.texts.map((row) => row.turns.map((turn) => turn[1]).join("\n"));
   let folded = null;
   const haystack = (i) => (folded ||= words.map((text) => text.toLowerCase()))[i];
@@ -69,6 +77,11 @@
       legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", itemclick: false, itemdoubleclick: false, font: { size: 12 } },
       ...more, xaxis: { ...axis, ...more.xaxis }, yaxis: { ...axis, ...more.yaxis },
     };
+  }
+  // A format of our own makes Plotly write 200 and 500 in full; beyond three decades, powers of ten have to do.
+  function logAxis(values) {
+    const low = values.reduce((a, b) => Math.min(a, Math.max(b, 1)), Infinity), high = values.reduce((a, b) => Math.max(a, b), 1);
+    return { type: "log", dtick: high / low > 1000 ? 1 : "D2", tickformat: ",d" };
   }
   const config = { displayModeBar: false, responsive: true };
 
@@ -121,14 +134,15 @@
 
   function drawCloud(cloud) {
     const drawn = layout({
-      xaxis: { title: { text: escaped(cloud.labels[0]) }, type: cloud.logX ? "log" : "linear", zeroline: false, ...(cloud.logX ? { dtick: "D2" } : {}) },
+      xaxis: { title: { text: escaped(cloud.labels[0]) }, zeroline: false, ...(cloud.logX ? logAxis(D.lengths.values) : {}) },
       yaxis: { title: { text: escaped(cloud.labels[1]) }, zeroline: false, ...(cloud.equal ? { scaleanchor: "x" } : {}) },
       ...quadrantParts(cloud), uirevision: "same",
     });
     const done = Plotly.react(cloud.plot, cloudTraces(cloud), drawn, config);
+    cloud.note.replaceChildren(node("p", { class: "note" }, cloud.count()));
     if (cloud.plane) {
       const cuts = D.plane.cuts[state.selection];
-      cloud.note.replaceChildren(
+      cloud.note.prepend(
         node("ul", { class: "quadrants" }, ...cuts.quadrants.map((q) => node("li", {}, `${q.name}: ${comma(q.kept)} kept of ${comma(q.rows)}`))),
         node("p", { class: "note" }, cuts.medians ? "Dotted: the medians." : "Dotted: the thresholds that the selector found for this budget; rows between them belong to no quadrant."),
       );
@@ -139,11 +153,11 @@
   function makeClouds() {
     const list = [];
     const at = (values) => (i) => values[i];
-    if (D.plane) list.push({ title: "Error and uncertainty", plane: true, x: at(D.plane.x), y: at(D.plane.y), labels: D.plane.labels });
-    for (const map of D.maps) list.push({ title: "Map of the vectors", equal: true, x: at(map.x), y: at(map.y), labels: map.labels });
+    if (D.plane) list.push({ title: "Error and uncertainty", plane: true, x: at(D.plane.x), y: at(D.plane.y), labels: D.plane.labels, count: () => D.plane.note });
+    for (const map of D.maps) list.push({ title: "Map of the vectors", equal: true, x: at(map.x), y: at(map.y), labels: map.labels, count: () => map.note });
     if (D.lengths) {
-      const rankOf = (i) => { const rank = scorer().rank[i]; return rank === null || scorer().scored < 2 ? null : (scorer().scored - rank) / (scorer().scored - 1); };
-      list.push({ title: "Score and length", logX: true, x: (i) => Math.max(D.lengths.values[i], 1), y: rankOf, labels: [D.lengths.unit, "score, as a share of the rows below"] });
+      const rankOf = (i) => { const rank = scorer().rank[i]; return rank === null || scorer().scored < 2 ? null : (100 * (scorer().scored - rank)) / (scorer().scored - 1); };
+      list.push({ title: "Score and length", logX: true, x: (i) => Math.max(D.lengths.values[i], 1), y: rankOf, labels: [D.lengths.unit, "percentile of the score"], count: () => scorer().note });
     }
     $("clouds").hidden = !list.length;
     for (const cloud of list) {
@@ -164,7 +178,7 @@
     cloud.plot.on("plotly_hover", (event) => {
       const i = event.points[0].customdata;
       const f = facet();
-      tip.textContent = `Row ${comma(D.rows[i])}, ${isKept(i) ? "kept" : "dropped"}${f ? `, ${f.name} ${groupName(f, f.codes[i])}` : ""}\n${scorer().name}: ${show(scorer().score[i])}\n${cut(words[i].replace(/\s+/g, " "), 140)}`;
+      tip.textContent = `Row ${comma(D.rows[i])}, ${isKept(i) ? "kept" : "dropped"}${f ? `, ${f.name} ${groupName(f, f.codes[i])}` : ""}\n${scorer().name}: ${show(scorer().score[i])}\n${parts(i).map((text) => cut(text, 140) || "(empty)").join("\n→ ")}`;
       tip.hidden = false;
       const { clientX, clientY } = event.event;
       const box = tip.getBoundingClientRect();
@@ -215,12 +229,11 @@
         const outer = node("span", {}, inner);
         outer.style.width = `${Math.min(100, (100 * bar.size) / largest)}%`;
         inner.style.width = `${(100 * bar.kept[s]) / bar.size}%`;
-        return node("li", { class: "bar" }, name(bar), node("span", { class: "track", "aria-hidden": "true" }, outer), node("span", { class: "of" }, `${comma(bar.kept[s])} of ${comma(bar.size)} `, node("span", { class: "quiet" }, share(bar.kept[s], bar.size))));
+        return node("li", { class: "bar" }, name(bar), node("span", { class: "track", "aria-hidden": "true" }, outer), node("span", { class: "of" }, `${comma(bar.kept[s])} of ${comma(bar.size)} `, node("span", { class: "quiet" }, `(${share(bar.kept[s], bar.size)})`)));
       })));
     }
     if (f.bars.length > FEW) $("bars").append(node("button", { type: "button", class: "more", "aria-expanded": String(allBars), onclick: () => { allBars = !allBars; drawBars(); $("bars").querySelector(".more").focus(); } }, allBars ? `Show the ${FEW} largest` : `Show ${others.length} more`));
-    const without = f.without ? ` ${comma(f.without)} ${f.without === 1 ? "row was" : "rows were"} dropped before groups were made, and ${f.without === 1 ? "is" : "are"} not counted here.` : "";
-    $("bars-note").textContent = `${several ? "Share of each group's rows that is kept." : "Bars are as long as a group has rows; the coloured part is kept."} All rows are counted.${without} A group's name shows its rows below.`;
+    $("bars-note").textContent = `${several ? "Share of each group's rows that is kept." : "Bars are as long as a group has rows; the coloured part is kept."} ${f.note} A group's name shows its rows below.`;
   }
 
   function makeBars() {
@@ -250,9 +263,10 @@
     const ends = (b) => `${b === 0 && h.open[0] ? "below" : show(h.edges[b]) + " to"} ${b === middle.length - 1 && h.open[1] ? "and above" : show(h.edges[b + 1])}`;
     const bar = (name, counts, color) => ({ type: "bar", name, x: middle, y: counts, width, marker: { color, line: { width: 0 } }, hoverinfo: "text", hovertext: counts.map((count, b) => `${comma(count)} ${name}<br>${ends(b)}`), textposition: "none" });
     const dropped = h.all.map((all, b) => all - kept[b]);
+    spread.note.textContent = h.note;
     spread.plot.setAttribute("aria-label", `Distribution of ${h.name}, ${comma(sum(kept))} kept rows against ${comma(sum(dropped))} dropped ones.`);
     return Plotly.react(spread.plot, [bar("kept", kept, colour("--accent")), bar("dropped", dropped, colour("--dropped"))], layout({
-      barmode: "stack", dragmode: false, xaxis: { title: { text: escaped(h.name) }, type: h.log ? "log" : "linear", fixedrange: true, ...(h.log ? { dtick: "D2" } : {}) }, yaxis: { title: { text: "rows" }, fixedrange: true, rangemode: "tozero" },
+      barmode: "stack", dragmode: false, xaxis: { title: { text: escaped(h.name) }, fixedrange: true, ...(h.log ? logAxis(h.edges) : {}) }, yaxis: { title: { text: "rows" }, fixedrange: true, rangemode: "tozero" },
     }), config);
   }
 
@@ -261,9 +275,9 @@
     $("spreads").hidden = !choices.length;
     const length = D.histograms.findIndex((h) => D.lengths && h.name === `length in ${D.lengths.unit}`);
     for (const shown of [...new Set([choices[0], length])].filter((j) => j >= 0)) {
-      const spread = { shown, plot: node("div", { class: "plot low", role: "img" }), chooser: node("select", { "aria-label": "Distribution of" }) };
+      const spread = { shown, plot: node("div", { class: "plot low", role: "img" }), chooser: node("select", { "aria-label": "Distribution of" }), note: node("p", { class: "note" }) };
       spread.chooser.addEventListener("change", () => { spread.shown = Number(spread.chooser.value); drawSpread(spread); });
-      $("spread-list").append(node("figure", {}, node("div", { class: "cloud-head" }, spread.chooser), spread.plot));
+      $("spread-list").append(node("figure", {}, node("div", { class: "cloud-head" }, spread.chooser), spread.plot, spread.note));
       spreads.push(spread);
     }
     syncSpreads();
@@ -286,9 +300,10 @@
     if (facet()) out.push({ key: "group", name: facet().name, value: (i) => (facet().codes[i] < 0 ? null : groupName(facet(), facet().codes[i])) });
     out.push({ key: "kept", name: "Kept", value: (i) => (isKept(i) ? 0 : 1) });
     if (D.disagreement) out.push({ key: "disagreement", name: "Ranks apart", number: true, value: (i) => D.disagreement[i] });
-    out.push({ key: "score", name: several ? `Score, ${scorer().name}` : "Score", number: true, value: (i) => scorer().score[i] });
-    D.scorers.forEach((one, s) => out.push({ key: `rank${s}`, name: D.scorers.length > 1 ? `Rank, ${one.name}` : "Rank", number: true, rank: D.selections.find((other) => other.scorer === s && other.amount === now().amount) || true, value: (i) => one.rank[i] }));
-    out.push({ key: "why", name: "Reason", value: reason });
+    if (!several) out.push({ key: "score", name: "Score", number: true, value: (i) => scorer().score[i] });
+    D.scorers.forEach((one, s) => out.push({ key: `rank${s}`, name: D.scorers.length > 1 ? `Rank, ${one.name}` : "Rank", number: true, tall: several, rank: D.selections.find((other) => other.scorer === s && other.amount === now().amount) || true, value: (i) => one.rank[i] }));
+    // A comparison has no room for it: there it stands under the text, and every scorer's in the expanded row.
+    if (!several) out.push({ key: "why", name: "Reason", value: (i) => reason(i) });
     return out;
   };
 
@@ -317,19 +332,43 @@
     const at = query ? text.toLowerCase().indexOf(query) : -1;
     return at < 0 || text.toLowerCase().length !== text.length ? [text] : [text.slice(0, at), node("mark", {}, text.slice(at, at + query.length)), text.slice(at + query.length)];
   }
-  function snippet(i) {
-    const text = words[i].replace(/\s+/g, " ").trim();
+  const empty = () => node("span", { class: "quiet" }, "(empty)");
+  function piece(text, most, missing) {
     const query = state.query.trim().toLowerCase();
     const at = query ? text.toLowerCase().indexOf(query) : -1;
-    const start = at > 120 ? at - 60 : 0;
-    const piece = text.slice(start, start + 180);
-    return text ? [start ? "…" : "", ...marked(piece, query), start + 180 < text.length || D.texts[i].missing ? "…" : ""] : [node("span", { class: "quiet" }, "no text")];
+    const start = at > most - 60 ? at - 60 : 0;
+    return text ? [start ? "…" : "", ...marked(text.slice(start, start + most), query), start + most < text.length || missing ? "…" : ""] : [empty()];
+  }
+  function snippet(i) {
+    const [prompt, answer] = parts(i);
+    const { turns, missing } = D.texts[i];
+    if (!turns.length) return [node("span", { class: "snippet quiet" }, "no text")];
+    if (answer === undefined) return [node("span", { class: "snippet" }, ...piece(prompt, 180, missing))];
+    // Excerpts are cut from their longest turn on, so that a short answer is whole.
+    const long = missing && answer.length * turns.length >= words[i].length;
+    return [node("span", { class: "snippet" }, ...piece(prompt, 150)), node("span", { class: "snippet" }, node("span", { class: "label" }, "answer "), ...piece(answer, 120, long))];
+  }
+  // What a row duplicates is one click away, where the page shows it.
+  function why(i, selection) {
+    const text = reason(i, selection).replace(/^(kept|dropped): /, "");
+    const found = /^(.*duplicate of row )(\d+)(.*)$/.exec(text);
+    const other = found && placeOf.get(Number(found[2]));
+    if (other === null || other === undefined) return [text];
+    return [found[1], node("button", { type: "button", class: "to-row", title: `Show row ${found[2]}`, onclick: () => goTo(other) }, found[2]), found[3]];
+  }
+  const badge = (kept) => node("span", { class: kept ? "badge kept" : "badge" }, kept ? "kept" : "dropped");
+  // Every selection of the budget that is looked at: what it makes of the row, and why.
+  function verdicts(i) {
+    return node("ul", { class: "verdicts" }, ...D.selections.filter((one) => one.amount === now().amount).map((one) => {
+      const { rank, scored } = D.scorers[one.scorer];
+      return node("li", {}, node("b", {}, ...soft(one.name)), node("span", { class: "quiet" }, rank[i] === null ? "no rank" : `rank ${comma(rank[i])} of ${comma(scored)}`), badge(isKept(i, one)), node("span", {}, ...why(i, one)));
+    }));
   }
 
   function detail(i, width) {
     const row = D.texts[i];
     const query = state.query.trim().toLowerCase();
-    const turns = row.turns.map(([role, text]) => node("div", { class: "turn" }, node("b", {}, role), node("div", {}, ...marked(text, query))));
+    const turns = row.turns.map(([role, text]) => node("div", { class: "turn" }, node("b", {}, role), node("div", {}, ...(text ? marked(text, query) : [empty()]))));
     if (row.missing) turns.push(node("p", { class: "note" }, `${comma(row.missing)} of ${comma(row.length)} characters are not shown.`));
     const facts = [];
     const add = (name, value) => facts.push(node("div", {}, node("dt", {}, name), node("dd", {}, show(value))));
@@ -338,7 +377,7 @@
     for (const [name, values] of Object.entries(D.columns)) add(name, values[i]);
     if (D.lengths && !(D.lengths.unit === "supervised tokens")) add(D.lengths.unit, D.lengths.values[i]);
     if (several) add("kept by", D.selections.filter((one) => isKept(i, one)).map((one) => one.name).join("; ") || "none");
-    return node("tr", { class: "detail", role: "row", id: `detail-${i}` }, node("td", { colspan: width, role: "cell" }, node("div", { class: "inner" }, ...turns, node("dl", { class: "values" }, ...facts))));
+    return node("tr", { class: "detail", role: "row", id: `detail-${i}` }, node("td", { colspan: width, role: "cell" }, node("div", { class: "inner" }, ...turns, ...(several ? [verdicts(i)] : []), node("dl", { class: "values" }, ...facts))));
   }
 
   function drawTable() {
@@ -349,21 +388,20 @@
     state.page = Math.min(Math.max(state.page, 0), pages - 1);
     const head = node("thead", { role: "rowgroup" }, node("tr", { role: "row" }, ...columns.map((one) => {
       const chosen = one.key === state.sort;
-      return node("th", { scope: "col", role: "columnheader", class: one.number ? "number" : "", "aria-sort": chosen ? (state.down ? "descending" : "ascending") : "none" },
-        node("button", { type: "button", "data-sort": one.key, title: `Sort by ${one.title || one.name}`, onclick: () => { sortBy(one.key, chosen ? !state.down : one.key === "score" || one.key === "disagreement" || one.key === "text"); document.querySelector(`[data-sort="${one.key}"]`).focus(); } }, ...soft(one.name), chosen ? (state.down ? " ↓" : " ↑") : ""));
+      return node("th", { scope: "col", role: "columnheader", class: [one.number ? "number" : "", one.key].join(" ").trim(), "aria-sort": chosen ? (state.down ? "descending" : "ascending") : "none" },
+        node("button", { type: "button", "data-sort": one.key, title: `Sort by ${one.title || one.name}`, onclick: () => { sortBy(one.key, chosen ? !state.down : one.key === "score" || one.key === "disagreement" || one.key === "text"); document.querySelector(`[data-sort="${one.key}"]`).focus(); } }, node("span", { class: one.tall ? "tall" : "" }, ...(one.tall ? [one.name] : soft(one.name))), chosen ? (state.down ? " ↓" : " ↑") : ""));
     })));
     const body = node("tbody", { role: "rowgroup" });
     for (const i of rows.slice(state.page * SIZE, (state.page + 1) * SIZE)) {
       const open = opened.has(i);
       const cells = columns.map((one) => {
-        const cell = node("td", { role: "cell", "data-label": one.name, class: one.number ? "number" : "" });
+        const cell = node("td", { role: "cell", "data-label": one.name, class: [one.number ? "number" : "", one.key].join(" ").trim() });
         if (one.key === "text") {
-          cell.className = "text";
           const button = node("button", { type: "button", class: "expand", "aria-expanded": String(open), "data-row": i, onclick: () => toggle(i) }, open ? "Show less" : "Show all");
           button.setAttribute("aria-label", `${open ? "Show less" : "Show all"} of row ${D.rows[i]}`);
-          cell.append(node("span", { class: "snippet" }, ...snippet(i)), button);
-        } else if (one.key === "kept") cell.append(node("span", { class: isKept(i) ? "badge kept" : "badge" }, isKept(i) ? "kept" : "dropped"));
-        else if (one.key === "why") { cell.className = "why"; cell.append(reason(i).replace(/^(kept|dropped): /, "")); }
+          cell.append(...snippet(i), ...(several ? [node("span", { class: "snippet quiet because" }, ...why(i, now()))] : []), button);
+        } else if (one.key === "kept") cell.append(badge(isKept(i)));
+        else if (one.key === "why") cell.append(...why(i, now()));
         else if (one.key === "group") cell.append(groupName(facet(), facet().codes[i]));
         else if (one.key === "disagreement") cell.append(D.disagreement[i] === null ? "–" : `${Math.round(100 * D.disagreement[i])}\u00a0%`);
         else {

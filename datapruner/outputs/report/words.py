@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,10 @@ STEPS = {
 }
 ENOUGH = 20
 """Rows from which a group's share is compared."""
+STARVED, FEWEST = 0.25, 10
+"""Part of the whole's share below which a group of so many rows is warned of."""
+NAMED = 5
+"""Groups that a sentence names; more are counted."""
 TIED = 0.05
 """Share of the rows with one and the same score from which that is said."""
 SURPRISE = 3.0
@@ -83,7 +88,7 @@ def selection_words(
         out[0] += f" The kept rows hold {percent(held, whole)} of the {counted(whole, 'supervised token')}."
     out += [_cleaning(selection.scores), *_tokens(selection), *_forced(selection.scores)]
     for facet in facets:
-        out += _groups(facet, selection.kept)
+        out += _groups(facet, selection)
     if lengths is not None:
         out += _length_bias(selection, lengths, unit)
     return [sentence for sentence in [*out, *_ties(selection)] if sentence]
@@ -134,16 +139,79 @@ def _forced(scores: Scores) -> list[str]:
     return [f"{counted(forced, 'row')} {_be(forced)} on the always-keep list."] if forced else []
 
 
-def _groups(facet: Facet, kept: Kept) -> list[str]:
+def counted_here(missing: NDArray[np.bool_], scores: Scores, rows: Ints | None = None) -> str:
+    """Say how many rows a figure counts or draws, and why the others are missing from it.
+
+    Parameters
+    ----------
+    missing : ndarray, bool, shape (n,)
+    scores : Scores
+    rows : ndarray, int64, shape (m,), optional
+        The rows that the page shows, where only these are drawn.
+    """
+    cleaned = np.zeros(len(missing), dtype=np.bool_)
+    for vetoes in scores.vetoes:
+        cleaned[vetoes.rows] = True
+    done, shown = "counted", counted(len(missing), "row")
+    if rows is not None:
+        missing, cleaned = missing[rows], cleaned[rows]
+        done, shown = "drawn", counted(len(rows), "row" if len(rows) == len(scores) else "shown row")
+    there, before, other = (int(mask.sum()) for mask in (~missing, missing & cleaned, missing & ~cleaned))
+    why = [f"{before:,} {_be(before)} dropped before scoring"] if before else []
+    why += [f"{other:,} {'has' if other == 1 else 'have'} no value"] if other else []
+    if why:
+        return f"{there:,} of {shown} {_be(there, now=True)} {done}; {listed(why)}."
+    return f"{'All ' if there > 1 else ''}{shown} {_be(there, now=True)} {done}."
+
+
+def warning_words(selection: Selection, facets: Sequence[Facet]) -> list[str]:
+    """Name the labels of which nothing, or far less than of the whole, is kept, and say what helps."""
+    out = []
+    for facet in facets:
+        starved = _starved(facet, selection)
+        if not starved:
+            continue
+        sizes, taken = facet.sizes, facet.counts(selection.kept)
+        scored = facet.counts(np.isfinite(selection.values))
+        parts = [
+            f"{_group(facet, j)} ({taken[j]:,} of {counted(int(sizes[j]), 'row')}, "
+            f"{percent(int(taken[j]), int(sizes[j]))}{'' if scored[j] else '; all were dropped before scoring'})"
+            for j in starved[:NAMED]
+        ]
+        if len(starved) > NAMED:
+            parts.append(counted(len(starved) - NAMED, "more group"))
+        sentence = (
+            f"By {facet.name}, little or nothing is kept of {listed(parts)}, against "
+            f"{percent(len(selection), len(selection.kept))} of all rows."
+        )
+        if scored[starved].any():
+            sentence += f" --per-group {shlex.quote(facet.name)} gives every group its share."
+        out.append(sentence)
+    return out
+
+
+def _starved(facet: Facet, selection: Selection) -> list[int]:
+    """Find labels of enough rows that keep under a quarter of the whole's share, the largest first.
+
+    Clusters have no name that could matter to anybody, and a budget by group is shared as it was asked to be.
+    """
+    if facet.scorer or selection.budget.per_group == facet.name:
+        return []
+    sizes, taken = facet.sizes, facet.counts(selection.kept)
+    least = STARVED * taken.sum() / max(int(sizes.sum()), 1)
+    found = [j for j in np.argsort(-sizes, kind="stable").tolist() if sizes[j] >= FEWEST]
+    return [j for j in found if taken[j] < least * sizes[j]]
+
+
+def _groups(facet: Facet, selection: Selection) -> list[str]:
     """Name the groups of which strikingly much and little is kept."""
-    sizes, taken = facet.sizes, facet.counts(kept)
+    sizes, taken = facet.sizes, facet.counts(selection.kept)
     there = np.flatnonzero(sizes)
     if len(there) < 2:
         return []
     overall = float(taken.sum() / sizes.sum())
     error = np.sqrt(max(overall * (1 - overall), 1e-12) / sizes[there])
     apart = (taken[there] / sizes[there] - overall) / error
-    out = []
     high, low = int(there[np.argmax(apart)]), int(there[np.argmin(apart)])
     parts = [
         f"strikingly {word} in {_group(facet, j)} ({taken[j]:,} of {sizes[j]:,}, "
@@ -152,19 +220,20 @@ def _groups(facet: Facet, kept: Kept) -> list[str]:
         if far >= SURPRISE
     ]
     if parts:
-        out.append(f"By {facet.name}, the share kept is {listed(parts)}.")
-    else:
-        out.append(f"By {facet.name}, no group's share kept stands out from the whole.")
-    emptied = int((taken[there] == 0).sum())
-    if emptied:
-        out[-1] += (
-            f" {counted(emptied, 'group')} of {len(there):,} {'keep' if emptied > 1 else 'keeps'} nothing."
-        )
-    return out
+        return [f"By {facet.name}, the share kept is {listed(parts)}."]
+    if _starved(facet, selection):
+        return []
+    emptied = [
+        f"{_group(facet, j)} ({counted(int(sizes[j]), 'row')})" for j in there.tolist() if not taken[j]
+    ]
+    if len(emptied) > NAMED:
+        emptied = [f"{counted(len(emptied), 'small group')} of {len(there):,}"]
+    few = f", although nothing is kept of {listed(emptied)}" if emptied else ""
+    return [f"By {facet.name}, no group's share kept is further from the whole than chance allows{few}."]
 
 
 def _group(facet: Facet, j: int) -> str:
-    note = f", mostly {facet.notes[j]}" if facet.notes and facet.notes[j] else ""
+    note = f", {facet.notes[j].rpartition(' (')[0]}" if facet.notes and facet.notes[j] else ""
     return (
         f"“{facet.names[j]}”"
         if not facet.scorer
@@ -187,14 +256,12 @@ def _length_bias(selection: Selection, lengths: Ints, unit: str) -> list[str]:
     related = round(length_correlation(selection.values, lengths), 2) + 0.0
     alike = "as long as" if one == other else "about as long as" if abs(one - other) <= 0.1 * other else ""
     shape = alike or ("longer than" if one > other else "shorter than")
-    bias = (
-        f"the score hardly depends on length (rank correlation {related:.2f})"
-        if abs(related) < BIAS
-        else f"the score favours {'long' if related > 0 else 'short'} rows (rank correlation {related:.2f})"
-    )
+    favours = 0 if abs(related) < BIAS else 1 if related > 0 else -1
+    bias = ("hardly depends on length", "favours long rows", "favours short rows")[favours]
+    agree = favours == (0 if alike else 1 if one > other else -1)
     return [
-        f"Kept rows are {shape} those that the budget dropped: a median of {one:,.0f} {unit} against {other:,.0f}; "
-        f"{bias.replace('-', '−')}."
+        f"Kept rows are {shape} those that the budget dropped: a median of {one:,.0f} {unit} against {other:,.0f}"
+        f"{';' if agree else ', although'} the score {bias} (rank correlation {f'{related:.2f}'.replace('-', '−')})."
     ]
 
 
