@@ -1,0 +1,74 @@
+"""What the command line says of a result, and of one row."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from datapruner import scorers
+from datapruner.scorers.base import Ranking, Scorer
+from tests.conftest import command
+
+
+@pytest.fixture
+def place(tmp_path, cache, monkeypatch):
+    """Three skills, one after the other; one row has no answer."""
+    rng = np.random.default_rng(0)
+    skills = np.repeat(["math", "code\x1b[31m", "rare"], [60, 40, 8])
+    rows = [
+        {"question": f"question {number}?", "answer": f"answer {rng.integers(1000)}", "skill": str(skill)}
+        for number, skill in enumerate(skills)
+    ]
+    rows[3]["answer"] = " "
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+PRUNE = ["prune", "rows.jsonl", "--scorer", "test_cli_first", "--keep", "0.3", "-o", "out", "--overwrite"]
+
+
+@dataclass(frozen=True)
+class First(Scorer):
+    """Keeps the first rows."""
+
+    name: ClassVar[str] = "test_cli_first"
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    def _score(self, signals):
+        return Ranking(-np.arange(signals.num_rows, dtype=np.float64) - 0.123456789)
+
+
+@pytest.fixture
+def first(monkeypatch):
+    monkeypatch.setattr(scorers, "scorer_class", lambda name: First)
+
+
+def test_a_label_that_is_all_but_lost_is_told_with_what_helps(place, first, monkeypatch, capsys):
+    assert command(monkeypatch, *PRUNE) == 0
+    said = capsys.readouterr()
+    assert "        32   29.6 %  kept\n" in said.out
+    # The third has too few rows to be missed, and what is printed is harmless.
+    assert re.search(r"By skill, little or nothing is kept of “code\\x1b\[31m” \(0 of 40 rows, 0 %\)", said.out)
+    assert "--per-group skill gives every group its share." in said.out
+    assert "\x1b" not in said.out
+    assert "rare" not in said.out
+    assert said.err == ""
+
+    assert command(monkeypatch, *PRUNE, "--per-group", "skill") == 0
+    assert "little or nothing" not in capsys.readouterr().out
+
+
+def test_explain_prints_what_there_is(place, first, monkeypatch, capsys):
+    assert command(monkeypatch, *PRUNE, "--on-empty", "drop") == 0
+    capsys.readouterr()
+    assert command(monkeypatch, "explain", "out", "--row", "3") == 0
+    told = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
+    assert told == {"index": "3", "kept": "False", "reason": "dropped: no answer"}
+    assert command(monkeypatch, "explain", "out", "--row", "5") == 0
+    assert " score  -4.12346\n" in capsys.readouterr().out
