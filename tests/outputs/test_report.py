@@ -29,7 +29,14 @@ from datapruner.outputs.report.figures import histogram
 from datapruner.outputs.report.payload import Shown
 from datapruner.outputs.report.rows import characters, excerpts, script_json
 from datapruner.outputs.report.sampling import FLOOR, floors, stratified
-from datapruner.outputs.report.words import comparison_words, counted, listed, percent, selection_words, warning_words
+from datapruner.outputs.report.words import (
+    comparison_words,
+    counted,
+    listed,
+    percent,
+    selection_words,
+    warning_words,
+)
 from datapruner.samples import load_samples
 from tests.conftest import command
 

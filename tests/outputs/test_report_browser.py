@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 from playwright import sync_api as driver
 
 from datapruner.outputs.report import write_report
+from datapruner.scorers import Ranking, Scorer
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 375, "height": 812}
@@ -106,6 +109,29 @@ def single(scores, tmp_path_factory):
 def several(scores, tmp_path_factory):
     chosen = [scores.select(name, keep=keep) for keep in (0.3, 13) for name in scores.rankings]
     return chosen, write_report(tmp_path_factory.mktemp("several") / "report.html", chosen)
+
+
+@pytest.fixture(scope="module")
+def duplicated():
+    """Eight scorers of chat rows of many lengths; six repeat others, one of which has no answer."""
+    rows = [{"question": f"question {row}", "answer": "word " * (2 ** (row % 9))} for row in range(60)]
+    rows[7]["answer"] = ""
+    rows += [dict(row) for row in rows[5:11]]
+    made = [type("Planted", (Planted,), {"name": f"planted_scorer_{seed}"})(seed) for seed in range(8)]
+    return dp.score(rows, scorers=made, dedup=["exact"], progress=False)
+
+
+@dataclass(frozen=True)
+class Planted(Scorer):
+    """Give random scores."""
+
+    seed: int = 0
+    name: ClassVar[str] = "planted"
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    def _score(self, signals: dp.Signals) -> Ranking:
+        values = np.random.default_rng(self.seed).normal(size=signals.num_rows)
+        return Ranking(values, groups=np.arange(signals.num_rows) % 3)
 
 
 def count(page):
@@ -241,6 +267,65 @@ def test_a_comparison_on_a_phone(visit, several):
     assert card["x"] >= 0
     assert card["x"] + card["width"] <= PHONE["width"]
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+
+
+def test_eight_scorers_stand_side_by_side(visit, duplicated, tmp_path):
+    chosen = [duplicated.select(name, keep=keep) for keep in (0.3, 9) for name in duplicated.rankings]
+    page = visit(write_report(tmp_path / "report.html", chosen))
+    page.select_option("#selection", "3")
+    room = "document.querySelector('#rows .scroll')"
+    page.click(".expand[data-row]")
+    assert page.evaluate(f"{room}.scrollWidth <= {room}.clientWidth")
+    row = shown_rows(page)[0]
+    ranks = page.locator(f"#table tr:has([data-row='{row}']) td.number").all_inner_texts()[-8:]
+    lines = page.locator(".verdicts li").all()
+    assert len(lines) == 8
+    for one, rank, line in zip(chosen[:8], ranks, lines, strict=True):
+        place = 1 + int((one.values[np.isfinite(one.values)] > one.values[row]).sum())
+        fate, reason = one.reasons[row].as_py().split(": ", 1)
+        assert line.inner_text().split("\n") == [
+            f"{one.scorer}, 30\u00a0%",
+            f"rank {place} of 60",
+            fate,
+            reason,
+        ]
+        assert rank == str(place)
+    assert (
+        page.locator("#table .because").first.inner_text() == chosen[3].reasons[row].as_py().split(": ", 1)[1]
+    )
+
+
+def test_what_a_newcomer_stumbled_over(visit, duplicated, tmp_path):
+    selection = duplicated.select("planted_scorer_0", keep=0.3)
+    page = visit(selection.report(tmp_path / "report.html"))
+    # Axes: whole numbers, and what they are.
+    ticks = page.locator("#clouds .xtick text").all_text_contents()
+    assert {"20", "50", "100", "200", "500", "1,000"} <= set(ticks)
+    assert [int(tick.replace(",", "")) for tick in ticks] == sorted(int(t.replace(",", "")) for t in ticks)
+    assert page.locator("#clouds .ytitle").text_content() == "percentile of the score"
+    # Notes: as many rows as the legend has, and why.
+    drawn = [int(n) for n in re.findall(r"\((\d+)\)", page.locator("#clouds .legend").text_content())]
+    assert sum(drawn) == 60
+    assert page.inner_text("#clouds .note") == "60 of 66 rows are drawn; 6 were dropped before scoring."
+    counts = [one.inner_text() for one in page.locator("#spread-list .note").all()]
+    assert counts == ["60 of 66 rows are counted; 6 were dropped before scoring.", "All 66 rows are counted."]
+    assert "60 of 66 rows are counted; 6 were" in page.inner_text("#bars-note")
+    # The reason is in sight, the answer apart, and what is empty says so.
+    reason = page.locator("#table td.why").first
+    assert reason.bounding_box()["x"] + reason.bounding_box()["width"] <= DESKTOP["width"]
+    lines = page.locator("#table td.text").nth(1).locator(".snippet").all_inner_texts()
+    assert lines == ["question 1", "answer word word"]
+    page.click(".expand[data-row='7']")
+    assert page.locator("#table tr:has([data-row='7']) .snippet").all_inner_texts()[1] == "answer (empty)"
+    assert page.inner_text("#detail-7 .turn:nth-of-type(2)") == "assistant\n(empty)"
+    # From a duplicate to what it repeats, whatever is filtered.
+    page.fill("#query", "duplicate of row 9")
+    driver.expect(page.locator("#count")).to_have_text("1 of 66 rows matches")
+    page.locator(".to-row").focus()
+    page.keyboard.press("Enter")
+    assert "question 9" in page.inner_text("#detail-9")
+    assert page.input_value("#query") == ""
+    assert page.evaluate("document.activeElement.dataset.row") == "9"
 
 
 def test_by_keyboard_alone(visit, single):

@@ -301,7 +301,7 @@
     out.push({ key: "kept", name: "Kept", value: (i) => (isKept(i) ? 0 : 1) });
     if (D.disagreement) out.push({ key: "disagreement", name: "Ranks apart", number: true, value: (i) => D.disagreement[i] });
     if (!several) out.push({ key: "score", name: "Score", number: true, value: (i) => scorer().score[i] });
-    D.scorers.forEach((one, s) => out.push({ key: `rank${s}`, name: D.scorers.length > 1 ? `Rank, ${one.name}` : "Rank", number: true, tall: several, rank: D.selections.find((other) => other.scorer === s && other.amount === now().amount) || true, value: (i) => one.rank[i] }));
+    D.scorers.forEach((one, s) => out.push({ key: `rank${s}`, name: D.scorers.length > 1 ? `Rank, ${one.name}` : "Rank", number: true, tall: several && one.name, rank: D.selections.find((other) => other.scorer === s && other.amount === now().amount) || true, value: (i) => one.rank[i] }));
     // A comparison has no room for it: there it stands under the text, and every scorer's in the expanded row.
     if (!several) out.push({ key: "why", name: "Reason", value: (i) => reason(i) });
     return out;
@@ -346,7 +346,7 @@
     if (answer === undefined) return [node("span", { class: "snippet" }, ...piece(prompt, 180, missing))];
     // Excerpts are cut from their longest turn on, so that a short answer is whole.
     const long = missing && answer.length * turns.length >= words[i].length;
-    return [node("span", { class: "snippet" }, ...piece(prompt, 150)), node("span", { class: "snippet" }, node("span", { class: "label" }, "answer "), ...piece(answer, 120, long))];
+    return [node("span", { class: "snippet" }, ...piece(prompt, 150)), node("span", { class: "snippet" }, node("span", { class: "label" }, "answer"), ...piece(answer, 120, long))];
   }
   // What a row duplicates is one click away, where the page shows it.
   function why(i, selection) {
@@ -372,7 +372,7 @@
     if (row.missing) turns.push(node("p", { class: "note" }, `${comma(row.missing)} of ${comma(row.length)} characters are not shown.`));
     const facts = [];
     const add = (name, value) => facts.push(node("div", {}, node("dt", {}, name), node("dd", {}, show(value))));
-    for (const f of D.facets) add(f.name, groupName(f, f.codes[i]) + (f.notes[f.codes[i]] ? ` (${f.notes[f.codes[i]]})` : ""));
+    for (const f of D.facets) add(f.name, groupName(f, f.codes[i]) + (f.notes[f.codes[i]] ? ` · ${f.notes[f.codes[i]]}` : ""));
     for (const one of D.scorers) add(`score of ${one.name}`, one.score[i]);
     for (const [name, values] of Object.entries(D.columns)) add(name, values[i]);
     if (D.lengths && !(D.lengths.unit === "supervised tokens")) add(D.lengths.unit, D.lengths.values[i]);
@@ -389,7 +389,7 @@
     const head = node("thead", { role: "rowgroup" }, node("tr", { role: "row" }, ...columns.map((one) => {
       const chosen = one.key === state.sort;
       return node("th", { scope: "col", role: "columnheader", class: [one.number ? "number" : "", one.key].join(" ").trim(), "aria-sort": chosen ? (state.down ? "descending" : "ascending") : "none" },
-        node("button", { type: "button", "data-sort": one.key, title: `Sort by ${one.title || one.name}`, onclick: () => { sortBy(one.key, chosen ? !state.down : one.key === "score" || one.key === "disagreement" || one.key === "text"); document.querySelector(`[data-sort="${one.key}"]`).focus(); } }, node("span", { class: one.tall ? "tall" : "" }, ...(one.tall ? [one.name] : soft(one.name))), chosen ? (state.down ? " ↓" : " ↑") : ""));
+        node("button", { type: "button", "data-sort": one.key, title: `Sort by ${one.title || one.name}`, "aria-label": one.tall ? one.name : null, onclick: () => { sortBy(one.key, chosen ? !state.down : one.key === "score" || one.key === "disagreement" || one.key === "text"); document.querySelector(`[data-sort="${one.key}"]`).focus(); } }, node("span", { class: one.tall ? "tall" : "" }, ...(one.tall ? [one.tall] : soft(one.name))), chosen ? (state.down ? " ↓" : " ↑") : ""));
     })));
     const body = node("tbody", { role: "rowgroup" });
     for (const i of rows.slice(state.page * SIZE, (state.page + 1) * SIZE)) {
