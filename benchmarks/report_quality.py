@@ -61,7 +61,7 @@ def summary(name: str) -> str:
     return "\n\n".join(
         [
             f"**What training on the kept rows is worth, and what choosing them costs.** {found['settings']['model']}, "
-            f"LoRA, {FILES[name]} ({rows}), budgets in supervised tokens, equal optimiser steps where the rows suffice. "
+            f"LoRA, {FILES[name]} ({rows}), budgets in supervised tokens, equal optimiser steps where rows suffice. "
             "Loss on clean held-out rows in nats: a token / mean over capabilities; under `random` its own, else the "
             "difference from it. **Bold**: lower, and the 95 % intervals over seeds lie apart. Scoring: all rows, "
             "models loaded. "
