@@ -24,7 +24,7 @@ demo: install
 	@HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/demo.py $(if $(DATA),--data '$(DATA)') --keep $(KEEP)
 
 # A process a core; the threads of each are told by tests/conftest.py.
-PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
+PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 test: install
 	$(PYTEST) -m 'not slow'
