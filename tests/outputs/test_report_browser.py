@@ -113,12 +113,17 @@ def several(scores, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def duplicated():
-    """Eight scorers of chat rows of many lengths; six repeat others, one of which has no answer."""
+    """Give chat rows of many lengths; six repeat others, one of which has no answer."""
     rows = [{"question": f"question {row}", "answer": "word " * (2 ** (row % 9))} for row in range(60)]
     rows[7]["answer"] = ""
     rows += [dict(row) for row in rows[5:11]]
+    return rows
+
+
+@pytest.fixture(scope="module")
+def eight(duplicated):
     made = [type("Planted", (Planted,), {"name": f"planted_scorer_{seed}"})(seed) for seed in range(8)]
-    return dp.score(rows, scorers=made, dedup=["exact"], progress=False)
+    return dp.score(duplicated, scorers=made, dedup=["exact"], progress=False)
 
 
 @dataclass(frozen=True)
@@ -269,8 +274,8 @@ def test_a_comparison_on_a_phone(visit, several):
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
 
 
-def test_eight_scorers_stand_side_by_side(visit, duplicated, tmp_path):
-    chosen = [duplicated.select(name, keep=keep) for keep in (0.3, 9) for name in duplicated.rankings]
+def test_eight_scorers_stand_side_by_side(visit, eight, tmp_path):
+    chosen = [eight.select(name, keep=keep) for keep in (0.3, 9) for name in eight.rankings]
     page = visit(write_report(tmp_path / "report.html", chosen))
     page.select_option("#selection", "3")
     room = "document.querySelector('#rows .scroll')"
@@ -282,7 +287,7 @@ def test_eight_scorers_stand_side_by_side(visit, duplicated, tmp_path):
     assert len(lines) == 8
     for one, rank, line in zip(chosen[:8], ranks, lines, strict=True):
         place = 1 + int((one.values[np.isfinite(one.values)] > one.values[row]).sum())
-        fate, reason = one.reasons[row].as_py().split(": ", 1)
+        fate, reason = one.reason(row).split(": ", 1)
         assert line.inner_text().split("\n") == [
             f"{one.scorer}, 30\u00a0%",
             f"rank {place} of 60",
@@ -290,13 +295,11 @@ def test_eight_scorers_stand_side_by_side(visit, duplicated, tmp_path):
             reason,
         ]
         assert rank == str(place)
-    assert (
-        page.locator("#table .because").first.inner_text() == chosen[3].reasons[row].as_py().split(": ", 1)[1]
-    )
+    assert page.locator("#table .because").first.inner_text() == chosen[3].reason(row).split(": ", 1)[1]
 
 
 def test_what_a_newcomer_stumbled_over(visit, duplicated, tmp_path):
-    selection = duplicated.select("planted_scorer_0", keep=0.3)
+    selection = dp.prune(duplicated, scorer=Planted(), keep=0.3, dedup=["exact"], progress=False)
     page = visit(selection.report(tmp_path / "report.html"))
     # Axes: whole numbers, and what they are.
     ticks = page.locator("#clouds .xtick text").all_text_contents()

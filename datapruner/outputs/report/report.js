@@ -4,7 +4,7 @@
   const D = JSON.parse(document.getElementById("data").textContent);
   const $ = (id) => document.getElementById(id);
   const M = D.rows.length;
-  const several = D.selections.length > 1;
+  const several = D.selections.length > 1, crowded = D.scorers.length > 1;
   const comma = (number) => number.toLocaleString("en-US");
   const show = (value) => (value === null || value === undefined ? "–" : typeof value === "number" ? String(value).replace("-", "−") : value);
   const sum = (numbers) => numbers.reduce((a, b) => a + b, 0);
@@ -301,9 +301,9 @@
     out.push({ key: "kept", name: "Kept", value: (i) => (isKept(i) ? 0 : 1) });
     if (D.disagreement) out.push({ key: "disagreement", name: "Ranks apart", number: true, value: (i) => D.disagreement[i] });
     if (!several) out.push({ key: "score", name: "Score", number: true, value: (i) => scorer().score[i] });
-    D.scorers.forEach((one, s) => out.push({ key: `rank${s}`, name: D.scorers.length > 1 ? `Rank, ${one.name}` : "Rank", number: true, tall: several && one.name, rank: D.selections.find((other) => other.scorer === s && other.amount === now().amount) || true, value: (i) => one.rank[i] }));
-    // A comparison has no room for it: there it stands under the text, and every scorer's in the expanded row.
-    if (!several) out.push({ key: "why", name: "Reason", value: (i) => reason(i) });
+    D.scorers.forEach((one, s) => out.push({ key: `rank${s}`, name: crowded ? `Rank, ${one.name}` : "Rank", number: true, tall: crowded && one.name, rank: D.selections.find((other) => other.scorer === s && other.amount === now().amount) || true, value: (i) => one.rank[i] }));
+    // Beside ranks of several scorers there is no room for it: then it stands under the text.
+    if (!crowded) out.push({ key: "why", name: "Reason", value: (i) => reason(i) });
     return out;
   };
 
@@ -346,7 +346,7 @@
     if (answer === undefined) return [node("span", { class: "snippet" }, ...piece(prompt, 180, missing))];
     // Excerpts are cut from their longest turn on, so that a short answer is whole.
     const long = missing && answer.length * turns.length >= words[i].length;
-    return [node("span", { class: "snippet" }, ...piece(prompt, 150)), node("span", { class: "snippet" }, node("span", { class: "label" }, "answer"), ...piece(answer, 120, long))];
+    return [node("span", { class: "snippet" }, ...piece(prompt, 150)), node("span", { class: "snippet" }, node("span", { class: "label" }, "answer"), " ", ...piece(answer, 120, long))];
   }
   // What a row duplicates is one click away, where the page shows it.
   function why(i, selection) {
@@ -399,7 +399,7 @@
         if (one.key === "text") {
           const button = node("button", { type: "button", class: "expand", "aria-expanded": String(open), "data-row": i, onclick: () => toggle(i) }, open ? "Show less" : "Show all");
           button.setAttribute("aria-label", `${open ? "Show less" : "Show all"} of row ${D.rows[i]}`);
-          cell.append(...snippet(i), ...(several ? [node("span", { class: "snippet quiet because" }, ...why(i, now()))] : []), button);
+          cell.append(...snippet(i), ...(crowded ? [node("span", { class: "snippet quiet because" }, ...why(i, now()))] : []), button);
         } else if (one.key === "kept") cell.append(badge(isKept(i)));
         else if (one.key === "why") cell.append(...why(i, now()));
         else if (one.key === "group") cell.append(groupName(facet(), facet().codes[i]));
