@@ -41,7 +41,7 @@ def summary(name: str) -> str:
     columns = losses_by_column(found)
     first = next(iter(columns.values()))[0]
     sets = found["sets"]
-    costs = {arm: cost for of in sets.values() for arm, cost in reversed(of["costs"].items())}
+    costs = {arm: cost for of in reversed(list(sets.values())) for arm, cost in of["costs"].items()}  # of the first
 
     def cell(arm: str, kinds: list[dict[str, list[float]]]) -> str:
         return " / ".join(one(arm, losses) for losses in kinds if arm in losses)
