@@ -117,7 +117,7 @@ def measured(arguments: Any, name: str, signals: frozenset[str], dedup: bool = F
             scorers=Everything(),
             model=arguments.model,
             max_length=MAX_LENGTH,
-            cache=arguments.folder / "cache",
+            cache=arguments.folder / "cache" / name,  # sets share rows, and a cost is of all of them
             dedup=dedup,
             count_tokens=True,
         )

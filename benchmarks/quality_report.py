@@ -49,15 +49,14 @@ def main_table(arms: dict[str, Runs], costs: dict[str, Any]) -> list[str]:
     heads += ["scoring, s", "peak, MiB", *["exact match"] * answers]
     lines = table_head(heads)
     for name, runs in arms.items():
-        cost = costs.get(name, {"seconds": 0, "peak_mib": 0})
+        cost = costs.get(name, {})
         cells = [
             name,
             str(len(runs)),
             f"{mean(runs, 'rows'):.0f}",
             *(f"{mean(runs, key):.0%}" if key in runs[0] else "0%" for key in ("noise_of_tokens", "copies")),
             *(cell for kind in kinds for cell in compared(name, losses[kind])),
-            f"{cost['seconds']:.0f}",
-            f"{cost['peak_mib']:.0f}",
+            *(f"{cost[key]:.0f}" if key in cost else "" for key in ("seconds", "peak_mib")),
         ]
         lines.append(row_of([*cells, answered(runs)] if answers else cells))
     return lines

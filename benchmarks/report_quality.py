@@ -41,7 +41,9 @@ def summary(name: str) -> str:
     columns = losses_by_column(found)
     first = next(iter(columns.values()))[0]
     sets = found["sets"]
-    costs = {arm: cost for of in reversed(list(sets.values())) for arm, cost in of["costs"].items()}  # of the first
+    costs = {
+        arm: cost for of in reversed(list(sets.values())) for arm, cost in of["costs"].items()
+    }  # of the first
 
     def cell(arm: str, kinds: list[dict[str, list[float]]]) -> str:
         return " / ".join(one(arm, losses) for losses in kinds if arm in losses)
