@@ -54,7 +54,9 @@ def test_a_label_that_is_all_but_lost_is_told_with_what_helps(place, first, monk
     said = capsys.readouterr()
     assert "        32   29.6 %  kept\n" in said.out
     # The third has too few rows to be missed, and what is printed is harmless.
-    assert re.search(r"By skill, little or nothing is kept of “code\\x1b\[31m” \(0 of 40 rows, 0\s%\)", said.out)
+    assert re.search(
+        r"By skill, little or nothing is kept of “code\\x1b\[31m” \(0 of 40 rows, 0\s%\)", said.out
+    )
     assert "--per-group skill gives every group its share." in said.out
     assert "\x1b" not in said.out
     assert "rare" not in said.out
