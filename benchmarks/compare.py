@@ -56,17 +56,17 @@ def run(words: list[str], cache: Path) -> dict[str, float]:
     return found
 
 
-def together(source: Path, work: Path, model: list[str], only: list[str]) -> dict[str, Any]:
+def together(
+    source: Path, work: Path, model: list[str], only: list[str]
+) -> tuple[dict[str, float], list[str], dict[str, str]]:
+    """What the comparison took, the scorers that it ran, and those that it left out."""
     out = work / "compared"
     named = [word for name in only for word in ("--scorer", name)]
     found = run(
         ["compare", str(source), *named, *model, "--keep", KEEP, "--no-report", "-o", str(out)], work / "c"
     )
     held = json.loads((out / "comparison.json").read_text("utf-8"))
-    return found | {
-        "scorers": [one["name"] for one in held["scorers"]],
-        "left_out": held["left_out"],
-    }
+    return found, [one["name"] for one in held["scorers"]], held["left_out"]
 
 
 def one_by_one(
@@ -98,10 +98,8 @@ def main() -> None:
             work = Path(folder)
             source = work / "rows.jsonl"
             characters = sample(source, arguments.rows)
-            first = together(source, work, model, arguments.scorers)
-            names = first.pop("scorers")
-            left_out = first.pop("left_out")
-            runs["together"].append(first)
+            took, names, left_out = together(source, work, model, arguments.scorers)
+            runs["together"].append(took)
             arms = [("one_by_one", False), ("one_by_one_one_cache", True)]
             for name, shared in arms[:: -1 if repeat % 2 else 1]:
                 (work / name).mkdir()

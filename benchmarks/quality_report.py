@@ -24,9 +24,7 @@ def report(out: Path) -> str:
         of = [one for one in done["runs"].values() if one["set"] == name]
         tokens = done["sets"][name]["held_out_tokens"]
         for one in of:
-            one["loss"] = sum(tokens[key] * loss for key, loss in one["by_capability"].items()) / sum(
-                tokens.values()
-            )
+            one["loss"] = token_loss(one, tokens)
         untrained = next(one for one in of if one["arm"] == "not trained")
         for budget in sorted({one["budget"] for one in of} - {0}, reverse=True):
             arms: dict[str, Runs] = defaultdict(list)
@@ -66,6 +64,16 @@ def losses_of(arms: dict[str, Runs], kind: str) -> Losses:
     return {name: [one[kind] for one in runs] for name, runs in arms.items()}
 
 
+def token_loss(run: dict[str, Any], tokens: dict[str, int]) -> float:
+    """A run's mean over capabilities, weighted by their supervised tokens."""
+    return float(sum(tokens[key] * loss for key, loss in run["by_capability"].items()) / sum(tokens.values()))
+
+
+def apart(values: Sequence[float], base: Sequence[float]) -> bool:
+    """Whether the 95 % intervals of two means lie apart; not where one has no interval."""
+    return bool(abs(np.mean(values) - np.mean(base)) > interval(values) + interval(base))
+
+
 def compared(name: str, losses: Losses) -> list[str]:
     """An arm's mean loss with its interval, and its difference from random's with its own."""
     values, base, clean = losses[name], losses.get("random", []), losses.get("clean full", [])
@@ -76,7 +84,7 @@ def compared(name: str, losses: Losses) -> list[str]:
     if name == "random" or min(len(values), len(base)) < 2:
         return [shown, ""]
     gap, of_gap = difference(values, base)
-    return [shown, f"{gap:+.3f} ± {of_gap:.3f}" + (" *" if abs(gap) > half + interval(base) else "")]
+    return [shown, f"{gap:+.3f} ± {of_gap:.3f}" + " *" * apart(values, base)]
 
 
 def answered(runs: Runs) -> str:

@@ -35,7 +35,7 @@ def measured() -> list[str]:
 
 def summary(name: str) -> str:
     """One table of all arms: what scoring takes, and what the kept rows are worth against random ones."""
-    from quality_report import compared, difference
+    from quality_report import apart, difference
 
     found = result(name)
     columns = losses_by_column(found)
@@ -51,9 +51,8 @@ def summary(name: str) -> str:
     def one(arm: str, losses: dict[str, list[float]]) -> str:
         if arm == "random":
             return f"{fmean(losses[arm]):.3f}"
-        shown = f"{difference(losses[arm], losses['random'])[0]:+.3f}"
-        apart = compared(arm, losses)[1].endswith("*")
-        return f"**{shown}**" if apart and shown.startswith("-") else shown
+        gap = difference(losses[arm], losses["random"])[0]
+        return f"**{gap:+.3f}**" if gap < 0 and apart(losses[arm], losses["random"]) else f"{gap:+.3f}"
 
     def place(arm: str) -> tuple[bool, float]:
         return arm not in first, fmean(first.get(arm, [0.0]))
@@ -92,6 +91,8 @@ Column = tuple[str, float]
 
 def losses_by_column(found: dict[str, Any]) -> dict[Column, list[dict[str, list[float]]]]:
     """By set and budget: a token, and as the mean over capabilities where there are several; arm -> a loss a seed."""
+    from quality_report import token_loss
+
     columns: dict[Column, list[dict[str, list[float]]]] = {}
     for of in found["sets"]:
         runs = [run for run in found["runs"].values() if run["set"] == of and run["budget"]]
@@ -101,10 +102,7 @@ def losses_by_column(found: dict[str, Any]) -> dict[Column, list[dict[str, list[
             for run in runs:
                 if run["budget"] != share:
                     continue
-                by_token = sum(tokens[key] * loss for key, loss in run["by_capability"].items()) / sum(
-                    tokens.values()
-                )
-                for losses, loss in zip(kinds, (by_token, run["log_ppl"]), strict=False):
+                for losses, loss in zip(kinds, (token_loss(run, tokens), run["log_ppl"]), strict=False):
                     losses.setdefault(run["arm"], []).append(loss)
             columns[of, share] = kinds
     return columns

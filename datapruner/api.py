@@ -286,17 +286,12 @@ def read_samples(recipe: Recipe, source: Any = None, *, embeddings_given: bool =
     """Load the rows that a recipe names, or those given in memory; what could not be saved is refused now."""
     from datapruner.outputs.dataset import check_format, check_splits
 
-    given = (
-        embeddings_given
-        or bool(recipe.embeddings or recipe.embedding_column)
-        or "embeddings" in recipe.in_memory
-    )
     samples = load_samples(
         recipe.source if source is None else source,
         split=recipe.split,
         columns=recipe.columns,
         layout=recipe.layout,
-        embeddings_given=given,
+        embeddings_given=embeddings_given or recipe.has_embeddings,
     )
     splits = {samples.split: samples.dataset, **samples.others}
     if source is None:  # data in memory may stay there
@@ -404,8 +399,8 @@ def measure(
         recipe = recipe.model_copy(update={"max_length": fed.reader.max_length})
         found, rows = _with_targets(recipe, fed.counts, rows, forced)
         vetoes += found
-    if fed is not None or plan.cleaning or (plan.embedding and embeddings is None):
-        _tell_unanswered(recipe, samples, rows)
+    if plan.reads_texts and recipe.on_empty != "drop":
+        _tell_unanswered(samples, rows)
     measured: dict[str, Any] = {}
     if plan.target:
         measured |= measure_target(
@@ -560,14 +555,9 @@ def _with_targets(
     return [vetoes], without(rows, vetoes)
 
 
-def _tell_unanswered(recipe: Recipe, samples: Samples, rows: NDArray[np.int64]) -> None:
-    """Say how many rows without an answer are ranked like any other; not where it means reading the texts for it."""
-    if (
-        recipe.on_empty == "drop"
-        or not samples.layout.has_text
-        or recipe.embeddings
-        or recipe.embedding_column
-    ):
+def _tell_unanswered(samples: Samples, rows: NDArray[np.int64]) -> None:
+    """Say how many rows without an answer are ranked like any other."""
+    if not samples.layout.has_text:
         return
     empty = unanswered(samples, rows)
     if empty.size:

@@ -624,7 +624,7 @@ def _summary(selection: Selection, out: Path, quiet: bool, *, report: bool) -> N
     if quiet:
         return
     from datapruner.outputs.card import KINDS
-    from datapruner.outputs.report.facets import find_facets
+    from datapruner.outputs.report.facets import find_labels
     from datapruner.outputs.report.words import warning_words
     from datapruner.text import safe_text
 
@@ -633,7 +633,7 @@ def _summary(selection: Selection, out: Path, quiet: bool, *, report: bool) -> N
         typer.echo(f"{count:>10,}  {100 * count / n:5.1f} %  {KINDS.get(kind, kind)}")
     for name, (kept, whole, unit) in list(selection.shares().items())[:40]:
         typer.echo(f"{kept:>10,}  of {whole:,} {unit}  {safe_text(name, 60)}")
-    for sentence in warning_words(selection, find_facets([selection])):
+    for sentence in warning_words(selection, find_labels([selection])):
         typer.echo(f"\n{sentence}")  # its names are harmless already
     shown = safe_text(str(out))
     split = selection.scores.samples.split

@@ -168,6 +168,11 @@ class Recipe(BaseModel):
         return _absolute(value, self._folder)
 
     @property
+    def has_embeddings(self) -> bool:
+        """Whether vectors are given: in a file, in a column, or in memory."""
+        return bool(self.embeddings or self.embedding_column) or "embeddings" in self.in_memory
+
+    @property
     def reads(self) -> list[str]:
         """The files and folders that a run of it reads, as the user named them."""
         here = self.located()

@@ -77,6 +77,8 @@ class Plan:
         A scorer or the budget needs them: a dataset without text is then an error.
     cleaning : bool
         A cleaning step reads the texts.
+    reads_texts : bool
+        It, a language model or the embedder reads the texts of all rows.
     """
 
     embedding: bool
@@ -96,6 +98,7 @@ class Plan:
     columns: tuple[str, ...]
     tokens_required: bool
     cleaning: bool
+    reads_texts: bool
 
 
 def make_plan(recipe: Recipe, scorers: Sequence[Scorer]) -> Plan:
@@ -122,9 +125,16 @@ def make_plan(recipe: Recipe, scorers: Sequence[Scorer]) -> Plan:
         )
     _check_target(recipe, scorers)
     required = recipe.keep_tokens is not None or bool(needs & {"num_tokens", "num_supervised_tokens"})
+    embedding = bool(needs & {"embedding", "manifold", "neighbours"}) or "semantic" in recipe.dedup
+    twins = bool(needs & OF_TWINS) and not given
+    cleaning = (
+        bool({"exact", "near"} & set(recipe.dedup))
+        or recipe.decontaminate is not None
+        or recipe.on_empty == "drop"
+    )
     return Plan(
         tokens_required=required,
-        embedding=bool(needs & {"embedding", "manifold", "neighbours"}) or "semantic" in recipe.dedup,
+        embedding=embedding,
         manifold="manifold" in needs,
         neighbours="neighbours" in needs,
         label="label" in needs,
@@ -133,15 +143,17 @@ def make_plan(recipe: Recipe, scorers: Sequence[Scorer]) -> Plan:
         text="text" in needs,
         language_model=bool(needs & OF_ROWS),
         responses=bool(needs & OF_RESPONSES),
-        twins=bool(needs & OF_TWINS) and not given,
+        twins=twins,
         gradients=bool(needs & OF_GRADIENTS),
         agreement=bool(needs & OF_AGREEMENT),
         divergences=given,
         numbers="number_surprise" in needs,
         columns=tuple(sorted(need.removeprefix(COLUMN) for need in needs if need.startswith(COLUMN))),
-        cleaning=bool({"exact", "near"} & set(recipe.dedup))
-        or recipe.decontaminate is not None
-        or recipe.on_empty == "drop",
+        cleaning=cleaning,
+        reads_texts=cleaning
+        or twins
+        or bool(needs & (OF_ROWS | OF_RESPONSES))
+        or (embedding and not recipe.has_embeddings),
     )
 
 

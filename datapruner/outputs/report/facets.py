@@ -61,16 +61,25 @@ class Facet:
 
 def find_facets(selections: Sequence[Selection]) -> list[Facet]:
     """Find the groups of these selections: budgets' columns, then clusters, then labels in the data."""
+    by_budget, columns = _labels(selections)
+    scorers = list(dict.fromkeys(s.scorer for s in selections))
+    return by_budget + _clusters(selections[0].scores, scorers, (by_budget + columns)[:1]) + columns
+
+
+def find_labels(selections: Sequence[Selection]) -> list[Facet]:
+    """Find the same without the scorers' own groups."""
+    by_budget, columns = _labels(selections)
+    return by_budget + columns
+
+
+def _labels(selections: Sequence[Selection]) -> tuple[list[Facet], list[Facet]]:
     scores = selections[0].scores
     used = dict.fromkeys(s.budget.per_group for s in selections if s.budget.per_group is not None)
     by_budget = [Facet(_name(name), *_encoded(scores._column(name))) for name in used]
     columns = [
         facet for name in _candidates(scores.samples) if name not in used for facet in _label(scores, name)
     ]
-    columns = columns[: max(MOST_COLUMNS - len(by_budget), 0)]
-    known = (by_budget + columns)[:1]
-    clusters = _clusters(scores, list(dict.fromkeys(s.scorer for s in selections)), known)
-    return by_budget + clusters + columns
+    return by_budget, columns[: max(MOST_COLUMNS - len(by_budget), 0)]
 
 
 def _clusters(scores: Scores, scorers: Sequence[str], known: Sequence[Facet]) -> list[Facet]:
