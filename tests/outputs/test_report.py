@@ -30,6 +30,7 @@ from datapruner.outputs.report.payload import Shown
 from datapruner.outputs.report.rows import characters, excerpts, script_json
 from datapruner.outputs.report.sampling import FLOOR, floors, stratified
 from datapruner.outputs.report.words import (
+    comparison_warnings,
     comparison_words,
     counted,
     listed,
@@ -38,6 +39,7 @@ from datapruner.outputs.report.words import (
     warning_words,
 )
 from datapruner.samples import load_samples
+from datapruner.scorers import make_scorer
 from tests.conftest import command
 
 N = 300
@@ -162,6 +164,7 @@ def test_what_the_page_holds_is_what_pandas_counts(selection, scores, rows):
     assert held["scorers"][0]["note"] == partly.replace("counted", "drawn")
     assert [one["note"] for one in held["histograms"]] == [partly, skill["note"], partly]
     mostly = frame[groups == 0].skill.value_counts()
+    assert len(mostly) > 1
     assert cluster["notes"][0] in {
         f"mostly {name} ({100 * count / mostly.sum():.0f}\u00a0%)"
         for name, count in mostly.items()
@@ -671,6 +674,46 @@ def test_labels_that_keep_nothing_are_warned_of(tmp_path):
     assert "b" not in [tag for tag, _ in found.tags]
     shared = dp.prune(rows, scorer="length", keep=50, per_group="my kind", progress=False)
     assert warning_words(shared, Shown([shared], 100).facets) == []
+
+
+@pytest.mark.parametrize(
+    ("column", "advice"),
+    [("a column " + "with a long name " * 5, True), ("kind\u202e", False)],
+)
+def test_the_advice_names_a_column_that_can_be_typed(column, advice):
+    rows = [{"text": "x" * (9 if number < 30 else 1), column: str(number < 30)} for number in range(60)]
+    chosen = dp.prune(rows, scorer="length", keep=20, progress=False)
+    (warning,) = warning_words(chosen, Shown([chosen], 100).facets)
+    assert (f"--per-group '{column}'" in warning) is advice
+    assert ("--per-group" in warning) is advice
+    shared = dp.prune(rows, scorer="length", keep=20, per_group=column, progress=False)
+    assert warning_words(shared, Shown([shared], 100).facets) == []
+
+
+def test_a_comparison_warns_of_labels_that_a_scorer_starves(tmp_path):
+    sizes = {"math": 60, "<b>chat</b>": 40, "tools": 12, "faq": 11}
+    rows = [
+        {"text": f"{kind} {number} " + "x" * (200 if kind == "math" else 1), "kind": kind}
+        for kind, size in sizes.items()
+        for number in range(size)
+    ]
+    scores = dp.score(rows, scorers=["length", "random"], progress=False)
+    chosen = [scores.select(name, keep=keep) for keep in (50, 100) for name in ("random", "length")]
+    (warning,) = comparison_warnings(chosen, Shown(chosen, 100).facets)
+    assert warning == (
+        "At 50 rows, by kind, little or nothing is kept by length of “<b>chat</b>”, “tools” and 1 more group."
+    )
+    found = read(write_report(tmp_path / "r.html", chosen))
+    assert warning in found.text
+    assert comparison_warnings(chosen[:1], Shown(chosen[:1], 100).facets) == []
+
+
+def test_clusters_of_one_label_say_all():
+    rows = [{"text": f"{word} {number}", "kind": word} for word in ("cat", "dog") for number in range(20)]
+    vectors = np.repeat(np.eye(2), 20, axis=0) + np.arange(40)[:, None] * 1e-3
+    scores = dp.score(rows, scorers=[make_scorer("prototypes", {"n_clusters": 2})], embeddings=vectors, progress=False)
+    facets = Shown([scores.select("prototypes", keep=10)], 100).facets
+    assert sorted(next(facet for facet in facets if facet.scorer).notes) == ["all cat", "all dog"]
 
 
 def test_a_group_too_small_for_a_warning_is_named():

@@ -39,14 +39,17 @@ class Facet:
         Each row's group; -1 where it has none.
     scorer : str
         Whose groups they are; empty for a column of the data.
+    column : str
+        That column, as the data name it: for look-ups and never to be shown; empty for a scorer's groups.
     notes : list of str
-        What each group mostly holds (``mostly math (88 %)``), as far as a column tells; empty otherwise.
+        What each group holds (``mostly math (88 %)``, ``all math``), as far as a column tells; empty otherwise.
     """
 
     name: str
     names: list[str]
     codes: Ints
     scorer: str = ""
+    column: str = ""
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -75,7 +78,7 @@ def find_labels(selections: Sequence[Selection]) -> list[Facet]:
 def _labels(selections: Sequence[Selection]) -> tuple[list[Facet], list[Facet]]:
     scores = selections[0].scores
     used = dict.fromkeys(s.budget.per_group for s in selections if s.budget.per_group is not None)
-    by_budget = [Facet(_name(name), *_encoded(scores._column(name))) for name in used]
+    by_budget = [Facet(_name(name), *_encoded(scores._column(name)), column=name) for name in used]
     columns = [
         facet for name in _candidates(scores.samples) if name not in used for facet in _label(scores, name)
     ]
@@ -101,20 +104,24 @@ def _clusters(scores: Scores, scorers: Sequence[str], known: Sequence[Facet]) ->
                 [str(j) for j in range(k)],
                 codes,
                 scorer,
-                notes,
+                notes=notes,
             )
         )
     return found
 
 
 def _mostly(codes: Ints, k: int, label: Facet) -> list[str]:
-    """Say which label most rows of each group have."""
+    """Say which label most or all rows of each group have."""
     both = (codes >= 0) & (label.codes >= 0)
     width = len(label.names)
     table = np.bincount(codes[both] * width + label.codes[both], minlength=k * width).reshape(k, width)
     best, whole = table.argmax(axis=1), table.sum(axis=1)
     return [
-        f"mostly {label.names[j]} ({100 * int(row[j]) / int(total):.0f}\u00a0%)" if total else ""
+        ""
+        if not total
+        else f"all {label.names[j]}"
+        if row[j] == total
+        else f"mostly {label.names[j]} ({min(100 * int(row[j]) / int(total), 99):.0f}\u00a0%)"
         for row, j, total in zip(table, best.tolist(), whole.tolist(), strict=True)
     ]
 
@@ -157,6 +164,7 @@ def _label(scores: Scores, name: str) -> list[Facet]:
             _name(name),
             ["(none)" if v is None else safe_text(str(v), 60) for v in values],
             codes.astype(np.int64),
+            column=name,
         )
     ]
 

@@ -18,6 +18,7 @@ from datapruner.outputs.card import KINDS, source_name
 from datapruner.outputs.report.payload import Shown, fates
 from datapruner.outputs.report.rows import ROOM, excerpts, script_json
 from datapruner.outputs.report.words import (
+    comparison_warnings,
     comparison_words,
     counted,
     length_correlation,
@@ -232,7 +233,9 @@ def _facts(shown: Shown) -> dict[str, Any]:
         "split": samples.split,
         "revision": samples.revision or "",
         "words": words,
-        "warnings": [] if several else warning_words(first, shown.facets),
+        "warnings": comparison_warnings(shown.selections, shown.facets)
+        if several
+        else warning_words(first, shown.facets),
         "sampled": shown.sampled,
         "fates": [] if several else _fates(first),
         "overlaps": _overlaps(shown) if several else [],

@@ -184,10 +184,32 @@ def warning_words(selection: Selection, facets: Sequence[Facet]) -> list[str]:
             f"By {facet.name}, little or nothing is kept of {listed(parts)}, against "
             f"{percent(len(selection), len(selection.kept))} of all rows."
         )
-        if scored[starved].any():
-            sentence += f" --per-group {shlex.quote(facet.name)} gives every group its share."
+        if scored[starved].any() and safe_text(facet.column) == facet.column:
+            sentence += f" --per-group {shlex.quote(facet.column)} gives every group its share."
         out.append(sentence)
     return out
+
+
+def comparison_warnings(selections: Sequence[Selection], facets: Sequence[Facet]) -> list[str]:
+    """Name the labels of which a scorer keeps nothing, or far less than of the whole, at the first budget."""
+    first, out = _budget(selections[0]), []
+    compared = [one for one in selections if _budget(one) == first]
+    start = f"At {first}, by" if len(compared) < len(selections) else "By"
+    for facet in facets:
+        found = {_name(one.scorer): _starved(facet, one) for one in compared}
+        parts = [
+            f"{name} of {listed([_group(facet, j) for j in starved[:2]] + _more(starved[2:]))}"
+            for name, starved in sorted(found.items(), key=lambda held: -len(held[1]))
+            if starved
+        ]
+        if parts:
+            told = parts[:NAMED] + ([counted(len(parts) - NAMED, "more scorer")] if parts[NAMED:] else [])
+            out.append(f"{start} {facet.name}, little or nothing is kept by {'; '.join(told)}.")
+    return out
+
+
+def _more(rest: Sequence[int]) -> list[str]:
+    return [counted(len(rest), "more group")] if rest else []
 
 
 def _starved(facet: Facet, selection: Selection) -> list[int]:
@@ -195,7 +217,7 @@ def _starved(facet: Facet, selection: Selection) -> list[int]:
 
     Clusters have no name that could matter to anybody, and a budget by group is shared as it was asked to be.
     """
-    if facet.scorer or selection.budget.per_group == facet.name:
+    if facet.scorer or selection.budget.per_group == facet.column:
         return []
     sizes, taken = facet.sizes, facet.counts(selection.kept)
     least = STARVED * taken.sum() / max(int(sizes.sum()), 1)
@@ -233,11 +255,12 @@ def _groups(facet: Facet, selection: Selection) -> list[str]:
 
 
 def _group(facet: Facet, j: int) -> str:
-    note = f", {facet.notes[j].rpartition(' (')[0]}" if facet.notes and facet.notes[j] else ""
+    note = facet.notes[j] if facet.notes else ""
+    note = note.rpartition(" (")[0] if note.startswith("mostly ") else note
     return (
         f"“{facet.names[j]}”"
         if not facet.scorer
-        else f"{facet.name.partition(' ')[0]} {facet.names[j]}{note}"
+        else f"{facet.name.partition(' ')[0]} {facet.names[j]}{note and f', {note}'}"
     )
 
 
