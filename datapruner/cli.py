@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from datapruner.errors import DataPrunerError
 
@@ -22,6 +23,39 @@ if TYPE_CHECKING:
 # The base of what typer says of a command line; the click package's own or typer's copy of it, by version.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 INTERRUPTED = 130
+
+PANELS = {
+    "What is kept": "keep keep_tokens per_group quota selector selector_set always_keep never_keep seed",
+    "Scorers": "scorer set_ n_clusters combine combine_within by examples",
+    "Stability": "stability seeds noise embedders second_embeddings",
+    "How rows are read": "split columns layout on_empty last_turn_only max_length tokenizer count_tokens",
+    "Cleaning, before anything is scored": "dedup dedup_semantic near_threshold near_ngram semantic_eps decontaminate "
+    "decontaminate_split decontaminate_columns decontaminate_ngram decontaminate_share",
+    "Embeddings": "embedder embed pooling embedder_max_length embeddings embedding_column manifold "
+    "manifold_dimensions n_neighbors",
+    "Language model": "model adapter dtype device device_map quantize packing batch_tokens",
+    "Pruned model (paser, damage)": "pruned_model twins divergences trust_code",
+    "Target set (feature_mapping, label_mapping)": "target target_split target_columns target_embeddings",
+    "Result": "out format overwrite report push_to_hub quiet help",
+}
+"""Where the help of a verb with many options shows which of them, by the parameters' names."""
+
+
+class _Panels(TyperCommand):
+    """A command whose help sorts its options."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        place = {name: title for title, names in PANELS.items() for name in names.split()}
+        found: dict[str, list[tuple[str, str]]] = {title: [] for title in ("Arguments", *PANELS, "Other")}
+        for parameter in self.get_params(ctx):
+            if (record := parameter.get_help_record(ctx)) is not None:
+                argument = parameter.param_type_name == "argument"
+                found["Arguments" if argument else place.get(parameter.name or "", "Other")].append(record)
+        for title, records in found.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
 
 app = typer.Typer(
     name="datapruner",
@@ -217,7 +251,7 @@ def _reads(verb: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-@app.command()
+@app.command(cls=_Panels)
 @_reads
 def prune(
     source: Source,
@@ -266,7 +300,7 @@ def prune(
     )
 
 
-@app.command()
+@app.command(cls=_Panels)
 @_reads
 def score(
     source: Source,
@@ -330,7 +364,7 @@ def select(
     _summary(selection, out, quiet, report=report)
 
 
-@app.command()
+@app.command(cls=_Panels)
 @_reads
 def compare(
     source: Source,
@@ -422,7 +456,7 @@ def compare(
         typer.echo(f"{comparison.describe()}\n\n{safe_text(str(out))}" + _page(out) * report)
 
 
-@app.command()
+@app.command(cls=_Panels)
 @_reads
 def damage(
     source: Source,

@@ -9,8 +9,9 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from typer.main import get_command
 
-from datapruner import scorers
+from datapruner import cli, scorers
 from datapruner.scorers.base import Ranking, Scorer
 from tests.conftest import command
 
@@ -74,3 +75,31 @@ def test_explain_prints_what_there_is(place, first, monkeypatch, capsys):
     assert told == {"index": "3", "kept": "False", "reason": "dropped: no answer"}
     assert command(monkeypatch, "explain", "out", "--row", "5") == 0
     assert " score  -4.12346\n" in capsys.readouterr().out
+
+
+def test_the_help_sorts_every_option_under_a_title():
+    verbs = {
+        name: held for name, held in get_command(cli.app).commands.items() if isinstance(held, cli._Panels)
+    }
+    assert set(verbs) == {"prune", "score", "compare", "damage"}
+    placed = [name for names in cli.PANELS.values() for name in names.split()]
+    assert len(set(placed)) == len(placed)
+    found = {
+        held.name
+        for verb in verbs.values()
+        for held in verb.get_params(verb.context_class(verb))
+        if held.param_type_name == "option"
+    }
+    assert found == set(placed)
+
+
+def test_the_help_lists_an_option_once(monkeypatch, capsys):
+    assert command(monkeypatch, "prune", "--help") == 0
+    said = capsys.readouterr().out
+    sections = dict(re.findall(r"^(\S.*):\n((?:  .*\n?)+)", said, re.MULTILINE))
+    assert "--keep-tokens" in sections["What is kept"]
+    assert "--dedup-semantic" in sections["Cleaning, before anything is scored"]
+    assert "Stability" not in sections  # of another verb
+    assert "Other" not in sections
+    named = re.findall(r"^  (?:-\w, )?(--[\w-]+)", said, re.MULTILINE)
+    assert len(named) == len(set(named)) > 50

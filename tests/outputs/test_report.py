@@ -711,7 +711,9 @@ def test_a_comparison_warns_of_labels_that_a_scorer_starves(tmp_path):
 def test_clusters_of_one_label_say_all():
     rows = [{"text": f"{word} {number}", "kind": word} for word in ("cat", "dog") for number in range(20)]
     vectors = np.repeat(np.eye(2), 20, axis=0) + np.arange(40)[:, None] * 1e-3
-    scores = dp.score(rows, scorers=[make_scorer("prototypes", {"n_clusters": 2})], embeddings=vectors, progress=False)
+    scores = dp.score(
+        rows, scorers=[make_scorer("prototypes", {"n_clusters": 2})], embeddings=vectors, progress=False
+    )
     facets = Shown([scores.select("prototypes", keep=10)], 100).facets
     assert sorted(next(facet for facet in facets if facet.scorer).notes) == ["all cat", "all dog"]
 
