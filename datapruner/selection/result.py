@@ -308,15 +308,20 @@ class Selection:
 
     def counts(self) -> dict[str, int]:
         """Count rows by what became of them: kept, dropped by each cleaning step, dropped by the budget."""
-        out = {"kept": len(self)}
-        for vetoes in self.scores.vetoes:
-            if len(vetoes):
-                out[vetoes.kind] = out.get(vetoes.kind, 0) + len(vetoes)
+        names, codes = self.fates()
+        counts = np.bincount(codes, minlength=len(names)).tolist()
+        return {name: count for name, count in zip(names, counts, strict=True) if count}
+
+    def fates(self) -> tuple[list[str], NDArray[np.int64]]:
+        """Give what may become of a row, as :meth:`counts` names it, and each row's number among these, int64 (n,)."""
+        steps = [(vetoes.kind, vetoes.rows) for vetoes in self.scores.vetoes]
         if NO_TOKENS in self.texts:
-            out["no_supervised_tokens"] = int((self.codes == self.texts.index(NO_TOKENS)).sum())
-        out = {kind: count for kind, count in out.items() if count}
-        rest = len(self.kept) - sum(out.values())
-        return out | ({"over_budget": rest} if rest else {})
+            steps.append(("no_supervised_tokens", np.flatnonzero(self.codes == self.texts.index(NO_TOKENS))))
+        names = list(dict.fromkeys(["kept", *(kind for kind, _ in steps), "over_budget"]))
+        codes = np.where(self.kept, 0, len(names) - 1)
+        for kind, rows in steps:
+            codes[rows] = names.index(kind)
+        return names, codes
 
     def shares(self) -> dict[str, tuple[int, int, str]]:
         """Tell what each group of the budget's column got: kept, of how many, in which unit.

@@ -15,7 +15,7 @@ import numpy as np
 
 from datapruner.errors import DataPrunerError
 from datapruner.outputs.card import KINDS, source_name
-from datapruner.outputs.report.payload import Shown, fates
+from datapruner.outputs.report.payload import Shown
 from datapruner.outputs.report.rows import ROOM, excerpts, script_json
 from datapruner.outputs.report.words import (
     comparison_warnings,
@@ -248,18 +248,16 @@ def _facts(shown: Shown) -> dict[str, Any]:
 
 
 def _fates(selection: Selection) -> list[dict[str, Any]]:
-    names, codes = fates(selection)
-    counts = np.bincount(codes, minlength=len(names)).tolist()
-    n = len(codes)
+    n = len(selection.kept)
     return [
         {
             "words": KINDS.get(name, name),
             "count": f"{count:,}",
             "share": percent(count, n),
             "width": f"{100 * count / n:.3f}",
+            "colour": {"kept": 0, "over_budget": 1}.get(name, place + 1),
         }
-        for name, count in zip(names, counts, strict=True)
-        if count
+        for place, (name, count) in enumerate(selection.counts().items())
     ]
 
 

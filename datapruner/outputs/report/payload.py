@@ -125,7 +125,7 @@ class Shown:
     def rows(self) -> Ints:
         """The rows that are shown, ascending."""
         if len(self.selections) == 1:
-            fate = fates(self.selections[0])[1]
+            fate = self.selections[0].fates()[1]
         else:
             fate = np.sum([selection.kept for selection in self.selections], axis=0).astype(np.int64)
         group = self.facets[0].codes + 1 if self.facets else np.zeros_like(fate)
@@ -266,21 +266,3 @@ def amount(selection: Selection) -> str:
     if isinstance(budget.keep, float):
         return percent(budget.keep, 1)
     return counted(int(budget.keep or 0), "row")
-
-
-def fates(selection: Selection) -> tuple[list[str], Ints]:
-    """Give what became of every row: the kinds of :meth:`Selection.counts`, and each row's number among them."""
-    from datapruner.selection.result import NO_TOKENS
-
-    names = ["kept", "over_budget"]
-    codes = np.where(selection.kept, 0, 1).astype(np.int64)
-    steps = [(vetoes.kind, vetoes.rows) for vetoes in selection.scores.vetoes]
-    if NO_TOKENS in selection.texts:
-        steps.append(
-            ("no_supervised_tokens", np.flatnonzero(selection.codes == selection.texts.index(NO_TOKENS)))
-        )
-    for kind, rows in steps:
-        if kind not in names:
-            names.append(kind)
-        codes[rows] = names.index(kind)
-    return names, codes
