@@ -525,13 +525,23 @@ def run(
 def explain(
     out: Annotated[Path, typer.Argument(help="Folder that prune, select or run wrote.")],
     row: Annotated[int, typer.Option(help="Row of the source dataset, counted from 0.")],
+    text: Annotated[bool, typer.Option("--text", help="Show the row too; the source is read again.")] = False,
 ) -> None:
     """Say why a row was kept or dropped."""
-    from datapruner.outputs import reading
+    import shutil
 
-    for name, value in reading.explain(out, row).items():
-        if value is not None:
-            typer.echo(f"{name:>22}  {f'{value:.6g}' if isinstance(value, float) else value}")
+    from datapruner.outputs import reading
+    from datapruner.samples.inspection import render_sample
+
+    told = [
+        f"{name:>22}  {f'{value:.6g}' if isinstance(value, float) else value}"
+        for name, value in reading.explain(out, row).items()
+        if value is not None
+    ]
+    if text:
+        width = shutil.get_terminal_size((100, 24)).columns
+        told += ["", *render_sample(reading.source_row(out, row), width, lines=20)]
+    typer.echo("\n".join(told))
 
 
 @app.command()

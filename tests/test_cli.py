@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from typer.main import get_command
 
+import datapruner as dp
 from datapruner import cli, scorers
 from datapruner.scorers.base import Ranking, Scorer
 from tests.conftest import command
@@ -75,6 +76,35 @@ def test_explain_prints_what_there_is(place, first, monkeypatch, capsys):
     assert told == {"index": "3", "kept": "False", "reason": "dropped: no answer"}
     assert command(monkeypatch, "explain", "out", "--row", "5") == 0
     assert " score  -4.12346\n" in capsys.readouterr().out
+
+
+def test_explain_shows_the_row_too(place, first, monkeypatch, capsys):
+    assert command(monkeypatch, *PRUNE) == 0
+    rows = (place / "rows.jsonl").read_text().splitlines()
+    capsys.readouterr()
+    assert command(monkeypatch, "explain", "out", "--row", "70", "--text") == 0
+    said = capsys.readouterr().out
+    assert re.search(r"reason  dropped: .*\n", said)
+    assert "\n\n  user       question 70?\n  assistant  " + json.loads(rows[70])["answer"] + "\n" in said
+    (place / "rows.jsonl").write_text("\n".join(rows[:-1]))
+    assert command(monkeypatch, "explain", "out", "--row", "70", "--text") == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.endswith("had 108 rows when out was made and has 107 now\n")
+    dp.prune([json.loads(row) for row in rows], scorer="length", keep=3, progress=False).save("memory")
+    assert command(monkeypatch, "explain", "memory", "--row", "70", "--text") == 2
+    assert "memory was made of rows in memory" in capsys.readouterr().err
+
+
+def test_explain_shows_hostile_text_harmless(place, monkeypatch, capsys):
+    rows = [{"question": "\x1b[31mred", "answer": "\u202eright to left"}, {"question": "q", "answer": "a"}]
+    (place / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert command(monkeypatch, "prune", "rows.jsonl", "--scorer", "length", "--keep", "1", "-o", "out") == 0
+    assert command(monkeypatch, "explain", "out", "--row", "0", "--text") == 0
+    said = capsys.readouterr().out
+    assert "\\x1b[31mred" in said
+    assert "\\u202eright to left" in said
+    assert not set("\x1b\u202e") & set(said)
 
 
 def test_the_help_sorts_every_option_under_a_title():

@@ -155,13 +155,22 @@ def render_text(inspection: Inspection, width: int = 100) -> str:
         rows = [(name, *(f"{value:,}" for value in values)) for name, values in found.lengths.items()]
         lines += ["", *_table(("length", *HEADINGS), rows, "<>>>>", width)]
     for number, sample in enumerate(found.examples):
-        lines += ["", f"row {number}" + (" (plain text)" if sample.plain else "")]
-        for message in sample.messages:
-            role = "text" if sample.plain else message.role
-            lines += _wrapped(role, message.content, width)
-        if sample.tools:
-            lines.append(f"  {'tools':<11}{len(sample.tools)}")
+        lines += [
+            "",
+            f"row {number}" + (" (plain text)" if sample.plain else ""),
+            *render_sample(sample, width),
+        ]
     return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def render_sample(sample: Sample, width: int = 100, lines: int = 4) -> list[str]:
+    """Return a row's turns as lines for a terminal, so many of each turn at most; its text is made harmless."""
+    out = []
+    for message in sample.messages:
+        out += _wrapped("text" if sample.plain else message.role, message.content, max(width, 40), lines)
+    if sample.tools:
+        out.append(f"  {'tools':<11}{len(sample.tools)}")
+    return out
 
 
 def _column_rows(found: Inspection, most: int = 40) -> list[tuple[str, ...]]:
@@ -192,7 +201,7 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]], align: str, width
     ]
 
 
-def _wrapped(role: str, text: str, width: int, most: int = 4) -> list[str]:
+def _wrapped(role: str, text: str, width: int, most: int) -> list[str]:
     """Return a turn's text beside its role, a few lines of it at most."""
     room = width - 13
     pieces = _fold(safe_text(text, room * most) or "(empty)", room)
