@@ -528,10 +528,7 @@ def explain(
     text: Annotated[bool, typer.Option("--text", help="Show the row too; the source is read again.")] = False,
 ) -> None:
     """Say why a row was kept or dropped."""
-    import shutil
-
     from datapruner.outputs import reading
-    from datapruner.samples.inspection import render_sample
 
     told = [
         f"{name:>22}  {f'{value:.6g}' if isinstance(value, float) else value}"
@@ -539,8 +536,9 @@ def explain(
         if value is not None
     ]
     if text:
-        width = shutil.get_terminal_size((100, 24)).columns
-        told += ["", *render_sample(reading.source_row(out, row), width, lines=20)]
+        from datapruner.samples.inspection import render_sample
+
+        told += ["", *render_sample(reading.source_row(out, row), _width(), lines=20)]
     typer.echo("\n".join(told))
 
 
@@ -553,18 +551,19 @@ def inspect(
     examples: Annotated[int, typer.Option(help="Rows to show.")] = 3,
 ) -> None:
     """Show how a dataset will be read: layout, examples, lengths, nulls, duplicates."""
-    import shutil
-
     from datapruner.samples import inspect_samples, load_samples, parse_mapping, render_text
 
     samples = load_samples(
         source, split=split, columns=parse_mapping(columns) if columns else None, layout=layout
     )
-    typer.echo(
-        render_text(
-            inspect_samples(samples, examples=examples), width=shutil.get_terminal_size((100, 24)).columns
-        )
-    )
+    typer.echo(render_text(inspect_samples(samples, examples=examples), width=_width()))
+
+
+def _width() -> int:
+    """Give the terminal's columns, or 100 where there is none."""
+    import shutil
+
+    return shutil.get_terminal_size((100, 24)).columns
 
 
 @app.command()

@@ -651,13 +651,18 @@ def test_a_score_that_favours_what_is_not_kept_says_although():
     assert "against 6, although the score favours long rows (rank correlation 1.00)." in words
 
 
-def test_labels_that_keep_nothing_are_warned_of(tmp_path):
-    sizes = {"math": 60, "<b>chat</b>": 40, "tools": 12, "faq": 9}
-    rows = [
-        {"text": f"{kind} {number} " + "x" * (200 if kind == "math" else 1), "my kind": kind}
+def of_kinds(sizes, column):
+    """Give so many rows of each kind; those of `math` are long."""
+    return [
+        {"text": f"{kind} {number} " + "x" * (200 if kind == "math" else 1), column: kind}
         for kind, size in sizes.items()
         for number in range(size)
     ]
+
+
+def test_labels_that_keep_nothing_are_warned_of(tmp_path):
+    sizes = {"math": 60, "<b>chat</b>": 40, "tools": 12, "faq": 9}
+    rows = of_kinds(sizes, "my kind")
     rows += [dict(rows[60], text=rows[60]["text"], **{"my kind": "copies"})] * 10
     chosen = dp.prune(rows, scorer="length", keep=50, dedup=["exact"], progress=False)
     shown = Shown([chosen], 100)
@@ -692,11 +697,7 @@ def test_the_advice_names_a_column_that_can_be_typed(column, advice):
 
 def test_a_comparison_warns_of_labels_that_a_scorer_starves(tmp_path):
     sizes = {"math": 60, "<b>chat</b>": 40, "tools": 12, "faq": 11}
-    rows = [
-        {"text": f"{kind} {number} " + "x" * (200 if kind == "math" else 1), "kind": kind}
-        for kind, size in sizes.items()
-        for number in range(size)
-    ]
+    rows = of_kinds(sizes, "kind")
     scores = dp.score(rows, scorers=["length", "random"], progress=False)
     chosen = [scores.select(name, keep=keep) for keep in (50, 100) for name in ("random", "length")]
     (warning,) = comparison_warnings(chosen, Shown(chosen, 100).facets)

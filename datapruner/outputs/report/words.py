@@ -176,12 +176,10 @@ def warning_words(selection: Selection, facets: Sequence[Facet]) -> list[str]:
         parts = [
             f"{_group(facet, j)} ({taken[j]:,} of {counted(int(sizes[j]), 'row')}, "
             f"{percent(int(taken[j]), int(sizes[j]))}{'' if scored[j] else '; all were dropped before scoring'})"
-            for j in starved[:NAMED]
+            for j in starved
         ]
-        if len(starved) > NAMED:
-            parts.append(counted(len(starved) - NAMED, "more group"))
         sentence = (
-            f"By {facet.name}, little or nothing is kept of {listed(parts)}, against "
+            f"By {facet.name}, little or nothing is kept of {listed(_some(parts, NAMED, 'group'))}, against "
             f"{percent(len(selection), len(selection.kept))} of all rows."
         )
         if scored[starved].any() and safe_text(facet.column) == facet.column:
@@ -196,20 +194,22 @@ def comparison_warnings(selections: Sequence[Selection], facets: Sequence[Facet]
     compared = [one for one in selections if _budget(one) == first]
     start = f"At {first}, by" if len(compared) < len(selections) else "By"
     for facet in facets:
-        found = {_name(one.scorer): _starved(facet, one) for one in compared}
+        found = [(_name(one.scorer), _starved(facet, one)) for one in compared]
         parts = [
-            f"{name} of {listed([_group(facet, j) for j in starved[:2]] + _more(starved[2:]))}"
-            for name, starved in sorted(found.items(), key=lambda held: -len(held[1]))
+            f"{name} of {listed(_some([_group(facet, j) for j in starved], 2, 'group'))}"
+            for name, starved in sorted(found, key=lambda held: -len(held[1]))
             if starved
         ]
         if parts:
-            told = parts[:NAMED] + ([counted(len(parts) - NAMED, "more scorer")] if parts[NAMED:] else [])
-            out.append(f"{start} {facet.name}, little or nothing is kept by {'; '.join(told)}.")
+            told = "; ".join(_some(parts, NAMED, "scorer"))
+            out.append(f"{start} {facet.name}, little or nothing is kept by {told}.")
     return out
 
 
-def _more(rest: Sequence[int]) -> list[str]:
-    return [counted(len(rest), "more group")] if rest else []
+def _some(parts: Sequence[str], most: int, kind: str) -> list[str]:
+    """Give the first parts, and how many more of their kind there are."""
+    rest = len(parts) - most
+    return [*parts[:most], *([counted(rest, f"more {kind}")] if rest > 0 else [])]
 
 
 def _starved(facet: Facet, selection: Selection) -> list[int]:
