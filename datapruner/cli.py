@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 # The base of what typer says of a command line; the click package's own or typer's copy of it, by version.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 INTERRUPTED = 130
+MOST_GROUPS = 40
+"""Groups of a budget that a summary lists."""
 
 PANELS = {
     "What is kept": "keep keep_tokens per_group quota selector selector_set always_keep never_keep seed",
@@ -529,9 +531,10 @@ def explain(
 ) -> None:
     """Say why a row was kept or dropped."""
     from datapruner.outputs import reading
+    from datapruner.text import safe_text
 
     told = [
-        f"{name:>22}  {f'{value:.6g}' if isinstance(value, float) else value}"
+        f"{safe_text(name, 60):>22}  {f'{value:.6g}' if isinstance(value, float) else value}"
         for name, value in reading.explain(out, row).items()
         if value is not None
     ]
@@ -674,8 +677,13 @@ def _summary(selection: Selection, out: Path, quiet: bool, *, report: bool) -> N
     n = len(selection.kept)
     for kind, count in selection.counts().items():
         typer.echo(f"{count:>10,}  {100 * count / n:5.1f} %  {KINDS.get(kind, kind)}")
-    for name, (kept, whole, unit) in list(selection.shares().items())[:40]:
+    shares = list(selection.shares().items())
+    for name, (kept, whole, unit) in shares[:MOST_GROUPS]:
         typer.echo(f"{kept:>10,}  of {whole:,} {unit}  {safe_text(name, 60)}")
+    if len(shares) > MOST_GROUPS:
+        typer.echo(
+            f"{'':>10}  and {len(shares) - MOST_GROUPS:,} more groups: README.md of the result has them"
+        )
     for sentence in warning_words(selection, find_labels([selection])):
         typer.echo(f"\n{sentence}")  # its names are harmless already
     shown = safe_text(str(out))

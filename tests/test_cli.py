@@ -107,6 +107,34 @@ def test_explain_shows_hostile_text_harmless(place, monkeypatch, capsys):
     assert not set("\x1b\u202e") & set(said)
 
 
+def test_explain_shows_hostile_column_names_harmless(place, first, monkeypatch, capsys):
+    import pyarrow.parquet as pq
+
+    assert command(monkeypatch, *PRUNE) == 0
+    file = place / "out" / "selection.parquet"
+    table = pq.read_table(file)
+    pq.write_table(table.append_column("\x1b]0;pwned\x07", table["score"]), file)
+    capsys.readouterr()
+    assert command(monkeypatch, "explain", "out", "--row", "70") == 0
+    said = capsys.readouterr().out
+    assert "\\x1b]0;pwned\\x07" in said
+    assert not set("\x1b\x07") & set(said)
+
+
+def test_a_summary_lists_forty_groups_and_counts_the_others(place, first, monkeypatch, capsys):
+    rows = [
+        {"question": "q", "answer": "a" * (number + 1), "user": f"u{number // 2}"} for number in range(100)
+    ]
+    (place / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert command(
+        monkeypatch, "prune", "rows.jsonl", "--scorer", "length", "--keep", "0.5", "--per-group", "user", "-o", "out"
+    ) == 0  # fmt: skip
+    said = capsys.readouterr().out
+    assert len(re.findall(r"  of 2 rows  u\d", said)) == 40
+    assert "and 10 more groups: README.md of the result has them\n" in said
+    assert (place / "out" / "README.md").read_text().count("| 1 | 2 | rows |") == 50
+
+
 def test_the_help_sorts_every_option_under_a_title():
     verbs = {
         name: held for name, held in get_command(cli.app).commands.items() if isinstance(held, cli._Panels)

@@ -41,6 +41,8 @@ def plot_overlap(comparison: Comparison, budget: int = 0, ax: Axes | None = None
         Default: a new figure's.
     """
     at = comparison.at(budget)
+    if len(comparison.names) < 2:
+        raise DataPrunerError(f"{comparison.names[0]} alone was compared: there is no overlap to draw")
     levels = at.chance[~np.eye(len(at.chance), dtype=bool)]
     low, high = f"{levels.min():.2f}", f"{levels.max():.2f}"
     ax = _heatmap(

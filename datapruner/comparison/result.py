@@ -287,7 +287,12 @@ class Comparison:
         from datapruner.outputs.report import save_report
 
         return save_report(
-            Path(path), self.every, overwrite=overwrite, max_rows=max_rows, sections=sections(self)
+            Path(path),
+            self.every,
+            overwrite=overwrite,
+            max_rows=max_rows,
+            sections=sections(self),
+            by=self.by,
         )
 
     def plot_overlap(self, budget: int = 0, ax: Axes | None = None) -> Axes:

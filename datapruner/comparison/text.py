@@ -34,14 +34,19 @@ ALIKE = 1 - 1e-9
 
 def describe(comparison: Comparison, examples: int) -> str:
     """Give the tables for a terminal; see :meth:`datapruner.comparison.result.Comparison.describe`."""
-    parts = [_overlap(comparison, at) for at in comparison.budgets]
-    parts.append(
-        [
-            "Rank correlation of the scores: Spearman",
-            *_matrix(comparison.names, comparison.correlation),
-            *_alike(comparison),
+    if len(comparison.names) > 1:
+        parts = [_overlap(comparison, at) for at in comparison.budgets]
+        parts.append(
+            [
+                "Rank correlation of the scores: Spearman",
+                *_matrix(comparison.names, comparison.correlation),
+                *_alike(comparison),
+            ]
+        )
+    else:
+        parts = [
+            [f"{comparison.names[0]} alone was compared: there is no overlap and no correlation to show"]
         ]
-    )
     parts += _lengths(comparison)
     parts += _groups(comparison)
     parts.append(_disagreements(comparison, examples))
@@ -239,7 +244,9 @@ def save(comparison: Comparison, path: Path, *, overwrite: bool, report: bool) -
         if comparison.stability is not None:
             comparison.stability.write(folder, path)
         if report:
-            write_report(folder / "report.html", comparison.every, sections=sections(comparison))
+            write_report(
+                folder / "report.html", comparison.every, sections=sections(comparison), by=comparison.by
+            )
     return path
 
 

@@ -339,6 +339,24 @@ def test_one_scorer_disagrees_with_nobody(rows, cache):
         found.disagreements_frame(count=0)
 
 
+def test_a_scorer_alone_is_compared_with_nothing(tmp_path, monkeypatch, capsys):
+    """Vectors have no length, so that nothing stands beside `random`."""
+    made = [{"embedding": [float(number), 1.0]} for number in range(8)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made))
+    found = dp.compare(made, scorers="random", keep=[2, 4])
+    assert found.names == ["random"]
+    said = found.describe()
+    assert said.startswith("random alone was compared: there is no overlap and no correlation to show")
+    assert found.to_frame().empty
+    with pytest.raises(DataPrunerError, match="random alone was compared"):
+        found.plot_overlap()
+    found.plot_correlation()
+    found.save(tmp_path / "out", report=True)
+    monkeypatch.chdir(tmp_path)
+    assert command(monkeypatch, "compare", "rows.jsonl", "--scorer", "random", "--keep", "2", "-o", "two") == 0
+    assert said.split("\n")[0] in capsys.readouterr().out
+
+
 def test_dropped_rows_have_no_rank(compared):
     for held in (compared.spread, *compared.ranks.values()):
         assert np.array_equal(np.flatnonzero(np.isfinite(held)), left(compared))

@@ -8,8 +8,10 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -40,6 +42,7 @@ from datapruner.outputs.report.words import (
 )
 from datapruner.samples import load_samples
 from datapruner.scorers import make_scorer
+from datapruner.scorers.base import Ranking, Scorer
 from tests.conftest import command
 
 N = 300
@@ -395,15 +398,17 @@ def test_a_comparison_has_a_line_and_a_matrix_for_every_selection(scores, tmp_pa
 # ---------------------------------------------------------------------------------------------- which rows are shown
 
 
+@pytest.mark.parametrize("outer", [True, False])
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=30), st.integers(1, 500), st.integers(0, 2**32 - 1))
 @settings(max_examples=80, deadline=None)
-def test_samples_are_stratified(sizes, count, seed):
+def test_samples_are_stratified(outer, sizes, count, seed):
     strata = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))
-    chosen = stratified(strata, count)
+    both = (strata, np.zeros_like(strata)) if outer else (np.zeros_like(strata), strata)
+    chosen = stratified(*both, count)
     n = len(strata)
     assert len(chosen) == min(count, n)
     assert (np.diff(chosen) > 0).all()
-    assert np.array_equal(chosen, stratified(strata, count))
+    assert np.array_equal(chosen, stratified(*both, count))
     if n <= count:
         return
     got = np.bincount(strata[chosen], minlength=len(sizes))
@@ -411,11 +416,9 @@ def test_samples_are_stratified(sizes, count, seed):
     assert (got >= least).all()
     assert (got <= sizes).all()
     assert least.max() <= FLOOR
-    # A larger stratum never shows fewer rows, and above the floor shares are proportional: at most one row apart.
+    # A much larger stratum never shows fewer rows, and above the floor shares are proportional: at most one row apart.
     order = np.argsort(sizes, kind="stable")
-    assert (np.diff(got[order]) >= 0).all() or (
-        np.diff(np.array(sizes)[order])[np.diff(got[order]) < 0] == 0
-    ).all()
+    assert (got[order] >= np.maximum.accumulate(got[order]) - 1).all()
     above = np.flatnonzero((got > least + 1) & (got < sizes))
     for i in above:
         for j in above:
@@ -423,10 +426,50 @@ def test_samples_are_stratified(sizes, count, seed):
 
 
 def test_a_sample_does_not_follow_the_order_of_the_rows():
-    chosen = stratified(np.zeros(100_000, dtype=np.int64), 2000)
+    chosen = stratified(*np.zeros((2, 100_000), dtype=np.int64), 2000)
     halves = (chosen < 50_000).sum()
     assert 900 < halves < 1100
     assert len(np.unique(np.diff(chosen))) > 50
+
+
+@given(
+    st.integers(1, 3000),
+    st.integers(1, 5),
+    st.integers(1, 2000),
+    st.integers(1, 800),
+    st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=80, deadline=None)
+def test_however_many_groups_there_are_a_sample_is_of_all_of_them(n, fates, groups, count, seed):
+    rng = np.random.default_rng(seed)
+    fate, group = rng.integers(0, fates, n), rng.integers(0, groups, n)
+    forced = rng.choice(n, min(count // 4, n), replace=False)
+    chosen = stratified(fate, group, count, forced)
+    assert len(chosen) == min(count, n)
+    assert (np.diff(chosen) > 0).all()
+    assert np.isin(forced, chosen).all()
+    if n <= count:
+        return
+    free = np.setdiff1d(chosen, forced)
+    there = np.bincount(np.delete(fate, forced), minlength=fates)
+    got, least = np.bincount(fate[free], minlength=fates), floors(there, len(free))
+    above = np.flatnonzero((got > least) & (got < there))
+    share = got[above] / there[above]
+    assert (np.abs(share[:, None] - share) <= 1 / there[above] + 1 / there[above][:, None] + 1e-12).all()
+
+
+def test_a_sample_of_many_small_groups_is_spread_over_them():
+    """Two rows a group, one kept and one dropped; then groups by the dozen, and fates of which some are rare."""
+    fate, group = np.arange(12_000) % 2, np.arange(12_000) // 2
+    chosen = stratified(fate, group, 5000)
+    assert np.bincount(fate[chosen]).tolist() == [2500, 2500]
+    assert np.histogram(group[chosen], 10)[0].tolist() == [500] * 10
+    rng = np.random.default_rng(0)
+    votes, cluster = rng.binomial(8, 0.35, 100_000), rng.integers(0, 1000, 100_000)
+    shown = np.bincount(votes[stratified(votes, cluster, 5000)], minlength=9)
+    whole = np.bincount(votes, minlength=9)
+    assert shown[-1] == whole[-1] or shown[-1] >= FLOOR
+    np.testing.assert_allclose(shown[:7] / 5000, whole[:7] / 100_000, atol=0.003)
 
 
 def test_large_sets_are_sampled_openly(tmp_path):
@@ -457,6 +500,7 @@ def test_a_page_names_only_the_groups_that_it_shows(tmp_path):
     )
     selection = dp.prune(source, scorer="random", keep=0.5, per_group="user", progress=False)
     held = read(selection.report(tmp_path / "r.html", max_rows=100)).data
+    assert held["selections"][0]["kept"].count("1") == 50
     facet = held["facets"][0]
     assert len(facet["names"]) <= 140
     assert [facet["names"][code] for code in facet["codes"]] == [f"user {row // 2}" for row in held["rows"]]
@@ -569,6 +613,17 @@ def test_numbers_in_words():
     assert shares == ["0 %", "under 0.1 %", "2.5 %", "30 %", "99.9 %", "100 %", "-"]
     with pytest.raises(IndexError):
         listed([])[0]
+
+
+@dataclass(frozen=True)
+class Same(Scorer):
+    """Nothing to rank by."""
+
+    name: ClassVar[str] = "same"
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    def _score(self, signals):
+        return Ranking(np.zeros(signals.num_rows))
 
 
 def summed_up(selection):
@@ -709,6 +764,36 @@ def test_a_comparison_warns_of_labels_that_a_scorer_starves(tmp_path):
     assert comparison_warnings(chosen[:1], Shown(chosen[:1], 100).facets) == []
 
 
+def test_columns_that_were_named_come_first_and_every_label_is_warned_of(tmp_path):
+    """A fourth label, and one of many values, are looked at where they are named; a warning needs no naming."""
+    rows = [
+        {
+            "text": "x" * (200 if number % 4 else 1) + str(number),
+            **{name: f"{name} {number % 3}" for name in ("lang", "origin", "level")},
+            "skill": "math" if number % 4 == 0 else "code",
+            "user": f"user {number % 75}",
+        }
+        for number in range(150)
+    ]
+    found = dp.compare(rows, scorers="length", keep=60, by=["skill", "user"], progress=False)
+    page = read(found.report(tmp_path / "r.html"))
+    assert [facet["name"] for facet in page.data["facets"]] == ["skill", "user", "lang"]
+    warning = "By skill, little or nothing is kept by length of “math”."
+    assert warning in page.text
+    page = read(dp.compare(rows, scorers="length", keep=60, progress=False).report(tmp_path / "s.html"))
+    assert [facet["name"] for facet in page.data["facets"]] == ["lang", "origin", "level"]
+    assert warning in page.text
+
+
+def test_a_label_may_begin_with_one_value_for_long():
+    rows = Dataset.from_dict(
+        {"text": ["x"] * 24_000, "source": ["math"] * 20_001 + ["code"] * 3997 + ["", " "]}
+    )
+    (facet,) = Shown([dp.prune(rows, scorer="random", keep=0.5, progress=False)], 100).facets
+    assert (facet.name, facet.names) == ("source", ["math", "code", "(empty)", "(empty)"])
+    assert facet.sizes.tolist() == [20_001, 3997, 1, 1]
+
+
 def test_clusters_of_one_label_say_all():
     rows = [{"text": f"{word} {number}", "kind": word} for word in ("cat", "dog") for number in range(20)]
     vectors = np.repeat(np.eye(2), 20, axis=0) + np.arange(40)[:, None] * 1e-3
@@ -752,6 +837,76 @@ def test_a_comparison_in_words(scores):
     assert two.startswith(
         "1 scorer ranks the same 307 rows, for 2 budgets: 10 % of the rows and 20 % of the rows."
     )
+
+
+def test_budgets_that_round_to_the_same_are_two(scores, tmp_path):
+    chosen = [scores.select(name, keep=keep) for keep in (0.125, 0.12) for name in ("random", "prototypes")]
+    shown = Shown(chosen, 100)
+    words = comparison_words(chosen, shown.facets, shown.lengths, shown.unit)
+    assert "for 2 budgets: 12.5\u00a0% of the rows and 12\u00a0% of the rows." in words[0]
+    assert [one["budget"] for one in shown.payload()["selections"]] == [0, 0, 1, 1]
+    assert shown.names[0] == "random, 12.5\u00a0%"
+    assert "a budget of 12.5 % of the rows" in summed_up(chosen[0])
+
+
+def test_nothing_is_said_to_differ_where_nothing_does(scores):
+    chosen = [scores.select(name, keep=1.0) for name in ("concept_complexity", "prototypes")]
+    shown = Shown(chosen, 100)
+    told = " ".join(comparison_words(chosen, shown.facets, shown.lengths, shown.unit))
+    assert "differ" not in told
+    assert "both keep 100" in told
+
+
+def test_rows_are_forced_where_scorers_disagree_alone(tmp_path):
+    rows = [{"text": "x" * number} for number in range(1, 401)]
+    twice = [
+        make_scorer("length", {}),
+        make_scorer("stratified", {"n_clusters": 2}),
+        make_scorer("random", {}),
+    ]
+    scores = dp.score(rows, scorers=twice, embeddings=np.eye(2)[np.arange(400) % 2], progress=False)
+    chosen = [scores.select(name, keep=0.2) for name in ("length", "random", "stratified")]
+    shown = Shown(chosen, 100)
+    assert shown.disagreement is None, "of three scorers two are baselines"
+    assert len(shown.extremes) == 0
+    assert "disagree" not in shown.sampled
+    found = read(write_report(tmp_path / "r.html", chosen, max_rows=100))
+    assert "Ranks apart" not in " ".join(found.text)
+
+
+def test_placeholders_of_rows_that_were_not_scored_are_no_values(rows, vectors):
+    scorer = make_scorer("k_center", {"centres": 20})
+    scores = dp.score(rows, scorers=scorer, embeddings=vectors, dedup=["exact"], progress=False)
+    selection = scores.select(keep=0.3)
+    held = Shown([selection], 1000).payload()
+    name = "center_order"
+    assert [selection.explain(row)[name] for row in range(len(rows))] == held["columns"][name]
+    assert held["columns"][name].count(None) == 7
+    (drawn,) = (one for one in held["histograms"] if one["name"] == name)
+    assert sum(drawn["all"]) == 300
+    assert drawn["note"] == "300 of 307 rows are counted; 7 were dropped before scoring."
+
+
+def test_rows_that_cost_nothing_are_not_those_that_a_budget_dropped():
+    """Twenty rows have no token, twenty have ten."""
+    scores = dp.score([{"text": f"row {number}"} for number in range(40)], scorers="random", progress=False)
+    tokens = np.repeat([0, 10], 20)
+    scores = replace(scores, tokens={"num_tokens": tokens, "num_supervised_tokens": tokens})
+    chosen = scores.select(keep_tokens=80)
+    assert chosen.counts() == {"kept": 8, "no_supervised_tokens": 20, "over_budget": 12}
+    shown = Shown([chosen], 100)
+    told = " ".join(selection_words(chosen, shown.facets, shown.lengths, shown.unit))
+    assert "20 rows without supervised tokens were dropped: nothing in them is trained on." in told
+    assert "Kept rows are as long as those that the budget dropped" in told
+
+
+def test_a_score_that_is_the_same_everywhere_goes_with_nothing(tmp_path):
+    rows = [{"text": "x" * number, "group": str(number % 2)} for number in range(1, 41)]
+    scores = dp.score(rows, scorers=[Same(), "random"], progress=False)
+    chosen = [scores.select(name, keep=0.5) for name in ("same", "random")]
+    assert "rank correlation" not in summed_up(chosen[0])
+    found = read(write_report(tmp_path / "r.html", chosen))
+    assert "0.00" not in found.text
 
 
 # ---------------------------------------------------------------------------------------------- hostile text

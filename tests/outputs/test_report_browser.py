@@ -274,6 +274,50 @@ def test_a_comparison_on_a_phone(visit, several):
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
 
 
+def test_what_is_seen_is_found_and_no_share_is_rounded_to_all(visit, tmp_path):
+    """White space as it is shown, row numbers as they are written, and the second filter of two selections."""
+    n = 1300
+    rows = [
+        {"text": f"alpha\n\n  beta {row} " + "x" * (9000 if row == 7 else 0), "kind": "abc"[row % 3]}
+        for row in range(n)
+    ]
+    made = ["length", Planted(1), type("Two", (Planted,), {"name": "two"})(2)]
+    scores = dp.score(rows, scorers=made, always_keep=[0], never_keep=[1], progress=False)
+    chosen = [scores.select(name, keep=keep) for keep in (1, 0.125, 0.12) for name in ("planted", "two")]
+    page = visit(write_report(tmp_path / "report.html", chosen))
+    page.fill("#query", "ALPHA beta")
+    driver.expect(page.locator("#count")).to_have_text(
+        "1,300 rows; of long texts, only what the page holds is searched"
+    )
+    assert page.locator("#table mark").first.inner_text() == "alpha beta"
+    page.fill("#query", "1,234")
+    driver.expect(page.locator("#count")).to_contain_text("1 of 1,300 rows matches")
+    assert shown_rows(page) == [1234]
+    page.click("#clear")
+    cells = page.locator("#bars td.heat").all_inner_texts()
+    assert cells == ["0.2\u00a0%", "0.2\u00a0%", *["0\u00a0%"] * 4]
+    page.select_option("#other", "k3")
+    assert count(page)[0] == len(chosen[3])
+    page.select_option("#selection", "2")
+    assert page.input_value("#other") == "k3"
+    page.click("#status [data-value=kept]")
+    assert count(page)[0] == int((chosen[2].kept & chosen[3].kept).sum())
+    heads = page.locator("#bars thead th").all_inner_texts()[2:]
+    assert heads == ["planted, 12.5\u00a0%", "two, 12.5\u00a0%"]
+    page.select_option("#selection", "3")
+    assert page.input_value("#other") == ""
+
+
+def test_a_page_of_one_selection_says_what_the_other_scorers_ranks_are(visit, eight, tmp_path):
+    names = list(eight.rankings)
+    page = visit(write_report(tmp_path / "report.html", [eight.select(names[2], keep=0.3)]))
+    note = page.locator("#rows > .note").inner_text()
+    assert note.startswith(
+        f"The ranks of a row stand under the scorers' names; {names[2]} decided what is kept. Ranks apart:"
+    )
+    assert "bold" not in note
+
+
 def test_eight_scorers_stand_side_by_side(visit, eight, tmp_path):
     chosen = [eight.select(name, keep=keep) for keep in (0.3, 9) for name in eight.rankings]
     page = visit(write_report(tmp_path / "report.html", chosen))

@@ -23,6 +23,7 @@ MOST_VALUES = 60
 PROBED = 20_000
 """Rows that are looked at before a whole column is."""
 MOST_COLUMNS = 3
+"""Columns that are looked at where nobody named one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +42,8 @@ class Facet:
         Whose groups they are; empty for a column of the data.
     column : str
         That column, as the data name it: for look-ups and never to be shown; empty for a scorer's groups.
+    asked : bool
+        Whether a budget or the user named that column.
     notes : list of str
         What each group holds (``mostly math (88 %)``, ``all math``), as far as a column tells; empty otherwise.
     """
@@ -50,6 +53,7 @@ class Facet:
     codes: Ints
     scorer: str = ""
     column: str = ""
+    asked: bool = False
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -62,27 +66,22 @@ class Facet:
         return np.bincount(self.codes[mask] + 1, minlength=len(self.names) + 1)[1:].astype(np.int64)
 
 
-def find_facets(selections: Sequence[Selection]) -> list[Facet]:
-    """Find the groups of these selections: budgets' columns, then clusters, then labels in the data."""
-    by_budget, columns = _labels(selections)
+def find_facets(selections: Sequence[Selection], labels: Sequence[Facet]) -> list[Facet]:
+    """Choose the groups that a page breaks rows down by: columns asked for, clusters, and some other labels."""
+    asked = [facet for facet in labels if facet.asked]
+    others = [facet for facet in labels if not facet.asked][: max(MOST_COLUMNS - len(asked), 0)]
     scorers = list(dict.fromkeys(s.scorer for s in selections))
-    return by_budget + _clusters(selections[0].scores, scorers, (by_budget + columns)[:1]) + columns
+    return asked + _clusters(selections[0].scores, scorers, labels[:1]) + others
 
 
-def find_labels(selections: Sequence[Selection]) -> list[Facet]:
-    """Find the same without the scorers' own groups."""
-    by_budget, columns = _labels(selections)
-    return by_budget + columns
-
-
-def _labels(selections: Sequence[Selection]) -> tuple[list[Facet], list[Facet]]:
+def find_labels(selections: Sequence[Selection], by: Sequence[str] = ()) -> list[Facet]:
+    """Find the columns that sort rows into groups: those that ``by`` and budgets name, then every other label."""
     scores = selections[0].scores
-    used = dict.fromkeys(s.budget.per_group for s in selections if s.budget.per_group is not None)
-    by_budget = [Facet(_name(name), *_encoded(scores._column(name)), column=name) for name in used]
-    columns = [
+    used = dict.fromkeys([*by, *(s.budget.per_group for s in selections if s.budget.per_group is not None)])
+    asked = [Facet(_name(name), *_encoded(scores._column(name)), column=name, asked=True) for name in used]
+    return asked + [
         facet for name in _candidates(scores.samples) if name not in used for facet in _label(scores, name)
     ]
-    return by_budget, columns[: max(MOST_COLUMNS - len(by_budget), 0)]
 
 
 def _clusters(scores: Scores, scorers: Sequence[str], known: Sequence[Facet]) -> list[Facet]:
@@ -149,11 +148,12 @@ def _label(scores: Scores, name: str) -> list[Facet]:
 
     dataset = scores.samples.dataset.select_columns([name]).with_format("arrow")
     head = dataset[: min(PROBED, len(dataset))].column(0)
-    if not 2 <= pc.count_distinct(head, mode="all").as_py() <= min(MOST_VALUES, len(head) // 2):
+    most = min(MOST_VALUES, len(head) // 2)
+    if pc.count_distinct(head, mode="all").as_py() > most:
         return []
     encoded = pc.dictionary_encode(dataset[:].column(0), null_encoding="encode").unify_dictionaries()
     values = encoded.chunk(0).dictionary.to_pylist()
-    if len(values) > MOST_VALUES:
+    if not 2 <= len(values) <= most:  # the first rows of a set that was put together may all be of one source
         return []
     codes = np.concatenate([chunk.indices.to_numpy(zero_copy_only=False) for chunk in encoded.chunks])
     feature = scores.samples.dataset.features[name]
@@ -162,7 +162,7 @@ def _label(scores: Scores, name: str) -> list[Facet]:
     return [
         Facet(
             _name(name),
-            ["(none)" if v is None else safe_text(str(v), 60) for v in values],
+            ["(none)" if value is None else _label_name(str(value)) for value in values],
             codes.astype(np.int64),
             column=name,
         )
@@ -171,7 +171,11 @@ def _label(scores: Scores, name: str) -> list[Facet]:
 
 def _encoded(labels: Sequence[Any]) -> tuple[list[str], Ints]:
     names, codes = encode_labels(labels)
-    return [safe_text(name, 60) for name in names], codes
+    return [_label_name(name) for name in names], codes
+
+
+def _label_name(name: str) -> str:
+    return safe_text(name, 60) if name.strip() else "(empty)"
 
 
 def _name(name: str) -> str:

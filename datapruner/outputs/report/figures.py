@@ -29,14 +29,16 @@ AXES = {
 }
 
 
-def digits(values: NDArray[Any], count: int = 5) -> list[Any]:
+def digits(values: NDArray[Any], count: int = 5, there: NDArray[np.bool_] | None = None) -> list[Any]:
     """Give numbers for JSON: so many significant digits, None where there is none."""
-    if values.dtype.kind in "iu":
-        whole: list[Any] = values.tolist()
-        return whole
-    if values.dtype.kind != "f":
-        return [str(value) for value in values.tolist()]
-    return [float(f"{value:.{count}g}") if np.isfinite(value) else None for value in values.tolist()]
+    held: list[Any] = values.tolist()
+    if values.dtype.kind == "f":
+        held = [float(f"{value:.{count}g}") if np.isfinite(value) else None for value in held]
+    elif values.dtype.kind not in "iu":
+        held = [str(value) for value in held]
+    if there is None:
+        return held
+    return [value if told else None for value, told in zip(held, there.tolist(), strict=True)]
 
 
 def histogram(

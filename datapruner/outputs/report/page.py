@@ -85,6 +85,7 @@ def write_report(
     title: str | None = None,
     max_rows: int = 5000,
     sections: Sequence[Section] = (),
+    by: Sequence[str] = (),
 ) -> Path:
     """Write one HTML file that shows selections of the same rows, and needs no network.
 
@@ -99,6 +100,8 @@ def write_report(
         Of more rows a stratified sample is shown, and the page says so.
     sections : sequence of Section
         Shown before the rows.
+    by : sequence of str
+        Columns whose values are groups, to be shown before those that are found.
 
     Returns
     -------
@@ -119,7 +122,7 @@ def write_report(
         )
     if max_rows < 1:
         raise DataPrunerError(f"a report shows 1 row or more, not {max_rows}")
-    file.write_text(_html(Shown(selections, max_rows), title, sections), encoding="utf-8", newline="\n")
+    file.write_text(_html(Shown(selections, max_rows, by), title, sections), encoding="utf-8", newline="\n")
     return file
 
 
@@ -130,13 +133,14 @@ def save_report(
     overwrite: bool = False,
     max_rows: int = 5000,
     sections: Sequence[Section] = (),
+    by: Sequence[str] = (),
 ) -> Path:
     """Write the page to a place of the user's: whole or not at all, and over nothing unless asked to.
 
     Parameters
     ----------
     file : Path
-    selections, max_rows, sections
+    selections, max_rows, sections, by
         As in :func:`write_report`.
     overwrite : bool
         Replace a file that is there.
@@ -150,7 +154,7 @@ def save_report(
         file.parent.mkdir(parents=True, exist_ok=True)
         made = file.with_name(owned(f".{file.name[:20]}"))
         try:
-            write_report(made, selections, max_rows=max_rows, sections=sections)
+            write_report(made, selections, max_rows=max_rows, sections=sections, by=by)
             made.replace(file)
         finally:
             made.unlink(missing_ok=True)
@@ -229,13 +233,15 @@ def _facts(shown: Shown) -> dict[str, Any]:
     samples = shown.scores.samples
     return {
         "several": several,
+        "crowded": len(shown.scores.rankings) > 1,
+        "apart": shown.disagreement is not None,
         "source": source_name(shown.scores),
         "split": samples.split,
         "revision": samples.revision or "",
         "words": words,
-        "warnings": comparison_warnings(shown.selections, shown.facets)
+        "warnings": comparison_warnings(shown.selections, shown.labels)
         if several
-        else warning_words(first, shown.facets),
+        else warning_words(first, shown.labels),
         "sampled": shown.sampled,
         "fates": [] if several else _fates(first),
         "overlaps": _overlaps(shown) if several else [],

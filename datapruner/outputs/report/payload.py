@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datapruner.outputs.report.facets import Facet, find_facets
+from datapruner.outputs.report.facets import Facet, find_facets, find_labels
 from datapruner.outputs.report.figures import digits, histogram, maps, plane
 from datapruner.outputs.report.rows import characters
 from datapruner.outputs.report.sampling import stratified
-from datapruner.outputs.report.words import counted, counted_here, percent
+from datapruner.outputs.report.words import counted, counted_here, share_of_rows
 from datapruner.scorers.baselines import BASELINES
 from datapruner.scorers.ranking import average_ranks
 from datapruner.selection.result import Scores, Selection
@@ -22,6 +22,7 @@ from datapruner.text import safe_text
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Kept = NDArray[np.bool_]
 
 BARS = 40
 """Groups that are drawn one by one; the smaller ones are added up."""
@@ -40,10 +41,13 @@ class Shown:
     selections : sequence of Selection
         One or more, all from the same scores.
     max_rows : int
+    by : sequence of str
+        Columns that rows are broken down by before all others.
     """
 
     selections: Sequence[Selection]
     max_rows: int
+    by: Sequence[str] = ()
 
     @property
     def scores(self) -> Scores:
@@ -65,9 +69,20 @@ class Shown:
         return [f"{name} ({number + 1})" for number, name in enumerate(found)]
 
     @cached_property
+    def labels(self) -> list[Facet]:
+        """The columns that sort rows into groups, all of them."""
+        return find_labels(self.selections, self.by)
+
+    @cached_property
     def facets(self) -> list[Facet]:
-        """The groups that rows are broken down by."""
-        return find_facets(self.selections)
+        """The groups that rows are broken down by: some of these columns, and the scorers' own."""
+        return find_facets(self.selections, self.labels)
+
+    @cached_property
+    def budgets(self) -> list[int]:
+        """For every selection the number of its budget, from 0 in the order in which they come."""
+        told = [selection.budget.describe() for selection in self.selections]
+        return [list(dict.fromkeys(told)).index(one) for one in told]
 
     @cached_property
     def lengths(self) -> Ints | None:
@@ -96,9 +111,8 @@ class Shown:
 
     @property
     def left_out(self) -> list[str]:
-        """The baselines, whose disagreement with the others says nothing; none of them where too little remains."""
-        found = [name for name in self.scores.rankings if name in BASELINES]
-        return found if len(self.scores.rankings) - len(found) > 1 else []
+        """The baselines, whose disagreement with the others says nothing."""
+        return [name for name in self.scores.rankings if name in BASELINES]
 
     @cached_property
     def disagreement(self) -> Floats | None:
@@ -118,8 +132,9 @@ class Shown:
         """Rows that are shown because the scorers of a comparison disagree on them most."""
         if len(self.selections) < 2 or self.disagreement is None:
             return np.zeros(0, dtype=np.int64)
-        order = np.argsort(-np.nan_to_num(self.disagreement, nan=-1.0), kind="stable")
-        return np.sort(order[: self.max_rows // SHARE_FORCED])
+        apart = np.nan_to_num(self.disagreement)
+        order = np.argsort(-apart, kind="stable")[: self.max_rows // SHARE_FORCED]
+        return np.sort(order[apart[order] > 0])
 
     @cached_property
     def rows(self) -> Ints:
@@ -129,8 +144,7 @@ class Shown:
         else:
             fate = np.sum([selection.kept for selection in self.selections], axis=0).astype(np.int64)
         group = self.facets[0].codes + 1 if self.facets else np.zeros_like(fate)
-        strata = np.unique(fate * (int(group.max(initial=0)) + 1) + group, return_inverse=True)[1]
-        return stratified(strata.astype(np.int64), self.max_rows, self.extremes)
+        return stratified(fate, group, self.max_rows, self.extremes)
 
     @property
     def sampled(self) -> str:
@@ -158,8 +172,8 @@ class Shown:
             "total": len(scores),
             "rows": rows.tolist(),
             "selections": [
-                self._selection(selection, name)
-                for selection, name in zip(self.selections, self.names, strict=True)
+                self._selection(selection, name, budget)
+                for selection, name, budget in zip(self.selections, self.names, self.budgets, strict=True)
             ],
             "scorers": [
                 {
@@ -177,20 +191,22 @@ class Shown:
             "lengths": None
             if self.lengths is None
             else {"unit": self.unit, "values": self.lengths[rows].tolist()},
-            "columns": {name: digits(held[rows]) for name, held in self._columns().items()},
+            "columns": {
+                name: digits(held[rows], there=there[rows]) for name, (held, there) in self._columns().items()
+            },
             "histograms": self._histograms(masks),
             "plane": plane(self.selections, rows),
             "maps": maps(self.selections, rows),
             "disagreement": None if self.disagreement is None else digits(self.disagreement[rows], 3),
         }
 
-    def _selection(self, selection: Selection, name: str) -> dict[str, Any]:
+    def _selection(self, selection: Selection, name: str, budget: int) -> dict[str, Any]:
         rows = self.rows
         used, places = np.unique(selection.codes[rows], return_inverse=True)
         return {
             "name": name,
             "scorer": list(self.scores.rankings).index(selection.scorer),
-            "amount": amount(selection),
+            "budget": budget,
             "kept": "".join("1" if kept else "0" for kept in selection.kept[rows].tolist()),
             "count": len(selection),
             "reason": places.tolist(),
@@ -222,18 +238,28 @@ class Shown:
             },
         }
 
-    def _columns(self) -> dict[str, NDArray[Any]]:
-        """Give the columns that explain scores, groups apart, under a name of their own where two scorers differ."""
-        found: dict[str, NDArray[Any]] = dict(self.scores.tokens)
+    def _columns(self) -> dict[str, tuple[NDArray[Any], Kept]]:
+        """Give the columns that explain scores, and of which rows they tell.
+
+        Groups are apart, and a column has a name of its own where two scorers differ. Of rows that were dropped
+        before scoring a scorer's column holds what fills a place, no value.
+        """
+        every = np.ones(len(self.scores), dtype=np.bool_)
+        found: dict[str, tuple[NDArray[Any], Kept]] = {
+            name: (held, every) for name, held in self.scores.tokens.items()
+        }
         for scorer, ranking in self.scores.rankings.items():
+            scored = np.isfinite(ranking.values)
             for name, held in ranking.columns.items():
                 if name in self.scores.tokens or (
                     ranking.groups is not None and np.array_equal(held, ranking.groups)
                 ):
                     continue
-                if name in found and not np.array_equal(found[name], held, equal_nan=held.dtype.kind == "f"):
+                if name in found and not np.array_equal(
+                    found[name][0], held, equal_nan=held.dtype.kind == "f"
+                ):
                     name = f"{name} ({scorer})"  # noqa: PLW2901
-                found[name] = held
+                found[name] = held, scored
         return found
 
     def _histograms(self, masks: Sequence[NDArray[np.bool_]]) -> list[dict[str, Any]]:
@@ -247,7 +273,11 @@ class Shown:
         length = f"length in {self.unit}"
         if self.lengths is not None:
             held.append((None, length, self.lengths))
-        held += [(None, name, values) for name, values in self._columns().items() if values.dtype.kind == "f"]
+        held += [
+            (None, name, np.where(there, values, np.nan))
+            for name, (values, there) in self._columns().items()
+            if values.dtype.kind in "fiu" and name not in self.scores.tokens
+        ]
         return [
             {
                 "scorer": scorer,
@@ -264,5 +294,5 @@ def amount(selection: Selection) -> str:
     if budget.keep_tokens is not None:
         return counted(budget.keep_tokens, "token")
     if isinstance(budget.keep, float):
-        return percent(budget.keep, 1)
+        return share_of_rows(budget.keep)
     return counted(int(budget.keep or 0), "row")

@@ -39,7 +39,8 @@
   }
 
   // ---------------------------------------------------------------- what is looked at
-  const state = { selection: 0, facet: 0, group: "", status: "all", other: "", query: "", sort: several && D.disagreement ? "disagreement" : "row", down: several, page: 0 };
+  const apart = several && D.disagreement !== null;
+  const state = { selection: 0, facet: 0, group: "", status: "all", other: "", query: "", sort: apart ? "disagreement" : "row", down: apart, page: 0 };
   const SIZE = 25;
   const opened = new Set();
   const now = () => D.selections[state.selection];
@@ -59,7 +60,10 @@
   }
   const words = D.texts.map((row) => row.turns.map((turn) => turn[1]).join("\n"));
   let folded = null;
-  const haystack = (i) => (folded ||= words.map((text) => text.toLowerCase()))[i];
+  // White space is searched as it is shown, one blank for any of it.
+  const blank = (text) => text.replace(/\s+/g, " ").toLowerCase();
+  const haystack = (i) => (folded ||= words.map(blank))[i];
+  const partial = D.texts.some((row) => row.missing);
 
   // ---------------------------------------------------------------- colours
   const wantsDark = matchMedia("(prefers-color-scheme: dark)");
@@ -199,7 +203,13 @@
     cell.style.setProperty("--heat", share.toFixed(3));
     return cell;
   }
-  const share = (kept, size) => `${Math.round((100 * kept) / size)}\u00a0%`;
+  // As the summary writes them: never 0 or 100 unless it is that.
+  function share(kept, size) {
+    const held = (100 * kept) / size;
+    if (held > 0 && held < 0.1) return "under 0.1\u00a0%";
+    if (held < 9.95 || (held >= 99.5 && held < 100)) return `${Math.min(held, 99.9).toFixed(1).replace(/^(\d)\.0$/, "$1")}\u00a0%`;
+    return `${Math.round(held)}\u00a0%`;
+  }
 
   function drawBars() {
     const f = facet();
@@ -217,7 +227,7 @@
     const name = (bar) =>
       bar.group < 0 ? node("span", { class: "quiet" }, label(bar)) : node("button", { type: "button", title: `Show the rows of ${label(bar)}`, onclick: () => { state.group = String(bar.group); state.page = 0; syncGroups(); drawTable(); $("rows").scrollIntoView(); $("group").focus({ preventScroll: true }); } }, label(bar));
     if (several) {
-      const same = D.selections.map((one, j) => j).filter((j) => D.selections[j].amount === now().amount);
+      const same = D.selections.map((one, j) => j).filter((j) => D.selections[j].budget === now().budget);
       $("bars").replaceChildren(node("div", { class: "scroll", role: "region", "aria-label": "Share of each group that is kept", tabindex: "0" },
         node("table", { class: "shares matrix" },
           node("thead", {}, node("tr", {}, node("th", { scope: "col" }, f.name), node("th", { scope: "col", class: "number" }, "rows"), ...same.map((j) => node("th", { scope: "col" }, ...soft(D.selections[j].name))))),
@@ -301,21 +311,22 @@
     out.push({ key: "kept", name: "Kept", value: (i) => (isKept(i) ? 0 : 1) });
     if (D.disagreement) out.push({ key: "disagreement", name: "Ranks apart", number: true, value: (i) => D.disagreement[i] });
     if (!several) out.push({ key: "score", name: "Score", number: true, value: (i) => scorer().score[i] });
-    D.scorers.forEach((one, s) => out.push({ key: `rank${s}`, name: crowded ? `Rank, ${one.name}` : "Rank", number: true, tall: crowded && one.name, rank: D.selections.find((other) => other.scorer === s && other.amount === now().amount) || true, value: (i) => one.rank[i] }));
+    D.scorers.forEach((one, s) => out.push({ key: `rank${s}`, name: crowded ? `Rank, ${one.name}` : "Rank", number: true, tall: crowded && one.name, rank: D.selections.find((other) => other.scorer === s && other.budget === now().budget) || true, value: (i) => one.rank[i] }));
     // Beside ranks of several scorers there is no room for it: then it stands under the text.
     if (!crowded) out.push({ key: "why", name: "Reason", value: (i) => reason(i) });
     return out;
   };
 
   function matching() {
-    const query = state.query.trim().toLowerCase();
+    const query = blank(state.query.trim());
+    const number = query.replace(/,/g, "");
     const f = facet();
     const out = [];
     for (let i = 0; i < M; i++) {
       if (state.status !== "all" && isKept(i) !== (state.status === "kept")) continue;
       if (state.group !== "" && f.codes[i] !== Number(state.group)) continue;
       if (state.other !== "" && isKept(i, D.selections[Number(state.other.slice(1))]) !== (state.other[0] === "k")) continue;
-      if (query && !haystack(i).includes(query) && !reason(i).toLowerCase().includes(query) && String(D.rows[i]) !== query) continue;
+      if (query && !haystack(i).includes(query) && !reason(i).toLowerCase().includes(query) && String(D.rows[i]) !== number) continue;
       out.push(i);
     }
     const by = keys().find((one) => one.key === state.sort) || keys()[0];
@@ -334,7 +345,7 @@
   }
   const empty = () => node("span", { class: "quiet" }, "(empty)");
   function piece(text, most, missing) {
-    const query = state.query.trim().toLowerCase();
+    const query = blank(state.query.trim());
     const at = query ? text.toLowerCase().indexOf(query) : -1;
     const start = at > most - 60 ? at - 60 : 0;
     return text ? [start ? "…" : "", ...marked(text.slice(start, start + most), query), start + most < text.length || missing ? "…" : ""] : [empty()];
@@ -359,7 +370,7 @@
   const badge = (kept) => node("span", { class: kept ? "badge kept" : "badge" }, kept ? "kept" : "dropped");
   // Every selection of the budget that is looked at: what it makes of the row, and why.
   function verdicts(i) {
-    return node("ul", { class: "verdicts" }, ...D.selections.filter((one) => one.amount === now().amount).map((one) => {
+    return node("ul", { class: "verdicts" }, ...D.selections.filter((one) => one.budget === now().budget).map((one) => {
       const { rank, scored } = D.scorers[one.scorer];
       return node("li", {}, node("b", {}, ...soft(one.name)), node("span", { class: "quiet" }, rank[i] === null ? "no rank" : `rank ${comma(rank[i])} of ${comma(scored)}`), badge(isKept(i, one)), node("span", {}, ...why(i, one)));
     }));
@@ -367,7 +378,7 @@
 
   function detail(i, width) {
     const row = D.texts[i];
-    const query = state.query.trim().toLowerCase();
+    const query = blank(state.query.trim());
     const turns = row.turns.map(([role, text]) => node("div", { class: "turn" }, node("b", {}, role), node("div", {}, ...(text ? marked(text, query) : [empty()]))));
     if (row.missing) turns.push(node("p", { class: "note" }, `${comma(row.missing)} of ${comma(row.length)} characters are not shown.`));
     const facts = [];
@@ -418,6 +429,7 @@
     table.replaceChildren(node("caption", { hidden: true }, "Rows"), head, body);
     const shown = M < D.total ? `shown ${M === 1 ? "row" : "rows"}` : M === 1 ? "row" : "rows";
     $("count").textContent = rows.length === M ? `${comma(M)} ${shown}` : `${comma(rows.length)} of ${comma(M)} ${shown} ${rows.length === 1 ? "matches" : "match"}`;
+    if (state.query.trim() && partial) $("count").textContent += "; of long texts, only what the page holds is searched";
     $("pager").hidden = pages < 2;
     $("page").textContent = `Page ${comma(state.page + 1)} of ${comma(pages)}`;
     for (const button of $("pager").querySelectorAll("button")) button.disabled = ["first", "back"].includes(button.dataset.go) ? state.page === 0 : state.page === pages - 1;
@@ -463,7 +475,8 @@
   function syncOthers() {
     $("other-field").hidden = !several;
     $("other").replaceChildren(option("", "whatever others do"), ...D.selections.flatMap((one, j) => (j === state.selection ? [] : [option(`k${j}`, `kept by ${one.name}`), option(`d${j}`, `dropped by ${one.name}`)])));
-    state.other = "";
+    if (!$("other").querySelector(`[value="${state.other}"]`)) state.other = "";
+    $("other").value = state.other;
   }
 
   function makeTable() {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from datapruner.selection.allocation import allocate
+from datapruner.selection.allocation import allocate, allocate_continuous
 
 Ints = NDArray[np.int64]
 
@@ -13,13 +13,15 @@ FLOOR = 20
 """Rows that a stratum shows at least, where there is room for that."""
 
 
-def stratified(strata: Ints, count: int, always: Ints | None = None) -> Ints:
-    """Choose rows in proportion to their strata, with a floor for small ones.
+def stratified(fates: Ints, groups: Ints, count: int, always: Ints | None = None) -> Ints:
+    """Choose rows in proportion to their fates, and inside a fate to their groups, with a floor for small ones.
 
     Parameters
     ----------
-    strata : ndarray, int64, shape (n,)
-        Number of each row's stratum, from 0.
+    fates : ndarray, int64, shape (n,)
+        Number of what became of each row, from 0; few.
+    groups : ndarray, int64, shape (n,)
+        Number of each row's group, from 0; as many as there are rows, perhaps.
     count : int
         Rows to choose; all where there are no more.
     always : ndarray, int64, optional
@@ -29,9 +31,10 @@ def stratified(strata: Ints, count: int, always: Ints | None = None) -> Ints:
     -------
     ndarray, int64
         Positions, ascending. Inside a stratum a row's place in the draw is a hash of its position, so that no
-        global state, and no other row, moves it.
+        global state, and no other row, moves it. Of more groups than there is room for, those that show a row are
+        spread evenly over all (systematic sampling).
     """
-    n = len(strata)
+    n = len(fates)
     if n <= count:
         return np.arange(n, dtype=np.int64)
     chosen = np.zeros(n, dtype=np.bool_)
@@ -39,13 +42,27 @@ def stratified(strata: Ints, count: int, always: Ints | None = None) -> Ints:
         chosen[always] = True
     left = count - int(chosen.sum())
     rows = np.flatnonzero(~chosen)
-    sizes = np.bincount(strata[rows]).astype(np.int64)
-    counts = allocate(sizes, sizes, left, floors(sizes, left), "proportional")
-    order = rows[np.lexsort((scrambled(rows), strata[rows]))]
-    edges = np.concatenate([[0], np.cumsum(sizes)])
-    place = np.arange(len(order)) - edges[strata[order]]
-    chosen[order[place < counts[strata[order]]]] = True
+    sizes = np.bincount(fates[rows]).astype(np.int64)
+    shares = allocate(sizes, sizes, left, floors(sizes, left), "proportional")
+    for fate in np.flatnonzero(shares).tolist():
+        inside = rows[fates[rows] == fate]
+        chosen[_of_every_group(inside, groups[inside], int(shares[fate]))] = True
     return np.flatnonzero(chosen)
+
+
+def _of_every_group(rows: Ints, groups: Ints, count: int) -> Ints:
+    """Choose ``count`` of these rows, in proportion to their groups."""
+    _, places, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    wish = allocate_continuous(sizes, sizes, count, floors(sizes, count), "proportional")
+    # Each group's count is its wish rounded down or up, their sum is exact, and no group is too small to be met.
+    ends = np.floor(np.round(np.cumsum(wish), 6) + 0.5).astype(np.int64)
+    ends[-1] = count
+    counts = np.diff(ends, prepend=0)
+    order = np.lexsort((scrambled(rows), places))
+    start = np.cumsum(sizes) - sizes
+    drawn = np.arange(len(rows)) - start[places[order]] < counts[places[order]]
+    chosen: Ints = rows[order[drawn]]
+    return chosen
 
 
 def floors(sizes: Ints, count: int) -> Ints:

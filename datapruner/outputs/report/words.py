@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from datapruner.outputs.report.facets import Facet
 from datapruner.scorers.baselines import BASELINES
-from datapruner.scorers.ranking import spearman
+from datapruner.scorers.ranking import average_ranks, rank_correlation
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
@@ -61,6 +61,11 @@ def percent(part: float, whole: float) -> str:
     return f"{min(share, 99.9):.1f}\u00a0%" if 99.5 <= share < 100 else f"{share:.0f}\u00a0%"
 
 
+def share_of_rows(keep: float) -> str:
+    """Write a budget's share of the rows to the digits that tell it from another: ``12.5 %``."""
+    return f"{100 * keep:.4g}\u00a0%"
+
+
 def listed(parts: Sequence[str]) -> str:
     """Join words: ``a``, ``a and b``, ``a, b and c``."""
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
@@ -86,7 +91,12 @@ def selection_words(
     if tokens is not None and tokens.sum():
         held, whole = int(tokens[selection.kept].sum()), int(tokens.sum())
         out[0] += f" The kept rows hold {percent(held, whole)} of the {counted(whole, 'supervised token')}."
-    out += [_cleaning(selection.scores), *_tokens(selection), *_forced(selection.scores)]
+    out += [
+        _cleaning(selection.scores),
+        *_tokenless(selection),
+        *_tokens(selection),
+        *_forced(selection.scores),
+    ]
     for facet in facets:
         out += _groups(facet, selection)
     if lengths is not None:
@@ -98,7 +108,7 @@ def _budget(selection: Selection) -> str:
     budget = selection.budget
     if budget.per_group is None and not budget.quotas:
         if isinstance(budget.keep, float):
-            return f"{percent(budget.keep, 1)} of the rows"
+            return f"{share_of_rows(budget.keep)} of the rows"
         if budget.keep_tokens is not None:
             return counted(budget.keep_tokens, "supervised token")
         return counted(int(budget.keep or 0), "row")
@@ -120,6 +130,12 @@ def _cleaning(scores: Scores) -> str:
         return f"Before that, {counted(total, 'row')} {_be(total)} dropped: {listed(words)}."
     sought = [STEPS[kind][1] for kind in found if kind in STEPS]
     return f"Cleaning looked for {listed(sought)} and found none." if sought else ""
+
+
+def _tokenless(selection: Selection) -> list[str]:
+    count = selection.counts().get("no_supervised_tokens", 0)
+    words = counted(count, *STEPS["no_supervised_tokens"])
+    return [f"{_upper(words)} {_be(count)} dropped: nothing in them is trained on."] if count else []
 
 
 def _tokens(selection: Selection) -> list[str]:
@@ -190,9 +206,9 @@ def warning_words(selection: Selection, facets: Sequence[Facet]) -> list[str]:
 
 def comparison_warnings(selections: Sequence[Selection], facets: Sequence[Facet]) -> list[str]:
     """Name the labels of which a scorer keeps nothing, or far less than of the whole, at the first budget."""
-    first, out = _budget(selections[0]), []
-    compared = [one for one in selections if _budget(one) == first]
-    start = f"At {first}, by" if len(compared) < len(selections) else "By"
+    first, out = selections[0].budget.describe(), []
+    compared = [one for one in selections if one.budget.describe() == first]
+    start = f"At {_budget(selections[0])}, by" if len(compared) < len(selections) else "By"
     for facet in facets:
         found = [(_name(one.scorer), _starved(facet, one)) for one in compared]
         parts = [
@@ -265,26 +281,31 @@ def _group(facet: Facet, j: int) -> str:
 
 
 def length_correlation(values: NDArray[np.float64], lengths: Ints) -> float:
-    """Spearman's of a score with the rows' lengths, over the rows that have a score."""
+    """Spearman's of a score with the rows' lengths, over the rows that have a score; NaN where either is constant."""
     there = np.isfinite(values)
-    return spearman(values[there], lengths[there].astype(np.float64))
+    ranks = [average_ranks(values[there]), average_ranks(lengths[there].astype(np.float64))]
+    return float(rank_correlation(ranks)[0, 1])
 
 
 def _length_bias(selection: Selection, lengths: Ints, unit: str) -> list[str]:
     scored = np.isfinite(selection.values)
-    ours, others = lengths[selection.kept & scored], lengths[~selection.kept & scored]
+    names, fates = selection.fates()
+    ours, others = lengths[selection.kept & scored], lengths[fates == names.index("over_budget")]
     if not len(ours) or not len(others):
         return []
     one, other = float(np.median(ours)), float(np.median(others))
-    related = round(length_correlation(selection.values, lengths), 2) + 0.0
     alike = "as long as" if one == other else "about as long as" if abs(one - other) <= 0.1 * other else ""
     shape = alike or ("longer than" if one > other else "shorter than")
+    words = f"Kept rows are {shape} those that the budget dropped: a median of {one:,.0f} {unit} against {other:,.0f}"
+    related = round(length_correlation(selection.values, lengths), 2) + 0.0
+    if np.isnan(related):
+        return [f"{words}."]
     favours = 0 if abs(related) < BIAS else 1 if related > 0 else -1
     bias = ("hardly depends on length", "favours long rows", "favours short rows")[favours]
     agree = favours == (0 if alike else 1 if one > other else -1)
     return [
-        f"Kept rows are {shape} those that the budget dropped: a median of {one:,.0f} {unit} against {other:,.0f}"
-        f"{';' if agree else ', although'} the score {bias} (rank correlation {f'{related:.2f}'.replace('-', '−')})."
+        f"{words}{';' if agree else ', although'} the score {bias} "
+        f"(rank correlation {f'{related:.2f}'.replace('-', '−')})."
     ]
 
 
@@ -308,15 +329,16 @@ def comparison_words(
     scorers = list(dict.fromkeys(selection.scorer for selection in selections))
     budgets: dict[str, list[Selection]] = {}
     for selection in selections:
-        budgets.setdefault(_budget(selection), []).append(selection)
+        budgets.setdefault(selection.budget.describe(), []).append(selection)
+    told = [_budget(held[0]) for held in budgets.values()]
     out = [
         f"{counted(len(scorers), 'scorer')} {'rank' if len(scorers) > 1 else 'ranks'} the same "
         f"{counted(len(first.kept), 'row')}, for {'a budget' if len(budgets) == 1 else f'{len(budgets)} budgets'}: "
-        f"{listed(list(budgets))}.",
+        f"{listed(told)}.",
         _cleaning(first.scores),
         *_forced(first.scores),
     ]
-    for place, (budget, held) in enumerate(budgets.items()):
+    for place, (budget, held) in enumerate(zip(told, budgets.values(), strict=True)):
         compared = [one for one in held if one.scorer not in BASELINES]
         compared = compared if len(compared) > 1 else held
         if len(compared) > 1:
@@ -372,7 +394,10 @@ def _contrast(facets: Sequence[Facet], compared: Sequence[Selection]) -> list[st
         if not len(there):
             continue
         shares = np.array([facet.counts(one.kept)[there] / sizes[there] for one in compared])
-        place = int(np.argmax(shares.max(axis=0) - shares.min(axis=0)))
+        apart = np.ptp(shares, axis=0)
+        if not apart.any():
+            continue
+        place = int(np.argmax(apart))
         high, low = int(shares[:, place].argmax()), int(shares[:, place].argmin())
         return [
             f"By {facet.name}, they differ most on {_group(facet, int(there[place]))}: "
