@@ -158,7 +158,7 @@ def fine_tune(
     rate: float,
     device: str,
 ) -> Any:
-    """LoRA on all layers, with a step for each batch of the plan; the prompt is masked, weights are float32."""
+    """LoRA on all of this model's layers, a step a batch of the plan; prompts are masked, weights are float32."""
     import torch
     from peft import LoraConfig, get_peft_model
 

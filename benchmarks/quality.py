@@ -1,13 +1,15 @@
 """What is a model worth that was trained on what each scorer keeps?
 
 SmolLM2-135M is fine-tuned (LoRA) on the rows that an arm keeps for 10 or 30 % of the supervised tokens. Every arm gets
-as many supervised tokens and as many optimiser steps as random rows do, "full" and "clean full" too, which draw them
-from the whole set, and from the whole set as it was before noise and copies were planted. In one epoch "full" is
-therefore one more draw of random.
+as many supervised tokens, "full" and "clean full" too, which draw them from the whole set, and from the whole set as it
+was before noise and copies were planted. In one epoch "full" is therefore one more draw of random. Every arm gets as
+many optimiser steps, but no more than it has rows: where the rows are long, as gsm8k's are, a step is a row, and arms
+of longer rows take fewer.
 
 Read is the loss on clean held-out rows: by capability, the mean of these weighted by their supervised tokens, which
-is what training lowers, and their plain mean, in which answers of three tokens count as much as those of a hundred. Of
-gsm8k also the share of final numbers that are right, generated greedily; on two cores before training and for "full".
+comes near to what training lowers, and their plain mean, in which answers of three tokens count as much as those of a
+hundred. Of gsm8k also the share of final numbers that are right, generated greedily; on two cores before training and
+for "full".
 
 Sets: the mixture, gsm8k, and the mixture with planted noise (30 % of the rows: responses of other rows, or words
 shuffled) and copies (10 %: as they are, or with one word changed).

@@ -77,6 +77,7 @@ REMEDIES = {
     "dedup, cleaned, then random": Arm(CleanedFirst(), dedup=True),
     "response_noise, dedup first": arm("response_noise", dedup=True),
     "response_noise in each capability": arm("response_noise", per_group="capability"),
+    "random in each capability": arm("random", per_group="capability"),
     "response_noise + concept_complexity": arm("combined", scorers=["response_noise", "concept_complexity"]),
 }
 OTHERS = {

@@ -15,11 +15,30 @@ Runs = list[dict[str, Any]]
 Losses = dict[str, list[float]]
 """By arm, one number a seed."""
 
+LEGEND = """\
+- **Rows** that the steps are drawn from; **noise**, its share of their supervised tokens; **copies**, the share of \
+the rows that repeat another; **steps** of the optimiser, one a row at most.
+- **Loss** in nats: a row's is the mean of its tokens, a capability's the mean of its held-out rows, and capabilities \
+are weighted by their supervised tokens or equally. The second is ruled by those whose answers have few tokens; the \
+first was added for that reason, after the first runs on two cores. ± half of the 95 % t-interval over seeds, which \
+move LoRA's start, the order of the rows, and what is drawn by lot; not over other rows. Arms of five seeds got the \
+last two after the first three had been looked at.
+- **Against random** with Welch's 95 % interval. `*`: the two intervals themselves are apart. `=`: not above clean \
+full's interval, so that no difference from it was found; the wider that interval, the easier.
+- **Holm's correction** of Welch's test at 5 %, over all arms of a table but random.
+- **Smallest difference that could be found**: four times in five by a test at 5 %, (t(0.975) + t(0.8)) s \
+sqrt(1/n + 1/m) with n + m - 2 degrees of freedom and the arms' pooled deviation over seeds s; then by `*`, which asks \
+for more.
+- **Scoring**: of all the set's rows, models loaded."""
+"""What the tables' words mean."""
+
 
 def report(out: Path) -> str:
     """Tables by set and budget."""
     done = load(out)
-    lines = []
+    held, layers = done["settings"]["held_out"], done["settings"]["layers"]
+    trained = "all layers" if layers is None else f"the upper {layers} layers"
+    lines = [LEGEND, f"- **Training**: LoRA on {trained}; {held:,} held-out rows a set."]
     for name in dict.fromkeys(one["set"] for one in done["runs"].values()):
         of = [one for one in done["runs"].values() if one["set"] == name]
         tokens = done["sets"][name]["held_out_tokens"]
@@ -42,7 +61,7 @@ def main_table(arms: dict[str, Runs], costs: dict[str, Any]) -> list[str]:
     kinds = ["loss", "log_ppl"] if len(next(iter(arms.values()))[0]["by_capability"]) > 1 else ["loss"]
     losses = {kind: losses_of(arms, kind) for kind in kinds}
     answers = any("exact_match" in one for runs in arms.values() for one in runs)
-    heads = ["arm", "seeds", "rows", "noise", "copies", "loss a token", "against random"]
+    heads = ["arm", "seeds", "rows", "noise", "copies", "steps", "loss, by tokens", "against random"]
     heads += ["mean over capabilities", "against random"] * (len(kinds) - 1)
     heads += ["scoring, s", "peak, MiB", *["exact match"] * answers]
     lines = table_head(heads)
@@ -53,6 +72,7 @@ def main_table(arms: dict[str, Runs], costs: dict[str, Any]) -> list[str]:
             str(len(runs)),
             f"{mean(runs, 'rows'):.0f}",
             *(f"{mean(runs, key):.0%}" if key in runs[0] else "0%" for key in ("noise_of_tokens", "copies")),
+            f"{mean(runs, 'steps'):.0f}",
             *(cell for kind in kinds for cell in compared(name, losses[kind])),
             *(f"{cost[key]:.0f}" if key in cost else "" for key in ("seconds", "peak_mib")),
         ]
@@ -99,32 +119,56 @@ def answered(runs: Runs) -> str:
 
 
 def notes(arms: dict[str, Runs], untrained: dict[str, Any]) -> str:
-    steps = sorted({one["steps"] for runs in arms.values() for one in runs})
-    counted = str(steps[0]) if len(steps) == 1 else f"{steps[0]} to {steps[-1]}, fewer where rows are few"
-    spread = [pooled(list(losses_of(arms, kind).values())) for kind in ("loss", "log_ppl")]
-    return (
-        f"Before training: {untrained['loss']:.3f} a token, {untrained['log_ppl']:.3f} as the mean over capabilities. "
-        f"Optimiser steps: {counted}. Rows: that the steps are drawn from. Noise: share of their supervised tokens. "
-        "Copies: share of the rows that repeat another. Losses: nats, capabilities weighted by their supervised "
-        "tokens or equally, ± half of the 95 % t-interval over seeds; `*`: this interval and random's are apart; `=`: "
-        "not above clean full's. Against random: with Welch's 95 % interval. Scoring: of all the set's rows, models "
-        "loaded. The mean over capabilities is ruled by those whose answers have few tokens; the loss a token was "
-        "added for that reason, after the first runs on two cores."
-        + ("" if math.isnan(spread[0]) else f"\n\n{smallest(*spread)}")
-    )
-
-
-def smallest(token: float, capability: float) -> str:
-    """What the design could find, from the deviation over seeds of the two losses."""
-    found = [
-        f"s = {s:.4f}: {detectable(s, 5, 3):.3f} (5 seeds against 3) or {detectable(s, 3, 3):.3f} (3 against 3)"
-        for s in (token, capability)
+    kinds = {"by tokens": "loss", "mean over capabilities": "log_ppl"}
+    if len(untrained["by_capability"]) == 1:
+        kinds = {"by tokens": "loss"}
+    losses = {name: losses_of(arms, kind) for name, kind in kinds.items()}
+    parts = [
+        f"Before training: {', '.join(f'{untrained[kind]:.3f} {name}' for name, kind in kinds.items())}."
     ]
-    return (
-        "The smallest true difference that a test at 5 % finds four times in five, (t(0.975) + t(0.8)) s "
-        "sqrt(1/n + 1/m) with n + m - 2 degrees of freedom and the arms' pooled deviation over seeds s: a token, "
-        f"{found[0]}; mean over capabilities, {found[1]}."
-    )
+    spread = {name: pooled(list(of.values())) for name, of in losses.items()}
+    if not math.isnan(spread["by tokens"]):
+        parts += [corrected(losses), smallest(spread)]
+    return " ".join(parts)
+
+
+def corrected(losses: dict[str, Losses]) -> str:
+    """Which arms are better than random when the table is read as the many comparisons that it is."""
+    told = []
+    for name, of in losses.items():
+        held, count = better(of)
+        told.append(f"{name}, {', '.join(f'`{arm}`' for arm in held) if held else 'none'}")
+    return f"Better than random with Holm's correction over {count} arms: {'; '.join(told)}."
+
+
+def better(losses: Losses) -> tuple[list[str], int]:
+    """Arms with a lower mean than random's after Holm's correction, and how many arms were tested."""
+    from scipy.stats import ttest_ind
+
+    base = losses.get("random", [])
+    tested = {
+        name: values
+        for name, values in losses.items()
+        if name != "random" and min(len(values), len(base)) > 1
+    }
+    chances = {name: ttest_ind(values, base, equal_var=False).pvalue for name, values in tested.items()}
+    out = []
+    for place, name in enumerate(sorted(chances, key=lambda name: chances[name])):
+        if chances[name] * (len(chances) - place) > 0.05:
+            break
+        if np.mean(tested[name]) < np.mean(base):
+            out.append(name)
+    return out, len(tested)
+
+
+def smallest(spread: dict[str, float]) -> str:
+    """What the design could find, from the deviation over seeds of each loss."""
+    found = [
+        f"{name}, s = {s:.4f}, {detectable(s, 5, 3):.3f} (5 seeds against 3) or {detectable(s, 3, 3):.3f} (3 against "
+        f"3), and for `*` {s * apart_from(5, 3):.3f} or {s * apart_from(3, 3):.3f}"
+        for name, s in spread.items()
+    ]
+    return f"Smallest difference that could be found: {'; '.join(found)}."
 
 
 def capability_table(arms: dict[str, Runs], untrained: dict[str, Any]) -> list[str]:
@@ -171,3 +215,21 @@ def detectable(spread: float, n: int, m: int) -> float:
 
     free = n + m - 2
     return float((t.ppf(0.975, free) + t.ppf(0.8, free)) * spread * math.sqrt(1 / n + 1 / m))
+
+
+def apart_from(n: int, m: int) -> float:
+    """Smallest true difference of two means, in deviations, at which :func:`apart` holds with a power of 80 %.
+
+    The difference is normal and the two deviations over seeds are chi, all three independent: the chance that the
+    first exceeds the sum of both half intervals, averaged over quantiles of the other two.
+    """
+    from scipy.optimize import brentq
+    from scipy.stats import chi2, norm, t
+
+    at = (np.arange(400) + 0.5) / 400
+    halves = [
+        t.ppf(0.975, count - 1) * np.sqrt(chi2.ppf(at, count - 1) / (count - 1) / count) for count in (n, m)
+    ]
+    scale = math.sqrt(1 / n + 1 / m)
+    wanted = np.add.outer(*halves) / scale
+    return float(brentq(lambda gap: norm.sf(wanted - gap / scale).mean() - 0.8, 0, 100))

@@ -52,20 +52,23 @@ def summary(name: str) -> str:
         if arm == "random":
             return f"{fmean(losses[arm]):.3f}"
         gap = difference(losses[arm], losses["random"])[0]
-        return f"**{gap:+.3f}**" if gap < 0 and apart(losses[arm], losses["random"]) else f"{gap:+.3f}"
+        mark = ("**" if gap < 0 else "*") * apart(losses[arm], losses["random"])
+        return f"{mark}{gap:+.3f}{mark}"
 
     def place(arm: str) -> tuple[bool, float]:
         return arm not in first, fmean(first.get(arm, [0.0]))
 
     arms = sorted({arm for kinds in columns.values() for losses in kinds for arm in losses}, key=place)
+    held = " or ".join(dict.fromkeys(f"{sum(of['held_out'].values()):,}" for of in sets.values()))
     rows = ", ".join(f"{of} {sets[of]['rows']:,}" for of in dict.fromkeys(of for of, _ in columns))
     return "\n\n".join(
         [
             f"**What training on the kept rows is worth, and what choosing them costs.** {found['settings']['model']}, "
             f"LoRA, {FILES[name]} ({rows}), budgets in supervised tokens, equal optimiser steps where rows suffice. "
-            "Loss on clean held-out rows in nats: a token / mean over capabilities; under `random` its own, else the "
-            "difference from it. **Bold**: lower, and the 95 % intervals over seeds lie apart. Scoring: all rows, "
-            "models loaded. "
+            f"Loss on {held} clean held-out rows in nats: capabilities weighted by their tokens / equally; under "
+            "`random` its own, else the difference from it. The 95 % intervals over seeds lie apart where it is "
+            "**lower** or *higher* in this type; they are of seeds, not of other rows. Scoring: all rows, models "
+            "loaded. "
             "[Intervals, capabilities, noise kept, and the smallest difference that could be found]"
             "(docs/benchmarks.md), [which scorer, when](docs/choose.md).",
             table(
@@ -90,7 +93,7 @@ Column = tuple[str, float]
 
 
 def losses_by_column(found: dict[str, Any]) -> dict[Column, list[dict[str, list[float]]]]:
-    """By set and budget: a token, and as the mean over capabilities where there are several; arm -> a loss a seed."""
+    """By set and budget: by tokens, and as the mean over capabilities where there are several; arm -> a loss a seed."""
     from quality_report import token_loss
 
     columns: dict[Column, list[dict[str, list[float]]]] = {}

@@ -353,7 +353,9 @@ def test_a_scorer_alone_is_compared_with_nothing(tmp_path, monkeypatch, capsys):
     found.plot_correlation()
     found.save(tmp_path / "out", report=True)
     monkeypatch.chdir(tmp_path)
-    assert command(monkeypatch, "compare", "rows.jsonl", "--scorer", "random", "--keep", "2", "-o", "two") == 0
+    assert (
+        command(monkeypatch, "compare", "rows.jsonl", "--scorer", "random", "--keep", "2", "-o", "two") == 0
+    )
     assert said.split("\n")[0] in capsys.readouterr().out
 
 
