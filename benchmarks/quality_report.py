@@ -21,15 +21,15 @@ the rows that repeat another; **steps** of the optimiser, one a row at most.
 - **Loss** in nats: a row's is the mean of its tokens, a capability's the mean of its held-out rows, and capabilities \
 are weighted by their supervised tokens or equally. The second is ruled by those whose answers have few tokens; the \
 first was added for that reason, after the first runs on two cores. ± half of the 95 % t-interval over seeds, which \
-move LoRA's start, the order of the rows, and what is drawn by lot; not over other rows. Arms of five seeds got the \
-last two after the first three had been looked at.
+move LoRA's start, the order of the rows, and what is drawn by lot; not over other rows. Arms of five seeds, \
+the random ones apart, got the last two after the first three had been looked at.
 - **Against random** with Welch's 95 % interval. `*`: the two intervals themselves are apart. `=`: not above clean \
 full's interval, so that no difference from it was found; the wider that interval, the easier.
 - **Holm's correction** of Welch's test at 5 %, over all arms of a table but random.
 - **Smallest difference that could be found**: four times in five by a test at 5 %, (t(0.975) + t(0.8)) s \
 sqrt(1/n + 1/m) with n + m - 2 degrees of freedom and the arms' pooled deviation over seeds s; then by `*`, which asks \
 for more.
-- **Scoring**: of all the set's rows, models loaded."""
+- **Scoring**: of all the set's rows, models loaded; without a GPU, by one thread."""
 """What the tables' words mean."""
 
 

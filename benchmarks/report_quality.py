@@ -68,7 +68,7 @@ def summary(name: str) -> str:
             f"Loss on {held} clean held-out rows in nats: capabilities weighted by their tokens / equally; under "
             "`random` its own, else the difference from it. The 95 % intervals over seeds lie apart where it is "
             "**lower** or *higher* in this type; they are of seeds, not of other rows. Scoring: all rows, models "
-            "loaded. "
+            "loaded, one thread. "
             "[Intervals, capabilities, noise kept, and the smallest difference that could be found]"
             "(docs/benchmarks.md), [which scorer, when](docs/choose.md).",
             table(
