@@ -24,7 +24,7 @@ first was added for that reason, after the first runs on two cores. ± half of t
 move LoRA's start, the order of the rows, and what is drawn by lot; not over other rows. Arms of five seeds, \
 the random ones apart, got the last two after the first three had been looked at.
 - **Against random** with Welch's 95 % interval. `*`: the two intervals themselves are apart. `=`: not above clean \
-full's interval, so that no difference from it was found; the wider that interval, the easier.
+full's interval, as good or better so far as that tells; the wider it is, the easier.
 - **Holm's correction** of Welch's test at 5 %, over all arms of a table but random.
 - **Smallest difference that could be found**: four times in five by a test at 5 %, (t(0.975) + t(0.8)) s \
 sqrt(1/n + 1/m) with n + m - 2 degrees of freedom and the arms' pooled deviation over seeds s; then by `*`, which asks \

@@ -290,6 +290,8 @@ def test_what_is_seen_is_found_and_no_share_is_rounded_to_all(visit, tmp_path):
         "1,300 rows; of long texts, only what the page holds is searched"
     )
     assert page.locator("#table mark").first.inner_text() == "alpha beta"
+    page.click(".expand")
+    assert page.locator(".detail mark").inner_text().split() == ["alpha", "beta"]
     page.fill("#query", "1,234")
     driver.expect(page.locator("#count")).to_contain_text("1 of 1,300 rows matches")
     assert shown_rows(page) == [1234]

@@ -23,7 +23,7 @@ MOST_VALUES = 60
 PROBED = 20_000
 """Rows that are looked at before a whole column is."""
 MOST_COLUMNS = 3
-"""Columns that are looked at where nobody named one."""
+"""Columns that are shown where fewer were named."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class Facet:
     column : str
         That column, as the data name it: for look-ups and never to be shown; empty for a scorer's groups.
     asked : bool
-        Whether a budget or the user named that column.
+        Whether that column was named: to compare by, by a budget, or as the label.
     notes : list of str
         What each group holds (``mostly math (88 %)``, ``all math``), as far as a column tells; empty otherwise.
     """
@@ -78,7 +78,7 @@ def find_labels(selections: Sequence[Selection], by: Sequence[str] = ()) -> list
     """Find the columns that sort rows into groups: those that ``by`` and budgets name, then every other label."""
     scores = selections[0].scores
     used = dict.fromkeys([*by, *(s.budget.per_group for s in selections if s.budget.per_group is not None)])
-    asked = [Facet(_name(name), *_encoded(scores._column(name)), column=name, asked=True) for name in used]
+    asked = [Facet(_name(name), *_encoded(scores, name), column=name, asked=True) for name in used]
     return asked + [
         facet for name in _candidates(scores.samples) if name not in used for facet in _label(scores, name)
     ]
@@ -151,14 +151,15 @@ def _label(scores: Scores, name: str) -> list[Facet]:
     most = min(MOST_VALUES, len(head) // 2)
     if pc.count_distinct(head, mode="all").as_py() > most:
         return []
-    encoded = pc.dictionary_encode(dataset[:].column(0), null_encoding="encode").unify_dictionaries()
-    values = encoded.chunk(0).dictionary.to_pylist()
-    if not 2 <= len(values) <= most:  # the first rows of a set that was put together may all be of one source
+    # The first rows of a set that was put together may all be of one source. Counted before dictionaries are joined,
+    # which takes the square of their number.
+    column = dataset[:].column(0)
+    if not 2 <= pc.count_distinct(column, mode="all").as_py() <= most:
         return []
+    encoded = pc.dictionary_encode(column, null_encoding="encode").unify_dictionaries()
+    values = encoded.chunk(0).dictionary.to_pylist()
     codes = np.concatenate([chunk.indices.to_numpy(zero_copy_only=False) for chunk in encoded.chunks])
-    feature = scores.samples.dataset.features[name]
-    if hasattr(feature, "int2str"):
-        values = [None if value is None or value < 0 else feature.int2str(value) for value in values]
+    values = _as_names(scores, name, values)
     return [
         Facet(
             _name(name),
@@ -169,13 +170,21 @@ def _label(scores: Scores, name: str) -> list[Facet]:
     ]
 
 
-def _encoded(labels: Sequence[Any]) -> tuple[list[str], Ints]:
-    names, codes = encode_labels(labels)
+def _encoded(scores: Scores, name: str) -> tuple[list[str], Ints]:
+    names, codes = encode_labels(_as_names(scores, name, scores._column(name)))
     return [_label_name(name) for name in names], codes
 
 
+def _as_names(scores: Scores, column: str, values: Sequence[Any]) -> Sequence[Any]:
+    """Give a class label's names for its numbers, and other values as they are."""
+    feature = scores.samples.dataset.features.get(column)
+    if not hasattr(feature, "int2str"):
+        return values
+    return [None if value is None or value < 0 else feature.int2str(value) for value in values]
+
+
 def _label_name(name: str) -> str:
-    return safe_text(name, 60) if name.strip() else "(empty)"
+    return safe_text(name, 60) if name.strip() else "(blank)" if name else "(empty)"
 
 
 def _name(name: str) -> str:

@@ -276,7 +276,7 @@ class Shown:
         held += [
             (None, name, np.where(there, values, np.nan))
             for name, (values, there) in self._columns().items()
-            if values.dtype.kind in "fiu" and name not in self.scores.tokens
+            if values.dtype.kind == "f"  # whole numbers are orders and names of groups
         ]
         return [
             {

@@ -203,7 +203,7 @@
     cell.style.setProperty("--heat", share.toFixed(3));
     return cell;
   }
-  // As the summary writes them: never 0 or 100 unless it is that.
+  // Like the summary's: never 0 or 100 unless it is that.
   function share(kept, size) {
     const held = (100 * kept) / size;
     if (held > 0 && held < 0.1) return "under 0.1\u00a0%";
@@ -340,8 +340,8 @@
   }
 
   function marked(text, query) {
-    const at = query ? text.toLowerCase().indexOf(query) : -1;
-    return at < 0 || text.toLowerCase().length !== text.length ? [text] : [text.slice(0, at), node("mark", {}, text.slice(at, at + query.length)), text.slice(at + query.length)];
+    const found = query && new RegExp(query.replace(/[.*+?^${}()|[\]\\]/g, "\\$&").replace(/ /g, "\\s+"), "i").exec(text);
+    return found ? [text.slice(0, found.index), node("mark", {}, found[0]), text.slice(found.index + found[0].length)] : [text];
   }
   const empty = () => node("span", { class: "quiet" }, "(empty)");
   function piece(text, most, missing) {

@@ -32,7 +32,7 @@ def stratified(fates: Ints, groups: Ints, count: int, always: Ints | None = None
     ndarray, int64
         Positions, ascending. Inside a stratum a row's place in the draw is a hash of its position, so that no
         global state, and no other row, moves it. Of more groups than there is room for, those that show a row are
-        spread evenly over all (systematic sampling).
+        drawn in the same way, in proportion to their sizes (systematic sampling in the order of hashes).
     """
     n = len(fates)
     if n <= count:
@@ -52,7 +52,10 @@ def stratified(fates: Ints, groups: Ints, count: int, always: Ints | None = None
 
 def _of_every_group(rows: Ints, groups: Ints, count: int) -> Ints:
     """Choose ``count`` of these rows, in proportion to their groups."""
-    _, places, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    _, numbers, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    # In the order of hashes, so that the draw does not follow a period of the data.
+    turn = np.argsort(scrambled(np.arange(len(sizes))))
+    places, sizes = np.argsort(turn)[numbers], sizes[turn]
     wish = allocate_continuous(sizes, sizes, count, floors(sizes, count), "proportional")
     # Each group's count is its wish rounded down or up, their sum is exact, and no group is too small to be met.
     ends = np.floor(np.round(np.cumsum(wish), 6) + 0.5).astype(np.int64)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binom
 
 from datapruner.outputs.report.facets import Facet
 from datapruner.scorers.baselines import BASELINES
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from datapruner.selection.result import Scores, Selection
 
 Ints = NDArray[np.int64]
-Kept = NDArray[np.bool_]
 
 STEPS = {
     "exact_duplicate": ("exact duplicate", "exact duplicates"),
@@ -33,6 +33,10 @@ ENOUGH = 20
 """Rows from which a group's share is compared."""
 STARVED, FEWEST = 0.25, 10
 """Part of the whole's share below which a group of so many rows is warned of."""
+CHANCE = 0.05
+"""Chance, over all of a column's groups, that one is warned of although rows were drawn at random."""
+MOST_WARNINGS = 3
+"""Columns that are warned of one by one."""
 NAMED = 5
 """Groups that a sentence names; more are counted."""
 TIED = 0.05
@@ -62,7 +66,7 @@ def percent(part: float, whole: float) -> str:
 
 
 def share_of_rows(keep: float) -> str:
-    """Write a budget's share of the rows to the digits that tell it from another: ``12.5 %``."""
+    """Write a budget's share of the rows to four digits: ``12.5 %``."""
     return f"{100 * keep:.4g}\u00a0%"
 
 
@@ -201,7 +205,7 @@ def warning_words(selection: Selection, facets: Sequence[Facet]) -> list[str]:
         if scored[starved].any() and safe_text(facet.column) == facet.column:
             sentence += f" --per-group {shlex.quote(facet.column)} gives every group its share."
         out.append(sentence)
-    return out
+    return _first(out)
 
 
 def comparison_warnings(selections: Sequence[Selection], facets: Sequence[Facet]) -> list[str]:
@@ -219,7 +223,13 @@ def comparison_warnings(selections: Sequence[Selection], facets: Sequence[Facet]
         if parts:
             told = "; ".join(_some(parts, NAMED, "scorer"))
             out.append(f"{start} {facet.name}, little or nothing is kept by {told}.")
-    return out
+    return _first(out)
+
+
+def _first(warnings: list[str]) -> list[str]:
+    rest = len(warnings) - MOST_WARNINGS
+    more = [f"The same is true of labels in {counted(rest, 'more column')}."] if rest > 0 else []
+    return warnings[:MOST_WARNINGS] + more
 
 
 def _some(parts: Sequence[str], most: int, kind: str) -> list[str]:
@@ -231,14 +241,17 @@ def _some(parts: Sequence[str], most: int, kind: str) -> list[str]:
 def _starved(facet: Facet, selection: Selection) -> list[int]:
     """Find labels of enough rows that keep under a quarter of the whole's share, the largest first.
 
-    Clusters have no name that could matter to anybody, and a budget by group is shared as it was asked to be.
+    And less than random rows would by chance: a binomial tail, shared by the column's groups (Bonferroni). Clusters
+    have no name that could matter to anybody, and a budget by group is shared as it was asked to be.
     """
     if facet.scorer or selection.budget.per_group == facet.column:
         return []
     sizes, taken = facet.sizes, facet.counts(selection.kept)
-    least = STARVED * taken.sum() / max(int(sizes.sum()), 1)
+    share = taken.sum() / max(int(sizes.sum()), 1)
     found = [j for j in np.argsort(-sizes, kind="stable").tolist() if sizes[j] >= FEWEST]
-    return [j for j in found if taken[j] < least * sizes[j]]
+    starved = [j for j in found if taken[j] < STARVED * share * sizes[j]]
+    tails = binom.cdf(taken[starved], sizes[starved], share)
+    return [j for j, tail in zip(starved, tails.tolist(), strict=True) if tail * len(found) < CHANCE]
 
 
 def _groups(facet: Facet, selection: Selection) -> list[str]:
