@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom
+from scipy.special import bdtr
 
 from datapruner.outputs.report.facets import Facet
 from datapruner.scorers.baselines import BASELINES
@@ -250,7 +250,7 @@ def _starved(facet: Facet, selection: Selection) -> list[int]:
     share = taken.sum() / max(int(sizes.sum()), 1)
     found = [j for j in np.argsort(-sizes, kind="stable").tolist() if sizes[j] >= FEWEST]
     starved = [j for j in found if taken[j] < STARVED * share * sizes[j]]
-    tails = binom.cdf(taken[starved], sizes[starved], share)
+    tails = bdtr(taken[starved].astype(np.float64), sizes[starved], share)
     return [j for j, tail in zip(starved, tails.tolist(), strict=True) if tail * len(found) < CHANCE]
 
 
