@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +218,7 @@ def detectable(spread: float, n: int, m: int) -> float:
     return float((t.ppf(0.975, free) + t.ppf(0.8, free)) * spread * math.sqrt(1 / n + 1 / m))
 
 
+@cache
 def apart_from(n: int, m: int) -> float:
     """Smallest true difference of two means, in deviations, at which :func:`apart` holds with a power of 80 %.
 

@@ -177,10 +177,13 @@ def _encoded(scores: Scores, name: str) -> tuple[list[str], Ints]:
 
 def _as_names(scores: Scores, column: str, values: Sequence[Any]) -> Sequence[Any]:
     """Give a class label's names for its numbers, and other values as they are."""
+    from datasets import ClassLabel
+
     feature = scores.samples.dataset.features.get(column)
-    if not hasattr(feature, "int2str"):
+    if not isinstance(feature, ClassLabel):
         return values
-    return [None if value is None or value < 0 else feature.int2str(value) for value in values]
+    names = feature.names  # and not int2str, which takes microseconds a row
+    return [None if value is None or value < 0 else names[value] for value in values]
 
 
 def _label_name(name: str) -> str:

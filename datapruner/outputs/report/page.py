@@ -18,6 +18,7 @@ from datapruner.outputs.card import KINDS, source_name
 from datapruner.outputs.report.payload import Shown
 from datapruner.outputs.report.rows import ROOM, excerpts, script_json
 from datapruner.outputs.report.words import (
+    by_budget,
     comparison_warnings,
     comparison_words,
     counted,
@@ -271,14 +272,12 @@ def _overlaps(shown: Shown) -> list[dict[str, Any]]:
     """Give a matrix for every budget: Jaccard of what is kept; and one of the scores' rank correlation."""
     from datapruner.stability import jaccard
 
-    budgets: dict[str, list[int]] = {}
-    for number, selection in enumerate(shown.selections):
-        budgets.setdefault(selection.budget.describe(), []).append(number)
-    out = []
-    for words, numbers in budgets.items():
-        kept = [shown.selections[number].kept for number in numbers]
-        matrix = [[jaccard(a, b) for b in kept] for a in kept]
-        names = [shown.selections[number].scorer for number in numbers]
+    out, budgets = [], by_budget(shown.selections)
+    for numbers in budgets:
+        held = [shown.selections[number] for number in numbers]
+        words = held[0].budget.describe()
+        matrix = [[jaccard(a.kept, b.kept) for b in held] for a in held]
+        names = [selection.scorer for selection in held]
         if len(set(names)) < len(names):
             names = [shown.names[number] for number in numbers]
         if len(names) > 1:

@@ -14,7 +14,7 @@ from datapruner.outputs.report.facets import Facet, find_facets, find_labels
 from datapruner.outputs.report.figures import digits, histogram, maps, plane
 from datapruner.outputs.report.rows import characters
 from datapruner.outputs.report.sampling import stratified
-from datapruner.outputs.report.words import counted, counted_here, share_of_rows
+from datapruner.outputs.report.words import by_budget, counted, counted_here, share_of_rows
 from datapruner.scorers.baselines import BASELINES
 from datapruner.scorers.ranking import average_ranks
 from datapruner.selection.result import Scores, Selection
@@ -77,12 +77,6 @@ class Shown:
     def facets(self) -> list[Facet]:
         """The groups that rows are broken down by: some of these columns, and the scorers' own."""
         return find_facets(self.selections, self.labels)
-
-    @cached_property
-    def budgets(self) -> list[int]:
-        """For every selection the number of its budget, from 0 in the order in which they come."""
-        told = [selection.budget.describe() for selection in self.selections]
-        return [list(dict.fromkeys(told)).index(one) for one in told]
 
     @cached_property
     def lengths(self) -> Ints | None:
@@ -168,12 +162,13 @@ class Shown:
         """Give everything but the rows' texts."""
         rows, scores = self.rows, self.scores
         masks = [selection.kept for selection in self.selections]
+        budgets = {place: number for number, held in enumerate(by_budget(self.selections)) for place in held}
         return {
             "total": len(scores),
             "rows": rows.tolist(),
             "selections": [
-                self._selection(selection, name, budget)
-                for selection, name, budget in zip(self.selections, self.names, self.budgets, strict=True)
+                self._selection(selection, self.names[place], budgets[place])
+                for place, selection in enumerate(self.selections)
             ],
             "scorers": [
                 {

@@ -62,6 +62,7 @@
   let folded = null;
   // White space is searched as it is shown, one blank for any of it.
   const blank = (text) => text.replace(/\s+/g, " ").toLowerCase();
+  const sought = () => blank(state.query.trim());
   const haystack = (i) => (folded ||= words.map(blank))[i];
   const partial = D.texts.some((row) => row.missing);
 
@@ -318,7 +319,7 @@
   };
 
   function matching() {
-    const query = blank(state.query.trim());
+    const query = sought();
     const number = query.replace(/,/g, "");
     const f = facet();
     const out = [];
@@ -345,7 +346,7 @@
   }
   const empty = () => node("span", { class: "quiet" }, "(empty)");
   function piece(text, most, missing) {
-    const query = blank(state.query.trim());
+    const query = sought();
     const at = query ? text.toLowerCase().indexOf(query) : -1;
     const start = at > most - 60 ? at - 60 : 0;
     return text ? [start ? "…" : "", ...marked(text.slice(start, start + most), query), start + most < text.length || missing ? "…" : ""] : [empty()];
@@ -378,7 +379,7 @@
 
   function detail(i, width) {
     const row = D.texts[i];
-    const query = blank(state.query.trim());
+    const query = sought();
     const turns = row.turns.map(([role, text]) => node("div", { class: "turn" }, node("b", {}, role), node("div", {}, ...(text ? marked(text, query) : [empty()]))));
     if (row.missing) turns.push(node("p", { class: "note" }, `${comma(row.missing)} of ${comma(row.length)} characters are not shown.`));
     const facts = [];
@@ -429,7 +430,7 @@
     table.replaceChildren(node("caption", { hidden: true }, "Rows"), head, body);
     const shown = M < D.total ? `shown ${M === 1 ? "row" : "rows"}` : M === 1 ? "row" : "rows";
     $("count").textContent = rows.length === M ? `${comma(M)} ${shown}` : `${comma(rows.length)} of ${comma(M)} ${shown} ${rows.length === 1 ? "matches" : "match"}`;
-    if (state.query.trim() && partial) $("count").textContent += "; of long texts, only what the page holds is searched";
+    if (sought() && partial) $("count").textContent += "; of long texts, only what the page holds is searched";
     $("pager").hidden = pages < 2;
     $("page").textContent = `Page ${comma(state.page + 1)} of ${comma(pages)}`;
     for (const button of $("pager").querySelectorAll("button")) button.disabled = ["first", "back"].includes(button.dataset.go) ? state.page === 0 : state.page === pages - 1;

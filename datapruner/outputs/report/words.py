@@ -108,6 +108,14 @@ def selection_words(
     return [sentence for sentence in [*out, *_ties(selection)] if sentence]
 
 
+def by_budget(selections: Sequence[Selection]) -> list[list[int]]:
+    """Sort selections' places by budget, in the order in which these come."""
+    found: dict[str, list[int]] = {}
+    for place, selection in enumerate(selections):
+        found.setdefault(selection.budget.describe(), []).append(place)
+    return list(found.values())
+
+
 def _budget(selection: Selection) -> str:
     budget = selection.budget
     if budget.per_group is None and not budget.quotas:
@@ -210,8 +218,7 @@ def warning_words(selection: Selection, facets: Sequence[Facet]) -> list[str]:
 
 def comparison_warnings(selections: Sequence[Selection], facets: Sequence[Facet]) -> list[str]:
     """Name the labels of which a scorer keeps nothing, or far less than of the whole, at the first budget."""
-    first, out = selections[0].budget.describe(), []
-    compared = [one for one in selections if one.budget.describe() == first]
+    out, compared = [], [selections[place] for place in by_budget(selections)[0]]
     start = f"At {_budget(selections[0])}, by" if len(compared) < len(selections) else "By"
     for facet in facets:
         found = [(_name(one.scorer), _starved(facet, one)) for one in compared]
@@ -340,10 +347,8 @@ def comparison_words(
     """Sum up several selections of the same rows in sentences; the baselines are left out where others remain."""
     first = selections[0]
     scorers = list(dict.fromkeys(selection.scorer for selection in selections))
-    budgets: dict[str, list[Selection]] = {}
-    for selection in selections:
-        budgets.setdefault(selection.budget.describe(), []).append(selection)
-    told = [_budget(held[0]) for held in budgets.values()]
+    budgets = [[selections[place] for place in held] for held in by_budget(selections)]
+    told = [_budget(held[0]) for held in budgets]
     out = [
         f"{counted(len(scorers), 'scorer')} {'rank' if len(scorers) > 1 else 'ranks'} the same "
         f"{counted(len(first.kept), 'row')}, for {'a budget' if len(budgets) == 1 else f'{len(budgets)} budgets'}: "
@@ -351,7 +356,7 @@ def comparison_words(
         _cleaning(first.scores),
         *_forced(first.scores),
     ]
-    for place, (budget, held) in enumerate(zip(told, budgets.values(), strict=True)):
+    for place, (budget, held) in enumerate(zip(told, budgets, strict=True)):
         compared = [one for one in held if one.scorer not in BASELINES]
         compared = compared if len(compared) > 1 else held
         if len(compared) > 1:
