@@ -24,15 +24,48 @@ Part = Literal["prompt", "response", "both"]
 BLOCK = 1000
 """Rows read at a time: enough to be quick, few enough that 10 MB rows still fit."""
 
+REASONING = ("reasoning_content", "reasoning", "thinking")
+"""The fields of a message that hold what was thought before the answer."""
+
 _NUL = "\0"
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn; the role is system, user, assistant or tool."""
+    """One turn.
+
+    Parameters
+    ----------
+    role
+        system, user, assistant or tool.
+    content
+        The text of the turn itself; empty where a turn is calls alone.
+    fields
+        What else a chat template is handed, by its name there: ``reasoning_content``, ``thinking``,
+        ``tool_calls``, ``name``, ``tool_call_id`` and whatever the source has beside them. A ``role`` or
+        ``content`` among them is handed in place of the two above: ``developer``, a list of parts, a null.
+    trained
+        False where the source says that the turn must not be trained on.
+    """
 
     role: str
     content: str
+    fields: dict[str, Any] = field(default_factory=dict, hash=False)
+    trained: bool = True
+
+    @property
+    def text(self) -> str:
+        """All that the turn says, to be read: its reasoning, its content, its calls as JSON, a line each."""
+        if not self.fields:
+            return self.content
+        thoughts = [str(self.fields[name]) for name in REASONING if self.fields.get(name)]
+        calls = self.fields.get("tool_calls")
+        pieces = [*dict.fromkeys(thoughts), self.content, _json(calls) if calls else ""]
+        return "\n".join(piece for piece in pieces if piece)
+
+    def handed(self) -> dict[str, Any]:
+        """Return the message as a chat template is handed it."""
+        return {"role": self.role, "content": self.content, **self.fields}
 
 
 @dataclass(frozen=True)
@@ -54,25 +87,48 @@ class Sample:
     plain: bool = False
 
     def part(self, which: Part) -> str:
-        """Return the user and tool turns (prompt), the assistant turns (response) or all turns (both)."""
+        """Return the user and tool turns (prompt), the answers (response) or all turns (both).
+
+        The answers are the assistant's turns that are trained on.
+        """
         if which == "both":
-            return "\n".join(message.content for message in self.messages)
+            return "\n".join(message.text for message in self.messages)
         if which not in ("prompt", "response"):
             raise DataPrunerError(f"There is no part '{which}' of a row; take prompt, response or both.")
-        roles = ("user", "tool") if which == "prompt" else ("assistant",)
-        return "\n".join(message.content for message in self.messages if message.role in roles)
+        if which == "prompt":
+            return "\n".join(message.text for message in self.messages if message.role in ("user", "tool"))
+        answers = (message for message in self.messages if message.role == "assistant" and message.trained)
+        return "\n".join(message.text for message in answers)
 
     def key(self) -> str:
-        """Return a text that two rows share only when roles, turns, contents and tools are the same.
+        """Return a text that two rows share only when all that their turns and tools say is the same.
 
         Each turn is led by its role between NUL characters, one inside a content is doubled: unlike white
-        space they survive :func:`~datapruner.text.normalise`. A plain row has the role ``text``; no tools
-        and an empty list of tools are the same, and the order of the keys in a tool does not matter.
+        space they survive :func:`~datapruner.text.normalise`. A turn's fields follow it, and whether it is
+        kept out of training. A plain row has the role ``text``; no tools and an empty list of tools are the
+        same, and the order of the keys in a tool or a field does not matter.
         """
-        turns = [("text" if self.plain else message.role, message.content) for message in self.messages]
+        return self._led(sort_keys=True)
+
+    def fed(self) -> str:
+        """Return a text that two rows share only when a chat template is handed the same, to the order of keys."""
+        return self._led(sort_keys=False)
+
+    def _led(self, *, sort_keys: bool) -> str:
+        turns = []
+        for message in self.messages:
+            turns.append(("text" if self.plain else message.role, message.content))
+            if message.fields:
+                turns.append(("fields", _json(message.fields, sort_keys=sort_keys)))
+            if not message.trained:
+                turns.append(("untrained", ""))
         if self.tools:
-            turns.append(("tools", json.dumps(self.tools, ensure_ascii=False, sort_keys=True)))
+            turns.append(("tools", json.dumps(self.tools, ensure_ascii=False, sort_keys=sort_keys)))
         return "".join(f"\0{role}\0 {content.replace(_NUL, _NUL * 2)} " for role, content in turns)
+
+
+def _json(value: Any, *, sort_keys: bool = False) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=sort_keys, default=str)
 
 
 @dataclass(frozen=True)

@@ -167,7 +167,7 @@ def render_sample(sample: Sample, width: int = 100, lines: int = 4) -> list[str]
     """Return a row's turns as lines for a terminal, so many of each turn at most; its text is made harmless."""
     out = []
     for message in sample.messages:
-        out += _wrapped("text" if sample.plain else message.role, message.content, max(width, 40), lines)
+        out += _wrapped("text" if sample.plain else message.role, message.text, max(width, 40), lines)
     if sample.tools:
         out.append(f"  {'tools':<11}{len(sample.tools)}")
     return out

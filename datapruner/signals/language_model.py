@@ -277,7 +277,7 @@ def numbers_of(
 
 
 def _content(sample: Sample) -> bytes:
-    return sample.key().encode("utf-8", "surrogatepass")
+    return sample.fed().encode("utf-8", "surrogatepass")
 
 
 class _OutOfMemoryError(Exception):

@@ -157,7 +157,7 @@ def _read(samples: Samples, rows: Ints) -> Iterator[Excerpt]:
         done = 0
         try:
             for sample in samples.iter_samples(block):
-                yield _excerpt([(message.role, message.content) for message in sample.messages])
+                yield _excerpt([(message.role, message.text) for message in sample.messages])
                 done += 1
         except DataPrunerError:
             # One row of the block cannot be read; nobody had to read it so far, and the others are still shown.
@@ -167,7 +167,7 @@ def _read(samples: Samples, rows: Ints) -> Iterator[Excerpt]:
                 except DataPrunerError as error:
                     yield _excerpt([("unreadable", str(error))])
                 else:
-                    yield _excerpt([(message.role, message.content) for message in sample.messages])
+                    yield _excerpt([(message.role, message.text) for message in sample.messages])
 
 
 def _excerpt(turns: list[tuple[str, str]]) -> Excerpt:
