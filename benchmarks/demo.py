@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import time
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -140,18 +142,42 @@ def show_shares(selection: dp.Selection, label: str | None) -> None:
     table([f"cluster  {said}", "rows", "weight", "kept", "of its rows"], rows)
 
 
+def new_folder(asked: Path | None) -> Path:
+    """Make the folder of this run: an earlier run's is left alone."""
+    if asked is not None:
+        asked.mkdir(parents=True)
+        return asked
+    for name in chain(["demo-out"], (f"demo-out-{number}" for number in count(2))):
+        try:
+            Path(name).mkdir()
+        except FileExistsError:
+            continue
+        return Path(name)
+    raise AssertionError
+
+
+def beside(program: str) -> str:
+    """How a program of this environment is called from here, whether or not the environment is active."""
+    path = Path(sys.executable).parent / program
+    return shlex.quote(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", help="your own file, folder or hub name")
     parser.add_argument("--keep", type=float, default=0.3)
-    parser.add_argument("--out", type=Path, default=Path("demo-out"))
+    parser.add_argument("--out", type=Path, help="a new folder; by default demo-out, demo-out-2, ...")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     start = time.monotonic()
-    options.out.mkdir(exist_ok=True)
+    try:
+        folder = new_folder(options.out)
+    except FileExistsError:
+        print(f"{options.out} is there already; give --out another name", file=sys.stderr)
+        return 2
     source, exact, near = options.data, {}, {}
     if source is None:
-        source = str(options.out / "reasoning.jsonl")
+        source = str(folder / "reasoning.jsonl")
         exact, near = make_set(Path(source), options.seed)
         smallest = round(LARGEST * SHRINK ** (len(KINDS) - 1))
         print(f"Made {source}: {len(KINDS)} kinds of tasks, {LARGEST} to {smallest} rows each,")
@@ -159,7 +185,7 @@ def main() -> int:
     try:
         # Duplicates go first, so that they neither blow up a cluster nor get kept twice.
         selection = dp.prune(source, keep=options.keep, dedup=True, seed=options.seed)
-        selection.save(options.out / "pruned", overwrite=True)
+        selection.save(folder / "pruned")
     except dp.DataPrunerError as error:
         print(f"datapruner: {error}", file=sys.stderr)
         return 2
@@ -190,12 +216,13 @@ def main() -> int:
         f"Budget: {len(selection):,} of {total:,} rows, shared over {clusters} clusters by their complexity"
     )
     show_shares(selection, "kind" if options.data is None else None)
-    first = next(row for row in range(total) if not selection.kept[row])
-    folder = options.out / "pruned"
-    print(f"Result: {folder} ({time.monotonic() - start:.0f} s)\n")
-    split = safe_text(selection.scores.samples.split)
-    print(f'  datasets.load_dataset("{folder}", split="{split}")\n')
-    print(f"  datapruner explain {folder} --row {first}\n  {safe_text(selection.reason(first))}")
+    print(f"Result: {folder / 'pruned'} ({time.monotonic() - start:.0f} s). Look at it:\n")
+    row = next((row for row in range(total) if not selection.kept[row]), 0)
+    held = shlex.quote(str(folder / "pruned"))
+    arguments = f"{json.dumps(str(folder / 'pruned'))}, split={json.dumps(selection.scores.samples.split)}"
+    load = f"import datasets; print(datasets.load_dataset({arguments}))"
+    print(f"  {beside('datapruner')} explain {held} --row {row} --text")
+    print(f"  {beside('python')} -c {shlex.quote(load)}")
     return 0
 
 

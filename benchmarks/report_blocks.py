@@ -67,7 +67,7 @@ def about(value: float) -> str:
 
 @block
 def figures() -> str:
-    """README's table of speed, memory and exactness."""
+    """docs/benchmarks.md: the table of speed, memory and exactness."""
     head = ("", "figure", "beside it")
     return table(
         head,

@@ -10,7 +10,7 @@ from report_blocks import block, percent, power, result, span, spread, table
 
 @block
 def target() -> str:
-    """README: rows like a target's."""
+    """docs/filter.md: rows like a target's."""
     found = result("target")
     math = fmean(
         one["precision"] for one in found["runs"] if one["default"] and one["scorer"] == "feature_mapping"

@@ -16,7 +16,7 @@ NOT_YET = (
 
 @block
 def quality() -> str:
-    """README: the loss after training on what each arm keeps, one column a set and budget."""
+    """docs/benchmarks.md: the loss after training on what each arm keeps, one column a set and budget."""
     return "\n\n".join(summary(name) for name in measured()) or NOT_YET
 
 
