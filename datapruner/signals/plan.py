@@ -297,8 +297,9 @@ def measure_shape(
     near = {"n_neighbors": recipe.n_neighbors, "seed": recipe.seed}
 
     def stored(context: dict[str, Any], width: int, compute: Callable[[], NDArray[np.float32]]) -> Any:
-        context |= {"version": manifolds.CODE_VERSION}
-        keys = row_keys((content + place.to_bytes(8, "little") for place in range(n)), context)
+        # A record of the whole set: in a folder of its own, which no run over other vectors reads or judges.
+        context |= {"version": manifolds.CODE_VERSION, "vectors": content.hex()}
+        keys = row_keys((place.to_bytes(8, "little") for place in range(n)), context)
         return store.fetch(keys, context, width, lambda rows: iter([(rows, compute()[rows])]))
 
     @cache

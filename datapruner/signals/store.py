@@ -1,7 +1,9 @@
 """Content-addressed store of what was measured: caching, resume, growth and sharing in one mechanism.
 
 A row's key is the hash of what was fed to the model and of everything that decides the result (the
-*context*: model identity, maximum length, pooling, dtype, shapes, code version). Rows are written in
+*context*: model identity, maximum length, pooling, dtype, shapes, code version). A context's records lie in
+a folder of their own, and so do those of each width, so that none is ever read, or judged damaged, as one of
+another shape. Rows are written in
 shards as they are computed, each under a temporary name, synced and renamed, and closed by a checksum:
 a run killed at any moment loses one unwritten shard at most. Afterwards the rows of a run are compacted
 once into dataset order, so that millions of rows are read sequentially.
@@ -102,9 +104,9 @@ class SignalStore:
         keys : ndarray of S16, shape (n,)
             From :func:`row_keys`.
         context : mapping
-            The context of the keys; names the subfolder.
+            The context of the keys; names the subfolder, together with the width.
         width : int
-            Length of a row's vector.
+            Length of a row's vector. Records of another width are others, whatever the context says.
         compute : callable
             Gets the positions (int64, ascending) of the first row of every missing key and yields
             (positions int64 [m], values float32 [m, width]) in any order.
@@ -151,7 +153,7 @@ class SignalStore:
         width: int | None,
         compute: Callable[[NDArray[np.int64]], Iterator[RaggedBatch]],
     ) -> Ragged:
-        shelf = _Shelf(self.folder / xxhash.xxh3_64_hexdigest(_canonical(context)), width)
+        shelf = _Shelf.of(self.folder, context, width)
         shelf.create(context)
         self.computed = 0
         name = xxhash.xxh3_128_hexdigest(keys.tobytes())
@@ -215,6 +217,12 @@ class _Shelf:
     def __init__(self, folder: Path, width: int | None) -> None:
         self.folder = folder
         self.width = width
+
+    @classmethod
+    def of(cls, folder: Path, context: Mapping[str, object], width: int | None) -> _Shelf:
+        """Give the shelf of a context and a width in a store's folder."""
+        name = xxhash.xxh3_64_hexdigest(_canonical(context))
+        return cls(folder / (name if width is None else f"{name}-{width}"), width)
 
     def create(self, context: Mapping[str, object]) -> None:
         try:

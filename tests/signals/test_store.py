@@ -360,14 +360,26 @@ def test_a_shard_with_a_right_checksum_and_wrong_contents_is_not_trusted(tmp_pat
     assert not (shelf(tmp_path) / "00.shard").exists()
 
 
-def test_a_shard_of_another_width_is_computed_again(tmp_path, caplog):
-    contents = names("row", 20)
-    keys = row_keys(contents, CONTEXT)
-    SignalStore(tmp_path).fetch(
-        keys, CONTEXT, 3, lambda rows: iter([(rows, np.zeros((len(rows), 3), np.float32))])
-    )
-    said = damaged_run(tmp_path, contents, caplog, computed=20)
-    assert any("shard" in sentence for sentence in said)
+def of_width(width: int):
+    return lambda rows: iter([(rows, np.full((len(rows), width), width, np.float32) + rows[:, None])])
+
+
+def test_records_of_other_widths_are_others_under_the_same_keys(tmp_path, caplog):
+    keys = row_keys(names("row", 20), CONTEXT)
+    table = records(np.random.default_rng(0), [2] * 20)
+    computed = []
+    for width in (3, 5, None, 3, 5, None, 1):
+        store = SignalStore(tmp_path)
+        if width is None:
+            got = store.fetch_ragged(keys, CONTEXT, lambda rows: iter([(rows, table.take(rows))]))
+            np.testing.assert_array_equal(got.values, table.values)
+        else:
+            got = store.fetch(keys, CONTEXT, width, of_width(width))
+            np.testing.assert_array_equal(got, np.arange(20)[:, None] + np.full((20, width), width))
+        computed.append(store.computed)
+    assert computed == [20, 20, 20, 0, 0, 0, 20]
+    assert not caplog.records
+    assert len(list((tmp_path / "signals").glob("*/*.shard"))) == 4
 
 
 @pytest.mark.parametrize("ending", ["rows", "sum"])
