@@ -17,15 +17,13 @@ from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
 from datapruner.models import offline
+from datapruner.models.identity import config_hash, tokenizer_hash, weights_hash
 from datapruner.models.loading import (
-    config_hash,
     default_device,
     first_line,
     load_causal_lm,
     refuse_keys,
     resolve_model,
-    tokenizer_hash,
-    weights_hash,
 )
 from datapruner.models.quiet import quiet_loading
 

@@ -9,8 +9,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import xxhash
-
 from datapruner.errors import DataPrunerError
 from datapruner.models import offline
 from datapruner.models.quiet import quiet_loading
@@ -210,17 +208,6 @@ def context_length(
     # A tokenizer without a limit says 1e30.
     named += [length for length in (getattr(tokenizer, "model_max_length", None),) if length and length < 1e6]
     return min([default, *(int(length) for length in named if length is not None and length > 0)])
-
-
-def model_identity(model: PreTrainedModel) -> str:
-    """Hash what decides a model's output: its weights, its settings and the adapters that are not merged."""
-    adapters = {
-        key: {name: value for name, value in config.to_dict().items() if name != "base_model_name_or_path"}
-        for key, config in (getattr(model, "peft_config", None) or {}).items()
-    }
-    described = json.dumps(adapters, sort_keys=True, default=_plain)
-    identity = f"{weights_hash(model)} {config_hash(model.config)} {described}"
-    return xxhash.xxh3_128_hexdigest(identity.encode())
 
 
 def refuse_keys(name: str, kind: str, keys: Iterable[object]) -> None:
@@ -515,53 +502,6 @@ def check_model(name: str, model: PreTrainedModel, *, quantised: bool) -> None:
             f"'{name}' is no causal language model: its tokens see those that follow ({model.config.model_type}); "
             "give a model that predicts the next token"
         )
-
-
-def _plain(value: Any) -> Any:
-    """Give a set a fixed order, for JSON."""
-    return sorted(map(str, value)) if isinstance(value, set | frozenset) else str(value)
-
-
-def weights_hash(module: torch.nn.Module) -> str:
-    """Hash a module's parameters and buffers by name, dtype, shape and bytes."""
-    import torch
-
-    digest = xxhash.xxh3_128()
-    for key, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def config_hash(config: Any) -> str:
-    """Hash what else decides a model's output: heads, activations, rotary base, attention kernel.
-
-    Two checkpoints may have the same tensors and other settings.
-    """
-    described = {
-        key: value
-        for key, value in config.to_dict().items()
-        if key not in {"_name_or_path", "transformers_version", "architectures", "use_cache"}
-    }
-    described["attention"] = getattr(config, "_attn_implementation", None)
-    return xxhash.xxh3_128_hexdigest(json.dumps(described, sort_keys=True, default=str).encode())
-
-
-def tokenizer_hash(tokenizer: Any) -> str:
-    """Hash everything that decides how a tokenizer cuts a text, its chat template included.
-
-    Truncation and padding are left out: they are arguments of a call that a fast tokenizer remembers.
-    """
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is not None:
-        parts = json.loads(backend.to_str())
-        parts.pop("truncation", None)
-        parts.pop("padding", None)
-        described = json.dumps(parts, sort_keys=True)
-    else:
-        described = repr(sorted(tokenizer.get_vocab().items()))
-    template = getattr(tokenizer, "chat_template", None)
-    return xxhash.xxh3_128_hexdigest(f"{described}\n{template}".encode("utf-8", "surrogatepass"))
 
 
 def first_line(error: BaseException) -> str:

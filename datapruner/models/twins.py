@@ -118,6 +118,12 @@ def load_pruned_lm(
     return model, tokenizer
 
 
+def runs_code(name: str) -> bool:
+    """Whether a name stands for a function or a pickle: a model that its weights and settings do not describe."""
+    path = expanded(Path(name))
+    return is_file(path) or (FUNCTION.fullmatch(name) is not None and not exists(path))
+
+
 def check_twins(
     dense: PreTrainedModel,
     dense_tokenizer: PreTrainedTokenizerBase | None,

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
 from datapruner.models.embedders import Encoder, ImageEmbedder, TokenEmbedder
+from datapruner.models.identity import PROBE_TEXTS
 from datapruner.paths import exists
 from datapruner.signals.store import Batch, SignalStore, row_keys
 
@@ -151,6 +153,9 @@ def embed_with_encoder(
 ) -> NDArray[np.float32]:
     """Embed texts with any object that has ``encode``; cached only where it tells an ``identity``.
 
+    What it gives for a few fixed texts is part of the key, so that an ``encode`` that was corrected under the same
+    ``identity`` shares nothing with the one before. An ``encode`` whose bits vary from call to call is never cached.
+
     Parameters
     ----------
     texts : sequence of str, length n
@@ -192,8 +197,9 @@ def embed_with_encoder(
                 bar.update(len(of))
                 yield of, encode([texts[row] for row in of])
 
-    width = encode([texts[0]]).shape[1]
     identity = getattr(encoder, "identity", None)
+    probed = [encode([text]) for text in (PROBE_TEXTS[:2] if identity is not None else texts[:1])]
+    width = probed[0].shape[1]
     if identity is None:
         out = np.empty((len(texts), width), dtype=np.float32)
         for rows, values in compute(np.arange(len(texts), dtype=np.int64)):
@@ -203,7 +209,13 @@ def embed_with_encoder(
                 )
             out[rows] = values
         return out
-    context = {"signal": "encoder", "version": CODE_VERSION, "model": str(identity), "width": width}
+    context = {
+        "signal": "encoder",
+        "version": CODE_VERSION,
+        "model": str(identity),
+        "answers": xxhash.xxh3_128_hexdigest(b"".join(vector.tobytes() for vector in probed)),
+        "width": width,
+    }
     return store.fetch(row_keys(map(_bytes, texts), context), context, width, compute)
 
 

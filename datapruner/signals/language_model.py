@@ -28,7 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
-from datapruner.models.loading import model_identity, tokenizer_hash, vocabulary_size
+from datapruner.models.identity import evaluation, model_identity, tokenizer_hash
+from datapruner.models.loading import vocabulary_size
 from datapruner.samples.base import Message, Sample
 from datapruner.samples.rendering import Rendered, render, render_many, responses
 from datapruner.signals.attention import Pack, Segment, packed_attention
@@ -37,7 +38,6 @@ from datapruner.signals.embedding import canonical_shape
 from datapruner.signals.output_layer import (
     OutputLayer,
     body,
-    evaluation,
     find_output_layer,
     output_statistics,
 )
@@ -95,6 +95,9 @@ class LanguageModel:
         Rows share sequences without padding; else they run in padded length buckets.
     batch_tokens : int, optional
         Tokens a forward pass; by default what suits the device. Halved where memory runs out.
+    by_code : bool
+        The model came as an object, or by code of the user's, which its weights and settings do not tell: what it
+        answers to fixed tokens is part of its identity.
     """
 
     model: Any
@@ -103,6 +106,7 @@ class LanguageModel:
     last_turn_only: bool = False
     packing: bool = True
     batch_tokens: int | None = None
+    by_code: bool = True
 
     @property
     def device(self) -> torch.device:
@@ -167,7 +171,7 @@ def measure_language_model(
         does not suffice for one row.
     """
     layer = find_output_layer(language_model.model)
-    identity = identity_of(language_model.model)
+    identity = identity_of(language_model)
     # It is put back here: a generator that an exception leaves open would keep the user's model changed.
     with evaluation(language_model.model):
         feed, prefix = way_of_feeding(language_model)
@@ -182,14 +186,14 @@ def measure_language_model(
     }
 
 
-def identity_of(model: Any) -> str:
+def identity_of(language_model: LanguageModel) -> str:
     """Hash a model, whose weights must all be in memory."""
-    if any(parameter.is_meta for parameter in model.parameters()):
+    if any(parameter.is_meta for parameter in language_model.model.parameters()):
         raise DataPrunerError(
             "some of the model's weights lie on a disk or in another device's memory until they are used, so that it "
             "cannot be told from others: load it without offloading"
         )
-    return model_identity(model)
+    return model_identity(language_model.model, probe=language_model.by_code)
 
 
 def fetch(run: Pass, identity: str, store: SignalStore) -> Ragged:

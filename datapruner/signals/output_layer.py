@@ -12,8 +12,7 @@ matrix and <W, G>, neither of which needs a backward pass. Ours: the tiling.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datapruner.errors import DataPrunerError
+from datapruner.models.identity import evaluation
 from datapruner.models.loading import first_line
 
 TILE = 128
@@ -475,15 +475,3 @@ def _probe(model: Any, layer: OutputLayer) -> None:
 
 def _root_mean_square(values: Tensor) -> float:
     return values.double().square().mean().sqrt().item()
-
-
-@contextmanager
-def evaluation(model: Any) -> Iterator[None]:
-    """Switch dropout off and put every module back into its mode afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

@@ -413,6 +413,7 @@ def open_language_model(recipe: Recipe, given: tuple[Any, Any] | None = None) ->
         last_turn_only=recipe.last_turn_only,
         packing=recipe.packing,
         batch_tokens=recipe.batch_tokens,
+        by_code=given is not None,
     )
 
 
@@ -425,7 +426,7 @@ def open_pruned(recipe: Recipe, given: Any, reader: LanguageModel, *, trust_code
         It cannot be had, or reads fewer tokens than the rows have.
     """
     from datapruner.models.loading import context_length
-    from datapruner.models.twins import checked_pair, load_pruned_lm
+    from datapruner.models.twins import checked_pair, load_pruned_lm, runs_code
 
     if given is not None:
         pair = given() if callable(given) else given
@@ -445,7 +446,8 @@ def open_pruned(recipe: Recipe, given: Any, reader: LanguageModel, *, trust_code
         raise DataPrunerError(
             f"the pruned model reads {limit} tokens and rows are cut at {reader.max_length}; pass --max-length {limit}"
         )
-    return replace(reader, model=model, tokenizer=tokenizer)
+    by_code = given is not None or runs_code(str(recipe.pruned_model))
+    return replace(reader, model=model, tokenizer=tokenizer, by_code=by_code)
 
 
 def measure_losses(

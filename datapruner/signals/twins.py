@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
+from datapruner.models.identity import evaluation
 from datapruner.models.twins import check_twins
 from datapruner.signals.language_model import (
     TWIN_TOKENS,
@@ -23,7 +24,7 @@ from datapruner.signals.language_model import (
     numbers_of,
     way_of_feeding,
 )
-from datapruner.signals.output_layer import OutputLayer, evaluation, find_output_layer
+from datapruner.signals.output_layer import OutputLayer, find_output_layer
 from datapruner.signals.ragged import Ragged
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def measure_twins(
         The models are no twins, or as in :func:`datapruner.signals.language_model.measure_language_model`.
     """
     layer = find_output_layer(dense.model)
-    identity, norm = identity_of(dense.model), layer.norm()
+    identity, norm = identity_of(dense), layer.norm()
     states: Ragged | None = None
     if in_turn:
         _check_room(store, num_supervised, layer.weight.shape[1])
@@ -105,14 +106,14 @@ def measure_twins(
         dense.model.to("meta")
     pruned = open_pruned()
     check_twins(dense.model, dense.tokenizer, pruned.model, pruned.tokenizer)
-    pruned = replace(dense, model=pruned.model)
+    pruned = replace(dense, model=pruned.model, by_code=pruned.by_code)
     beside = _beside(find_output_layer(pruned.model), layer)
     if agreement and (beside.weight.shape != layer.weight.shape or layer.softcap or beside.softcap):
         raise DataPrunerError(
             f"gradients are compared between models of one width, and these have {layer.weight.shape[1]} and "
             f"{beside.weight.shape[1]}, or one caps its logits; leave the gradient variant out"
         )
-    both = f"{identity} {identity_of(pruned.model)} {agreement}"
+    both = f"{identity} {identity_of(pruned)} {agreement}"
     with evaluation(dense.model), evaluation(pruned.model):
         feed, prefix = way_of_feeding(pruned)
         if states is not None:

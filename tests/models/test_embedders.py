@@ -88,7 +88,7 @@ def test_auto_is_the_mean_for_a_language_model_and_pooling_is_part_of_the_identi
 
 
 def test_using_an_embedder_does_not_change_its_identity(tiny_sentence_transformer):
-    from datapruner.models.loading import tokenizer_hash
+    from datapruner.models.identity import tokenizer_hash
 
     first = load_text_embedder(str(tiny_sentence_transformer))
     from transformers import AutoTokenizer

@@ -14,18 +14,15 @@ from safetensors.torch import load_file, save_file
 
 from datapruner.errors import DataPrunerError
 from datapruner.models import load_causal_lm, offline
+from datapruner.models.identity import config_hash, model_identity, tokenizer_hash, weights_hash
 from datapruner.models.loading import (
     DEFAULT_TOKENIZER,
     _with_adapter,
-    config_hash,
     context_length,
     first_line,
     load_tokenizer,
-    model_identity,
     resolve_model,
-    tokenizer_hash,
     vocabulary_size,
-    weights_hash,
 )
 
 
