@@ -60,7 +60,7 @@ class Message:
             return self.content
         thoughts = [str(self.fields[name]) for name in REASONING if self.fields.get(name)]
         calls = self.fields.get("tool_calls")
-        pieces = [*dict.fromkeys(thoughts), self.content, _json(calls) if calls else ""]
+        pieces = [*dict.fromkeys(thoughts), self.content, json_text(calls) if calls else ""]
         return "\n".join(piece for piece in pieces if piece)
 
     def handed(self) -> dict[str, Any]:
@@ -119,7 +119,7 @@ class Sample:
         for message in self.messages:
             turns.append(("text" if self.plain else message.role, message.content))
             if message.fields:
-                turns.append(("fields", _json(message.fields, sort_keys=sort_keys)))
+                turns.append(("fields", json_text(message.fields, sort_keys=sort_keys)))
             if not message.trained:
                 turns.append(("untrained", ""))
         if self.tools:
@@ -127,7 +127,8 @@ class Sample:
         return "".join(f"\0{role}\0 {content.replace(_NUL, _NUL * 2)} " for role, content in turns)
 
 
-def _json(value: Any, *, sort_keys: bool = False) -> str:
+def json_text(value: Any, *, sort_keys: bool = False) -> str:
+    """Return a value as compact JSON; what JSON does not know (a date) as its text."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=sort_keys, default=str)
 
 

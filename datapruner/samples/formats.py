@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from datapruner.errors import DataPrunerError
 from datapruner.samples.base import Layout, Message, Sample, column_list
+from datapruner.samples.turns import Shape, kind_of, read_turns, shape_of, unpadded
 from datapruner.text import did_you_mean, safe_text
 
 if TYPE_CHECKING:
@@ -50,26 +52,6 @@ LAYOUTS: dict[str, Roles] = {
 ROLE_NAMES = sorted(
     {role for roles in LAYOUTS.values() for role in (*roles.needs, *roles.may)} | {"response"}
 )
-
-# What the turns of real datasets are called.
-TURN_ROLES = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "bot": "assistant",
-    "model": "assistant",
-    "function_call": "assistant",
-    "tool": "tool",
-    "function": "tool",
-    "ipython": "tool",
-    "observation": "tool",
-    "function_response": "tool",
-    "tool_response": "tool",
-}
 
 
 def parse_mapping(text: str) -> dict[str, str]:
@@ -215,15 +197,22 @@ def read_block(table: pa.Table, layout: Layout, numbers: np.ndarray) -> Iterator
                     value.as_py()
                 except UnicodeDecodeError:
                     raise Row(number, layout, {}).error(role, "holds text that is not UTF-8") from None
+    shapes = {role: shape_of(table.schema.field(column).type) for role, column in layout.columns.items()}
     for place, number in enumerate(numbers.tolist()):
-        yield Row(number, layout, {role: column[place] for role, column in values.items()}).sample()
+        yield Row(number, layout, {role: column[place] for role, column in values.items()}, shapes).sample()
 
 
 class Row:
     """One row, and the errors that name it."""
 
-    def __init__(self, number: int, layout: Layout, values: dict[str, Any]) -> None:
-        self.number, self.layout, self.values = number, layout, values
+    def __init__(
+        self,
+        number: int,
+        layout: Layout,
+        values: dict[str, Any],
+        shapes: Mapping[str, Shape] = MappingProxyType({}),
+    ) -> None:
+        self.number, self.layout, self.values, self.shapes = number, layout, values, shapes
 
     def error(self, role: str, what: str) -> DataPrunerError:
         """Return the error for one row and column, with the way out."""
@@ -269,7 +258,7 @@ class Row:
         if value is None:
             raise self.error(role, "has no value")
         if not isinstance(value, str):
-            raise self.error(role, f"holds {_kind(value)} where a text is needed")
+            raise self.error(role, f"holds {kind_of(value)} where a text is needed")
         return value
 
     def text_or_turns(self, role: str, turn_role: str) -> list[Message]:
@@ -280,8 +269,9 @@ class Row:
 
     def turns(self, role: str) -> list[Message]:
         """Return the turns of a list of messages."""
-        value = self.values[role]
+        value, shape = self.values[role], self.shapes.get(role)
         if isinstance(value, str):
+            shape = None
             # Some hub datasets keep the list as JSON text.
             try:
                 value = json.loads(value)
@@ -290,80 +280,23 @@ class Row:
         if value is None:
             raise self.error(role, "has no value")
         if not isinstance(value, list):
-            raise self.error(role, f"holds {_kind(value)} where a list of messages is needed")
+            raise self.error(role, f"holds {kind_of(value)} where a list of messages is needed")
         if not value:
             raise self.error(role, "has no messages")
-        return [self.turn(role, place, message) for place, message in enumerate(value)]
-
-    def turn(self, role: str, place: int, message: Any) -> Message:
-        """Return one turn: ``role`` and ``content``, or ShareGPT's ``from`` and ``value``."""
-        if not isinstance(message, dict):
-            raise self.error(
-                role, f"holds {_kind(message)} as message {place}, where a role and content are needed"
-            )
-        speaker = message.get("role") if message.get("role") is not None else message.get("from")
-        if not isinstance(speaker, str) or speaker.strip().lower() not in TURN_ROLES:
-            said = "no role" if speaker is None else f"the unknown role '{safe_text(str(speaker), 40)}'"
-            known = "system, user, assistant and tool are known"
-            raise self.error(role, f"has {said} in message {place} ({known})")
-        speaker = TURN_ROLES[speaker.strip().lower()]
-        content = message.get("content") if message.get("content") is not None else message.get("value")
-        calls = without_nulls(message.get("tool_calls")) if speaker == "assistant" else None
-        if isinstance(content, list):
-            content = "".join(self.text_part(role, place, part) for part in content)
-        if content is None and not calls:
-            raise self.error(role, f"has no content in message {place}")
-        if content is not None and not isinstance(content, str):
-            raise self.error(role, f"holds {_kind(content)} as the content of message {place}")
-        pieces = [content] if content else []
-        if calls:
-            pieces.append(json.dumps(calls, ensure_ascii=False, separators=(",", ":")))
-        return Message(speaker, "\n".join(pieces))
-
-    def text_part(self, role: str, place: int, part: Any) -> str:
-        """Return the text of one content part; images and sound have none that could be scored."""
-        if isinstance(part, str):
-            return part
-        if isinstance(part, dict) and isinstance(part.get("text"), str):
-            return str(part["text"])
-        found = part.get("type") if isinstance(part, dict) else _kind(part)
-        raise self.error(
-            role, f"has a part of type '{safe_text(str(found), 40)}' in message {place} (only text is read)"
-        )
+        return read_turns(value, lambda what: self.error(role, what), shape, self.tools)
 
     def tools(self) -> list[Any] | None:
         """Return the row's tools, which may be a list or JSON text."""
         value = self.values.get("tools")
-        if isinstance(value, str) and value.strip():
+        if isinstance(value, str):
             try:
-                value = json.loads(value)
+                value = json.loads(value) if value.strip() else None
             except ValueError:
                 raise self.error("tools", "holds tools that are not JSON") from None
-        value = without_nulls(value)
+        else:
+            value = unpadded(value, self.shapes.get("tools"))
         if value is None or value in ("", []):
             return None
         if not isinstance(value, list):
-            raise self.error("tools", f"holds {_kind(value)} where a list of tools is needed")
+            raise self.error("tools", f"holds {kind_of(value)} where a list of tools is needed")
         return value
-
-
-def without_nulls(value: Any) -> Any:
-    """Drop the null keys that Arrow adds where rows have different keys."""
-    if isinstance(value, dict):
-        return {key: without_nulls(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list):
-        return [without_nulls(item) for item in value]
-    return value
-
-
-def _kind(value: Any) -> str:
-    """Return what a value is, in the user's words."""
-    names = {
-        bool: "true/false",
-        int: "a number",
-        float: "a number",
-        str: "a text",
-        dict: "an object",
-        list: "a list",
-    }
-    return "nothing" if value is None else names.get(type(value), f"a {type(value).__name__}")

@@ -30,6 +30,7 @@ import numpy as np
 
 from datapruner.errors import DataPrunerError
 from datapruner.samples.base import Sample
+from datapruner.samples.templates import BEGIN, END, Handed, Template
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
@@ -38,10 +39,6 @@ if TYPE_CHECKING:
 BATCH = 256
 EARLIER = "it drops or rewrites earlier turns once others follow"
 REWRITTEN = "it drops or rewrites what an assistant turn says"
-GENERATION = re.compile(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}")
-# Two characters that Unicode keeps out of any text stand where {% generation %} begins and ends.
-BEGIN, END = "\ufdd0", "\ufdd1"
-
 Ids = list[int]
 Spans = Callable[[int], tuple[int, int]]
 
@@ -159,10 +156,10 @@ def render_many(
         raise DataPrunerError(f"max_length is {max_length}; it must be 1 or more.")
     rows = iter(samples)
     positions = None if numbers is None else iter(numbers)
-    headers: dict[str, str] = {}
+    templates: dict[str, Template] = {}
     while batch := list(islice(rows, BATCH)):
         named = None if positions is None else list(islice(positions, len(batch)))
-        made = _Batch(batch, tokenizer, named, headers, last_turn_only=last_turn_only).rows()
+        made = _Batch(batch, tokenizer, named, templates, last_turn_only=last_turn_only).rows()
         for sample, (ids, turns) in zip(batch, made, strict=True):
             yield _rendered(ids, turns, max_length, plain=sample.plain)
 
@@ -263,25 +260,27 @@ class _Batch:
         samples: Sequence[Sample],
         tokenizer: Any,
         numbers: list[int] | None,
-        headers: dict[str, str],
+        templates: dict[str, Template],
         *,
         last_turn_only: bool,
     ) -> None:
         self.samples, self.tokenizer, self.numbers = samples, tokenizer, numbers
-        self.headers, self.last_turn_only = headers, last_turn_only
+        self.templates, self.last_turn_only = templates, last_turn_only
 
     def rows(self) -> list[tuple[Ids, list[Turn]]]:
         """Return the ids and supervised turns of every row."""
         found: dict[int, tuple[Ids, list[Turn]]] = {}
         plain, bare, chats = [], [], []
         for place, sample in enumerate(self.samples):
-            template = None if sample.plain else _chat_template(self.tokenizer, sample.tools)
+            text = None if sample.plain else _chat_template(self.tokenizer, sample.tools)
             if sample.plain:
                 plain.append(place)
-            elif template is None:
+            elif text is None:
                 bare.append(place)
             else:
-                chats.append((place, template))
+                if text not in self.templates:
+                    self.templates[text] = Template(self.tokenizer, text)
+                chats.append((place, self.templates[text]))
         for place, ids in zip(
             plain, self.ids([self.samples[place].part("both") for place in plain], special=True), strict=True
         ):
@@ -308,8 +307,13 @@ class _Batch:
     def turns(self, place: int) -> list[int]:
         """Return the positions of the assistant turns that are supervised."""
         messages = self.samples[place].messages
-        turns = [turn for turn, message in enumerate(messages) if message.role == "assistant"]
+        turns = [turn for turn in self.answers(place) if messages[turn].trained]
         return turns[-1:] if self.last_turn_only else turns
+
+    def answers(self, place: int) -> list[int]:
+        """Return the positions of the assistant turns."""
+        messages = self.samples[place].messages
+        return [turn for turn, message in enumerate(messages) if message.role == "assistant"]
 
     def without_template(self, places: list[int]) -> list[tuple[Ids, list[Turn]]]:
         """Lay out turns in the plain way, piece by piece."""
@@ -318,7 +322,7 @@ class _Batch:
             for place in places
             for turn, role in enumerate(message.role for message in self.samples[place].messages)
         }
-        contents = [message.content for place in places for message in self.samples[place].messages]
+        contents = [message.text for place in places for message in self.samples[place].messages]
         distinct = list(dict.fromkeys([*heads.values(), *contents]))
         by_text = dict(zip(distinct, self.ids(distinct), strict=True))
         bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
@@ -331,22 +335,22 @@ class _Batch:
                 header = len(ids)
                 ids += by_text[heads[message.role, turn > 0]]
                 first = len(ids)
-                ids += by_text[message.content]
+                ids += by_text[message.text]
                 ids += [eos] if message.role == "assistant" and eos is not None else []
                 turns += [Turn(header, first, len(ids))] if turn in supervised else []
             rows.append((ids, turns))
         return rows
 
-    def with_template(self, chats: list[tuple[int, str]]) -> list[tuple[Ids, list[Turn]]]:
+    def with_template(self, chats: list[tuple[int, Template]]) -> list[tuple[Ids, list[Turn]]]:
         """Render chats, find the turns in the text, and the tokens of these."""
         plans = []
         for place, template in chats:
-            find = self.by_generation if GENERATION.search(template) else self.by_prefix
+            find = self.by_generation if template.marked else self.by_prefix
             plans.append((place, template, *find(place, template)))
         rows = []
         spanned = self.spanned([text for _, _, text, _ in plans])
         for (place, template, text, spans), (ids, where) in zip(plans, spanned, strict=True):
-            header, turns, last = self.header(template), [], 0
+            header, turns, last = template.header, [], 0
             for first, stop in spans:
                 at = _header_start(text, header, last, first)
                 last = stop
@@ -393,83 +397,114 @@ class _Batch:
             )
         return len(before)
 
-    def by_generation(self, place: int, template: str) -> tuple[str, list[tuple[int, int]]]:
+    def by_generation(self, place: int, template: Template) -> tuple[str, list[tuple[int, int]]]:
         """Find the supervised text by the template's own ``{% generation %}`` marks.
 
         Transformers has a mask of its own, which loses tokens: those of an answer whose edge lies in white space
-        that the offsets leave out, and the last bytes of one that ends in a character of several tokens.
+        that the offsets leave out.
         """
-        messages, turns = self.messages(place), self.turns(place)
+        messages, turns = self.messages(place, template), self.turns(place)
         text, spans = self.marked(place, messages, template)
-        if self.last_turn_only and turns and turns[0]:
-            # The marks do not tell turns apart: those before the last turn are there without it too.
-            _, before = self.marked(place, messages[: turns[0]], template)
-            if spans[: len(before)] != before:
-                raise self.unmasked(place, EARLIER)
-            spans = spans[len(before) :]
-        said, at = _squeeze("".join(text[first:stop] for first, stop in spans)), 0
-        for content in (_squeeze(messages[turn]["content"]) for turn in turns):
-            at = said.find(content, at)
-            if at < 0:
+        answers = self.answers(place)
+        if turns != answers:
+            # The marks do not tell turns apart: those before a turn are there without it too.
+            before = []
+            for turn in answers:
+                marks = self.marked(place, messages[:turn], template)[1] if turn else []
+                if turn in turns and spans[: len(marks)] != marks:
+                    raise self.unmasked(place, EARLIER)
+                before.append(len(marks))
+            pieces = [
+                spans[first:stop] for first, stop in zip(before, [*before[1:], len(spans)], strict=True)
+            ]
+            spans = [
+                span for turn, found in zip(answers, pieces, strict=True) if turn in turns for span in found
+            ]
+        said, at, shown = _squeeze("".join(text[first:stop] for first, stop in spans)), 0, _squeeze(text)
+        for turn in turns:
+            for content in map(_squeeze, template.claims(messages[turn])):
+                at = said.find(content, at)
+                if at < 0:
+                    raise self.unmasked(place, REWRITTEN)
+                at += len(content)
+            if any(_squeeze(detail) not in shown for detail in template.details(messages[turn])):
                 raise self.unmasked(place, REWRITTEN)
-            at += len(content)
         # Some templates mark a turn in pieces, one behind the other.
         firsts = {first for first, _ in spans} - {stop for _, stop in spans}
         stops = {stop for _, stop in spans} - {first for first, _ in spans}
         return text, list(zip(sorted(firsts), sorted(stops), strict=True))
 
     def marked(
-        self, place: int, messages: list[dict[str, str]], template: str
+        self, place: int, messages: list[Handed], template: Template
     ) -> tuple[str, list[tuple[int, int]]]:
         """Render messages and tell where the marked text lies."""
         text = self.apply(place, messages, template)
-        pieces = re.split(f"([{BEGIN}{END}])", self.apply(place, messages, _visible_marks(template)))
+        pieces = re.split(f"([{BEGIN}{END}])", template.render_marks(messages, self.samples[place].tools))
         if "".join(pieces[::2]) != text or pieces[1::2] != [BEGIN, END] * (len(pieces) // 4):
             raise self.unmasked(place, "its {% generation %} marks cannot be told from the text")
         edges = np.cumsum([len(piece) for piece in pieces[::2]]).tolist()
         spans = zip(edges[::2], edges[1::2], strict=False)
         return text, [(first, stop) for first, stop in spans if first < stop]
 
-    def by_prefix(self, place: int, template: str) -> tuple[str, list[tuple[int, int]]]:
+    def by_prefix(self, place: int, template: Template) -> tuple[str, list[tuple[int, int]]]:
         """Find the supervised text by the differences between the conversation's beginnings."""
-        messages = self.messages(place)
+        messages = self.messages(place, template)
         whole = self.apply(place, messages, template)
         spans: list[tuple[int, int]] = []
         for turn in self.turns(place):
             end = whole
             if turn + 1 < len(messages):
-                end = self.beginning(self.apply(place, messages[: turn + 1], template), whole)
+                end = template.beginning(self.apply(place, messages[: turn + 1], template), whole)
             start = self.prompt(place, messages, turn, end, template)
-            if not whole.startswith(end) or (spans and len(start) < spans[-1][1]):
+            why = REWRITTEN
+            if not whole.startswith(end):
+                end, why = _follows(end, start, whole), EARLIER
+            if not end or (spans and len(start) < spans[-1][1]):
                 raise self.unmasked(place, EARLIER)
-            if not end.startswith(start):
-                raise self.unmasked(
-                    place, "an assistant turn does not begin with what the template prompts it with"
-                )
-            if not _holds(end[len(start) :], messages[turn]["content"]):
-                raise self.unmasked(place, REWRITTEN)
+            if not _holds(end[len(start) :], template, messages[turn]):
+                raise self.unmasked(place, why)
             spans.append((len(start), len(end)))
         return whole, spans
 
-    def beginning(self, text: str, whole: str) -> str:
-        """Take off the end-of-sequence token that some templates (Phi 3's) put after whatever comes last."""
-        eos = self.tokenizer.eos_token
-        return text if whole.startswith(text) or not eos else text.removesuffix(eos)
-
     def unmasked(self, place: int, why: str) -> DataPrunerError:
         """Return the error for a conversation whose template does not show what is supervised."""
+        way = "keep one assistant turn a row"
+        if len(self.turns(place)) > 1:
+            last = _Batch([self.samples[place]], self.tokenizer, None, self.templates, last_turn_only=True)
+            try:
+                last.rows()
+            except DataPrunerError:
+                pass  # that way is none
+            else:
+                way = "score the last turn of each row alone: --last-turn-only, in Python last_turn_only=True"
         return self.error(
             place,
             f"the tokenizer's chat template cannot be masked: {why}; use a tokenizer whose template has"
-            " {% generation %} and keeps all turns, or keep one assistant turn a row.",
+            f" {{% generation %}} and keeps all turns, or {way}.",
         )
 
-    def prompt(self, place: int, messages: list[dict[str, str]], turn: int, end: str, template: str) -> str:
-        """Return the text before an assistant turn, with the generation prompt."""
+    def prompt(self, place: int, messages: list[Handed], turn: int, end: str, template: Template) -> str:
+        """Return the text before an assistant turn, with as much of the generation prompt as the turn follows."""
         if turn:
-            return self.apply(place, messages[:turn], template, add_generation_prompt=True)
+            start = self.apply(place, messages[:turn], template, add_generation_prompt=True)
+            if end.startswith(start):
+                return start
+            # Some prompt with the beginning of a thought (DeepSeek R1's), which a turn need not have: what a
+            # prompt has in common with the turn is the prompt, as in trl.
+            bare = template.beginning(self.apply(place, messages[:turn], template), end)
+            common = next(
+                (at for at, (one, other) in enumerate(zip(start, end, strict=False)) if one != other),
+                len(end),
+            )
+            if common <= len(bare) or not end.startswith(bare):
+                raise self.unmasked(
+                    place, "an assistant turn does not begin with what the template prompts it with"
+                )
+            content = next((text.strip() for text in template.claims(messages[turn]) if text.strip()), "")
+            at = end.find(content, len(bare)) if content else common
+            return end[: common if at < 0 else min(at, common)]
         # A conversation that the assistant opens has no prompt to render: its header is that of any other.
-        header = self.header(template)
+        header = template.header
         at = end.find(header) if header else -1
         if at < 0:
             raise self.error(
@@ -479,49 +514,33 @@ class _Batch:
             )
         return end[: at + len(header)]
 
-    def header(self, template: str) -> str:
-        """Return what a template puts before an assistant's text; empty where it does not tell."""
-        if template not in self.headers:
-            probe = [{"role": "user", "content": "x"}]
-            try:
-                bare, asked = (
-                    self.tokenizer.apply_chat_template(
-                        probe, chat_template=template, tokenize=False, add_generation_prompt=prompt
-                    )
-                    for prompt in (False, True)
-                )
-            except Exception:  # a template may refuse such a conversation; then it does not tell
-                bare = asked = ""
-            bare = self.beginning(bare, asked)
-            self.headers[template] = asked[len(bare) :] if asked.startswith(bare) else ""
-        return self.headers[template]
+    def messages(self, place: int, template: Template) -> list[Handed]:
+        """Return a row's messages as a template is handed them."""
+        return [template.handed(message) for message in self.samples[place].messages]
 
-    def messages(self, place: int) -> list[dict[str, str]]:
-        """Return a row's messages as templates read them."""
-        return [
-            {"role": message.role, "content": message.content} for message in self.samples[place].messages
-        ]
-
-    def apply(self, place: int, messages: list[dict[str, str]], template: str, **options: Any) -> str:
+    def apply(self, place: int, messages: list[Handed], template: Template, **options: Any) -> str:
         """Apply a chat template."""
         try:
-            return str(
-                self.tokenizer.apply_chat_template(
-                    messages,
-                    tools=self.samples[place].tools or None,
-                    chat_template=template,
-                    tokenize=False,
-                    **options,
-                )
-            )
+            return template.render(messages, self.samples[place].tools, **options)
         except Exception as error:
             # A template is a program: it may raise on purpose ("roles must alternate") or fail in any way.
             reason = safe_text(" ".join(str(error).split()), 160)
+            way = "change the row or the template"
+            if self.takes_all_but_system(place, messages, template):
+                way = "put the system turn's text before the first user turn's, or take it out"
             raise self.error(
-                place,
-                f"the tokenizer's chat template does not take this conversation ({reason}); change the row or"
-                f" the template.",
+                place, f"the tokenizer's chat template does not take this conversation ({reason}); {way}."
             ) from error
+
+    def takes_all_but_system(self, place: int, messages: list[Handed], template: Template) -> bool:
+        """Whether it is the system turn that a template refuses."""
+        if messages[0]["role"] != "system" or len(messages) == 1:
+            return False
+        try:
+            template.render(messages[1:], self.samples[place].tools)
+        except Exception:  # it refuses something else too
+            return False
+        return True
 
 
 def _chat_template(tokenizer: Any, tools: list[Any] | None) -> str | None:
@@ -539,28 +558,38 @@ def _chat_template(tokenizer: Any, tools: list[Any] | None) -> str | None:
     return template or None
 
 
-def _visible_marks(template: str) -> str:
-    """Rewrite a template so that the edges of ``{% generation %}`` show in the text.
-
-    A block takes the place of each mark, because white space around a block is stripped and around text is not.
-    """
-
-    def mark(found: re.Match[str]) -> str:
-        left, ends, right = found.groups()
-        return f"{{%{left} if true %}}{END if ends else BEGIN}{{% endif {right}%}}"
-
-    return GENERATION.sub(mark, template)
-
-
 def _header_start(text: str, header: str, lowest: int, first: int) -> int:
     """Return where the header before a turn begins; a marked turn may begin inside of it."""
     sizes = range(min(len(header), first - lowest), 0, -1)
     return first - next((size for size in sizes if text.endswith(header[:size], lowest, first)), 0)
 
 
-def _holds(text: str, content: str) -> bool:
+def _follows(end: str, start: str, whole: str) -> str:
+    """Return the text up to a turn's end where others follow; empty where the template rewrites the turn.
+
+    Some templates put something before the answer that comes last (Qwen 3's empty thought) and take it out again
+    once another follows.
+    """
+    if not (end.startswith(start) and whole.startswith(start)):
+        return ""
+    said = end[len(start) :]
+    cut = next((at for at in range(len(said)) if whole.startswith(said[at:], len(start))), None)
+    return "" if cut is None else start + said[cut:]
+
+
+def _holds(text: str, template: Template, message: Handed) -> bool:
     """Tell whether a text says all of a turn, white space aside."""
-    return content in text or _squeeze(content) in _squeeze(text)
+    claims = template.claims(message)
+    details = template.details(message)
+    if len(claims) == 1 and not details and claims[0] in text:
+        return True
+    squeezed, at = _squeeze(text), 0
+    for claim in map(_squeeze, claims):
+        at = squeezed.find(claim, at)
+        if at < 0:
+            return False
+        at += len(claim)
+    return all(_squeeze(detail) in squeezed for detail in details)
 
 
 def _squeeze(text: str) -> str:

@@ -26,7 +26,7 @@ def read(*rows, **options):
     ("row", "layout", "messages"),
     [
         ({"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]}, "messages", (S("s"), U("u"), A("a"))),
-        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "u"}, {"type": "text", "text": "v"}]}]}, "messages", (U("uv"),)),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "u"}, {"type": "text", "text": "v"}]}]}, "messages", (Message("user", "uv", {"content": [{"type": "text", "text": "u"}, {"type": "text", "text": "v"}]}),)),
         ({"messages": json.dumps([{"role": "user", "content": "u"}])}, "messages", (U("u"),)),
         ({"conversations": [{"from": "system", "value": "s"}, {"from": "human", "value": "u"}, {"from": "gpt", "value": "a"}, {"from": "function_call", "value": "f()"}, {"from": "observation", "value": "1"}]}, "sharegpt", (S("s"), U("u"), A("a"), A("f()"), T("1"))),
         ({"conversations": [{"role": "user", "content": "u"}], "system": "be"}, "sharegpt", (S("be"), U("u"))),
@@ -84,9 +84,10 @@ def test_tool_calls_and_tools():
     ]
     first, second = read(*rows)
     # Arrow gives every row every key; the text must not depend on the other rows.
-    assert json.loads(first.messages[0].content) == [call]
+    assert first.messages == (Message("assistant", "", {"tool_calls": [call], "content": None}),)
     assert first.tools == tools
-    text, _, calls = second.messages[0].content.partition("\n")
+    assert second.messages[0].fields == {"tool_calls": [other]}
+    text, _, calls = second.messages[0].text.partition("\n")
     assert (text, json.loads(calls), second.tools) == ("hm", [other], None)
     assert " " not in calls
     assert read({"messages": rows[0]["messages"], "tools": json.dumps(tools)})[0].tools == tools

@@ -564,7 +564,6 @@ PROMPTS_THOUGHTS = CHATML.replace("assistant\n{% endif", "assistant\n<think>\n{%
         (FORGETS_THOUGHTS, ["ua", "a<think>x</think>four", "uon", "amat"], EARLIER),
         (MARKED_FORGETS, ["ua", "a<think>x</think>four", "uon", "amat"], REWRITTEN),
         (NEVER_THINKS, ["ua", "a<think>x</think>four"], REWRITTEN),
-        (PROMPTS_THOUGHTS, ["ua", "afour"], PROMPT),
     ],
 )
 def test_templates_that_leave_something_out_are_refused(with_template, template, turns, why):
@@ -572,6 +571,16 @@ def test_templates_that_leave_something_out_are_refused(with_template, template,
     with pytest.raises(DataPrunerError) as caught:
         list(render_many([chat(*turns)], tokenizer, numbers=[5]))
     assert str(caught.value).startswith(f"Row 5: the tokenizer's chat template cannot be masked: {why}; use")
+
+
+def test_what_the_prompt_and_the_turn_have_in_common_is_the_prompt(with_template):
+    tokenizer = with_template(PROMPTS_THOUGHTS)
+    for answer in ("four", "<b>four</b>", "<thin"):
+        rendered = render(chat("ua", f"a{answer}"), tokenizer)
+        assert supervised(rendered, tokenizer) == [f"{answer}<|im_end|>\n"]
+        assert headers(rendered, tokenizer) == ["<|im_start|>assistant\n"]
+    (thought,) = supervised(render(chat("ua", "a<think>\nx\n</think>four"), tokenizer), tokenizer)
+    assert thought == "x\n</think>four<|im_end|>\n"
 
 
 def test_marks_that_move_once_a_turn_is_left_out(with_template):
