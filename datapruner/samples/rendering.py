@@ -461,8 +461,11 @@ class _Batch:
                 end, why = _follows(end, start, whole), EARLIER
             if not end or (spans and len(start) < spans[-1][1]):
                 raise self.unmasked(place, EARLIER)
-            if not _holds(end[len(start) :], template, messages[turn]):
-                raise self.unmasked(place, why)
+            said = end[len(start) :]
+            if not _holds(said, template, messages[turn]):
+                prompted = _overlap(start, template, messages[turn])
+                if not prompted or not _holds(prompted + said, template, messages[turn]):
+                    raise self.unmasked(place, why)
             spans.append((len(start), len(end)))
         return whole, spans
 
@@ -575,6 +578,13 @@ def _follows(end: str, start: str, whole: str) -> str:
     said = end[len(start) :]
     cut = next((at for at in range(len(said)) if whole.startswith(said[at:], len(start))), None)
     return "" if cut is None else start + said[cut:]
+
+
+def _overlap(start: str, template: Template, message: Handed) -> str:
+    """Return what a prompt says of the answer already: the beginning of its thought, in some templates."""
+    said = template.claims(message)[:1] or [""]
+    sizes = range(min(len(template.header), len(said[0])), 0, -1)
+    return next((start[-size:] for size in sizes if start.endswith(said[0][:size])), "")
 
 
 def _holds(text: str, template: Template, message: Handed) -> bool:
