@@ -85,10 +85,7 @@ class Run:
         }
         if "sum" in names and "shard" in names:
             return "clustering" if self._loaded("faiss") else "start"
-        if any(
-            ".rows.tmp-" in path.name and path.name.endswith(f"-{self.process.pid}")
-            for path in names.values()
-        ):
+        if any(".rows.tmp-" in path.name for path in names.values()):
             return "compaction"
         if "rows" in names:
             return "compaction"

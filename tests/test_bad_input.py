@@ -689,7 +689,7 @@ def no_space(*_: object, **__: object) -> None:
 
 @pytest.mark.parametrize("where", ["out", "new/parent/out"])
 @pytest.mark.parametrize(
-    "when", ["os.fsync", "datapruner.outputs.dataset.write_table", "pathlib.Path.replace"]
+    "when", ["os.fsync", "datapruner.outputs.dataset.write_table", "pathlib.Path.rename"]
 )
 def test_disk_full(when, where, workplace, tmp_path, monkeypatch, run):
     monkeypatch.setattr(when, no_space)
@@ -729,14 +729,7 @@ def test_a_failed_overwrite_leaves_the_earlier_result(workplace, tmp_path, monke
     out = tmp_path / "out"
     assert run(*prune_line(workplace, out)).code == 0
     before = fingerprint(tmp_path)
-    rename = Path.replace
-    monkeypatch.setattr(
-        Path,
-        "replace",
-        lambda self, target: (
-            no_space() if Path(target) == out and self.name != "was" else rename(self, target)
-        ),
-    )
+    monkeypatch.setattr("datapruner.outputs.swap._exchange", no_space)
     ran = run(*prune_line(workplace, out, "--overwrite", "--seed", 1))
     monkeypatch.undo()
     check_refused(ran, ["No space left"])
@@ -779,7 +772,8 @@ def test_a_cache_that_cannot_be_written(workplace, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["big.jsonl", "big.parquet.gz"])
 def test_a_temporary_folder_that_is_full(name, workplace, tmp_path, monkeypatch, run):
     monkeypatch.setattr(tables, "IN_MEMORY_BYTES", 10)
-    monkeypatch.setattr(tables.tempfile, "mkdtemp", no_space)
+    monkeypatch.setattr("datapruner.temporary.new_folder", no_space)
+    monkeypatch.setattr("datapruner.temporary._PRIVATE", {})
     source = tmp_path / name
     if name == "big.jsonl":
         write_lines(source, rows())

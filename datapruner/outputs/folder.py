@@ -5,15 +5,14 @@ from __future__ import annotations
 import glob
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from datapruner.errors import DataPrunerError
+from datapruner.outputs.swap import place, recover
 from datapruner.paths import expanded
-from datapruner.temporary import MARK, abandoned, owned
+from datapruner.temporary import MARK, new_folder, release, remove, sweep, sync, sync_folder
 from datapruner.text import safe_text
 
 MARKER = "recipe.yaml"
@@ -55,12 +54,19 @@ def check_target(path: Path, *, overwrite: bool, reads: Iterable[str | Path] = (
     path = expanded(path).absolute()
     try:
         path = _target(path)
-        _check(path, overwrite=overwrite)
+        os.fsencode(path).decode("utf-8")
+        recover(path)
+        _check(path, overwrite=overwrite, name=path)
         inside = (name for name in reads if expanded(Path(name)).resolve().is_relative_to(path.resolve()))
         if path.exists() and (name := next(inside, None)) is not None:
             raise DataPrunerError(
                 f"the output folder {path} would replace {name}, which is read; name another"
             )
+    except UnicodeError as error:
+        raise DataPrunerError(
+            f"the output folder {safe_text(str(path))} has a name that is not UTF-8, which neither its card nor its "
+            "recipe could hold; name another"
+        ) from error
     except OSError as error:
         raise _refused(path, error) from error
 
@@ -70,21 +76,22 @@ def _target(path: Path) -> Path:
     return path.resolve() if path.is_symlink() else path
 
 
-def _check(path: Path, *, overwrite: bool) -> None:
+def _check(path: Path, *, overwrite: bool, name: Path) -> None:
+    """Refuse to replace what lies in ``path``, which the user knows as ``name``."""
     if path.exists() and not path.is_dir():
-        raise DataPrunerError(f"the output {path} is a file; name a folder that does not exist yet")
+        raise DataPrunerError(f"the output {name} is a file; name a folder that does not exist yet")
     if path.is_dir() and any(path.iterdir()):
         allowed = _allowed(path)
         names = (entry.relative_to(path).as_posix() for entry in path.rglob("*") if not entry.is_dir())
-        other = next((name for name in names if not (allowed or OURS).fullmatch(name)), None)
+        other = next((each for each in names if not (allowed or OURS).fullmatch(each)), None)
         if allowed is None or other is not None:
             shown = "" if other is None else f" ({safe_text(other, 60)})"
             raise DataPrunerError(
-                f"the output folder {path} holds other files{shown}; name one that is empty or does not exist"
+                f"the output folder {name} holds other files{shown}; name one that is empty or does not exist"
             )
         if not overwrite:
             raise DataPrunerError(
-                f"the output folder {path} holds an earlier result; pass --overwrite (overwrite=True) to replace it"
+                f"the output folder {name} holds an earlier result; pass --overwrite (overwrite=True) to replace it"
             )
     parent = path.parent
     while not parent.exists():
@@ -122,62 +129,32 @@ def whole_folder(path: Path, *, overwrite: bool, reads: Iterable[str | Path] = (
     check_target(path, overwrite=overwrite, reads=reads)
     path = _target(path)
     missing = [parent for parent in path.parents if not parent.exists()]
-    made: Path | None = None
     done = False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(path)
-        made = path.with_name(owned(f".{path.name[:20]}"))
-        made.mkdir(mode=0o755)
-        yield made
-        _sync(made)
-        _place(made, path)
+        hidden = path.with_name(f".{path.name[:20]}")
+        sweep(path.parent.glob(f"{glob.escape(hidden.name)}{MARK}*"))
+        made, lock = new_folder(hidden)
+        try:
+            try:
+                yield made
+                sync_folder(made)
+            except BaseException:
+                remove(made)
+                raise
+            place(made, path, lambda folder: _check(folder, overwrite=overwrite, name=path))
+        finally:
+            release(lock)
         done = True
+        sync(path.parent)
     except OSError as error:
         raise _refused(path, error) from error
     finally:
         if not done:
-            if made is not None:
-                shutil.rmtree(made, ignore_errors=True)
             with suppress(OSError):  # another run may have put something there meanwhile
                 for parent in missing:
                     parent.rmdir()
 
 
-def _place(made: Path, path: Path) -> None:
-    """Rename a finished folder to its place; an earlier result goes only once the new one is there."""
-    if not path.exists() or not any(path.iterdir()):
-        made.replace(path)
-        return
-    # An earlier result that could not be put back stays where it is: never swept, never deleted.
-    old = Path(tempfile.mkdtemp(prefix=f".{path.name[:20]}.old.", dir=path.parent))
-    try:
-        path.replace(old / "was")
-        try:
-            made.replace(path)
-        except BaseException:
-            (old / "was").replace(path)
-            raise
-    except BaseException:
-        with suppress(OSError):
-            old.rmdir()
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _sweep(path: Path) -> None:
-    """Clear away what runs left half-written that were killed while they wrote to the same place."""
-    for leftover in path.parent.glob(f".{glob.escape(path.name[:20])}{MARK}*"):
-        if abandoned(leftover):
-            shutil.rmtree(leftover, ignore_errors=True)
-
-
 def _refused(path: Path, error: OSError) -> DataPrunerError:
     return DataPrunerError(f"the output folder {path} cannot be written: {error.strerror or error}")
-
-
-def _sync(folder: Path) -> None:
-    for file in folder.rglob("*"):
-        if file.is_file():
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())

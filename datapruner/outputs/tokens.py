@@ -5,11 +5,7 @@ A token that was pruned keeps its place in ``input_ids`` and has the label -100:
 
 from __future__ import annotations
 
-import atexit
 import logging
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
@@ -77,18 +73,6 @@ def check_token_columns(samples: Samples, selector: Selector) -> None:
     """Refuse, before a model runs, a source that token-pruned data could not be made from."""
     if getattr(selector, "prunes_tokens", False):
         _check_free(samples)
-
-
-def scratch() -> Path:
-    """Make a folder that goes when this process ends."""
-    folder = Path(tempfile.mkdtemp(prefix="datapruner-"))
-    atexit.register(_remove, folder, os.getpid())
-    return folder
-
-
-def _remove(folder: Path, owner: int) -> None:
-    if os.getpid() == owner:  # a forked child inherits what is to be done at exit
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check_free(samples: Samples) -> None:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from datapruner.errors import DataPrunerError
-from datapruner.samples.tables import spilling, table_of_rows, temporary_folder
+from datapruner.samples.tables import spilling, table_of_rows
+from datapruner.temporary import private_folder
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
@@ -254,7 +255,7 @@ def unpacked(path: Path, label: str) -> Path:
     if path.suffix.lower() not in PACKED:
         return path
     with spilling(label):
-        target = temporary_folder() / path.stem
+        target = private_folder() / path.stem
         out = target.open("wb")
     with out, opened(path, label) as stream:
         while block := stream.read(1 << 20):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from datapruner.errors import DataPrunerError
 from datapruner.samples.base import column_list
+from datapruner.temporary import private_folder
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
@@ -19,20 +19,6 @@ if TYPE_CHECKING:
 
 IN_MEMORY_BYTES = 128 << 20
 """A source that is larger as Arrow goes to a temporary file and is memory-mapped."""
-
-_TEMPORARY: list[tempfile.TemporaryDirectory[str]] = []
-
-
-def temporary_folder() -> Path:
-    """Return a private folder that lives as long as the process.
-
-    `datasets` caches converted files by path and time, so a file that is rewritten can be answered from the
-    old copy; a folder of our own cannot go stale. Mapped files lie in it, hence it is removed only at exit.
-    """
-    if not _TEMPORARY:
-        _TEMPORARY.append(tempfile.TemporaryDirectory(prefix="datapruner-", ignore_cleanup_errors=True))
-        atexit.register(_TEMPORARY[0].cleanup)
-    return Path(tempfile.mkdtemp(dir=_TEMPORARY[0].name))
 
 
 @contextmanager
@@ -132,7 +118,7 @@ class Gatherer:
         self.bytes += table.nbytes
         if self.bytes > IN_MEMORY_BYTES:
             with spilling(self.source):
-                self.folder = temporary_folder()
+                self.folder = private_folder()
             for origin, kept in self.tables:
                 self._write(kept, origin)
             self.tables = []

@@ -263,9 +263,10 @@ class Selection:
 
     @cached_property
     def _with_tokens(self) -> DatasetDict:
-        from datapruner.outputs.tokens import scratch, token_splits
+        from datapruner.outputs.tokens import token_splits
+        from datapruner.temporary import private_folder
 
-        return token_splits(self, scratch())
+        return token_splits(self, private_folder())
 
     def conversation(self) -> Dataset:
         """Give the kept rows as ``messages`` (or ``text``), whatever their layout was: what SFTTrainer reads.

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from datapruner.errors import DataPrunerError
 from datapruner.paths import expanded
 from datapruner.signals.ragged import Ragged, offsets_of
-from datapruner.temporary import MARK, abandoned, owned
+from datapruner.temporary import MARK, sweep, whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -232,9 +232,7 @@ class _Shelf:
         description = self.folder / "context.json"
         if not description.exists():
             atomic_write(description, [json.dumps(context, indent=1, sort_keys=True).encode()])
-        for leftover in self.folder.glob(f"*{MARK}*"):
-            if abandoned(leftover):
-                leftover.unlink(missing_ok=True)
+        sweep(self.folder.glob(f"*{MARK}*"))
 
     def add(self, keys: Keys, wanted: NDArray[np.int64], batches: Iterator[RaggedBatch]) -> None:
         """Write what is computed into shards of a few thousand rows, or what came in five seconds."""
@@ -422,22 +420,14 @@ class _Shelf:
 
 def atomic_write(path: Path, parts: Iterable[bytes]) -> None:
     """Write a file under a temporary name, sync it, then rename it into place."""
-    temporary = path.with_name(owned(path.name))
     try:
-        with temporary.open("wb") as handle:
+        with whole_file(path) as handle:
             for part in parts:
                 handle.write(part)
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(path)
     except FileNotFoundError:
         raise
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise _unwritable(path.parent, error) from error
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _canonical(context: Mapping[str, object]) -> bytes:

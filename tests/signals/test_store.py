@@ -5,8 +5,6 @@ import logging
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -463,21 +461,17 @@ def test_a_folder_that_cannot_be_written_ends_with_a_sentence(tmp_path):
 # --- leftovers ----------------------------------------------------------------------------------------------
 
 
-def test_leftovers_of_dead_processes_are_cleared_and_those_of_living_ones_are_not(tmp_path):
+def test_leftovers_that_nobody_holds_are_cleared_and_those_of_living_writers_are_not(tmp_path):
     contents = names("row", 5)
     fetch(tmp_path, contents)
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    here = temporary.host()
-    dead = shelf(tmp_path) / f"a.shard.tmp-{here}-1-{gone.pid}"
-    living = shelf(tmp_path) / f"b.shard.tmp-{here}-1-{os.getpid()}"
-    elsewhere = shelf(tmp_path) / f"c.shard.tmp-0000-1-{gone.pid}"
-    ancient = shelf(tmp_path) / f"d.shard.tmp-0000-1-{os.getpid()}"
-    for path in (dead, living, elsewhere, ancient):
-        path.write_bytes(b"half")
-    os.utime(ancient, (1, 1))
-    fetch(tmp_path, contents)
-    assert [path.exists() for path in (dead, living, elsewhere, ancient)] == [False, True, True, False]
+    dead = shelf(tmp_path) / "a.shard.tmp-0123456789ab"
+    dead.write_bytes(b"half")
+    with temporary.whole_file(shelf(tmp_path) / "b.shard") as living:
+        living.write(b"half")
+        fetch(tmp_path, contents)
+        (left,) = shelf(tmp_path).glob("*.tmp-*")
+        assert left.name.startswith("b.shard")
+    assert not dead.exists()
 
 
 def test_a_failed_write_leaves_nothing(tmp_path):

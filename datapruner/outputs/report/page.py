@@ -32,7 +32,7 @@ from datapruner.outputs.tables import figure
 from datapruner.paths import expanded
 from datapruner.scorers.ranking import rank_correlation
 from datapruner.selection.result import Selection
-from datapruner.temporary import owned
+from datapruner.temporary import whole_file
 from datapruner.text import safe_text
 
 NEEDED = ("plotly", "jinja2")
@@ -114,6 +114,18 @@ def write_report(
     DataPrunerError
         Nothing to show, selections of different scores, or a missing package.
     """
+    page = _page(selections, title, max_rows, sections, by)
+    file.write_text(page, encoding="utf-8", newline="\n")
+    return file
+
+
+def _page(
+    selections: Sequence[Selection],
+    title: str | None,
+    max_rows: int,
+    sections: Sequence[Section],
+    by: Sequence[str],
+) -> str:
     require_report()
     if not selections:
         raise DataPrunerError("a report needs a selection to show")
@@ -123,8 +135,7 @@ def write_report(
         )
     if max_rows < 1:
         raise DataPrunerError(f"a report shows 1 row or more, not {max_rows}")
-    file.write_text(_html(Shown(selections, max_rows, by), title, sections), encoding="utf-8", newline="\n")
-    return file
+    return _html(Shown(selections, max_rows, by), title, sections)
 
 
 def save_report(
@@ -153,12 +164,8 @@ def save_report(
         if file.exists() and not overwrite:
             raise DataPrunerError(f"there is a file {file} already; pass overwrite=True to replace it")
         file.parent.mkdir(parents=True, exist_ok=True)
-        made = file.with_name(owned(f".{file.name[:20]}"))
-        try:
-            write_report(made, selections, max_rows=max_rows, sections=sections, by=by)
-            made.replace(file)
-        finally:
-            made.unlink(missing_ok=True)
+        with whole_file(file) as handle:
+            handle.write(_page(selections, None, max_rows, sections, by).encode("utf-8"))
     except OSError as error:
         raise DataPrunerError(f"the report {file} cannot be written: {error.strerror or error}") from error
     return file
