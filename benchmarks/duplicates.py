@@ -23,12 +23,12 @@ import numpy as np
 
 from datapruner.selection.decontamination import contaminated
 from datapruner.selection.deduplication import (
-    _words,
     exact_duplicates,
     hashed_ngrams,
     near_duplicates,
     semantic_duplicates,
 )
+from datapruner.words import words_of
 
 PLANTED = 500
 SEED = 7
@@ -136,7 +136,7 @@ def brute_force(texts, ngram, threshold):
     """All pairs of Jaccard similarity >= threshold, by a sparse product of row x shingle matrices."""
     from scipy.sparse import csr_array
 
-    hashes, counts = hashed_ngrams([_words(text) for text in texts], ngram)
+    hashes, counts = hashed_ngrams([words_of(text) for text in texts], ngram)
     _, column = np.unique(hashes, return_inverse=True)
     starts = np.concatenate([[0], np.cumsum(counts)])
     matrix = csr_array((np.ones(column.size, dtype=np.int32), column, starts))
@@ -155,7 +155,7 @@ def band_pairs(texts, ngram, threshold, num_perm=128, seed=0):
 
     bands, values = d._bands(threshold, num_perm)
     permutations = d._permutations(num_perm, seed)[:, : bands * values]
-    hashes, counts = hashed_ngrams([_words(text) for text in texts], ngram)
+    hashes, counts = hashed_ngrams([words_of(text) for text in texts], ngram)
     keys = d._band_keys(hashes, counts, permutations, bands)
     buckets = d._shared_buckets(keys, counts > 0)
     pairs = set()
@@ -198,12 +198,14 @@ def duplicates(data, cache, scratch):
     out = {"rows": len(natural), "planted_exact": PLANTED, "planted_one_word": PLANTED}
 
     started = time.perf_counter()
-    exact = exact_duplicates(texts, every)
+    exact = exact_duplicates(texts, every, match="loose")
     out["exact_rows_per_second"] = round(len(texts) / (time.perf_counter() - started))
     alive = drop(np.ones(len(texts), dtype=bool), exact)
     out["exact_recall"] = recall(alive, origin, kind, 1)
     # Natural data, on its own, for the collateral of the steps that follow.
-    unique = drop(np.ones(len(natural), dtype=bool), exact_duplicates(natural, np.arange(len(natural))))
+    unique = drop(
+        np.ones(len(natural), dtype=bool), exact_duplicates(natural, np.arange(len(natural)), match="loose")
+    )
     out["exact_natural"] = int((~unique).sum())
     print(f"exact: recall {out['exact_recall']:.3f}, natural copies {out['exact_natural']}")
 

@@ -31,8 +31,9 @@ PANELS = {
     "Scorers": "scorer set_ n_clusters combine combine_within by examples",
     "Stability": "stability seeds noise embedders second_embeddings",
     "How rows are read": "split columns layout on_empty last_turn_only max_length tokenizer count_tokens",
-    "Cleaning, before anything is scored": "dedup dedup_semantic near_threshold near_ngram semantic_eps decontaminate "
-    "decontaminate_split decontaminate_columns decontaminate_ngram decontaminate_share",
+    "Cleaning, before anything is scored": "dedup dedup_semantic match near_threshold near_ngram "
+    "near_numbers semantic_eps decontaminate decontaminate_split decontaminate_columns decontaminate_ngram "
+    "decontaminate_share",
     "Embeddings": "embedder embed pooling embedder_max_length embeddings embedding_column manifold "
     "manifold_dimensions n_neighbors",
     "Language model": "model adapter dtype device device_map quantize packing batch_tokens",
@@ -154,8 +155,18 @@ Embed = Annotated[str, typer.Option(help="What is embedded: both, prompt or resp
 Tokenizer = Annotated[str | None, typer.Option(help="Counts tokens; default: SmolLM2's.")]
 Dedup = Annotated[bool, typer.Option("--dedup", help="Drop exact and near duplicates first.")]
 Semantic = Annotated[bool, typer.Option("--dedup-semantic", help="Drop semantic duplicates too (SemDeDup).")]
+MatchOption = Annotated[
+    str,
+    typer.Option(
+        "--match",
+        help="Exact duplicates: exact, byte for byte; text, but for white space; loose, but for case too.",
+    ),
+]
 NearThreshold = Annotated[float, typer.Option(help="Jaccard similarity of near duplicates.")]
 NearNgram = Annotated[int, typer.Option(help="Words a shingle.")]
+NearNumbers = Annotated[
+    bool, typer.Option("--near-numbers", help="Rows with other numbers are no near duplicates.")
+]
 SemanticEps = Annotated[float, typer.Option(help="1 - cosine of semantic duplicates.")]
 Decontaminate = Annotated[str | None, typer.Option(help="Test set whose rows must not be in the data.")]
 DecontaminateSplit = Annotated[str | None, typer.Option(help="Its split; default: test where there is one.")]
@@ -216,8 +227,10 @@ def _reading_options(
     tokenizer: Tokenizer = None,
     dedup: Dedup = False,
     dedup_semantic: Semantic = False,
+    match: MatchOption = "text",
     near_threshold: NearThreshold = 0.7,
     near_ngram: NearNgram = 3,
+    near_numbers: NearNumbers = False,
     semantic_eps: SemanticEps = 0.05,
     decontaminate: Decontaminate = None,
     decontaminate_split: DecontaminateSplit = None,

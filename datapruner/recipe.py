@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
 from datapruner.errors import DataPrunerError
+from datapruner.matching import Match
 from datapruner.models.offline import MODELS
 from datapruner.paths import exists, expanded
 from datapruner.samples.readers import file_format
@@ -84,8 +85,10 @@ class Recipe(BaseModel):
         Counts tokens; default: the model's, else the bundled one.
     count_tokens
         Count them even if neither a scorer nor the budget needs them.
-    dedup, near_threshold, near_ngram, semantic_eps
-        Cleaning steps before any scorer.
+    dedup, match, near_threshold, near_ngram, near_numbers, semantic_eps
+        Cleaning steps before any scorer. What makes two rows exact duplicates: every byte (``exact``), all but white
+        space and Unicode form (``text``; indentation counts in code), or all but case and punctuation too
+        (``loose``), see :func:`datapruner.matching.match_form`; whether rows with other numbers are kept apart.
     decontaminate, decontaminate_split, decontaminate_columns, decontaminate_ngram, decontaminate_share
         A test set whose rows must not be in the data.
     target, target_split, target_columns, target_embeddings
@@ -133,8 +136,10 @@ class Recipe(BaseModel):
     tokenizer: str | None = None
     count_tokens: bool = False
     dedup: list[Literal["exact", "near", "semantic"]] = Field(default_factory=list)
+    match: Match = "text"
     near_threshold: float = Field(default=0.7, gt=0, le=1)
     near_ngram: int = Field(default=3, ge=1)
+    near_numbers: bool = False
     semantic_eps: float = Field(default=0.05, gt=0, le=2)
     decontaminate: str | None = None
     decontaminate_split: str | None = None

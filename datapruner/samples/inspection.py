@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from datapruner.matching import match_form
 from datapruner.samples.base import Sample, Samples
-from datapruner.text import normalise, safe_text
+from datapruner.text import safe_text
 
 PERCENTILES = (5, 50, 95, 100)
 HEADINGS = ("p5", "p50", "p95", "max")
@@ -85,7 +86,7 @@ def inspect_samples(samples: Samples, *, examples: int = 3) -> Inspection:
                 lengths[f"{part} words"][row] = len(text.split())
             empty += not response.strip()
             # Sixteen bytes a row, whatever the row's length.
-            seen.add(xxhash.xxh3_128_digest(normalise(sample.key()).encode("utf-8", "surrogatepass")))
+            seen.add(xxhash.xxh3_128_digest(match_form(sample.key()).encode("utf-8", "surrogatepass")))
     return Inspection(
         source=samples.source,
         split=samples.split,

@@ -93,7 +93,9 @@ def clean_texts(
         rows = without(rows, found[-1])
     if "exact" in recipe.dedup:
         found.append(
-            exact_duplicates((sample.key() for sample in samples.iter_samples(rows)), rows, protected)
+            exact_duplicates(
+                (sample.key() for sample in samples.iter_samples(rows)), rows, protected, recipe.match
+            )
         )
         rows = without(rows, found[-1])
     if "near" in recipe.dedup:
@@ -105,6 +107,7 @@ def clean_texts(
                 ngram=recipe.near_ngram,
                 seed=recipe.seed,
                 protected=protected,
+                numbers=recipe.near_numbers,
             )
         )
         rows = without(rows, found[-1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -10,13 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from datapruner.errors import DataPrunerError
-from datapruner.selection.deduplication import UNSPACED, checked_rows, hashed_ngrams, text_blocks
+from datapruner.selection.deduplication import checked_rows, hashed_ngrams, text_blocks
 from datapruner.selection.vetoes import Vetoes
-from datapruner.text import normalise
+from datapruner.words import bare_words
 
-_APOSTROPHES = str.maketrans("", "", "'\u2018\u2019\u02bc`")
 _ROUNDING = 1e-9
-_WORD = re.compile(rf"[{UNSPACED}]|[^\W_{UNSPACED}]+")
 
 
 def contaminated(
@@ -39,7 +36,8 @@ def contaminated(
     the question, and nothing above ``common`` rows, unless a test row has no other gram. The defaults
     come from ``benchmarks/duplicates.py``.
 
-    Compared are words without punctuation, case and apostrophes. What to pass: for the training rows
+    Compared are words without punctuation, case and apostrophes, see
+    :func:`~datapruner.words.bare_words`. What to pass: for the training rows
     the full text; for the test rows the **prompt** is the default of the callers, because a leaked
     question is what counts; pass prompt and answer joined to ask for more.
 
@@ -85,7 +83,7 @@ def contaminated(
     others: list[NDArray[np.int64]] = []
     measures: list[NDArray[np.float64]] = []
     for block, block_rows in text_blocks(train_texts, alive):
-        train, test, measure = index.best([_words(text) for text in block])
+        train, test, measure = index.best([bare_words(text) for text in block])
         # The weights' sums round: a verbatim copy may be one digit short of 1.
         hit = measure >= share - _ROUNDING
         measure = np.minimum(measure, 1.0)
@@ -100,11 +98,6 @@ def contaminated(
         measures=np.concatenate([np.empty(0), *measures]),
         template="contaminated: holds {measure:.0%} of the word " + f"{ngram}-grams of test row {{other}}",
     )
-
-
-def _words(text: str) -> list[str]:
-    """Words for comparison: normalised, no apostrophes ("don't" = "dont"), no other punctuation."""
-    return _WORD.findall(normalise(text).translate(_APOSTROPHES))
 
 
 @dataclass(frozen=True)
@@ -143,7 +136,7 @@ class _TestIndex:
         for row, text in enumerate(texts):
             if not isinstance(text, str):
                 raise DataPrunerError(f"Test row {row} holds {type(text).__name__} where a text is needed.")
-            first.setdefault(tuple(_words(text)), row)
+            first.setdefault(tuple(bare_words(text)), row)
             total = row + 1
         by_length: dict[int, list[tuple[str, ...]]] = {}
         for words in first:

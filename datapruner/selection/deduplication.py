@@ -7,7 +7,6 @@ neither step replaces the other. Every function takes the rows that are still al
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -17,8 +16,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from datapruner.errors import DataPrunerError
+from datapruner.matching import Match, match_form, nesting
 from datapruner.selection.vetoes import Vetoes
-from datapruner.text import normalise
+from datapruner.words import numbers_of, words_of
 
 _BLOCK_ROWS = 4096
 # Probability that the bands find a pair lying exactly at the threshold; above it, it only rises.
@@ -28,21 +28,19 @@ _CROWD = 64
 # Postings of a rare shingle that are read in the time of one candidate's verification.
 _CHEAPER = 20
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
-# Scripts written without spaces: there, one character is one word.
-UNSPACED = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
-_HAS_UNSPACED = re.compile(f"[{UNSPACED}]")
-_SPLIT_UNSPACED = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
 
 
 def exact_duplicates(
-    texts: Iterable[str], rows: ArrayLike, protected: NDArray[np.bool_] | None = None
+    texts: Iterable[str],
+    rows: ArrayLike,
+    protected: NDArray[np.bool_] | None = None,
+    match: Match = "text",
 ) -> Vetoes:
-    """Drop every row whose normalised text was seen before; the first row stays.
+    """Drop every row whose text was seen before; the first row stays.
 
-    Normalised means NFC, case folded, white space collapsed (ours, see :func:`~datapruner.text.normalise`),
-    so that copies which differ in case or line breaks count as equal, and "5²" and "52" do not. A
-    conversation is passed as :meth:`Sample.key`, which tells roles, turns and tools apart. Texts are
-    compared by their 128-bit xxh3 hash, 16 bytes a row.
+    What counts as the same text is ours: see :func:`~datapruner.matching.match_form`. A conversation is passed
+    as :meth:`Sample.key`, which tells roles, turns and tools apart. Texts are compared by their 128-bit xxh3
+    hash, 16 bytes a row.
 
     Parameters
     ----------
@@ -53,6 +51,9 @@ def exact_duplicates(
     protected
         bool [n] by source position: rows that are always kept. A protected row is never vetoed and
         wins over an unprotected one; two protected copies both stay.
+    match
+        ``exact``: byte for byte; ``text``: but for white space and Unicode form, where indentation counts in
+        code; ``loose``: but for case and punctuation too.
 
     Returns
     -------
@@ -65,7 +66,9 @@ def exact_duplicates(
     digests = np.empty((alive.size, 2), dtype=np.uint64)
     done = 0
     for block, _ in text_blocks(texts, alive):
-        packed = b"".join(xxh3_128_digest(normalise(text).encode("utf-8", "surrogatepass")) for text in block)
+        packed = b"".join(
+            xxh3_128_digest(match_form(text, match).encode("utf-8", "surrogatepass")) for text in block
+        )
         digests[done : done + len(block)] = np.frombuffer(packed, dtype=np.uint64).reshape(-1, 2)
         done += len(block)
     safe = np.zeros(alive.size, dtype=bool) if protected is None else protected[alive]
@@ -95,6 +98,7 @@ def near_duplicates(
     num_perm: int = 128,
     seed: int = 0,
     protected: NDArray[np.bool_] | None = None,
+    numbers: bool = False,
 ) -> Vetoes:
     """Drop a row when an earlier, kept row shares most of its word shingles.
 
@@ -105,8 +109,9 @@ def near_duplicates(
     is at least 0.995 at the threshold; a bucket of more than 64 rows is a crowd, mostly of one template,
     and its rows are compared only where they share a rare shingle, which loses no pair; a candidate
     counts only when its **exact** Jaccard similarity reaches the threshold; rows are visited in source
-    order and only kept rows suppress later ones. Roles and tools are not seen. The permutations are
-    datasketch's (scheme ``affine32``), applied to many rows at once.
+    order and only kept rows suppress later ones; two texts of the same shingles that nest lines of code
+    otherwise are no duplicates. Roles and tools are not seen. The permutations are datasketch's (scheme
+    ``affine32``), applied to many rows at once.
 
     Parameters
     ----------
@@ -118,13 +123,15 @@ def near_duplicates(
         Jaccard similarity of the shingle sets, in (0, 1], from which a row is a duplicate.
     ngram
         Words a shingle. A text of fewer words is one shingle; a text without words has none and is
-        never a near-duplicate. In scripts without spaces every character is a word.
+        never a near-duplicate. See :func:`~datapruner.words.words_of` for scripts without spaces.
     num_perm
         Values in a MinHash signature.
     seed
         Seed of the permutations.
     protected
         bool [n] by source position: rows that are always kept; they are visited first.
+    numbers
+        Rows whose numbers are not the same, in order, are no duplicates: who teaches arithmetic wants them all.
 
     Returns
     -------
@@ -152,21 +159,9 @@ def near_duplicates(
     bands, values = _bands(threshold, num_perm)
     permutations = _permutations(num_perm, seed)[:, : bands * values]
 
-    shingles: list[NDArray[np.uint64]] = []
-    lengths: list[NDArray[np.int64]] = []
-    keys = np.zeros((alive.size, bands), dtype=np.uint64)
-    done = 0
-    for block, _ in text_blocks(texts, alive):
-        hashes, counts = hashed_ngrams([_words(text) for text in block], ngram)
-        keys[done : done + len(block)] = _band_keys(hashes, counts, permutations, bands)
-        shingles.append(hashes)
-        lengths.append(counts)
-        done += len(block)
+    hashes, counts, keys, (nested, counted) = _shingled(texts, alive, ngram, permutations, bands, numbers)
     if not alive.size:
         return _vetoes("near_duplicate", [], _NEAR)
-
-    hashes, counts = np.concatenate(shingles), np.concatenate(lengths)
-    del shingles
     starts = np.concatenate([[0], np.cumsum(counts)])
     buckets = _shared_buckets(keys, counts > 0)
     del keys
@@ -192,8 +187,10 @@ def near_duplicates(
                 found.update(crowd.candidates(i, kept))
             else:
                 found = set().union(*groups)
-            if found:
-                other, jaccard = _closest(i, np.array(sorted(found)), hashes, starts, threshold)
+            candidates = np.array(sorted(found), dtype=np.int64)
+            candidates = candidates[counted[candidates] == counted[i]]
+            if candidates.size:
+                other, jaccard = _closest(i, candidates, hashes, starts, threshold, nested)
                 if jaccard >= threshold:
                     dropped.append((int(alive[i]), int(alive[other]), jaccard))
                     continue
@@ -370,12 +367,42 @@ def hashed_ngrams(
 _NEAR = "near-duplicate of row {other} (Jaccard {measure:.2f})"
 
 
-def _words(text: str) -> list[str]:
-    """Split a normalised text at white space, and scripts without spaces at every character."""
-    text = normalise(text)
-    if text.isascii() or not _HAS_UNSPACED.search(text):
-        return text.split()
-    return _SPLIT_UNSPACED.findall(text)
+def _shingled(
+    texts: Iterable[str],
+    alive: NDArray[np.int64],
+    ngram: int,
+    permutations: NDArray[np.uint32],
+    bands: int,
+    numbers: bool,
+) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.uint64], NDArray[np.int64]]:
+    """Read the texts once: their shingles, how many each has, their band keys and their marks [2, m]."""
+    shingles, lengths = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
+    keys = np.zeros((alive.size, bands), dtype=np.uint64)
+    marks = np.zeros((2, alive.size), dtype=np.int64)
+    done = 0
+    for block, _ in text_blocks(texts, alive):
+        here = slice(done, done + len(block))
+        hashes, counts = hashed_ngrams([words_of(text) for text in block], ngram)
+        keys[here] = _band_keys(hashes, counts, permutations, bands)
+        marks[:, here] = _marks(block, numbers)
+        shingles.append(hashes)
+        lengths.append(counts)
+        done += len(block)
+    return np.concatenate(shingles), np.concatenate(lengths), keys, marks
+
+
+def _marks(texts: Sequence[str], numbers: bool) -> list[list[int]]:
+    """Hash how the lines of every text are nested, and its numbers if those count; 0 where there are none."""
+    return [
+        [_hash_of(nesting(text)) for text in texts],
+        [_hash_of(numbers_of(text)) if numbers else 0 for text in texts],
+    ]
+
+
+def _hash_of(parts: tuple[object, ...]) -> int:
+    from xxhash import xxh3_64_intdigest
+
+    return xxh3_64_intdigest(repr(parts).encode()) - 2**63 if parts else 0
 
 
 def _bands(threshold: float, num_perm: int) -> tuple[int, int]:
@@ -526,8 +553,12 @@ def _closest(
     hashes: NDArray[np.uint64],
     starts: NDArray[np.int64],
     threshold: float,
+    nested: NDArray[np.int64],
 ) -> tuple[int, float]:
-    """Return the candidate of highest exact Jaccard similarity to item ``i``, and that similarity."""
+    """Return the candidate of highest exact Jaccard similarity to item ``i``, and that similarity.
+
+    A candidate of the same shingles whose lines are nested otherwise is none.
+    """
     mine = hashes[starts[i] : starts[i + 1]]
     sizes = starts[candidates + 1] - starts[candidates]
     # |A n B| <= min and |A u B| >= max, so sizes alone rule out many candidates; divided as the
@@ -540,6 +571,7 @@ def _closest(
     where = np.minimum(np.searchsorted(mine, theirs), mine.size - 1)
     shared = np.add.reduceat((mine[where] == theirs).astype(np.int64), np.cumsum(sizes) - sizes)
     jaccard = shared / (sizes + mine.size - shared)
+    jaccard[(jaccard == 1) & (nested[candidates] != nested[i])] = 0
     best = int(jaccard.argmax())
     return int(candidates[best]), float(jaccard[best])
 

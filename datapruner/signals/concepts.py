@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import regex
 from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
 from datapruner.errors import DataPrunerError
 from datapruner.signals.ragged import Ragged, offsets_of
-from datapruner.signals.stop_words import STOP_WORDS, UNSPACED, bounds, closes, stands_alone, unspaced
+from datapruner.signals.stop_words import STOP_WORDS, bounds, closes, stands_alone
+from datapruner.words import joined, spread
 
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -30,11 +32,9 @@ REPEATED_SHARE = 0.003
 REPEATED_WORDS = 3
 """A sentence of so many words that more than this share of the rows hold, and more than FEW_ROWS, is a template's."""
 
-_GLUED = re.compile(f"(?<={UNSPACED}) (?={UNSPACED})")
 # Python's \w leaves out combining marks, of which the words of many scripts are full.
-_MARKS = "".join(mark for mark in map(chr, range(0x300, 0x1C00)) if unicodedata.category(mark)[0] == "M")
-_LETTERS = rf"[\w{_MARKS}]+"
-_tokens = re.compile(rf"c\+\+|[cf]#|{_LETTERS}(?:[-'’]{_LETTERS})*|[^\s\w]+").findall
+_LETTERS = r"[\w\p{M}]+"
+_tokens = regex.compile(rf"c\+\+|[cf]#|{_LETTERS}(?:[-'’]{_LETTERS})*|[^\s\w\p{{M}}]+").findall
 _ascii_tokens = re.compile(r"c\+\+|[cf]#|\w+(?:[-']\w+)*|[^\s\w]+", re.ASCII).findall
 _sentences = re.compile(r"[.?!:]\s+|\n").split
 
@@ -163,7 +163,7 @@ def _read(texts: Iterable[str]) -> _Corpus:
         split, lower = _ascii_tokens, text.lower()
         if not text.isascii():
             split = _tokens
-            lower = unspaced.sub(r" \g<0> ", unicodedata.normalize("NFC", text).lower())
+            lower = spread(unicodedata.normalize("NFC", text).lower())
         for sentence in _sentences(lower):
             found = split(sentence)
             tokens.extend([vocabulary[token] for token in found])
@@ -365,7 +365,7 @@ def _extract(corpus: _Corpus, floor: int, max_words: int, per_row: int, buckets:
     levels, values = levels[:max_words], values[:max_words]
     chosen = [np.flatnonzero(flags & (value > 0)) for flags, value in zip(candidate, values, strict=False)]
     names = [
-        _GLUED.sub("", " ".join([words[part] for part in parts]))
+        joined([words[part] for part in parts])
         for length, which in enumerate(chosen)
         for parts in _parts(levels, length)[0][which].tolist()
     ]

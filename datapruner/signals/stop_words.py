@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from datapruner.words import is_unspaced
+
 # All lists are ours and English. The function words of another language bound nothing, but being in too many rows
 # they are no concepts either.
 FUNCTION_WORDS = """
@@ -181,10 +183,6 @@ teaching training viking volunteering wedding wing wrestling writing
 MAX_LETTERS = 30
 """A longer word bounds an n-gram: a hash, an address, an encoded picture."""
 
-# Scripts written without spaces: there, one character is one word.
-UNSPACED = "[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]"
-unspaced = re.compile(UNSPACED)
-
 
 def _inflected(verbs: str) -> Iterator[str]:
     """Give the regular forms of verbs; in doubt too many."""
@@ -205,7 +203,7 @@ _NO_ADJECTIVES, _NO_ADVERBS, _NO_VERBS = (
 
 def bounds(word: str) -> bool:
     """Whether an n-gram ends before this word: a stop word, a letter, a number, an adverb, or no word at all."""
-    if word in STOP_WORDS or len(word) > MAX_LETTERS or (len(word) == 1 and not unspaced.match(word)):
+    if word in STOP_WORDS or len(word) > MAX_LETTERS or (len(word) == 1 and not is_unspaced(word)):
         return True
     if word.endswith("ly") and len(word) > 3 and word not in _NO_ADVERBS:
         return True
@@ -219,4 +217,4 @@ def closes(word: str) -> bool:
 
 def stands_alone(word: str) -> bool:
     """Whether a word that may close a concept is one by itself."""
-    return len(word) > 1 and (word in _NO_VERBS or not word.endswith("ing"))
+    return len(word) > 1 and not is_unspaced(word) and (word in _NO_VERBS or not word.endswith("ing"))

@@ -72,7 +72,7 @@ def make():
     rows = [
         {"question": "q " * i, "answer": "a" * (i % 7), "note": None if i % 3 else "n"} for i in range(100)
     ]
-    rows += [{"question": "Q  q", "answer": "AA", "note": "dup"}]
+    rows += [{"question": "q\nq", "answer": "aa", "note": "dup"}]
     return rows
 
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datapruner.errors import DataPrunerError
+from datapruner.matching import match_form
 from datapruner.selection import deduplication
 from datapruner.selection.deduplication import (
     exact_duplicates,
@@ -16,7 +17,6 @@ from datapruner.selection.deduplication import (
     semantic_duplicates,
 )
 from datapruner.selection.vetoes import Vetoes
-from datapruner.text import normalise
 
 WORDS = [f"w{i}" for i in range(400)]
 
@@ -90,12 +90,20 @@ class TestVetoes:
 
 
 class TestExact:
-    def test_case_and_white_space_do_not_matter(self):
-        texts = ["Hello  Wörld", "other", "hello\nwörld ", "HELLO Wo\u0308rld", "Hello, Wörld"]
-        vetoes = exact_duplicates(texts, np.arange(5))
-        assert vetoes.rows.tolist() == [2, 3]
-        assert vetoes.others.tolist() == [0, 0]
-        assert vetoes.reasons()[0] == "exact duplicate of row 0"
+    def test_what_does_not_matter_is_chosen(self):
+        texts = [
+            "Hello  Wörld",
+            "other",
+            "Hello\nWörld ",
+            "Hello  Wo\u0308rld",
+            "HELLO, wörld!",
+            "Hello  Wörld",
+        ]
+        for match, rows in (("exact", [5]), ("text", [2, 3, 5]), ("loose", [2, 3, 4, 5])):
+            vetoes = exact_duplicates(texts, np.arange(6), match=match)
+            assert vetoes.rows.tolist() == rows
+            assert set(vetoes.others.tolist()) == {0}
+            assert vetoes.reasons()[0] == "exact duplicate of row 0"
 
     def test_forms_that_differ_in_meaning_stay(self):
         texts = ["What is 52?", "What is 5²?", "What is 5₂?", "½", "1⁄2", "x", "ｘ", "𝐱", "ℝ", "R"]
@@ -111,13 +119,13 @@ class TestExact:
         protected = np.zeros(100, dtype=bool)
         protected[rows] = [bool(mask >> i & 1) for i in range(len(texts))]
         keeper = {}
-        for text, row in zip(map(normalise, texts), rows.tolist(), strict=True):
+        for text, row in zip(map(match_form, texts), rows.tolist(), strict=True):
             if protected[row] and not protected[keeper.setdefault(text, row)]:
                 keeper[text] = row
             keeper.setdefault(text, row)
         expected = [
             (row, keeper[text])
-            for text, row in zip(map(normalise, texts), rows.tolist(), strict=True)
+            for text, row in zip(map(match_form, texts), rows.tolist(), strict=True)
             if keeper[text] != row and not protected[row]
         ]
         vetoes = exact_duplicates(texts, rows, protected)
@@ -135,7 +143,7 @@ class TestExact:
 
     @given(st.lists(st.sampled_from(["a", "A ", "b", "", "ß", "ss", "\ud800"]), max_size=20))
     def test_one_row_of_each_text_stays(self, texts):
-        vetoes = exact_duplicates(texts, np.arange(len(texts)))
+        vetoes = exact_duplicates(texts, np.arange(len(texts)), match="loose")
         plain = [" ".join(text.casefold().split()) for text in texts]
         assert vetoes.rows.tolist() == [i for i, text in enumerate(plain) if text in plain[:i]]
         assert vetoes.others.tolist() == [plain.index(plain[i]) for i in vetoes.rows]

@@ -191,7 +191,7 @@ def test_always_and_never(source):
 def test_cleaning_goes_before_scoring_and_names_the_kept_row(tmp_path, rows, vectors):
     planted = [
         *rows,
-        {**rows[3], "question": rows[3]["question"].upper()},
+        {**rows[3], "question": rows[3]["question"].replace(" ", "\n")},
         {**rows[5], "question": rows[5]["question"] + " tail"},
     ]
     given = np.concatenate([vectors, vectors[[3, 5]]])
