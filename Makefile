@@ -7,7 +7,7 @@ DATA ?=
 TORCH_INDEX ?=
 KEEP ?= 0.3
 
-.PHONY: install demo test test-all lint docs bench bench-report clean
+.PHONY: install demo test test-all test-faults lint docs bench bench-report clean
 
 install: $(VENV)/.installed
 
@@ -29,7 +29,11 @@ demo: install
 PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 test: install
-	$(PYTEST) -m 'not slow'
+	$(PYTEST) -m 'not slow and not faults'
+
+# Every call that changes a file dies or fails once; two minutes on two cores.
+test-faults: install
+	$(PYTEST) -m faults tests/faults
 
 test-all: install
 	$(PYTEST)

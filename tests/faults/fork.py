@@ -1,0 +1,172 @@
+"""Many runs of the command line from one warm process: each is a forked child, in which one call may go wrong.
+
+Run with the shim preloaded (`LD_PRELOAD`), every call of the C library that changes a file counts; without a compiler,
+those that Python announces to audit hooks, and `os.fsync`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import hashlib
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+KILL, ONCE, FULL = 1, 2, 3
+TIMEOUT = 60.0
+
+
+class Hook:
+    """The shim's two functions for Python's own calls alone."""
+
+    EVENTS = frozenset(
+        {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.utime", "os.truncate", "fsync"}
+    )
+
+    def __init__(self) -> None:
+        self.folder: str | None = None
+        self.calls = 0
+        sys.addaudithook(self.heard)
+        real = os.fsync
+
+        def fsync(handle: int) -> None:
+            self.heard("fsync", (os.readlink(f"/proc/self/fd/{handle}"),))
+            real(handle)
+
+        os.fsync = fsync
+
+    def arm(self, folder: bytes, at: int, how: int, number: int) -> None:
+        self.folder, self.at, self.how, self.number, self.calls = os.fsdecode(folder), at, how, number, 0
+
+    def counted(self) -> int:
+        return self.calls
+
+    def heard(self, event: str, given: tuple[object, ...]) -> None:
+        if self.folder is None or event not in self.EVENTS:
+            return
+        if event == "open" and not (
+            isinstance(given[2], int) and given[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        ):
+            return
+        paths = [os.fsdecode(path) for path in given if isinstance(path, str | bytes)]
+        if not any(os.path.abspath(path).startswith(self.folder) for path in paths):
+            return
+        self.calls += 1
+        room = event not in ("os.remove", "os.rmdir")
+        if self.how == KILL and self.calls == self.at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if (self.how == ONCE and self.calls == self.at) or (
+            self.how == FULL and self.calls >= self.at and room
+        ):
+            raise OSError(self.number, os.strerror(self.number), paths[0])
+
+
+def shim() -> object:
+    """The preloaded functions, or their stand-in."""
+    library = ctypes.CDLL(None)
+    if not hasattr(library, "counted"):
+        return Hook()
+    library.arm.argtypes = [ctypes.c_char_p, ctypes.c_long, ctypes.c_int, ctypes.c_int]
+    library.counted.restype = ctypes.c_long
+    return library
+
+
+@dataclass
+class Ran:
+    code: int
+    said: str
+    calls: int
+
+    @property
+    def rude(self) -> bool:
+        """A traceback, or an exit code that is none of ours."""
+        return "Traceback" in self.said or self.code not in (0, 2)
+
+
+class Forks:
+    """Runs things in children of this process."""
+
+    def __init__(self) -> None:
+        self.shim = shim()
+        self.runs = 0
+
+    def run(
+        self, action: Callable[[], None], folder: Path, at: int = 0, how: int = 0, number: int = errno.EIO
+    ) -> Ran:
+        """Run an action in a child; its exit code, what it said on standard error, and how many calls counted."""
+        self.runs += 1
+        sys.stdout.flush()
+        with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as calls:
+            child = os.fork()
+            if child == 0:
+                self._child(action, folder, at, how, number, said.fileno(), calls.fileno())
+            end = time.monotonic() + TIMEOUT
+            while (ended := os.waitpid(child, os.WNOHANG))[0] == 0:
+                if time.monotonic() > end:
+                    os.kill(child, signal.SIGKILL)
+                time.sleep(0.002)
+            said.seek(0)
+            calls.seek(0)
+            text = said.read().decode("utf-8", "replace")
+            code = os.waitstatus_to_exitcode(ended[1])
+            return Ran(code, text, int(calls.read() or 0))
+
+    def _child(
+        self,
+        action: Callable[[], None],
+        folder: Path,
+        at: int,
+        how: int,
+        number: int,
+        said: int,
+        calls: int,
+    ) -> None:
+        code = 70
+        try:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            os.dup2(said, 2)
+            sys.stdout, sys.stderr = (os.fdopen(of, "w", encoding="utf-8", closefd=False) for of in (1, 2))
+            self.shim.arm(os.fsencode(folder), at, how, number)
+            try:
+                action()
+                code = 0
+            except SystemExit as end:
+                code = end.code if isinstance(end.code, int) else int(end.code is not None)
+            except BaseException:
+                import traceback
+
+                traceback.print_exc()
+                code = 1
+            os.write(calls, str(self.shim.counted()).encode())
+            sys.stderr.flush()
+        finally:
+            os._exit(code & 0xFF)
+
+
+def command(*words: object) -> Callable[[], None]:
+    """The command line as an action."""
+
+    def action() -> None:
+        from datapruner.cli import main
+
+        sys.argv = ["datapruner", *map(str, words)]
+        main()
+
+    return action
+
+
+def tree(folder: Path) -> dict[str, str] | None:
+    """What lies in a folder, by its digests; None where there is none."""
+    if not folder.exists():
+        return None
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
