@@ -1,4 +1,4 @@
-"""Every call that changes a file is a place to die, to fail once, and to run out of room; prints what was found as JSON.
+"""Every call that changes a file is a place to die, to fail once, to run out of room; what is found is printed as JSON.
 
 Three stories: a new result, a result over an earlier one, and the store of signals. After each accident a result is
 the old one or the new one, whole; a run that is not killed says one sentence and leaves nothing; the next run makes
@@ -127,7 +127,6 @@ class Over(New):
 
 class Store(Story):
     name = "the store"
-    contents = [f"row {number}".encode() for number in range(ROWS)]
 
     def action(self) -> None:
         from datapruner.errors import DataPrunerError
@@ -136,6 +135,7 @@ class Store(Story):
 
         store.FLUSH_ROWS = 4  # several shards
         context = {"signal": "test"}
+        contents = [f"row {number}".encode() for number in range(ROWS)]
         values = np.arange(2 * ROWS, dtype=np.float32).reshape(ROWS, 2)
 
         def compute(rows):
@@ -144,7 +144,7 @@ class Store(Story):
 
         logging.disable(logging.CRITICAL)
         try:
-            found = SignalStore(self.place).fetch(row_keys(self.contents, context), context, 2, compute)
+            found = SignalStore(self.place).fetch(row_keys(contents, context), context, 2, compute)
         except DataPrunerError as error:
             sys.stderr.write(f"{error}\n")
             raise SystemExit(2) from None

@@ -36,7 +36,7 @@ class Hook:
         real = os.fsync
 
         def fsync(handle: int) -> None:
-            self.heard("fsync", (os.readlink(f"/proc/self/fd/{handle}"),))
+            self.heard("fsync", (str(Path(f"/proc/self/fd/{handle}").readlink()),))
             real(handle)
 
         os.fsync = fsync
@@ -55,7 +55,7 @@ class Hook:
         ):
             return
         paths = [os.fsdecode(path) for path in given if isinstance(path, str | bytes)]
-        if not any(os.path.abspath(path).startswith(self.folder) for path in paths):
+        if not any(str(Path(path).absolute()).startswith(self.folder) for path in paths):
             return
         self.calls += 1
         room = event not in ("os.remove", "os.rmdir")
