@@ -7,7 +7,7 @@ DATA ?=
 TORCH_INDEX ?=
 KEEP ?= 0.3
 
-.PHONY: install demo test test-all test-faults lint docs bench bench-report clean
+.PHONY: install demo test test-properties test-all test-faults lint docs bench bench-report clean
 
 install: $(VENV)/.installed
 
@@ -34,6 +34,11 @@ test: install
 # Every call that changes a file dies or fails once; two minutes on two cores.
 test-faults: install
 	$(PYTEST) -m faults tests/faults
+
+# The property tests alone, with examples that nobody has drawn before; SEED=... draws those of a run again.
+test-properties: SEED ?= $(shell $(PYTHON) -c 'import secrets; print(secrets.randbelow(2**32))')
+test-properties: install
+	HYPOTHESIS_PROFILE=fresh $(PYTEST) -m "hypothesis and not faults" --hypothesis-seed=$(SEED)
 
 test-all: install
 	$(PYTEST)

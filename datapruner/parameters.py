@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from fractions import Fraction
 from typing import Any, TypeVar, get_type_hints
 
 import numpy as np
@@ -64,3 +65,8 @@ def build(cls: type[T], name: str, parameters: Mapping[str, Any]) -> T:
 def one_or_more(given: Any) -> list[Any]:
     """Give a list or tuple as a list, and anything else as a list of one."""
     return list(given) if isinstance(given, list | tuple) else [given]
+
+
+def as_written(share: float) -> Fraction:
+    """Give a share as its decimals say it: 0.15 is 3/20, so that 0.15 of 10 rows is a tie, and 0.3 of 10 is 3."""
+    return Fraction(share) if isinstance(share, int) else Fraction(repr(float(share)))

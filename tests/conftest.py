@@ -12,6 +12,13 @@ os.environ.setdefault(  # of the processes that pytest-xdist runs beside each ot
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Property tests draw the same examples for everybody, however fast the machine; `make test-properties` draws afresh.
+EVERYWHERE = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("same", derandomize=True, **EVERYWHERE)
+settings.register_profile("fresh", print_blob=True, **EVERYWHERE)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}</s>{% endfor %}"

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
-from datapruner.parameters import check_parameters
+from datapruner.parameters import as_written, check_parameters
 from datapruner.selection.eu_plane import check_tokens
 from datapruner.selection.quadrants import Fill, triage
 from datapruner.selection.tokens import prune_tokens
@@ -85,7 +85,7 @@ class QTuningSettings:
         lengths = token_nll.lengths
         scored = np.flatnonzero(lengths)
         log_ppl = np.bincount(token_nll.rows(), token_nll.values, len(lengths))[scored] / lengths[scored]
-        budget = max(1, round(len(scored) * self.sample_ratio))
+        budget = max(1, round(as_written(self.sample_ratio) * len(scored)))
         order, quadrants, _ = triage(log_ppl, entropy[scored], budget, fill=self.fill, rows=scored)
         places = np.sort(order[:budget])
         rows = scored[places]

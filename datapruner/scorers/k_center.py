@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import ClassVar
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
 from datapruner.geometry.blocks import FloatBlock, Matrix, Rows, gather, iter_blocks, normalise_rows
+from datapruner.parameters import as_written
 from datapruner.scorers.base import Ranking, Scorer
 from datapruner.signals import Signals
 
@@ -74,7 +76,9 @@ class KCenter(Scorer):
             raise DataPrunerError(
                 f"k_center: {self.centres} centres were asked for, and there are {n} rows; ask for at most {n}"
             )
-        wanted = self.centres if isinstance(self.centres, int) else max(1, math.floor(self.centres * n + 0.5))
+        wanted = self.centres
+        if not isinstance(wanted, int):
+            wanted = max(1, math.floor(as_written(wanted) * n + Fraction(1, 2)))
         start = int(np.random.default_rng(signals.seed).integers(n))
         centres, distance = farthest_first(signals["embedding"], wanted, start)
         place = np.full(n, -1, dtype=np.int64)

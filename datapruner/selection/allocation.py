@@ -2,22 +2,23 @@
 
 Cluster budgets, quotas, strata: all of them ask for counts near given weights, within a floor and a cap for
 each group, that add up to the budget. This is the one place that answers.
+
+All of it is in whole numbers (:mod:`datapruner.selection.shares`): a float weight is the fraction that its bits hold.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from datapruner.errors import DataPrunerError
+from datapruner.selection.shares import Counts, Projection, Whole, largest, solve
 
-Projection = Literal["l2", "proportional"]
 Floats = NDArray[np.float64]
-Counts = NDArray[np.int64]
 
 
 def allocate(
@@ -57,9 +58,8 @@ def allocate(
     Returns
     -------
     ndarray
-        int64 (k,). The sum and the bounds are exact. Equal remainders go to the lower index. A larger weight
-        never gets less than a smaller one with the same bounds. The optimum is that for N P as float64 holds
-        it: at budgets of 1e12 a remainder is known to 1e-4.
+        int64 (k,). The sum, the bounds and the remainders are exact, whatever the weights and the budget. Equal
+        remainders go to the lower index. A larger weight never gets less than a smaller one with the same bounds.
 
     Raises
     ------
@@ -67,20 +67,11 @@ def allocate(
         When floors exceed sizes or the budget, the sizes do not reach the budget, a weight is negative or
         not finite, or the weights leave nobody to share with.
     """
-    problem = _validated(weights, sizes, budget, floors, projection=projection, names=names)
-    target = _solve(*problem, projection)
-    weights, low, high, total = problem
-    turn = _turns(target, weights)
-    # Caps are integers, so only free groups have a remainder.
-    counts = np.clip(np.clip(np.floor(target), low, high).astype(np.int64), low, high)
-    missing = total - int(counts.sum())
-    while missing:  # one round; more only when rounding at 1e15 and above has eaten units
-        step = 1 if missing > 0 else -1
-        open_ = np.flatnonzero(counts < high if step > 0 else counts > low)
-        remainder = step * (target[open_] - counts[open_])
-        order = np.lexsort((step * turn[open_], -remainder))
-        counts[open_[order[: abs(missing)]]] += step
-        missing -= step * min(abs(missing), len(open_))
+    shares, unit = allocate_exactly(weights, sizes, budget, floors, projection, names=names)
+    counts, remainders = _parts(shares, unit)
+    # Fewer than there are groups with a remainder, and a group with one is below its cap.
+    missing = operator.index(budget) - sum(counts.tolist())
+    counts[largest(remainders, missing)] += 1
     return counts
 
 
@@ -94,95 +85,30 @@ def allocate_continuous(
     names: Sequence[Any] | None = None,
 ) -> Floats:
     """Return the same before rounding: float64 (k,); see `allocate`."""
+    shares, unit = allocate_exactly(weights, sizes, budget, floors, projection, names=names)
+    counts, remainders = _parts(shares, unit)
+    # At a bound nothing remains to be rounded.
+    return np.asarray(counts + (remainders / unit).astype(np.float64), dtype=np.float64)
+
+
+def allocate_exactly(
+    weights: ArrayLike,
+    sizes: ArrayLike,
+    budget: int,
+    floors: ArrayLike | None = None,
+    projection: Projection = "l2",
+    *,
+    names: Sequence[Any] | None = None,
+) -> tuple[Whole, int]:
+    """Return the same before rounding as numerators (k,), whole numbers, of one denominator; see `allocate`."""
     problem = _validated(weights, sizes, budget, floors, projection=projection, names=names)
-    shares: Floats = np.clip(_solve(*problem, projection), problem[1], problem[2])
-    return shares
+    return solve(*problem, projection)
 
 
-def _turns(target: Floats, weights: Floats) -> NDArray[np.int64]:
-    """Return each group's place among ties: its index, but the larger weight first where targets are equal.
-
-    Weights 1 and 2 beside 1e17 have the same target in float64; the 2 must not get less than the 1.
-    """
-    turns = np.empty(len(target), dtype=np.int64)
-    turns[np.lexsort((-weights, target))] = np.lexsort((target,))
-    return turns
-
-
-def _solve(weights: Floats, low: Counts, high: Counts, total: int, projection: Projection) -> Floats:
-    """Find the solution before it is clipped to its bounds."""
-    if not len(weights) or total == int(low.sum()):
-        return low.astype(np.float64)
-    free = low < high
-    lb, ub = low[free].astype(np.float64), high[free].astype(np.float64)
-    rest = total - int(low[~free].sum())
-    target = low.astype(np.float64)
-    if projection == "l2":
-        scaled = weights / weights.max()  # first, because the sum may overflow
-        target[free] = _l2((scaled / scaled.sum() * total)[free], lb, ub, rest)
-    else:
-        target[free] = _proportional(weights[free], lb, ub, rest)
-    return target
-
-
-def _l2(wish: Floats, low: Floats, high: Floats, rest: int) -> Floats:
-    """Find clip(wish + nu) of sum rest."""
-    points = np.concatenate([low, high]) - np.tile(wish, 2)
-
-    def total_at(index: int) -> float:
-        return float(np.clip(wish + points[index], low, high).sum())
-
-    at_low, at_high = _active(points, -np.tile(wish, 2), total_at, rest)
-    active = ~(at_low | at_high)
-    if active.any():
-        nu = (rest - low[at_low].sum() - high[at_high].sum() - wish[active].sum()) / active.sum()
-        return np.where(at_low, np.minimum(wish + nu, low), np.where(at_high, high, wish + nu))
-    return np.where(at_low, low, high)
-
-
-def _proportional(weights: Floats, low: Floats, high: Floats, rest: int) -> Floats:
-    """Find clip(s w) of sum rest; s itself may be beyond float64, so only ratios of weights are formed."""
-    values, owners = np.concatenate([low, high]), np.tile(weights, 2)
-
-    def total_at(index: int) -> float:
-        if values[index] == 0:
-            return float(low.sum())
-        with np.errstate(over="ignore", under="ignore"):
-            return float(np.clip(values[index] * (weights / owners[index]), low, high).sum())
-
-    with np.errstate(divide="ignore"):  # a floor of zero is left at once: -inf
-        points = np.log2(values) - np.log2(owners)
-    at_low, at_high = _active(points, -owners, total_at, rest)
-    active = ~(at_low | at_high)
-    solution = np.where(at_low, low, high)
-    if active.any():
-        # By a power of two, which rounds nothing: remainders of whole weights tie exactly, and go to the lower index.
-        share = np.ldexp(weights[active], -np.frexp(weights[active].max())[1])
-        solution[active] = share * (rest - low[at_low].sum() - high[at_high].sum()) / share.sum()
-    return solution
-
-
-def _active(
-    points: Floats, ties: Floats, total_at: Callable[[int], float], rest: int
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which groups lie at their floor and which at their cap, found between two sorted breakpoints.
-
-    A group leaves its floor at one breakpoint and reaches its cap at another; in between the total is
-    linear. Bisection over the sorted breakpoints costs O(k log k) and, unlike running sums of slopes, loses
-    nothing when weights differ by many powers of ten.
-    """
-    order = np.lexsort((ties, points))
-    place = np.empty(len(order), dtype=np.int64)
-    place[order] = np.arange(len(order))
-    below, above = 0, len(order)  # the total at `below` is at most rest; at `above` it is more
-    while above - below > 1:
-        middle = (below + above) // 2
-        if total_at(int(order[middle])) <= rest:
-            below = middle
-        else:
-            above = middle
-    groups = len(order) // 2
-    return place[:groups] > below, place[groups:] <= below
+def _parts(shares: Whole, unit: int) -> tuple[Counts, Whole]:
+    """Whole parts, and what remains of each in the unit."""
+    counts = shares // unit
+    return counts.astype(np.int64), shares - counts * unit
 
 
 def _validated(
@@ -193,11 +119,13 @@ def _validated(
     *,
     projection: str,
     names: Sequence[Any] | None,
-) -> tuple[Floats, Counts, Counts, int]:
-    """Return weights, floors, caps and budget; a cap never above what the budget leaves room for."""
+) -> tuple[NDArray[Any], Counts, Counts, int]:
+    """Return weights (whole or float64), floors, caps and budget; a cap never above what the budget leaves room for."""
     if projection not in ("l2", "proportional"):
         raise DataPrunerError(f"The projection must be 'l2' or 'proportional', got {projection!r}.")
-    w = np.asarray(weights, dtype=np.float64)
+    w = np.asarray(weights)
+    if w.dtype.kind not in "iu" or not w.size:
+        w = np.asarray(weights, dtype=np.float64)
     high = _integers(sizes, "sizes")
     low = np.zeros_like(high) if floors is None else _integers(floors, "floors")
     if not w.shape == high.shape == low.shape or w.ndim != 1:

@@ -6,12 +6,14 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
+from datapruner.parameters import as_written
 from datapruner.selection.allocation import allocate
 from datapruner.text import did_you_mean, safe_text
 
@@ -178,13 +180,13 @@ def portions(
     names, codes = encode_labels(labels)
     _check_quotas(budget, names)
     k = len(names)
-    whole = np.bincount(codes, costs, k)
+    whole = np.bincount(codes, costs, k).astype(np.int64)
     room = np.bincount(codes[eligible], costs[eligible], k).astype(np.int64)
     floors = np.bincount(codes[forced], costs[forced], k).astype(np.int64)
     caps = room.copy()
     for group, amount in budget.quotas.items():
         j = names.index(str(group))
-        asked = amount if isinstance(amount, int) else _round(amount * whole[j])
+        asked = amount if isinstance(amount, int) else _part(amount, int(whole[j]))
         if asked > room[j]:
             if isinstance(amount, int):
                 raise DataPrunerError(
@@ -246,7 +248,7 @@ def _total(budget: Budget, n: int, eligible: NDArray[np.bool_], costs: NDArray[n
             )
         return budget.keep
     assert budget.keep is not None
-    return _shrunk(max(1, _round(budget.keep * n)), room, "rows")
+    return _shrunk(max(1, _part(budget.keep, n)), room, "rows")
 
 
 def _shrunk(asked: int, room: int, unit: str) -> int:
@@ -256,8 +258,9 @@ def _shrunk(asked: int, room: int, unit: str) -> int:
     return min(asked, room)
 
 
-def _round(value: float) -> int:
-    return math.floor(value + 0.5)
+def _part(share: float, of: int) -> int:
+    """Give the nearest whole number to a share of ``of``; a half is rounded up, and 0.145 of 100 is one."""
+    return math.floor(as_written(share) * of + Fraction(1, 2))
 
 
 def encode_labels(labels: Sequence[Any]) -> tuple[list[str], NDArray[np.int64]]:

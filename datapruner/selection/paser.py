@@ -163,7 +163,7 @@ def proportional(weights: NDArray[np.float64], caps: Ints, budget: int) -> Ints:
         shares += allocate(weights, caps, min(budget, reach), projection="proportional")
     if budget > reach:
         rest = np.where(weights > 0, 0, caps)
-        shares += allocate(rest.astype(np.float64), rest, budget - reach, projection="proportional")
+        shares += allocate(rest, rest, budget - reach, projection="proportional")
     return shares
 
 

@@ -10,17 +10,17 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from fractions import Fraction
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
-from datapruner.parameters import check_parameters
+from datapruner.parameters import as_written, check_parameters
 from datapruner.scorers.base import Ranking
-from datapruner.selection.allocation import Projection, allocate
+from datapruner.selection.allocation import allocate
 from datapruner.selection.budget import Portion
+from datapruner.selection.shares import Projection
 from datapruner.signals.ragged import Ragged
 from datapruner.text import did_you_mean
 
@@ -200,7 +200,7 @@ class TopK(Selector):
             groups = np.unique(ranking.groups[portion.rows], return_inverse=True)[1]
             sizes = np.bincount(groups, portion.costs).astype(np.int64).tolist()
             # In exact fractions: 49 * (2 / 98) is below 1 in floats, and its floor would be 0.
-            each = Fraction(self.balance) * min(portion.budget, sum(sizes)) / sum(sizes)
+            each = as_written(self.balance) * min(portion.budget, sum(sizes)) / sum(sizes)
             shares = np.array([math.floor(each * size) for size in sizes], dtype=np.int64)
             floor = take(order, portion.costs, shares, groups, spend_rest=False)
         spent = int(portion.costs[floor].sum())
@@ -258,7 +258,7 @@ class GroupQuota(Selector):
         numbers, groups = np.unique(ranking.groups[portion.rows], return_inverse=True)
         sizes = np.bincount(groups, portion.costs).astype(np.int64)
         budget = min(portion.budget, int(sizes.sum()))
-        floors = np.minimum(sizes - 1, int(self.floor_share * budget / len(numbers)))
+        floors = np.minimum(sizes - 1, math.floor(as_written(self.floor_share) * budget / len(numbers)))
         names = [f"cluster {number}" for number in numbers]
         weights = ranking.group_weights[numbers]
         shares = allocate(weights, sizes, budget, floors, self.projection, names=names)
@@ -309,7 +309,7 @@ class CCS(Selector):
         values = ranking.values[portion.rows]
         m = len(values)
         order = best_first(values)
-        cut = int(self.beta * m)
+        cut = math.floor(as_written(self.beta) * m)
         if 0 < cut < m:  # rows that tie with the first one below the cut are not among the hardest
             cut = int((values > values[order[cut]]).sum())
         hardest, rest = order[:cut], order[cut:]

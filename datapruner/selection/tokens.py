@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
+from datapruner.parameters import as_written
 from datapruner.signals.ragged import Ragged, offsets_of
 
 Ints = NDArray[np.int64]
@@ -73,7 +74,7 @@ def prune_tokens(token_nll: Ragged, rows: Ints, *, keep: float, smoothing: float
     DataPrunerError
         A token's loss is not finite.
     """
-    lengths = token_nll.lengths[rows]
+    lengths, share = token_nll.lengths[rows], as_written(keep)
     block = (np.cumsum(lengths) - lengths) // BLOCK
     parts = []
     for some in np.split(rows, np.flatnonzero(np.diff(block)) + 1):
@@ -85,7 +86,8 @@ def prune_tokens(token_nll: Ragged, rows: Ints, *, keep: float, smoothing: float
             )
         of = taken.rows()
         order = np.lexsort((token_scores(taken, smoothing), of))
-        stay = np.maximum(1, np.rint(taken.lengths * keep))
+        each, which = np.unique(taken.lengths, return_inverse=True)
+        stay = np.array([max(1, round(share * length)) for length in each.tolist()])[which]
         place = np.arange(len(order)) - taken.offsets[of]  # `of` is sorted, and so is the order's first key
         kept = np.zeros(len(order), dtype=np.bool_)
         kept[order[place < stay[of]]] = True

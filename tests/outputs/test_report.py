@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import re
 import subprocess
 import sys
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import ClassVar
@@ -30,7 +32,7 @@ from datapruner.outputs.report import Section, page, write_report
 from datapruner.outputs.report.figures import histogram
 from datapruner.outputs.report.payload import Shown
 from datapruner.outputs.report.rows import characters, excerpts, script_json
-from datapruner.outputs.report.sampling import FLOOR, floors, stratified
+from datapruner.outputs.report.sampling import FLOOR, floors, scrambled, stratified
 from datapruner.outputs.report.words import (
     comparison_warnings,
     comparison_words,
@@ -428,6 +430,21 @@ def test_samples_are_stratified(outer, sizes, count, seed):
     for i in above:
         for j in above:
             assert (got[i] - 1) * sizes[j] <= (got[j] + 1) * sizes[i]
+
+
+@given(st.lists(st.integers(2, 60), min_size=2, max_size=60), st.integers(0, 10**6))
+@settings(max_examples=80, deadline=None)
+def test_groups_of_a_sample_are_stepped_through_in_exact_fractions(sizes, count):
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    n, count = len(groups), 1 + count % (2 * len(sizes) - 1)  # fewer than two a group: no group has a floor
+    walk = np.argsort(scrambled(np.arange(len(sizes)))).tolist()
+    passed, expected = Fraction(0), [0] * len(sizes)
+    for group in walk:  # rounded half up where the walk leaves a group
+        before = math.floor(passed + Fraction(1, 2))
+        passed += Fraction(count * sizes[group], n)
+        expected[group] = math.floor(passed + Fraction(1, 2)) - before
+    chosen = stratified(np.zeros(n, dtype=np.int64), groups, count)
+    assert np.bincount(groups[chosen], minlength=len(sizes)).tolist() == expected
 
 
 def test_a_sample_does_not_follow_the_order_of_the_rows():

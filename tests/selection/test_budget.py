@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import ROUND_HALF_UP, Decimal
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -46,6 +48,22 @@ def cases(draw):
     return n, costs, eligible, forced, labels
 
 
+def half_up(share, of):
+    return int((Decimal(str(share)) * of).quantize(Decimal(1), ROUND_HALF_UP))
+
+
+@given(st.integers(1, 1000).map(lambda number: number / 1000), st.integers(1, 3000), st.integers(1, 3000))
+def test_a_fraction_is_what_its_decimals_say(share, rows, own):
+    labels = ["a"] * own + ["b"] * rows
+    costs, eligible, forced, _ = _even(labels)
+    (part,) = portions(Budget(keep=share), costs, eligible, forced, None)
+    assert part.budget == max(1, half_up(share, own + rows))
+    budget = Budget(keep=own + rows - 1, per_group="x", quotas={"a": share})
+    if half_up(share, own) + rows >= own + rows - 1:
+        quota = {part.name: part.budget for part in portions(budget, costs, eligible, forced, labels)}
+        assert quota["a"] == half_up(share, own)
+
+
 @settings(max_examples=200)
 @given(cases(), st.floats(0.01, 1), st.booleans(), st.booleans())
 def test_portions_divide_the_budget_without_loss(case, share, in_tokens, grouped):
@@ -58,7 +76,7 @@ def test_portions_divide_the_budget_without_loss(case, share, in_tokens, grouped
         per_group="label" if grouped else None,
     )
     room = int(costs[eligible].sum())
-    asked = budget.keep_tokens if in_tokens else max(1, int(np.floor(share * n + 0.5)))
+    asked = budget.keep_tokens if in_tokens else max(1, half_up(share, n))
     expected = min(asked, room)
     if costs[forced].sum() > expected:
         with pytest.raises(DataPrunerError, match="always-kept"):

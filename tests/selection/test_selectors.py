@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -78,18 +80,32 @@ def test_the_floor_of_topk_is_each_groups_even_share():
 
 
 @settings(max_examples=300)
-@given(st.integers(1, 99), st.integers(1, 99), st.integers(1, 198), st.sampled_from([0.1, 0.5, 0.7, 1.0]))
+@given(
+    st.integers(1, 99), st.integers(1, 99), st.integers(1, 198), st.sampled_from([0.1, 0.3, 0.5, 0.7, 1.0])
+)
 def test_the_floor_is_exact(first, second, budget, balance):
-    from fractions import Fraction
-
     n = first + second
     budget = min(budget, n)
     values = np.arange(float(n), 0, -1)  # the second group is weaker throughout
     groups = np.repeat([0, 1], [first, second])
     kept = TopK(balance=balance).select(Ranking(values, groups), portion(n, budget), rng()).kept
-    floor = int(Fraction(balance) * second * budget / n)
+    floor = int(Fraction(str(balance)) * second * budget / n)
     expected = max(floor, budget - first)
     assert kept[first:].sum() == expected
+
+
+def test_shares_of_a_whole_are_what_their_decimals_say():
+    # In floats 0.3 of 10 is below 3, 0.57 of 100 below 57, and half of 0.58 of 100 below 29.
+    values, groups = np.arange(20.0), np.repeat([1, 0], 10)
+    assert (
+        TopK(balance=0.3).select(Ranking(values, groups), portion(20, 20), rng()).codes.tolist().count(2) == 6
+    )
+    spread = np.concatenate([np.full(57, 2.0), np.full(43, 1.0)]) + np.arange(100) * 1e-6
+    kept = CCS(beta=0.57, strata=1).select(Ranking(spread), portion(100, 43), rng()).kept
+    assert kept[57:].all()
+    ranking = Ranking(np.arange(200.0), np.repeat([0, 1], 100), np.array([0.0, 1.0]))
+    quota = GroupQuota("proportional", 0.58).select(ranking, portion(200, 100), rng())
+    assert quota.kept[:100].sum() == 29
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ def naive_scores(nll, smoothing):
 def naive_mask(nll, keep, smoothing):
     """Remove the highest, all but max(1, round(T keep))."""
     scores = naive_scores(nll, smoothing)
-    stay = max(1, round(len(nll) * keep))
+    stay = max(1, round(len(nll) * Fraction(str(keep))))
     best = sorted(range(len(nll)), key=lambda t: (scores[t], t))[:stay]
     return [t in best for t in range(len(nll))]
 
@@ -66,11 +67,19 @@ def test_shares_and_shapes(lengths, keep, smoothing, equal):
     assert masks.values.dtype == np.bool_
     for mask, size in zip(masks, lengths, strict=True):
         assert len(mask) == size
-        assert mask.sum() == (max(1, round(size * keep)) if size else 0)
+        assert mask.sum() == (max(1, round(size * Fraction(str(keep)))) if size else 0)
     if equal and smoothing == 0:
         assert all((np.diff(mask.astype(int)) <= 0).all() for mask in masks), (
             "of equal scores the earlier stays"
         )
+
+
+def test_halves_are_those_of_the_decimals():
+    # In floats 0.145 of 100 is below 14.5, and 0.575 of 200 is below 115.
+    ragged = Ragged.from_rows([np.ones(size) for size in (100, 300, 200)])
+    of = [prune_tokens(ragged, np.arange(3), keep=keep, smoothing=0.5) for keep in (0.145, 0.575)]
+    assert [mask.sum() for mask in of[0]] == [14, 44, 29]
+    assert [mask.sum() for mask in of[1]] == [58, 172, 115]
 
 
 def test_blocks_change_nothing(monkeypatch):

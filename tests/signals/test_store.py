@@ -569,7 +569,7 @@ def hurt(folder: Path, how: str, which: int, where: int) -> None:
         path.write_bytes(raw)
 
 
-@settings(max_examples=120, deadline=None, derandomize=True)
+@settings(max_examples=120, deadline=None)
 @given(STEPS)
 def test_growth_death_and_damage_in_any_order_never_give_a_wrong_row(steps):
     logging.getLogger(store_module.__name__).setLevel(logging.ERROR)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from datapruner.selection.allocation import allocate, allocate_continuous
+from datapruner.selection.allocation import allocate, allocate_exactly
 
 Ints = NDArray[np.int64]
 
@@ -56,10 +56,9 @@ def _of_every_group(rows: Ints, groups: Ints, count: int) -> Ints:
     # In the order of hashes, so that the draw does not follow a period of the data.
     turn = np.argsort(scrambled(np.arange(len(sizes))))
     places, sizes = np.argsort(turn)[numbers], sizes[turn]
-    wish = allocate_continuous(sizes, sizes, count, floors(sizes, count), "proportional")
-    # Each group's count is its wish rounded down or up, their sum is exact, and no group is too small to be met.
-    ends = np.floor(np.round(np.cumsum(wish), 6) + 0.5).astype(np.int64)
-    ends[-1] = count
+    shares, unit = allocate_exactly(sizes, sizes, count, floors(sizes, count), "proportional")
+    # Each group's count is its share rounded down or up, their sum is exact, and no group is too small to be met.
+    ends = ((2 * np.cumsum(shares) + unit) // (2 * unit)).astype(np.int64)
     counts = np.diff(ends, prepend=0)
     order = np.lexsort((scrambled(rows), places))
     start = np.cumsum(sizes) - sizes
