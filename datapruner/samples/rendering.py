@@ -471,14 +471,15 @@ class _Batch:
 
     def unmasked(self, place: int, why: str) -> DataPrunerError:
         """Return the error for a conversation whose template does not show what is supervised."""
-        way = "keep one assistant turn a row"
-        if len(self.turns(place)) > 1:
+        way = "write the row as the template keeps it"
+        if len(self.answers(place)) > 1:
+            way = "keep one assistant turn a row"
             last = _Batch([self.samples[place]], self.tokenizer, None, self.templates, last_turn_only=True)
             try:
-                last.rows()
+                helps = not self.last_turn_only and bool(last.rows())
             except DataPrunerError:
-                pass  # that way is none
-            else:
+                helps = False
+            if helps:
                 way = "score the last turn of each row alone: --last-turn-only, in Python last_turn_only=True"
         return self.error(
             place,
@@ -492,20 +493,15 @@ class _Batch:
             start = self.apply(place, messages[:turn], template, add_generation_prompt=True)
             if end.startswith(start):
                 return start
-            # Some prompt with the beginning of a thought (DeepSeek R1's), which a turn need not have: what a
-            # prompt has in common with the turn is the prompt, as in trl.
+            # Some prompt with a thought or its beginning (DeepSeek R1's), which the turn need not have: what the
+            # two have in common is the prompt, as in trl.
             bare = template.beginning(self.apply(place, messages[:turn], template), end)
-            common = next(
-                (at for at, (one, other) in enumerate(zip(start, end, strict=False)) if one != other),
-                len(end),
-            )
+            common = template.common(start, end)
             if common <= len(bare) or not end.startswith(bare):
                 raise self.unmasked(
                     place, "an assistant turn does not begin with what the template prompts it with"
                 )
-            content = next((text.strip() for text in template.claims(messages[turn]) if text.strip()), "")
-            at = end.find(content, len(bare)) if content else common
-            return end[: common if at < 0 else min(at, common)]
+            return end[:common]
         # A conversation that the assistant opens has no prompt to render: its header is that of any other.
         header = template.header
         at = end.find(header) if header else -1

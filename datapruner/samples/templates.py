@@ -67,6 +67,16 @@ class Template:
         eos = self.tokenizer.eos_token
         return text if whole.startswith(text) or not eos else text.removesuffix(eos)
 
+    def common(self, prompt: str, text: str) -> int:
+        """Return how many characters two texts have in common, without half of one of the tokenizer's own words."""
+        pairs = enumerate(zip(prompt, text, strict=False))
+        common = next((at for at, (one, other) in pairs if one != other), min(len(prompt), len(text)))
+        for word in self.tokenizer.get_added_vocab():
+            at = prompt.rfind(word, 0, common + len(word) - 1)
+            if 0 <= at < common < at + len(word):
+                return at
+        return common
+
     @cached_property
     def header(self) -> str:
         """What stands before an assistant's text; empty where the template does not tell."""
@@ -84,12 +94,16 @@ class Template:
     @cached_property
     def reads_calls(self) -> bool:
         """Whether the template looks at a turn's calls."""
-        return re.search(r"\btool_calls\b", self.text) is not None
+        return re.search(r"\btool_calls\b", self._code) is not None
 
     @cached_property
     def reads_reasoning(self) -> bool:
         """Whether the template looks at a turn's reasoning, under any of its names: transformers hands over all."""
-        return re.search(rf"\b(?:{'|'.join(REASONING)})\b", self.text) is not None
+        return re.search(rf"\b(?:{'|'.join(REASONING)})\b", self._code) is not None
+
+    @cached_property
+    def _code(self) -> str:
+        return re.sub(r"\{#.*?#\}", "", self.text, flags=re.DOTALL)
 
     def knows(self, role: str) -> bool:
         """Whether a turn of a role that not all templates have is rendered."""

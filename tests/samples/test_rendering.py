@@ -575,12 +575,18 @@ def test_templates_that_leave_something_out_are_refused(with_template, template,
 
 def test_what_the_prompt_and_the_turn_have_in_common_is_the_prompt(with_template):
     tokenizer = with_template(PROMPTS_THOUGHTS)
-    for answer in ("four", "<b>four</b>", "<thin"):
+    for answer, shown in [
+        ("four", "four"),
+        ("<b>four</b>", "b>four</b>"),
+        ("<think>\nx\n</think>a", "x\n</think>a"),
+    ]:
         rendered = render(chat("ua", f"a{answer}"), tokenizer)
-        assert supervised(rendered, tokenizer) == [f"{answer}<|im_end|>\n"]
-        assert headers(rendered, tokenizer) == ["<|im_start|>assistant\n"]
-    (thought,) = supervised(render(chat("ua", "a<think>\nx\n</think>four"), tokenizer), tokenizer)
-    assert thought == "x\n</think>four<|im_end|>\n"
+        assert supervised(rendered, tokenizer) == [f"{shown}<|im_end|>\n"]
+        assert headers(rendered, tokenizer)[0].startswith("<|im_start|>assistant\n")
+    # Where the thought is a token, no half of it is in common.
+    own = wrapped(byte_level(), additional_special_tokens=["<think>"])
+    own.chat_template = PROMPTS_THOUGHTS
+    assert supervised(render(chat("ua", "a<thin"), own), own) == ["<thin<|im_end|>\n"]
 
 
 def test_marks_that_move_once_a_turn_is_left_out(with_template):
