@@ -249,43 +249,7 @@ class Samples:
         return list(self.dataset.with_format(None)[self.check_column(name)])
 
     def conversation(self, rows: np.ndarray | None = None) -> Dataset:
-        """Return rows as trl's SFTTrainer reads them.
+        """Return rows as trl's SFTTrainer reads them: whole ``messages`` (and ``tools``), or ``text``."""
+        from datapruner.samples.conversation import conversation
 
-        One ``messages`` column of role and content (and ``tools`` as JSON when any row has tools), or a
-        ``text`` column when the source is plain text.
-        """
-        import pyarrow as pa
-        from datasets import Dataset
-        from datasets.table import InMemoryTable
-
-        turn = pa.struct([("role", pa.string()), ("content", pa.string())])
-        fields = [("text", pa.string()), ("messages", pa.list_(turn)), ("tools", pa.string())]
-        schema = pa.schema(fields)
-        batches = []
-        samples = self.iter_samples(rows)
-        while block := [sample for sample, _ in zip(samples, range(BLOCK), strict=False)]:
-            batches.append(
-                pa.RecordBatch.from_pydict(
-                    {
-                        "text": [sample.part("both") if sample.plain else None for sample in block],
-                        "messages": [
-                            [
-                                {"role": message.role, "content": message.content}
-                                for message in sample.messages
-                            ]
-                            for sample in block
-                        ],
-                        "tools": [
-                            None if sample.tools is None else json.dumps(sample.tools) for sample in block
-                        ],
-                    },
-                    schema=schema,
-                )
-            )
-        table = pa.Table.from_batches(batches, schema=schema)
-        # A transcript without roles is plain text row by row, a conversation is not: never both in a source.
-        plain = bool(batches) and table.column("text").null_count == 0
-        names = ["text"] if plain else ["messages"]
-        if not plain and table.column("tools").null_count < len(table):
-            names.append("tools")
-        return Dataset(InMemoryTable(table.select(names)))
+        return conversation(self, rows)

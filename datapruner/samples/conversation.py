@@ -1,0 +1,84 @@
+"""Rows as trl's trainers read them."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from datapruner.errors import DataPrunerError
+from datapruner.samples.base import BLOCK, Message, json_text
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from datasets import Dataset
+
+    from datapruner.samples.base import Samples
+
+
+def conversation(samples: Samples, rows: np.ndarray | None = None) -> Dataset:
+    """Return rows as trl's SFTTrainer reads them, whatever their layout was.
+
+    One ``messages`` column (and ``tools`` as JSON when any row has tools), or a ``text`` column when the source is
+    plain text. Messages that are a role and a content alone are a list of structs. Where any has more (calls,
+    reasoning, parts, ``weight``: 0 for a turn that must not be trained on), each is a ``Json`` value, which has the
+    keys of its own and no others.
+
+    Parameters
+    ----------
+    samples
+        The source's rows.
+    rows
+        The rows to take, in this order; all of them by default.
+    """
+    import pyarrow as pa
+    from datasets import Dataset
+    from datasets.table import InMemoryTable
+
+    whole = any(
+        message.fields or not message.trained
+        for row in samples.iter_samples(rows)
+        for message in row.messages
+    )
+    messages = pa.list_(
+        _json_type() if whole else pa.struct([("role", pa.string()), ("content", pa.string())])
+    )
+    schema = pa.schema([("text", pa.string()), ("messages", messages), ("tools", pa.string())])
+    batches = []
+    read = samples.iter_samples(rows)
+    while block := list(islice(read, BLOCK)):
+        said = [[_message(message) for message in sample.messages] for sample in block]
+        if whole:
+            texts = [[json_text(message) for message in turns] for turns in said]
+            turns = pa.array(texts, pa.list_(pa.string())).cast(messages)
+        else:
+            turns = pa.array(said, messages)
+        text = [sample.part("both") if sample.plain else None for sample in block]
+        tools = [None if sample.tools is None else json.dumps(sample.tools) for sample in block]
+        columns = [pa.array(text, pa.string()), turns, pa.array(tools, pa.string())]
+        batches.append(pa.RecordBatch.from_arrays(columns, schema=schema))
+    table = pa.Table.from_batches(batches, schema=schema)
+    # A transcript without roles is plain text row by row, a conversation is not: never both in a source.
+    plain = bool(batches) and table.column("text").null_count == 0
+    names = ["text"] if plain else ["messages"]
+    if not plain and table.column("tools").null_count < len(table):
+        names.append("tools")
+    return Dataset(InMemoryTable(table.select(names)))
+
+
+def _message(message: Message) -> dict[str, Any]:
+    return message.handed() if message.trained else {**message.handed(), "weight": 0}
+
+
+def _json_type() -> pa.DataType:
+    """Return the type of a column of JSON values, which older libraries do not have."""
+    import datasets
+    import pyarrow as pa
+
+    if not hasattr(datasets, "Json") or not hasattr(pa, "json_"):
+        raise DataPrunerError(
+            "Messages with calls or reasoning need the Json columns of a later version of datasets; upgrade with"
+            " pip install -U datasets."
+        )
+    return pa.json_()
