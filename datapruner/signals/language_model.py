@@ -22,37 +22,31 @@ from contextlib import ExitStack, contextmanager
 from copy import copy
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
-from datapruner.models.identity import evaluation, model_identity, tokenizer_hash
+from datapruner.models.identity import evaluation
 from datapruner.models.loading import vocabulary_size
 from datapruner.samples.base import Message, Sample
-from datapruner.samples.rendering import Rendered, render, render_many, responses
+from datapruner.samples.rendering import Rendered, render, responses
 from datapruner.signals.attention import Pack, Segment, packed_attention
-from datapruner.signals.divergence import divergence_statistics, gradient_agreement
 from datapruner.signals.embedding import canonical_shape
-from datapruner.signals.output_layer import (
-    OutputLayer,
-    body,
-    find_output_layer,
-    output_statistics,
-)
 from datapruner.signals.ragged import Ragged, offsets_of
-from datapruner.signals.store import RaggedBatch, SignalStore, row_keys
+from datapruner.signals.readers import LanguageModel, Reader
+from datapruner.signals.records import STATISTICS, TOKENS, TWINS, Asked, Way, What, fed_content, numbers_of
+from datapruner.signals.store import Batch, RaggedBatch, SignalStore, row_keys
 
 if TYPE_CHECKING:
     import torch
 
     from datapruner.samples.base import Samples
+    from datapruner.signals.output_layer import OutputLayer
 
 logger = logging.getLogger(__name__)
 
-CODE_VERSION = 1
-TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 16384}
 LEAST_TOKENS = 128
 """Batches are not halved below this many tokens."""
 WINDOW_ROWS = 8192
@@ -69,71 +63,11 @@ PROBE_TOLERANCE = {"torch.float64": 1e-5, "torch.float32": 1e-4}
 """Root mean square by which the states of packed rows may differ, relative to the states; else ``HALF_TOLERANCE``."""
 HALF_TOLERANCE = 0.05
 
-STATISTICS = ("log_ppl", "entropy", "el2n", "grad_norm", "weight_dot")
-TWINS = (*STATISTICS, "pruned_grad_norm", "gradient_dot")
-"""A record starts with these float64 numbers, as two float32 words each; its tokens' numbers follow, kind by kind."""
-TOKENS = ("token_nll", "token_entropy")
-TWIN_TOKENS = (*TOKENS, "pruned_token_nll", "pruned_token_entropy", "token_jsd")
-
-What = Literal["row", "response", "states", "twins"]
-"""A row as it is, its supervised turns alone, its last hidden states, or both models of a pair on it."""
-
-
-@dataclass(frozen=True)
-class LanguageModel:
-    """A causal language model, and how rows are fed to it.
-
-    Attributes
-    ----------
-    model, tokenizer
-        From :func:`datapruner.models.load_causal_lm`, or the user's own.
-    max_length : int
-        Rows are cut after this many tokens.
-    last_turn_only : bool
-        Supervise the last assistant turn alone.
-    packing : bool
-        Rows share sequences without padding; else they run in padded length buckets.
-    batch_tokens : int, optional
-        Tokens a forward pass; by default what suits the device. Halved where memory runs out.
-    by_code : bool
-        The model came as an object, or by code of the user's, which its weights and settings do not tell: what it
-        answers to fixed tokens is part of its identity.
-    """
-
-    model: Any
-    tokenizer: Any
-    max_length: int
-    last_turn_only: bool = False
-    packing: bool = True
-    batch_tokens: int | None = None
-    by_code: bool = True
-
-    @property
-    def device(self) -> torch.device:
-        """Where token ids go."""
-        device: torch.device = self.model.get_input_embeddings().weight.device
-        return device
-
-    @property
-    def tokens_a_batch(self) -> int:
-        """Tokens a forward pass."""
-        return self.batch_tokens or TOKENS_PER_BATCH.get(self.device.type, TOKENS_PER_BATCH["cpu"])
-
-    def render(self, samples: Samples, rows: NDArray[np.int64]) -> Iterator[Rendered]:
-        """Tokenise rows as the pass does."""
-        return render_many(
-            samples.iter_samples(rows),
-            self.tokenizer,
-            last_turn_only=self.last_turn_only,
-            max_length=self.max_length,
-            numbers=rows.tolist(),
-        )
-
 
 def measure_language_model(
     samples: Samples,
     rows: NDArray[np.int64],
-    language_model: LanguageModel,
+    language_model: Reader,
     store: SignalStore,
     *,
     what: What = "row",
@@ -147,7 +81,8 @@ def measure_language_model(
     samples : Samples
     rows : ndarray, int64, shape (m,), ascending
         Each must have a supervised token.
-    language_model : LanguageModel
+    language_model : LanguageModel or NamedModel
+        One that is named is opened only where a row is missing.
     store : SignalStore
     what : {"row", "response"}
         Every row as it is, or every supervised turn after the assistant's header alone (the unconditional pass of
@@ -170,55 +105,54 @@ def measure_language_model(
         The model's logits cannot be computed exactly or are not finite, the tokenizer is another model's, or memory
         does not suffice for one row.
     """
-    layer = find_output_layer(language_model.model)
-    identity = identity_of(language_model)
-    # It is put back here: a generator that an exception leaves open would keep the user's model changed.
-    with evaluation(language_model.model):
-        feed, prefix = way_of_feeding(language_model)
-        run = Pass(feed, layer, prefix, samples, rows, what, num_tokens, progress)
-        table, tokens = numbers_of(fetch(run, identity, store), STATISTICS, len(TOKENS))
+    held = None
+    if language_model.known is not None:
+        known = language_model.known
+        held = Asked(what, known.identity, known, language_model).held(samples, rows, store)
+    if held is None:
+        from datapruner.signals.output_layer import find_output_layer
+
+        opened = language_model.opened
+        layer = find_output_layer(opened.model)
+        known = opened.told()
+        # It is put back here: a generator that an exception leaves open would keep the user's model changed.
+        with evaluation(opened.model):
+            feed, prefix = way_of_feeding(opened)
+            run = Pass(feed, layer, prefix, samples, rows, what, num_tokens, progress)
+            held = fetch(run, Asked(what, known.identity, known, opened), store, layer.norm())
+    records, way = held
+    table, tokens = numbers_of(records, STATISTICS, len(TOKENS))
     if what == "response":
         return {"response_log_ppl": table["log_ppl"], "response_token_nll": tokens[0]}
     return {
         **table,
-        "weight_norm": np.full(len(rows), layer.norm()),
+        "weight_norm": np.full(len(rows), way.norm),
         **dict(zip(TOKENS, tokens, strict=True)),
     }
 
 
-def identity_of(language_model: LanguageModel) -> str:
-    """Hash a model, whose weights must all be in memory."""
-    if any(parameter.is_meta for parameter in language_model.model.parameters()):
-        raise DataPrunerError(
-            "some of the model's weights lie on a disk or in another device's memory until they are used, so that it "
-            "cannot be told from others: load it without offloading"
-        )
-    return model_identity(language_model.model, probe=language_model.by_code)
+def fetch(run: Pass, asked: Asked, store: SignalStore, norm: float) -> tuple[Ragged, Way]:
+    """Get the records of a pass through the store, with a smaller batch where memory runs out.
 
+    Parameters
+    ----------
+    norm : float
+        Of the dense model's output layer, to be noted.
 
-def fetch(run: Pass, identity: str, store: SignalStore) -> Ragged:
-    """Get the records of a pass through the store, with a smaller batch where memory runs out."""
+    Returns
+    -------
+    records, way
+        With the way in which the model was fed in the end.
+    """
     while True:
         feed = run.feed
-        context = {
-            "signal": f"language_model {run.what}",
-            "version": CODE_VERSION,
-            "model": identity,
-            **({"gradients": run.gradients} if run.what == "twins" else {}),
-            "device": feed.device.type,
-            "tokenizer": tokenizer_hash(feed.tokenizer),
-            "max_length": feed.max_length,
-            "last_turn_only": feed.last_turn_only,
-            "packing": feed.packing,
-            "batch_tokens": feed.tokens_a_batch,
-            "prefix": len(run.prefix),
-        }
-        keys = row_keys(map(_content, run.samples.iter_samples(run.rows)), context)
+        way = Way(feed.packing, feed.tokens_a_batch, len(run.prefix), norm)
         try:
             with ExitStack() as packed:
                 for model in run.live:
                     packed.enter_context(packed_attention(model, on=feed.packing))
-                return store.fetch_ragged(keys, context, run.compute)
+                keys = asked.keys(run.samples, run.rows, way)
+                records = store.fetch_ragged(keys, asked.context(way), run.compute)
         except _OutOfMemoryError as error:
             if error.alone or feed.tokens_a_batch < 2 * LEAST_TOKENS:
                 raise DataPrunerError(
@@ -227,14 +161,19 @@ def fetch(run: Pass, identity: str, store: SignalStore) -> Ragged:
                 ) from error
             run = run.smaller()
             logger.warning("memory ran out: the batch is halved to %s tokens", f"{run.feed.tokens_a_batch:,}")
+            continue
+        if asked.reader.known is not None:
+            asked.note(way, store)
+        return records, way
 
 
 def number_surprise(
     samples: Samples,
     rows: NDArray[np.int64],
-    language_model: LanguageModel,
+    language_model: Reader,
     token_nll: Ragged,
     token_entropy: Ragged,
+    store: SignalStore | None = None,
 ) -> NDArray[np.float64]:
     """Tell how far each row's last number is from what the model expected there (*ours*).
 
@@ -244,6 +183,8 @@ def number_surprise(
         As for :func:`measure_language_model`; rows are tokenised again, the model does not run.
     token_nll, token_entropy : Ragged
         Of these rows.
+    store : SignalStore, optional
+        Rows that are there are not tokenised.
 
     Returns
     -------
@@ -251,37 +192,35 @@ def number_surprise(
         Largest NLL - entropy among the tokens of the last run of tokens with digits in the supervised text; 0 for a
         row without one. Nats.
     """
-    tokenizer = language_model.tokenizer
-    names = tokenizer.batch_decode([[id_] for id_ in range(len(tokenizer))])
-    has_digit = np.array([any(character.isdigit() for character in name) for name in names])
-    out = np.zeros(len(rows))
-    for place, rendered in enumerate(language_model.render(samples, rows)):
-        digits = np.flatnonzero(has_digit[rendered.input_ids[rendered.supervised]])
-        if digits.size:
-            run = digits[np.flatnonzero(np.diff(digits, prepend=-2) != 1)[-1]]
-            out[place] = (token_nll[place] - token_entropy[place])[run : digits[-1] + 1].max()
-    return out
 
+    def compute(places: NDArray[np.int64]) -> Iterator[Batch]:
+        tokenizer = language_model.tokenizer
+        names = tokenizer.batch_decode([[id_] for id_ in range(len(tokenizer))])
+        has_digit = np.array([any(character.isdigit() for character in name) for name in names])
+        out = np.zeros((len(places), 1), dtype=np.float32)
+        for number, rendered in enumerate(language_model.render(samples, rows[places])):
+            digits = np.flatnonzero(has_digit[rendered.input_ids[rendered.supervised]])
+            if digits.size:
+                run = digits[np.flatnonzero(np.diff(digits, prepend=-2) != 1)[-1]]
+                of = slice(run, digits[-1] + 1)
+                out[number] = (token_nll[places[number]] - token_entropy[places[number]])[of].max()
+        yield places, out
 
-def numbers_of(
-    records: Ragged, names: Sequence[str], kinds: int
-) -> tuple[dict[str, NDArray[np.float64]], list[Ragged]]:
-    """Take stored records apart: the rows' numbers by name, and ``kinds`` numbers a token."""
-    words = 2 * len(names)
-    starts, tokens = records.offsets[:-1], (records.lengths - words) // kinds
-    heads = records.values[starts[:, None] + np.arange(words)] if len(starts) else np.empty((0, words))
-    table = np.ascontiguousarray(heads, dtype="<f4").view("<f8").reshape(-1, len(names)).astype(np.float64)
-    offsets = offsets_of(tokens)
-    place = np.repeat(starts + words - offsets[:-1], tokens) + np.arange(offsets[-1])
-    ragged = []
-    for _ in range(kinds):
-        ragged.append(Ragged(records.values[place], offsets))
-        place += np.repeat(tokens, tokens)
-    return {name: np.ascontiguousarray(table[:, number]) for number, name in enumerate(names)}, ragged
-
-
-def _content(sample: Sample) -> bytes:
-    return sample.fed().encode("utf-8", "surrogatepass")
+    every = np.arange(len(rows), dtype=np.int64)
+    if store is None:
+        return next(compute(every))[1][:, 0].astype(np.float64)
+    context = {
+        "signal": "number_surprise",
+        "version": 1,
+        "tokenizer": language_model.told().tokenizer,
+        "max_length": language_model.max_length,
+        "last_turn_only": language_model.last_turn_only,
+    }
+    contents = (
+        fed_content(sample) + token_nll[place].tobytes() + token_entropy[place].tobytes()
+        for place, sample in enumerate(samples.iter_samples(rows))
+    )
+    return store.fetch(row_keys(contents, context), context, 1, compute)[:, 0].astype(np.float64)
 
 
 class _OutOfMemoryError(Exception):
@@ -593,6 +532,8 @@ class Pass:
         import torch
 
         states = torch.cat([states.to(targets.device) for states in waiting.states])
+        from datapruner.signals.output_layer import output_statistics
+
         full = self.what == "row"
         out = output_statistics(self.layer, states, targets, lengths, gradients=full)
         numbers = np.zeros((len(lengths), len(STATISTICS) - 2))
@@ -605,6 +546,9 @@ class Pass:
     ) -> tuple[NDArray[np.float64], list[torch.Tensor]]:
         """Do the same for two models, the dense one first."""
         import torch
+
+        from datapruner.signals.divergence import divergence_statistics, gradient_agreement
+        from datapruner.signals.output_layer import output_statistics
 
         assert self.other is not None
         own, beside = (
@@ -728,6 +672,8 @@ def _run_packed(feed: LanguageModel, pack: Pack) -> torch.Tensor:
     """Give the last hidden states of a pack's tokens; shape (n, d)."""
     import torch
 
+    from datapruner.signals.output_layer import body
+
     with pack.active():
         out = body(feed.model)(
             input_ids=torch.from_numpy(pack.ids)[None].to(feed.device),
@@ -741,6 +687,8 @@ def _run_packed(feed: LanguageModel, pack: Pack) -> torch.Tensor:
 def _run_padded(feed: LanguageModel, batch: Sequence[_Item]) -> torch.Tensor:
     """Give the last hidden states of a padded batch, dummies included; shape (rows * length, d)."""
     import torch
+
+    from datapruner.signals.output_layer import body
 
     length, rows = _shape(batch, feed)
     ids, mask = np.zeros((2, rows, length), dtype=np.int64)
@@ -788,6 +736,8 @@ def _packs_exactly(feed: LanguageModel, prefix: NDArray[np.int32]) -> bool:
     A model with a state that runs on between tokens, or with an attention of its own, does not.
     """
     import torch
+
+    from datapruner.signals.output_layer import body
 
     if getattr(feed.model, "_is_stateful", False):
         return False

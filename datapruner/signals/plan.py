@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -33,11 +33,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from datapruner.geometry.blocks import Matrix
+    from datapruner.models.known import Known, Opening
     from datapruner.recipe import Recipe
     from datapruner.samples.base import Samples
     from datapruner.samples.rendering import Rendered, TokenCounts
     from datapruner.scorers.base import Scorer
-    from datapruner.signals.language_model import LanguageModel, What
+    from datapruner.signals.readers import LanguageModel, NamedModel
+    from datapruner.signals.records import What
 
     Renderer = Callable[[Samples, NDArray[np.int64]], Iterator[Rendered]]
 
@@ -375,49 +377,67 @@ def measure_the_rest(
     return measured
 
 
-def measure_tokens(recipe: Recipe, samples: Samples, *, required: bool) -> dict[str, NDArray[np.int64]]:
+def measure_tokens(
+    recipe: Recipe, samples: Samples, store: SignalStore, *, required: bool
+) -> dict[str, NDArray[np.int64]]:
     """Count every row's tokens and supervised tokens; nothing where there is no text and nobody asked."""
-    from datapruner.samples.rendering import count_tokens
+    from datapruner.signals.tokens import NamedTokenizer, stored_counts
 
     if not samples.layout.has_text and not required:
         return {}
-    tokenizer = _tokenizer_of(recipe) if recipe.tokenizer is None else load_tokenizer(recipe.tokenizer)
-    num_tokens, num_supervised = count_tokens(samples, tokenizer, last_turn_only=recipe.last_turn_only)
-    return {"num_tokens": num_tokens, "num_supervised_tokens": num_supervised}
+    if recipe.tokenizer is None:
+        tokenizer = NamedTokenizer.of(recipe.model or DEFAULT_TOKENIZER, recipe.adapter, store)
+    else:
+        tokenizer = NamedTokenizer.of(recipe.tokenizer, None, store)
+    counts = stored_counts(samples, tokenizer, store, last_turn_only=recipe.last_turn_only)
+    return {"num_tokens": counts.tokens, "num_supervised_tokens": counts.supervised}
 
 
-def open_language_model(recipe: Recipe, given: tuple[Any, Any] | None = None) -> LanguageModel:
-    """Load the model that a recipe names, or take the one given with its tokenizer."""
-    from datapruner.models.loading import context_length, load_causal_lm
-    from datapruner.signals.language_model import LanguageModel
+def open_language_model(
+    recipe: Recipe, store: SignalStore, given: tuple[Any, Any] | None = None
+) -> LanguageModel | NamedModel:
+    """Take the model that a recipe names, or the one given with its tokenizer.
+
+    A named one is loaded now where these files have not been opened before, and else when a row has to be measured.
+    """
+    from datapruner.models.known import known_model, learn_model
+    from datapruner.models.loading import LONGEST, load_causal_lm, positions
+    from datapruner.signals.readers import LanguageModel, NamedModel
+
+    fed = (recipe.last_turn_only, recipe.packing, recipe.batch_tokens)
+
+    def reach(longest: int | None) -> int:
+        wanted = recipe.max_length or LONGEST
+        return wanted if longest is None else min(wanted, longest)
 
     if given is not None:
         model, tokenizer = given
-    else:
-        assert recipe.model is not None
-        model, tokenizer = load_causal_lm(
-            recipe.model,
-            dtype=recipe.dtype,
-            device=recipe.device,
-            device_map=recipe.device_map,
-            quantize=recipe.quantize,
-            adapter=recipe.adapter,
-        )
-    limit = context_length(model, tokenizer)
-    if recipe.max_length is not None and recipe.max_length > limit:
-        limit = context_length(model, tokenizer, default=recipe.max_length)
-    return LanguageModel(
-        model,
-        tokenizer,
-        max_length=min(limit, recipe.max_length or limit),
-        last_turn_only=recipe.last_turn_only,
-        packing=recipe.packing,
-        batch_tokens=recipe.batch_tokens,
-        by_code=given is not None,
-    )
+        return LanguageModel(model, tokenizer, reach(positions(model, tokenizer)), *fed)
+
+    assert recipe.model is not None
+    name = recipe.model
+
+    def load() -> LanguageModel:
+        model, tokenizer = load_causal_lm(name, adapter=recipe.adapter, **_loading(recipe))
+        known = learn_model(model, tokenizer, probe=False)
+        opened.note(asdict(known), _opening(recipe, "language model", name, store))
+        return LanguageModel(model, tokenizer, reach(known.positions), *fed, known=known)
+
+    opened = _opening(recipe, "language model", name, store)
+    known = known_model(opened)
+    if known is None:
+        return load()
+    return NamedModel(known, reach(known.positions), *fed, load, lambda: _tokenizer_of(recipe))
 
 
-def open_pruned(recipe: Recipe, given: Any, reader: LanguageModel, *, trust_code: bool) -> LanguageModel:
+def open_pruned(
+    recipe: Recipe,
+    store: SignalStore,
+    given: Any,
+    reader: LanguageModel | NamedModel,
+    *,
+    trust_code: bool,
+) -> LanguageModel:
     """Load the pruned model that a recipe names, or take the one given: a pair, or a function that makes one.
 
     Raises
@@ -425,40 +445,78 @@ def open_pruned(recipe: Recipe, given: Any, reader: LanguageModel, *, trust_code
     DataPrunerError
         It cannot be had, or reads fewer tokens than the rows have.
     """
-    from datapruner.models.loading import context_length
+    from datapruner.models.known import learn_model
+    from datapruner.models.loading import positions
     from datapruner.models.twins import checked_pair, load_pruned_lm, runs_code
+    from datapruner.signals.readers import LanguageModel
 
+    known = None
     if given is not None:
         pair = given() if callable(given) else given
         model, tokenizer = checked_pair("pruned_model", *(pair if isinstance(pair, tuple) else (pair,))[:2])
     else:
         assert recipe.pruned_model is not None
-        model, tokenizer = load_pruned_lm(
-            recipe.pruned_model,
-            dtype=recipe.dtype,
-            device=recipe.device,
-            device_map=recipe.device_map,
-            quantize=recipe.quantize,
-            trust_code=trust_code,
-        )
-    limit = context_length(model, tokenizer, default=reader.max_length)
-    if limit < reader.max_length:
+        name = recipe.pruned_model
+        opened = _opening(recipe, "pruned model", name, store)
+        model, tokenizer = load_pruned_lm(name, trust_code=trust_code, **_loading(recipe))
+        if not runs_code(name):
+            known = learn_model(model, tokenizer, probe=False)
+            opened.note(asdict(known), _opening(recipe, "pruned model", name, store))
+    _check_reach(positions(model, tokenizer), reader.max_length)
+    fed = (reader.max_length, reader.last_turn_only, reader.packing, reader.batch_tokens)
+    return LanguageModel(model, tokenizer, *fed, known=known)
+
+
+def known_pruned(recipe: Recipe, store: SignalStore, given: Any, max_length: int) -> Known | None:
+    """Tell what the pruned model is, where a name says it and its files have been opened before.
+
+    Raises
+    ------
+    DataPrunerError
+        It reads fewer tokens than the rows have.
+    """
+    from datapruner.models.known import known_model
+    from datapruner.models.twins import runs_code
+
+    if given is not None or recipe.pruned_model is None or runs_code(recipe.pruned_model):
+        return None
+    known = known_model(_opening(recipe, "pruned model", recipe.pruned_model, store))
+    if known is not None:
+        _check_reach(known.positions, max_length)
+    return known
+
+
+def _check_reach(longest: int | None, max_length: int) -> None:
+    """Refuse a pruned model that cannot read what the dense one reads."""
+    if longest is not None and longest < max_length:
         raise DataPrunerError(
-            f"the pruned model reads {limit} tokens and rows are cut at {reader.max_length}; pass --max-length {limit}"
+            f"the pruned model reads {longest} tokens and rows are cut at {max_length}; pass --max-length {longest}"
         )
-    by_code = given is not None or runs_code(str(recipe.pruned_model))
-    return replace(reader, model=model, tokenizer=tokenizer, by_code=by_code)
+
+
+def _loading(recipe: Recipe) -> dict[str, Any]:
+    """Give the options that both models are loaded with."""
+    return {name: getattr(recipe, name) for name in ("dtype", "device", "device_map", "quantize")}
+
+
+def _opening(recipe: Recipe, kind: str, name: str, store: SignalStore) -> Opening:
+    """Describe the opening of one of a recipe's models."""
+    from datapruner.models.known import opening
+
+    adapter = recipe.adapter if kind == "language model" else None
+    return opening(kind, name, store.notes, adapter=adapter, **_loading(recipe))
 
 
 def measure_losses(
     plan: Plan,
-    language_model: LanguageModel,
+    language_model: LanguageModel | NamedModel,
     samples: Samples,
     rows: NDArray[np.int64],
     store: SignalStore,
     counts: TokenCounts,
     *,
     open_twin: Callable[[], LanguageModel] | None = None,
+    twin_known: Known | None = None,
     in_turn: bool = False,
     release: bool = False,
     progress: bool = True,
@@ -469,7 +527,7 @@ def measure_losses(
     ----------
     counts : TokenCounts
         Of all source rows.
-    open_twin, in_turn, release
+    open_twin, twin_known, in_turn, release
         The pruned model; see :func:`datapruner.signals.twins.measure_twins`.
     """
     from datapruner.signals.language_model import measure_language_model, number_surprise
@@ -495,6 +553,7 @@ def measure_losses(
             language_model,
             open_twin,
             store,
+            pruned_known=twin_known,
             in_turn=in_turn,
             release=release,
             gradients=plan.gradients,
@@ -505,7 +564,7 @@ def measure_losses(
         )
     if plan.numbers:
         measured["number_surprise"] = number_surprise(
-            samples, rows, language_model, measured["token_nll"], measured["token_entropy"]
+            samples, rows, language_model, measured["token_nll"], measured["token_entropy"], store
         )
     return measured
 
@@ -517,7 +576,7 @@ def renderer_of(recipe: Recipe) -> Renderer | None:
         return None
 
     def renderer(samples: Samples, rows: NDArray[np.int64]) -> Iterator[Rendered]:
-        from datapruner.signals.language_model import LanguageModel
+        from datapruner.signals.readers import LanguageModel
 
         reader = LanguageModel(None, _tokenizer_of(recipe), limit, recipe.last_turn_only)
         return reader.render(samples, rows)

@@ -25,6 +25,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
+from datapruner.notes import Notes
 from datapruner.paths import expanded
 from datapruner.signals.ragged import Ragged, offsets_of
 from datapruner.temporary import MARK, sweep, whole_file
@@ -145,6 +146,26 @@ class SignalStore:
             In dataset order, its values memory-mapped and read-only.
         """
         return self._fetch(keys, context, None, compute)
+
+    def held_ragged(self, keys: Keys, context: Mapping[str, object]) -> Ragged | None:
+        """Give what :meth:`fetch_ragged` would, where no record is missing; nothing is computed."""
+        shelf = _Shelf.of(self.folder, context, None)
+        if not shelf.folder.is_dir():
+            return None
+        name = xxhash.xxh3_128_hexdigest(keys.tobytes())
+        found = shelf.open_compact(name, len(keys))
+        if found is None:
+            try:
+                found = shelf.write_compact(name, keys, shelf.read_index())
+            except (FileNotFoundError, _RowsMissingError):
+                return None
+        self.computed = 0
+        return found
+
+    @property
+    def notes(self) -> Notes:
+        """Small facts beside the signals."""
+        return Notes(self.folder.parent)
 
     def _fetch(
         self,

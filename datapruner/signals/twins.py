@@ -12,23 +12,16 @@ from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
 from datapruner.models.identity import evaluation
+from datapruner.models.known import Known
 from datapruner.models.twins import check_twins
-from datapruner.signals.language_model import (
-    TWIN_TOKENS,
-    TWINS,
-    LanguageModel,
-    Other,
-    Pass,
-    fetch,
-    identity_of,
-    numbers_of,
-    way_of_feeding,
-)
-from datapruner.signals.output_layer import OutputLayer, find_output_layer
+from datapruner.signals.language_model import Other, Pass, fetch, way_of_feeding
 from datapruner.signals.ragged import Ragged
+from datapruner.signals.readers import LanguageModel, Reader
+from datapruner.signals.records import TWIN_TOKENS, TWINS, Asked, Way, numbers_of
 
 if TYPE_CHECKING:
     from datapruner.samples.base import Samples
+    from datapruner.signals.output_layer import OutputLayer
     from datapruner.signals.store import SignalStore
 
 ROOM = 0.9
@@ -38,10 +31,11 @@ ROOM = 0.9
 def measure_twins(
     samples: Samples,
     rows: NDArray[np.int64],
-    dense: LanguageModel,
+    dense: Reader,
     open_pruned: Callable[[], LanguageModel],
     store: SignalStore,
     *,
+    pruned_known: Known | None = None,
     in_turn: bool = False,
     release: bool = False,
     gradients: bool = False,
@@ -61,10 +55,13 @@ def measure_twins(
     samples : Samples
     rows : ndarray, int64, shape (m,), ascending
         Each must have a supervised token.
-    dense : LanguageModel
+    dense : LanguageModel or NamedModel
     open_pruned : callable
         Loads the pruned model; its tokenizer may be None. Called once, in turn after the dense model has run.
     store : SignalStore
+    pruned_known : Known, optional
+        What the pruned model is, where that is known before it is loaded: neither model is then opened where no row
+        is missing.
     in_turn : bool
         One model after the other.
     release : bool
@@ -91,29 +88,70 @@ def measure_twins(
     DataPrunerError
         The models are no twins, or as in :func:`datapruner.signals.language_model.measure_language_model`.
     """
+    gradients |= agreement
+    held = None
+    if dense.known is not None and pruned_known is not None:
+        held = _asked(dense, dense.known, pruned_known, gradients, agreement).held(samples, rows, store)
+    if held is None:
+        held = _run(
+            samples,
+            rows,
+            dense.opened,
+            open_pruned,
+            store,
+            in_turn=in_turn,
+            release=release,
+            gradients=gradients,
+            agreement=agreement,
+            num_tokens=num_tokens,
+            num_supervised=num_supervised,
+            progress=progress,
+        )
+    records, way = held
+    table, tokens = numbers_of(records, TWINS, len(TWIN_TOKENS))
+    return _signals(table, tokens, way.norm, gradients=gradients, agreement=agreement)
+
+
+def _run(
+    samples: Samples,
+    rows: NDArray[np.int64],
+    dense: LanguageModel,
+    open_pruned: Callable[[], LanguageModel],
+    store: SignalStore,
+    *,
+    in_turn: bool,
+    release: bool,
+    gradients: bool,
+    agreement: bool,
+    num_tokens: NDArray[np.int64] | None,
+    num_supervised: int,
+    progress: bool,
+) -> tuple[Ragged, Way]:
+    """Open both models and run them over the rows that are missing."""
+    from datapruner.signals.output_layer import find_output_layer
+
     layer = find_output_layer(dense.model)
-    identity, norm = identity_of(dense), layer.norm()
+    known, norm = dense.told(), layer.norm()
     states: Ragged | None = None
     if in_turn:
         _check_room(store, num_supervised, layer.weight.shape[1])
         with evaluation(dense.model):
             feed, prefix = way_of_feeding(dense)
-            states = fetch(
-                Pass(feed, layer, prefix, samples, rows, "states", num_tokens, progress), identity, store
-            )
+            run = Pass(feed, layer, prefix, samples, rows, "states", num_tokens, progress)
+            states, _ = fetch(run, Asked("states", known.identity, known, dense), store, norm)
     if in_turn and release:
         # Whoever still holds the object: the tensors go, except the output layer's.
         dense.model.to("meta")
     pruned = open_pruned()
     check_twins(dense.model, dense.tokenizer, pruned.model, pruned.tokenizer)
-    pruned = replace(dense, model=pruned.model, by_code=pruned.by_code)
+    asked = _asked(dense, known, pruned.told(), gradients, agreement)
+    pruned = replace(dense, model=pruned.model, known=None)
     beside = _beside(find_output_layer(pruned.model), layer)
     if agreement and (beside.weight.shape != layer.weight.shape or layer.softcap or beside.softcap):
         raise DataPrunerError(
             f"gradients are compared between models of one width, and these have {layer.weight.shape[1]} and "
             f"{beside.weight.shape[1]}, or one caps its logits; leave the gradient variant out"
         )
-    both = f"{identity} {identity_of(pruned)} {agreement}"
     with evaluation(dense.model), evaluation(pruned.model):
         feed, prefix = way_of_feeding(pruned)
         if states is not None:
@@ -131,11 +169,16 @@ def measure_twins(
             num_tokens,
             progress,
             other,
-            gradients=gradients or agreement,
+            gradients=gradients,
             agreement=agreement,
         )
-        table, tokens = numbers_of(fetch(run, both, store), TWINS, len(TWIN_TOKENS))
-    return _signals(table, tokens, norm, gradients=gradients or agreement, agreement=agreement)
+        return fetch(run, asked, store, norm)
+
+
+def _asked(dense: Reader, known: Known, pruned: Known, gradients: bool, agreement: bool) -> Asked:
+    """Describe the pass; the pruned model's tokenizer counts, since the two are held to each other once."""
+    both = f"{known.identity} {pruned.identity} {pruned.tokenizer} {agreement}"
+    return Asked("twins", both, known, dense, gradients)
 
 
 def _signals(

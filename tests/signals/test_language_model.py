@@ -16,6 +16,7 @@ from datapruner.errors import DataPrunerError
 from datapruner.samples import load_samples
 from datapruner.samples.rendering import render
 from datapruner.signals import language_model as module
+from datapruner.signals import output_layer
 from datapruner.signals.language_model import LanguageModel, measure_language_model, number_surprise
 from datapruner.signals.store import SignalStore
 
@@ -874,7 +875,7 @@ def test_memory_for_less_than_one_row(packing, llama, tokenizer, tmp_path):
 
 
 def test_memory_that_runs_out_in_the_output_layer(llama, tokenizer, tmp_path, monkeypatch, caplog):
-    own, left = module.output_statistics, [1]
+    own, left = output_layer.output_statistics, [1]
 
     def output_statistics(*given, **options):
         left[0] -= 1
@@ -882,7 +883,7 @@ def test_memory_that_runs_out_in_the_output_layer(llama, tokenizer, tmp_path, mo
             raise torch.OutOfMemoryError("CUDA")
         return own(*given, **options)
 
-    monkeypatch.setattr(module, "output_statistics", output_statistics)
+    monkeypatch.setattr(output_layer, "output_statistics", output_statistics)
     found = measure(MIXED, llama, tokenizer, tmp_path / "a", batch_tokens=512)
     assert caplog.text.count("the batch is halved") == 1
     assert np.isfinite(found["log_ppl"]).all()
@@ -991,7 +992,7 @@ def test_a_model_is_as_it_was_also_after_an_exception(where, error, llama, token
     monkeypatch.setattr(module, "HEAD_POSITIONS", 1)
     monkeypatch.setattr(store_module, "FLUSH_ROWS", 1)
     if where == "model":
-        monkeypatch.setattr(module, "output_statistics", fail)
+        monkeypatch.setattr(output_layer, "output_statistics", fail)
     elif where == "store":
         monkeypatch.setattr(store_module._Shelf, "_write_shard", fail)
     else:

@@ -1,0 +1,145 @@
+"""What a pass of a language model leaves in the store: the shape of its records, their keys, and finding them again.
+
+Nothing here needs the model, so that a run whose records are all there opens none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datapruner.models.known import Known
+from datapruner.samples.base import Sample
+from datapruner.samples.rendering import CODE_VERSION as RENDERING
+from datapruner.signals.ragged import Ragged, offsets_of
+from datapruner.signals.readers import Reader, tokens_a_batch
+from datapruner.signals.store import Keys, SignalStore, row_keys
+
+if TYPE_CHECKING:
+    from datapruner.samples.base import Samples
+
+CODE_VERSION = 2
+
+STATISTICS = ("log_ppl", "entropy", "el2n", "grad_norm", "weight_dot")
+TWINS = (*STATISTICS, "pruned_grad_norm", "gradient_dot")
+"""A record starts with these float64 numbers, as two float32 words each; its tokens' numbers follow, kind by kind."""
+TOKENS = ("token_nll", "token_entropy")
+TWIN_TOKENS = (*TOKENS, "pruned_token_nll", "pruned_token_entropy", "token_jsd")
+
+What = Literal["row", "response", "states", "twins"]
+"""A row as it is, its supervised turns alone, its last hidden states, or both models of a pair on it."""
+
+
+class Way(NamedTuple):
+    """How a model turned out to be fed, and what else opening it showed.
+
+    Attributes
+    ----------
+    packing : bool
+        Rows share sequences.
+    batch_tokens : int
+        Tokens a forward pass, after halving.
+    prefix : int
+        Tokens that the template puts before every conversation.
+    norm : float
+        Of the output layer's weight.
+    """
+
+    packing: bool
+    batch_tokens: int
+    prefix: int
+    norm: float
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A pass as it is asked for: what decides its records, besides the row and the way of feeding.
+
+    Attributes
+    ----------
+    what : What
+    model : str
+        The model's identity; both models', of a pair.
+    known : Known
+        Of the model that reads the rows.
+    reader : Reader
+    gradients : bool, optional
+        Of a pair: the dense model's gradients too.
+    """
+
+    what: What
+    model: str
+    known: Known
+    reader: Reader
+    gradients: bool | None = None
+
+    def context(self, way: Way) -> dict[str, object]:
+        """Give what the keys of rows that were fed in this way are made from."""
+        return {
+            **self._fixed(),
+            "packing": way.packing,
+            "batch_tokens": way.batch_tokens,
+            "prefix": way.prefix,
+        }
+
+    def keys(self, samples: Samples, rows: NDArray[np.int64], way: Way) -> Keys:
+        """Give the rows' keys."""
+        return row_keys(map(fed_content, samples.iter_samples(rows)), self.context(way))
+
+    def held(
+        self, samples: Samples, rows: NDArray[np.int64], store: SignalStore
+    ) -> tuple[Ragged, Way] | None:
+        """Find the records of all rows, where the way of feeding is known and none is missing."""
+        facts = store.notes.get(self._about())
+        if facts is None or facts.keys() != set(Way._fields):
+            return None
+        way = Way(**facts)
+        records = store.held_ragged(self.keys(samples, rows, way), self.context(way))
+        return None if records is None else (records, way)
+
+    def note(self, way: Way, store: SignalStore) -> None:
+        """Note the way of feeding for the next run."""
+        store.notes.put(self._about(), way._asdict())
+
+    def _fixed(self) -> dict[str, object]:
+        return {
+            "signal": f"language_model {self.what}",
+            "version": CODE_VERSION,
+            "rendering": RENDERING,
+            "model": self.model,
+            **({"gradients": self.gradients} if self.what == "twins" else {}),
+            "device": self.known.device,
+            "tokenizer": self.known.tokenizer,
+            "max_length": self.reader.max_length,
+            "last_turn_only": self.reader.last_turn_only,
+        }
+
+    def _about(self) -> dict[str, Any]:
+        asked = tokens_a_batch(self.reader, self.known.device)
+        return {"way": self._fixed(), "packing": self.reader.packing, "batch_tokens": asked}
+
+
+def fed_content(sample: Sample) -> bytes:
+    """Give what a row's key is made from."""
+    return sample.fed().encode("utf-8", "surrogatepass")
+
+
+def numbers_of(
+    records: Ragged, names: Sequence[str], kinds: int
+) -> tuple[dict[str, NDArray[np.float64]], list[Ragged]]:
+    """Take stored records apart: the rows' numbers by name, and ``kinds`` numbers a token."""
+    words = 2 * len(names)
+    starts, tokens = records.offsets[:-1], (records.lengths - words) // kinds
+    heads = records.values[starts[:, None] + np.arange(words)] if len(starts) else np.empty((0, words))
+    table = np.ascontiguousarray(heads, dtype="<f4").view("<f8").reshape(-1, len(names)).astype(np.float64)
+    offsets = offsets_of(tokens)
+    place = np.repeat(starts + words - offsets[:-1], tokens) + np.arange(offsets[-1])
+    ragged = []
+    for _ in range(kinds):
+        ragged.append(Ragged(records.values[place], offsets))
+        place += np.repeat(tokens, tokens)
+    return {name: np.ascontiguousarray(table[:, number]) for number, name in enumerate(names)}, ragged

@@ -1,0 +1,115 @@
+"""How many tokens each row has, counted once: a tokenizer is loaded only where a row has not been counted before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datapruner.models.identity import tokenizer_hash
+from datapruner.models.known import opening
+from datapruner.models.loading import load_tokenizer
+from datapruner.samples.rendering import CODE_VERSION, TokenCounts, token_counts
+from datapruner.signals.records import fed_content
+from datapruner.signals.store import Batch, SignalStore, row_keys
+
+if TYPE_CHECKING:
+    from datapruner.samples.base import Samples
+
+WINDOW_ROWS = 4096
+"""Rows that are counted together; what is counted is kept if a run is stopped."""
+
+
+@dataclass(frozen=True, eq=False)
+class NamedTokenizer:
+    """A tokenizer and its hash, which may be known before it is loaded.
+
+    Attributes
+    ----------
+    load : callable
+    known : str, optional
+        Its hash.
+    """
+
+    load: Callable[[], Any]
+    known: str | None = None
+
+    @classmethod
+    def of(cls, name: str, adapter: str | None, store: SignalStore) -> NamedTokenizer:
+        """Take the one that a name stands for, as :func:`datapruner.models.load_tokenizer` does."""
+
+        def about() -> Any:
+            return opening("tokenizer", name, store.notes, adapter=adapter)
+
+        def load() -> Any:
+            tokenizer = load_tokenizer(name, adapter)
+            opened.note({"tokenizer": tokenizer_hash(tokenizer)}, about())
+            return tokenizer
+
+        opened = about()
+        return cls(load, (opened.known() or {}).get("tokenizer"))
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The tokenizer itself."""
+        return self.load()
+
+    @cached_property
+    def hash(self) -> str:
+        """What tells it from others."""
+        return self.known or tokenizer_hash(self.tokenizer)
+
+
+def stored_counts(
+    samples: Samples,
+    tokenizer: NamedTokenizer,
+    store: SignalStore,
+    *,
+    last_turn_only: bool = False,
+    max_length: int | None = None,
+) -> TokenCounts:
+    """Count each row's tokens and supervised tokens through the store, and tell which rows were cut.
+
+    Parameters
+    ----------
+    samples : Samples
+        The source's rows.
+    tokenizer : NamedTokenizer
+    store : SignalStore
+    last_turn_only, max_length
+        As for :func:`datapruner.samples.rendering.render`.
+
+    Returns
+    -------
+    TokenCounts
+
+    Raises
+    ------
+    DataPrunerError
+        A row cannot be rendered; such a row is never stored.
+    """
+    context = {
+        "signal": "tokens",
+        "rendering": CODE_VERSION,
+        "tokenizer": tokenizer.hash,
+        "last_turn_only": last_turn_only,
+        "max_length": max_length,
+    }
+
+    def compute(rows: NDArray[np.int64]) -> Iterator[Batch]:
+        for start in range(0, len(rows), WINDOW_ROWS):
+            of = rows[start : start + WINDOW_ROWS]
+            counts = token_counts(
+                samples, tokenizer.tokenizer, of, last_turn_only=last_turn_only, max_length=max_length
+            )
+            columns = (counts.tokens, counts.supervised, counts.truncated)
+            # The store holds float32, whose bits a count keeps exactly.
+            yield of, np.column_stack(columns).astype("<i4").view("<f4")
+
+    keys = row_keys(map(fed_content, samples.iter_samples()), context)
+    counted = np.ascontiguousarray(store.fetch(keys, context, 3, compute)).view("<i4").astype(np.int64)
+    return TokenCounts(counted[:, 0], counted[:, 1], counted[:, 2].astype(bool))
