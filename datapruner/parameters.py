@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_type_hints
 import numpy as np
 
 from datapruner.errors import DataPrunerError
-from datapruner.text import did_you_mean, safe_text
+from datapruner.text import did_you_mean, safe_repr, safe_text
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ def check_parameters(method: Any) -> None:
         except ValidationError as error:
             said = error.errors()[0]["msg"]
             raise DataPrunerError(
-                f"'{method.name}': {spec.name}: {said}, not {safe_text(repr(value), 80)}"
+                f"'{method.name}': {spec.name}: {said}, not {safe_repr(value, 80)}"
             ) from error
         object.__setattr__(method, spec.name, checked)
 

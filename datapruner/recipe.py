@@ -12,12 +12,13 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
+from datapruner.bounded_yaml import load_yaml
 from datapruner.errors import DataPrunerError
 from datapruner.matching import Match
 from datapruner.models.offline import MODELS
 from datapruner.paths import exists, expanded
 from datapruner.samples.readers import file_format
-from datapruner.text import did_you_mean, safe_text
+from datapruner.text import did_you_mean, safe_repr, safe_text
 
 FILES = ("embeddings", "target_embeddings", "divergences")
 """Fields that are paths, whatever they look like."""
@@ -34,6 +35,7 @@ PATHS = (
 )
 """Fields that may be paths; they are saved relative to the recipe's own folder."""
 MASKS = ("always_keep", "never_keep")
+MOST_ROWS = 20_000_000
 LONG = 1000
 """A longer list of rows is saved as ranges."""
 
@@ -290,7 +292,7 @@ def plain(value: Any, what: str) -> Any:
         if isinstance(value, kind):
             return kind(value)
     raise DataPrunerError(
-        f"{what} is {safe_text(repr(value), 80)}, which no recipe can hold; give text, numbers, lists or mappings"
+        f"{what} is {safe_repr(value)}, which no recipe can hold; give text, numbers, lists or mappings"
     )
 
 
@@ -306,16 +308,7 @@ def load_recipe(path: Path) -> Recipe:
         The file is missing, is not YAML, or holds something a recipe does not know.
     """
     path = expanded(path)
-    try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataPrunerError(f"there is no recipe {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataPrunerError(f"the recipe {path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise DataPrunerError(f"the recipe {path} is not valid YAML{where}") from error
+    given = load_yaml(path, "the recipe")
     if not isinstance(given, dict):
         raise DataPrunerError(f"the recipe {path} must hold names and values")
     folder = str(path.parent.resolve())
@@ -395,11 +388,15 @@ def _rows(given: dict[Any, Any], name: str) -> list[int]:
             raise ValueError
         for part in str(given["rows"]).split(","):
             first, dash, last = part.partition("-")
-            out += range(int(first), int(last) + 1) if dash else [int(first)]
-    except ValueError:
+            found = range(int(first), int(last if dash else first) + 1)
+            if len(out) + len(found) > MOST_ROWS:
+                raise DataPrunerError(
+                    f"{name}: more than {MOST_ROWS:,} rows are named one by one; put them into a boolean column"
+                )
+            out += found
+    except (ValueError, OverflowError):
         raise DataPrunerError(
-            f"{name}: row numbers are a list, or ranges such as `rows: 0-99,105`, not "
-            f"{safe_text(repr(given), 80)}"
+            f"{name}: row numbers are a list, or ranges such as `rows: 0-99,105`, not {safe_repr(given)}"
         ) from None
     return out
 
@@ -409,4 +406,4 @@ def _sentence(error: ValidationError) -> str:
     where = ".".join(
         str(part) for part in first["loc"] if not str(part).startswith(("function-", "constrained"))
     )
-    return f"{where}: {first['msg']}, not {safe_text(repr(first.get('input')), 80)}"
+    return f"{where}: {first['msg']}, not {safe_repr(first.get('input'))}"

@@ -82,3 +82,13 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
     by_fold = {option.casefold(): option for option in options}
     near = difflib.get_close_matches(word.casefold(), list(by_fold), n=1, cutoff=0.6)
     return f" Did you mean '{safe_text(by_fold[near[0]], 60)}'?" if near else ""
+
+
+def safe_repr(value: object, limit: int = 80) -> str:
+    """Show a value as Python writes it, harmless and on one line; a number without end as what it is."""
+    try:
+        return safe_text(repr(value), limit)
+    except ValueError:  # Python turns no number of more than 4,300 digits into text
+        return "a number of thousands of digits"
+    except RecursionError:
+        return "a value that is nested without end"

@@ -28,7 +28,7 @@ from datapruner.stability import (
     refuse_selecting,
     stability_of,
 )
-from datapruner.text import safe_text
+from datapruner.text import safe_repr, safe_text
 
 if TYPE_CHECKING:
     from datapruner.samples.base import Samples
@@ -169,7 +169,7 @@ def _columns(by: Any) -> list[str]:
     columns = list(dict.fromkeys([by] if isinstance(by, str) else by))
     for column in columns:
         if not isinstance(column, str):
-            raise DataPrunerError(f"by names columns, not {safe_text(repr(column), 60)}")
+            raise DataPrunerError(f"by names columns, not {safe_repr(column, 60)}")
         if column.startswith(OF_SCORERS):
             raise DataPrunerError(
                 f"'{safe_text(column, 60)}' is what the groups that a scorer made are called; rename that column"

@@ -16,7 +16,7 @@ from datapruner.scorers.base import Ranking, Scorer
 from datapruner.scorers.grouping import CLUSTER, groups_of, rows_of_groups, signals_of
 from datapruner.scorers.ranking import Floats, average_ranks, topsis
 from datapruner.signals import COLUMN, Signals
-from datapruner.text import safe_text
+from datapruner.text import safe_repr
 
 logger = logging.getLogger(__name__)
 
@@ -147,6 +147,6 @@ def member(given: str | dict[str, Any], whose: str) -> Scorer:
     if given.keys() - {"name", "parameters"} or "name" not in given or not isinstance(parameters, dict):
         raise DataPrunerError(
             f"{whose}: a scorer is a name, or a mapping of `name` and `parameters`, not "
-            f"{safe_text(repr(given), 80)}"
+            f"{safe_repr(given, 80)}"
         )
     return make_scorer(given["name"], parameters)

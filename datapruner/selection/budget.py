@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from datapruner.errors import DataPrunerError
 from datapruner.parameters import as_written
 from datapruner.selection.allocation import allocate
-from datapruner.text import did_you_mean, safe_text
+from datapruner.text import did_you_mean, safe_repr, safe_text
 
 logger = logging.getLogger(__name__)
 
@@ -291,7 +291,7 @@ def _is_int(value: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    return safe_text(repr(value), 80)
+    return safe_repr(value, 80)
 
 
 def _check_amount(amount: Amount, what: str, unit: str) -> None:
