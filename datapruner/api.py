@@ -17,7 +17,7 @@ from datapruner.samples import load_samples
 from datapruner.scorers import make_scorer, scorer_class
 from datapruner.scorers.base import Scorer
 from datapruner.selection.budget import Amount, Budget, check_rows
-from datapruner.selection.cleaning import clean_embeddings, clean_texts, unanswered, without
+from datapruner.selection.cleaning import clean_embeddings, clean_texts, without
 from datapruner.selection.result import Scores, Selection
 from datapruner.selection.selectors import Selector, make_selector
 from datapruner.selection.vetoes import Vetoes
@@ -400,8 +400,6 @@ def measure(
         recipe = recipe.model_copy(update={"max_length": fed.reader.max_length})
         found, rows = _with_targets(recipe, fed.counts, rows, forced)
         vetoes += found
-    if plan.reads_texts and recipe.on_empty != "drop":
-        _tell_unanswered(samples, rows)
     measured: dict[str, Any] = {}
     if plan.target:
         measured |= measure_target(
@@ -413,7 +411,7 @@ def measure(
             recipe, samples, rows, store, embeddings=embeddings, embedder=embedder, progress=progress
         )
         before = rows
-        found, rows = clean_embeddings(recipe, matrix, rows, forced)
+        found, rows = clean_embeddings(recipe, samples, matrix, rows, forced)
         vetoes += found
         measured["embedding"] = matrix
         if len(rows) < len(before):
@@ -490,6 +488,7 @@ def _cleaned(
     if not plan.cleaning:
         return vetoes, rows
     found, rows = clean_texts(recipe, samples, _test_texts(recipe), rows, forced)
+    _tell_unanswered(len(samples), found)
     return vetoes + found, rows
 
 
@@ -545,38 +544,46 @@ def _with_targets(
     empty = rows[counts.supervised[rows] == 0]
     if not empty.size:
         return [], rows
-    row = int(empty[0])
-    why = "what is left after the cut" if counts.truncated[row] else "it"
-    if recipe.on_empty == "error" or forced[empty].any():
-        listed = " and is to be kept always" if recipe.on_empty == "drop" else ""
+    dropped = recipe.on_empty == "drop"
+    refused = empty[forced[empty]] if dropped else empty
+    if refused.size:
+        row = int(refused[0])
+        why = "what is left after the cut" if counts.truncated[row] else "it"
+        listed = " and is to be kept always" if dropped else ""
+        way = "take it off that list" if dropped else "drop them with --on-empty drop (on_empty='drop')"
         raise DataPrunerError(
-            f"row {row if not listed else int(empty[np.argmax(forced[empty])])} has no supervised token{listed}: "
-            f"{why} holds no assistant text ({empty.size:,} such rows); drop them with --on-empty drop "
-            "(on_empty='drop')"
+            f"row {row} has no supervised token{listed}, so that there is nothing to score: {why} holds no assistant "
+            f"text ({empty.size:,} such rows); {way}"
         )
+    logger.warning(
+        "%s of %s rows have no supervised token, row %s first, and were left out%s",
+        f"{empty.size:,}",
+        f"{len(rows):,}",
+        empty[0],
+        "; --max-length cuts before their answers" if counts.truncated[empty[0]] else "",
+    )
     vetoes = Vetoes(
         "no_supervised_tokens", empty, np.full(empty.size, -1), np.zeros(empty.size), "no supervised tokens"
     )
     return [vetoes], without(rows, vetoes)
 
 
-def _tell_unanswered(samples: Samples, rows: NDArray[np.int64]) -> None:
-    """Say how many rows without an answer are ranked like any other."""
-    if not samples.layout.has_text:
-        return
-    empty = unanswered(samples, rows)
-    if empty.size:
-        logger.warning(
-            "%s of %s rows have no answer, row %s first; --on-empty drop (on_empty='drop') leaves them out",
-            f"{empty.size:,}",
-            f"{len(rows):,}",
-            empty[0],
-        )
+def _tell_unanswered(n: int, found: list[Vetoes]) -> None:
+    """Say how many rows were left out because their answer says nothing."""
+    for vetoes in found:
+        if vetoes.kind == "no_answer" and len(vetoes):
+            logger.warning(
+                "%s of %s rows have no answer, row %s first, and were left out; --on-empty keep (on_empty='keep') "
+                "ranks them like any other",
+                f"{len(vetoes):,}",
+                f"{n:,}",
+                vetoes.rows[0],
+            )
 
 
 def _require_rows(rows: NDArray[np.int64]) -> None:
     if not len(rows):
-        raise DataPrunerError("no row is left: cleaning, or --on-empty drop, dropped them all")
+        raise DataPrunerError("no row is left: cleaning, or --on-empty drop (the default), dropped them all")
 
 
 def _test_texts(recipe: Recipe) -> list[str] | None:

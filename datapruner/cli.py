@@ -142,7 +142,7 @@ Packing = Annotated[bool, typer.Option(help="Rows share sequences without paddin
 BatchTokens = Annotated[int | None, typer.Option(help="Tokens a forward pass; halved where memory runs out.")]
 OnEmpty = Annotated[
     str,
-    typer.Option(help="Rows without an answer: drop, or error where nothing of a row is left to train on."),
+    typer.Option(help="Rows whose answer says nothing: drop them, make them an error, or keep them."),
 ]
 Combine = Annotated[
     str | None, typer.Option(help="Join the scorers into one: worst_rank, mean_rank or topsis.")
@@ -223,7 +223,7 @@ def _reading_options(
     last_turn_only: LastTurnOnly = False,
     packing: Packing = True,
     batch_tokens: BatchTokens = None,
-    on_empty: OnEmpty = "error",
+    on_empty: OnEmpty = "drop",
     tokenizer: Tokenizer = None,
     dedup: Dedup = False,
     dedup_semantic: Semantic = False,

@@ -80,9 +80,9 @@ class Recipe(BaseModel):
         How rows are fed to it; see :class:`datapruner.signals.language_model.LanguageModel`. By default rows are cut
         at the model's own limit, or at 2048 tokens if that is less.
     on_empty
-        What becomes of rows without an answer: ``drop`` drops those whose response is blank and, where a language
-        model scores, those without a supervised token, with that reason. Else the former are told, the latter an
-        error.
+        What becomes of rows whose answer says nothing, and, where a language model scores, of those without a
+        supervised token: ``drop`` drops them with that reason, unless they are always kept; ``error`` refuses them;
+        ``keep`` ranks them like any other, where there is anything to rank them by.
     tokenizer
         Counts tokens; default: the model's, else the bundled one.
     count_tokens
@@ -134,7 +134,7 @@ class Recipe(BaseModel):
     last_turn_only: bool = False
     packing: bool = True
     batch_tokens: int | None = Field(default=None, ge=1)
-    on_empty: Literal["error", "drop"] = "error"
+    on_empty: Literal["drop", "error", "keep"] = "drop"
     tokenizer: str | None = None
     count_tokens: bool = False
     dedup: list[Literal["exact", "near", "semantic"]] = Field(default_factory=list)

@@ -312,28 +312,35 @@ def test_one_sentence_before_the_pass(options, message, rows, tiny_llama, cache,
     assert not computed["row"]
 
 
-def test_rows_without_targets(rows, tiny_llama, cache, computed):
+def test_rows_without_targets(rows, tiny_llama, cache, computed, caplog):
     rows[5] = {"messages": [{"role": "user", "content": "no answer"}]}
     rows[9] = chat("u" + "x" * 60, "atoo late")
     with pytest.raises(
-        DataPrunerError, match=r"^row 5 has no supervised token: it holds .*\(1 such rows\).*drop"
+        DataPrunerError,
+        match=r"^row 5 has no supervised token, so that there is nothing to score: it holds .*\(1 such.*drop",
     ):
-        score(rows, model=str(tiny_llama))
+        score(rows, model=str(tiny_llama), on_empty="keep")
     with pytest.raises(DataPrunerError, match=r"^row 5 has .*\(2 such rows\)"):
-        score(rows, model=str(tiny_llama), max_length=30)
-    with pytest.raises(DataPrunerError, match=r"^row 9 has no supervised token: what is left after the cut"):
-        score(rows, model=str(tiny_llama), max_length=30, never_keep=[5])
+        score(rows, model=str(tiny_llama), max_length=30, on_empty="keep")
+    with pytest.raises(DataPrunerError, match=r"^row 5 has no answer \(1 such rows\)"):
+        score(rows, model=str(tiny_llama), max_length=30, on_empty="error")
+    with pytest.raises(DataPrunerError, match=r"^row 9 has no supervised .*: what is left after the cut"):
+        score(rows, model=str(tiny_llama), max_length=30, never_keep=[5], on_empty="error")
     with pytest.raises(DataPrunerError, match=r"^row 9 has no supervised token and is to be kept always"):
-        score(rows, model=str(tiny_llama), max_length=30, on_empty="drop", always_keep=[9])
+        score(rows, model=str(tiny_llama), max_length=30, always_keep=[9])
     assert not computed["row"]
-    scores = score(rows, scorers="perplexity", model=str(tiny_llama), max_length=30, on_empty="drop")
+    scores = score(rows, scorers="perplexity", model=str(tiny_llama), max_length=30)
+    assert [text.partition(";")[0] for text in caplog.messages if "left out" in text][-2:] == [
+        "1 of 24 rows have no answer, row 5 first, and were left out",
+        "1 of 23 rows have no supervised token, row 9 first, and were left out",
+    ]
     selection = scores.select(keep=1.0)
     assert not np.isin([5, 9], selection.indices).any()
     assert selection.explain(5)["reason"] == "dropped: no answer"
     assert selection.explain(9)["reason"] == "dropped: no supervised tokens"
     empty = [{"messages": [{"role": "user", "content": "hello"}]}] * 3
-    with pytest.raises(DataPrunerError, match="clean"):
-        score(empty, model=str(tiny_llama), on_empty="drop")
+    with pytest.raises(DataPrunerError, match="no row has an answer: column 'messages'"):
+        score(empty, model=str(tiny_llama))
 
 
 def test_texts_have_losses_and_no_prompts(tiny_llama, cache):
@@ -368,7 +375,7 @@ def test_the_command_line_says_it_in_one_line(source, tiny_llama, cache, tmp_pat
         return 0
 
     monkeypatch.setattr(module, "LONG_PASS", 0.0)
-    common = ("--scorer", "donod", "--model", tiny_llama, "--batch-tokens", 64)
+    common = ("--scorer", "donod", "--model", tiny_llama, "--batch-tokens", 64, "--on-empty", "error")
     assert call("prune", source, *common, "--keep", 5, "-o", tmp_path / "out") == 0
     said = capfd.readouterr()
     assert said.err.count("the language model reads") == 1
@@ -379,7 +386,7 @@ def test_the_command_line_says_it_in_one_line(source, tiny_llama, cache, tmp_pat
     said = capfd.readouterr()
     assert said.out == ""
     assert len(said.err.strip().splitlines()) == 1
-    assert "row 24 has no supervised token" in said.err
+    assert "row 24 has no answer" in said.err
     assert not (tmp_path / "two").exists()
     logging.getLogger("datapruner").handlers.clear()
 

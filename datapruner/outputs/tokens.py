@@ -126,7 +126,7 @@ def _other(selection: Selection, split: str, file: Path) -> Dataset:
     samples = selection.scores.samples
     dataset = samples.others[split]
     own = replace(samples, dataset=dataset, split=split, others={})
-    missing = [name for name in samples.layout.columns.values() if name not in dataset.column_names]
+    missing = [name for name in samples.layout.spoken if name not in dataset.column_names]
     try:
         if missing:
             raise DataPrunerError(f"it has no column '{safe_text(missing[0], 60)}'")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,6 +12,7 @@ import numpy as np
 
 from datapruner.errors import DataPrunerError
 from datapruner.samples.hashing import content_hash
+from datapruner.samples.identity import TEXTS, digest
 from datapruner.text import did_you_mean, safe_text
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ BLOCK = 1000
 
 REASONING = ("reasoning_content", "reasoning", "thinking")
 """The fields of a message that hold what was thought before the answer."""
+
+IMAGES = 50
+"""Rows of columns that may hold images read at a time."""
 
 _NUL = "\0"
 
@@ -80,11 +84,23 @@ class Sample:
         The tools' JSON schemas that the chat template is given, if the row has any.
     plain
         A raw ``text`` row: one assistant message that no chat template is applied to.
+    beside
+        What the row is besides the conversation (a rejected answer, a label, images): names and texts, which tell
+        rows apart and are never fed to a model. None where it was not read.
     """
 
     messages: tuple[Message, ...]
     tools: list[Any] | None = None
     plain: bool = False
+    beside: tuple[tuple[str, str], ...] | None = ()
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether the last turn that is trained on says nothing, or there is none; a call is something."""
+        for message in reversed(self.messages):
+            if message.role == "assistant" and message.trained:
+                return not message.text.strip()
+        return True
 
     def part(self, which: Part) -> str:
         """Return the user and tool turns (prompt), the answers (response) or all turns (both).
@@ -106,9 +122,15 @@ class Sample:
         Each turn is led by its role between NUL characters, one inside a content is doubled: unlike white
         space they survive :func:`~datapruner.text.normalise`. A turn's fields follow it, and whether it is
         kept out of training. A plain row has the role ``text``; no tools and an empty list of tools are the
-        same, and the order of the keys in a tool or a field does not matter.
+        same, and the order of the keys in a tool or a field does not matter. What the row is besides comes last.
         """
-        return self._led(sort_keys=True)
+        return self._led(sort_keys=True) + self.aside()
+
+    def aside(self) -> str:
+        """Return a text that two rows share only when they are the same besides the conversation."""
+        if self.beside is None:
+            raise ValueError("the row was read without its identity")
+        return _turns((f"beside {name}", text) for name, text in self.beside)
 
     def fed(self) -> str:
         """Return a text that two rows share only when a chat template is handed the same, to the order of keys."""
@@ -124,7 +146,12 @@ class Sample:
                 turns.append(("untrained", ""))
         if self.tools:
             turns.append(("tools", json.dumps(self.tools, ensure_ascii=False, sort_keys=sort_keys)))
-        return "".join(f"\0{role}\0 {content.replace(_NUL, _NUL * 2)} " for role, content in turns)
+        return _turns(turns)
+
+
+def _turns(turns: Iterable[tuple[str, str]]) -> str:
+    pieces = ((role.replace(_NUL, _NUL * 2), content.replace(_NUL, _NUL * 2)) for role, content in turns)
+    return "".join(f"\0{role}\0 {content} " for role, content in pieces)
 
 
 def json_text(value: Any, *, sort_keys: bool = False) -> str:
@@ -134,15 +161,34 @@ def json_text(value: Any, *, sort_keys: bool = False) -> str:
 
 @dataclass(frozen=True)
 class Layout:
-    """The layout that was found, and which column plays which role."""
+    """The layout that was found.
+
+    Parameters
+    ----------
+    name
+        The layout's name.
+    columns
+        Which column plays which role.
+    beside
+        The roles that tell rows apart and are no part of the conversation.
+    answers
+        The column that holds the answers; empty where there is no text.
+    """
 
     name: str
     columns: dict[str, str]
+    beside: tuple[str, ...] = ()
+    answers: str = ""
 
     @property
     def has_text(self) -> bool:
         """Whether rows of this layout hold text."""
         return self.name not in ("image", "embedding")
+
+    @property
+    def spoken(self) -> list[str]:
+        """The columns that a row's own content is read from: not those that only tell rows apart."""
+        return list(dict.fromkeys(name for role, name in self.columns.items() if role not in self.beside))
 
 
 def column_list(names: list[str], limit: int = 30) -> str:
@@ -194,18 +240,58 @@ class Samples:
         """Iterate over all rows, block by block."""
         return self.iter_samples()
 
-    @cached_property
-    def _blocks(self) -> Dataset:
-        """The layout's columns alone, as Arrow: images and vectors are not read to get at a text."""
-        return self.dataset.select_columns(list(self.layout.columns.values())).with_format("arrow")
+    @property
+    def unread(self) -> list[str]:
+        """The columns that no role was found for: rows that differ there alone are read as equal."""
+        read = set(self.layout.columns.values())
+        return [name for name in self.dataset.column_names if name not in read]
 
-    def iter_samples(self, rows: np.ndarray | None = None) -> Iterator[Sample]:
+    @cached_property
+    def _spoken(self) -> Dataset:
+        """The conversation's columns alone, as Arrow: images and vectors are not read to get at a text."""
+        return self.dataset.select_columns(self.layout.spoken).with_format("arrow")
+
+    @cached_property
+    def _identified(self) -> Dataset:
+        """The conversation's columns, and those beside it that are compared as texts."""
+        beside = [self.layout.columns[role] for role in TEXTS if role in self.layout.beside]
+        return self.dataset.select_columns(list(dict.fromkeys([*self.layout.spoken, *beside]))).with_format(
+            "arrow"
+        )
+
+    @cached_property
+    def _digested(self) -> tuple[dict[str, str], Dataset, np.ndarray, np.ndarray]:
+        """The columns that are compared by a hash, and the hashes so far: images are read once."""
+        roles = self.layout.beside if self.layout.has_text else tuple(self.layout.columns)
+        columns = {role: self.layout.columns[role] for role in roles if role not in TEXTS}
+        source = self.dataset.select_columns(list(dict.fromkeys(columns.values()))).with_format("arrow")
+        return columns, source, np.zeros((len(self), 16), np.uint8), np.zeros(len(self), np.bool_)
+
+    def _digests(self, numbers: np.ndarray) -> list[bytes]:
+        """Hash what rows hold in the columns that are compared so; empty where there are none."""
+        columns, source, hashes, known = self._digested
+        if not columns:
+            return [b""] * len(numbers)
+        missing = np.unique(numbers[~known[numbers]])
+        for start in range(0, len(missing), IMAGES):
+            block = missing[start : start + IMAGES]
+            first, stop = int(block[0]), int(block[-1]) + 1
+            table = source[first:stop] if stop - first == len(block) else source[block]
+            for row, place in enumerate(block.tolist()):
+                values = {role: table.column(name)[row].as_py() for role, name in columns.items()}
+                hashes[place] = np.frombuffer(digest(values), np.uint8)
+            known[block] = True
+        return [bytes(hashes[number]) for number in numbers.tolist()]
+
+    def iter_samples(self, rows: np.ndarray | None = None, *, identity: bool = True) -> Iterator[Sample]:
         """Read rows as conversations, a block at a time.
 
         Parameters
         ----------
         rows
             The rows to read, in this order; all of them by default.
+        identity
+            Read what tells rows apart besides the conversation too. Without it, :meth:`Sample.key` is an error.
         """
         # Imported here because formats.py builds the classes above.
         from datapruner.samples.formats import read_block
@@ -217,17 +303,36 @@ class Samples:
                 f" works on embeddings or images, or name the text columns with --columns, e.g. --columns"
                 f" text=COLUMN."
             )
+        source = self._identified if identity else self._spoken
+        for numbers in self._numbers(rows):
+            # A slice of a memory-mapped table is free; a list of rows is a gather.
+            table = source[int(numbers[0]) : int(numbers[-1]) + 1] if rows is None else source[numbers]
+            yield from read_block(table, self.layout, numbers, self._digests(numbers) if identity else None)
+
+    def _numbers(self, rows: np.ndarray | None) -> Iterator[np.ndarray]:
         total = len(self) if rows is None else len(rows)
         for start in range(0, total, BLOCK):
             stop = min(start + BLOCK, total)
-            numbers = np.arange(start, stop) if rows is None else np.asarray(rows[start:stop], dtype=np.int64)
-            # A slice of a memory-mapped table is free; a list of rows is a gather.
-            table = self._blocks[start:stop] if rows is None else self._blocks[numbers]
-            yield from read_block(table, self.layout, numbers)
+            yield np.arange(start, stop) if rows is None else np.asarray(rows[start:stop], dtype=np.int64)
+
+    def iter_keys(self, rows: np.ndarray | None = None) -> Iterator[str]:
+        """Give a text for each row that two rows share only when all that their layout gives meaning to is the same.
+
+        Unlike :meth:`iter_samples` it knows images and vectors, too, whose content is hashed.
+        """
+        if self.layout.has_text:
+            yield from (sample.key() for sample in self.iter_samples(rows))
+            return
+        if not self.layout.columns:
+            raise DataPrunerError(
+                f"{safe_text(self.source, 200)} has no column that could tell its rows apart; name one with --columns"
+            )
+        for numbers in self._numbers(rows):
+            yield from (found.hex() for found in self._digests(numbers))
 
     def iter_parts(self, which: Part, rows: np.ndarray | None = None) -> Iterator[str]:
         """Read one part (prompt, response or both) of each row as text."""
-        return (sample.part(which) for sample in self.iter_samples(rows))
+        return (sample.part(which) for sample in self.iter_samples(rows, identity=False))
 
     def texts(self, which: Part = "both", rows: np.ndarray | None = None) -> list[str]:
         """Return one part of each row as a list of texts."""

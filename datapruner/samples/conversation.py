@@ -38,7 +38,7 @@ def conversation(samples: Samples, rows: np.ndarray | None = None) -> Dataset:
 
     whole = any(
         message.fields or not message.trained
-        for row in samples.iter_samples(rows)
+        for row in samples.iter_samples(rows, identity=False)
         for message in row.messages
     )
     messages = pa.list_(
@@ -46,7 +46,7 @@ def conversation(samples: Samples, rows: np.ndarray | None = None) -> Dataset:
     )
     schema = pa.schema([("text", pa.string()), ("messages", messages), ("tools", pa.string())])
     batches = []
-    read = samples.iter_samples(rows)
+    read = samples.iter_samples(rows, identity=False)
     while block := list(islice(read, BLOCK)):
         said = [[_message(message) for message in sample.messages] for sample in block]
         if whole:

@@ -213,7 +213,7 @@ def token_counts(
     numbers = np.arange(len(samples)) if rows is None else np.asarray(rows, dtype=np.int64)
     counts = np.zeros((3, len(numbers)), dtype=np.int64)
     rendered = render_many(
-        samples.iter_samples(rows),
+        samples.iter_samples(rows, identity=False),
         tokenizer,
         last_turn_only=last_turn_only,
         max_length=max_length,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from datapruner.errors import DataPrunerError
 from datapruner.samples.base import Samples
-from datapruner.samples.formats import detect_layout
+from datapruner.samples.layouts import detect_layout
 from datapruner.samples.readers import FORMATS, PACKED, arrow_table, file_format, read_tables
 from datapruner.samples.tables import Gatherer, checked, dataset_of_rows
 from datapruner.text import did_you_mean, safe_text

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from datapruner.errors import DataPrunerError
 from datapruner.samples.base import REASONING, Message
+from datapruner.samples.decoding import PARTS
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
@@ -172,7 +173,8 @@ def _read_turn(
         parts = [_part(part, place, error) for part in content]
         content, fields["content"] = "".join(text for text, _ in parts), [part for _, part in parts]
     elif content is None:
-        if not calls and not any(fields.get(key) for key in REASONING):
+        # An answer that is not there is an empty one.
+        if role != "assistant":
             raise error(f"has no content in message {place}")
         content, fields["content"] = "", None
     elif not isinstance(content, str):
@@ -288,5 +290,8 @@ def _part(part: Any, place: int, error: Error) -> tuple[str, Any]:
         return part, {"type": "text", "text": part}
     if isinstance(part, dict) and isinstance(part.get("text"), str):
         return part["text"], {key: value for key, value in part.items() if value is not None}
+    if isinstance(part, dict) and str(part.get("type")) in PARTS:
+        # An image or a sound: it tells rows apart, and has no text.
+        return "", {key: value for key, value in part.items() if value is not None}
     found = part.get("type") if isinstance(part, dict) else kind_of(part)
-    raise error(f"has a part of type '{safe_text(str(found), 40)}' in message {place} (only text is read)")
+    raise error(f"has a part of the unknown type '{safe_text(str(found), 40)}' in message {place}")

@@ -9,9 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
+from datapruner.matching import Match, match_form
+from datapruner.selection.budget import encode_labels
 from datapruner.selection.decontamination import contaminated
 from datapruner.selection.deduplication import exact_duplicates, near_duplicates, semantic_duplicates
 from datapruner.selection.vetoes import Vetoes
+from datapruner.text import safe_text
 
 if TYPE_CHECKING:
     from datapruner.geometry.blocks import Matrix
@@ -27,14 +30,12 @@ def without(rows: Rows, vetoes: Vetoes) -> Rows:
 
 
 def unanswered(samples: Samples, rows: Rows) -> Rows:
-    """Give the rows whose response is blank.
+    """Give the rows whose answer says nothing, see :attr:`Sample.unanswered`.
 
     A chat template supervises the end of an empty turn too, so that counting supervised tokens does not find them.
     """
-    blank = np.fromiter(
-        (not text.strip() for text in samples.iter_parts("response", rows)), np.bool_, len(rows)
-    )
-    return rows[blank]
+    read = samples.iter_samples(rows, identity=False)
+    return rows[np.fromiter((sample.unanswered for sample in read), np.bool_, len(rows))]
 
 
 def clean_texts(
@@ -44,7 +45,7 @@ def clean_texts(
     rows: Rows,
     protected: NDArray[np.bool_],
 ) -> tuple[list[Vetoes], Rows]:
-    """Drop rows without an answer, decontaminate, then drop exact and near duplicates.
+    """Drop rows without an answer (or refuse them), decontaminate, then drop exact and near duplicates.
 
     What would be dropped anyway goes first: were it last, such a row could have dropped its better copy. Each
     step reads the rows anew, a block at a time, so that no list of all texts is held. Exact duplicates
@@ -69,16 +70,28 @@ def clean_texts(
     Raises
     ------
     DataPrunerError
-        A row without an answer is to be kept always.
+        A row has no answer, where that is an error.
     """
     found: list[Vetoes] = []
-    if recipe.on_empty == "drop" and samples.layout.has_text:
+    if recipe.on_empty != "keep" and samples.layout.has_text:
         empty = unanswered(samples, rows)
-        if protected[empty].any():
-            row = empty[np.argmax(protected[empty])]
-            raise DataPrunerError(f"row {row} has no answer and is to be kept always")
-        found.append(Vetoes("no_answer", empty, np.full(empty.size, -1), np.zeros(empty.size), "no answer"))
-        rows = without(rows, found[-1])
+        if recipe.on_empty == "error" and empty.size:
+            raise DataPrunerError(
+                f"row {empty[0]} has no answer ({empty.size:,} such rows); give it one, or leave such rows out with "
+                "--on-empty drop (on_empty='drop')"
+            )
+        empty = empty[~protected[empty]]
+        if empty.size and empty.size == len(rows):
+            raise DataPrunerError(
+                f"no row has an answer: column '{safe_text(samples.layout.answers, 60)}' holds none in any of "
+                f"{len(rows):,} rows; name the column that does with --columns, or keep them with --on-empty keep "
+                "(on_empty='keep')"
+            )
+        if empty.size:
+            found.append(
+                Vetoes("no_answer", empty, np.full(empty.size, -1), np.zeros(empty.size), "no answer")
+            )
+            rows = without(rows, found[-1])
     if test_texts is not None:
         left = rows[~protected[rows]]
         found.append(
@@ -92,11 +105,7 @@ def clean_texts(
         )
         rows = without(rows, found[-1])
     if "exact" in recipe.dedup:
-        found.append(
-            exact_duplicates(
-                (sample.key() for sample in samples.iter_samples(rows)), rows, protected, recipe.match
-            )
-        )
+        found.append(exact_duplicates(samples.iter_keys(rows), rows, protected, recipe.match))
         rows = without(rows, found[-1])
     if "near" in recipe.dedup:
         found.append(
@@ -108,20 +117,49 @@ def clean_texts(
                 seed=recipe.seed,
                 protected=protected,
                 numbers=recipe.near_numbers,
+                apart=apart(samples, rows, recipe.match),
             )
         )
         rows = without(rows, found[-1])
     return found, rows
 
 
+def apart(samples: Samples, rows: Rows, match: Match) -> NDArray[np.int64] | None:
+    """Give rows a number for what they are besides their texts: the rejected answer, the label, images, sounds.
+
+    Near and semantic duplicates compare texts or vectors, which say nothing of these: rows that differ there are
+    kept, however alike they read.
+
+    Returns
+    -------
+    ndarray, int64, shape (len(rows),), or None
+        None where a row is its text alone.
+    """
+    from xxhash import xxh3_64_intdigest
+
+    if not samples.layout.beside:
+        return None
+    if not samples.layout.has_text:
+        return encode_labels(samples.column(samples.layout.columns["label"]))[1][rows]
+    asides = (
+        match_form(sample.aside(), match).encode("utf-8", "surrogatepass")
+        for sample in samples.iter_samples(rows)
+    )
+    hashes = np.fromiter(map(xxh3_64_intdigest, asides), np.uint64, len(rows))
+    numbers: NDArray[np.int64] = np.unique(hashes, return_inverse=True)[1].astype(np.int64)
+    return numbers
+
+
 def clean_embeddings(
-    recipe: Recipe, embeddings: Matrix, rows: Rows, protected: NDArray[np.bool_]
+    recipe: Recipe, samples: Samples, embeddings: Matrix, rows: Rows, protected: NDArray[np.bool_]
 ) -> tuple[list[Vetoes], Rows]:
     """Drop semantic duplicates (SemDeDup) among the rows that are left.
 
     Parameters
     ----------
     recipe : Recipe
+    samples : Samples
+        The source, whole.
     embeddings : Matrix, shape (len(rows), d)
         In the order of ``rows``.
     rows : ndarray, int64, ascending
@@ -139,6 +177,7 @@ def clean_embeddings(
         np.arange(len(rows)),
         eps=recipe.semantic_eps,
         protected=protected[rows],
+        apart=apart(samples, rows, recipe.match),
     )
     others = np.where(local.others >= 0, rows[local.others], -1)
     vetoes = Vetoes(local.kind, rows[local.rows], others, local.measures, local.template)

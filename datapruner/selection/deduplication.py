@@ -99,6 +99,7 @@ def near_duplicates(
     seed: int = 0,
     protected: NDArray[np.bool_] | None = None,
     numbers: bool = False,
+    apart: ArrayLike | None = None,
 ) -> Vetoes:
     """Drop a row when an earlier, kept row shares most of its word shingles.
 
@@ -132,6 +133,8 @@ def near_duplicates(
         bool [n] by source position: rows that are always kept; they are visited first.
     numbers
         Rows whose numbers are not the same, in order, are no duplicates: who teaches arithmetic wants them all.
+    apart
+        int64 [m]: rows of different numbers are never duplicates, whatever their texts.
 
     Returns
     -------
@@ -156,10 +159,13 @@ def near_duplicates(
     if ngram < 1 or num_perm < 1:
         raise DataPrunerError(f"ngram and num_perm must be at least 1, not {ngram} and {num_perm}.")
     alive = checked_rows(rows, protected)
+    kinds = None if apart is None else np.asarray(apart)
     bands, values = _bands(threshold, num_perm)
     permutations = _permutations(num_perm, seed)[:, : bands * values]
 
-    hashes, counts, keys, (nested, counted) = _shingled(texts, alive, ngram, permutations, bands, numbers)
+    hashes, counts, keys, (nested, counted) = _shingled(
+        texts, alive, ngram, permutations, bands, numbers, kinds
+    )
     if not alive.size:
         return _vetoes("near_duplicate", [], _NEAR)
     starts = np.concatenate([[0], np.cumsum(counts)])
@@ -210,6 +216,7 @@ def semantic_duplicates(
     keep_rule: Literal["kept", "any"] = "kept",
     block_size: int = 2048,
     protected: NDArray[np.bool_] | None = None,
+    apart: ArrayLike | None = None,
 ) -> Vetoes:
     """Drop a row whose embedding lies within ``eps`` of an earlier one in the same cluster (SemDeDup).
 
@@ -238,6 +245,8 @@ def semantic_duplicates(
         Rows a side of a block of similarities.
     protected
         bool [n] by source position: rows that are always kept.
+    apart
+        int64 [m]: rows of different numbers are never duplicates, whatever their vectors.
 
     Returns
     -------
@@ -267,9 +276,11 @@ def semantic_duplicates(
         raise DataPrunerError(f"Cluster {cluster.max()} has no centroid; there are {len(centres)}.")
 
     # One stable sort instead of a scan of all rows for every cluster.
-    by_cluster = np.argsort(cluster, kind="stable")
+    kinds = np.zeros_like(cluster) if apart is None else np.asarray(apart)
+    by_cluster = np.lexsort((kinds, cluster))
     dropped: list[tuple[int, int, float]] = []
-    edges = np.flatnonzero(np.diff(cluster[by_cluster])) + 1
+    differs = (np.diff(cluster[by_cluster]) != 0) | (np.diff(kinds[by_cluster]) != 0)
+    edges = np.flatnonzero(differs) + 1
     for members in np.split(by_cluster, edges):
         if members.size < 2 or cluster[members[0]] < 0:
             continue
@@ -364,6 +375,15 @@ def hashed_ngrams(
     return grams[distinct], np.bincount(owner[distinct], minlength=len(words)).astype(np.int64)
 
 
+def _told_apart(
+    hashes: NDArray[np.uint64], counts: NDArray[np.int64], kinds: NDArray[np.int64]
+) -> NDArray[np.uint64]:
+    """Give rows of different kinds different shingles, so that they never meet; ascending inside a row as before."""
+    owner = np.repeat(np.arange(counts.size), counts)
+    mixed = hashes ^ (kinds.astype(np.uint64) * _MULTIPLIER)[owner]
+    return mixed[np.lexsort((mixed, owner))]
+
+
 _NEAR = "near-duplicate of row {other} (Jaccard {measure:.2f})"
 
 
@@ -374,6 +394,7 @@ def _shingled(
     permutations: NDArray[np.uint32],
     bands: int,
     numbers: bool,
+    kinds: NDArray[np.int64] | None,
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.uint64], NDArray[np.int64]]:
     """Read the texts once: their shingles, how many each has, their band keys and their marks [2, m]."""
     shingles, lengths = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
@@ -383,6 +404,7 @@ def _shingled(
     for block, _ in text_blocks(texts, alive):
         here = slice(done, done + len(block))
         hashes, counts = hashed_ngrams([words_of(text) for text in block], ngram)
+        hashes = hashes if kinds is None else _told_apart(hashes, counts, kinds[here])
         keys[here] = _band_keys(hashes, counts, permutations, bands)
         marks[:, here] = _marks(block, numbers)
         shingles.append(hashes)

@@ -218,7 +218,7 @@ def number_surprise(
     }
     contents = (
         fed_content(sample) + token_nll[place].tobytes() + token_entropy[place].tobytes()
-        for place, sample in enumerate(samples.iter_samples(rows))
+        for place, sample in enumerate(samples.iter_samples(rows, identity=False))
     )
     return store.fetch(row_keys(contents, context), context, 1, compute)[:, 0].astype(np.float64)
 

@@ -132,7 +132,7 @@ def make_plan(recipe: Recipe, scorers: Sequence[Scorer]) -> Plan:
     cleaning = (
         bool({"exact", "near"} & set(recipe.dedup))
         or recipe.decontaminate is not None
-        or recipe.on_empty == "drop"
+        or recipe.on_empty != "keep"
     )
     return Plan(
         tokens_required=required,
@@ -347,7 +347,8 @@ def measure_label(samples: Samples) -> NDArray[np.int64]:
     """Give every row the number of its label, 0 for all rows where the dataset has no label column."""
     from datapruner.selection.budget import encode_labels
 
-    column = samples.layout.columns.get("label")
+    # Beside a text, what is called a label may be a vote or a mark: there, groups are asked for by a column's name.
+    column = None if samples.layout.has_text else samples.layout.columns.get("label")
     if column is None:
         return np.zeros(len(samples), dtype=np.int64)
     return encode_labels(samples.column(column))[1]

@@ -73,7 +73,7 @@ class LanguageModel:
     def render(self, samples: Samples, rows: NDArray[np.int64]) -> Iterator[Rendered]:
         """Tokenise rows as the pass does."""
         return render_many(
-            samples.iter_samples(rows),
+            samples.iter_samples(rows, identity=False),
             self.tokenizer,
             last_turn_only=self.last_turn_only,
             max_length=self.max_length,

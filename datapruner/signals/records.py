@@ -88,7 +88,7 @@ class Asked:
 
     def keys(self, samples: Samples, rows: NDArray[np.int64], way: Way) -> Keys:
         """Give the rows' keys."""
-        return row_keys(map(fed_content, samples.iter_samples(rows)), self.context(way))
+        return row_keys(map(fed_content, samples.iter_samples(rows, identity=False)), self.context(way))
 
     def held(
         self, samples: Samples, rows: NDArray[np.int64], store: SignalStore

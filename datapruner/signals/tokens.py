@@ -110,6 +110,6 @@ def stored_counts(
             # The store holds float32, whose bits a count keeps exactly.
             yield of, np.column_stack(columns).astype("<i4").view("<f4")
 
-    keys = row_keys(map(fed_content, samples.iter_samples()), context)
+    keys = row_keys(map(fed_content, samples.iter_samples(identity=False)), context)
     counted = np.ascontiguousarray(store.fetch(keys, context, 3, compute)).view("<i4").astype(np.int64)
     return TokenCounts(counted[:, 0], counted[:, 1], counted[:, 2].astype(bool))

@@ -151,7 +151,7 @@ def test_other_splits_get_the_columns_whole(tiny_llama, tmp_path, caplog):
         train=Dataset.from_list(questions()),
         test=Dataset.from_list(questions(5, 100)),
         empty=Dataset.from_list(questions(1)).select([]),
-        unread=Dataset.from_list([{**row, "answer": None} for row in questions(3)]).cast(
+        unread=Dataset.from_list([{**row, "question": None} for row in questions(3)]).cast(
             Dataset.from_list(questions(1)).features
         ),
         narrow=Dataset.from_list([{"id": 1}]),

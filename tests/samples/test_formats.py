@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from datapruner.errors import DataPrunerError
 from datapruner.samples import Message, Sample, load_samples, parse_mapping
-from datapruner.samples.formats import ROLE_NAMES
+from datapruner.samples.layouts import ROLE_NAMES
 
 # ruff: noqa: E501
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "sft"
@@ -102,7 +102,7 @@ GOOD = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]
         ({"messages": None}, "Row 1 has no value in column 'messages'"),
         ({"messages": []}, "Row 1 has no messages in column 'messages'"),
         ({"messages": [{"role": "user"}]}, "Row 1 has no content in message 0 in column 'messages'"),
-        ({"messages": [*GOOD, {"role": "assistant", "content": None}]}, "Row 1 has no content in message 2"),
+        ({"messages": [*GOOD, {"role": "user", "content": None}]}, "Row 1 has no content in message 2"),
         ({"messages": [{"content": "u"}]}, "Row 1 has no role in message 0"),
         (
             {"messages": [{"role": "wizard\x1b[31m", "content": "u"}]},
@@ -127,9 +127,9 @@ def test_messages_that_are_no_list(value):
 
 def test_null_in_a_text_column():
     samples = read(
-        *({"question": "q", "answer": "a"} for _ in range(1200)), {"question": "q", "answer": None}
+        *({"question": "q", "answer": "a"} for _ in range(1200)), {"question": None, "answer": "a"}
     )
-    with pytest.raises(DataPrunerError, match="Row 1200 has no value in column 'answer'"):
+    with pytest.raises(DataPrunerError, match="Row 1200 has no value in column 'question'"):
         samples.texts()
     with pytest.raises(DataPrunerError, match="Row 1200"):
         samples.texts(rows=np.array([3, 1200]))
@@ -160,7 +160,11 @@ def test_mappings():
         read(row, columns={"embedding": "Q"})
     with pytest.raises(DataPrunerError, match=r"'answr' is not a role. Did you mean 'answer'"):
         read(row, columns={"answr": "A"})
-    with pytest.raises(DataPrunerError, match="No layout has the roles question, chosen"):
+    with pytest.raises(DataPrunerError, match="No layout has the roles text, chosen"):
+        read(row, columns={"text": "Q", "chosen": "A"})
+    with pytest.raises(
+        DataPrunerError, match="'preference' needs the roles chosen, rejected, and its columns"
+    ):
         read(row, columns={"question": "Q", "chosen": "A"})
     assert read({"text": "t", "question": "q", "answer": "a"}, layout="text")[0].plain
     with pytest.raises(DataPrunerError, match="layout 'alpaca' needs the roles instruction, output"):

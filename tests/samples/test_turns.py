@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datapruner.errors import DataPrunerError
-from datapruner.samples import Message, inspect_samples, load_samples
+from datapruner.samples import Message, Sample, inspect_samples, load_samples
 from datapruner.samples.turns import NULL, read_turns, shape_of, unpadded
 
 ASK = {"role": "user", "content": "Weather in Oslo?"}
@@ -155,15 +155,23 @@ def test_parts():
     (turn,) = turns({"role": "user", "content": parts})
     handed = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     assert turn == Message("user", "ab", {"content": handed})
-    with pytest.raises(DataPrunerError, match="has a part of type 'video' in message 0"):
-        turns({"role": "user", "content": [{"type": "video", "url": "x"}]})
+    with pytest.raises(DataPrunerError, match="has a part of the unknown type 'smell' in message 0"):
+        turns({"role": "user", "content": [{"type": "smell", "url": "x"}]})
+    # An image has no text, and tells rows apart.
+    shown = [{"type": "image", "url": "x", "text": None}, {"type": "text", "text": "b"}]
+    (turn,) = turns({"role": "user", "content": shown})
+    assert turn == Message("user", "b", {"content": [{"type": "image", "url": "x"}, shown[1]]})
 
 
 def test_reasoning_alone_is_an_answer():
     (turn,) = turns({"role": "assistant", "content": None, "reasoning_content": "r"})
     assert (turn.content, turn.text, turn.handed()["content"]) == ("", "r", None)
+    (turn,) = turns(
+        {"role": "assistant", "content": None, "function_call": {"name": None, "arguments": None}}
+    )
+    assert (turn.text, Sample((turn,)).unanswered) == ("", True)
     with pytest.raises(DataPrunerError, match="has no content in message 0"):
-        turns({"role": "assistant", "content": None, "function_call": {"name": None, "arguments": None}})
+        turns({"role": "user", "content": None})
 
 
 # Nulls: the row's own, or Arrow's.

@@ -27,7 +27,7 @@ def talk(*turns):
 
 def dropped(rows, **settings):
     samples = load_samples(rows)
-    recipe = Recipe(source="x", scorers=[{"name": "random"}], keep=1, **settings)
+    recipe = Recipe(source="x", scorers=[{"name": "random"}], keep=1, **{"on_empty": "keep", **settings})
     none = np.zeros(len(rows), dtype=bool)
     found, left = clean_texts(recipe, samples, settings.get("test_texts"), np.arange(len(rows)), none)
     assert sorted([*left, *(row for vetoes in found for row in vetoes.rows)]) == list(range(len(rows)))
@@ -119,7 +119,7 @@ def test_texts_are_measured_for_scorers_only(dedup):
     from datapruner.scorers import make_scorer
     from datapruner.signals.plan import make_plan
 
-    recipe = Recipe(source="x", scorers=[{"name": "random"}], keep=1, dedup=dedup)
+    recipe = Recipe(source="x", scorers=[{"name": "random"}], keep=1, dedup=dedup, on_empty="keep")
     plan = make_plan(recipe, [make_scorer("random", {})])
     assert (plan.text, plan.cleaning) == (False, bool(dedup))
 
@@ -138,15 +138,18 @@ def test_a_row_without_an_answer_is_told_or_dropped_and_never_outlives_its_copy(
     assert dropped(rows, dedup=["near"], on_empty="drop") == {"no_answer": [0], "near_duplicate": []}
 
     with caplog.at_level("WARNING"):
-        dp.prune(rows, scorer="random", keep=2, dedup=["exact"])
+        selection = dp.prune(rows, scorer="random", keep=4)
     assert caplog.messages == [
-        "1 of 5 rows have no answer, row 0 first; --on-empty drop (on_empty='drop') leaves them out"
+        "1 of 5 rows have no answer, row 0 first, and were left out; --on-empty keep (on_empty='keep') ranks them "
+        "like any other"
     ]
-    caplog.clear()
-    selection = dp.prune(rows, scorer="random", keep=4, on_empty="drop")
-    assert caplog.messages == []
     assert (selection.reason(0), selection.counts()) == ("dropped: no answer", {"kept": 4, "no_answer": 1})
-    with pytest.raises(dp.DataPrunerError, match=r"^row 0 has no answer and is to be kept always$"):
-        dp.prune(rows, scorer="random", keep=4, on_empty="drop", always_keep=[0])
-    with pytest.raises(dp.DataPrunerError, match="no row is left"):
-        dp.prune(rows[:1], scorer="random", keep=1, on_empty="drop")
+    with pytest.raises(
+        dp.DataPrunerError, match=r"^row 0 has no answer \(1 such rows\); give it one, or leave"
+    ):
+        dp.prune(rows, scorer="random", keep=4, on_empty="error")
+    assert dp.prune(rows, scorer="random", keep=5, on_empty="keep").counts() == {"kept": 5}
+    # What is asked for by its number is not dropped by a default.
+    assert dp.prune(rows, scorer="random", keep=4, always_keep=[0]).kept[0]
+    with pytest.raises(dp.DataPrunerError, match="no row has an answer"):
+        dp.prune(rows[:1], scorer="random", keep=1)

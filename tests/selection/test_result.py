@@ -142,7 +142,9 @@ def test_always_kept_rows_without_supervised_tokens_stay(word_tokenizer):
     rows = [{"question": "w w", "answer": "w w w"} for _ in range(9)]
     rows[2] = {"question": "w", "answer": ""}
     rows[3] = {"question": "w", "answer": ""}
-    selection = dp.prune(rows, scorer="random", keep_tokens=6, always_keep=[2], tokenizer=word_tokenizer)
+    selection = dp.prune(
+        rows, scorer="random", keep_tokens=6, always_keep=[2], tokenizer=word_tokenizer, on_empty="keep"
+    )
     assert selection.kept[2]
     assert selection.reason(3) == "dropped: no supervised tokens"
     assert selection.counts()["no_supervised_tokens"] == 1

@@ -111,7 +111,7 @@ def characters(samples: Samples) -> Ints | None:
     """
     if not samples.layout.has_text:
         return None
-    columns = list(dict.fromkeys(samples.layout.columns.values()))
+    columns = samples.layout.spoken
     dataset = samples.dataset.select_columns(columns).with_format("arrow")
     counted = np.zeros(len(samples), dtype=np.int64)
     for start in range(0, len(samples), 100 * BLOCK):
@@ -156,14 +156,14 @@ def _read(samples: Samples, rows: Ints) -> Iterator[Excerpt]:
         block = rows[start : start + BLOCK]
         done = 0
         try:
-            for sample in samples.iter_samples(block):
+            for sample in samples.iter_samples(block, identity=False):
                 yield _excerpt([(message.role, message.text) for message in sample.messages])
                 done += 1
         except DataPrunerError:
             # One row of the block cannot be read; nobody had to read it so far, and the others are still shown.
             for row in block[done:]:
                 try:
-                    sample = next(samples.iter_samples(np.array([row])))
+                    sample = next(samples.iter_samples(np.array([row]), identity=False))
                 except DataPrunerError as error:
                     yield _excerpt([("unreadable", str(error))])
                 else:
