@@ -563,8 +563,11 @@ BAD = {
     "select on nothing": ("select nowhere --keep 3 -o OUT", ["no folder of scores"]),
     "select on a long name": (f"select {LONG} --keep 3 -o OUT", ["nnnn"]),
     "select on damaged scores": ("select damaged --keep 3 -o OUT", ["damaged"]),
-    "select on a foreign table": ("select headless --keep 3 -o OUT", ["damaged"]),
-    "select on damaged state": ("select stateless --keep 3 -o OUT", ["damaged"]),
+    "select on a foreign table": (
+        "select headless --keep 3 -o OUT",
+        ["scores.parquet", "not as it was written"],
+    ),
+    "select on damaged state": ("select stateless --keep 3 -o OUT", ["npz", "not as it was written"]),
     "select on a changed source": ("select outdated --keep 3 -o OUT", ["changed"]),
     "select without the data": ("select memory --keep 3 -o OUT", ["memory"]),
     "select with another scorer": ("select scores --scorer length --keep 3 -o OUT", ["'length'", "random"]),

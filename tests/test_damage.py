@@ -289,6 +289,7 @@ def test_without_matplotlib_there_is_no_picture(tmp_path, monkeypatch):
     monkeypatch.setattr(pruning_damage, "find_spec", lambda name: None)
     given().save(tmp_path / "out")
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
+        "checksums.txt",
         "damage.csv",
         "damage.json",
         "rows.parquet",

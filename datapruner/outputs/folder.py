@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from datapruner.errors import DataPrunerError
+from datapruner.outputs.checksums import write_checksums
 from datapruner.outputs.swap import place, recover
 from datapruner.paths import expanded
 from datapruner.temporary import MARK, new_folder, release, remove, sweep, sync, sync_folder
@@ -18,12 +19,12 @@ from datapruner.text import safe_text
 MARKER = "recipe.yaml"
 TABLES = ("selection.parquet", "scores.parquet")
 OURS = re.compile(
-    r"README\.md|recipe\.yaml|report\.html|timings\.json|(selection|scores)\.parquet|state/[^/]+\.npz"
+    r"checksums\.txt|README\.md|recipe\.yaml|report\.html|timings\.json|(selection|scores)\.parquet|state/[^/]+\.npz"
     r"|data/(.+/)?((.+-)?\d{5}-of-\d{5}\.(parquet|jsonl|arrow)|(dataset_info|dataset_dict|state)\.json)"
 )
 """What a run leaves; a folder that holds anything else is never replaced."""
 COMPARED = re.compile(
-    r"(comparison|stability|damage)\.json|(stability|damage)\.png|rows\.parquet"
+    r"checksums\.txt|(comparison|stability|damage)\.json|(stability|damage)\.png|rows\.parquet"
     r"|(pairs|overlap|correlation|groups|balance|lengths|scores|disagreements|stability|damage)\.csv"
 )
 """What a comparison, or a table of damage, leaves."""
@@ -138,6 +139,7 @@ def whole_folder(path: Path, *, overwrite: bool, reads: Iterable[str | Path] = (
         try:
             try:
                 yield made
+                write_checksums(made)
                 sync_folder(made)
             except BaseException:
                 remove(made)

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
+from datapruner.outputs.checksums import check
 from datapruner.outputs.dataset import arrow_array, files_read
 from datapruner.outputs.folder import whole_folder
 from datapruner.paths import expanded, is_file
@@ -118,6 +119,7 @@ def load_scores(path: str | Path, *, source: Any = None, scorers: Sequence[Score
         raise DataPrunerError(
             f"{folder} is no folder of scores: it has no {TABLE}; make one with `datapruner score`"
         )
+    check(folder, "recipe.yaml", TABLE)
     recipe = load_recipe(folder / "recipe.yaml")
     try:
         table = pq.read_table(folder / TABLE)
@@ -133,7 +135,7 @@ def load_scores(path: str | Path, *, source: Any = None, scorers: Sequence[Score
         raise DataPrunerError(f"{samples.source} has changed since it was scored; score it again")
     try:
         rankings = {
-            name: _load_ranking(table, described, folder / "state" / f"{name}.npz")
+            name: _load_ranking(table, described, folder, f"state/{name}.npz")
             for name, described in meta["scorers"].items()
         }
         steps, others, measures = (_column(table, f"veto_{name}") for name in ("step", "row", "measure"))
@@ -155,8 +157,9 @@ def _column(table: pa.Table, name: str) -> NDArray[Any]:
     return values.astype(np.str_) if values.dtype == object else values  # text comes as Python's
 
 
-def _load_ranking(table: pa.Table, described: dict[str, Any], file: Path) -> Ranking:
-    state = _load_state(file)
+def _load_ranking(table: pa.Table, described: dict[str, Any], folder: Path, name: str) -> Ranking:
+    check(folder, name)
+    state = _load_state(folder / name)
     return Ranking(
         _column(table, described["values"]),
         groups=None if described["groups"] is None else _column(table, described["groups"]),

@@ -40,7 +40,13 @@ def test_a_private_dataset_repository_gets_the_whole_result(selection, monkeypat
     create, upload = Recorder.calls
     assert create == ("create", "me/pruned", {"repo_type": "dataset", "private": True, "exist_ok": True})
     assert upload[1:3] == ("me/pruned", "dataset")
-    assert upload[3] == ["README.md", "data/train-00000-of-00001.parquet", "recipe.yaml", "selection.parquet"]
+    assert upload[3] == [
+        "README.md",
+        "checksums.txt",
+        "data/train-00000-of-00001.parquet",
+        "recipe.yaml",
+        "selection.parquet",
+    ]
 
 
 def test_public_only_on_request(selection, monkeypatch):

@@ -1,0 +1,92 @@
+"""A flipped bit in a file of a result is refused, or changes nothing; never another selection."""
+
+from __future__ import annotations
+
+import random
+import shutil
+
+import numpy as np
+import pytest
+import xxhash
+
+import datapruner as dp
+from datapruner.outputs.checksums import CHECKSUMS
+from datapruner.outputs.scores import load_scores
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Scores with groups and state, and what is selected by them."""
+    folder = tmp_path_factory.mktemp("results")
+    vectors = np.random.default_rng(0).normal(size=(200, 8)).astype(np.float32)
+    rows = "".join(f'{{"text": "row {number} of {number % 7}"}}\n' for number in range(200))
+    (folder / "rows.jsonl").write_text(rows)
+    scores = dp.score(
+        folder / "rows.jsonl",
+        scorers=["concept_complexity", "topoprune"],
+        embeddings=vectors,
+        manifold="pca",
+        cache=folder / "cache",
+        progress=False,
+    )
+    scores.save(folder / "scores")
+    selection = scores.select("topoprune", keep=0.3)
+    selection.save(folder / "out")
+    return folder
+
+
+def flips(file, count, seed=0):
+    raw = file.read_bytes()
+    rng = random.Random(seed)
+    for _ in range(count):
+        place = rng.randrange(len(raw))
+        changed = bytearray(raw)
+        changed[place] ^= 1 << rng.randrange(8)
+        file.write_bytes(bytes(changed))
+        yield place
+    file.write_bytes(raw)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["scores.parquet", "recipe.yaml", "state/topoprune.npz", "state/concept_complexity.npz", CHECKSUMS],
+)
+def test_scores_are_as_written_or_refused(results, tmp_path, name):
+    shutil.copytree(results / "scores", tmp_path / "scores")
+    shutil.copy(results / "rows.jsonl", tmp_path)
+    kept = (
+        load_scores(results / "scores", source=str(results / "rows.jsonl")).select("topoprune", keep=0.3).kept
+    )
+    refused = 0
+    for place in flips(tmp_path / "scores" / name, 40):
+        try:
+            scores = load_scores(tmp_path / "scores", source=str(tmp_path / "rows.jsonl"))
+        except dp.DataPrunerError:
+            refused += 1
+        else:
+            assert np.array_equal(scores.select("topoprune", keep=0.3).kept, kept), place
+    assert refused >= 30
+
+
+def test_the_digests_are_those_of_xxhsum(results):
+    for line in (results / "out" / CHECKSUMS).read_text().splitlines():
+        said, name = line.split("  ", 1)
+        assert xxhash.xxh128_hexdigest((results / "out" / name).read_bytes()) == said
+    names = {
+        path.relative_to(results / "out").as_posix()
+        for path in (results / "out").rglob("*")
+        if path.is_file()
+    }
+    assert {
+        line.split("  ", 1)[1] for line in (results / "out" / CHECKSUMS).read_text().splitlines()
+    } == names - {CHECKSUMS}
+
+
+def test_without_digests_a_folder_is_taken_as_it_is(results, tmp_path):
+    shutil.copytree(results / "scores", tmp_path / "scores")
+    recipe = tmp_path / "scores" / "recipe.yaml"
+    recipe.write_text(recipe.read_text() + "# mine\n")
+    with pytest.raises(dp.DataPrunerError, match=r"recipe\.yaml is not as it was written"):
+        load_scores(tmp_path / "scores", source=str(results / "rows.jsonl"))
+    (tmp_path / "scores" / CHECKSUMS).unlink()
+    assert len(load_scores(tmp_path / "scores", source=str(results / "rows.jsonl")).samples) == 200
