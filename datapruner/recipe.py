@@ -17,6 +17,7 @@ from datapruner.errors import DataPrunerError
 from datapruner.matching import Match
 from datapruner.models.offline import MODELS
 from datapruner.paths import exists, expanded
+from datapruner.recipe_formats import FORMAT, HEADER, as_of_today
 from datapruner.samples.readers import file_format
 from datapruner.text import did_you_mean, safe_repr, safe_text
 
@@ -227,7 +228,7 @@ class Recipe(BaseModel):
             rows = out.get(name)
             if isinstance(rows, list) and len(rows) > LONG:
                 out[name] = {"rows": _ranges(rows)}
-        return "# datapruner run recipe.yaml\n" + yaml.safe_dump(out, sort_keys=False, allow_unicode=True)
+        return HEADER + yaml.safe_dump({"recipe_format": FORMAT, **out}, sort_keys=False, allow_unicode=True)
 
 
 def make_recipe(**arguments: Any) -> Recipe:
@@ -311,6 +312,7 @@ def load_recipe(path: Path) -> Recipe:
     given = load_yaml(path, "the recipe")
     if not isinstance(given, dict):
         raise DataPrunerError(f"the recipe {path} must hold names and values")
+    given = as_of_today(given, path.read_text(encoding="utf-8"))
     folder = str(path.parent.resolve())
     for name in PATHS:
         value = given.get(name)

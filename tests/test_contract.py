@@ -27,6 +27,7 @@ VARIANTS = [
     ("length", {"shortest": True}),
     ("stratified", {"n_clusters": 3}),
     ("donod", {"step_size": 1e-3, "weights": [0.7, 0.3]}),
+    ("donod", {"don": "grow"}),
     ("donod", {"step_size": 10.0, "normalization": "minmax", "length_correction": True}),
     ("perplexity", {"keep": "high"}),
     ("el2n", {"keep": "low"}),

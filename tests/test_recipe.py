@@ -489,3 +489,36 @@ def test_recovery_data_is_chosen_again_byte_for_byte(tmp_path, tiny_llama, monke
     tables = [pq.read_table(tmp_path / name / "selection.parquet") for name in ("first", "in-turn")]
     assert tables[0].equals(tables[1])
     assert saved(tmp_path / "first")["pruned_model"] == "../pruned"
+
+
+def test_a_recipe_saved_before_donod_had_a_direction_keeps_its_own(tmp_path, caplog):
+    nested = "- name: combined\n  parameters: {scorers: [donod, {name: donod, parameters: {weights: [1, 0]}}, ifd]}\n"
+    body = "source: rows.jsonl\nmodel: m\nkeep: 0.5\nscorers:\n- name: donod\n- name: length\n" + nested
+
+    def read(text):
+        (tmp_path / "recipe.yaml").write_text(text)
+        return load_recipe(tmp_path / "recipe.yaml")
+
+    old = read("# datapruner run recipe.yaml\n" + body)
+    assert "don=grow" in caplog.text
+    assert old.scorers[0].parameters == {"don": "grow"}
+    assert old.scorers[1].parameters == {}
+    assert old.scorers[2].parameters["scorers"] == [
+        {"name": "donod", "parameters": {"don": "grow"}},
+        {"name": "donod", "parameters": {"weights": [1, 0], "don": "grow"}},
+        "ifd",
+    ]
+    caplog.clear()
+    # What is saved again says it; what is written by hand, or saved today, means today's default.
+    assert read(old.save_yaml(tmp_path)) == old
+    by_hand = read(body)
+    assert by_hand.scorers[0].parameters == {}
+    assert read(by_hand.save_yaml(tmp_path)) == by_hand
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("number", ["3", "0", "two", "[1]"])
+def test_a_recipe_of_a_later_format_is_refused(tmp_path, number):
+    (tmp_path / "recipe.yaml").write_text(f"recipe_format: {number}\nsource: rows.jsonl\nkeep: 0.5\n")
+    with pytest.raises(dp.DataPrunerError, match="later datapruner"):
+        load_recipe(tmp_path / "recipe.yaml")

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -17,21 +17,29 @@ from datapruner.signals import Signals
 
 logger = logging.getLogger(__name__)
 
+Direction = Literal["shrink", "grow"]
+
 LARGE_STEP = 0.1
 """Median share of the second-order term in DON from which a step size decides the ranking, not the gradient."""
 
 
 @dataclass(frozen=True)
 class Donod(Scorer):
-    """Keep rows whose step lets the output layer's norm grow (DON) and moves it little (NOD).
+    """Keep rows whose step changes the output layer's norm as wished (DON) and moves the layer little (NOD).
 
-    *Published* (arXiv 2504.14810): one update on one sample, output-layer weights W only; DON = ||W'|| - ||W||,
-    high is good; NOD = ||W' - W||, low is good; both joined by TOPSIS. *Derived*: with G the gradient of the
-    mean loss, <W, G> = log PPL - entropy (for plain logits), NOD = eta ||G||, and
-    DON = (eta^2 ||G||^2 - 2 eta <W, G>) / (||W'|| + ||W||), so that one forward pass is enough and two almost equal
-    norms are never subtracted. As eta falls to 0 the ranking becomes that of (-<W, G>, ||G||).
+    *Published* (arXiv 2504.14810): one update on one sample, output-layer weights W only; DON, the change of their
+    norm, high is good, as a proxy for generalisation; NOD = ||W' - W||, low is good; both joined by TOPSIS.
+    *Derived*: with G the gradient of the mean loss, <W, G> = log PPL - entropy (for plain logits), NOD = eta ||G||, and
+    ||W'|| - ||W|| = (eta^2 ||G||^2 - 2 eta <W, G>) / (||W'|| + ||W||), so that one forward pass is enough and two
+    almost equal norms are never subtracted. As eta falls to 0 the ranking becomes that of (<W, G>, ||G||) or, with
+    ``don="grow"``, of (-<W, G>, ||G||), which is nearly that of -||G|| alone.
     *Ours*, since the paper does not say: plain SGD on the mean loss over supervised tokens, weights reset for
     every sample, TOPSIS's normalisation and weights, and the limit eta -> 0 as the default.
+
+    **Which way DON counts is not settled.** The one rendering of the paper's equation that we found has the norm
+    before the step minus the norm after it, so that a high DON is a norm that shrinks; its full text we could not
+    read. The two directions prefer opposite rows: ``shrink`` those that the model is wrong about and sure of, ``grow``
+    those that it gets right unsurely. Compare both on your data before you rely on either.
 
     NOD is low for long and easy rows: its rank correlation with the length is in the ranking's state
     (``nod_length_correlation``).
@@ -39,28 +47,33 @@ class Donod(Scorer):
     Parameters
     ----------
     step_size : float, optional
-        eta of the one SGD step. None is the limit eta -> 0: ``don`` is then -<W, G> and ``nod`` is ||G||. Above the
-        limit eta itself decides the ranking: ``step_ratio`` in the ranking's state is the median over the rows of
-        eta ||G||^2 / (2 |<W, G>|), and above 0.1 there is a warning.
+        eta of the one SGD step. None is the limit eta -> 0: ``don`` is then <W, G>, or -<W, G> for ``grow``, and
+        ``nod`` is ||G||. Above the limit eta itself decides the ranking: ``step_ratio`` in the ranking's state is the
+        median over the rows of eta ||G||^2 / (2 |<W, G>|), and above 0.1 there is a warning.
     weights : pair of float
         Of DON and of NOD in TOPSIS.
     normalization : {"vector", "minmax"}
         TOPSIS's.
     length_correction : bool
         Multiply NOD by sqrt(supervised tokens) (*ours*): the mean of T unrelated gradients shrinks like 1 / sqrt(T).
+    don : {"shrink", "grow"}
+        Which change of the norm is high, in the score and in the column ``don``: before minus after, or after minus
+        before. ``grow`` is what versions without this parameter did.
     """
 
     step_size: float | None = None
     weights: Sequence[float] = (0.5, 0.5)
     normalization: Normalization = "vector"
     length_correction: bool = False
+    don: Direction = "shrink"
     name: ClassVar[str] = "donod"
     needs: ClassVar[frozenset[str]] = frozenset(
         {"weight_dot", "grad_norm", "log_ppl", "num_supervised_tokens"}
     )
     paper: ClassVar[str] = "arXiv 2504.14810"
     provenance: ClassVar[str] = (
-        "DON, NOD and TOPSIS published; one-pass formulas derived; SGD, eta -> 0, weights ours"
+        "DON, NOD and TOPSIS published, DON's direction unsettled; one-pass formulas derived; SGD, eta -> 0, weights "
+        "ours"
     )
 
     def __post_init__(self) -> None:
@@ -87,10 +100,13 @@ class Donod(Scorer):
         tokens = signals["num_supervised_tokens"]
         dot, norm = (np.asarray(signals[name], dtype=np.float64) for name in ("weight_dot", "grad_norm"))
         if self.step_size is None:
-            don, nod, ratio = -dot, norm.copy(), 0.0
+            growth, nod, ratio = -dot, norm.copy(), 0.0
         else:
-            don, nod = weight_delta(dot, norm, np.asarray(signals["weight_norm"], np.float64), self.step_size)
+            growth, nod = weight_delta(
+                dot, norm, np.asarray(signals["weight_norm"], np.float64), self.step_size
+            )
             ratio = self._ratio(dot, norm)
+        don = growth if self.don == "grow" else -growth
         if self.length_correction:
             nod *= np.sqrt(tokens)
         correlation = spearman(nod, tokens.astype(np.float64))
@@ -125,7 +141,7 @@ class Donod(Scorer):
 
 
 def weight_delta(dot: Floats, norm: Floats, weight_norm: Floats, step_size: float) -> tuple[Floats, Floats]:
-    """DON and NOD of one SGD step, without subtracting two norms (*derived*).
+    """Growth of the norm and NOD of one SGD step, without subtracting two norms (*derived*).
 
     Parameters
     ----------
@@ -135,13 +151,13 @@ def weight_delta(dot: Floats, norm: Floats, weight_norm: Floats, step_size: floa
 
     Returns
     -------
-    don, nod : ndarray, float64, shape (n,)
-        ||W - eta G|| - ||W||, and eta ||G||.
+    growth, nod : ndarray, float64, shape (n,)
+        ||W - eta G|| - ||W||, which is DON or its negative, and eta ||G||.
     """
     nod = step_size * norm
     change = nod**2 - 2 * step_size * dot
     # Rounding may leave less than nothing of a W' that is almost zero.
     after = np.sqrt(np.maximum(weight_norm**2 + change, 0))
     total = after + weight_norm
-    don: Floats = np.divide(change, total, out=np.zeros(len(change)), where=total > 0)
-    return don, nod
+    growth: Floats = np.divide(change, total, out=np.zeros(len(change)), where=total > 0)
+    return growth, nod

@@ -49,6 +49,12 @@ def rank_correlation(ranks: Sequence[Floats]) -> Floats:
     return found
 
 
+def _near_one(values: Floats) -> Floats:
+    """Divide every column by a power of two, which rounds nothing, so that no square leaves the range of floats."""
+    scaled: Floats = np.ldexp(values, -np.frexp(np.abs(values).max(axis=0, initial=0))[1])
+    return scaled
+
+
 def topsis(
     matrix: Floats, weights: Sequence[float], benefit: Sequence[bool], normalization: Normalization = "vector"
 ) -> Floats:
@@ -71,10 +77,10 @@ def topsis(
         Closeness, float64 (n,), in [0, 1]; higher is better. A constant column decides nothing, and where all
         columns are constant every row gets 0.5 (*ours*: the textbook divides zero by zero).
     """
-    matrix = np.asarray(matrix, dtype=np.float64)
+    matrix, share = (_near_one(np.asarray(given, dtype=np.float64)) for given in (matrix, weights))
     low, high = matrix.min(axis=0), matrix.max(axis=0)
     scale = np.sqrt(np.einsum("ij,ij->j", matrix, matrix)) if normalization == "vector" else high - low
-    unit = np.divide(weights, scale, out=np.zeros(len(scale)), where=scale > 0)
+    unit = np.divide(share, scale, out=np.zeros(len(scale)), where=scale > 0)
     to_best, to_worst = (
         np.sqrt((((matrix - ideal) * unit) ** 2).sum(axis=1))
         for ideal in (np.where(benefit, high, low), np.where(benefit, low, high))

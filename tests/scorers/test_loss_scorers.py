@@ -77,6 +77,19 @@ def test_topsis_equals_pymcdm_on_ties(normalization, matrix, data):
 
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_topsis_of_any_size(normalization):
+    matrix = np.random.default_rng(0).normal(size=(20, 3))
+    expected = pymcdm_topsis(matrix, [0.2, 0.3, 0.5], [True, False, True], normalization)
+    for large in (1e200, 1e-200, np.array([1e300, 1, 1e-300])):
+        for weights in ([0.2, 0.3, 0.5], [2e250, 3e250, 5e250], [2e-300, 3e-300, 5e-300]):
+            values = topsis(matrix * large, weights, [True, False, True], normalization)
+            np.testing.assert_allclose(values, expected, atol=1e-12)
+    plain = topsis(matrix, [0.2, 0.3, 0.5], [True, False, True], normalization)
+    scaled = topsis(matrix * 2.0**900, [0.2, 0.3, 0.5], [True, False, True], normalization)
+    assert plain.tobytes() == scaled.tobytes()
+
+
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
 def test_topsis_is_defined_where_nothing_differs(normalization):
     assert topsis(np.ones((4, 2)), (1, 1), (True, False), normalization).tolist() == [0.5] * 4
     assert topsis(np.zeros((1, 2)), (1, 1), (True, False), normalization).tolist() == [0.5]
@@ -117,23 +130,25 @@ def literal():
     return weights, gradients, signals
 
 
+@pytest.mark.parametrize("direction", ["shrink", "grow"])
 @pytest.mark.parametrize("step_size", [1e-4, 0.01, 0.3, 2.0, 50.0])
-def test_don_and_nod_equal_weights_moved_by_hand(literal, step_size):
+def test_don_and_nod_equal_weights_moved_by_hand(literal, step_size, direction):
     weights, gradients, signals = literal
-    ranking = Donod(step_size=step_size).score(signals)
+    ranking = Donod(step_size=step_size, don=direction).score(signals)
+    sign = {"shrink": -1, "grow": 1}[direction]
 
     def length(matrix):
         return np.sqrt((matrix.astype(np.longdouble) ** 2).sum())
 
     exact, moved = weights.astype(np.longdouble), np.longdouble(step_size)
-    don = [float(length(exact - moved * g.astype(np.longdouble)) - length(exact)) for g in gradients]
+    don = [sign * float(length(exact - moved * g.astype(np.longdouble)) - length(exact)) for g in gradients]
     nod = [step_size * np.linalg.norm(g) for g in gradients]
     # The product <W, G> itself is rounded, to about 1e-16 of ||W|| ||G||; where the step reaches zero, the root of
     # what is left of ||W||^2 is all that can be known.
     whole = float(length(exact))
     away = np.abs(ranking.columns["don"] - don)
     allowed = 1e-9 * np.abs(don) + 1e-13 * step_size * whole
-    reaches_zero = np.abs(np.array(don) + whole) < 1e-9 * whole
+    reaches_zero = np.abs(sign * np.array(don) + whole) < 1e-9 * whole
     assert (away <= np.where(reaches_zero, 1e-7 * whole, allowed)).all()
     np.testing.assert_allclose(ranking.columns["nod"], nod, rtol=1e-12)
     both = np.column_stack([ranking.columns["don"], nod])  # checked above
@@ -163,16 +178,18 @@ def test_don_survives_float32_where_a_difference_of_norms_does_not():
     np.testing.assert_allclose(don, exact, rtol=1e-6)
 
 
+@pytest.mark.parametrize("direction", ["shrink", "grow"])
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
-def test_a_small_step_ranks_like_the_limit(normalization):
+def test_a_small_step_ranks_like_the_limit(normalization, direction):
     signals = example_signals(300)
-    limit = Donod(normalization=normalization).score(signals)
-    small = Donod(step_size=1e-9, normalization=normalization).score(signals)
+    limit = Donod(normalization=normalization, don=direction).score(signals)
+    small = Donod(step_size=1e-9, normalization=normalization, don=direction).score(signals)
     np.testing.assert_allclose(small.values, limit.values, atol=1e-6)
-    assert np.array_equal(limit.columns["don"], -signals["weight_dot"])
+    don = signals["weight_dot"] if direction == "shrink" else -signals["weight_dot"]
+    assert np.array_equal(limit.columns["don"], don)
     assert np.array_equal(limit.columns["nod"], signals["grad_norm"])
     expected = pymcdm_topsis(
-        np.column_stack([-signals["weight_dot"], signals["grad_norm"]]),
+        np.column_stack([don, signals["grad_norm"]]),
         [0.5, 0.5],
         [True, False],
         normalization,
@@ -209,10 +226,11 @@ def test_donods_length_correction_and_correlation():
 
 def test_donods_weights_choose_the_column():
     signals = example_signals()
-    don, nod = -signals["weight_dot"], signals["grad_norm"]
+    don, nod = signals["weight_dot"], signals["grad_norm"]
     assert order(Donod(weights=(1, 0)).score(signals)) == np.argsort(-don, kind="stable").tolist()
     assert order(Donod(weights=[0, 3.0]).score(signals)) == np.argsort(nod, kind="stable").tolist()
-    assert Donod(weights=[0.5, 0.5]) == Donod()
+    assert Donod(weights=[0.5, 0.5]) == Donod() != Donod(don="grow")
+    assert order(Donod(weights=(1, 0), don="grow").score(signals)) == np.argsort(don, kind="stable").tolist()
 
 
 @pytest.mark.parametrize("step_size", [None, 0.1])
