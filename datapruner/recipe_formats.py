@@ -36,7 +36,7 @@ def as_of_today(given: dict[Any, Any], text: str) -> dict[Any, Any]:
     number = given.pop("recipe_format", 1 if text.startswith(HEADER) else FORMAT)
     if number not in range(1, FORMAT + 1):
         raise DataPrunerError(
-            f"the recipe has the recipe_format {safe_text(repr(number), 40)}, and this version reads formats up to {FORMAT}; "
+            f"the recipe has recipe_format {safe_text(repr(number), 40)}, and this version reads them up to {FORMAT}; "
             "install a later datapruner"
         )
     scorers = given.get("scorers")
