@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from datapruner.errors import DataPrunerError
+from datapruner.arguments import notes_of, takes
+from datapruner.errors import DataPrunerError, in_words
+from datapruner.options import DEFAULTS, PrunedModel, Running, Scoring, ScoringReading
 from datapruner.parameters import one_or_more
 from datapruner.recipe import Recipe, load_recipe, make_recipe, method_of, plain
 from datapruner.samples import load_samples
@@ -31,16 +33,39 @@ if TYPE_CHECKING:
     from datapruner.signals.plan import Plan, Renderer
     from datapruner.signals.readers import Reader
 
-PrunedModel = str | Path | tuple[Any, Any] | Callable[[], tuple[Any, Any]]
-"""A name, objects of transformers, or what makes them."""
-
 logger = logging.getLogger(__name__)
 
 
 SELECTING = frozenset({"scorer", "selector", "keep", "keep_tokens", "quotas"})
 """A recipe's fields of the selection; `per_group` is taken, to find a typo before a model runs."""
+OPTION_DEFAULTS = {
+    **{name: field.get_default(call_default_factory=True) for name, field in Recipe.model_fields.items()},
+    **DEFAULTS,
+}
+"""Of everything that the verbs take as further options."""
+_PARAMETERS = (
+    "these are a scorer's own parameters; give an object, such as datapruner.scorers.Prototypes(n_clusters=8)"
+)
+SCORERS_OWN = dict.fromkeys(("n_clusters", "set", "parameters", "scorer_params"), _PARAMETERS)
+_WRITES = "the result is written by its own save(FOLDER)"
+RESULTS_OWN = dict.fromkeys(("out", "output", "output_dir", "overwrite", "report", "push_to_hub"), _WRITES)
 
 
+def option_notes(*options: type) -> str:
+    """Give what the recipe says of some options, for the help of a verb."""
+    return notes_of(Recipe.__doc__ or "", [name for of in options for name in of.__annotations__])
+
+
+@takes(
+    ScoringReading,
+    defaults=OPTION_DEFAULTS,
+    told=option_notes(ScoringReading),
+    elsewhere={
+        **dict.fromkeys(SELECTING, "it ranks with `scorers`, and `select` on its result spends a budget"),
+        **SCORERS_OWN,
+        **RESULTS_OWN,
+    },
+)
 def score(
     source: Any,
     *,
@@ -57,7 +82,7 @@ def score(
     cache: str | Path | None = None,
     progress: bool = True,
     trust_code: bool = False,
-    **options: Any,
+    **options: Unpack[ScoringReading],
 ) -> Scores:
     """Rank every row with one or more scorers, in as few passes as they need together.
 
@@ -92,9 +117,7 @@ def score(
     trust_code : bool
         Run the code that a pruned model's name, or its pickle, holds.
     **options
-        Any other field of :class:`datapruner.recipe.Recipe`: ``split``, ``columns``, ``layout``, ``embed``,
-        ``pooling``, ``dtype``, ``device``, ``max_length``, ``on_empty``, ``tokenizer``,
-        ``near_threshold``, ``decontaminate``, ``seed``, ...
+        Fields of :class:`datapruner.recipe.Recipe`, as listed below.
 
     Returns
     -------
@@ -105,10 +128,6 @@ def score(
     DataPrunerError
         Anything the user can put right.
     """
-    for name in SELECTING & options.keys():
-        raise DataPrunerError(
-            f"score takes no '{name}': it ranks with `scorers`, and `select` on its result spends a budget"
-        )
     return run_scores(
         **run_arguments(
             source,
@@ -199,6 +218,16 @@ def run_arguments(
     }
 
 
+@takes(
+    Scoring,
+    defaults=OPTION_DEFAULTS,
+    told=option_notes(Scoring),
+    elsewhere={
+        "scorers": "it takes one `scorer`; use datapruner.score for several `scorers`",
+        **SCORERS_OWN,
+        **RESULTS_OWN,
+    },
+)
 def prune(
     source: Any,
     *,
@@ -208,7 +237,7 @@ def prune(
     per_group: str | None = None,
     quotas: Mapping[str, Amount] | None = None,
     selector: str | Selector | None = None,
-    **options: Any,
+    **options: Unpack[Scoring],
 ) -> Selection:
     """Choose the rows to train on.
 
@@ -228,7 +257,7 @@ def prune(
     selector : str or Selector, optional
         Default: the one the method was published with.
     **options
-        Everything :func:`score` takes.
+        Everything :func:`score` takes, as listed below.
 
     Returns
     -------
@@ -240,19 +269,18 @@ def prune(
     DataPrunerError
         Anything the user can put right.
     """
-    if "scorers" in options:
-        raise DataPrunerError("prune takes one `scorer`; use datapruner.score for several `scorers`")
     # Refused before a model runs, not after.
     Budget(keep, keep_tokens, per_group, {} if quotas is None else quotas)
     chooser = None if selector is None else make_selector(selector)
-    counted = options.pop("count_tokens", False) or keep_tokens is not None
-    scores = score(source, scorers=scorer, count_tokens=counted, per_group=per_group, **options)
+    options["count_tokens"] = options.get("count_tokens", False) or keep_tokens is not None
+    scores = score(source, scorers=scorer, per_group=per_group, **options)
     return scores.select(
         keep=keep, keep_tokens=keep_tokens, per_group=per_group, quotas=quotas, selector=chooser
     )
 
 
-def run(recipe: str | Path | Recipe, **objects: Any) -> Selection:
+@takes(Running, defaults=OPTION_DEFAULTS)
+def run(recipe: str | Path | Recipe, **objects: Unpack[Running]) -> Selection:
     """Do again what a recipe says.
 
     Parameters
@@ -396,7 +424,7 @@ def measure(
     fed: _Fed | None = None
     if plan.language_model or plan.responses or plan.twins:
         _require_rows(rows)
-        fed = _feed(recipe, model, samples, store)
+        fed = _feed(recipe, model, samples, store, progress=progress)
         recipe = recipe.model_copy(update={"max_length": fed.reader.max_length})
         found, rows = _with_targets(recipe, fed.counts, rows, forced)
         vetoes += found
@@ -433,7 +461,9 @@ def measure(
             rows,
             store,
             fed.counts,
-            open_twin=lambda: open_pruned(recipe, store, pruned_model, reader, trust_code=trust_code),
+            open_twin=lambda: open_pruned(
+                recipe, store, pruned_model, reader, trust_code=trust_code, progress=progress
+            ),
             twin_known=known_pruned(recipe, store, pruned_model, reader.max_length) if plan.twins else None,
             in_turn=recipe.twins == "in_turn",
             release=model is None,
@@ -516,12 +546,14 @@ class _Fed(NamedTuple):
     counts: TokenCounts
 
 
-def _feed(recipe: Recipe, model: tuple[Any, Any] | None, samples: Samples, store: SignalStore) -> _Fed:
+def _feed(
+    recipe: Recipe, model: tuple[Any, Any] | None, samples: Samples, store: SignalStore, *, progress: bool
+) -> _Fed:
     """Take the model and tokenise all rows: whatever is wrong with them is said before the long pass."""
     from datapruner.signals.plan import open_language_model
     from datapruner.signals.tokens import NamedTokenizer, stored_counts
 
-    reader = open_language_model(recipe, store, model)
+    reader = open_language_model(recipe, store, model, progress=progress)
     tokenizer = NamedTokenizer(
         lambda: reader.tokenizer, None if reader.known is None else reader.known.tokenizer
     )
@@ -537,7 +569,9 @@ def _with_targets(
     """Refuse or drop rows whose loss would be of nothing, and say how many rows were cut."""
     if cut := int(counts.truncated[rows].sum()):
         logger.warning(
-            "%s of %s rows are longer than the model reads and were cut; --max-length sets the limit",
+            in_words(
+                "%s of %s rows are longer than the model reads and were cut; --max-length sets the limit"
+            ),
             f"{cut:,}",
             f"{len(rows):,}",
         )
@@ -550,7 +584,7 @@ def _with_targets(
         row = int(refused[0])
         why = "what is left after the cut" if counts.truncated[row] else "it"
         listed = " and is to be kept always" if dropped else ""
-        way = "take it off that list" if dropped else "drop them with --on-empty drop (on_empty='drop')"
+        way = "take it off that list" if dropped else "drop them with --on-empty=drop"
         raise DataPrunerError(
             f"row {row} has no supervised token{listed}, so that there is nothing to score: {why} holds no assistant "
             f"text ({empty.size:,} such rows); {way}"
@@ -560,7 +594,7 @@ def _with_targets(
         f"{empty.size:,}",
         f"{len(rows):,}",
         empty[0],
-        "; --max-length cuts before their answers" if counts.truncated[empty[0]] else "",
+        in_words("; --max-length cuts before their answers") if counts.truncated[empty[0]] else "",
     )
     vetoes = Vetoes(
         "no_supervised_tokens", empty, np.full(empty.size, -1), np.zeros(empty.size), "no supervised tokens"
@@ -573,8 +607,8 @@ def _tell_unanswered(n: int, found: list[Vetoes]) -> None:
     for vetoes in found:
         if vetoes.kind == "no_answer" and len(vetoes):
             logger.warning(
-                "%s of %s rows have no answer, row %s first, and were left out; --on-empty keep (on_empty='keep') "
-                "ranks them like any other",
+                "%s of %s rows have no answer, row %s first, and were left out; "
+                + in_words("--on-empty=keep ranks them like any other"),
                 f"{len(vetoes):,}",
                 f"{n:,}",
                 vetoes.rows[0],
@@ -583,7 +617,7 @@ def _tell_unanswered(n: int, found: list[Vetoes]) -> None:
 
 def _require_rows(rows: NDArray[np.int64]) -> None:
     if not len(rows):
-        raise DataPrunerError("no row is left: cleaning, or --on-empty drop (the default), dropped them all")
+        raise DataPrunerError("no row is left: cleaning, or --on-empty=drop (the default), dropped them all")
 
 
 def _test_texts(recipe: Recipe) -> list[str] | None:
@@ -598,7 +632,7 @@ def _test_texts(recipe: Recipe) -> list[str] | None:
             prefer="test",
         )
     except DataPrunerError as error:
-        said = str(error).replace("--columns", "--decontaminate-columns")
+        said = error.sentence.replace("--columns", "--decontaminate-columns")
         raise DataPrunerError(f"the test set: {said}") from error
     return [sample.part("both") if sample.plain else sample.part("prompt") for sample in tests]
 

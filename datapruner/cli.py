@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from datapruner.errors import DataPrunerError
+from datapruner.arguments import instead_of
+from datapruner.errors import DataPrunerError, flags, in_words
+from datapruner.progress import say
 
 if TYPE_CHECKING:
     from datapruner.recipe import Recipe
@@ -62,8 +64,6 @@ class _Panels(TyperCommand):
 
 app = typer.Typer(
     name="datapruner",
-    help="Prune and curate datasets for fine-tuning language models, with a reason for every row.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -266,6 +266,20 @@ def _reads(verb: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+@app.callback(invoke_without_command=True)
+def _start(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    """Prune and curate datasets for fine-tuning language models, with a reason for every row."""
+    if version:
+        from datapruner import __version__
+
+        typer.echo(f"datapruner {__version__}")
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
 @app.command(cls=_Panels)
 @_reads
 def prune(
@@ -329,7 +343,6 @@ def score(
     reading: dict[str, Any],
 ) -> None:
     """Rank every row with one or more scorers in one go, and keep the scores."""
-    from datapruner.api import run_scores
     from datapruner.outputs.folder import check_target
     from datapruner.recipe import make_recipe
 
@@ -337,6 +350,9 @@ def score(
         raise DataPrunerError("score takes scorers by their names; --scorer all is for `datapruner compare`")
     recipe = make_recipe(**reading, count_tokens=count_tokens)
     check_target(out, overwrite=overwrite, reads=recipe.reads)
+    say(f"reading {source}", not quiet)
+    from datapruner.api import run_scores
+
     scores = run_scores(recipe, progress=not quiet, trust_code=trust_code)
     scores.save(out, overwrite=overwrite)
     if not quiet:
@@ -425,6 +441,7 @@ def compare(
     reading: dict[str, Any],
 ) -> None:
     """Compare what scorers keep, and with --stability what moves it; random and length stand beside them."""
+    say(f"reading {source}", not quiet)
     from datapruner.comparison import budgets_of
     from datapruner.comparison import compare as compare_scorers
     from datapruner.outputs.folder import check_target
@@ -490,6 +507,7 @@ def damage(
     reading: dict[str, Any],
 ) -> None:
     """Show what pruning broke: how far a pruned model's predictions moved, by cluster and column."""
+    say(f"reading {source}", not quiet)
     from datapruner.outputs.folder import check_target
     from datapruner.pruning_damage import damage as measure_damage
     from datapruner.recipe import make_recipe
@@ -618,9 +636,11 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
         sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        code = app(prog_name="datapruner", standalone_mode=False)
+        with flags():
+            code = app(prog_name="datapruner", standalone_mode=False)
     except DataPrunerError as error:
-        _quit(str(error), 2)
+        with flags():
+            _quit(str(error), 2)
     except UsageError as error:
         _quit(_usage(error), 2)
     except (KeyboardInterrupt, typer.Abort):
@@ -633,11 +653,27 @@ def main() -> None:
 
 
 def _usage(error: Any) -> str:
-    """Give what is wrong with a command line, and where to read on; the help itself where nothing was given."""
-    sentence: str = error.format_message()
-    if error.ctx is None or sentence == error.ctx.get_help():
-        return sentence
-    return f"{sentence.rstrip('.')}; see `{error.ctx.command_path} --help`"
+    """Give what is wrong with a command line, and where to read on."""
+    if error.ctx is None:
+        return str(error.format_message())
+    unknown = getattr(error, "option_name", None)
+    if type(error).__name__ == "NoSuchOption" and unknown:
+        sentence = _unknown(unknown, error.ctx)
+    else:
+        sentence = error.format_message().rstrip(".")
+    where = f"see `{error.ctx.command_path} --help`"
+    return f"{sentence} S{where[1:]}" if sentence.endswith("?") else f"{sentence}; {where}"
+
+
+def _unknown(name: str, context: Any) -> str:
+    """Name an option that is not there, and the one that may be meant."""
+    opts = [opt for held in context.command.get_params(context) for opt in held.opts if opt.startswith("--")]
+    known = {opt[2:].replace("-", "_"): opt for opt in opts}
+    with flags():
+        told = in_words(instead_of(name.lstrip("-").replace("-", "_"), known))
+    for plain, opt in known.items():
+        told = told.replace(f"'{plain}'", f"'{opt}'")
+    return f"there is no option {name}{told}"
 
 
 def _quit(sentence: str, code: int) -> None:
@@ -665,11 +701,13 @@ def _carry_out(
     trust_code: bool,
     hub: str | None = None,
 ) -> None:
-    from datapruner import api
     from datapruner.outputs.folder import check_target
 
     check_target(out, overwrite=overwrite, reads=recipe.reads)
     _check_report(report)
+    say(f"reading {recipe.source or 'the rows'}", not quiet)
+    from datapruner import api
+
     selection = api.run(recipe, progress=not quiet, trust_code=trust_code)
     selection.save(out, overwrite=overwrite, report=report)
     _summary(selection, out, quiet, report=report)

@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from datapruner.api import PrunedModel, measure, run_arguments
+from datapruner.api import OPTION_DEFAULTS, measure, option_notes, run_arguments
+from datapruner.arguments import takes
 from datapruner.errors import DataPrunerError
 from datapruner.geometry.blocks import iter_blocks, normalise_rows
+from datapruner.options import Measuring, PrunedModel
 from datapruner.outputs.folder import whole_folder
 from datapruner.outputs.tables import aligned, as_saved, write_csv, write_json
 from datapruner.paths import expanded
@@ -234,6 +236,14 @@ class Damage:
         return path
 
 
+@takes(
+    Measuring,
+    defaults=OPTION_DEFAULTS,
+    told=option_notes(Measuring),
+    elsewhere=dict.fromkeys(
+        ("scorers", "scorer", "keep", "keep_tokens", "selector", "quotas", "per_group"), "it only measures"
+    ),
+)
 def damage(
     source: Any,
     *,
@@ -242,7 +252,7 @@ def damage(
     by: str | Sequence[str] = (),
     n_clusters: int | None = None,
     divergences: Any = None,
-    **options: Any,
+    **options: Unpack[Measuring],
 ) -> Damage:
     """Measure what pruning changed in a model's predictions, by cluster of the rows and by columns.
 
@@ -273,9 +283,6 @@ def damage(
     DataPrunerError
         Anything the user can put right.
     """
-    for name in ("scorers", "scorer", "keep", "keep_tokens"):
-        if name in options:
-            raise DataPrunerError(f"damage takes no '{name}': it only measures")
     columns = list(dict.fromkeys([by] if isinstance(by, str) else by))
     if CLUSTERS in columns:
         raise DataPrunerError(f"'{CLUSTERS}' is what the rows' own clusters are called; rename that column")

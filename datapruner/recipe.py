@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
+from datapruner.arguments import instead_of
 from datapruner.bounded_yaml import load_yaml
 from datapruner.errors import DataPrunerError
 from datapruner.matching import Match
@@ -19,7 +20,7 @@ from datapruner.models.offline import MODELS
 from datapruner.paths import exists, expanded
 from datapruner.recipe_formats import FORMAT, HEADER, as_of_today
 from datapruner.samples.readers import file_format
-from datapruner.text import did_you_mean, safe_repr, safe_text
+from datapruner.text import safe_repr, safe_text
 
 FILES = ("embeddings", "target_embeddings", "divergences")
 """Fields that are paths, whatever they look like."""
@@ -233,11 +234,16 @@ class Recipe(BaseModel):
 
 def make_recipe(**arguments: Any) -> Recipe:
     """Build a recipe from arguments, saying in one sentence what is wrong with them."""
+    return _checked(arguments, "--{}")
+
+
+def _checked(arguments: dict[str, Any], form: str) -> Recipe:
+    """Build it; ``form`` writes the name of a field that a value does not fit."""
     unknown = [name for name in arguments if name not in Recipe.model_fields]
     if unknown:
         raise DataPrunerError(
-            f"there is no argument '{safe_text(str(unknown[0]), 60)}'."
-            f"{did_you_mean(str(unknown[0]), Recipe.model_fields)}"
+            f"there is no argument '{safe_text(str(unknown[0]), 60)}'"
+            f"{instead_of(str(unknown[0]), Recipe.model_fields)}"
         )
     given = {
         name: value.item() if isinstance(value, np.generic) else value for name, value in arguments.items()
@@ -245,7 +251,7 @@ def make_recipe(**arguments: Any) -> Recipe:
     try:
         return Recipe.model_validate(given)
     except ValidationError as error:
-        raise DataPrunerError(_sentence(error)) from error
+        raise DataPrunerError(_sentence(error, form)) from error
 
 
 def method_of(name: str, parameters: Mapping[str, Any], *, named: bool) -> Method:
@@ -322,7 +328,7 @@ def load_recipe(path: Path) -> Recipe:
         for name in MASKS:
             if isinstance(given.get(name), dict):
                 given[name] = _rows(given[name], name)
-        return make_recipe(**{str(key): value for key, value in given.items()})
+        return _checked({str(key): value for key, value in given.items()}, "{}")
     except DataPrunerError as error:
         raise DataPrunerError(f"the recipe {path}: {error}") from error
 
@@ -403,9 +409,12 @@ def _rows(given: dict[Any, Any], name: str) -> list[int]:
     return out
 
 
-def _sentence(error: ValidationError) -> str:
+def _sentence(error: ValidationError, form: str) -> str:
     first = error.errors()[0]
-    where = ".".join(
+    field, *inside = (
         str(part) for part in first["loc"] if not str(part).startswith(("function-", "constrained"))
     )
-    return f"{where}: {first['msg']}, not {safe_repr(first.get('input'))}"
+    # A union's members and the parts of a mapping are no options of their own.
+    where = ".".join([field, *inside]) if field in ("scorers", "selector") else field
+    name = form.format(where.replace("_", "-")) if form != "{}" and where == field else where
+    return f"{safe_repr(first.get('input'))} is no value for {name}: {first['msg']}"

@@ -10,17 +10,29 @@ from dataclasses import asdict, dataclass, fields, replace
 from importlib.util import find_spec
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from datapruner.api import SELECTING, Measured, measure, rank, run_arguments
+from datapruner.api import (
+    OPTION_DEFAULTS,
+    SCORERS_OWN,
+    SELECTING,
+    Measured,
+    measure,
+    option_notes,
+    rank,
+    run_arguments,
+)
+from datapruner.arguments import takes
 from datapruner.errors import DataPrunerError
+from datapruner.options import Scoring
 from datapruner.outputs.folder import whole_folder
 from datapruner.outputs.tables import aligned, as_saved, figure, write_csv, write_json
 from datapruner.parameters import one_or_more
 from datapruner.paths import expanded
+from datapruner.progress import bar as progress_bar
 from datapruner.scorers import make_scorer
 from datapruner.scorers.ranking import spearman
 from datapruner.selection.budget import Amount, Budget
@@ -229,6 +241,19 @@ class Variations:
         object.__setattr__(self, "noise", tuple(float(level) for level in self.noise))
 
 
+OF_ONE_SELECTION = {
+    **dict.fromkeys(SELECTING | {"per_group"}, "it takes `scorers`, what to `keep`, and one `selector`"),
+    **SCORERS_OWN,
+}
+"""Arguments of a verb that makes one selection, and what those that make several take instead."""
+
+
+@takes(
+    Scoring,
+    defaults=OPTION_DEFAULTS,
+    told=option_notes(Scoring),
+    elsewhere=OF_ONE_SELECTION,
+)
 def compare_stability(
     source: Any,
     *,
@@ -239,7 +264,7 @@ def compare_stability(
     embedders: Sequence[Any] | None = None,
     second_embeddings: Any = None,
     selector: str | Selector | None = None,
-    **options: Any,
+    **options: Unpack[Scoring],
 ) -> Stability:
     """Measure how far the selections of some scorers depend on what should not matter.
 
@@ -272,28 +297,19 @@ def compare_stability(
     """
     varied = Variations(seeds, noise)
     budget = Budget(keep)
-    refuse_selecting("compare_stability", options)
     made = [make_scorer(one) for one in one_or_more(scorers)]
     chooser = None if selector is None else make_selector(selector)
     second = Second.of(options, embedders, second_embeddings)
-    options = options if second is None else options | second.first
-    held = measure(**run_arguments(source, scorers=made, **options))
+    given: dict[str, Any] = {**options, **({} if second is None else second.first)}
+    held = measure(**run_arguments(source, scorers=made, **given))
     return stability_of(
         held,
         budget=budget,
         selectors=dict.fromkeys((scorer.name for scorer in made), chooser),
         varied=varied,
-        second=None if second is None else second.measured(held, source, made, options),
-        progress=options.get("progress", True),
+        second=None if second is None else second.measured(held, source, made, given),
+        progress=given.get("progress", True),
     )
-
-
-def refuse_selecting(verb: str, options: Mapping[str, Any]) -> None:
-    """Refuse what belongs to one selection alone."""
-    for name in (SELECTING | {"per_group"}) & options.keys():
-        raise DataPrunerError(
-            f"{verb} takes no '{name}': it takes `scorers`, what to `keep`, and one `selector`"
-        )
 
 
 class Measurement(NamedTuple):
@@ -337,16 +353,13 @@ class Second:
         if embedders is None:
             return None
         if isinstance(embedders, str) or not isinstance(embedders, Sequence) or len(embedders) != 2:
-            raise DataPrunerError(
-                "embedders must be two, such as minilm and a path (--embedders minilm,PATH)"
-            )
+            raise DataPrunerError("--embedders must name two, such as minilm and a path")
         if given:
             raise DataPrunerError(
-                "the vectors are given, so no embedder runs; give the second ones as second_embeddings "
-                "(--second-embeddings)"
+                "the vectors are given, so no embedder runs; give the second ones with --second-embeddings"
             )
         if embedder != "minilm":
-            raise DataPrunerError("embedders names both models; leave embedder (--embedder) out")
+            raise DataPrunerError("--embedders names both models; leave --embedder out")
         first, second = embedders
         return cls({"embedder": first}, {"embedder": second}, (_name(first), _name(second)))
 
@@ -358,8 +371,7 @@ class Second:
         if held.samples.layout.name == "embedding" and not self.given:
             if "embedder" in self.own:
                 raise DataPrunerError(
-                    "this dataset has no text to embed; give the second vectors as second_embeddings "
-                    "(--second-embeddings)"
+                    "this dataset has no text to embed; give the second vectors with --second-embeddings"
                 )
             names = (f"column {held.samples.layout.columns['embedding']}", names[1])
         readers = [scorer for scorer in scorers if scorer.requires & OF_VECTORS]
@@ -394,8 +406,6 @@ def stability_of(
         The same rows with other vectors.
     progress : bool
     """
-    from tqdm import tqdm
-
     scorers = held.scorers
     readers = [scorer for scorer in scorers if scorer.requires & OF_VECTORS]
 
@@ -416,9 +426,7 @@ def stability_of(
         }
 
     draws = len(varied.noise) * varied.seeds if readers else 0
-    with tqdm(
-        total=varied.seeds + draws, desc="stability", unit=" runs", disable=None if progress else True
-    ) as bar:
+    with progress_bar(varied.seeds + draws, "stability", "runs", progress) as bar:
         by_seed = []
         for number in range(varied.seeds):
             by_seed.append(runs_of(_varied(held, seed=(held.recipe.seed + number) % 2**32), scorers))

@@ -77,10 +77,10 @@ def normalise(text: str) -> str:
     return " ".join(text.lower().split())
 
 
-def did_you_mean(word: str, options: Iterable[str]) -> str:
-    """Return ``" Did you mean 'x'?"`` for the nearest option, or an empty string."""
+def did_you_mean(word: str, options: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return ``" Did you mean 'x'?"`` for the nearest option, or an empty string where none is as near as that."""
     by_fold = {option.casefold(): option for option in options}
-    near = difflib.get_close_matches(word.casefold(), list(by_fold), n=1, cutoff=0.6)
+    near = difflib.get_close_matches(word.casefold(), list(by_fold), n=1, cutoff=cutoff)
     return f" Did you mean '{safe_text(by_fold[near[0]], 60)}'?" if near else ""
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 # Before anything imports torch, faiss or transformers: they read these once.
@@ -143,6 +144,12 @@ def save_tiny_vit(folder: Path, *, seed: int = 0) -> Path:
     }
     (folder / "preprocessor_config.json").write_text(json.dumps(described))
     return folder
+
+
+def without_progress(said: str) -> str:
+    """What a run says on standard error beside the lines before it is silent."""
+    lines = said.splitlines(keepends=True)
+    return "".join(line for line in lines if not re.fullmatch(r"(reading|loading) .* \.\.\.\n", line))
 
 
 def command(monkeypatch, *words: object) -> int:

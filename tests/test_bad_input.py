@@ -27,7 +27,7 @@ from datapruner.errors import DataPrunerError
 from datapruner.outputs.reading import explain
 from datapruner.samples import tables
 from datapruner.scorers import Random
-from tests.conftest import save_tiny_llama
+from tests.conftest import save_tiny_llama, without_progress
 
 N = 12
 RANDOM = "--scorer random --keep 3"
@@ -66,7 +66,7 @@ def run(monkeypatch, capfd):
             code = end.code or 0
         captured = capfd.readouterr()
         assert isinstance(code, int)
-        return Ran(code, captured.out, captured.err)
+        return Ran(code, captured.out, without_progress(captured.err))
 
     return call
 
@@ -315,7 +315,7 @@ BAD = {
     "keep abc": ("prune good.jsonl --scorer random --keep abc -o OUT", ["--keep", "abc"]),
     "no budget": ("prune good.jsonl --scorer random -o OUT", ["how much to keep"]),
     "two budgets": ("prune good.jsonl --scorer random --keep 3 --keep-tokens 9 -o OUT", ["not both"]),
-    "keep-tokens 0": ("prune good.jsonl --scorer random --keep-tokens 0 -o OUT", ["keep_tokens", "0"]),
+    "keep-tokens 0": ("prune good.jsonl --scorer random --keep-tokens 0 -o OUT", ["--keep-tokens", "0"]),
     "keep-tokens above all": (
         "prune good.jsonl --scorer random --keep-tokens 99999 --tokenizer TOK -o OUT",
         ["99999", "supervised tokens"],
@@ -326,7 +326,7 @@ BAD = {
     ),
     "unknown tokenizer": ("prune good.jsonl --scorer length --keep 3 --tokenizer no/one -o OUT", ["no/one"]),
     "unknown group column": (f"prune good.jsonl {RANDOM} --per-group topics -o OUT", ["'topic'?"]),
-    "quota without groups": (f"prune good.jsonl {RANDOM} --quota a=2 -o OUT", ["per_group"]),
+    "quota without groups": (f"prune good.jsonl {RANDOM} --quota a=2 -o OUT", ["--per-group"]),
     "unknown quota group": (f"prune good.jsonl {RANDOM} --per-group topic --quota c=2 -o OUT", ["'c'"]),
     "quota above its group": (
         "prune good.jsonl --scorer random --keep 9 --per-group topic --quota a=8 -o OUT",
@@ -354,7 +354,10 @@ BAD = {
         f"prune good.jsonl {RANDOM} --decontaminate good.jsonl -o OUT",
         ["cleaning"],
     ),
-    "near threshold": (f"prune good.jsonl {RANDOM} --dedup --near-threshold 7 -o OUT", ["near_threshold"]),
+    "near threshold": (
+        f"prune good.jsonl {RANDOM} --dedup --near-threshold 7 -o OUT",
+        ["7.0 is no value for --near-threshold"],
+    ),
     # targets
     "mapping without a target": (f"prune good.jsonl {MAPPED} -o OUT", ["feature_mapping", "--target"]),
     "target that nobody reads": (
@@ -650,15 +653,14 @@ def test_nothing_is_executed(workplace):
 def test_bad_input_in_a_process_of_its_own(line, workplace, tmp_path):
     command = [sys.executable, "-m", "datapruner", *words(line, tmp_path / "out", tmp_path)]
     ran = subprocess.run(command, cwd=workplace, capture_output=True, text=True, check=False, timeout=120)
-    check_refused(Ran(ran.returncode, ran.stdout, ran.stderr))
+    check_refused(Ran(ran.returncode, ran.stdout, without_progress(ran.stderr)))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_without_arguments_the_help_is_shown(run):
     ran = run()
-    assert ran.code == 2
-    assert "Traceback" not in ran.err
-    assert "prune" in ran.out + ran.err
+    assert (ran.code, ran.err) == (0, "")
+    assert re.search(r"^  prune +Choose the rows", ran.out, re.MULTILINE)
 
 
 def test_help_goes_to_standard_output(run):
@@ -724,7 +726,7 @@ def test_file_size_limit(format, tmp_path):
     ]
     command = [sys.executable, "-c", code, *map(str, options)]
     ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    check_refused(Ran(ran.returncode, ran.stdout, ran.stderr), ["cannot be written"])
+    check_refused(Ran(ran.returncode, ran.stdout, without_progress(ran.stderr)), ["cannot be written"])
     assert [entry.name for entry in tmp_path.iterdir()] == ["long.jsonl"]
 
 

@@ -16,7 +16,7 @@ from scipy.stats import bootstrap
 import datapruner as dp
 from datapruner import cli
 from datapruner.errors import DataPrunerError
-from tests.conftest import save_tiny_llama
+from tests.conftest import save_tiny_llama, without_progress
 
 KINDS = {"digits": "0123456789", "small": "abcdefghij", "capital": "KLMNOPQRST"}
 PER_KIND = 20
@@ -392,7 +392,7 @@ def run(tmp_path, monkeypatch, capfd):
             code = end.code or 0
         captured = capfd.readouterr()
         assert isinstance(code, int)
-        return Ran(code, captured.out, captured.err)
+        return Ran(code, captured.out, without_progress(captured.err))
 
     return call
 

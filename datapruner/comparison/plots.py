@@ -94,9 +94,7 @@ def plot_budgets(comparison: Comparison, scorer: str | None = None, ax: Axes | N
     kinds = [[at for at in comparison.budgets if at.budget.in_tokens is kind] for kind in (False, True)]
     drawn = next((kind for kind in kinds if len(kind) > 1), None)
     if drawn is None:
-        raise DataPrunerError(
-            "overlap against budget needs two budgets or more: keep=[0.1, 0.3] (--keep 0.1 --keep 0.3)"
-        )
+        raise DataPrunerError("overlap against budget needs two budgets or more: keep=[0.1, 0.3]")
     drawn.sort(key=lambda at: len(at.selections[scorer]))
     ax, one = new_axes(ax), names.index(scorer)
     share = np.array([len(at.selections[scorer]) for at in drawn]) / len(comparison.rows)
@@ -139,7 +137,7 @@ def plot_groups(
     at = comparison.at(budget)
     held = [grouping.by for grouping in comparison.groupings]
     if not held:
-        raise DataPrunerError("there are no groups to draw: name a column, by='COLUMN' (--by COLUMN)")
+        raise DataPrunerError("there are no groups to draw: name a column, --by=COLUMN")
     by = held[0] if by is None else by
     if by not in held:
         shown = ", ".join(safe_text(one, 60) for one in held)

@@ -5,15 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
-from datapruner.api import Measured, measure, rank, read_samples, run_arguments
+from datapruner.api import (
+    OPTION_DEFAULTS,
+    Measured,
+    measure,
+    option_notes,
+    rank,
+    read_samples,
+    run_arguments,
+)
+from datapruner.arguments import takes
 from datapruner.comparison.result import AtBudget, Comparison
 from datapruner.comparison.scorers import LeftOut, scorers_of, why_not
 from datapruner.comparison.tables import OF_SCORERS
 from datapruner.errors import DataPrunerError
+from datapruner.options import Scoring
 from datapruner.parameters import one_or_more
 from datapruner.scorers.baselines import BASELINES, Length, Random
 from datapruner.selection.budget import Amount, Budget, check_rows
@@ -21,11 +31,11 @@ from datapruner.selection.selectors import make_selector
 from datapruner.signals.plan import make_plan
 from datapruner.stability import (
     NOISE,
+    OF_ONE_SELECTION,
     Second,
     Variations,
     chance,
     jaccard,
-    refuse_selecting,
     stability_of,
 )
 from datapruner.text import safe_repr, safe_text
@@ -40,6 +50,7 @@ MANY = 10_000
 """Groups of a column at most: of more, every scorer and budget would have a table as long as the data."""
 
 
+@takes(Scoring, defaults=OPTION_DEFAULTS, told=option_notes(Scoring), elsewhere=OF_ONE_SELECTION)
 def compare(
     source: Any,
     *,
@@ -53,7 +64,7 @@ def compare(
     noise: Sequence[float] = NOISE,
     embedders: Sequence[Any] | None = None,
     second_embeddings: Any = None,
-    **options: Any,
+    **options: Unpack[Scoring],
 ) -> Comparison:
     """Compare what scorers keep of the same rows for the same budgets, in as few passes as they need together.
 
@@ -93,18 +104,15 @@ def compare(
     """
     varied = Variations(seeds, noise)
     if not stability and (embedders is not None or second_embeddings is not None):
-        raise DataPrunerError(
-            "two embedders are compared by their stability; pass stability=True (--stability)"
-        )
-    refuse_selecting("compare", options)
+        raise DataPrunerError("two embedders are compared by their stability; pass --stability")
     budgets = budgets_of(keep, keep_tokens)
     columns = _columns(by)
     asked, left_out = scorers_of(scorers)
     chooser = None if selector is None else make_selector(selector)
     second = Second.of(options, embedders, second_embeddings)
-    options = options | ({} if second is None else second.first) | {"count_tokens": True}
+    given: dict[str, Any] = {**options, **({} if second is None else second.first), "count_tokens": True}
     made = asked if "random" in {scorer.name for scorer in asked} else [*asked, Random()]
-    arguments = run_arguments(source, scorers=made, **options)
+    arguments = run_arguments(source, scorers=made, **given)
     if left_out is None:  # refused before anything is read, like everything above
         make_plan(arguments["recipe"], made)
     samples = read_samples(
@@ -119,10 +127,10 @@ def compare(
         made = [scorer for scorer in made if scorer.name not in left_out]
     if samples.layout.has_text and "length" not in {scorer.name for scorer in made}:
         made = [*made, Length()]
-    held = measure(**run_arguments(source, scorers=made, **options), samples=samples)
+    held = measure(**run_arguments(source, scorers=made, **given), samples=samples)
     scores = rank(held) if left_out is None else _rank_what_can(held, left_out)
     held = held._replace(scorers=list(scores.scorers.values()))
-    other = None if second is None else second.measured(held, source, held.scorers, options)
+    other = None if second is None else second.measured(held, source, held.scorers, given)
     selectors = {scorer.name: chooser for scorer in asked if scorer.name not in BASELINES}
     return Comparison(
         tuple(_at(scores, budget, selectors) for budget in budgets),
@@ -137,7 +145,7 @@ def compare(
             selectors=selectors,
             varied=varied,
             second=other,
-            progress=options.get("progress", True),
+            progress=given.get("progress", True),
         ),
     )
 

@@ -236,7 +236,7 @@ def _refuse_masks(name: str, info: dict[str, Any]) -> None:
     if masked := sorted(key for key in missing if f"{key}_orig" in info["unexpected_keys"]):
         raise DataPrunerError(
             f"the checkpoint of '{name}' was saved by torch.nn.utils.prune with masks apart, hence the missing keys "
-            f"{masked[0]} and so on: give it as the pruned model (--pruned-model), which folds the masks in, or call "
+            f"{masked[0]} and so on: give it as --pruned-model, which folds the masks in, or call "
             "prune.remove on every pruned layer before save_pretrained"
         )
 

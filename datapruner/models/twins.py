@@ -47,8 +47,8 @@ CHECKPOINTS = (
 )
 LAYER = re.compile(r"(.*?\.)(\d+)(\..*)")
 OWN_FUNCTION = (
-    "give --pruned-model module:function --trust-code, a function that builds the model as it was pruned and returns "
-    "(model, tokenizer)"
+    "give --pruned-model=module:function with --trust-code, a function that builds the model as it was pruned and "
+    "returns (model, tokenizer)"
 )
 
 Pair = tuple["PreTrainedModel", "PreTrainedTokenizerBase | None"]
@@ -337,7 +337,7 @@ def _from_function(name: str, module: str, function: str, trust_code: bool) -> P
     """Call a function of the user's."""
     if not trust_code:
         raise DataPrunerError(
-            f"'{name}' would run code of the module {module}; pass --trust-code (trust_code=True) where you trust it"
+            f"'{name}' would run code of the module {module}; pass --trust-code where you trust it"
         )
     sys.path.insert(0, here := str(Path.cwd()))
     try:
@@ -384,7 +384,7 @@ def _from_pickle(name: str, path: Path, trust_code: bool) -> Pair:
         if not trust_code:
             raise DataPrunerError(
                 f"'{name}' is a pickle, and opening it runs the code that it holds; pass --trust-code "
-                "(trust_code=True) where you trust it, or save the model with save_pretrained and give the folder"
+                "where you trust it, or save the model with save_pretrained and give the folder"
             ) from None
         found = None
     if found is None:

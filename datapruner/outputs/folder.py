@@ -92,7 +92,7 @@ def _check(path: Path, *, overwrite: bool, name: Path) -> None:
             )
         if not overwrite:
             raise DataPrunerError(
-                f"the output folder {name} holds an earlier result; pass --overwrite (overwrite=True) to replace it"
+                f"the output folder {name} holds an earlier result; pass --overwrite to replace it"
             )
     parent = path.parent
     while not parent.exists():

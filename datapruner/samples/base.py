@@ -300,8 +300,7 @@ class Samples:
             raise DataPrunerError(
                 f"{safe_text(self.source, 200)} was read as layout '{self.layout.name}', which has no text;"
                 f" use a scorer that"
-                f" works on embeddings or images, or name the text columns with --columns, e.g. --columns"
-                f" text=COLUMN."
+                f" works on embeddings or images, or name the text columns, --columns=text=COLUMN."
             )
         source = self._identified if identity else self._spoken
         for numbers in self._numbers(rows):

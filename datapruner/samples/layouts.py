@@ -202,7 +202,7 @@ def parse_mapping(text: str) -> dict[str, str]:
     White space around names is ignored; a column's name may hold ``=`` but no comma.
     """
     mapping: dict[str, str] = {}
-    example = "write --columns question=COLUMN,answer=COLUMN"
+    example = "write --columns=question=COLUMN,answer=COLUMN"
     for item in text.split(","):
         role, equals, column = (piece.strip() for piece in item.partition("="))
         if not (role and equals and column):
@@ -371,14 +371,14 @@ def _nothing_fits(names: list[str], mapping: dict[str, str], layout: str | None)
         needed = LAYOUTS[name].needs
         example = ",".join(f"{role}=COLUMN" for role in needed)
         return (
-            f"The layout '{name}' needs the roles {', '.join(needed)}, and {shown}; pass --columns {example}."
+            f"The layout '{name}' needs the roles {', '.join(needed)}, and {shown}; pass --columns={example}."
         )
     if mapping:
         return (
             f"No layout has the roles {', '.join(mapping)}, and {shown}; pass the roles of one layout,"
-            f" e.g. --columns question=COLUMN,answer=COLUMN or --columns text=COLUMN."
+            f" e.g. --columns=question=COLUMN,answer=COLUMN or --columns=text=COLUMN."
         )
     return (
         f"No text, conversation, image or embedding column was found: {shown}. Say which columns to read, e.g. "
-        f"--columns question=COLUMN,answer=COLUMN or --columns text=COLUMN (roles: {', '.join(ROLE_NAMES)})."
+        f"--columns=question=COLUMN,answer=COLUMN or --columns=text=COLUMN (roles: {', '.join(ROLE_NAMES)})."
     )

@@ -482,7 +482,7 @@ class _Batch:
             except DataPrunerError:
                 helps = False
             if helps:
-                way = "score the last turn of each row alone: --last-turn-only, in Python last_turn_only=True"
+                way = "score the last turn of each row alone: --last-turn-only"
         return self.error(
             place,
             f"the tokenizer's chat template cannot be masked: {why}; use a tokenizer whose template has"

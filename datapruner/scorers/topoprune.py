@@ -265,7 +265,7 @@ def optimise(
     if points.shape[1] > 3:
         raise DataPrunerError(
             f"topoprune works on a manifold of 1 to 3 dimensions, and this one has {points.shape[1]}; set "
-            "--manifold-dimensions 2"
+            "--manifold-dimensions=2"
         )
     keyed = np.column_stack([groups, points])
     first = distinct(keyed)

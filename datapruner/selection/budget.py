@@ -52,17 +52,21 @@ class Budget:
             raise DataPrunerError(f"quotas must map groups to amounts, not {_shown(self.quotas)}")
         object.__setattr__(self, "quotas", {str(key): _plain(value) for key, value in self.quotas.items()})
         if self.keep is not None and self.keep_tokens is not None:
-            raise DataPrunerError("give either keep or keep_tokens, not both")
+            raise DataPrunerError("give either --keep or --keep-tokens, not both")
         if self.keep is None and self.keep_tokens is None:
-            raise DataPrunerError("say how much to keep: a fraction, a number of rows, or keep_tokens")
+            raise DataPrunerError(
+                "say how much to keep: --keep with a fraction or a number of rows, or --keep-tokens"
+            )
         if self.keep is not None:
             _check_amount(self.keep, "keep", "rows")
         if self.keep_tokens is not None and not (_is_int(self.keep_tokens) and self.keep_tokens >= 1):
             raise DataPrunerError(
-                f"keep_tokens must be a positive number of tokens, not {_shown(self.keep_tokens)}"
+                f"--keep-tokens must be a positive number of tokens, not {_shown(self.keep_tokens)}"
             )
         if self.quotas and self.per_group is None:
-            raise DataPrunerError("quotas need per_group: name the column whose values they are given for")
+            raise DataPrunerError(
+                "--quota needs --per-group: name the column whose values they are given for"
+            )
         for group, amount in self.quotas.items():
             if amount != 0:
                 _check_amount(amount, f"the quota of '{safe_text(str(group), 60)}'", "rows or tokens")

@@ -78,14 +78,13 @@ def clean_texts(
         if recipe.on_empty == "error" and empty.size:
             raise DataPrunerError(
                 f"row {empty[0]} has no answer ({empty.size:,} such rows); give it one, or leave such rows out with "
-                "--on-empty drop (on_empty='drop')"
+                "--on-empty=drop"
             )
         empty = empty[~protected[empty]]
         if empty.size and empty.size == len(rows):
             raise DataPrunerError(
                 f"no row has an answer: column '{safe_text(samples.layout.answers, 60)}' holds none in any of "
-                f"{len(rows):,} rows; name the column that does with --columns, or keep them with --on-empty keep "
-                "(on_empty='keep')"
+                f"{len(rows):,} rows; name the column that does with --columns, or keep them with --on-empty=keep"
             )
         if empty.size:
             found.append(

@@ -22,6 +22,7 @@ from datapruner.errors import DataPrunerError
 from datapruner.models.embedders import Encoder, ImageEmbedder, TokenEmbedder
 from datapruner.models.identity import PROBE_TEXTS
 from datapruner.paths import exists
+from datapruner.progress import bar
 from datapruner.signals.store import Batch, SignalStore, row_keys
 
 if TYPE_CHECKING:
@@ -78,7 +79,12 @@ def canonical_shape(tokens: int, limit: int) -> tuple[int, bool]:
 
 
 def embed_texts(
-    texts: Sequence[str], embedder: TokenEmbedder, store: SignalStore, *, progress: bool = True
+    texts: Sequence[str],
+    embedder: TokenEmbedder,
+    store: SignalStore,
+    *,
+    progress: bool = True,
+    name: str = "embedding",
 ) -> NDArray[np.float32]:
     """Embed texts through the store.
 
@@ -90,6 +96,8 @@ def embed_texts(
         Rows found there cost nothing; equal texts are computed once.
     progress : bool
         Show rows a second and the time left on a terminal.
+    name : str
+        Of the bar.
 
     Returns
     -------
@@ -104,16 +112,21 @@ def embed_texts(
     }
 
     def compute(rows: NDArray[np.int64]) -> Iterator[Batch]:
-        with _bar(len(rows), "embedding", progress) as bar:
+        with bar(len(rows), name, "rows", progress) as shown:
             for batch in _canonical_batches(texts, rows, embedder, batch_tokens):
-                bar.update(len(batch[0]))
+                shown.update(len(batch[0]))
                 yield batch
 
     return store.fetch(row_keys(map(_bytes, texts), context), context, embedder.width, compute)
 
 
 def embed_images(
-    images: Images, embedder: ImageEmbedder, store: SignalStore, *, progress: bool = True
+    images: Images,
+    embedder: ImageEmbedder,
+    store: SignalStore,
+    *,
+    progress: bool = True,
+    name: str = "embedding",
 ) -> NDArray[np.float32]:
     """Embed PIL images through the store; keyed by pixels, in batches of a fixed size.
 
@@ -132,12 +145,12 @@ def embed_images(
     context = {"signal": "image", "version": CODE_VERSION, "batch": IMAGES_PER_BATCH, **embedder.context}
 
     def compute(rows: NDArray[np.int64]) -> Iterator[Batch]:
-        with _bar(len(rows), "embedding images", progress) as bar:
+        with bar(len(rows), name, "rows", progress) as shown:
             for start in range(0, len(rows), IMAGES_PER_BATCH):
                 of = rows[start : start + IMAGES_PER_BATCH]
                 batch = [images[int(row)] for row in of]
                 batch += [batch[-1]] * (IMAGES_PER_BATCH - len(batch))
-                bar.update(len(of))
+                shown.update(len(of))
                 yield of, embedder.forward(batch)[: len(of)]
 
     return store.fetch(
@@ -149,7 +162,12 @@ def embed_images(
 
 
 def embed_with_encoder(
-    texts: Sequence[str], encoder: Encoder, store: SignalStore, *, progress: bool = True
+    texts: Sequence[str],
+    encoder: Encoder,
+    store: SignalStore,
+    *,
+    progress: bool = True,
+    name: str = "embedding",
 ) -> NDArray[np.float32]:
     """Embed texts with any object that has ``encode``; cached only where it tells an ``identity``.
 
@@ -191,10 +209,10 @@ def embed_with_encoder(
         return vectors
 
     def compute(rows: NDArray[np.int64]) -> Iterator[Batch]:
-        with _bar(len(rows), "embedding", progress) as bar:
+        with bar(len(rows), name, "rows", progress) as shown:
             for start in range(0, len(rows), TEXTS_PER_CALL):
                 of = rows[start : start + TEXTS_PER_CALL]
-                bar.update(len(of))
+                shown.update(len(of))
                 yield of, encode([texts[row] for row in of])
 
     identity = getattr(encoder, "identity", None)
@@ -350,12 +368,6 @@ def _run(
         mask[place, : len(tokens)] = 1
     vectors = embedder.forward(ids, mask)[: len(bucket)]
     return np.array([row for row, _ in bucket], dtype=np.int64), vectors
-
-
-def _bar(total: int, what: str, shown: bool) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=total, desc=what, unit=" rows", disable=None if shown else True, smoothing=0.05)
 
 
 def _bytes(text: str) -> bytes:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -30,6 +29,7 @@ from numpy.typing import NDArray
 from datapruner.errors import DataPrunerError
 from datapruner.models.identity import evaluation
 from datapruner.models.loading import vocabulary_size
+from datapruner.progress import PASSES, Ahead, Clock
 from datapruner.samples.base import Message, Sample
 from datapruner.samples.rendering import Rendered, render, responses
 from datapruner.signals.attention import Pack, Segment, packed_attention
@@ -54,9 +54,6 @@ WINDOW_ROWS = 8192
 HEAD_POSITIONS = 4096
 """Supervised positions that wait for the output layer together."""
 LEAST_PREFIX = 4
-LONG_PASS = 60.0
-"""Seconds from which on the time that a pass will take is announced."""
-MEASURED_BATCHES = 3
 WINDOWS = ("sliding_window", "attention_chunk_size")
 """What configurations call the number of tokens that a token sees."""
 PROBE_TOLERANCE = {"torch.float64": 1e-5, "torch.float32": 1e-4}
@@ -73,6 +70,7 @@ def measure_language_model(
     what: What = "row",
     num_tokens: NDArray[np.int64] | None = None,
     progress: bool = True,
+    ahead: Sequence[Ahead] = (),
 ) -> dict[str, Any]:
     """Measure rows through the store: one forward pass over those that are not there.
 
@@ -88,9 +86,11 @@ def measure_language_model(
         Every row as it is, or every supervised turn after the assistant's header alone (the unconditional pass of
         IFD), which gives losses only.
     num_tokens : ndarray, int64, shape (m,), optional
-        Tokens a row, for the time left.
+        Tokens a row that the pass reads, about, for the time left.
     progress : bool
         Show tokens a second and the time left on a terminal, and announce how long a long pass will take.
+    ahead : sequence of Ahead
+        The passes after it, for how long all of them will take.
 
     Returns
     -------
@@ -118,7 +118,7 @@ def measure_language_model(
         # It is put back here: a generator that an exception leaves open would keep the user's model changed.
         with evaluation(opened.model):
             feed, prefix = way_of_feeding(opened)
-            run = Pass(feed, layer, prefix, samples, rows, what, num_tokens, progress)
+            run = Pass(feed, layer, prefix, samples, rows, what, num_tokens, progress, ahead=ahead)
             held = fetch(run, Asked(what, known.identity, known, opened), store, layer.norm())
     records, way = held
     table, tokens = numbers_of(records, STATISTICS, len(TOKENS))
@@ -157,7 +157,7 @@ def fetch(run: Pass, asked: Asked, store: SignalStore, norm: float) -> tuple[Rag
             if error.alone or feed.tokens_a_batch < 2 * LEAST_TOKENS:
                 raise DataPrunerError(
                     f"memory does not suffice for row {error.row} ({error.tokens:,} tokens) alone: pass a smaller "
-                    "--max-length, --dtype bfloat16, --quantize 4bit, or another --device"
+                    "--max-length, --dtype=bfloat16, --quantize=4bit, or another --device"
                 ) from error
             run = run.smaller()
             logger.warning("memory ran out: the batch is halved to %s tokens", f"{run.feed.tokens_a_batch:,}")
@@ -295,8 +295,9 @@ class Pass:
         *,
         gradients: bool = True,
         agreement: bool = False,
+        ahead: Sequence[Ahead] = (),
     ) -> None:
-        self.other, self.gradients, self.agreement = other, gradients, agreement
+        self.other, self.gradients, self.agreement, self.ahead = other, gradients, agreement, ahead
         self.feed, self.layer, self.prefix = feed, layer, prefix
         self.samples, self.rows, self.what = samples, rows, what
         self.num_tokens, self.progress = num_tokens, progress
@@ -325,13 +326,19 @@ class Pass:
 
     def compute(self, places: NDArray[np.int64]) -> Iterator[RaggedBatch]:
         """Yield the records of some rows as they are done."""
-        total = (
-            None if self.num_tokens is None or self.what == "response" else int(self.num_tokens[places].sum())
-        )
+        tokens = None if self.num_tokens is None else int(self.num_tokens[places].sum())
         self.over = False
         windows = [places[start : start + WINDOW_ROWS] for start in range(0, len(places), WINDOW_ROWS)]
         with (
-            _Clock(len(places), total, self.what, self.progress) as clock,
+            Clock(
+                PASSES[self.what] if self.what != "twins" or len(self.live) > 1 else "pruned model",
+                len(places),
+                tokens,
+                self.progress,
+                by_rows=self.what == "response",  # which may cost more tokens than are supervised
+                models=len(self.live),
+                ahead=self.ahead,
+            ) as clock,
             ThreadPoolExecutor(1) as background,
         ):
             try:
@@ -391,7 +398,7 @@ class Pass:
                 items.append(_Item(place, ids, targets, part))
         return items
 
-    def _window(self, items: list[_Item], clock: _Clock) -> Iterator[RaggedBatch]:
+    def _window(self, items: list[_Item], clock: Clock) -> Iterator[RaggedBatch]:
         """Run the sequences of a window, longest first."""
         for item in items:
             self.parts[item.place] = self.parts.get(item.place, 0) + 1
@@ -406,7 +413,7 @@ class Pass:
         if waiting.items:
             yield from self._finish(waiting, clock)
 
-    def _finish(self, waiting: _Waiting, clock: _Clock) -> Iterator[RaggedBatch]:
+    def _finish(self, waiting: _Waiting, clock: Clock) -> Iterator[RaggedBatch]:
         """Give the rows that are complete after the output layer, where there are any."""
         with self._memory(waiting.items, alone=False):
             done, records = self._head(waiting)
@@ -512,7 +519,7 @@ class Pass:
             which = "the model gives" if self.other is None else "the dense or the pruned model gives"
             raise DataPrunerError(
                 f"{which} no finite loss for row {int(self.rows[item.place])}: its logits hold NaN or "
-                "infinity; try --dtype float32, or look at the model's weights"
+                "infinity; try --dtype=float32, or look at the model's weights"
             )
         done, records = [], []
         for number, item in enumerate(waiting.items):
@@ -793,60 +800,3 @@ def _is_out_of_memory(error: BaseException) -> bool:
         return True
     said = ("not enough memory", "can't allocate memory", "out of memory", "ALLOC_FAILED")
     return isinstance(error, RuntimeError) and any(words in str(error) for words in said)
-
-
-class _Clock:
-    """The bar of a pass; a long pass is announced once a few batches have been measured."""
-
-    def __init__(self, rows: int, tokens: int | None, what: str, shown: bool) -> None:
-        from tqdm import tqdm
-
-        self.rows, self.tokens, self.shown = rows, tokens, shown
-        self.batches = self.done_tokens = 0
-        name = "language model" if what == "row" else "responses alone"
-        unit, total = (" rows", rows) if tokens is None else (" tokens", tokens)
-        self.bar = tqdm(
-            total=total,
-            desc=name,
-            unit=unit,
-            unit_scale=True,
-            disable=None if shown else True,
-            smoothing=0.05,
-        )
-
-    def __enter__(self) -> _Clock:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
-
-    def finish(self, rows: int) -> None:
-        """Count rows that are done."""
-        if self.tokens is None:
-            self.bar.update(rows)
-
-    def tick(self, tokens: int) -> None:
-        """Count a batch."""
-        import time
-
-        self.batches += 1
-        now = time.monotonic()
-        if self.batches == 1:
-            self.started = now  # the first batch warms up
-        else:
-            self.done_tokens += tokens
-        if self.tokens is not None:
-            self.bar.update(tokens)
-        if self.batches == 1 + MEASURED_BATCHES and self.tokens is not None and self.shown:
-            rate = self.done_tokens / max(now - self.started, 1e-9)
-            if self.tokens / rate > LONG_PASS:
-                self.bar.write(
-                    f"the language model reads {self.rows:,} rows, {self.tokens:,} tokens, at {rate:,.0f} tokens a "
-                    f"second: about {_duration(self.tokens / rate)}. What is done is kept if you stop it.",
-                    file=sys.stderr,
-                )
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"

@@ -18,6 +18,7 @@ from datapruner.geometry.blocks import iter_blocks, normalise_rows
 from datapruner.models.embedders import Encoder, load_image_embedder, load_text_embedder
 from datapruner.models.loading import DEFAULT_TOKENIZER, first_line, load_tokenizer
 from datapruner.paths import expanded
+from datapruner.progress import PASSES, Ahead, say
 from datapruner.signals import COLUMN, KNOWN, TARGET
 from datapruner.signals.embedding import (
     check_embeddings,
@@ -168,6 +169,7 @@ def measure_embedding(
     embeddings: Any = None,
     embedder: Encoder | None = None,
     progress: bool = True,
+    name: str = "embedding",
 ) -> Matrix:
     """Get one vector for each of ``rows``: given ones, a column, images, or the embedder's.
 
@@ -183,6 +185,8 @@ def measure_embedding(
     embedder : Encoder, optional
         Given as an object.
     progress : bool
+    name : str
+        Of the pass.
 
     Returns
     -------
@@ -193,7 +197,7 @@ def measure_embedding(
         from datapruner.geometry.blocks import RowView
 
         return given if len(rows) == len(samples) else RowView(given, rows)
-    made = _make_embedding(recipe, samples, rows, store, embedder, progress)
+    made = _make_embedding(recipe, samples, rows, store, embedder, progress, name)
     # Here, while the rows' source positions are known: later stages count among those that cleaning left.
     for start, stop, block in iter_blocks(made):
         normalise_rows(block, rows[start:stop])
@@ -207,17 +211,22 @@ def _make_embedding(
     store: SignalStore,
     embedder: Encoder | None,
     progress: bool,
+    name: str,
 ) -> NDArray[np.float32]:
     if samples.layout.name == "image":
         images = _Images(samples, rows)
-        return embed_images(images, load_image_embedder(_image_model(recipe)), store, progress=progress)
+        say(f"loading the image model {recipe.embedder}", progress)
+        return embed_images(
+            images, load_image_embedder(_image_model(recipe)), store, progress=progress, name=name
+        )
     texts = samples.texts(recipe.embed, None if len(rows) == len(samples) else rows)
     if embedder is not None:
-        return embed_with_encoder(texts, embedder, store, progress=progress)
+        return embed_with_encoder(texts, embedder, store, progress=progress, name=name)
+    say(f"loading the embedder {recipe.embedder}", progress)
     loaded = load_text_embedder(
         recipe.embedder, pooling=recipe.pooling, max_length=recipe.embedder_max_length
     )
-    return embed_texts(texts, loaded, store, progress=progress)
+    return embed_texts(texts, loaded, store, progress=progress, name=name)
 
 
 def measure_target(
@@ -262,9 +271,12 @@ def measure_target(
             update={"embeddings": own, "embedding_column": None if own is not None else column}
         )
         every = np.arange(len(target), dtype=np.int64)
-        return {TARGET: measure_embedding(as_its, target, every, store, embedder=embedder, progress=progress)}
+        found = measure_embedding(
+            as_its, target, every, store, embedder=embedder, progress=progress, name="embedding the target"
+        )
+        return {TARGET: found}
     except DataPrunerError as error:
-        said = str(error)
+        said = error.sentence
         for option in ("columns", "split", "embeddings"):
             said = said.replace(f"--{option}", f"--target-{option}")
         raise DataPrunerError(f"the target: {said}") from error
@@ -395,7 +407,7 @@ def measure_tokens(
 
 
 def open_language_model(
-    recipe: Recipe, store: SignalStore, given: tuple[Any, Any] | None = None
+    recipe: Recipe, store: SignalStore, given: tuple[Any, Any] | None = None, *, progress: bool = True
 ) -> LanguageModel | NamedModel:
     """Take the model that a recipe names, or the one given with its tokenizer.
 
@@ -419,6 +431,7 @@ def open_language_model(
     name = recipe.model
 
     def load() -> LanguageModel:
+        say(f"loading the language model {name}", progress)
         model, tokenizer = load_causal_lm(name, adapter=recipe.adapter, **_loading(recipe))
         known = learn_model(model, tokenizer, probe=False)
         opened.note(asdict(known), _opening(recipe, "language model", name, store))
@@ -438,6 +451,7 @@ def open_pruned(
     reader: LanguageModel | NamedModel,
     *,
     trust_code: bool,
+    progress: bool = True,
 ) -> LanguageModel:
     """Load the pruned model that a recipe names, or take the one given: a pair, or a function that makes one.
 
@@ -459,6 +473,7 @@ def open_pruned(
         assert recipe.pruned_model is not None
         name = recipe.pruned_model
         opened = _opening(recipe, "pruned model", name, store)
+        say(f"loading the pruned model {name}", progress)
         model, tokenizer = load_pruned_lm(name, trust_code=trust_code, **_loading(recipe))
         if not runs_code(name):
             known = learn_model(model, tokenizer, probe=False)
@@ -491,7 +506,7 @@ def _check_reach(longest: int | None, max_length: int) -> None:
     """Refuse a pruned model that cannot read what the dense one reads."""
     if longest is not None and longest < max_length:
         raise DataPrunerError(
-            f"the pruned model reads {longest} tokens and rows are cut at {max_length}; pass --max-length {longest}"
+            f"the pruned model reads {longest} tokens and rows are cut at {max_length}; pass --max-length={longest}"
         )
 
 
@@ -534,16 +549,25 @@ def measure_losses(
     from datapruner.signals.language_model import measure_language_model, number_surprise
 
     measured: dict[str, Any] = {}
-    num_tokens = counts.tokens[rows]
-    passes: list[tuple[What, bool]] = [
-        ("row", plan.language_model and not plan.twins),
-        ("response", plan.responses),
-    ]
-    for what, wanted in passes:
-        if wanted:
-            measured |= measure_language_model(
-                samples, rows, language_model, store, what=what, num_tokens=num_tokens, progress=progress
-            )
+    num_tokens, num_supervised = counts.tokens[rows], counts.supervised[rows]
+    passes: list[tuple[What, NDArray[np.int64]]] = []
+    if plan.language_model and not plan.twins:
+        passes.append(("row", num_tokens))
+    if plan.responses:
+        passes.append(("response", num_supervised))
+    twins = [Ahead(PASSES["twins"], len(rows), int(num_tokens.sum()), 2)] if plan.twins else []
+    for place, (what, tokens) in enumerate(passes):
+        later = [Ahead(PASSES[name], len(rows), int(of.sum())) for name, of in passes[place + 1 :]]
+        measured |= measure_language_model(
+            samples,
+            rows,
+            language_model,
+            store,
+            what=what,
+            num_tokens=tokens,
+            progress=progress,
+            ahead=[*later, *twins],
+        )
     if plan.twins:
         from datapruner.signals.twins import measure_twins
 
@@ -560,7 +584,7 @@ def measure_losses(
             gradients=plan.gradients,
             agreement=plan.agreement,
             num_tokens=num_tokens,
-            num_supervised=int(counts.supervised[rows].sum()),
+            num_supervised=int(num_supervised.sum()),
             progress=progress,
         )
     if plan.numbers:

@@ -14,6 +14,7 @@ from datapruner.errors import DataPrunerError
 from datapruner.models.identity import evaluation
 from datapruner.models.known import Known
 from datapruner.models.twins import check_twins
+from datapruner.progress import Ahead
 from datapruner.signals.language_model import Other, Pass, fetch, way_of_feeding
 from datapruner.signals.ragged import Ragged
 from datapruner.signals.readers import LanguageModel, Reader
@@ -137,7 +138,9 @@ def _run(
         _check_room(store, num_supervised, layer.weight.shape[1])
         with evaluation(dense.model):
             feed, prefix = way_of_feeding(dense)
-            run = Pass(feed, layer, prefix, samples, rows, "states", num_tokens, progress)
+            tokens = 0 if num_tokens is None else int(num_tokens.sum())
+            ahead = [Ahead("pruned model", len(rows), tokens)]
+            run = Pass(feed, layer, prefix, samples, rows, "states", num_tokens, progress, ahead=ahead)
             states, _ = fetch(run, Asked("states", known.identity, known, dense), store, norm)
     if in_turn and release:
         # Whoever still holds the object: the tensors go, except the output layer's.

@@ -145,7 +145,7 @@ def test_masks_on_biases_are_folded_too(tmp_path, tiny_llama):
 
 def test_as_a_plain_model_masks_are_refused(llama, tmp_path):
     masked(llama).save_pretrained(tmp_path / "masked")
-    with pytest.raises(DataPrunerError, match=r"with masks apart.*--pruned-model.*prune\.remove"):
+    with pytest.raises(DataPrunerError, match=r"with masks apart.*pruned_model=.*prune\.remove"):
         load_causal_lm(str(tmp_path / "masked"), device="cpu")
 
 
@@ -349,7 +349,7 @@ def test_layers_of_different_widths_name_the_layer_and_the_way_out(uneven):
     with pytest.raises(
         DataPrunerError,
         match=r"layer 1 is different: model\.layers\.1\.mlp\.\w+_proj\.weight is "
-        r"(40 x 32, not 64 x 32|32 x 40, not 32 x 64); give --pruned-model module:function --trust-code",
+        r"(40 x 32, not 64 x 32|32 x 40, not 32 x 64); give pruned_model='module:function' with trust_code=True",
     ):
         load_pruned_lm(str(folder), device="cpu")
 
@@ -405,7 +405,7 @@ def test_a_function_s_model_takes_the_dtype_that_was_asked_for(uneven):
 def test_code_is_run_only_where_it_is_trusted(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("sly.py").write_text("open('ran', 'w').close()\ndef load(): pass\n")
-    with pytest.raises(DataPrunerError, match=r"would run code of the module sly; pass --trust-code"):
+    with pytest.raises(DataPrunerError, match=r"would run code of the module sly; pass trust_code=True"):
         load_pruned_lm("sly:load")
     assert not Path("ran").exists()
 
@@ -489,7 +489,7 @@ class Sly:
 def test_a_pickle_is_opened_only_where_it_is_trusted(tmp_path):
     torch.save({"model": Sly(tmp_path / "ran")}, tmp_path / "sly.pt")
     (tmp_path / "ran").unlink(missing_ok=True)
-    with pytest.raises(DataPrunerError, match=r"opening it runs the code.*--trust-code.*save_pretrained"):
+    with pytest.raises(DataPrunerError, match=r"opening it runs the code.*trust_code=True.*save_pretrained"):
         load_pruned_lm(str(tmp_path / "sly.pt"))
     assert not (tmp_path / "ran").exists()
 

@@ -179,7 +179,7 @@ def test_nothing_fits():
     message = str(caught.value)
     assert "\x1b" not in message
     assert "Frage\\x1b[2J, Antwort, text" in message
-    assert "--columns question=" in message
+    assert "columns={'question': 'COLUMN', 'answer': 'COLUMN'}" in message
     samples = read({"a": "q"}, embeddings_given=True)
     assert (samples.layout.name, samples.layout.columns) == ("embedding", {})
     with pytest.raises(DataPrunerError, match="has no text"):

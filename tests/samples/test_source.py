@@ -259,7 +259,7 @@ def test_saved_to_disk(tmp_path):
     dataset.save_to_disk(tmp_path / "one")
     DatasetDict(a=dataset, b=dataset.select([1])).save_to_disk(tmp_path / "two")
     assert load_samples(tmp_path / "one").dataset.to_list() == ROWS
-    with pytest.raises(DataPrunerError, match="splits a, b; name one with --split"):
+    with pytest.raises(DataPrunerError, match="splits a, b; name one with split="):
         load_samples(tmp_path / "two")
     samples = load_samples(tmp_path / "two", split="b")
     assert samples.dataset.to_list() == [ROWS[1]]

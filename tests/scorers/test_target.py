@@ -255,15 +255,15 @@ def test_cleaning_and_lists_do_not_touch_the_target(files):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"target": None}, "--target, a file"),
-        ({"target": None, "target_embeddings": None}, "--target, a file"),
+        ({"target": None}, "target=, a file"),
+        ({"target": None, "target_embeddings": None}, "target=, a file"),
         ({"target": "nowhere.jsonl"}, "the target: .*nowhere"),
-        ({"target_embeddings": None}, "the target: .*--target-embeddings"),
+        ({"target_embeddings": None}, "the target: .*target_embeddings="),
         ({"target_embeddings": "E.npy"}, "the target: .*150 vectors.*60 rows"),
         ({"target_split": "tset"}, "the target: .*no split 'tset'"),
         ({"target_columns": {"question": "Q", "answer": "B"}}, "the target: .*'B'"),
-        ({"scorer": "random"}, "--target is given.*feature_mapping"),
-        ({"scorer": "random", "target": None}, "--target-columns is given"),
+        ({"scorer": "random"}, "target= is given.*feature_mapping"),
+        ({"scorer": "random", "target": None}, "target_columns= is given"),
     ],
     ids=str,
 )

@@ -140,7 +140,7 @@ def test_a_row_without_an_answer_is_told_or_dropped_and_never_outlives_its_copy(
     with caplog.at_level("WARNING"):
         selection = dp.prune(rows, scorer="random", keep=4)
     assert caplog.messages == [
-        "1 of 5 rows have no answer, row 0 first, and were left out; --on-empty keep (on_empty='keep') ranks them "
+        "1 of 5 rows have no answer, row 0 first, and were left out; on_empty='keep' ranks them "
         "like any other"
     ]
     assert (selection.reason(0), selection.counts()) == ("dropped: no answer", {"kept": 4, "no_answer": 1})

@@ -242,7 +242,7 @@ def test_decontamination_names_the_test_row(tmp_path, rows, vectors):
     options = {"keep": 1.0, "decontaminate": str(asked), "embeddings": vectors, "progress": False}
     again = dp.prune(rows, decontaminate_columns={"text": "asked"}, **options)
     assert np.flatnonzero(~again.kept).tolist() == [17]
-    with pytest.raises(dp.DataPrunerError, match=r"the test set: .*--decontaminate-columns text=COLUMN"):
+    with pytest.raises(dp.DataPrunerError, match=r"the test set: .*decontaminate_columns={'text': 'COLUMN'}"):
         dp.prune(rows, **options)
 
 

@@ -12,6 +12,7 @@ from conftest import CHAT_TEMPLATE, byte_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datapruner import progress
 from datapruner.errors import DataPrunerError
 from datapruner.samples import load_samples
 from datapruner.samples.rendering import render
@@ -617,8 +618,8 @@ def test_memory_of_a_pass_is_a_window(llama, tokenizer, tmp_path, monkeypatch):
     own = module.Pass.__init__
     finish = module.Pass._finish
 
-    def init(self, *given):
-        own(self, *given)
+    def init(self, *given, **options):
+        own(self, *given, **options)
         passes.append(self)
 
     def watched(self, waiting, clock):
@@ -867,7 +868,10 @@ def test_a_row_that_is_shorter_than_the_smallest_batch_it_fails_in(packing, llam
 @pytest.mark.parametrize("packing", [True, False])
 def test_memory_for_less_than_one_row(packing, llama, tokenizer, tmp_path):
     rows = [*some_rows(10), of_length(380, tokenizer)]
-    message = r"^memory does not suffice for row 10 \(380 tokens\) alone: .*--max-length.*--device$"
+    message = (
+        r"^memory does not suffice for row 10 \(380 tokens\) alone: .*max_length=, dtype='bfloat16', "
+        r"quantize='4bit', or another device=$"
+    )
     with little_memory(300, torch.OutOfMemoryError("CUDA")), pytest.raises(DataPrunerError, match=message):
         measure(rows, llama, tokenizer, tmp_path, batch_tokens=1024, packing=packing, max_length=500)
     with little_memory(10, torch.OutOfMemoryError("CUDA")), pytest.raises(DataPrunerError, match="row 10 "):
@@ -1045,18 +1049,18 @@ def test_adapters_are_part_of_the_model(tokenizer, tmp_path):
 
 @pytest.mark.parametrize("what", ["row", "response"])
 def test_a_long_pass_tells_how_long(what, llama, tokenizer, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(module, "LONG_PASS", 0.0)
+    monkeypatch.setattr(progress, "LONG", 0.0)
     rows = some_rows(30)
     tokens = np.array([len(render(sample, tokenizer).input_ids) for sample in load_samples(rows)])
     options = {"what": what, "num_tokens": tokens, "progress": True}
     measure(rows, llama, tokenizer, tmp_path / "a", **options)
     said = capsys.readouterr()
     assert said.out == ""
-    announced = f"the language model reads 30 rows, {tokens.sum():,} tokens, at "
-    assert said.err.count(announced) == (what == "row")
+    name = {"row": "language model", "response": "responses alone"}[what]
+    assert said.err.count(f"{name}, 30 rows, {tokens.sum():,} tokens: about 1 min, at ") == 1
     measure(rows, llama, tokenizer, tmp_path / "b", **{**options, "progress": False})
     measure(rows, llama, tokenizer, tmp_path / "a", **options)
-    monkeypatch.setattr(module, "LONG_PASS", 3600.0)
+    monkeypatch.setattr(progress, "LONG", 3600.0)
     measure(rows, llama, tokenizer, tmp_path / "c", **options)
     assert capsys.readouterr() == ("", "")
 
@@ -1065,13 +1069,13 @@ def test_a_long_pass_tells_how_long(what, llama, tokenizer, tmp_path, monkeypatc
 @pytest.mark.parametrize("what", ["row", "response"])
 def test_the_bar_ends_where_it_should(what, counted, llama, tokenizer, tmp_path, monkeypatch):
     bars = []
-    own = module._Clock.__exit__
+    own = progress.Clock.__exit__
 
     def leave(self, *given):
         bars.append((self.bar.n, self.bar.total))
         own(self, *given)
 
-    monkeypatch.setattr(module._Clock, "__exit__", leave)
+    monkeypatch.setattr(progress.Clock, "__exit__", leave)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     monkeypatch.setattr(module, "HEAD_POSITIONS", 30)
     rows = some_rows(10) + MIXED[:-1]
@@ -1088,7 +1092,7 @@ def test_the_bar_ends_where_it_should(what, counted, llama, tokenizer, tmp_path,
     [(61, "1 min"), (3600, "60 min"), (7140, "119 min"), (7200, "2.0 h"), (90000, "25.0 h")],
 )
 def test_durations(seconds, said):
-    assert module._duration(seconds) == said
+    assert progress.duration(seconds) == said
 
 
 # --- numbers ------------------------------------------------------------------------------------------------

@@ -1,0 +1,109 @@
+"""The options that every verb takes, for editors and type checkers; a test holds them equal to the recipe's fields."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+from numpy.typing import ArrayLike
+
+if TYPE_CHECKING:
+    from datapruner.models.embedders import Encoder
+
+PrunedModel = str | Path | tuple[Any, Any] | Callable[[], tuple[Any, Any]]
+"""A name, objects of transformers, or what makes them."""
+
+
+class Reading(TypedDict, total=False):
+    """How rows are read, cleaned and measured: what :class:`datapruner.recipe.Recipe` says of these fields."""
+
+    split: str | None
+    columns: dict[str, str] | None
+    layout: str | None
+    embedding_column: str | None
+    pooling: Literal["auto", "mean", "last"]
+    embedder_max_length: int | None
+    embed: Literal["both", "prompt", "response"]
+    manifold: Literal["umap", "pca"]
+    manifold_dimensions: int
+    n_neighbors: int
+    adapter: str | None
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"]
+    device: str | None
+    device_map: str | None
+    quantize: Literal["4bit", "8bit"] | None
+    twins: Literal["together", "in_turn"]
+    max_length: int | None
+    last_turn_only: bool
+    packing: bool
+    batch_tokens: int | None
+    on_empty: Literal["error", "drop"]
+    tokenizer: str | None
+    near_threshold: float
+    near_ngram: int
+    semantic_eps: float
+    decontaminate: str | None
+    decontaminate_split: str | None
+    decontaminate_columns: dict[str, str] | None
+    decontaminate_ngram: int
+    decontaminate_share: float
+    target: str | None
+    target_split: str | None
+    target_columns: dict[str, str] | None
+    target_embeddings: str | None
+    seed: int
+    format: Literal["parquet", "jsonl", "arrow"]
+
+
+class Measuring(Reading, total=False):
+    """What :func:`datapruner.score` takes beside them, except the models."""
+
+    embeddings: str | Path | ArrayLike | None
+    embedder: str | Encoder
+    always_keep: str | ArrayLike | None
+    never_keep: str | ArrayLike | None
+    dedup: bool | Sequence[str]
+    count_tokens: bool
+    cache: str | Path | None
+    progress: bool
+    trust_code: bool
+
+
+class Scoring(Measuring, total=False):
+    """Everything that :func:`datapruner.score` takes, except the scorers."""
+
+    model: str | Path | tuple[Any, Any] | None
+    pruned_model: PrunedModel | None
+    divergences: str | Path | ArrayLike | None
+
+
+class ScoringReading(Reading, total=False):
+    """What :func:`datapruner.score` takes beyond its own parameters, and :func:`datapruner.prune` hands to it."""
+
+    per_group: str | None
+
+
+class Running(TypedDict, total=False):
+    """How a recipe is run: what it does not hold."""
+
+    cache: str | Path | None
+    progress: bool
+    trust_code: bool
+
+
+DEFAULTS: Mapping[str, Any] = {
+    "embeddings": None,
+    "embedder": "minilm",
+    "always_keep": None,
+    "never_keep": None,
+    "dedup": False,
+    "count_tokens": False,
+    "cache": None,
+    "progress": True,
+    "trust_code": False,
+    "model": None,
+    "pruned_model": None,
+    "divergences": None,
+}
+"""What they are where a verb's default is not the recipe's."""
