@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from numpy.typing import ArrayLike
 
+from datapruner.matching import Match
+
 if TYPE_CHECKING:
     from datapruner.models.embedders import Encoder
 
@@ -40,8 +42,10 @@ class Reading(TypedDict, total=False):
     batch_tokens: int | None
     on_empty: Literal["error", "drop"]
     tokenizer: str | None
+    match: Match
     near_threshold: float
     near_ngram: int
+    near_numbers: bool
     semantic_eps: float
     decontaminate: str | None
     decontaminate_split: str | None
