@@ -40,7 +40,7 @@ class Reading(TypedDict, total=False):
     last_turn_only: bool
     packing: bool
     batch_tokens: int | None
-    on_empty: Literal["error", "drop"]
+    on_empty: Literal["drop", "error", "keep"]
     tokenizer: str | None
     match: Match
     near_threshold: float

@@ -19,6 +19,7 @@ from datapruner.samples import load_samples
 from datapruner.samples.rendering import render_many
 from datapruner.signals import language_model as module
 from datapruner.signals import output_layer
+from tests.conftest import without_progress
 
 OF_ROWS = ["donod", "qtuning", "perplexity", "mid_perplexity", "el2n", "grad_norm"]
 EVERYTHING = [*OF_ROWS, "ifd"]
