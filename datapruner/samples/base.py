@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -215,6 +215,9 @@ class Samples:
         The other splits, carried over.
     revision
         The hub revision, where it is known.
+    given_nulls
+        For each split whose rows have different keys: for each column that some rows lack, the rows that hold a
+        null of their own there.
     """
 
     dataset: Dataset
@@ -223,6 +226,7 @@ class Samples:
     split: str = "train"
     others: dict[str, Dataset] = field(default_factory=dict)
     revision: str | None = None
+    given_nulls: dict[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Return the number of rows."""

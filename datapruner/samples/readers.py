@@ -1,21 +1,21 @@
-"""Readers of one data file each; every one yields Arrow tables and says which line is bad."""
+"""Readers of one data file each; every one yields blocks of rows and says which line is bad."""
 
 from __future__ import annotations
 
 import csv
 import gzip
 import io
-import json
-import re
 import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, cast
 
 from datapruner.errors import DataPrunerError
-from datapruner.samples.tables import spilling, table_of_rows
+from datapruner.samples.json_rows import Row, json_lines, json_rows
+from datapruner.samples.rows import Rows
+from datapruner.samples.tables import spilling
 from datapruner.temporary import private_folder
 from datapruner.text import safe_text
 
@@ -28,7 +28,7 @@ PACKED = (".gz", ".zst")
 BLOCK_ROWS = 10_000
 BLOCK_BYTES = 32 << 20
 
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def file_format(path: Path) -> str | None:
@@ -39,30 +39,40 @@ def file_format(path: Path) -> str | None:
     return next((ending for ending in FORMATS if name.endswith(ending)), None)
 
 
-def read_tables(path: Path, label: str) -> Iterator[pa.Table]:
-    """Yield a data file's rows as tables; ``label`` is the file's name in errors."""
+def read_blocks(path: Path, label: str) -> Iterator[pa.Table | Rows]:
+    """Yield a data file's rows in blocks; ``label`` is the file's name in errors."""
+    refuse_pointer(path, label)
     kind = file_format(path)
-    if kind in (".jsonl", ".ndjson"):
-        return _tables(_json_lines(path, label), label)
-    if kind == ".json":
-        return _tables(_json(path, label), label)
+    if kind in (".jsonl", ".ndjson", ".json"):
+        read = json_rows if kind == ".json" else json_lines
+        return _tables(read(lambda: opened(path, label), label), label)
     if kind in (".csv", ".tsv"):
         return _tables(_csv(path, label, "\t" if kind == ".tsv" else ","), label)
     return _arrow(path, label) if kind == ".arrow" else _parquet(path, label)
 
 
+def refuse_pointer(path: Path, label: str) -> None:
+    """Refuse a file that git left in place of a large one."""
+    with opened(path, label, packed=False) as stream:
+        if stream.read(len(_POINTER)) == _POINTER:
+            raise DataPrunerError(
+                f"{label} is a Git LFS pointer, not the data; run 'git lfs install' and 'git lfs pull' in its"
+                f" repository."
+            )
+
+
 @contextmanager
-def opened(path: Path, label: str) -> Iterator[IO[bytes]]:
+def opened(path: Path, label: str, *, packed: bool = True) -> Iterator[IO[bytes]]:
     """Open a file, unpacked on the way; a damaged or missing one is a sentence."""
     import pyarrow as pa
 
     try:
-        if path.suffix.lower() == ".gz":
+        if packed and path.suffix.lower() == ".gz":
             with gzip.open(path) as stream:
                 yield cast("IO[bytes]", stream)
-        elif path.suffix.lower() == ".zst":
-            with pa.input_stream(str(path), compression="zstd") as packed:
-                yield io.BufferedReader(packed, 1 << 20)
+        elif packed and path.suffix.lower() == ".zst":
+            with pa.input_stream(str(path), compression="zstd") as raw:
+                yield io.BufferedReader(raw, 1 << 20)
         else:
             with path.open("rb") as plain:
                 yield plain
@@ -73,143 +83,16 @@ def opened(path: Path, label: str) -> Iterator[IO[bytes]]:
         ) from error
 
 
-Row = tuple[int, int, dict[str, Any]]
-"""A row's line, its size in bytes, and its values."""
-
-
-def _tables(rows: Iterator[Row], label: str) -> Iterator[pa.Table]:
-    """Turn rows into tables, bounded in rows and in bytes."""
-    block: list[dict[str, Any]] = []
-    lines: list[int] = []
-    room = BLOCK_BYTES
-    for line, size, row in rows:
-        block.append(row)
-        lines.append(line)
-        room -= size
-        if room <= 0 or len(block) == BLOCK_ROWS:
-            yield table_of_rows(block, lambda place, at=lines: f"{label}, line {at[place]}")  # type: ignore[misc]
-            block, lines, room = [], [], BLOCK_BYTES
-    if block:
-        yield table_of_rows(block, lambda place: f"{label}, line {lines[place]}")
-
-
-def _json_lines(path: Path, label: str) -> Iterator[Row]:
-    """Read one object a line; blank lines are skipped."""
-    with opened(path, label) as stream:
-        for number, raw in enumerate(stream, 1):
-            line = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
-            if line.strip():
-                yield number, len(line), _row(_parse(line, label, number), label, number)
-
-
-def _parse(line: bytes, label: str, number: int) -> Any:
-    """Parse one JSON text strictly: UTF-8, whole, without half characters."""
-    where = f"{label}, line {number}"
-    try:
-        value = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError:
-        raise DataPrunerError(f"{where} is not valid UTF-8; convert the file to UTF-8.") from None
-    except (ValueError, RecursionError) as error:
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-        raise DataPrunerError(
-            f"{where} is not valid JSON ({safe_text(reason, 80)}); mend or remove the line."
-        ) from None
-    if _SURROGATE.search(line):
-        _check_surrogates(value, where)
-    return value
-
-
-def _check_surrogates(value: Any, where: str) -> None:
-    try:
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError:
-        raise DataPrunerError(
-            f"{where} holds a lone surrogate (half a character, such as \\ud800), which is not text;"
-            f" remove it."
-        ) from None
-
-
-def _row(value: Any, label: str, number: int) -> dict[str, Any]:
-    """Check that a JSON value is a row."""
-    if isinstance(value, dict) and value:
-        return value
-    what = {list: "a list", dict: "an empty object", str: "a string", type(None): "null"}.get(
-        type(value), "a number"
-    )
-    hint = " (a file that is one list is named .json)" if isinstance(value, list) else ""
-    raise DataPrunerError(f"{label}, line {number} holds {what} where an object is needed{hint}.")
-
-
-def _json(path: Path, label: str) -> Iterator[Row]:
-    """Read a list of objects, or objects one after another, each on a line or over several."""
-    with opened(path, label) as stream:
-        first = b""
-        while not first.strip(b"\xef\xbb\xbf \t\r\n"):
-            first = stream.readline()
-            if not first:
-                return
-    try:
-        # Whole objects on lines are read as such: nothing of the file but a line is in memory.
-        is_lines = isinstance(json.loads(first.decode("utf-8-sig")), dict)
-    except (ValueError, RecursionError):
-        is_lines = False
-    if is_lines:
-        yield from _json_lines(path, label)
-        return
-    with opened(path, label) as stream:
-        raw = stream.read()
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise DataPrunerError(
-            f"{label}, line {line} is not valid UTF-8; convert the file to UTF-8."
-        ) from None
-    suspicious = _SURROGATE.search(raw) is not None
-    size = len(raw)
-    del raw
-    yield from _json_text(text, label, size, suspicious=suspicious)
-
-
-def _json_text(text: str, label: str, size: int, *, suspicious: bool) -> Iterator[Row]:
-    """Read the objects of a text: one list of them, or one after another."""
-    decoder = json.JSONDecoder()
-    blank = re.compile(r"[ \t\r\n]*")
-
-    def skip(position: int) -> int:
-        found = blank.match(text, position)
-        return found.end() if found else position
-
-    position = skip(0)
-    in_list = text[position : position + 1] == "["
-    position = skip(position + 1) if in_list else position
-    line, counted = 1, 0
-    needs_comma = False
-    while position < len(text) and not (in_list and text[position] == "]"):
-        if in_list and needs_comma:
-            if text[position] != ",":
-                line += text.count("\n", counted, position)
-                raise DataPrunerError(
-                    f"{label}, line {line} is not valid JSON (a comma is missing); mend the file."
-                )
-            position = skip(position + 1)
-        # Lines are counted forwards only, so that a long list does not cost its square.
-        line, counted = line + text.count("\n", counted, position), position
-        try:
-            value, end = decoder.raw_decode(text, position)
-        except (ValueError, RecursionError) as error:
-            at = error.lineno if isinstance(error, json.JSONDecodeError) else line
-            reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-            raise DataPrunerError(
-                f"{label}, line {at} is not valid JSON ({safe_text(reason, 80)}); the file may be cut short."
-            ) from None
-        if suspicious:
-            _check_surrogates(value, f"{label}, line {line}")
-        yield line, end - position, _row(value, label, line)
-        position, needs_comma = skip(end), True
-    if in_list and (position >= len(text) or skip(position + 1) < len(text)):
-        problem = "goes on after its list" if position < len(text) else "ends inside its list"
-        raise DataPrunerError(f"{label} {problem}: it is not valid JSON; the file may be cut short.")
+def _tables(rows: Iterator[Row], label: str) -> Iterator[Rows]:
+    """Cut rows into blocks, bounded in rows and in bytes."""
+    block = Rows(label)
+    for place, text, row in rows:
+        block.add(place, text, row)
+        if len(block.rows) == BLOCK_ROWS or block.size > BLOCK_BYTES:
+            yield block
+            block = Rows(label)
+    if block.rows:
+        yield block
 
 
 def _csv(path: Path, label: str, delimiter: str) -> Iterator[Row]:
@@ -264,7 +147,7 @@ def unpacked(path: Path, label: str) -> Path:
     return target
 
 
-def _parquet(path: Path, label: str) -> Iterator[pa.Table]:
+def _parquet(path: Path, label: str) -> Iterator[pa.Table | Rows]:
     """Read Parquet in batches that stay small when rows are large."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -297,7 +180,7 @@ def arrow_table(path: Path, label: str) -> tuple[pa.Table, bool]:
     return table, not is_file
 
 
-def _arrow(path: Path, label: str) -> Iterator[pa.Table]:
+def _arrow(path: Path, label: str) -> Iterator[pa.Table | Rows]:
     import pyarrow as pa
 
     table, _ = arrow_table(unpacked(path, label), label)

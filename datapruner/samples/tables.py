@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from datapruner.errors import DataPrunerError
 from datapruner.samples.base import column_list
+from datapruner.samples.exact import as_type, merged
+from datapruner.samples.plain import is_plain, plain, say_converted
+from datapruner.samples.rows import Rows
 from datapruner.temporary import private_folder
 from datapruner.text import safe_text
 
@@ -34,66 +42,25 @@ def spilling(source: str) -> Iterator[None]:
         ) from error
 
 
-def table_of_rows(rows: list[dict[str, Any]], place: Callable[[int], str]) -> pa.Table:
-    """Build a table of a block of rows; a key that a row lacks is null.
+@dataclass(frozen=True)
+class Read:
+    """A dataset as it was read.
 
     Parameters
     ----------
-    rows
+    dataset
         The rows.
-    place
-        Says where a row of the block stands, for the errors: ``"a.jsonl, line 17"``.
+    given_nulls
+        For each column that some rows do not have at all, the rows that have it and hold a null there: in all
+        other rows a null stands for nothing. Empty for sources that know no missing keys.
     """
-    import pyarrow as pa
 
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    arrays = {}
-    for name in names:
-        values = [row.get(name) for row in rows]
-        try:
-            arrays[name] = pa.array(values, from_pandas=False)
-        except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
-            raise _bad_value(name, values, place, error) from None
-    return pa.table(arrays)
-
-
-def _bad_value(
-    name: str, values: list[Any], place: Callable[[int], str], error: Exception
-) -> DataPrunerError:
-    """Find the first row that cannot join the rows before it, and say why."""
-    import pyarrow as pa
-
-    def fails(stop: int) -> bool:
-        try:
-            pa.array(values[:stop], from_pandas=False)
-        except (pa.ArrowException, ValueError, TypeError, OverflowError):
-            return True
-        return False
-
-    low, high = 0, len(values)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if fails(middle) else (middle, high)
-    where = f"{place(high - 1)}: column '{safe_text(name, 60)}'"
-    value = values[high - 1]
-    before = next((item for item in values[: high - 1] if item is not None), None)
-    if isinstance(error, UnicodeEncodeError):
-        what = "holds a lone surrogate (half a character, such as \\ud800), which is not text; remove it."
-    elif isinstance(error, OverflowError):
-        what = "holds an integer that does not fit into 64 bits; store it as a string."
-    elif before is not None and type(before) is not type(value):
-        what = (
-            f"holds {type(value).__name__} where earlier rows hold {type(before).__name__};"
-            f" make the column one type."
-        )
-    else:
-        reason = safe_text(str(error).splitlines()[0], 120)
-        what = f"mixes types inside its values ({reason}); make them one type."
-    return DataPrunerError(f"{where} {what}")
+    dataset: Dataset
+    given_nulls: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
 
 
 class Gatherer:
-    """Take tables one after another and give one dataset, in memory when small and memory-mapped when not."""
+    """Take blocks one after another and give one dataset, in memory when small and memory-mapped when not."""
 
     def __init__(self, source: str) -> None:
         self.source = source
@@ -102,15 +69,20 @@ class Gatherer:
         self.folder: Path | None = None
         self.segments: list[tuple[str, pa.Schema, Path]] = []
         self.writer: Any = None
+        self.exact = False
+        self.rows = 0
+        self.nulls: dict[str, list[NDArray[np.int64]]] = {}
+        self.held: Counter[str] = Counter()
 
-    def add(self, table: pa.Table, file: str) -> None:
-        """Take the next table; ``file`` is its origin, for the errors."""
-        doubles = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
-        if doubles:
-            raise DataPrunerError(
-                f"{file} has more than one column called '{safe_text(doubles[0], 60)}'; rename one."
-            )
-        table = _plain(table)
+    def add(self, block: pa.Table | Rows, file: str) -> None:
+        """Take the next block; ``file`` is its origin, for the errors."""
+        if isinstance(block, Rows):
+            table = block.table()
+            self.exact = True
+            self._note_keys(block.rows, table)
+        else:
+            table = plain(block, file)
+        self.rows += len(table)
         if self.folder is not None:
             self._write(table, file)
             return
@@ -122,6 +94,19 @@ class Gatherer:
             for origin, kept in self.tables:
                 self._write(kept, origin)
             self.tables = []
+
+    def _note_keys(self, rows: list[dict[str, Any]], table: pa.Table) -> None:
+        """Note which nulls are the rows' own, and how many rows have each column."""
+        whole = sum(map(len, rows)) == len(rows) * table.num_columns
+        for name, column in zip(table.column_names, table.columns, strict=True):
+            if whole or not column.null_count:
+                self.held[name] += len(rows)
+            else:
+                self.held[name] += sum(name in row for row in rows)
+            if column.null_count:
+                null = np.flatnonzero(column.is_null().to_numpy())
+                own = null if whole else [row for row in null.tolist() if name in rows[row]]
+                self.nulls.setdefault(name, []).append(self.rows + np.asarray(own, dtype=np.int64))
 
     def _write(self, table: pa.Table, file: str) -> None:
         """Append to the segment on disk; a table with another schema starts the next segment."""
@@ -143,8 +128,14 @@ class Gatherer:
                 self.writer.close()
             self.writer = None
 
-    def dataset(self) -> Dataset:
+    def read(self) -> Read:
         """Return what was gathered."""
+        none: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+        dataset = self._dataset()
+        partial = [name for name, rows in self.held.items() if rows < self.rows]
+        return Read(dataset, {name: np.concatenate([none, *self.nulls.get(name, [])]) for name in partial})
+
+    def _dataset(self) -> Dataset:
         import pyarrow as pa
         from datasets import Dataset
         from datasets.table import InMemoryTable
@@ -167,47 +158,47 @@ class Gatherer:
 
     def _schema(self) -> pa.Schema:
         """Merge the tables' schemas; say which column of which file does not agree."""
-        import pyarrow as pa
-
         found = [(file, schema) for file, schema, _ in self.segments]
         found += [(file, table.schema) for file, table in self.tables]
         if not found:
             raise DataPrunerError(f"{self.source} has no rows; give a source with at least one row.")
-        first_file, merged = found[0]
+        first_file, whole = found[0]
         for file, schema in found[1:]:
-            if schema == merged:
+            if schema == whole:
                 continue
-            if file != first_file and not set(schema.names) & set(merged.names):
+            if file != first_file and not set(schema.names) & set(whole.names):
                 raise DataPrunerError(
-                    f"{first_file} and {file} have no column in common ({column_list(merged.names, 5)}; "
+                    f"{first_file} and {file} have no column in common ({column_list(whole.names, 5)}; "
                     f"{column_list(schema.names, 5)}); name the files of one dataset."
                 )
-            try:
-                merged = pa.unify_schemas([merged, schema], promote_options="permissive")
-            except pa.ArrowException:
-                raise _disagreement(merged, schema, first_file, file) from None
+            whole = _joined(
+                whole, schema, first_file if first_file == file else f"{first_file} and {file}", self.exact
+            )
         metadata = {k: v for k, v in (found[0][1].metadata or {}).items() if k == b"huggingface"}
-        merged = merged.with_metadata(metadata or None)
-        return merged if _metadata_holds(merged) else merged.remove_metadata()
+        whole = whole.with_metadata(metadata or None)
+        return whole if _metadata_holds(whole) else whole.remove_metadata()
 
 
-def _disagreement(merged: pa.Schema, schema: pa.Schema, first: str, file: str) -> DataPrunerError:
-    """Return the error that names the column whose types cannot be merged."""
+def _joined(whole: pa.Schema, schema: pa.Schema, where: str, exact: bool) -> pa.Schema:
+    """Merge two schemas, column by column; say which column does not agree."""
     import pyarrow as pa
 
-    for field in schema:
-        if field.name in merged.names:
-            other = merged.field(field.name)
-            try:
-                pa.unify_schemas([pa.schema([other]), pa.schema([field])], promote_options="permissive")
-            except pa.ArrowException:
-                kinds = f"{safe_text(str(other.type), 80)} and {safe_text(str(field.type), 80)}"
-                where = first if first == file else f"{first} and {file}"
-                name = safe_text(field.name, 60)
-                return DataPrunerError(f"Column '{name}' mixes {kinds} in {where}; make the column one type.")
-    return DataPrunerError(
-        f"{first} and {file} have columns that cannot be merged; make each column one type."
-    )
+    fields = {column.name: column for column in whole}
+    for column in schema:
+        other = fields.setdefault(column.name, column)
+        try:
+            if exact:
+                fields[column.name] = pa.field(column.name, merged(other.type, column.type))
+            else:
+                pair = [pa.schema([other]), pa.schema([column])]
+                fields[column.name] = pa.unify_schemas(pair, promote_options="permissive").field(0)
+        except (pa.ArrowException, TypeError):
+            kinds = f"{safe_text(str(other.type), 80)} and {safe_text(str(column.type), 80)}"
+            name = safe_text(column.name, 60)
+            raise DataPrunerError(
+                f"Column '{name}' mixes {kinds} in {where}; make the column one type."
+            ) from None
+    return pa.schema(list(fields.values()))
 
 
 def _metadata_holds(schema: pa.Schema) -> bool:
@@ -224,31 +215,20 @@ def _metadata_holds(schema: pa.Schema) -> bool:
         return False
 
 
-def _plain(table: pa.Table) -> pa.Table:
-    """Decode dictionaries (pandas' categories), which are a way to store and no type of their own."""
-    import pyarrow as pa
-
-    for place, field in enumerate(table.schema):
-        if pa.types.is_dictionary(field.type):
-            values = table.column(place).cast(field.type.value_type)
-            table = table.set_column(place, pa.field(field.name, field.type.value_type), values)
-    return table
-
-
 def _cast(table: pa.Table, schema: pa.Schema, file: str) -> pa.Table:
     """Bring a table to the merged schema; a column that it lacks is null."""
     import pyarrow as pa
 
     columns = []
-    for field in schema:
-        if field.name not in table.column_names:
-            columns.append(pa.chunked_array([pa.nulls(len(table), field.type)]))
+    for wanted in schema:
+        if wanted.name not in table.column_names:
+            columns.append(pa.chunked_array([pa.nulls(len(table), wanted.type)]))
             continue
         try:
-            columns.append(table.column(field.name).cast(field.type))
-        except pa.ArrowException as error:
+            columns.append(as_type(table.column(wanted.name), wanted.type))
+        except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
             raise DataPrunerError(
-                f"{file}: column '{safe_text(field.name, 60)}' does not fit {safe_text(str(field.type), 80)}"
+                f"{file}: column '{safe_text(wanted.name, 60)}' does not fit {safe_text(str(wanted.type), 80)}"
                 f" ({safe_text(str(error).splitlines()[0], 120)}); make the column one type."
             ) from None
     return pa.Table.from_arrays(columns, schema=schema)
@@ -267,37 +247,12 @@ def checked(make: Callable[[], Dataset], source: str) -> Dataset:
         ) from error
 
 
-def dataset_of_rows(rows: Iterable[Any], source: str) -> Dataset:
-    """Return a dataset of dictionaries that are in memory already."""
+def gathered(table: pa.Table, source: str, make: Callable[[], Dataset]) -> Read:
+    """Return a table as it lies, unless its types are such as no dataset holds."""
+    say_converted(table.schema, source)
+    if all(is_plain(field.type) for field in table.schema):
+        return Read(checked(make, source))
     gatherer = Gatherer(source)
-    for start, block in _blocks(rows, source):
-
-        def place(index: int, start: int = start) -> str:
-            return f"{source}, row {start + index}"
-
-        gatherer.add(table_of_rows(block, place), source)
-    return gatherer.dataset()
-
-
-def _blocks(
-    rows: Iterable[Any], source: str, size: int = 10_000
-) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-    """Cut rows into blocks, each with its first row's number."""
-    block: list[dict[str, Any]] = []
-    for number, row in enumerate(rows):
-        if not isinstance(row, dict) or not row:
-            raise DataPrunerError(
-                f"{source}, row {number}: {type(row).__name__} is not a row; give a list of"
-                f" dictionaries from column to value."
-            )
-        odd = next((key for key in row if not isinstance(key, str)), None)
-        if odd is not None:
-            raise DataPrunerError(
-                f"{source}, row {number}: the key {safe_text(repr(odd), 60)} is not a string."
-            )
-        block.append(row)
-        if len(block) == size:
-            yield number + 1 - size, block
-            block = []
-    if block:
-        yield number + 1 - len(block), block
+    for batch in table.to_batches():
+        gatherer.add(type(table).from_batches([batch]), source)
+    return gatherer.read()

@@ -283,8 +283,8 @@ def test_in_memory():
     assert load_samples(frame).dataset.to_list() == ROWS[::2]
     with pytest.raises(DataPrunerError, match="list in memory, row 1: column 'text' holds int"):
         load_samples([{"text": "a"}, {"text": 1}])
-    with pytest.raises(DataPrunerError, match="row 0: str is not a row"):
-        load_samples(["a"])
+    with pytest.raises(DataPrunerError, match="row 1: int is not a row; give a text"):
+        load_samples(["a", 1])
     with pytest.raises(DataPrunerError, match="lone surrogate"):
         load_samples([{"text": "a"}, {"text": "\ud800"}])
     with pytest.raises(DataPrunerError, match="A int is not a source"):

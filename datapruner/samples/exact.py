@@ -1,0 +1,304 @@
+"""JSON values as Arrow columns without loss: what a struct would pad or a type would bend is kept as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+LOW, HIGH = -(2**63), 2**64
+"""The integers that `datasets` reads back from JSON."""
+
+
+def exact_array(values: Sequence[Any], *, booleans: Callable[[], bool] = lambda: True) -> pa.Array:
+    """Turn a column's values into Arrow so that :func:`decoded` gives equal values.
+
+    Objects that all have the same keys, none of them null, are structs. Objects of differing keys, with nulls
+    or without keys, and values of several kinds inside a list or an object, are JSON, the type that `datasets`
+    gives to such columns of a file of JSON lines: a struct would give each object the keys of the others.
+
+    Parameters
+    ----------
+    values
+        A column's values; None is null.
+    booleans
+        Tells whether there may be a true or false at all, which Arrow reads as 1 or 0 among floats; looking at
+        every number of a vector takes time.
+
+    Raises
+    ------
+    TypeError, ValueError, OverflowError, pyarrow.ArrowException
+        There is no such column: the values are of several kinds, or a number is too large.
+    """
+    return _built(values, top=True, booleans=booleans)
+
+
+def _built(values: Sequence[Any], *, top: bool, booleans: Callable[[], bool]) -> pa.Array:
+    import pyarrow as pa
+
+    array: pa.Array | None = None
+    reason: Exception | None = None
+    try:
+        array = pa.array(values, from_pandas=False)
+    except UnicodeEncodeError:
+        raise
+    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
+        reason = error
+    if array is not None and is_whole(array) and not _hides_boolean(values, array.type, booleans):
+        return array
+    present = [value for value in values if value is not None]
+    kinds = {_kind(value) for value in present}
+    if kinds == {list}:
+        inner = [item for value in present for item in value]
+        return _lists(values, _built(inner, top=False, booleans=booleans))
+    if kinds == {dict} and present[0] and all(value.keys() == present[0].keys() for value in present):
+        names = list(present[0])
+        children = [
+            _built([value[name] for value in present], top=False, booleans=booleans) for name in names
+        ]
+        if not any(child.null_count for child in children):
+            return _structs(values, children, names)
+    if kinds == {int} and min(present) >= 0:
+        return pa.array(values, pa.uint64())
+    if not kinds & {list, dict} and top:
+        raise reason or TypeError("numbers and true or false")
+    try:
+        return json_array(values)
+    except TypeError:
+        # Something that JSON does not know (dates, bytes), which is in memory: padded rather than refused.
+        if array is None:
+            raise
+        return array
+
+
+def _kind(value: Any) -> type:
+    for kind in (dict, list, bool):
+        if isinstance(value, kind):
+            return kind
+    return list if isinstance(value, tuple) else type(value)
+
+
+def is_whole(array: pa.Array) -> bool:
+    """Whether no null stands inside a struct, where it may be padding, and no struct is without fields."""
+    import pyarrow.types as t
+
+    kind = array.type
+    if t.is_struct(kind):
+        children = (array.drop_null() if array.null_count else array).flatten()
+        return bool(children) and all(not child.null_count and is_whole(child) for child in children)
+    return is_whole(array.flatten()) if is_list(kind) else True
+
+
+def _hides_boolean(values: Sequence[Any], kind: pa.DataType, booleans: Callable[[], bool]) -> bool:
+    """Whether Arrow read a true or false as a number."""
+    import pyarrow.types as t
+
+    return _has_floats(kind) and (t.is_floating(kind) or booleans()) and _holds_boolean(values, kind)
+
+
+def _holds_boolean(values: Iterable[Any], kind: pa.DataType) -> bool:
+    import pyarrow.types as t
+
+    if t.is_floating(kind):
+        return bool in set(map(type, values))
+    held = [value for value in values if value is not None]
+    if t.is_struct(kind):
+        inner = [([value[field.name] for value in held], field.type) for field in kind]
+        return any(_has_floats(found) and _holds_boolean(items, found) for items, found in inner)
+    return any(_holds_boolean(value, kind.value_type) for value in held)
+
+
+def _has_floats(kind: pa.DataType) -> bool:
+    import pyarrow.types as t
+
+    if t.is_floating(kind):
+        return True
+    return t.is_nested(kind) and any(_has_floats(kind.field(i).type) for i in range(kind.num_fields))
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Whether a type is a list of items."""
+    import pyarrow.types as t
+
+    return bool(t.is_list(kind) or t.is_large_list(kind) or t.is_fixed_size_list(kind))
+
+
+def is_json(kind: pa.DataType) -> bool:
+    """Whether a type is JSON text."""
+    import pyarrow as pa
+
+    return isinstance(kind, pa.JsonType)
+
+
+def holds_json(kind: pa.DataType) -> bool:
+    """Whether a type is JSON text, or has JSON text inside."""
+    import pyarrow.types as t
+
+    if is_json(kind):
+        return True
+    return t.is_nested(kind) and any(holds_json(kind.field(i).type) for i in range(kind.num_fields))
+
+
+def json_array(values: Iterable[Any]) -> pa.Array:
+    """Write values as JSON text; None is null."""
+    import pyarrow as pa
+
+    texts = []
+    for value in values:
+        _check(value)
+        texts.append(None if value is None else _ENCODER.encode(value))
+    return pa.ExtensionArray.from_storage(pa.json_(), pa.array(texts, pa.string()))
+
+
+def _listed(value: Any) -> Any:
+    if hasattr(value, "tolist"):  # numpy and torch
+        return value.tolist()
+    raise TypeError(f"JSON has no {type(value).__name__}")
+
+
+_ENCODER = json.JSONEncoder(
+    ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False, default=_listed
+)
+
+
+def _check(value: Any) -> None:
+    """Refuse what JSON or its readers would change: keys that are no texts, integers beyond 64 bits."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"the key {key!r} is not a text")
+            _check(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            _check(item)
+    elif type(value) is int and not LOW <= value < HIGH:
+        raise OverflowError("an integer beyond 64 bits")
+
+
+def _lists(values: Sequence[Any], inner: pa.Array) -> pa.Array:
+    """Cut an array of items into lists as long as ``values`` are."""
+    import pyarrow as pa
+
+    offsets, end = [], 0
+    for value in values:
+        offsets.append(end)
+        end += 0 if value is None else len(value)
+    mask = pa.array([value is None for value in values], pa.bool_())
+    wide = end >= 2**31
+    kind = pa.LargeListArray if wide else pa.ListArray
+    return kind.from_arrays(
+        pa.array([*offsets, end], pa.int64() if wide else pa.int32()),
+        inner,
+        mask=mask if mask.true_count else None,
+    )
+
+
+def _structs(values: Sequence[Any], children: list[pa.Array], names: list[str]) -> pa.Array:
+    """Join the columns of the objects among ``values``; the other values are null."""
+    import pyarrow as pa
+
+    held = pa.StructArray.from_arrays(children, names)
+    if len(held) == len(values):
+        return held
+    places = iter(range(len(held)))
+    return held.take(pa.array([None if value is None else next(places) for value in values], pa.int64()))
+
+
+def typed(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """Turn values into an array of a type that may hold JSON."""
+    import pyarrow as pa
+    import pyarrow.types as t
+
+    if is_json(kind):
+        return json_array(values)
+    if not holds_json(kind) and not t.is_struct(kind):
+        return pa.array(values, kind)
+    present = [value for value in values if value is not None]
+    if t.is_struct(kind):
+        children = [typed([value[field.name] for value in present], field.type) for field in kind]
+        return _structs(values, children, kind.names)
+    return _lists(values, typed([item for value in present for item in value], kind.value_type))
+
+
+def as_type(array: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
+    """Bring an array to a type that :func:`merged` gave."""
+    import pyarrow as pa
+
+    if array.type == kind:
+        return array
+    try:
+        if not holds_json(kind):
+            return array.cast(kind)
+    except pa.ArrowException:
+        if not pa.types.is_nested(kind):
+            raise
+    return typed(decoded(array), kind)
+
+
+def merged(first: pa.DataType, second: pa.DataType, *, top: bool = True) -> pa.DataType:
+    """Return the type that holds the values of two exact arrays.
+
+    Raises
+    ------
+    TypeError
+        They are columns of different kinds, such as numbers and texts.
+    """
+    import pyarrow as pa
+    import pyarrow.types as t
+
+    if first == second or t.is_null(second):
+        return first
+    if t.is_null(first):
+        return second
+    if is_list(first) and is_list(second):
+        inner = merged(first.value_type, second.value_type, top=False)
+        return pa.large_list(inner) if t.is_large_list(first) or t.is_large_list(second) else pa.list_(inner)
+    if t.is_struct(first) and t.is_struct(second) and {*first.names} == {*second.names}:
+        return pa.struct(
+            [(field.name, merged(field.type, second.field(field.name).type, top=False)) for field in first]
+        )
+    if any(t.is_nested(kind) or is_json(kind) for kind in (first, second)):
+        return pa.json_()
+    if {first, second} == {pa.int64(), pa.uint64()}:
+        # Together they would be floats to Arrow.
+        return pa.uint64()
+    try:
+        schemas = [pa.schema([("", first)]), pa.schema([("", second)])]
+        return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
+    except pa.ArrowException:
+        if top:
+            raise TypeError(f"{first} and {second}") from None
+        return pa.json_()
+
+
+def decoded(column: pa.Array | pa.ChunkedArray) -> list[Any]:
+    """Return a column as Python objects; JSON text, wherever it stands, is what it says."""
+    values: list[Any] = column.to_pylist()
+    decode = decoder(column.type)
+    return values if decode is None else [decode(value) for value in values]
+
+
+def decoder(kind: pa.DataType) -> Callable[[Any], Any] | None:
+    """Return a function that decodes a value's JSON text; None where the type holds none."""
+    import pyarrow.types as t
+
+    if not holds_json(kind):
+        return None
+    if is_json(kind):
+        return lambda value: None if value is None else json.loads(value)
+    if t.is_struct(kind):
+        inner = {field.name: found for field in kind if (found := decoder(field.type)) is not None}
+
+        def of_struct(value: Any) -> Any:
+            if value is not None:
+                for name, found in inner.items():
+                    value[name] = found(value[name])
+            return value
+
+        return of_struct
+    item = decoder(kind.value_type)
+    assert item is not None
+    return lambda value: None if value is None else [item(one) for one in value]

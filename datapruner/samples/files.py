@@ -1,0 +1,179 @@
+"""Data files, one after another, and folders of them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from datapruner.errors import DataPrunerError
+from datapruner.samples.media import is_media, media_rows, metadata_of, with_media
+from datapruner.samples.readers import FORMATS, PACKED, arrow_table, file_format, read_blocks, refuse_pointer
+from datapruner.samples.tables import Gatherer, Read, gathered
+from datapruner.text import safe_text
+
+# The folders' files that describe data and hold none.
+_NOT_DATA = {
+    "dataset_info.json",
+    "dataset_infos.json",
+    "dataset_dict.json",
+    "state.json",
+    "selection.parquet",
+}
+SPLIT_WORDS = {
+    "train": "train",
+    "training": "train",
+    "test": "test",
+    "testing": "test",
+    "eval": "test",
+    "evaluation": "test",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+}
+_DEPTH = 6
+
+
+def load_files(files: list[Path], source: str) -> Read:
+    """Read data files one after another."""
+    from datasets import Dataset
+    from datasets.table import InMemoryTable
+
+    kinds = {file: file_format(file) for file in files}
+    for file, kind in kinds.items():
+        if kind is None:
+            raise DataPrunerError(
+                f"'{safe_text(str(file), 200)}' is not a data file that can be read; it should end in"
+                f" {', '.join(FORMATS)}, or one of these with {' or '.join(PACKED)} (pickles are never"
+                f" loaded)."
+            )
+        if not file.is_file():
+            raise DataPrunerError(f"'{safe_text(str(file), 200)}' is not a file.")
+    _one_format({kind for kind in kinds.values() if kind}, source)
+    if len(files) == 1 and kinds[files[0]] == ".arrow" and files[0].suffix.lower() == ".arrow":
+        refuse_pointer(files[0], source)
+        table, is_stream = arrow_table(files[0], source)
+        # Mapped as it lies; only a stream can be mapped again by a worker process from its path.
+        path = str(files[0])
+        return gathered(
+            table,
+            source,
+            lambda: Dataset.from_file(path) if is_stream else Dataset(InMemoryTable(table)),
+        )
+    gatherer = Gatherer(source)
+    for file in files:
+        label = safe_text(str(file), 200)
+        for block in read_blocks(file, label):
+            gatherer.add(block, label)
+    return gatherer.read()
+
+
+def _one_format(kinds: set[str], source: str) -> None:
+    """Refuse a mixture: the same rows often lie side by side as CSV and as JSON."""
+    if len(kinds) > 1:
+        first, *_, last = sorted(kinds)
+        raise DataPrunerError(
+            f"{source} holds data files of several formats ({', '.join(sorted(kinds))}); name those of one,"
+            f" e.g. '*{first}' or '*{last}', in quotes."
+        )
+
+
+def load_folder(folder: Path, label: str) -> dict[str, Read]:
+    """Load a folder from save_to_disk, one that datapruner wrote, or any folder of data files or media."""
+    if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+        return _load_saved(folder, label)
+    files = _find(folder, folder, label)
+    splits: dict[str, list[Path]] = {}
+    for file in files:
+        splits.setdefault(_split_of(file, folder), []).append(file)
+    loaded = {}
+    for split, members in splits.items():
+        if all(map(is_media, members)):
+            loaded[split] = media_rows(members, folder, label)
+        elif all(metadata_of(member) for member in members):
+            loaded[split] = with_media([(member, load_files([member], label)) for member in members], label)
+        else:
+            loaded[split] = load_files(members, label)
+    return loaded
+
+
+def _find(folder: Path, root: Path, label: str) -> list[Path]:
+    """Return the files of a folder that hold its rows: its own, or those of the folders that are its splits.
+
+    Folders of other names may hold other datasets, of which one is to be named, unless there is but one.
+    """
+    files = _data_files(folder)
+    inside = sorted(entry for entry in folder.iterdir() if entry.is_dir() and entry.name[0] not in "._")
+    below = [entry for entry in inside if _holds_data(entry)]
+    media = (
+        [] if files else sorted(entry for entry in folder.rglob("*") if is_media(entry) and entry.is_file())
+    )
+    if files and not all(map(metadata_of, files)):
+        return files
+    if files and not below:
+        return files
+    parts = [entry for entry in below if entry.name.lower() == "data" or _split_word(entry.name)]
+    if not below:
+        if media:
+            return media
+        names = (
+            f" Its folders: {', '.join(safe_text(entry.name, 40) for entry in inside[:10])}."
+            if inside
+            else ""
+        )
+        raise DataPrunerError(f"The folder {label} holds no data files ({', '.join(FORMATS)}).{names}")
+    if not files and len(below) > 1 and len(parts) < len(below):
+        shown = ", ".join(safe_text(entry.relative_to(root).as_posix(), 60) for entry in below[:10])
+        raise DataPrunerError(
+            f"The folder {label} holds data in several folders ({shown}), which may be datasets of their own; name one,"
+            f" e.g. {label}/{safe_text(below[0].relative_to(root).as_posix(), 60)}."
+        )
+    return files + [file for entry in (parts or below) for file in _find(entry, root, label)]
+
+
+def _holds_data(folder: Path, depth: int = _DEPTH) -> bool:
+    if _data_files(folder):
+        return True
+    return depth > 0 and any(
+        entry.is_dir() and entry.name[0] not in "._" and _holds_data(entry, depth - 1)
+        for entry in folder.iterdir()
+    )
+
+
+def _data_files(folder: Path) -> list[Path]:
+    """Return a folder's data files by name."""
+    return sorted(
+        file
+        for file in folder.iterdir()
+        if file.is_file()
+        and file_format(file) is not None
+        and not file.name.startswith((".", "_"))
+        and file.name not in _NOT_DATA
+    )
+
+
+def _split_word(name: str) -> str | None:
+    """Return the split that a name tells: ``train-00000-of-00001``, ``mixture.test``."""
+    words = re.split(r"[^a-z]+", name.lower())
+    return next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), None)
+
+
+def _split_of(file: Path, root: Path) -> str:
+    """Return the split that a file's name tells, or the nearest folder's; else train."""
+    names = [file.name, *reversed(file.relative_to(root).parts[:-1])]
+    return next((split for name in names if (split := _split_word(name))), "train")
+
+
+def _load_saved(folder: Path, label: str) -> dict[str, Read]:
+    """Load a folder that save_to_disk wrote."""
+    import pyarrow as pa
+    from datasets import Dataset, load_from_disk
+
+    try:
+        loaded = load_from_disk(str(folder))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, pa.ArrowException) as error:
+        reason = safe_text(" ".join(str(error).split()), 160)
+        raise DataPrunerError(f"The folder {label} cannot be loaded ({reason}); save it again.") from error
+    if isinstance(loaded, Dataset):
+        return {str(loaded.split or "train"): Read(loaded)}
+    return {split: Read(dataset) for split, dataset in loaded.items()}
