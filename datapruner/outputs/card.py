@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
@@ -27,7 +28,12 @@ KINDS = {
 }
 
 
-def dataset_card(selection: Selection, format: str, digest: str) -> str:
+def dataset_card(
+    selection: Selection,
+    format: str,
+    digest: str,
+    configurations: Sequence[tuple[list[str], dict[str, Any]]] = (),
+) -> str:
     """Write the card: front matter that makes ``load_dataset`` give exactly the rows, then counts and scores.
 
     Parameters
@@ -38,13 +44,36 @@ def dataset_card(selection: Selection, format: str, digest: str) -> str:
     digest : str
         Of their content. `datasets` caches a local folder under its last name and the front matter alone, so
         without it a second result called ``out``, or an overwritten one, would be read as the first.
+    configurations : sequence of (splits, what is said of them)
+        The splits that have the same columns, the selection's own first, with what `datasets` needs to read them
+        (``features``, builder options); all splits are alike by default.
     """
     samples = selection.scores.samples
     front: dict[str, object] = {"tags": ["datapruner"]}
+    named: dict[str, tuple[list[str], dict[str, Any]]] = {}
     if format != "arrow":
-        names = [samples.split, *samples.others]
-        files = [{"split": split, "path": f"data/{split}-00000-of-00001.{format}"} for split in names]
-        front["configs"] = [{"config_name": "default", "description": f"rows {digest}", "data_files": files}]
+        groups = configurations or [([samples.split, *samples.others], {})]
+        named = {
+            _config_name(splits, first=not place): group
+            for place, group in enumerate(groups)
+            for splits in [group[0]]
+        }
+        front["configs"] = [
+            {
+                "config_name": name,
+                "description": f"rows {digest}",
+                "data_files": [
+                    {"split": split, "path": f"data/{split}-00000-of-00001.{format}"} for split in splits
+                ],
+                **{option: value for option, value in said.items() if option != "features"},
+            }
+            for name, (splits, said) in named.items()
+        ]
+        features = {name: said["features"] for name, (_, said) in named.items() if "features" in said}
+        if features:
+            front["dataset_info"] = [
+                {"config_name": name, "features": listed} for name, listed in features.items()
+            ]
     source = _code(source_name(selection.scores)) + (
         f" at revision {_code(samples.revision)}" if samples.revision else ""
     )
@@ -67,6 +96,7 @@ def dataset_card(selection: Selection, format: str, digest: str) -> str:
         f"Read it with `{reader}`. All original columns are there, in source order. `selection.parquet` has every "
         f"source row with its score and the reason why it was kept or dropped; {_again(selection.recipe.in_memory)}.",
         "",
+        *_apart(named),
         *_tokens(selection),
         "| rows | |",
         "|---|---:|",
@@ -81,6 +111,25 @@ def dataset_card(selection: Selection, format: str, digest: str) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _apart(named: Mapping[str, tuple[list[str], dict[str, Any]]]) -> list[str]:
+    """Say how splits with other columns are read."""
+    others = {name: splits for name, (splits, _) in named.items() if name != "default"}
+    if not others:
+        return []
+    shown = "; ".join(
+        f'{", ".join(map(_code, splits))} with `load_dataset("THIS_FOLDER", {name!r})`'
+        for name, splits in others.items()
+    )
+    return [f"Splits with other columns or types are configurations of their own: {shown}.", ""]
+
+
+def _config_name(splits: list[str], *, first: bool) -> str:
+    """Name a configuration: the first one is what is read without a name."""
+    if first:
+        return "default"
+    return splits[0] if splits[0] != "default" else "default_split"
 
 
 def _tokens(selection: Selection) -> list[str]:

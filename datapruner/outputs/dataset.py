@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import date, datetime, time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 from datapruner.errors import DataPrunerError
 from datapruner.outputs.card import dataset_card
 from datapruner.outputs.folder import whole_folder
+from datapruner.outputs.json_lines import check_json_lines, write_json_lines
 from datapruner.outputs.tokens import token_splits
 from datapruner.paths import expanded
 from datapruner.text import safe_text
@@ -31,8 +30,8 @@ if TYPE_CHECKING:
 
 REASONS = "selection.parquet"
 SPLIT = re.compile(r"\w+(\.\w+)*")
-BATCH = 1000
-"""Rows turned into Python objects at a time."""
+MEDIA = 100
+"""Rows of images or sound in memory at a time, and in a group of a parquet file."""
 
 
 def save_selection(
@@ -78,16 +77,19 @@ def save_selection(
         _quiet_writing(),
     ):
         work = folder / "tokens"
+        declared: dict[str, dict[str, Any]] = {}
         splits = selection.splits if selection.token_masks is None else token_splits(selection, work)
         if format == "arrow":
             splits.save_to_disk(str(folder / "data"))
         else:
             (folder / "data").mkdir()
             for split, dataset in splits.items():
-                write_split(dataset, folder / "data" / f"{split}-00000-of-00001.{format}", format)
+                file = folder / "data" / f"{split}-00000-of-00001.{format}"
+                rows = selection.indices if split == samples.split else None
+                declared[split] = write_split(dataset, file, format, samples.given_nulls.get(split), rows)
         shutil.rmtree(work, ignore_errors=True)
         write_table(selection_table(selection), folder / REASONS)
-        card = dataset_card(selection, format, _digest(folder / "data"))
+        card = dataset_card(selection, format, _digest(folder / "data"), configurations(splits, declared))
         (folder / "README.md").write_text(card, encoding="utf-8")
         (folder / "recipe.yaml").write_text(recipe.save_yaml(None if leaves else path), encoding="utf-8")
         if report:
@@ -112,33 +114,28 @@ def check_splits(splits: Mapping[str, Dataset]) -> None:
 
 
 def check_format(splits: Mapping[str, Dataset], format: str) -> None:
-    """Refuse columns that the format cannot give back as they were."""
-    for dataset in splits.values() if format == "jsonl" else ():
-        for column in dataset.features.arrow_schema:
-            if not _fits_json(column.type):
-                raise DataPrunerError(
-                    f"the column '{safe_text(column.name, 60)}' holds {safe_text(str(column.type), 80)}, which JSON "
-                    "lines cannot; write parquet"
-                )
+    """Refuse, before any work, columns that the format cannot give back as they were."""
+    for dataset in splits.values():
+        if format == "jsonl":
+            check_json_lines(dataset)
+        else:
+            _check_columns(dataset, format)
 
 
-def _fits_json(kind: pa.DataType) -> bool:
+def _check_columns(dataset: Dataset, format: str) -> None:
+    """Write each column without rows, so that a type that cannot be written is known now."""
     import pyarrow as pa
-    import pyarrow.types as pt
+    import pyarrow.parquet as pq
 
-    if isinstance(kind, pa.BaseExtensionType):
-        return _fits_json(kind.storage_type)
-    if pt.is_nested(kind) and not pt.is_map(kind):
-        return all(_fits_json(kind.field(place).type) for place in range(kind.num_fields))
-    strange = (
-        pt.is_binary,
-        pt.is_large_binary,
-        pt.is_fixed_size_binary,
-        pt.is_decimal,
-        pt.is_duration,
-        pt.is_map,
-    )
-    return not any(is_kind(kind) for is_kind in strange)
+    for column in dataset.features.arrow_schema:
+        try:
+            if format == "parquet":
+                pq.write_table(pa.schema([column]).empty_table(), io.BytesIO())
+        except pa.ArrowException as error:
+            raise DataPrunerError(
+                f"the column '{safe_text(column.name, 60)}' holds {safe_text(str(column.type), 80)}, which parquet "
+                "cannot; drop or convert the column"
+            ) from error
 
 
 def _digest(folder: Path) -> str:
@@ -193,28 +190,62 @@ class _Patient(io.RawIOBase):
         return len(block)
 
 
-def write_split(dataset: Dataset, file: Path, format: str) -> None:
-    """Write one split as parquet or as JSON lines (Unicode as it is)."""
-    if format == "parquet":
-        with file.open("wb") as handle:
-            patient = _Patient(handle)
-            dataset.to_parquet(patient)
-            if patient.error is not None:
-                raise patient.error
-    elif format == "jsonl":
-        # Not pandas' writer, which rounds floats.
-        with file.open("w", encoding="utf-8", newline="\n") as handle:
-            for table in dataset.with_format("arrow").iter(BATCH):
-                for row in table.to_pylist():
-                    handle.write(json.dumps(row, ensure_ascii=False, default=_moment) + "\n")
-    else:
+def write_split(
+    dataset: Dataset,
+    file: Path,
+    format: str,
+    given_nulls: Mapping[str, NDArray[np.int64]] | None = None,
+    rows: NDArray[np.int64] | None = None,
+) -> dict[str, Any]:
+    """Write one split as parquet or as JSON lines, and return what the card is to say of it."""
+    if format == "jsonl":
+        return write_json_lines(dataset, file, given_nulls, rows)
+    if format != "parquet":
         raise DataPrunerError(f"the data can be written as parquet, jsonl or arrow, not '{format}'")
+    with file.open("wb") as handle:
+        patient = _Patient(handle)
+        if any(map(_is_media, dataset.features.values())):
+            _write_media(dataset, patient)
+        else:
+            dataset.to_parquet(patient)
+        if patient.error is not None:
+            raise patient.error
+    return {}
 
 
-def _moment(value: Any) -> str:
-    if isinstance(value, date | datetime | time):
-        return value.isoformat()
-    raise DataPrunerError(f"JSON lines cannot hold {safe_text(repr(value), 60)}; write parquet")
+def _is_media(feature: Any) -> bool:
+    from datasets import Audio, Image
+
+    return isinstance(getattr(feature, "feature", feature), (Audio, Image))
+
+
+def _write_media(dataset: Dataset, file: BinaryIO | io.RawIOBase) -> None:
+    """Write images and sound into the table itself, few rows at a time, where they were but named."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from datasets.table import embed_table_storage
+
+    schema = dataset.features.arrow_schema
+    with pq.ParquetWriter(pa.PythonFile(file, mode="w"), schema) as writer:
+        for table in dataset.with_format("arrow").iter(MEDIA):
+            writer.write_table(embed_table_storage(table.cast(schema)))
+
+
+def configurations(
+    splits: Mapping[str, Dataset], declared: Mapping[str, dict[str, Any]]
+) -> list[tuple[list[str], dict[str, Any]]]:
+    """Group the splits by their columns and types, since `load_dataset` reads those of one configuration as one."""
+    groups: list[tuple[list[str], Any, dict[str, Any]]] = []
+    for split, dataset in splits.items():
+        found = declared.get(split, {})
+        same = (dataset.features, found.get("features"))
+        group = next((group for group in groups if group[1] == same), None)
+        if group is None:
+            groups.append(([split], same, dict(found)))
+        else:
+            group[0].append(split)
+            group[2].update(found)
+    return [(names, found) for names, _, found in groups]
 
 
 def selection_table(selection: Selection) -> pa.Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from datapruner.samples.files import load_files, load_folder
 from datapruner.samples.layouts import detect_layout
 from datapruner.samples.memory import load_memory
 from datapruner.samples.readers import file_format
-from datapruner.samples.tables import Read
+from datapruner.samples.tables import Read, held
 from datapruner.text import did_you_mean, safe_text
 
 Splits = dict[str, Read]
@@ -60,6 +61,9 @@ def load_samples(
     else:
         name, splits = load_memory(source)
     chosen = _choose(splits, split, safe_text(name, 200), prefer)
+    splits = {
+        key: replace(read, dataset=held(read.dataset, safe_text(name, 200))) for key, read in splits.items()
+    }
     dataset = splits[chosen].dataset
     if len(dataset) == 0:
         raise DataPrunerError(f"{safe_text(name, 200)} has no rows; give a source with at least one row.")

@@ -256,3 +256,18 @@ def gathered(table: pa.Table, source: str, make: Callable[[], Dataset]) -> Read:
     for batch in table.to_batches():
         gatherer.add(type(table).from_batches([batch]), source)
     return gatherer.read()
+
+
+def held(dataset: Dataset, source: str) -> Dataset:
+    """Return a dataset of `datasets` whose every type can be read and written; most are returned as they are."""
+    if all(is_plain(column.type) for column in dataset.features.arrow_schema):
+        return dataset
+    gatherer = Gatherer(source)
+    for table in dataset.with_format("arrow").iter(1000):
+        gatherer.add(table.replace_schema_metadata(None), source)
+    made = gatherer.read().dataset
+    kinds = dataset.features.arrow_schema
+    own = {name: kind for name, kind in dataset.features.items() if is_plain(kinds.field(name).type)}
+    info = dataset.info.copy()
+    info.features = type(dataset.features)({**made.features, **own})
+    return type(dataset)(made.data, info=info, split=dataset.split)
