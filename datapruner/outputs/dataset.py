@@ -130,7 +130,7 @@ def _check_columns(dataset: Dataset, format: str) -> None:
     for column in dataset.features.arrow_schema:
         try:
             if format == "parquet":
-                pq.write_table(pa.schema([column]).empty_table(), io.BytesIO())
+                pq.ParquetWriter(io.BytesIO(), pa.schema([column])).close()
         except pa.ArrowException as error:
             raise DataPrunerError(
                 f"the column '{safe_text(column.name, 60)}' holds {safe_text(str(column.type), 80)}, which parquet "

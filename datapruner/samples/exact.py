@@ -59,7 +59,8 @@ def _built(values: Sequence[Any], *, top: bool, booleans: Callable[[], bool]) ->
         children = [
             _built([value[name] for value in present], top=False, booleans=booleans) for name in names
         ]
-        if not any(child.null_count for child in children):
+        # Arrow cuts names at a NUL character.
+        if not any(child.null_count for child in children) and not any("\0" in name for name in names):
             return _structs(values, children, names)
     if kinds == {int} and min(present) >= 0:
         return pa.array(values, pa.uint64())

@@ -17,8 +17,10 @@ Row = tuple[int | str, bytes | int, dict[str, Any]]
 """Where a row stands (its line, or words), its JSON or about how many bytes it has, and its values."""
 Open = Callable[[], AbstractContextManager[IO[bytes]]]
 
-ROWS_UNDER = ("data", "rows", "train", "examples", "samples", "instances", "records", "items", "dataset")
+ROWS_UNDER = ("data", "rows", "examples", "samples", "instances", "records", "items", "dataset")
 """Keys of an object under which its rows lie, beside keys that describe them."""
+DESCRIBED = ("features", "schema", "fields", "columns")
+"""Keys of an object whose objects describe its rows."""
 
 _DECODER = json.JSONDecoder()
 _SPACE = " \t\r\n"
@@ -169,14 +171,15 @@ def rows_inside(value: dict[str, Any], label: str) -> tuple[str, list[dict[str, 
     They are under a usual key beside others that describe them, or under its only key; or the object has a list
     of values for each column, as ``pandas`` and ``Dataset.to_dict`` write them. Messages are no rows.
     """
-    lists = [key for key, held in value.items() if _is_rows(held)]
-    under = [key for key in lists if key.lower() in ROWS_UNDER] or (lists if len(value) == 1 else [])
-    if len(lists) > 1 and len(under) != 1 and len(lists) == len(value):
+    lists = [key for key, held in value.items() if _is_rows(held) and key.lower() not in DESCRIBED]
+    under = [key for key in lists if key.lower() in ROWS_UNDER]
+    if len(lists) > 1 and (under or len(lists) == len(value)):
         names = ", ".join(f"'{safe_text(key, 40)}'" for key in lists)
         raise DataPrunerError(
             f"{label} holds lists of rows under {names}; write each list as a file of its own, such as"
             f" {safe_text(lists[0], 40)}.json."
         )
+    under = under or (lists if len(value) == 1 else [])
     if len(under) == 1:
         key = under[0]
         rows = value[key]
@@ -195,8 +198,10 @@ def rows_inside(value: dict[str, Any], label: str) -> tuple[str, list[dict[str, 
         if all(isinstance(row, list) and len(row) == len(columns) for row in cells):
             return "", [dict(zip(map(str, columns), row, strict=True)) for row in cells]
     if all(isinstance(held, dict) and held for held in value.values()):
+        if all(map(str.isdigit, value)):
+            return "", list(value.values())  # rows by number
         index = list(next(iter(value.values())))
-        if all(key.isdigit() for key in index) and all(list(held) == index for held in value.values()):
+        if all(map(str.isdigit, index)) and all(list(held) == index for held in value.values()):
             return "", [{name: held[key] for name, held in value.items()} for key in index]
     return rows_of_columns(value)
 

@@ -70,6 +70,8 @@ def _load_one(source: Any, label: str) -> Read:
         return _of_rows((source.to_list if hasattr(source, "to_list") else source.tolist)(), label)
     if isinstance(source, (str, bytes, bytearray)):
         raise DataPrunerError(f"A {type(source).__name__} is not a source; {KINDS}.")
+    if isinstance(source, (set, frozenset)):
+        raise DataPrunerError("A set has no order, hence no row positions; give a list.")
     if isinstance(source, Iterable):
         return _of_rows(source, label)
     if hasattr(source, "__len__") and hasattr(source, "__getitem__"):
@@ -138,15 +140,19 @@ def _of_pandas(frame: Any, label: str) -> Read:
     """Take a pandas DataFrame; NaN among objects is no value, and objects are kept as they are."""
     import pyarrow as pa
 
-    def column(values: Any) -> pa.Array:
-        if values.dtype == object:
-            held = values.where(values.notna(), None).tolist()
-            if any(isinstance(value, (dict, list, tuple)) for value in held):
-                return exact_array(held)
-        return pa.array(values, from_pandas=True)
-
-    def table() -> pa.Table:
-        return pa.table({str(name): column(frame.iloc[:, place]) for place, name in enumerate(frame.columns)})
+    def column(name: str, values: Any) -> pa.Array:
+        try:
+            if values.dtype == object:
+                held = values.where(values.notna(), None).tolist()
+                if any(isinstance(value, (dict, list, tuple)) for value in held):
+                    return exact_array(held)
+            return pa.array(values, from_pandas=True)
+        except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
+            reason = safe_text(" ".join(str(error).split()), 120)
+            raise DataPrunerError(
+                f"{label}: column '{safe_text(name, 60)}' holds values that make no column ({reason}); make them one"
+                " type."
+            ) from error
 
     doubles = frame.columns[frame.columns.duplicated()]
     if len(doubles):
@@ -155,8 +161,9 @@ def _of_pandas(frame: Any, label: str) -> Read:
         )
     if not len(frame.columns):
         return Gatherer(label).read()
+    columns = {str(name): column(str(name), frame.iloc[:, place]) for place, name in enumerate(frame.columns)}
     gatherer = Gatherer(label)
-    checked(lambda: gatherer.add(table(), label), label)
+    gatherer.add(pa.table(columns), label)
     return gatherer.read()
 
 

@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, cast
 
 from datapruner.errors import DataPrunerError
 from datapruner.samples.json_rows import Row, json_lines, json_rows
+from datapruner.samples.plain import say_converted
 from datapruner.samples.rows import Rows
 from datapruner.samples.tables import spilling
 from datapruner.temporary import private_folder
@@ -154,6 +155,7 @@ def _parquet(path: Path, label: str) -> Iterator[pa.Table | Rows]:
 
     try:
         with pq.ParquetFile(unpacked(path, label), memory_map=True) as file:
+            say_converted(file.schema_arrow, label)
             meta = file.metadata
             size = sum(meta.row_group(group).total_byte_size for group in range(meta.num_row_groups))
             rows = max(1, min(1 << 16, int(BLOCK_BYTES * max(meta.num_rows, 1) / max(size, 1))))

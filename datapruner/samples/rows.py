@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from datapruner.errors import DataPrunerError
-from datapruner.samples.exact import HIGH, LOW, exact_array, is_json, is_list
+from datapruner.samples.exact import HIGH, LOW, exact_array, holds_json, is_list
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
@@ -56,13 +56,20 @@ class Rows:
 
         self._refuse_surrogates()
         arrays = {}
+        keys = sum(map(len, self.rows))
         for name in dict.fromkeys(name for row in self.rows for name in row):
+            if "\0" in name:
+                raise DataPrunerError(
+                    f"{self.source}: the column '{safe_text(name, 60)}' has a NUL character in its name; rename it."
+                )
             values = [row.get(name) for row in self.rows]
             try:
                 arrays[name] = exact_array(values, booleans=self._may_hold_booleans)
             except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
                 raise _bad_value(name, values, self.place, error) from None
-        self._refuse_double_keys(arrays.values())
+            if self.ends:
+                keys += sum(map(_keys, values)) if holds_json(arrays[name].type) else _keys_in(arrays[name])
+        self._refuse_double_keys(keys)
         return pa.table(arrays)
 
     def _may_hold_booleans(self) -> bool:
@@ -80,13 +87,13 @@ class Rows:
                         " text; remove it."
                     ) from None
 
-    def _refuse_double_keys(self, arrays: Iterable[pa.Array]) -> None:
+    def _refuse_double_keys(self, keys: int) -> None:
         """Refuse an object that has a key twice, of which Python keeps the last.
 
-        Looking at each object would double the time to read a file; the text has as many keys as the values only
-        where no key was lost.
+        Looking at each object would double the time to read a file; the text has as many keys as the values, or a
+        few that only seem to be keys, where no key was lost.
         """
-        if not self.ends or count_keys(self.text) == sum(map(len, self.rows)) + sum(map(_keys_in, arrays)):
+        if count_keys(self.text) == keys:
             return
         start = 0
         for row, end in enumerate(self.ends):
@@ -116,13 +123,15 @@ def _bad_value(
     before = next((item for item in values[: high - 1] if item is not None), None)
     if isinstance(error, UnicodeEncodeError):
         what = "holds a lone surrogate (half a character, such as \\ud800), which is not text; remove it."
-    elif isinstance(error, OverflowError):
+    elif isinstance(error, OverflowError) and (before is None or type(before) is type(value)):
         signed = type(value) is int and LOW <= value < HIGH
         what = (
             "holds integers below 0 and from 2^63 on, which no 64-bit type holds together; store them as strings."
             if signed
             else "holds an integer that does not fit into 64 bits; store it as a string."
         )
+    elif "Out of range float" in str(error):
+        what = "holds NaN or an infinity inside an object, which JSON does not know; make it null."
     elif before is not None and type(before) is not type(value):
         what = (
             f"holds {type(value).__name__} where earlier rows hold {type(before).__name__};"
@@ -140,7 +149,10 @@ _BLANK[list(b" \t\n\r")] = True
 
 
 def count_keys(text: bytes | bytearray) -> int:
-    """Count the keys in JSON text: the quotes before a colon that no backslash makes part of a string."""
+    """Count the keys in JSON text: the quotes before a colon that no backslash makes part of a string.
+
+    A string that begins with a colon counts too, so that there may be fewer keys, never more.
+    """
     held = np.frombuffer(text, dtype=np.uint8)
     at = np.flatnonzero(held == ord(":")) - 1
     while (blank := _BLANK[held[at]]).any():
@@ -157,11 +169,9 @@ def count_keys(text: bytes | bytearray) -> int:
 
 
 def _keys_in(array: pa.Array) -> int:
-    """Count the keys in the objects of an exact array."""
+    """Count the keys in the objects of an exact array without JSON."""
     import pyarrow.types as t
 
-    if is_json(array.type):
-        return count_keys(b" ".join(text.encode() for text in array.storage.drop_null().to_pylist()))
     if is_list(array.type):
         return _keys_in(array.flatten())
     if not t.is_struct(array.type):
@@ -169,6 +179,12 @@ def _keys_in(array: pa.Array) -> int:
     array = array.drop_null() if array.null_count else array
     here: int = len(array) * array.type.num_fields
     return here + sum(map(_keys_in, array.flatten()))
+
+
+def _keys(value: Any) -> int:
+    if isinstance(value, dict):
+        return len(value) + sum(map(_keys, value.values()))
+    return sum(map(_keys, value)) if isinstance(value, list) else 0
 
 
 def check_keys(text: str, where: str) -> None:
