@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from datapruner.errors import DataPrunerError
 from datapruner.samples.exact import is_json, json_array
 from datapruner.text import safe_text
@@ -140,8 +142,13 @@ def _as_plain(array: pa.Array) -> pa.Array:
         )
         return _cut(array, pairs, target)
     if t.is_list_view(kind) or t.is_large_list_view(kind):
+        # Views may overlap and lie in any order; flattened, each has its own items.
+        lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
         wide = t.is_large_list_view(kind)
-        return _as_plain(array.cast((pa.large_list if wide else pa.list_)(kind.value_field)))
+        offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int64() if wide else pa.int32())
+        make = pa.LargeListArray.from_arrays if wide else pa.ListArray.from_arrays
+        mask = _copied(array.is_null()) if array.null_count else None
+        return make(offsets, _as_plain(array.flatten()), type=target, mask=mask)
     if t.is_list(kind) or t.is_large_list(kind):
         return _cut(array, _as_plain(array.values), target)
     if t.is_fixed_size_list(kind):

@@ -290,6 +290,9 @@ def _part(part: Any, place: int, error: Error) -> tuple[str, Any]:
         return part, {"type": "text", "text": part}
     if isinstance(part, dict) and isinstance(part.get("text"), str):
         return part["text"], {key: value for key, value in part.items() if value is not None}
+    if isinstance(part, dict) and part.get("type") in (None, "text", "input_text", "output_text"):
+        keys = ", ".join(safe_text(str(key), 40) for key in part)
+        raise error(f"has a part without the key 'text' in message {place} (its keys: {keys})")
     if isinstance(part, dict) and str(part.get("type")) in PARTS:
         # An image or a sound: it tells rows apart, and has no text.
         return "", {key: value for key, value in part.items() if value is not None}
