@@ -2,6 +2,7 @@
 
 import json
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -189,8 +190,9 @@ TOOLS = [
 ]
 
 
-def arguments(rows, row=0):
-    (made,) = load_samples(rows)[row].messages[1].fields["tool_calls"]
+def arguments(rows, row=0, *, padded=True):
+    source = pa.Table.from_pylist(rows) if padded else rows
+    (made,) = load_samples(source)[row].messages[1].fields["tool_calls"]
     return made["function"]["arguments"]
 
 
@@ -234,6 +236,12 @@ def test_what_the_tools_say_of_an_argument_decides():
     assert [arguments(rows, row) for row in (0, 1)] == [{"far": 2, "limit": None}, {"far": 1}]
 
 
+def test_rows_that_no_table_padded_keep_their_own_nulls():
+    calls = [{"kind": "cafe", "limit": None}, {"limit": 3}, {}, {"far": {"x": None, "y": {}}}]
+    rows = rows_of(*(call("find", **each) for each in calls))
+    assert [arguments(rows, row, padded=False) for row in range(4)] == calls
+
+
 def test_json_text_has_no_padding():
     made = call("find", kind=None, limit=None)
     rows = [{"messages": json.dumps([ASK, {"role": "assistant", "content": "", "tool_calls": [made]}])}]
@@ -252,8 +260,6 @@ OBJECTS = st.recursive(
 
 @given(st.lists(st.dictionaries(KEYS, OBJECTS, min_size=1), min_size=1, max_size=4))
 def test_padding_goes_and_nothing_else(rows):
-    import pyarrow as pa
-
     try:
         column = pa.array(rows)
     except (pa.ArrowException, TypeError):
