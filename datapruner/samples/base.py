@@ -84,6 +84,8 @@ class Sample:
         The tools' JSON schemas that the chat template is given, if the row has any.
     plain
         A raw ``text`` row: one assistant message that no chat template is applied to.
+    options
+        What else the row tells the chat template: ``enable_thinking`` and the like.
     beside
         What the row is besides the conversation (a rejected answer, a label, images): names and texts, which tell
         rows apart and are never fed to a model. None where it was not read.
@@ -92,6 +94,7 @@ class Sample:
     messages: tuple[Message, ...]
     tools: list[Any] | None = None
     plain: bool = False
+    options: dict[str, Any] = field(default_factory=dict, hash=False)
     beside: tuple[tuple[str, str], ...] | None = ()
 
     @property
@@ -146,6 +149,8 @@ class Sample:
                 turns.append(("untrained", ""))
         if self.tools:
             turns.append(("tools", json.dumps(self.tools, ensure_ascii=False, sort_keys=sort_keys)))
+        if self.options:
+            turns.append(("options", json_text(self.options, sort_keys=sort_keys)))
         return _turns(turns)
 
 

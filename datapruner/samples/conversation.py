@@ -17,13 +17,16 @@ if TYPE_CHECKING:
     from datapruner.samples.base import Samples
 
 
+OPTIONS = "chat_template_kwargs"
+
+
 def conversation(samples: Samples, rows: np.ndarray | None = None) -> Dataset:
     """Return rows as trl's SFTTrainer reads them, whatever their layout was.
 
-    One ``messages`` column (and ``tools`` as JSON when any row has tools), or a ``text`` column when the source is
-    plain text. Messages that are a role and a content alone are a list of structs. Where any has more (calls,
-    reasoning, parts, ``weight``: 0 for a turn that must not be trained on), each is a ``Json`` value, which has the
-    keys of its own and no others.
+    One ``messages`` column, ``tools`` as JSON and ``chat_template_kwargs`` when any row has them, or a ``text`` column
+    when the source is plain text. Messages that are a role and a content alone are a list of structs. Where any has
+    more (calls, reasoning, parts, ``weight``: 0 for a turn that must not be trained on), each is a ``Json`` value,
+    which has the keys of its own and no others.
 
     Parameters
     ----------
@@ -36,15 +39,15 @@ def conversation(samples: Samples, rows: np.ndarray | None = None) -> Dataset:
     from datasets import Dataset
     from datasets.table import InMemoryTable
 
-    whole = any(
-        message.fields or not message.trained
-        for row in samples.iter_samples(rows, identity=False)
-        for message in row.messages
-    )
+    whole = options = False
+    for row in samples.iter_samples(rows):
+        whole = whole or any(message.fields or not message.trained for message in row.messages)
+        options = options or bool(row.options)
     messages = pa.list_(
         _json_type() if whole else pa.struct([("role", pa.string()), ("content", pa.string())])
     )
-    schema = pa.schema([("text", pa.string()), ("messages", messages), ("tools", pa.string())])
+    kinds = {"text": pa.string(), "messages": messages, "tools": pa.string()}
+    schema = pa.schema(kinds | ({OPTIONS: _json_type()} if options else {}))
     batches = []
     read = samples.iter_samples(rows, identity=False)
     while block := list(islice(read, BLOCK)):
@@ -57,6 +60,8 @@ def conversation(samples: Samples, rows: np.ndarray | None = None) -> Dataset:
         text = [sample.part("both") if sample.plain else None for sample in block]
         tools = [None if sample.tools is None else json.dumps(sample.tools) for sample in block]
         columns = [pa.array(text, pa.string()), turns, pa.array(tools, pa.string())]
+        if options:
+            columns.append(pa.array([json_text(sample.options) for sample in block]).cast(_json_type()))
         batches.append(pa.RecordBatch.from_arrays(columns, schema=schema))
     table = pa.Table.from_batches(batches, schema=schema)
     # A transcript without roles is plain text row by row, a conversation is not: never both in a source.
@@ -64,6 +69,7 @@ def conversation(samples: Samples, rows: np.ndarray | None = None) -> Dataset:
     names = ["text"] if plain else ["messages"]
     if not plain and table.column("tools").null_count < len(table):
         names.append("tools")
+    names += [OPTIONS] if options and not plain else []
     return Dataset(InMemoryTable(table.select(names)))
 
 

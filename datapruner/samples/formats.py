@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,9 @@ def read_block(
                     raise Row(number, layout, {}).error(role, "holds text that is not UTF-8") from None
         kind = table.column(column).type
         shapes[role] = shape_of(kind)
-        decode = decoder(kind, text=role not in (*TURNS, *layout.beside, "tools", "history"))
+        decode = decoder(
+            kind, text=role not in (*TURNS, *layout.beside, "tools", "history", "chat_template_kwargs")
+        )
         if decode is not None:
             values[role] = [decode(value) for value in values[role]]
     for place, number in enumerate(numbers.tolist()):
@@ -94,8 +97,10 @@ class Row:
         if all(turn.role in ("assistant", "tool") for turn in turns):
             # A chosen side with the user's turn in it repeats the prompt.
             asked = self.asked(roles.asks)
-            if turns and asked[-len(turns) :] == turns:
-                turns = []  # messages that hold the chosen answer already
+            if turns:
+                # An answer in the prompt is no answer of the row, for trl's trainers neither.
+                before = asked[: -len(turns)] if asked[-len(turns) :] == turns else asked
+                asked = [replace(turn, trained=turn.trained and turn.role != "assistant") for turn in before]
             turns = [*self.history(), *asked, *turns]
         system = self.values.get("system")
         if (
@@ -104,7 +109,7 @@ class Row:
             and not any(turn.role == "system" for turn in turns)
         ):
             turns = [Message("system", system), *turns]
-        return Sample(tuple(turns), tools=self.tools(), beside=beside)
+        return Sample(tuple(turns), tools=self.tools(), options=self.options(), beside=beside)
 
     def beside(self, digest: bytes) -> tuple[tuple[str, str], ...]:
         """Return what the row is besides the conversation."""
@@ -192,6 +197,18 @@ class Row:
     def read(self, role: str, value: list[Any], shape: Shape) -> list[Message]:
         """Return the turns of messages, some of whose keys may be padding."""
         return read_turns(value, lambda what: self.error(role, what), shape, self.tools)
+
+    def options(self) -> dict[str, Any]:
+        """Return what the row tells the chat template beside messages and tools (``enable_thinking``)."""
+        role = "chat_template_kwargs"
+        value = self.values.get(role)
+        if isinstance(value, str):
+            value = self.parsed(role, "an object is") if value.strip() else None
+        else:
+            value = unpadded(value, self.shapes.get(role))
+        if value is not None and not isinstance(value, dict):
+            raise self.error(role, f"holds {kind_of(value)} where an object is needed")
+        return value or {}
 
     def tools(self) -> list[Any] | None:
         """Return the row's tools, which may be a list or JSON text."""

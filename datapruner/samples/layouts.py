@@ -40,6 +40,7 @@ TAKES: dict[str, frozenset[str]] = {
     "rejected": frozenset({TEXT, MESSAGE, MESSAGES, TEXTS, LISTS}),
     "history": frozenset({TEXT, MESSAGES, LISTS}),
     "tools": frozenset({TEXT, *LISTED}),
+    "chat_template_kwargs": frozenset({TEXT, MESSAGE}),
     "label": frozenset({TEXT, TRUTH, NUMBER}),
     "embedding": frozenset({NUMBERS}),
 }
@@ -50,7 +51,7 @@ BESIDE = ("rejected", "label", *MEDIA_ROLES)
 """Roles that any row of text may have: no part of what is said to the model, and part of what the row is."""
 
 TURNS = ("messages", "conversations")
-OPTIONAL = ("input", "context", "history", "system", "tools")
+OPTIONAL = ("input", "context", "history", "system", "tools", "chat_template_kwargs")
 """Roles of which a row may have none, though the source has a column."""
 
 _BESIDE_NAMES = {
@@ -111,7 +112,8 @@ class Roles:
 
 
 SYSTEM = {"system_prompt": "system"}
-AROUND = ("system", "history", "tools")
+TURNED = ("system", "tools", "chat_template_kwargs")
+AROUND = ("history", *TURNED)
 
 LAYOUTS: dict[str, Roles] = {
     "preference": Roles(
@@ -128,10 +130,10 @@ LAYOUTS: dict[str, Roles] = {
             **SYSTEM,
         },
     ),
-    "messages": Roles(("messages",), ("system", "tools"), asks=("messages",), also=SYSTEM),
+    "messages": Roles(("messages",), TURNED, asks=("messages",), also=SYSTEM),
     "sharegpt": Roles(
         ("conversations",),
-        ("system", "tools"),
+        TURNED,
         asks=("conversations",),
         also={"conversation": "conversations", **SYSTEM},
     ),

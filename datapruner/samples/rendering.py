@@ -441,7 +441,7 @@ class _Batch:
     ) -> tuple[str, list[tuple[int, int]]]:
         """Render messages and tell where the marked text lies."""
         text = self.apply(place, messages, template)
-        pieces = re.split(f"([{BEGIN}{END}])", template.render_marks(messages, self.samples[place].tools))
+        pieces = re.split(f"([{BEGIN}{END}])", template.render_marks(messages, **self.told(place)))
         if "".join(pieces[::2]) != text or pieces[1::2] != [BEGIN, END] * (len(pieces) // 4):
             raise self.unmasked(place, "its {% generation %} marks cannot be told from the text")
         edges = np.cumsum([len(piece) for piece in pieces[::2]]).tolist()
@@ -519,10 +519,14 @@ class _Batch:
         """Return a row's messages as a template is handed them."""
         return [template.handed(message) for message in self.samples[place].messages]
 
+    def told(self, place: int) -> dict[str, Any]:
+        """Return what a template is told beside the messages."""
+        return {**self.samples[place].options, "tools": self.samples[place].tools}
+
     def apply(self, place: int, messages: list[Handed], template: Template, **options: Any) -> str:
         """Apply a chat template."""
         try:
-            return template.render(messages, self.samples[place].tools, **options)
+            return template.render(messages, **self.told(place), **options)
         except Exception as error:
             # A template is a program: it may raise on purpose ("roles must alternate") or fail in any way.
             reason = safe_text(" ".join(str(error).split()), 160)
@@ -538,7 +542,7 @@ class _Batch:
         if messages[0]["role"] != "system" or len(messages) == 1:
             return False
         try:
-            template.render(messages[1:], self.samples[place].tools)
+            template.render(messages[1:], **self.told(place))
         except Exception:  # it refuses something else too
             return False
         return True

@@ -42,9 +42,9 @@ class Template:
         """Apply the template; it is a program and may raise anything."""
         return self._apply(self.text, messages, tools, **options)
 
-    def render_marks(self, messages: list[Handed], tools: list[Any] | None = None) -> str:
+    def render_marks(self, messages: list[Handed], tools: list[Any] | None = None, **options: Any) -> str:
         """Apply the template with the edges of ``{% generation %}`` visible in the text."""
-        return self._apply(self._visible, messages, tools)
+        return self._apply(self._visible, messages, tools, **options)
 
     def _apply(self, text: str, messages: list[Handed], tools: list[Any] | None, **options: Any) -> str:
         made = self.tokenizer.apply_chat_template(

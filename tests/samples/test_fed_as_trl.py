@@ -73,6 +73,10 @@ ROWS = {
     "tools": tooled({"a": 2, "b": 3}),
     "calls as text": tooled('{"a": 2, "b": 3}'),
     "reasoning": {"messages": [user("Name a tree."), assistant("Oak.", reasoning_content="Big ones first.")]},
+    "told not to think": {
+        "messages": [user("Name a tree."), assistant("Oak.")],
+        "chat_template_kwargs": {"enable_thinking": False},
+    },
     "think": {"messages": [user("Name a tree."), assistant(THOUGHTS[0] + "Oak.")]},
     "thinks twice": {
         "messages": [
@@ -163,7 +167,10 @@ def trained(rows, tokenizer, *, marked: bool):
             answers = [at for at, turn in enumerate(row["messages"]) if turn["role"] == "assistant"]
             for at in answers:
                 tools = {"tools": row["tools"]} if row.get("tools") else {}
-                pairs.append({"prompt": row["messages"][:at], "completion": [row["messages"][at]], **tools})
+                told = {key: row[key] for key in row if key == "chat_template_kwargs"}
+                pairs.append(
+                    {"prompt": row["messages"][:at], "completion": [row["messages"][at]], **tools, **told}
+                )
         data = Dataset.from_list(pairs, on_mixed_types="use_json")
     made = prepared(data, tokenizer, assistant_only=marked)
     ids = made[-1]["input_ids"]
@@ -274,19 +281,19 @@ def test_templates_that_trl_ships(path, tokenizer):
     marked = "endgeneration" in tokenizer.chat_template
     found = []
     for row in list(ROWS.values())[:-1]:
-        tools = row.get("tools")
+        told = {"tools": row.get("tools"), **row.get("chat_template_kwargs", {})}
         try:
             ours = render(load_samples([written(row)])[0], tokenizer, last_turn_only=not marked)
         except DataPrunerError:
             continue
         turns = row["messages"]
-        made = _tokenize(tokenizer, turns, tools=tools, return_assistant_tokens_mask=marked)
+        made = _tokenize(tokenizer, turns, return_assistant_tokens_mask=marked, **told)
         mask = made.get("assistant_masks")
         if not marked:
-            prompt = _tokenize(tokenizer, turns[:-1], tools=tools, add_generation_prompt=True)["input_ids"]
+            prompt = _tokenize(tokenizer, turns[:-1], add_generation_prompt=True, **told)["input_ids"]
             first = common_prefix_length(prompt, made["input_ids"])
             mask = [int(at >= first) for at in range(len(made["input_ids"]))]
-        if tools and "tool_calls" not in tokenizer.chat_template:
+        if told["tools"] and "tool_calls" not in tokenizer.chat_template:
             assert '"name":"add"' in tokenizer.decode(ours.input_ids)  # the calls as JSON
             continue
         assert ours.input_ids.tolist() == made["input_ids"]

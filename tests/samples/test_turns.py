@@ -323,3 +323,39 @@ def test_conversations_have_the_whole_messages():
     assert json.loads(made[0]["tools"]) == [{"name": "weather"}]
     plain = load_samples([{"messages": [ASK, ANSWER]}]).conversation()
     assert set(plain.features["messages"].feature) == {"role", "content"}
+
+
+def test_answers_in_a_prompt_are_not_trained_on():
+    prompt = [ASK, {"role": "assistant", "content": "Where?"}, {"role": "user", "content": "Oslo."}]
+    for row in (
+        {"prompt": prompt, "completion": [ANSWER]},
+        {"prompt": prompt, "completion": "3 C"},
+        {"prompt": prompt, "chosen": [ANSWER], "rejected": [{**ANSWER, "content": "4 C"}]},
+        {"prompt": prompt, "completion": [ANSWER], "label": True},
+    ):
+        (made,) = load_samples([row])
+        assert [turn.trained for turn in made.messages] == [True, False, True, True]
+        assert made.part("response") == "3 C"
+    # What trains on pairs of a history does so on all of them.
+    (made,) = load_samples(
+        [{"instruction": "And in Oslo?", "output": "3 C", "history": [["Bergen?", "4 C"]]}]
+    )
+    assert made.part("response") == "4 C\n3 C"
+
+
+def test_what_a_row_tells_its_template():
+    rows = [
+        {"messages": [ASK, ANSWER], "chat_template_kwargs": {"enable_thinking": False, "tone": None}},
+        {"messages": [ASK, ANSWER], "chat_template_kwargs": {"enable_thinking": None, "tone": "dry"}},
+        {"messages": [ASK, ANSWER], "chat_template_kwargs": None},
+    ]
+    samples = load_samples(rows)
+    assert [made.options for made in samples] == [{"enable_thinking": False}, {"tone": "dry"}, {}]
+    assert len({made.key() for made in samples}) == len({made.fed() for made in samples}) == 3
+    assert samples.conversation()["chat_template_kwargs"] == [{"enable_thinking": False}, {"tone": "dry"}, {}]
+    text = load_samples([{"messages": [ASK, ANSWER], "chat_template_kwargs": '{"tone": "dry"}'}])
+    assert text[0].options == {"tone": "dry"}
+    with pytest.raises(
+        DataPrunerError, match="Row 0 holds a list where an object is needed in column 'chat_template_k"
+    ):
+        load_samples([{"messages": [ASK, ANSWER], "chat_template_kwargs": "[1]"}])[0]
