@@ -15,13 +15,15 @@ if TYPE_CHECKING:
     from datapruner.api import prune, run, score
     from datapruner.comparison import Comparison, compare
     from datapruner.errors import DataPrunerError
+    from datapruner.names import inspect, select
     from datapruner.outputs.dataset import push_to_hub
-    from datapruner.outputs.reading import explain
+    from datapruner.outputs.reading import SavedSelection, explain, load, load_selection
     from datapruner.outputs.scores import load_scores
     from datapruner.pruning_damage import Damage, damage
     from datapruner.samples.inspection import inspect_samples
     from datapruner.samples.source import load_samples
     from datapruner.scorers.base import Ranking, Scorer
+    from datapruner.selection.explanation import Explanation, Summary
     from datapruner.selection.result import Scores, Selection
     from datapruner.signals import Signals
     from datapruner.stability import Stability, compare_stability
@@ -38,42 +40,56 @@ _WHERE = {
     "Signals": "datapruner.signals",
     "Stability": "datapruner.stability",
     "Damage": "datapruner.pruning_damage",
+    "Explanation": "datapruner.selection.explanation",
+    "SavedSelection": "datapruner.outputs.reading",
+    "Summary": "datapruner.selection.explanation",
     "compare": "datapruner.comparison",
     "compare_stability": "datapruner.stability",
     "damage": "datapruner.pruning_damage",
     "explain": "datapruner.outputs.reading",
+    "inspect": "datapruner.names",
     "inspect_samples": "datapruner.samples.inspection",
+    "load": "datapruner.outputs.reading",
     "load_samples": "datapruner.samples.source",
     "load_scores": "datapruner.outputs.scores",
+    "load_selection": "datapruner.outputs.reading",
     "prune": "datapruner.api",
     "push_to_hub": "datapruner.outputs.dataset",
     "run": "datapruner.api",
     "score": "datapruner.api",
+    "select": "datapruner.names",
 }
 
 __all__ = [
     "Comparison",
     "Damage",
     "DataPrunerError",
+    "Explanation",
     "Ranking",
+    "SavedSelection",
     "Scorer",
     "Scores",
     "Selection",
     "Signals",
     "Stability",
+    "Summary",
     "compare",
     "compare_stability",
     "damage",
     "explain",
+    "inspect",
     "inspect_samples",
+    "load",
     "load_samples",
     "load_scores",
+    "load_selection",
     "plots",
     "prune",
     "push_to_hub",
     "run",
     "score",
     "scorers",
+    "select",
 ]
 
 
@@ -83,7 +99,9 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module(_WHERE[name]), name)
     if name in ("plots", "scorers", "testing"):
         return importlib.import_module(f"datapruner.{name}")
-    raise AttributeError(f"module 'datapruner' has no attribute {name!r}")
+    from datapruner.names import missing
+
+    raise AttributeError(missing(name, __all__))
 
 
 def __dir__() -> list[str]:

@@ -556,24 +556,28 @@ def run(
 
 @app.command()
 def explain(
-    out: Annotated[Path, typer.Argument(help="Folder that prune, select or run wrote.")],
-    row: Annotated[int, typer.Option(help="Row of the source dataset, counted from 0.")],
+    out: Annotated[Path, typer.Argument(help="Folder that prune, select, run or score wrote.")],
+    row: Annotated[int | None, typer.Option(help="Row of the source dataset, counted from 0.")] = None,
+    match: Annotated[
+        str | None, typer.Option(help="Find the row by a text that it holds, whatever its case.")
+    ] = None,
+    where: Annotated[
+        list[str] | None, typer.Option(help="Find the row by a column's value: id=abc; may be repeated.")
+    ] = None,
     text: Annotated[bool, typer.Option("--text", help="Show the row too; the source is read again.")] = False,
+    scorer: Annotated[str | None, typer.Option(help="Of scores by several scorers: whose rank.")] = None,
 ) -> None:
     """Say why a row was kept or dropped."""
-    from datapruner.outputs import reading
-    from datapruner.text import safe_text
+    from datapruner.outputs.explaining import explain_row, explain_rows
 
-    told = [
-        f"{safe_text(name, 60):>22}  {f'{value:.6g}' if isinstance(value, float) else value}"
-        for name, value in reading.explain(out, row).items()
-        if value is not None
-    ]
-    if text:
-        from datapruner.samples.inspection import render_sample
-
-        told += ["", *render_sample(reading.source_row(out, row), _width(), lines=20)]
-    typer.echo("\n".join(told))
+    given = None if where is None else dict(_pair(one, "--where") for one in where)
+    if row is not None and (match is not None or given):
+        raise DataPrunerError("name the row by its number, or find it by --match and --where, not both")
+    if row is None:
+        lines = explain_rows(out, match, given, text=text, scorer=scorer, width=_width())
+    else:
+        lines = explain_row(out, row, text=text, scorer=scorer, width=_width())
+    typer.echo("\n".join(lines))
 
 
 @app.command()
@@ -720,21 +724,11 @@ def _carry_out(
 def _summary(selection: Selection, out: Path, quiet: bool, *, report: bool) -> None:
     if quiet:
         return
-    from datapruner.outputs.card import KINDS
     from datapruner.outputs.report.facets import find_labels
     from datapruner.outputs.report.words import warning_words
     from datapruner.text import safe_text
 
-    n = len(selection.kept)
-    for kind, count in selection.counts().items():
-        typer.echo(f"{count:>10,}  {100 * count / n:5.1f} %  {KINDS.get(kind, kind)}")
-    shares = list(selection.shares().items())
-    for name, (kept, whole, unit) in shares[:MOST_GROUPS]:
-        typer.echo(f"{kept:>10,}  of {whole:,} {unit}  {safe_text(name, 60)}")
-    if len(shares) > MOST_GROUPS:
-        typer.echo(
-            f"{'':>10}  and {len(shares) - MOST_GROUPS:,} more groups: README.md of the result has them"
-        )
+    typer.echo("\n".join(selection.summary.lines(MOST_GROUPS)))
     for sentence in warning_words(selection, find_labels([selection])):
         typer.echo(f"\n{sentence}")  # its names are harmless already
     shown = safe_text(str(out))

@@ -80,7 +80,10 @@ def plot_manifold(
     if values.dtype.kind == "f":
         drawn = ax.scatter(x[rows], y[rows], c=values[rows], cmap="cividis", **style)
         bar = ax.figure.colorbar(drawn, ax=ax)
-        bar.set_label(f"score of {selection.scorer}" if color == "score" else plain_label(color))
+        # Where low values of something are kept, that something is drawn, with its own sign.
+        low = not selection.measure.high
+        named = selection.measure.name if low else f"score of {selection.scorer}"
+        bar.set_label(plain_label(named, 60) if color == "score" else plain_label(color))
     else:
         _draw_groups(ax, x, y, rows, values, style)
         # The grey of the other groups lies under the rest and comes last in the legend.
@@ -276,7 +279,8 @@ def _ranking(selection: Selection) -> Ranking:
 def _colours(selection: Selection, ranking: Ranking, color: str) -> NDArray[Any]:
     """Give what the rows are coloured by: floating point for a scale, text for groups."""
     if color == "score":
-        return selection.values
+        measure = selection.measure
+        return selection.values if measure.high else 0.0 - selection.values
     if color == "kept":
         return np.where(selection.kept, "kept", "dropped")
     if color in ranking.columns:

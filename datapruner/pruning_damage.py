@@ -24,6 +24,7 @@ from datapruner.scorers.base import Ranking, Scorer
 from datapruner.scorers.paser import damage_groups
 from datapruner.selection.budget import encode_labels
 from datapruner.signals import COLUMN, Signals
+from datapruner.signals.keywords import distinctive
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ Ints = NDArray[np.int64]
 RESAMPLES = 1000
 NORMAL_ROWS = 20_000
 """A group with more rows gets the normal interval, which theirs no longer differs from."""
-KEYWORDS, TYPICAL, EXCERPT = 5, 3, 100
+TYPICAL, EXCERPT = 3, 100
 CLUSTERS = "cluster"
 
 
@@ -335,7 +336,7 @@ def damage_of(
                 continue
             low, high = _interval(jsd[of], recipe.seed)
             dense, pruned = (None if loss is None else float(loss[of].mean()) for loss in losses)
-            words = _keywords(_counts(concepts.ids.take(of).values), everywhere, len(of), len(jsd))
+            words = distinctive(_counts(concepts.ids.take(of).values), everywhere, len(of), len(jsd))
             some.append(
                 GroupDamage(
                     by,
@@ -386,13 +387,3 @@ def _interval(values: Floats, seed: int) -> tuple[float, float]:
 
 def _counts(ids: NDArray[Any]) -> Counter[int]:
     return Counter(ids.tolist())
-
-
-def _keywords(here: Counter[int], everywhere: Counter[int], rows: int, n: int) -> list[int]:
-    """Choose the concepts whose rows are most concentrated in a group: share here times log of the lift (*ours*)."""
-
-    def worth(one: int) -> float:
-        share = here[one] / rows
-        return float(share * np.log(max(share / (everywhere[one] / n), 1e-9)))
-
-    return sorted((one for one in here if worth(one) > 0), key=lambda one: (-worth(one), one))[:KEYWORDS]

@@ -48,6 +48,7 @@ class First(Scorer):
 
 @pytest.fixture
 def first(monkeypatch):
+    assert dp.prune  # which takes the function by its name when it is first imported
     monkeypatch.setattr(scorers, "scorer_class", lambda name: First)
 
 
@@ -73,7 +74,12 @@ def test_explain_prints_what_there_is(place, first, monkeypatch, capsys):
     capsys.readouterr()
     assert command(monkeypatch, "explain", "out", "--row", "3") == 0
     told = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
-    assert told == {"index": "3", "kept": "False", "reason": "dropped: no answer"}
+    assert told == {
+        "row": "3",
+        "kept": "no",
+        "reason": "dropped: no answer",
+        "scorer": "test_cli_first",
+    }
     assert command(monkeypatch, "explain", "out", "--row", "5") == 0
     assert " score  -4.12346\n" in capsys.readouterr().out
 

@@ -166,13 +166,15 @@ def _shares(selection: Selection) -> list[str]:
 
 def histogram(selection: Selection) -> list[str]:
     """Draw the scores as lines of text: all rows, and the kept ones darker."""
-    values, kept = selection.values, selection.kept
+    measure, kept = selection.measure, selection.kept
+    values = selection.values if measure.high else 0.0 - selection.values
     finite = np.isfinite(values)
     edges = np.histogram_bin_edges(values[finite], bins=12)
     whole = np.histogram(values[finite], edges)[0]
     ours = np.histogram(values[finite & kept], edges)[0]
     scale = 50 / max(int(whole.max()), 1)
-    out = [f"{'score from':>12}  kept █  dropped ░"]
+    name = "score" if measure.high else measure.name
+    out = [f"{f'{name} from':>12}  kept █  dropped ░"]
     for low, rows, taken in zip(edges[:-1], whole.tolist(), ours.tolist(), strict=True):
         dark = round(taken * scale)
         out.append(f"{low:12.5g}  {'█' * dark}{'░' * (round(rows * scale) - dark)} {taken:,} of {rows:,}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from datapruner.selection.result import Scores, Selection
 
 REASONS = "selection.parquet"
+WITHIN = "ranked_within"
+"""Its column of what a row was ranked in, where that is not the whole dataset."""
 SPLIT = re.compile(r"\w+(\.\w+)*")
 MEDIA = 100
 """Rows of images or sound in memory at a time, and in a group of a parquet file."""
@@ -253,9 +255,11 @@ def selection_table(selection: Selection) -> pa.Table:
     import pyarrow as pa
 
     n = len(selection.kept)
+    names, fates = selection.fates()
     columns: dict[str, Any] = {
         "index": pa.array(np.arange(n)),
         "kept": pa.array(selection.kept),
+        "cause": encoded(fates, names),
         "reason": selection.reasons,
         "score": arrow_array(selection.values),
     }
@@ -269,7 +273,19 @@ def selection_table(selection: Selection) -> pa.Table:
     stay = selection.supervised_tokens_kept
     if stay is not None:
         columns["supervised_tokens_kept"] = pa.array(stay)
+    standing = selection.standing
+    if len(standing.names) > 1:
+        columns[WITHIN] = encoded(np.maximum(standing.parts, 0), standing.names, empty=standing.parts < 0)
     return pa.table(columns)
+
+
+def encoded(codes: NDArray[Any], names: Sequence[str], *, empty: NDArray[np.bool_] | None = None) -> pa.Array:
+    """Give texts by their numbers, each text once; null where ``empty``."""
+    import pyarrow as pa
+
+    return pa.DictionaryArray.from_arrays(
+        pa.array(codes.astype(np.int32), mask=empty), pa.array(list(names), pa.string())
+    )
 
 
 def arrow_array(values: NDArray[Any]) -> pa.Array:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,29 @@ if TYPE_CHECKING:
 
 RESERVED = frozenset({"index", "kept", "reason", "score"})
 """Columns of ``selection.parquet`` that are not a scorer's to name."""
+
+
+class Measure(NamedTuple):
+    """The quantity that a score is, so that it is shown with its own sign.
+
+    Attributes
+    ----------
+    name : str
+        A column of the ranking, or ``score``.
+    high : bool
+        Whether high values are kept; of low ones the score is the negative.
+    """
+
+    name: str = "score"
+    high: bool = True
+
+    def shown(self, score: float) -> float:
+        """Turn a score into the quantity; 0 has no sign."""
+        return score if self.high else 0.0 - score
+
+    def beyond(self, better: bool) -> str:
+        """Say ``at or above`` or ``at or below`` for what is better, or worse, than a number."""
+        return "at or above" if better == self.high else "at or below"
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +70,27 @@ class Ranking:
     group_weights: NDArray[np.float64] | None = None
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     state: Mapping[str, NDArray[Any] | Ragged] = field(default_factory=dict)
+
+    @cached_property
+    def measure(self) -> Measure:
+        """The column that the values are, as such or with the sign turned; ``score`` where they are none.
+
+        A scorer that keeps low perplexities gives -log PPL as values and log PPL as a column: a person is shown 3.2,
+        of which low is kept, and never -3.2. It is seen from the numbers, so that plug-ins and saved scores have it.
+        """
+        rows = np.flatnonzero(np.isfinite(self.values))
+        values = self.values[rows]
+        if not rows.size or values.min() == values.max():
+            return Measure()
+        for name, column in self.columns.items():
+            # One row first: most columns differ there, and no copy is made of them.
+            if column.dtype.kind not in "fiu" or abs(float(column[rows[0]])) != abs(float(values[0])):
+                continue
+            held = column[rows]
+            for high in (True, False):
+                if np.array_equal(held, values if high else -values):
+                    return Measure(name, high)
+        return Measure()
 
     def scatter(self, rows: NDArray[np.int64], n: int) -> Ranking:
         """Place a ranking of some rows into the whole dataset: NaN, -1 or empty elsewhere."""

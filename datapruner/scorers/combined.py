@@ -29,9 +29,9 @@ class Combined(Scorer):
     """Rank by several scorers at once, in the whole set or inside each group.
 
     *Ours* altogether. A row's rank in a scorer is (its average rank - 0.5) / rows, in (0, 1), high for what that
-    scorer keeps; ``<name>_score`` and ``<name>_rank`` are among the columns. Levels differ more between kinds of rows
-    than between good and bad ones; ranks inside a group compare a row with its own kind. A selection over all groups
-    then keeps about the same share of each.
+    scorer keeps; ``<name>_score``, with the sign of what it measures, and ``<name>_rank`` are among the columns. Levels
+    differ more between kinds of rows than between good and bad ones; ranks inside a group compare a row with its own
+    kind. A selection over all groups then keeps about the same share of each.
 
     Only the scorers' values are joined: their groups and what they hold for their own selectors are left out. With
     ``within="cluster"`` permuted rows may get other values, since the clustering depends on the order of the rows.
@@ -120,7 +120,9 @@ class Combined(Scorer):
                 )
         columns: dict[str, NDArray[Any]] = {}
         for number, label in enumerate(rankings):
-            columns |= {f"{label}_score": scores[:, number], f"{label}_rank": ranks[:, number]}
+            # Where a scorer keeps low values of something, that something's sign, not the score's.
+            own = scores[:, number] if rankings[label].measure.high else 0.0 - scores[:, number]
+            columns |= {f"{label}_score": own, f"{label}_rank": ranks[:, number]}
         if groups is not None and self.within == CLUSTER:
             columns[CLUSTER] = groups
         for ranking in rankings.values():

@@ -54,7 +54,8 @@ class MidPerplexity(Scorer):
 
     def _score(self, signals: Signals) -> Ranking:
         ranks = average_ranks(signals["log_ppl"])
-        return Ranking(-np.abs(ranks - np.median(ranks)), columns={"log_ppl": signals["log_ppl"]})
+        apart = np.abs(ranks - np.median(ranks))
+        return Ranking(-apart, columns={"log_ppl": signals["log_ppl"], "ranks_from_median": apart})
 
 
 @dataclass(frozen=True)

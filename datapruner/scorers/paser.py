@@ -140,6 +140,8 @@ class Paser(Scorer):
             held: Concepts = extract_concepts(signals["text"], per_row=self.concepts)
             state |= {"concepts": held.ids, "concept_names": held.names}
         values = self._values(signals, groups, k, jsd)
+        if self.efficiency == "typical":
+            columns["jsd_from_median"] = -values
         return Ranking(values, groups=groups, group_weights=weights, columns=columns, state=state)
 
     def _values(self, signals: Signals, groups: Ints, k: int, jsd: Floats) -> Floats:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,22 +13,25 @@ from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
 from datapruner.selection.budget import Amount, Budget, encode_labels, portions
+from datapruner.selection.explanation import Explanation, Summary
+from datapruner.selection.standing import Grouping, Standing, crossed, standing
 from datapruner.selection.tokens import gather
 from datapruner.selection.vetoes import Vetoes
+from datapruner.selection.view import ALWAYS, SelectionView, checked_row, find_rows, frame
 from datapruner.signals.ragged import Ragged
-from datapruner.text import did_you_mean
+from datapruner.text import did_you_mean, safe_text
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
     from datasets import Dataset, DatasetDict
 
     from datapruner.recipe import Recipe
     from datapruner.samples.base import Samples
     from datapruner.samples.rendering import Rendered
-    from datapruner.scorers.base import Ranking, Scorer
+    from datapruner.scorers.base import Measure, Ranking, Scorer
     from datapruner.selection.selectors import Selector
 
-ALWAYS = "kept: on the always-keep list"
 NO_TOKENS = "dropped: no supervised tokens"
 
 
@@ -69,10 +72,85 @@ class Scores:
 
     def __repr__(self) -> str:
         """Name the scorers and count the rows."""
-        return f"Scores({len(self)} rows, {', '.join(self.rankings)})"
+        dropped = [
+            f"{count:,} {words}"
+            for (cause, count), words in zip(self.summary.causes.items(), self.summary.words(), strict=True)
+            if cause != "ranked"
+        ]
+        scorers = ", ".join(safe_text(name, 60) for name in self.rankings)
+        return f"Scores({'; '.join([f'{len(self):,} rows', scorers, *dropped])})"
+
+    def _repr_html_(self) -> str:
+        """Show it in a notebook: counts by cause, and how each scorer's values spread."""
+        from datapruner.outputs.notebook import scores_html
+
+        return scores_html(self)
+
+    @cached_property
+    def summary(self) -> Summary:
+        """Rows by cause: those that are ranked, and what each cleaning step dropped."""
+        steps: dict[str, int] = {}
+        for vetoes in self.vetoes:
+            if len(vetoes):
+                steps[vetoes.kind] = steps.get(vetoes.kind, 0) + len(vetoes)
+        ranked = len(self) - sum(steps.values())
+        return Summary(len(self), {"ranked": ranked, **steps}, scorers=tuple(self.rankings))
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Give every row's scores, and why a cleaning step dropped it; the index is the row's position in the source.
+
+        ``cause`` and ``reason`` are as in a selection, ``ranked`` and empty for a row that may be chosen;
+        ``always_keep`` marks the rows that every selection keeps. A score is ``score.NAME``, higher = keep.
+        """
+        from datapruner.outputs.scores import scores_table
+
+        return frame(scores_table(self))
+
+    def find(
+        self, match: str | None = None, where: Mapping[str, Any] | None = None, *, case: bool = False
+    ) -> NDArray[np.int64]:
+        """Find rows by what they say; see :meth:`Selection.find`."""
+        return find_rows(self.samples, match, where, case=case)
+
+    def explain(self, row: int, scorer: str | None = None) -> Explanation:
+        """Everything that is known of a row before anything is chosen: its score, its rank, the method's columns.
+
+        Parameters
+        ----------
+        row : int
+            Position in the source.
+        scorer : str, optional
+            Whose rank; may be left out where there is only one.
+        """
+        row = checked_row(row, len(self))
+        name = self._which(scorer)
+        if name not in self._looked_at:
+            from datapruner.selection.selectors import TopK
+
+            # As if nothing were kept: a rank, and no cut.
+            nothing = np.zeros(len(self), dtype=np.bool_)
+            codes, texts = self._dropped_before()
+            texts += ["not chosen yet", ALWAYS]
+            codes = np.where(codes < 0, len(texts) - 2 + self.forced, codes)
+            self._looked_at[name] = Selection(
+                self, name, TopK(), Budget(keep=1), nothing, codes.astype(np.int32), texts
+            )
+        told = self._looked_at[name].explain(row)
+        open_ = told.rank is not None or bool(self.forced[row] and told.score is not None)
+        return replace(
+            told,
+            kept=None if open_ else False,
+            cause="ranked" if open_ else told.cause,
+            reason=told.reason.replace("; 0 were kept", ""),
+            ranked_kept=None,
+        )
 
     @cached_property
     def _labels(self) -> dict[str, list[Any]]:
+        return {}
+
+    @cached_property
+    def _looked_at(self) -> dict[str, Selection]:
         return {}
 
     @cached_property
@@ -128,14 +206,8 @@ class Scores:
         from datapruner.selection.selectors import best_first, fill
 
         n = len(self)
-        eligible = np.ones(n, dtype=np.bool_)
-        codes = np.full(n, -1, dtype=np.int64)
-        texts = list(self._veto_texts)
-        start = 0
-        for vetoes in self.vetoes:
-            eligible[vetoes.rows] = False
-            codes[vetoes.rows] = np.arange(start, start + len(vetoes))
-            start += len(vetoes)
+        codes, texts = self._dropped_before()
+        eligible = codes < 0
         costs = np.ones(n, dtype=np.int64)
         if budget.in_tokens:
             costs = self.tokens.get("num_supervised_tokens", costs[:0])
@@ -182,6 +254,15 @@ class Scores:
         pruned = gather(masks, n) if masks else None
         return Selection(self, name, selector, budget, kept, codes.astype(np.int32), texts, pruned)
 
+    def _dropped_before(self) -> tuple[NDArray[np.int64], list[str]]:
+        """Give the number of every row's reason, -1 where no cleaning step dropped it; and these reasons."""
+        codes = np.full(len(self), -1, dtype=np.int64)
+        start = 0
+        for vetoes in self.vetoes:
+            codes[vetoes.rows] = np.arange(start, start + len(vetoes))
+            start += len(vetoes)
+        return codes, list(self._veto_texts)
+
     def _column(self, name: str) -> list[Any]:
         if name not in self._labels:
             self._labels[name] = self.samples.column(name)
@@ -194,9 +275,11 @@ class Scores:
         return save_scores(self, Path(path), overwrite=overwrite)
 
 
-@dataclass(frozen=True, eq=False)
-class Selection:
+@dataclass(frozen=True, eq=False, repr=False)
+class Selection(SelectionView):
     """The kept rows of a dataset, and a reason for every row.
+
+    Its length is the number of kept rows, and iterating over it gives these as dictionaries of the original columns.
 
     Attributes
     ----------
@@ -222,19 +305,6 @@ class Selection:
     codes: NDArray[np.int32]
     texts: list[str]
     token_masks: Ragged | None = None
-
-    def __len__(self) -> int:
-        """Return the number of kept rows."""
-        return int(self.kept.sum())
-
-    def __repr__(self) -> str:
-        """Say what was kept."""
-        return f"Selection({len(self)} of {len(self.kept)} rows by {self.scorer})"
-
-    @cached_property
-    def indices(self) -> NDArray[np.int64]:
-        """Source positions of the kept rows, ascending; int64."""
-        return np.flatnonzero(self.kept)
 
     @property
     def values(self) -> NDArray[np.float64]:
@@ -268,6 +338,11 @@ class Selection:
 
         return token_splits(self, private_folder())
 
+    @property
+    def source(self) -> Samples:
+        """All rows that were chosen from."""
+        return self.scores.samples
+
     def conversation(self) -> Dataset:
         """Give the kept rows as ``messages`` (or ``text``), whatever their layout was: what SFTTrainer reads.
 
@@ -281,7 +356,7 @@ class Selection:
                 "a conversation would train on the pruned tokens too; train on `selection.dataset`, whose labels leave "
                 "them out, or choose with token_keep=1"
             )
-        return self.scores.samples.conversation(self.indices)
+        return super().conversation()
 
     @cached_property
     def supervised_tokens_kept(self) -> NDArray[np.int64] | None:
@@ -307,14 +382,12 @@ class Selection:
         codes = np.array([numbers[text] for text in self.texts], dtype=np.int32)[self.codes]
         return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(list(numbers), pa.string()))
 
-    def counts(self) -> dict[str, int]:
-        """Count rows by what became of them: kept, dropped by each cleaning step, dropped by the budget."""
-        names, codes = self.fates()
-        counts = np.bincount(codes, minlength=len(names)).tolist()
-        return {name: count for name, count in zip(names, counts, strict=True) if count}
-
     def fates(self) -> tuple[list[str], NDArray[np.int64]]:
         """Give what may become of a row, as :meth:`counts` names it, and each row's number among these, int64 (n,)."""
+        return self._fates
+
+    @cached_property
+    def _fates(self) -> tuple[list[str], NDArray[np.int64]]:
         steps = [(vetoes.kind, vetoes.rows) for vetoes in self.scores.vetoes]
         if NO_TOKENS in self.texts:
             steps.append(("no_supervised_tokens", np.flatnonzero(self.codes == self.texts.index(NO_TOKENS))))
@@ -324,41 +397,64 @@ class Selection:
             codes[rows] = names.index(kind)
         return names, codes
 
-    def shares(self) -> dict[str, tuple[int, int, str]]:
-        """Tell what each group of the budget's column got: kept, of how many, in which unit.
+    def table(self) -> pa.Table:
+        """Give every source row as ``selection.parquet`` has it."""
+        from datapruner.outputs.dataset import selection_table
 
-        Without groups there is one entry, for a token budget only: what of it was spent.
-        """
-        if self.budget.per_group is None:
-            if self.budget.keep_tokens is None:
-                return {}
-            spent = int(self.scores.tokens["num_supervised_tokens"][self.kept].sum())
-            return {"budget": (spent, self.budget.keep_tokens, "supervised tokens")}
-        names, codes = encode_labels(self.scores._column(self.budget.per_group))
-        in_tokens = self.budget.in_tokens
-        costs = self.scores.tokens["num_supervised_tokens"] if in_tokens else np.ones(len(codes), np.int64)
-        whole, kept = np.bincount(codes, costs), np.bincount(codes, costs * self.kept)
-        unit = "supervised tokens" if in_tokens else "rows"
-        return {name: (int(kept[j]), int(whole[j]), unit) for j, name in enumerate(names)}
+        return selection_table(self)
 
-    def explain(self, row: int) -> dict[str, Any]:
-        """Everything that is known of a row: whether it was kept, why, its score and the method's columns.
+    @cached_property
+    def standing(self) -> Standing:
+        """Every row's rank among those that it competed with."""
+        n = len(self.kept)
+        competing = np.isfinite(self.values)
+        for vetoes in self.scores.vetoes:
+            competing[vetoes.rows] = False
+        for text in (ALWAYS, NO_TOKENS):
+            if text in self.texts:
+                competing &= self.codes != self.texts.index(text)
+        found: list[Grouping] = [([""], np.zeros(n, dtype=np.int64))]
+        if self.budget.per_group is not None:
+            found.append(encode_labels(self._labels(self.budget.per_group)))
+        groups = self.scores.rankings[self.scorer].groups
+        if groups is not None and self.selector.by_groups:
+            clusters = [f"cluster {number}" for number in range(int(groups.max(initial=-1)) + 1)]
+            found.append(crossed(found[-1], (clusters, groups)))
+        costs = self._tokens() if self.budget.in_tokens else None
+        return standing(self.values, self.kept, competing, found, costs)
 
-        None stands where a row was dropped before scoring.
-        """
-        row = self._checked(row)
-        scored = bool(np.isfinite(self.values[row]))
-        tokens, columns = self.scores.tokens, self.scores.rankings[self.scorer].columns
-        stay = self.supervised_tokens_kept
+    @property
+    def measure(self) -> Measure:
+        """The quantity that the score is."""
+        return self.scores.rankings[self.scorer].measure
+
+    @property
+    def clusters(self) -> NDArray[np.int64] | None:
+        """Every row's cluster, where the scorer works in clusters; int64 (n,)."""
+        return self.scores.rankings[self.scorer].groups
+
+    def _budget(self) -> Budget:
+        return self.budget
+
+    def _selector(self) -> str:
+        return self.selector.name
+
+    def _labels(self, column: str) -> list[Any]:
+        return self.scores._column(column)
+
+    def _tokens(self) -> NDArray[np.int64]:
+        return self.scores.tokens["num_supervised_tokens"]
+
+    def _shown(self, rows: NDArray[np.int64]) -> tuple[Samples, NDArray[np.int64]]:
+        return self.scores.samples, rows
+
+    def _known(self, row: int) -> dict[str, Any]:
+        stay, scored = self.supervised_tokens_kept, np.isfinite(self.values[row])
+        columns = self.scores.rankings[self.scorer].columns
         return {
-            "row": row,
-            "kept": bool(self.kept[row]),
-            "reason": self.reason(row),
-            "scorer": self.scorer,
-            "score": float(self.values[row]) if scored else None,
-            **{name: column[row].item() if scored else None for name, column in columns.items()},
-            **{name: column[row].item() for name, column in tokens.items()},
-            **({} if stay is None else {"supervised_tokens_kept": int(stay[row])}),
+            **{name: column[row] if scored else None for name, column in columns.items()},
+            **{name: column[row] for name, column in self.scores.tokens.items()},
+            **({} if stay is None else {"supervised_tokens_kept": stay[row]}),
         }
 
     def rebudget(
@@ -456,10 +552,3 @@ class Selection:
                 "quotas": plain(dict(self.budget.quotas), "quotas"),
             }
         )
-
-    def _checked(self, row: int) -> int:
-        if not 0 <= row < len(self.kept):
-            raise DataPrunerError(
-                f"there is no row {row}; the dataset has {len(self.kept)} rows, counted from 0"
-            )
-        return int(row)

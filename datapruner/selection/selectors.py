@@ -126,6 +126,11 @@ class Selector(ABC):
         """Check the parameters' types; a subclass that checks more calls this first."""
         check_parameters(self)
 
+    @property
+    def by_groups(self) -> bool:
+        """Whether rows compete inside the ranking's groups: ``needs_groups`` unless overridden."""
+        return self.needs_groups
+
     @abstractmethod
     def _select(self, ranking: Ranking, portion: Portion, rng: np.random.Generator) -> Choice:
         """Choose among ``portion.rows``, whose order in the result is that of the portion."""
@@ -191,6 +196,11 @@ class TopK(Selector):
         if not 0 <= self.balance <= 1:
             raise DataPrunerError(f"topk: balance must lie between 0 and 1, not {self.balance}")
 
+    @property
+    def by_groups(self) -> bool:
+        """Where groups have a floor."""
+        return self.balance > 0
+
     def _select(self, ranking: Ranking, portion: Portion, rng: np.random.Generator) -> Choice:
         values = ranking.values[portion.rows]
         order = best_first(values)
@@ -207,7 +217,10 @@ class TopK(Selector):
         kept = floor.copy()
         fill(order[~floor[order]], portion.costs, portion.budget - spent, kept)
         ranked = kept & ~floor
-        cut = f"{values[ranked].min():.6g}" if ranked.any() else "none"
+        measure = ranking.measure
+        cut = f"{measure.shown(float(values[ranked].min())):.6g}" if ranked.any() else "none"
+        # Of a quantity whose low values are kept, the cut has the quantity's sign and name, not the score's.
+        named = "" if measure.high else f"{measure.name} "
         codes = np.where(kept, np.where(floor, 2, 0), 1)
         if portion.unit == "tokens" and ranked.any():
             codes[~kept & (values > values[ranked].min())] = 3
@@ -215,8 +228,8 @@ class TopK(Selector):
             kept,
             codes.astype(np.int64),
             [
-                f"kept: among the best{where}, at or above the cut {cut}",
-                f"dropped: below the best{where}, at or below the cut {cut}",
+                f"kept: among the best{where}, {named}{measure.beyond(True)} the cut {cut}",
+                f"dropped: below the best{where}, {named}{measure.beyond(False)} the cut {cut}",
                 f"kept: among the best of its cluster, which keeps a floor of {self.balance:.4g} of its even share",
                 f"dropped: too long for what was left of the budget{where}",
             ],
@@ -333,15 +346,15 @@ class CCS(Selector):
         within = np.concatenate([inside[stratum[inside] < self.strata], hardest[::-1]])
         kept = take(within, portion.costs, budgets, stratum)
         where = f" of {portion.name}" if portion.name else ""
-        texts = [f"dropped: among the {self.beta:.4g} highest scores{where}"]
+        measure = ranking.measure
+        extreme = "highest scores" if measure.high else f"lowest {measure.name}"
+        texts = [f"dropped: among the {self.beta:.4g} {extreme}{where}"]
         codes = np.zeros(m, dtype=np.int64)
         for j in np.unique(stratum).tolist():
             named = f"score stratum {j + 1} of {self.strata}{where}"
             here = stratum == j
             if j == self.strata:
-                texts.append(
-                    f"kept: among the {self.beta:.4g} highest scores{where}, but the budget had room"
-                )
+                texts.append(f"kept: among the {self.beta:.4g} {extreme}{where}, but the budget had room")
                 codes[here & kept] = len(texts) - 1
                 continue
             texts += [f"dropped: {self.left} {named}", f"kept: {self.taken} {named}"]
@@ -380,12 +393,15 @@ class Moderate(Selector):
         kept = take(order, portion.costs, np.array([portion.budget]))
         where = f" of {portion.name}" if portion.name else ""
         low, high = (values[kept].min(), values[kept].max()) if kept.any() else (np.nan, np.nan)
+        measure = ranking.measure
+        low, high = (low, high) if measure.high else (measure.shown(high), measure.shown(low))
+        named = "scores" if measure.high else measure.name
         return Choice(
             kept,
             kept.astype(np.int64),
             [
-                f"dropped: not among the rows of central rank{where}, scores {low:.6g} to {high:.6g}",
-                f"kept: among the rows of central rank{where}, scores {low:.6g} to {high:.6g}",
+                f"dropped: not among the rows of central rank{where}, {named} {low:.6g} to {high:.6g}",
+                f"kept: among the rows of central rank{where}, {named} {low:.6g} to {high:.6g}",
             ],
         )
 

@@ -126,7 +126,9 @@ def test_columns_tell_every_scorers_part(signals):
     ]
     scores = scores_of(signals)
     for number, name in enumerate(("perplexity", "ifd", "length")):
-        assert np.array_equal(ranking.columns[f"{name}_score"], scores[:, number])
+        sign = 1 if name == "length" else -1  # low is kept, and what is shown is the quantity itself
+        assert np.array_equal(ranking.columns[f"{name}_score"], sign * scores[:, number])
+    assert np.array_equal(ranking.columns["perplexity_score"], signals["log_ppl"])
     assert np.array_equal(ranking.columns["ifd"], IFD().score(signals).columns["ifd"])
     assert "cluster" in Combined(THREE, within="cluster").score(signals).columns
 
@@ -136,7 +138,7 @@ def test_a_scorer_twice_gets_a_number(signals):
     assert list(scorer.members) == ["ifd", "ifd_2", "length"]
     ranking = scorer.score(signals)
     assert np.array_equal(ranking.columns["ifd_score"], IFD().score(signals).values)
-    assert np.array_equal(ranking.columns["ifd_2_score"], IFD(keep="low").score(signals).values)
+    assert np.array_equal(ranking.columns["ifd_2_score"], -IFD(keep="low").score(signals).values)
 
 
 def test_requires_and_promises_follow_from_the_scorers():

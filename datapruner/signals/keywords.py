@@ -1,0 +1,72 @@
+"""Words that tell a group of rows from the others."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from datapruner.samples.base import Samples
+
+KEYWORDS = 5
+INSIDE, BESIDE = 1000, 2000
+"""Rows of a group, and of the whole set, that are read for its words, spread evenly."""
+LONGEST = 4000
+"""Characters of a row that are read."""
+
+
+def distinctive(here: Counter[int], everywhere: Counter[int], rows: int, n: int) -> list[int]:
+    """Choose the concepts whose rows are most concentrated in a group: share here times log of the lift (*ours*).
+
+    Parameters
+    ----------
+    here, everywhere : Counter
+        Concept -> rows that have it, in the group and in all.
+    rows, n : int
+        Rows of the group, and of all.
+    """
+
+    def worth(one: int) -> float:
+        share = here[one] / rows
+        return float(share * np.log(max(share / (everywhere[one] / n), 1e-9)))
+
+    return sorted((one for one in here if worth(one) > 0), key=lambda one: (-worth(one), one))[:KEYWORDS]
+
+
+def words_of(samples: Samples, members: NDArray[np.int64], every: NDArray[np.int64]) -> tuple[str, ...]:
+    """Find the words of a group from a sample of its rows and of all rows.
+
+    Parameters
+    ----------
+    samples : Samples
+    members : ndarray, int64
+        The group's rows, ascending.
+    every : ndarray, int64
+        All rows that have a group, ascending.
+
+    Returns
+    -------
+    tuple of str
+        The most telling first; empty where rows share nothing.
+    """
+    from datapruner.signals.concepts import extract_concepts
+
+    rows = np.union1d(_spread(members, INSIDE), _spread(every, BESIDE))
+    inside = np.flatnonzero(np.isin(rows, members))
+    texts = (text[:LONGEST] for text in samples.iter_parts("both", rows))
+    concepts = extract_concepts(texts)
+    # A small group is denser in the sample than in the set: that makes its words' lift smaller, not their share.
+    here, everywhere = (
+        Counter(ids.tolist()) for ids in (concepts.ids.take(inside).values, concepts.ids.values)
+    )
+    found = distinctive(here, everywhere, max(len(inside), 1), max(len(rows), 1))
+    return tuple(str(concepts.names[one]) for one in found)
+
+
+def _spread(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    if len(rows) <= most:
+        return rows
+    return rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)]
