@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
 
+    from datapruner.scorers.base import Ranking
     from datapruner.selection.result import Scores, Selection
 
 REASONS = "selection.parquet"
@@ -265,11 +266,8 @@ def selection_table(selection: Selection) -> pa.Table:
     }
     for name, values in selection.scores.tokens.items():
         columns[name] = arrow_array(values)
-    unscored = np.isnan(selection.values)
-    for name, values in selection.scores.rankings[selection.scorer].columns.items():
-        if name not in columns:  # tokens were counted of all rows
-            missing = unscored | np.isnan(values) if values.dtype.kind == "f" else unscored
-            columns[name] = pa.array(values, mask=missing)
+    for name, array in method_columns(selection.scores.rankings[selection.scorer]).items():
+        columns.setdefault(name, array)  # tokens were counted of all rows
     stay = selection.supervised_tokens_kept
     if stay is not None:
         columns["supervised_tokens_kept"] = pa.array(stay)
@@ -277,6 +275,17 @@ def selection_table(selection: Selection) -> pa.Table:
     if len(standing.names) > 1:
         columns[WITHIN] = encoded(np.maximum(standing.parts, 0), standing.names, empty=standing.parts < 0)
     return pa.table(columns)
+
+
+def method_columns(ranking: Ranking) -> dict[str, pa.Array]:
+    """Give a method's columns; null where a row was dropped before scoring."""
+    import pyarrow as pa
+
+    unscored = np.isnan(ranking.values)
+    return {
+        name: pa.array(values, mask=unscored | np.isnan(values) if values.dtype.kind == "f" else unscored)
+        for name, values in ranking.columns.items()
+    }
 
 
 def encoded(codes: NDArray[Any], names: Sequence[str], *, empty: NDArray[np.bool_] | None = None) -> pa.Array:

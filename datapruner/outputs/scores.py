@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
 from datapruner.outputs.checksums import check
-from datapruner.outputs.dataset import arrow_array, encoded, files_read
+from datapruner.outputs.dataset import arrow_array, encoded, files_read, method_columns
 from datapruner.outputs.folder import whole_folder
 from datapruner.paths import expanded, is_file
 from datapruner.recipe import load_recipe
@@ -65,22 +65,6 @@ def save_scores(scores: Scores, path: Path, *, overwrite: bool = False) -> Path:
         "scorers": {},
     }
 
-    _place_all(scores, columns, meta)
-    path = expanded(path)
-    with whole_folder(path, overwrite=overwrite, reads=files_read(scores)) as folder:
-        table = pa.table(columns).replace_schema_metadata({META: json.dumps(meta).encode()})
-        pq.write_table(table, folder / TABLE, compression="zstd")
-        (folder / "state").mkdir()
-        for name, ranking in scores.rankings.items():
-            _save_state(ranking, folder / "state" / f"{name}.npz", name)
-        recipe = scores.recipe.pinned(scores.samples.revision)
-        (folder / "recipe.yaml").write_text(recipe.save_yaml(path), encoding="utf-8")
-    return path
-
-
-def _place_all(scores: Scores, columns: dict[str, pa.Array], meta: dict[str, Any]) -> None:
-    """Add tokens, values and the methods' columns, and say under which names they stand."""
-
     def place(name: str, scorer: str, values: NDArray[Any]) -> str:
         """Store a column under its plain name, or beside another of that name that differs."""
         array = arrow_array(values)
@@ -97,22 +81,38 @@ def _place_all(scores: Scores, columns: dict[str, pa.Array], meta: dict[str, Any
             "groups": None if ranking.groups is None else place("group", name, ranking.groups),
             "columns": {key: place(key, name, values) for key, values in ranking.columns.items()},
         }
+    path = expanded(path)
+    with whole_folder(path, overwrite=overwrite, reads=files_read(scores)) as folder:
+        table = pa.table(columns).replace_schema_metadata({META: json.dumps(meta).encode()})
+        pq.write_table(table, folder / TABLE, compression="zstd")
+        (folder / "state").mkdir()
+        for name, ranking in scores.rankings.items():
+            _save_state(ranking, folder / "state" / f"{name}.npz", name)
+        recipe = scores.recipe.pinned(scores.samples.revision)
+        (folder / "recipe.yaml").write_text(recipe.save_yaml(path), encoding="utf-8")
+    return path
 
 
 def scores_table(scores: Scores) -> pa.Table:
     """Give every row's scores and columns, and why a cleaning step dropped it, as a person reads them."""
     n = len(scores)
-    kinds = ["ranked", *(vetoes.kind for vetoes in scores.vetoes)]
+    kinds = list(dict.fromkeys(["ranked", *(vetoes.kind for vetoes in scores.vetoes)]))
+    steps = np.array([0, *(kinds.index(vetoes.kind) for vetoes in scores.vetoes)])
     codes, texts = scores._dropped_before()
     different = {text: number for number, text in enumerate(dict.fromkeys(texts))}
     numbers = np.array([different[text] for text in texts] or [0])
     columns: dict[str, Any] = {
         "index": pa.array(np.arange(n)),
         "always_keep": pa.array(scores.forced),
-        "cause": encoded(_steps(scores.vetoes, n).to_numpy() + 1, kinds),
+        "cause": encoded(steps[_steps(scores.vetoes, n).to_numpy() + 1], kinds),
         "reason": encoded(numbers[np.maximum(codes, 0)], list(different), empty=codes < 0),
+        **{name: arrow_array(values) for name, values in scores.tokens.items()},
+        **{f"score.{name}": arrow_array(ranking.values) for name, ranking in scores.rankings.items()},
     }
-    _place_all(scores, columns, {"tokens": {}, "scorers": {}})
+    for scorer, ranking in scores.rankings.items():
+        for name, array in method_columns(ranking).items():
+            if name not in scores.tokens and not columns.setdefault(name, array).equals(array):
+                columns[f"{name}.{scorer}"] = array
     return pa.table(columns)
 
 
