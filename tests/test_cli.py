@@ -102,6 +102,48 @@ def test_explain_shows_the_row_too(place, first, monkeypatch, capsys):
     assert "memory was made of rows in memory" in capsys.readouterr().err
 
 
+def test_explain_finds_rows_by_text_and_by_columns(place, first, monkeypatch, capsys):
+    assert command(monkeypatch, *PRUNE) == 0
+    capsys.readouterr()
+
+    def told(*words):
+        assert command(monkeypatch, "explain", "out", *words) == 0
+        return capsys.readouterr().out
+
+    assert told("--match", "QUESTION 70?") == told("--row", "70")
+    assert "rank  71 of 108; 32 were kept\n" in told("--row", "70")
+    assert "its score is -70.1235, and -31.1235 or more was needed" in " ".join(told("--row", "70").split())
+    assert told("--where", "skill=rare", "--match", "question 104") == told("--row", "104")
+    listed = told("--where", "skill=code\x1b[31m")
+    assert listed.startswith("40 rows:\n\nrow 60  dropped: below the best")
+    assert "\n  question 60?\n  answer " in listed
+    assert listed.count("\nrow ") == 10
+    assert "\nand 30 more\n" in listed
+    assert "datapruner explain out --row 60" in listed
+    for words, said in (
+        (["--match", "nowhere \x1b[31m"], "no row of "),
+        (["--match", "a", "--row", "1"], "not both"),
+        ([], "say which row"),
+        (["--where", "skil=rare"], "Did you mean 'skill'"),
+        (["--where", "skill"], "name=value"),
+    ):
+        assert command(monkeypatch, "explain", "out", *words) == 2
+        held = capsys.readouterr()
+        assert said in held.err
+        assert "\x1b" not in held.out + held.err
+
+
+def test_explain_tells_a_row_of_scores_too(place, monkeypatch, capsys):
+    line = ["score", "rows.jsonl", "--scorer", "length", "--scorer", "random", "-o", "scores"]
+    assert command(monkeypatch, *line) == 0
+    assert command(monkeypatch, "explain", "scores", "--row", "70", "--scorer", "length", "--text") == 0
+    said = capsys.readouterr().out
+    assert re.search(r"reason  not chosen yet; ranked \d+ of 10[78]\n", said)
+    assert "user       question 70?" in said
+    assert command(monkeypatch, "explain", "scores", "--row", "70") == 2
+    assert "say which scorer" in capsys.readouterr().err
+
+
 def test_explain_shows_hostile_text_harmless(place, monkeypatch, capsys):
     rows = [{"question": "\x1b[31mred", "answer": "\u202eright to left"}, {"question": "q", "answer": "a"}]
     (place / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

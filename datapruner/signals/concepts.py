@@ -66,7 +66,12 @@ class Concepts:
 
 
 def extract_concepts(
-    texts: Iterable[str], *, min_rows: int = 2, max_words: int = 3, per_row: int = 5
+    texts: Iterable[str],
+    *,
+    min_rows: int = 2,
+    max_words: int = 3,
+    per_row: int = 5,
+    max_share: float = MAX_SHARE,
 ) -> Concepts:
     """Find what each text is about.
 
@@ -88,6 +93,8 @@ def extract_concepts(
         The most words of a concept, 1 to 5. In scripts without spaces a character is a word, but no concept alone.
     per_row : int
         The most concepts of a row; at least 1.
+    max_share : float
+        What more than this share of the rows hold, and more than 20, is no concept.
 
     Returns
     -------
@@ -115,7 +122,9 @@ def extract_concepts(
             limit = "at least 1" if highest is None else f"from 1 to {highest}"
             raise DataPrunerError(f"{name} must be {limit}, not {value}")
     corpus = _read(texts)
-    return _extract(corpus, min_rows, max_words, per_row, min(_BUCKETS, 1 + 8 * len(corpus.tokens)))
+    return _extract(
+        corpus, min_rows, max_words, per_row, min(_BUCKETS, 1 + 8 * len(corpus.tokens)), max_share
+    )
 
 
 # Words ------------------------------------------------------------------------------------------------------------
@@ -355,12 +364,19 @@ def _candidates(words: list[str], levels: list[_Level], ceiling: float) -> list[
     ]
 
 
-def _extract(corpus: _Corpus, floor: int, max_words: int, per_row: int, buckets: int | None) -> Concepts:
+def _extract(
+    corpus: _Corpus,
+    floor: int,
+    max_words: int,
+    per_row: int,
+    buckets: int | None,
+    max_share: float = MAX_SHARE,
+) -> Concepts:
     """Count, rank, and let each row take its best."""
     n = len(corpus.starts) - 1
     levels = _count(corpus, floor, max_words + 1, buckets)
     words = [corpus.words[key] for key in levels[0].keys.tolist()]
-    candidate = _candidates(words, levels, max(MAX_SHARE * n, FEW_ROWS))
+    candidate = _candidates(words, levels, max(max_share * n, FEW_ROWS))
     values = _c_values(levels, candidate)
     levels, values = levels[:max_words], values[:max_words]
     chosen = [np.flatnonzero(flags & (value > 0)) for flags, value in zip(candidate, values, strict=False)]

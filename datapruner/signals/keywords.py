@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 KEYWORDS = 5
 INSIDE, BESIDE = 1000, 2000
 """Rows of a group, and of the whole set, that are read for its words, spread evenly."""
+MOST = 0.5
+"""Share of these rows that hold a word, at most, for it to tell groups apart."""
+PER_ROW = 12
 LONGEST = 4000
 """Characters of a row that are read."""
 
@@ -57,7 +60,8 @@ def words_of(samples: Samples, members: NDArray[np.int64], every: NDArray[np.int
     rows = np.union1d(_spread(members, INSIDE), _spread(every, BESIDE))
     inside = np.flatnonzero(np.isin(rows, members))
     texts = (text[:LONGEST] for text in samples.iter_parts("both", rows))
-    concepts = extract_concepts(texts)
+    # What tells a large cluster from the others is in many rows, and a row lists the common ones first.
+    concepts = extract_concepts(texts, max_share=MOST, per_row=PER_ROW)
     # A small group is denser in the sample than in the set: that makes its words' lift smaller, not their share.
     here, everywhere = (
         Counter(ids.tolist()) for ids in (concepts.ids.take(inside).values, concepts.ids.values)
