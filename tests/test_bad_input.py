@@ -213,6 +213,7 @@ def workplace(tmp_path_factory) -> Path:
     dp.score(rows(), scorers="random").save(place / "memory")
     dp.prune(str(place / "good.jsonl"), scorer="random", keep=3).save(place / "spoiled")
     (place / "spoiled" / "selection.parquet").write_bytes(b"PAR1")
+    (place / "spoiled" / "checksums.txt").unlink()
 
     twins = "source: good.jsonl\nkeep: 3\nembeddings: E.npy\nscorers:\n- name: paser\nmodel: dense\n"
     recipes = {

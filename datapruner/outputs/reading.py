@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
+from datapruner.outputs.checksums import check
 from datapruner.paths import expanded, is_file
 from datapruner.recipe import Recipe, load_recipe
 from datapruner.scorers.base import Measure, Ranking
@@ -217,6 +218,8 @@ class SavedSelection(SelectionView):
         from datapruner.samples import load_samples
 
         recipe = self.recipe
+        data = (path for path in (self.folder / "data").rglob("*") if path.is_file())
+        check(self.folder, *(path.relative_to(self.folder).as_posix() for path in data))
         samples = load_samples(
             self.folder,
             split=recipe.split,
@@ -289,7 +292,7 @@ def load_selection(path: str | Path, *, source: Any = None) -> SavedSelection:
     Raises
     ------
     DataPrunerError
-        It is no such folder, or is damaged.
+        It is no such folder, is damaged, or is not as it was written.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -302,6 +305,7 @@ def load_selection(path: str | Path, *, source: Any = None) -> SavedSelection:
         )
     if not is_file(file):
         raise DataPrunerError(f"{folder} is no result of datapruner: it has no selection.parquet")
+    check(folder, file.name, "recipe.yaml")
     try:
         table = pq.read_table(file, memory_map=True)
         kept = table["kept"].to_numpy().astype(np.bool_)

@@ -361,9 +361,21 @@ def test_a_result_from_before_causes_were_written_loads(tmp_path, selections):
     selections["topk"].save(tmp_path / "out")
     file = tmp_path / "out" / "selection.parquet"
     pq.write_table(pq.read_table(file).drop_columns(["cause"]), file)
+    (tmp_path / "out" / "checksums.txt").unlink()
     loaded = dp.load_selection(tmp_path / "out", source=ROWS)
     assert loaded.counts() == {"kept": 27, "dropped_before_scoring": 1, "over_budget": 62}
     assert loaded.explain(8).reason == selections["topk"].explain(8).reason
+
+
+@pytest.mark.parametrize("name", ["selection.parquet", "recipe.yaml", "data/train-00000-of-00001.parquet"])
+def test_a_file_that_is_not_as_it_was_written_is_not_read(tmp_path, selections, name):
+    selections["topk"].save(tmp_path / "out")
+    file = tmp_path / "out" / name
+    held = bytearray(file.read_bytes())
+    held[len(held) // 2] ^= 1
+    file.write_bytes(held)
+    with pytest.raises(dp.DataPrunerError, match="is not as it was written"):
+        list(dp.load_selection(tmp_path / "out"))
 
 
 def test_load_says_what_to_call(tmp_path):
