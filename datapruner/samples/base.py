@@ -18,6 +18,8 @@ from datapruner.text import did_you_mean, safe_text
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from datapruner.samples.formats import Row
+
 __all__ = ["Layout", "Message", "Part", "Sample", "Samples", "column_list", "content_hash"]
 
 Part = Literal["prompt", "response", "both"]
@@ -323,6 +325,13 @@ class Samples:
             stop = min(start + BLOCK, total)
             yield np.arange(start, stop) if rows is None else np.asarray(rows[start:stop], dtype=np.int64)
 
+    def iter_rows(self, rows: np.ndarray | None = None) -> Iterator[Row]:
+        """Read rows by their roles, a block at a time, before they are conversations."""
+        from datapruner.samples.formats import read_rows
+
+        for numbers in self._numbers(rows):
+            yield from read_rows(self._identified[numbers], self.layout, numbers)
+
     def iter_keys(self, rows: np.ndarray | None = None) -> Iterator[str]:
         """Give a text for each row that two rows share only when all that their layout gives meaning to is the same.
 
@@ -360,6 +369,12 @@ class Samples:
     def column(self, name: str) -> list[Any]:
         """Return one column's values as Python objects."""
         return list(self.dataset.with_format(None)[self.check_column(name)])
+
+    def preference(self, rows: np.ndarray | None = None) -> Dataset:
+        """Return rows as trl's preference trainers read them: pairs, or votes."""
+        from datapruner.samples.preference import preference
+
+        return preference(self, rows)
 
     def conversation(self, rows: np.ndarray | None = None) -> Dataset:
         """Return rows as trl's SFTTrainer reads them: whole ``messages`` (and ``tools``), or ``text``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -40,23 +41,15 @@ def conversation(samples: Samples, rows: np.ndarray | None = None) -> Dataset:
     from datasets.table import InMemoryTable
 
     whole = options = False
-    for row in samples.iter_samples(rows):
-        whole = whole or any(message.fields or not message.trained for message in row.messages)
+    for row in samples.iter_samples(rows, identity=False):
+        whole = whole or has_more(row.messages)
         options = options or bool(row.options)
-    messages = pa.list_(
-        _json_type() if whole else pa.struct([("role", pa.string()), ("content", pa.string())])
-    )
-    kinds = {"text": pa.string(), "messages": messages, "tools": pa.string()}
+    kinds = {"text": pa.string(), "messages": _turns_type(whole), "tools": pa.string()}
     schema = pa.schema(kinds | ({OPTIONS: _json_type()} if options else {}))
     batches = []
     read = samples.iter_samples(rows, identity=False)
     while block := list(islice(read, BLOCK)):
-        said = [[_message(message) for message in sample.messages] for sample in block]
-        if whole:
-            texts = [[json_text(message) for message in turns] for turns in said]
-            turns = pa.array(texts, pa.list_(pa.string())).cast(messages)
-        else:
-            turns = pa.array(said, messages)
+        turns = turns_array([sample.messages for sample in block], whole=whole)
         text = [sample.part("both") if sample.plain else None for sample in block]
         tools = [None if sample.tools is None else json.dumps(sample.tools) for sample in block]
         columns = [pa.array(text, pa.string()), turns, pa.array(tools, pa.string())]
@@ -71,6 +64,28 @@ def conversation(samples: Samples, rows: np.ndarray | None = None) -> Dataset:
         names.append("tools")
     names += [OPTIONS] if options and not plain else []
     return Dataset(InMemoryTable(table.select(names)))
+
+
+def has_more(messages: Iterable[Message]) -> bool:
+    """Whether any message is more than a role and a content."""
+    return any(message.fields or not message.trained for message in messages)
+
+
+def turns_array(rows: Sequence[Sequence[Message]], *, whole: bool) -> pa.Array:
+    """Return rows' messages as an Arrow column; ``whole``: each a ``Json`` value with keys of its own."""
+    import pyarrow as pa
+
+    said = [[_message(message) for message in turns] for turns in rows]
+    if not whole:
+        return pa.array(said, _turns_type(whole))
+    texts = [[json_text(message) for message in turns] for turns in said]
+    return pa.array(texts, pa.list_(pa.string())).cast(_turns_type(whole))
+
+
+def _turns_type(whole: bool) -> pa.DataType:
+    import pyarrow as pa
+
+    return pa.list_(_json_type() if whole else pa.struct([("role", pa.string()), ("content", pa.string())]))
 
 
 def _message(message: Message) -> dict[str, Any]:

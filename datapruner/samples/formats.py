@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def read_block(
     table: pa.Table, layout: Layout, numbers: np.ndarray, digests: Sequence[bytes] | None = None
 ) -> Iterator[Sample]:
-    """Read a block of rows.
+    """Read a block of rows as conversations.
 
     Parameters
     ----------
@@ -37,6 +37,12 @@ def read_block(
     digests
         What is to be known of each row's other columns; without them a sample has no identity.
     """
+    for place, row in enumerate(read_rows(table, layout, numbers)):
+        yield row.sample(None if digests is None else digests[place])
+
+
+def read_rows(table: pa.Table, layout: Layout, numbers: np.ndarray) -> Iterator[Row]:
+    """Read a block of rows by their roles; ``numbers`` are their positions in the source."""
     values: dict[str, list[Any]] = {}
     shapes: dict[str, Shape] = {}
     for role, column in layout.columns.items():
@@ -59,8 +65,7 @@ def read_block(
         if decode is not None:
             values[role] = [decode(value) for value in values[role]]
     for place, number in enumerate(numbers.tolist()):
-        row = Row(number, layout, {role: column[place] for role, column in values.items()}, shapes)
-        yield row.sample(None if digests is None else digests[place])
+        yield Row(number, layout, {role: column[place] for role, column in values.items()}, shapes)
 
 
 class Row:
@@ -115,6 +120,14 @@ class Row:
         """Return what the row is besides the conversation."""
         texts = [pair for role in TEXTS if role in self.values for pair in said(role, self.values[role])]
         return (*texts, ("columns", digest.hex())) if digest else tuple(texts)
+
+    def rejected(self) -> list[list[Message]]:
+        """Return the answers that were not chosen: as a rule one, each with its turns."""
+        value = self.values["rejected"]
+        if isinstance(value, list) and value and all(isinstance(item, (str, list)) for item in value):
+            several = [Row(self.number, self.layout, {**self.values, "rejected": item}) for item in value]
+            return [answer for row in several for answer in row.rejected()]
+        return [self.answered("rejected")]
 
     def asked(self, roles: Sequence[str]) -> list[Message]:
         """Return what comes before the answer: the turns that there are, and one user turn of all texts."""

@@ -358,6 +358,16 @@ class Selection(SelectionView):
             )
         return super().conversation()
 
+    def preference(self) -> Dataset:
+        """Give the kept rows of preference data as trl's DPOTrainer (pairs) or KTOTrainer (votes) reads them.
+
+        Raises
+        ------
+        DataPrunerError
+            The rows have neither rejected answers nor votes.
+        """
+        return self.scores.samples.preference(self.indices)
+
     @cached_property
     def supervised_tokens_kept(self) -> NDArray[np.int64] | None:
         """Supervised tokens of each row that stay in the loss, 0 where it was dropped; None: tokens were not pruned."""
