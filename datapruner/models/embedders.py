@@ -9,15 +9,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
 from datapruner.models import offline
-from datapruner.models.identity import config_hash, tokenizer_hash, weights_hash
+from datapruner.models.identity import config_hash, tokenizer_hash, used, versions, weights_hash
 from datapruner.models.loading import (
     default_device,
     first_line,
@@ -30,7 +31,10 @@ from datapruner.models.quiet import quiet_loading
 if TYPE_CHECKING:
     import torch
 
+    from datapruner.models.known import Opening
+
 Pooling = Literal["auto", "mean", "last"]
+E = TypeVar("E", "TokenEmbedder", "ImageEmbedder")
 
 
 @runtime_checkable
@@ -72,6 +76,11 @@ class TokenEmbedder:
     max_length: int
     device: str = "cpu"
 
+    @property
+    def opened(self) -> TokenEmbedder:
+        """Itself."""
+        return self
+
 
 @dataclass(frozen=True)
 class ImageEmbedder:
@@ -80,6 +89,60 @@ class ImageEmbedder:
     context: dict[str, object]
     width: int
     forward: Callable[[Sequence[Any]], NDArray[np.float32]]
+    device: str = "cpu"
+
+    @property
+    def opened(self) -> ImageEmbedder:
+        """Itself."""
+        return self
+
+
+class Named(Generic[E]):
+    """An embedder by its name: what decides its vectors is known where these files were opened before.
+
+    Parameters
+    ----------
+    load : callable
+        Opens it.
+    about : callable
+        Describes the opening; see :func:`datapruner.models.known.opening`.
+    """
+
+    def __init__(self, load: Callable[[], E], about: Callable[[], Opening]) -> None:
+        self._load, self._about = load, about
+        self._opening = about()
+        self._noted = self._opening.known()
+
+    @cached_property
+    def opened(self) -> E:
+        """The embedder itself; what it showed is noted, in place of what was."""
+        embedder = self._load()
+        facts = {"context": embedder.context, "width": embedder.width, "device": embedder.device}
+        self._opening.note(facts, self._about())
+        self._noted = facts
+        return embedder
+
+    @property
+    def context(self) -> dict[str, object]:
+        """What decides a vector."""
+        return dict(self._facts["context"])
+
+    @property
+    def width(self) -> int:
+        """Length of a vector."""
+        return int(self._facts["width"])
+
+    @property
+    def device(self) -> str:
+        """Kind of device, which decides the size of a batch."""
+        return str(self._facts["device"])
+
+    @property
+    def _facts(self) -> dict[str, Any]:
+        if self._noted is None:
+            _ = self.opened
+        assert self._noted is not None
+        return self._noted
 
 
 @quiet_loading()
@@ -142,8 +205,10 @@ def load_image_embedder(name: str, *, device: str | None = None) -> ImageEmbedde
         "model": weights_hash(model),
         "config": config_hash(model.config),
         "processor": json.dumps(processor.to_dict(), default=str, sort_keys=True),
+        "libraries": versions(*used(model)),
+        "device": model.device.type,
     }
-    return ImageEmbedder(context, width, forward)
+    return ImageEmbedder(context, width, forward, model.device.type)
 
 
 def _hub_minilm() -> str:
@@ -268,6 +333,7 @@ def _sentence_transformer(
         "prefix": prefix,
         "max_length": limit,
         "dtype": str(next(model.parameters()).dtype),
+        "libraries": versions(*used(model)),
     }
     width = forward(np.zeros((1, min(8, limit)), np.int64), np.ones((1, min(8, limit)), np.int64)).shape[1]
     return TokenEmbedder(context, width, tokenize, forward, pad, limit, model.device.type)
@@ -315,6 +381,7 @@ def _language_model(
         "max_length": max_length,
         "dtype": str(next(model.parameters()).dtype),
         "config": config_hash(model.config),
+        "libraries": versions(*used(model)),
     }
     pad = tokenizer.pad_token_id or 0
     width: int = model.config.get_text_config().hidden_size

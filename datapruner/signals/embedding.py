@@ -10,7 +10,8 @@ so every row of a bucket is padded, or none is (see :func:`canonical_shape`).
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,7 +20,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
-from datapruner.models.embedders import Encoder, ImageEmbedder, TokenEmbedder
+from datapruner.models.embedders import Encoder, ImageEmbedder, Named, TokenEmbedder
 from datapruner.models.identity import PROBE_TEXTS
 from datapruner.paths import exists
 from datapruner.progress import bar
@@ -80,7 +81,7 @@ def canonical_shape(tokens: int, limit: int) -> tuple[int, bool]:
 
 def embed_texts(
     texts: Sequence[str],
-    embedder: TokenEmbedder,
+    embedder: TokenEmbedder | Named[TokenEmbedder],
     store: SignalStore,
     *,
     progress: bool = True,
@@ -91,7 +92,8 @@ def embed_texts(
     Parameters
     ----------
     texts : sequence of str, length n
-    embedder : TokenEmbedder
+    embedder : TokenEmbedder or Named
+        One that is named is opened only where a row is missing.
     store : SignalStore
         Rows found there cost nothing; equal texts are computed once.
     progress : bool
@@ -103,26 +105,25 @@ def embed_texts(
     -------
     numpy.memmap, float32, shape (n, d)
     """
-    batch_tokens = TOKENS_PER_BATCH.get(embedder.device, TOKENS_PER_BATCH["cpu"])
-    context = {
-        "signal": "embedding",
-        "version": CODE_VERSION,
-        "batch_tokens": batch_tokens,
-        **embedder.context,
-    }
 
-    def compute(rows: NDArray[np.int64]) -> Iterator[Batch]:
+    def batch_tokens(of: TokenEmbedder | Named[TokenEmbedder]) -> int:
+        return TOKENS_PER_BATCH.get(of.device, TOKENS_PER_BATCH["cpu"])
+
+    def context(of: Any) -> dict[str, object]:
+        return {"signal": "embedding", "batch_tokens": batch_tokens(of), **of.context}
+
+    def compute(opened: TokenEmbedder, rows: NDArray[np.int64]) -> Iterator[Batch]:
         with bar(len(rows), name, "rows", progress) as shown:
-            for batch in _canonical_batches(texts, rows, embedder, batch_tokens):
+            for batch in _canonical_batches(texts, rows, opened, batch_tokens(opened)):
                 shown.update(len(batch[0]))
                 yield batch
 
-    return store.fetch(row_keys(map(_bytes, texts), context), context, embedder.width, compute)
+    return _stored(embedder, context, lambda: map(_bytes, texts), compute, store)
 
 
 def embed_images(
     images: Images,
-    embedder: ImageEmbedder,
+    embedder: ImageEmbedder | Named[ImageEmbedder],
     store: SignalStore,
     *,
     progress: bool = True,
@@ -134,7 +135,7 @@ def embed_images(
     ----------
     images : Images, length n
         Indexed row by row, so images that are decoded when asked for are never all held.
-    embedder : ImageEmbedder
+    embedder : ImageEmbedder or Named
     store : SignalStore
     progress : bool
 
@@ -142,23 +143,49 @@ def embed_images(
     -------
     numpy.memmap, float32, shape (n, d)
     """
-    context = {"signal": "image", "version": CODE_VERSION, "batch": IMAGES_PER_BATCH, **embedder.context}
 
-    def compute(rows: NDArray[np.int64]) -> Iterator[Batch]:
+    def context(of: Any) -> dict[str, object]:
+        return {"signal": "image", "batch": IMAGES_PER_BATCH, **of.context}
+
+    def compute(opened: ImageEmbedder, rows: NDArray[np.int64]) -> Iterator[Batch]:
         with bar(len(rows), name, "rows", progress) as shown:
             for start in range(0, len(rows), IMAGES_PER_BATCH):
                 of = rows[start : start + IMAGES_PER_BATCH]
                 batch = [images[int(row)] for row in of]
                 batch += [batch[-1]] * (IMAGES_PER_BATCH - len(batch))
                 shown.update(len(of))
-                yield of, embedder.forward(batch)[: len(of)]
+                yield of, opened.forward(batch)[: len(of)]
 
-    return store.fetch(
-        row_keys((_pixels(images[place]) for place in range(len(images))), context),
-        context,
-        embedder.width,
-        compute,
-    )
+    def contents() -> Iterator[bytes]:
+        return (_pixels(images[place]) for place in range(len(images)))
+
+    return _stored(embedder, context, contents, compute, store)
+
+
+class _OtherError(Exception):
+    """The embedder that was opened is not the one that was noted."""
+
+
+def _stored(
+    embedder: Any,
+    context_of: Callable[[Any], dict[str, object]],
+    contents: Callable[[], Iterable[bytes]],
+    compute: Callable[[Any, NDArray[np.int64]], Iterator[Batch]],
+    store: SignalStore,
+) -> NDArray[np.float32]:
+    """Give vectors through the store, and open the embedder only where one is missing."""
+    for _ in range(2):
+        context = {"version": CODE_VERSION, **context_of(embedder)}
+
+        def opened(rows: NDArray[np.int64], context: dict[str, object] = context) -> Iterator[Batch]:
+            found = embedder.opened
+            if row_keys([b""], {"version": CODE_VERSION, **context_of(found)}) != row_keys([b""], context):
+                raise _OtherError
+            yield from compute(found, rows)
+
+        with suppress(_OtherError):
+            return store.fetch(row_keys(contents(), context), context, embedder.width, opened)
+    raise DataPrunerError("the embedder's files change while they are read; wait until they are whole")
 
 
 def embed_with_encoder(
