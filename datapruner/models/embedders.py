@@ -109,7 +109,8 @@ class Named(Generic[E]):
     """
 
     def __init__(self, load: Callable[[], E], about: Callable[[], Opening]) -> None:
-        self._load, self._about = load, about
+        self._load: Callable[[], E] = load
+        self._about = about
         self._opening = about()
         self._noted = self._opening.known()
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
 from datapruner.geometry.blocks import iter_blocks, normalise_rows
-from datapruner.models.embedders import Encoder, load_image_embedder, load_text_embedder
+from datapruner.models.embedders import Encoder, Named, load_image_embedder, load_text_embedder
+from datapruner.models.known import opening
 from datapruner.models.loading import DEFAULT_TOKENIZER, first_line, load_tokenizer
 from datapruner.paths import expanded
 from datapruner.progress import PASSES, Ahead, say
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from datapruner.geometry.blocks import Matrix
+    from datapruner.models.embedders import ImageEmbedder, TokenEmbedder
     from datapruner.models.known import Known, Opening
     from datapruner.recipe import Recipe
     from datapruner.samples.base import Samples
@@ -215,18 +217,25 @@ def _make_embedding(
 ) -> NDArray[np.float32]:
     if samples.layout.name == "image":
         images = _Images(samples, rows)
-        say(f"loading the image model {recipe.embedder}", progress)
-        return embed_images(
-            images, load_image_embedder(_image_model(recipe)), store, progress=progress, name=name
-        )
+        model = _image_model(recipe)
+
+        def load_images() -> ImageEmbedder:
+            say(f"loading the image model {model}", progress)
+            return load_image_embedder(model)
+
+        seeing = Named(load_images, lambda: opening("image model", model, store.notes, device=None))
+        return embed_images(images, seeing, store, progress=progress, name=name)
     texts = samples.texts(recipe.embed, None if len(rows) == len(samples) else rows)
     if embedder is not None:
         return embed_with_encoder(texts, embedder, store, progress=progress, name=name)
-    say(f"loading the embedder {recipe.embedder}", progress)
-    loaded = load_text_embedder(
-        recipe.embedder, pooling=recipe.pooling, max_length=recipe.embedder_max_length
-    )
-    return embed_texts(texts, loaded, store, progress=progress, name=name)
+    how: dict[str, Any] = {"pooling": recipe.pooling, "max_length": recipe.embedder_max_length}
+
+    def load() -> TokenEmbedder:
+        say(f"loading the embedder {recipe.embedder}", progress)
+        return load_text_embedder(recipe.embedder, **how)
+
+    named = Named(load, lambda: opening("embedder", recipe.embedder, store.notes, device=None, **how))
+    return embed_texts(texts, named, store, progress=progress, name=name)
 
 
 def measure_target(
@@ -517,8 +526,6 @@ def _loading(recipe: Recipe) -> dict[str, Any]:
 
 def _opening(recipe: Recipe, kind: str, name: str, store: SignalStore) -> Opening:
     """Describe the opening of one of a recipe's models."""
-    from datapruner.models.known import opening
-
     adapter = recipe.adapter if kind == "language model" else None
     return opening(kind, name, store.notes, adapter=adapter, **_loading(recipe))
 
