@@ -422,14 +422,11 @@ class _Batch:
             spans = [
                 span for turn, found in zip(answers, pieces, strict=True) if turn in turns for span in found
             ]
-        said, at, shown = _squeeze("".join(text[first:stop] for first, stop in spans)), 0, _squeeze(text)
+        marked = _Said(_squeeze("".join(text[first:stop] for first, stop in spans)))
         for turn in turns:
-            for content in map(_squeeze, template.claims(messages[turn])):
-                at = said.find(content, at)
-                if at < 0:
-                    raise self.unmasked(place, REWRITTEN)
-                at += len(content)
-            if any(_squeeze(detail) not in shown for detail in template.details(messages[turn])):
+            thoughts = map(_squeeze, template.thoughts(messages[turn]))
+            whole = all(thought in _squeeze(text) for thought in thoughts)
+            if not whole or not marked.says(template.claims(messages[turn]), template.called(messages[turn])):
                 raise self.unmasked(place, REWRITTEN)
         # Some templates mark a turn in pieces, one behind the other.
         firsts = {first for first, _ in spans} - {stop for _, stop in spans}
@@ -591,17 +588,33 @@ def _overlap(start: str, template: Template, message: Handed) -> str:
 
 def _holds(text: str, template: Template, message: Handed) -> bool:
     """Tell whether a text says all of a turn, white space aside."""
-    claims = template.claims(message)
-    details = template.details(message)
-    if len(claims) == 1 and not details and claims[0] in text:
+    claims, called, thoughts = template.claims(message), template.called(message), template.thoughts(message)
+    if len(claims) == 1 and not called and not thoughts and claims[0] in text:
         return True
-    squeezed, at = _squeeze(text), 0
-    for claim in map(_squeeze, claims):
-        at = squeezed.find(claim, at)
-        if at < 0:
-            return False
-        at += len(claim)
-    return all(_squeeze(detail) in squeezed for detail in details)
+    squeezed = _squeeze(text)
+    return _Said(squeezed).says(claims, called) and all(_squeeze(thought) in squeezed for thought in thoughts)
+
+
+class _Said:
+    """A text without white space, read from its beginning to its end."""
+
+    def __init__(self, text: str) -> None:
+        self.text, self.at = text, 0
+
+    def says(self, contents: list[str], names: list[str]) -> bool:
+        """Tell whether contents follow one another, and names stand somewhere else."""
+        places = []
+        for content in map(_squeeze, contents):
+            at = self.text.find(content, self.at)
+            if at < 0:
+                return False
+            places.append((at, at + len(content)))
+            self.at = at + len(content)
+        if not names:
+            return True
+        edges = [0, *(edge for place in places for edge in place), len(self.text)]
+        rest = "\n".join(self.text[first:stop] for first, stop in zip(edges[::2], edges[1::2], strict=True))
+        return all(_squeeze(name) in rest for name in names)
 
 
 def _squeeze(text: str) -> str:

@@ -92,6 +92,11 @@ class Template:
         return WORD in shown and not re.search(rf"text['\"]\s*:\s*['\"]{WORD}", shown)
 
     @cached_property
+    def parts_alone(self) -> bool:
+        """Whether a content must be a list of parts, as in some vision models' templates, which pass over a text."""
+        return WORD not in self._shown([{"role": "user", "content": WORD}]) and self.reads_parts
+
+    @cached_property
     def reads_calls(self) -> bool:
         """Whether the template looks at a turn's calls."""
         return re.search(r"\btool_calls\b", self._code) is not None
@@ -125,9 +130,10 @@ class Template:
 
         That is as the source has it, and hence as a trainer hands it over, except where nobody would want what the
         template makes of it: parts that it would print as Python are joined, a role that it does not render becomes
-        the usual one, and calls that it never looks at are written into the content.
+        the usual one, and calls that it never looks at are written into the content. A text becomes a part where
+        the template takes nothing else.
         """
-        if not message.fields:
+        if not message.fields and not self.parts_alone:
             return {"role": message.role, "content": message.content}
         given = message.handed()
         if given["role"] != message.role and not self.knows(given["role"]):
@@ -138,6 +144,8 @@ class Template:
             calls = json_text(given.pop("tool_calls"))
             given["content"] = f"{message.content}\n{calls}" if message.content else calls
             self._tell("tool calls", "they are scored as JSON in the content; a trainer would leave them out")
+        if isinstance(given["content"], str) and self.parts_alone:
+            given["content"] = [{"type": "text", "text": given["content"]}]
         if not self.reads_reasoning and any(given.get(key) for key in REASONING):
             self._tell("reasoning", "rows are scored without it, as they would be trained on")
         return given
@@ -147,11 +155,14 @@ class Template:
         content = given["content"]
         return [content] if isinstance(content, str) else [part.get("text", "") for part in content or []]
 
-    def details(self, given: Handed) -> list[str]:
-        """Return what else must show, anywhere in a turn: its reasoning and the names of the functions it calls."""
+    def thoughts(self, given: Handed) -> list[str]:
+        """Return the reasoning that a turn must show, if the template looks at any."""
+        found = [given[key] for key in REASONING if isinstance(given.get(key), str)]
+        return found[:1] if self.reads_reasoning else []
+
+    def called(self, given: Handed) -> list[str]:
+        """Return the names of the functions that a turn calls, which it must show beside its content."""
         found = []
-        if self.reads_reasoning:
-            found = [given[key] for key in REASONING if isinstance(given.get(key), str)][:1]
         for call in given.get("tool_calls") or []:
             function = call.get("function", call) if isinstance(call, dict) else None
             name = function.get("name") if isinstance(function, dict) else None
