@@ -20,8 +20,10 @@ from datapruner.scorers import make_scorer, scorer_class
 from datapruner.scorers.base import Scorer
 from datapruner.selection.budget import Amount, Budget, check_rows
 from datapruner.selection.cleaning import clean_embeddings, clean_texts, without
+from datapruner.selection.own_text import OwnText
 from datapruner.selection.result import Scores, Selection
 from datapruner.selection.selectors import Selector, make_selector
+from datapruner.selection.telling import tell_drops
 from datapruner.selection.vetoes import Vetoes
 from datapruner.signals import Signals
 from datapruner.signals.store import SignalStore
@@ -420,7 +422,8 @@ def measure(
     for name, mask in (masks or {}).items():
         _check_length(mask, n, name)
     forced = _mask(recipe.always_keep, samples, "always_keep")
-    vetoes, rows = _cleaned(recipe, plan, samples, forced)
+    own = OwnText(samples, recipe.similarity_context)
+    vetoes, rows = _cleaned(recipe, plan, samples, forced, own)
     fed: _Fed | None = None
     if plan.language_model or plan.responses or plan.twins:
         _require_rows(rows)
@@ -431,15 +434,22 @@ def measure(
     measured: dict[str, Any] = {}
     if plan.target:
         measured |= measure_target(
-            recipe, samples, store, given=embeddings is not None, embedder=embedder, progress=progress
+            recipe,
+            samples,
+            store,
+            given=embeddings is not None,
+            own=own,
+            embedder=embedder,
+            progress=progress,
         )
     if plan.embedding:
         _require_rows(rows)
         matrix = measure_embedding(
-            recipe, samples, rows, store, embeddings=embeddings, embedder=embedder, progress=progress
+            recipe, samples, rows, store, embeddings=embeddings, embedder=embedder, own=own, progress=progress
         )
         before = rows
         found, rows = clean_embeddings(recipe, samples, matrix, rows, forced)
+        tell_drops(samples, found)
         vetoes += found
         measured["embedding"] = matrix
         if len(rows) < len(before):
@@ -470,7 +480,7 @@ def measure(
             progress=progress,
         )
     measured |= {} if given_jsd is None else {"jsd": given_jsd[rows]}
-    measured |= measure_the_rest(plan, recipe, samples, rows, measured.get("embedding"), store)
+    measured |= measure_the_rest(plan, recipe, samples, rows, measured.get("embedding"), store, own)
 
     signals = Signals(len(rows), measured, recipe.seed, rows)
     renderer = renderer_of(recipe) if fed is None or model is None else fed.reader.render
@@ -511,14 +521,16 @@ def _once_each(scorers: list[Scorer]) -> list[Scorer]:
 
 
 def _cleaned(
-    recipe: Recipe, plan: Plan, samples: Samples, forced: NDArray[np.bool_]
+    recipe: Recipe, plan: Plan, samples: Samples, forced: NDArray[np.bool_], own: OwnText
 ) -> tuple[list[Vetoes], NDArray[np.int64]]:
     """Drop what is listed, and what the steps that read texts drop."""
     vetoes, rows = _never_kept(recipe, samples, forced)
     if not plan.cleaning:
         return vetoes, rows
-    found, rows = clean_texts(recipe, samples, _test_texts(recipe), rows, forced)
+    tests = _test_texts(recipe)
+    found, rows = clean_texts(recipe, samples, tests, rows, forced, own)
     _tell_unanswered(len(samples), found)
+    tell_drops(samples, found, tests=tests, numbers=recipe.near_numbers)
     return vetoes + found, rows
 
 

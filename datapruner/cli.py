@@ -36,7 +36,7 @@ PANELS = {
     "Cleaning, before anything is scored": "dedup dedup_semantic match near_threshold near_ngram "
     "near_numbers semantic_eps decontaminate decontaminate_split decontaminate_columns decontaminate_ngram "
     "decontaminate_share",
-    "Embeddings": "embedder embed pooling embedder_max_length embeddings embedding_column manifold "
+    "Embeddings": "embedder embed similarity_context pooling embedder_max_length embeddings embedding_column manifold "
     "manifold_dimensions n_neighbors",
     "Language model": "model adapter dtype device device_map quantize packing batch_tokens",
     "Pruned model (paser, damage)": "pruned_model twins divergences trust_code",
@@ -152,6 +152,13 @@ CombineWithin = Annotated[
     typer.Option(help="Rank inside the groups of this column, or of `cluster`s of the embeddings."),
 ]
 Embed = Annotated[str, typer.Option(help="What is embedded: both, prompt or response.")]
+SimilarityContext = Annotated[
+    bool,
+    typer.Option(
+        "--similarity-context",
+        help="Compare rows with system turns and what many share, which are left out else.",
+    ),
+]
 Tokenizer = Annotated[str | None, typer.Option(help="Counts tokens; default: SmolLM2's.")]
 Dedup = Annotated[bool, typer.Option("--dedup", help="Drop exact and near duplicates first.")]
 Semantic = Annotated[bool, typer.Option("--dedup-semantic", help="Drop semantic duplicates too (SemDeDup).")]
@@ -207,6 +214,7 @@ def _reading_options(
     pooling: Pooling = "auto",
     embedder_max_length: EmbedderMaxLength = None,
     embed: Embed = "both",
+    similarity_context: SimilarityContext = False,
     manifold: Manifold = "umap",
     manifold_dimensions: ManifoldDimensions = 2,
     n_neighbors: Neighbors = 15,

@@ -13,7 +13,10 @@ from contextlib import contextmanager
 
 _OPTION = re.compile(r"(?<![\w\-'\"“./=])--([a-z][a-z0-9-]*)(?:=([^\s;()]*[^\s;:().,]))?")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
-_SWITCHES = {"overwrite", "trust-code", "dedup", "last-turn-only", "stability", "report"}
+_SWITCHES = {"overwrite", "trust-code", "dedup", "last-turn-only", "stability", "report"} | {
+    "near-numbers",
+    "similarity-context",
+}
 """Options without a value."""
 _OTHER_NAMES = {
     "quota": "quotas",

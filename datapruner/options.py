@@ -27,6 +27,7 @@ class Reading(TypedDict, total=False):
     pooling: Literal["auto", "mean", "last"]
     embedder_max_length: int | None
     embed: Literal["both", "prompt", "response"]
+    similarity_context: bool
     manifold: Literal["umap", "pca"]
     manifold_dimensions: int
     n_neighbors: int

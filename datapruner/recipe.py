@@ -69,6 +69,9 @@ class Recipe(BaseModel):
         ``divergences``, ``scorer NAME``, ``selector NAME``.
     embeddings, embedding_column, embedder, pooling, embedder_max_length, embed
         A file or a column of vectors, or the model that makes them, and from which part of a row.
+    similarity_context
+        Rows are compared (near and semantic duplicates, leaks, clusters and whatever reads vectors) with their system
+        turns and with what many of them share, too. By default both are left out.
     manifold, manifold_dimensions, n_neighbors
         How vectors become the few dimensions that topology and plots are made of; see
         :func:`datapruner.geometry.manifold.manifold`.
@@ -120,6 +123,7 @@ class Recipe(BaseModel):
     pooling: Literal["auto", "mean", "last"] = "auto"
     embedder_max_length: int | None = Field(default=None, ge=1)
     embed: Literal["both", "prompt", "response"] = "both"
+    similarity_context: bool = False
     manifold: Literal["umap", "pca"] = "umap"
     manifold_dimensions: int = Field(default=2, ge=1)
     n_neighbors: int = Field(default=15, ge=2)

@@ -82,10 +82,23 @@ def words_of(text: str) -> list[str]:
     text = normalise(text)
     if not has_unspaced(text):
         return text.split()
-    found: list[str] = _compiled(
-        rf"{_SYLLABLE}|(?=[{UNSPACED}])\X|[^\s{UNSPACED}{_TSHEG}[\p{{Tibetan}}&&[\p{{L}}\p{{M}}\p{{N}}]]]+"
-    ).findall(text)
+    found: list[str] = _mixed().findall(text)
     return found
+
+
+def word_spans(text: str) -> list[tuple[int, int]]:
+    """Tell where the words of a text, as it is, begin and end."""
+    pattern = _mixed() if has_unspaced(text) else _BETWEEN_BLANKS
+    return [found.span() for found in pattern.finditer(text)]
+
+
+_BETWEEN_BLANKS = re.compile(r"\S+")
+
+
+def _mixed() -> Any:
+    """Give the pattern of a word in a text that holds scripts without spaces."""
+    syllables = r"[\p{Tibetan}&&[\p{L}\p{M}\p{N}]]"
+    return _compiled(rf"{_SYLLABLE}|(?=[{UNSPACED}])\X|[^\s{UNSPACED}{_TSHEG}{syllables}]+")
 
 
 def bare_words(text: str) -> list[str]:

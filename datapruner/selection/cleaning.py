@@ -13,6 +13,7 @@ from datapruner.matching import Match, match_form
 from datapruner.selection.budget import encode_labels
 from datapruner.selection.decontamination import contaminated
 from datapruner.selection.deduplication import exact_duplicates, near_duplicates, semantic_duplicates
+from datapruner.selection.own_text import OwnText
 from datapruner.selection.vetoes import Vetoes
 from datapruner.text import safe_text
 
@@ -44,12 +45,14 @@ def clean_texts(
     test_texts: Sequence[str] | None,
     rows: Rows,
     protected: NDArray[np.bool_],
+    own: OwnText | None = None,
 ) -> tuple[list[Vetoes], Rows]:
     """Drop rows without an answer (or refuse them), decontaminate, then drop exact and near duplicates.
 
     What would be dropped anyway goes first: were it last, such a row could have dropped its better copy. Each
     step reads the rows anew, a block at a time, so that no list of all texts is held. Exact duplicates
-    agree in roles, turns and tools too; the other two steps compare the words of all turns.
+    agree in roles, turns and tools too; the other two steps compare the words of all turns but the system's,
+    without what many rows share.
 
     Parameters
     ----------
@@ -61,6 +64,8 @@ def clean_texts(
     rows : ndarray, int64, ascending
         What is left so far.
     protected : ndarray, bool, shape (n,)
+    own : OwnText, optional
+        What of the rows' texts is compared, where that is known already.
 
     Returns
     -------
@@ -73,6 +78,7 @@ def clean_texts(
         A row has no answer, where that is an error.
     """
     found: list[Vetoes] = []
+    own = OwnText(samples, recipe.similarity_context) if own is None else own
     if recipe.on_empty != "keep" and samples.layout.has_text:
         empty = unanswered(samples, rows)
         if recipe.on_empty == "error" and empty.size:
@@ -95,8 +101,8 @@ def clean_texts(
         left = rows[~protected[rows]]
         found.append(
             contaminated(
-                samples.iter_parts("both", left),
-                test_texts,
+                own.texts("both", left),
+                own.others(test_texts),
                 left,
                 ngram=recipe.decontaminate_ngram,
                 share=recipe.decontaminate_share,
@@ -109,7 +115,7 @@ def clean_texts(
     if "near" in recipe.dedup:
         found.append(
             near_duplicates(
-                samples.iter_parts("both", rows),
+                own.texts("both", rows),
                 rows,
                 threshold=recipe.near_threshold,
                 ngram=recipe.near_ngram,
@@ -117,6 +123,7 @@ def clean_texts(
                 protected=protected,
                 numbers=recipe.near_numbers,
                 apart=apart(samples, rows, recipe.match),
+                whole=own.turns("both", rows) if own.leaves_out else None,
             )
         )
         rows = without(rows, found[-1])

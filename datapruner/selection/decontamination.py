@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from datapruner.errors import DataPrunerError
-from datapruner.selection.deduplication import checked_rows, hashed_ngrams, text_blocks
+from datapruner.selection.deduplication import checked_rows, text_blocks
+from datapruner.selection.grams import hashed_ngrams
 from datapruner.selection.vetoes import Vetoes
 from datapruner.words import bare_words
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
-from typing import Any, Literal
+from itertools import islice
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from datapruner.errors import DataPrunerError
 from datapruner.matching import Match, match_form, nesting
+from datapruner.selection.grams import MULTIPLIER, hashed_ngrams
 from datapruner.selection.vetoes import Vetoes
 from datapruner.words import numbers_of, words_of
 
@@ -27,7 +28,6 @@ _BAND_RECALL = 0.995
 _CROWD = 64
 # Postings of a rare shingle that are read in the time of one candidate's verification.
 _CHEAPER = 20
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
 def exact_duplicates(
@@ -100,6 +100,7 @@ def near_duplicates(
     protected: NDArray[np.bool_] | None = None,
     numbers: bool = False,
     apart: ArrayLike | None = None,
+    whole: Iterable[str] | None = None,
 ) -> Vetoes:
     """Drop a row when an earlier, kept row shares most of its word shingles.
 
@@ -135,6 +136,9 @@ def near_duplicates(
         Rows whose numbers are not the same, in order, are no duplicates: who teaches arithmetic wants them all.
     apart
         int64 [m]: rows of different numbers are never duplicates, whatever their texts.
+    whole
+        The rows with what was left out of ``texts``, where something was: a pair must be as similar there, so
+        that leaving out drops no row that would have stayed.
 
     Returns
     -------
@@ -169,6 +173,7 @@ def near_duplicates(
     if not alive.size:
         return _vetoes("near_duplicate", [], _NEAR)
     starts = np.concatenate([[0], np.cumsum(counts)])
+    second = None if whole is None else _Sets.read(whole, alive, ngram)
     buckets = _shared_buckets(keys, counts > 0)
     del keys
     safe = np.zeros(alive.size, dtype=bool) if protected is None else protected[alive]
@@ -196,7 +201,7 @@ def near_duplicates(
             candidates = np.array(sorted(found), dtype=np.int64)
             candidates = candidates[counted[candidates] == counted[i]]
             if candidates.size:
-                other, jaccard = _closest(i, candidates, hashes, starts, threshold, nested)
+                other, jaccard = _closest(i, candidates, _Sets(hashes, starts), threshold, nested, second)
                 if jaccard >= threshold:
                     dropped.append((int(alive[i]), int(alive[other]), jaccard))
                     continue
@@ -324,63 +329,12 @@ def text_blocks(
         raise DataPrunerError(f"There are more texts than the {rows.size} rows; give one a row.")
 
 
-def hashed_ngrams(
-    words: Sequence[Sequence[str]], n: int, *, short_rows: bool = True
-) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """Hash the distinct word n-grams of every row.
-
-    Parameters
-    ----------
-    words
-        The words of each row.
-    n
-        Words an n-gram.
-    short_rows
-        Whether a row of fewer than ``n`` words counts as one gram; otherwise it has none.
-
-    Returns
-    -------
-    hashes
-        uint64 [sum of counts]: row after row, ascending inside a row.
-    counts
-        int64 [len(words)].
-    """
-    from xxhash import xxh3_64_intdigest
-
-    sizes = np.fromiter(map(len, words), dtype=np.int64, count=len(words))
-    known = {
-        word: xxh3_64_intdigest(word.encode("utf-8", "surrogatepass"))
-        for word in set(chain.from_iterable(words))
-    }
-    flat = np.fromiter(
-        map(known.__getitem__, chain.from_iterable(words)), dtype=np.uint64, count=int(sizes.sum())
-    )
-    row_of = np.repeat(np.arange(len(words)), sizes)
-    end_of = np.cumsum(sizes)[row_of]
-    position = np.arange(flat.size)
-    whole = position + n <= end_of
-    if short_rows:
-        whole |= (sizes[row_of] < n) & (position == end_of - sizes[row_of])
-    begin, end, owner = position[whole], end_of[whole], row_of[whole]
-    # Mixing before each word makes order and length count; wraps modulo 2^64 by intention.
-    grams = np.ones(begin.size, dtype=np.uint64)
-    for offset in range(n):
-        inside = begin + offset < end
-        following = flat[np.minimum(begin + offset, flat.size - 1)] if flat.size else flat
-        grams = np.where(inside, (grams ^ (grams >> np.uint64(29))) * _MULTIPLIER + following, grams)
-    order = np.lexsort((grams, owner))
-    grams, owner = grams[order], owner[order]
-    distinct = np.ones(grams.size, dtype=bool)
-    distinct[1:] = (grams[1:] != grams[:-1]) | (owner[1:] != owner[:-1])
-    return grams[distinct], np.bincount(owner[distinct], minlength=len(words)).astype(np.int64)
-
-
 def _told_apart(
     hashes: NDArray[np.uint64], counts: NDArray[np.int64], kinds: NDArray[np.int64]
 ) -> NDArray[np.uint64]:
     """Give rows of different kinds different shingles, so that they never meet; ascending inside a row as before."""
     owner = np.repeat(np.arange(counts.size), counts)
-    mixed = hashes ^ (kinds.astype(np.uint64) * _MULTIPLIER)[owner]
+    mixed = hashes ^ (kinds.astype(np.uint64) * MULTIPLIER)[owner]
     return mixed[np.lexsort((mixed, owner))]
 
 
@@ -475,7 +429,7 @@ def _band_keys(
         signatures = _signatures(hashes, counts, permutations).astype(np.uint64)
         folded = np.ones((signatures.shape[0], bands), dtype=np.uint64)
         for value in np.moveaxis(signatures.reshape(signatures.shape[0], bands, -1), 2, 0):
-            folded = (folded ^ (folded >> np.uint64(29))) * _MULTIPLIER + value
+            folded = (folded ^ (folded >> np.uint64(29))) * MULTIPLIER + value
         keys[counts > 0] = folded
     return keys
 
@@ -569,31 +523,56 @@ def _ragged(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np
     return np.arange(ends[-1] if ends.size else 0) + np.repeat(starts - ends + lengths, lengths)
 
 
+class _Sets(NamedTuple):
+    """The shingles of all rows, ascending inside a row, and where each row starts."""
+
+    hashes: NDArray[np.uint64]
+    starts: NDArray[np.int64]
+
+    @classmethod
+    def read(cls, texts: Iterable[str], alive: NDArray[np.int64], ngram: int) -> _Sets:
+        blocks = [
+            hashed_ngrams([words_of(text) for text in block], ngram) for block, _ in text_blocks(texts, alive)
+        ]
+        hashes = np.concatenate([np.empty(0, np.uint64), *(found for found, _ in blocks)])
+        return cls(
+            hashes,
+            np.concatenate([[0], np.cumsum(np.concatenate([[], *(n for _, n in blocks)]))]).astype(np.int64),
+        )
+
+    def similarity(self, i: int, candidates: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Jaccard similarity of row ``i`` to each candidate, all of which have shingles."""
+        mine = self.hashes[self.starts[i] : self.starts[i + 1]]
+        sizes = self.starts[candidates + 1] - self.starts[candidates]
+        theirs = self.hashes[_ragged(self.starts[candidates], sizes)]
+        where = np.minimum(np.searchsorted(mine, theirs), mine.size - 1)
+        shared = np.add.reduceat((mine[where] == theirs).astype(np.int64), np.cumsum(sizes) - sizes)
+        return np.asarray(shared / (sizes + mine.size - shared))
+
+
 def _closest(
     i: int,
     candidates: NDArray[np.int64],
-    hashes: NDArray[np.uint64],
-    starts: NDArray[np.int64],
+    sets: _Sets,
     threshold: float,
     nested: NDArray[np.int64],
+    whole: _Sets | None,
 ) -> tuple[int, float]:
     """Return the candidate of highest exact Jaccard similarity to item ``i``, and that similarity.
 
-    A candidate of the same shingles whose lines are nested otherwise is none.
+    A candidate of the same shingles whose lines are nested otherwise is none, nor one that is less similar whole.
     """
-    mine = hashes[starts[i] : starts[i + 1]]
-    sizes = starts[candidates + 1] - starts[candidates]
+    size = sets.starts[i + 1] - sets.starts[i]
+    sizes = sets.starts[candidates + 1] - sets.starts[candidates]
     # |A n B| <= min and |A u B| >= max, so sizes alone rule out many candidates; divided as the
     # similarity is, so that rounding cannot lose a pair that lies exactly at the threshold.
-    possible = np.minimum(sizes, mine.size) / np.maximum(sizes, mine.size) >= threshold
-    candidates, sizes = candidates[possible], sizes[possible]
+    candidates = candidates[np.minimum(sizes, size) / np.maximum(sizes, size) >= threshold]
     if not candidates.size:
         return -1, 0.0
-    theirs = hashes[_ragged(starts[candidates], sizes)]
-    where = np.minimum(np.searchsorted(mine, theirs), mine.size - 1)
-    shared = np.add.reduceat((mine[where] == theirs).astype(np.int64), np.cumsum(sizes) - sizes)
-    jaccard = shared / (sizes + mine.size - shared)
+    jaccard = sets.similarity(i, candidates)
     jaccard[(jaccard == 1) & (nested[candidates] != nested[i])] = 0
+    if whole is not None and (alike := np.flatnonzero(jaccard >= threshold)).size:
+        jaccard[alike[whole.similarity(i, candidates[alike]) < threshold]] = 0
     best = int(jaccard.argmax())
     return int(candidates[best]), float(jaccard[best])
 

@@ -20,6 +20,7 @@ from datapruner.models.known import opening
 from datapruner.models.loading import DEFAULT_TOKENIZER, first_line, load_tokenizer
 from datapruner.paths import expanded
 from datapruner.progress import PASSES, Ahead, say
+from datapruner.selection.own_text import OwnText
 from datapruner.signals import COLUMN, KNOWN, TARGET
 from datapruner.signals.embedding import (
     check_embeddings,
@@ -170,6 +171,7 @@ def measure_embedding(
     *,
     embeddings: Any = None,
     embedder: Encoder | None = None,
+    own: OwnText | None = None,
     progress: bool = True,
     name: str = "embedding",
 ) -> Matrix:
@@ -186,6 +188,8 @@ def measure_embedding(
         Given in memory.
     embedder : Encoder, optional
         Given as an object.
+    own : OwnText, optional
+        What of the rows' texts is embedded, where that is known already.
     progress : bool
     name : str
         Of the pass.
@@ -199,7 +203,8 @@ def measure_embedding(
         from datapruner.geometry.blocks import RowView
 
         return given if len(rows) == len(samples) else RowView(given, rows)
-    made = _make_embedding(recipe, samples, rows, store, embedder, progress, name)
+    own = OwnText(samples, recipe.similarity_context) if own is None else own
+    made = _make_embedding(recipe, samples, rows, store, embedder, own, progress, name)
     # Here, while the rows' source positions are known: later stages count among those that cleaning left.
     for start, stop, block in iter_blocks(made):
         normalise_rows(block, rows[start:stop])
@@ -212,6 +217,7 @@ def _make_embedding(
     rows: NDArray[np.int64],
     store: SignalStore,
     embedder: Encoder | None,
+    own: OwnText,
     progress: bool,
     name: str,
 ) -> NDArray[np.float32]:
@@ -225,7 +231,7 @@ def _make_embedding(
 
         seeing = Named(load_images, lambda: opening("image model", model, store.notes, device=None))
         return embed_images(images, seeing, store, progress=progress, name=name)
-    texts = samples.texts(recipe.embed, None if len(rows) == len(samples) else rows)
+    texts = list(own.texts(recipe.embed, None if len(rows) == len(samples) else rows))
     if embedder is not None:
         return embed_with_encoder(texts, embedder, store, progress=progress, name=name)
     how: dict[str, Any] = {"pooling": recipe.pooling, "max_length": recipe.embedder_max_length}
@@ -244,6 +250,7 @@ def measure_target(
     store: SignalStore,
     *,
     given: bool,
+    own: OwnText | None = None,
     embedder: Encoder | None = None,
     progress: bool = True,
 ) -> dict[str, Matrix]:
@@ -257,31 +264,41 @@ def measure_target(
     store : SignalStore
     given : bool
         Their vectors were given in memory.
+    own : OwnText, optional
+        Of the rows: what is left out of their texts is left out of the target's.
     embedder : Encoder, optional
         Given as an object.
     progress : bool
     """
     from datapruner.samples import load_samples
 
-    own, column = recipe.target_embeddings, recipe.embedding_column
+    file, column = recipe.target_embeddings, recipe.embedding_column
     given = given or bool(recipe.embeddings or column) or samples.layout.name == "embedding"
     try:
         target = load_samples(
             recipe.target,
             split=recipe.target_split,
             columns=recipe.target_columns,
-            embeddings_given=bool(own or column),
+            embeddings_given=bool(file or column),
         )
-        if given and not (own or column) and target.layout.name != "embedding":
+        if given and not (file or column) and target.layout.name != "embedding":
             raise DataPrunerError(
                 "the rows' vectors are given, so its own have to be as well; pass them with --target-embeddings"
             )
         as_its = recipe.model_copy(
-            update={"embeddings": own, "embedding_column": None if own is not None else column}
+            update={"embeddings": file, "embedding_column": None if file is not None else column}
         )
         every = np.arange(len(target), dtype=np.int64)
+        own = OwnText(samples, recipe.similarity_context) if own is None else own
         found = measure_embedding(
-            as_its, target, every, store, embedder=embedder, progress=progress, name="embedding the target"
+            as_its,
+            target,
+            every,
+            store,
+            embedder=embedder,
+            own=own.of(target),
+            progress=progress,
+            name="embedding the target",
         )
         return {TARGET: found}
     except DataPrunerError as error:
@@ -382,13 +399,15 @@ def measure_the_rest(
     rows: NDArray[np.int64],
     matrix: Matrix | None,
     store: SignalStore,
+    own: OwnText | None = None,
 ) -> dict[str, Any]:
     """Measure what needs no pass of a model: texts, columns, labels, and the manifold of the vectors."""
     from datapruner.selection.budget import encode_labels
 
     measured: dict[str, Any] = {}
     if plan.text:
-        measured["text"] = samples.texts("both", None if len(rows) == len(samples) else rows)
+        own = OwnText(samples, recipe.similarity_context) if own is None else own
+        measured["text"] = list(own.texts("both", None if len(rows) == len(samples) else rows))
     for column in plan.columns:
         measured[COLUMN + column] = encode_labels(samples.column(column))[1][rows]
     if plan.label:

@@ -1,0 +1,137 @@
+"""Say what a cleaning step took, where it took much: with a pair to look at."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from datapruner.errors import in_words
+from datapruner.selection.vetoes import Vetoes
+from datapruner.text import safe_text
+from datapruner.words import numbers_of, words_of
+
+if TYPE_CHECKING:
+    from datapruner.samples.base import Samples
+
+logger = logging.getLogger(__name__)
+
+MUCH = 0.2
+"""A step that drops more than this share of all rows is told."""
+MANY = 0.05
+"""So is a row that more than this share of all rows are dropped for ..."""
+FEW = 10
+"""... and at least so many."""
+LOOKED_AT = 2000
+"""Pairs of near-duplicates that are looked at for their numbers."""
+SHOWN = 100
+"""Characters of a row."""
+
+WAYS_OUT = {
+    "near_duplicate": "raise --near-threshold if these are different rows",
+    "semantic_duplicate": "lower --semantic-eps if these are different rows",
+    "contaminated": "raise --decontaminate-share if the rows give nothing away",
+}
+
+
+def tell_drops(
+    samples: Samples, steps: Sequence[Vetoes], *, tests: Sequence[str] | None = None, numbers: bool = False
+) -> None:
+    """Warn of steps that dropped much, and of rows that many were dropped for.
+
+    Parameters
+    ----------
+    samples
+        The source, whole.
+    steps
+        What each step dropped.
+    tests
+        The texts of the test rows, to which the step ``contaminated`` refers.
+    numbers
+        Rows of other numbers were kept apart already, so that nothing is said of them.
+    """
+    total = len(samples)
+    for vetoes in steps:
+        referring = np.flatnonzero(vetoes.others >= 0)
+        if not referring.size or not samples.layout.has_text:
+            continue
+        others, times = np.unique(vetoes.others[referring], return_counts=True)
+        most = int(times.max())
+        if len(vetoes) > max(2, MUCH * total) or most > max(FEW, MANY * total):
+            busiest = int(others[times.argmax()])
+            place = int(referring[vetoes.others[referring] == busiest][0])
+            row = int(vetoes.rows[place])
+            kept = tests[busiest] if vetoes.kind == "contaminated" and tests else _row(samples, busiest)
+            named = "test row" if vetoes.kind == "contaminated" else "row"
+            out = WAYS_OUT.get(vetoes.kind)
+            logger.warning(
+                "%s: %s of %s rows are dropped, %s of them for %s %s%s\n  row %s: %s\n  %s %s: %s",
+                vetoes.kind.replace("_", " "),
+                f"{len(vetoes):,}",
+                f"{total:,}",
+                f"{most:,}",
+                named,
+                f"{busiest:,}",
+                f"; {in_words(out)}" if out else "",
+                row,
+                *_shown(_row(samples, row), kept, named, busiest),
+            )
+        if vetoes.kind == "near_duplicate" and not numbers:
+            _tell_numbers(samples, vetoes)
+
+
+def _row(samples: Samples, row: int) -> str:
+    return samples.texts("both", np.array([row]))[0]
+
+
+def _shown(first: str, second: str, named: str, other: int) -> tuple[str, str, int, str]:
+    """Give two texts from a little before the place where they part."""
+    same = next(
+        (place for place, (a, b) in enumerate(zip(first, second, strict=False)) if a != b),
+        min(len(first), len(second)),
+    )
+    start = same - SHOWN // 3 if same > SHOWN // 2 else 0
+    lead = "…" if start else ""
+    return (
+        lead + safe_text(first[start:], SHOWN),
+        named,
+        other,
+        lead + safe_text(second[start:], SHOWN),
+    )
+
+
+def _tell_numbers(samples: Samples, vetoes: Vetoes) -> None:
+    """Say how many near-duplicates have other numbers and no other word."""
+    looked_at = np.unique(np.linspace(0, len(vetoes) - 1, min(LOOKED_AT, len(vetoes))).astype(np.int64))
+    if not len(vetoes):
+        return
+    rows, others = vetoes.rows[looked_at], vetoes.others[looked_at]
+    found = [
+        int(row)
+        for row, first, second in zip(
+            rows, samples.iter_parts("both", rows), samples.iter_parts("both", others), strict=True
+        )
+        if _differ_in_numbers(first, second)
+    ]
+    if found:
+        logger.warning(
+            "%s of %s near duplicates%s differ from the row that stays in their numbers alone, row %s first; "
+            "%s keeps such rows",
+            f"{len(found):,}",
+            f"{len(looked_at):,}",
+            " looked at" if len(looked_at) < len(vetoes) else "",
+            found[0],
+            in_words("--near-numbers"),
+        )
+
+
+def _differ_in_numbers(first: str, second: str) -> bool:
+    if numbers_of(first) == numbers_of(second):
+        return False
+    return words_of(_DIGITS.sub("0", first)) == words_of(_DIGITS.sub("0", second))
+
+
+_DIGITS = re.compile(r"\d+(?:[.,]\d+)*")
