@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 LOW, HIGH = -(2**63), 2**64
 """The integers that `datasets` reads back from JSON."""
+DEEP = 12
+"""Lists and structs inside each other; what is deeper is JSON, since `datasets` and others walk types by recursion."""
 
 
 def exact_array(values: Sequence[Any], *, booleans: Callable[[], bool] = lambda: True) -> pa.Array:
@@ -33,10 +35,10 @@ def exact_array(values: Sequence[Any], *, booleans: Callable[[], bool] = lambda:
     TypeError, ValueError, OverflowError, pyarrow.ArrowException
         There is no such column: the values are of several kinds, or a number is too large.
     """
-    return _built(values, top=True, booleans=booleans)
+    return _built(values, depth=0, booleans=booleans)
 
 
-def _built(values: Sequence[Any], *, top: bool, booleans: Callable[[], bool]) -> pa.Array:
+def _built(values: Sequence[Any], *, depth: int, booleans: Callable[[], bool]) -> pa.Array:
     import pyarrow as pa
 
     array: pa.Array | None = None
@@ -47,24 +49,26 @@ def _built(values: Sequence[Any], *, top: bool, booleans: Callable[[], bool]) ->
         raise
     except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
         reason = error
+    if depth > DEEP or (array is not None and depth + _depth(array.type) > DEEP):
+        return json_array(values)
     if array is not None and is_whole(array) and not _hides_boolean(values, array.type, booleans):
         return array
     present = [value for value in values if value is not None]
     kinds = {_kind(value) for value in present}
     if kinds == {list}:
         inner = [item for value in present for item in value]
-        return _lists(values, _built(inner, top=False, booleans=booleans))
+        return _lists(values, _built(inner, depth=depth + 1, booleans=booleans))
     if kinds == {dict} and present[0] and all(value.keys() == present[0].keys() for value in present):
         names = list(present[0])
         children = [
-            _built([value[name] for value in present], top=False, booleans=booleans) for name in names
+            _built([value[name] for value in present], depth=depth + 1, booleans=booleans) for name in names
         ]
         # Arrow cuts names at a NUL character.
         if not any(child.null_count for child in children) and not any("\0" in name for name in names):
             return _structs(values, children, names)
     if kinds == {int} and min(present) >= 0:
         return pa.array(values, pa.uint64())
-    if not kinds & {list, dict} and top:
+    if not kinds & {list, dict} and not depth:
         raise reason or TypeError("numbers and true or false")
     try:
         return json_array(values)
@@ -80,6 +84,17 @@ def _kind(value: Any) -> type:
         if isinstance(value, kind):
             return kind
     return list if isinstance(value, tuple) else type(value)
+
+
+def _depth(kind: pa.DataType) -> int:
+    """Count the lists and structs inside each other, a little beyond what counts as deep at most."""
+    import pyarrow.types as t
+
+    level, kinds = 0, [kind]
+    while level <= DEEP and (kinds := [one for one in kinds if t.is_nested(one)]):
+        kinds = [one.field(place).type for one in kinds for place in range(one.num_fields)]
+        level += 1
+    return level
 
 
 def is_whole(array: pa.Array) -> bool:
