@@ -19,6 +19,7 @@ from datasets import Dataset, DatasetDict, load_dataset
 import datapruner as dp
 from datapruner.recipe import Method, load_recipe, make_recipe, method_of
 from datapruner.samples import source as loading
+from datapruner.samples.tables import Read
 from datapruner.scorers import Random, Ranking, Scorer
 from tests.conftest import command
 
@@ -191,7 +192,7 @@ def test_a_hub_source_is_saved_with_its_revision(tmp_path, monkeypatch):
 
     def hub(name, config, revision, label):
         asked.append((name, config, revision))
-        return {"train": Dataset.from_list(rows())}, revision or sha
+        return {"train": Read(Dataset.from_list(rows()))}, revision or sha
 
     monkeypatch.setattr(loading, "_load_hub", hub)
     scores = dp.score("org/name:main", scorers="random")

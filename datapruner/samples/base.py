@@ -225,6 +225,8 @@ class Samples:
     given_nulls
         For each split whose rows have different keys: for each column that some rows lack, the rows that hold a
         null of their own there.
+    exact
+        No null inside a struct of the source is padding; see :func:`datapruner.samples.exact.exact_array`.
     """
 
     dataset: Dataset
@@ -234,6 +236,7 @@ class Samples:
     others: dict[str, Dataset] = field(default_factory=dict)
     revision: str | None = None
     given_nulls: dict[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    exact: bool = False
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -317,7 +320,8 @@ class Samples:
         for numbers in self._numbers(rows):
             # A slice of a memory-mapped table is free; a list of rows is a gather.
             table = source[int(numbers[0]) : int(numbers[-1]) + 1] if rows is None else source[numbers]
-            yield from read_block(table, self.layout, numbers, self._digests(numbers) if identity else None)
+            digests = self._digests(numbers) if identity else None
+            yield from read_block(table, self.layout, numbers, digests, padded=not self.exact)
 
     def _numbers(self, rows: np.ndarray | None) -> Iterator[np.ndarray]:
         total = len(self) if rows is None else len(rows)

@@ -15,12 +15,17 @@ DEEP = 12
 """Lists and structs inside each other; what is deeper is JSON, since `datasets` and others walk types by recursion."""
 
 
-def exact_array(values: Sequence[Any], *, booleans: Callable[[], bool] = lambda: True) -> pa.Array:
+def exact_array(
+    values: Sequence[Any],
+    *,
+    booleans: Callable[[], bool] = lambda: True,
+    padded: Callable[[], None] = lambda: None,
+) -> pa.Array:
     """Turn a column's values into Arrow so that :func:`decoded` gives equal values.
 
-    Objects that all have the same keys, none of them null, are structs. Objects of differing keys, with nulls
-    or without keys, and values of several kinds inside a list or an object, are JSON, the type that `datasets`
-    gives to such columns of a file of JSON lines: a struct would give each object the keys of the others.
+    Objects that all have the same keys are structs. Objects of differing keys or without keys, and values of
+    several kinds inside a list or an object, are JSON, the type that `datasets` gives to such columns of a file of
+    JSON lines: a struct would give each object the keys of the others.
 
     Parameters
     ----------
@@ -29,16 +34,20 @@ def exact_array(values: Sequence[Any], *, booleans: Callable[[], bool] = lambda:
     booleans
         Tells whether there may be a true or false at all, which Arrow reads as 1 or 0 among floats; looking at
         every number of a vector takes time.
+    padded
+        Called where values that JSON does not know (bytes, dates) are padded after all.
 
     Raises
     ------
     TypeError, ValueError, OverflowError, pyarrow.ArrowException
         There is no such column: the values are of several kinds, or a number is too large.
     """
-    return _built(values, depth=0, booleans=booleans)
+    return _built(values, 0, booleans, padded)
 
 
-def _built(values: Sequence[Any], *, depth: int, booleans: Callable[[], bool]) -> pa.Array:
+def _built(
+    values: Sequence[Any], depth: int, booleans: Callable[[], bool], padded: Callable[[], None]
+) -> pa.Array:
     import pyarrow as pa
 
     array: pa.Array | None = None
@@ -51,21 +60,21 @@ def _built(values: Sequence[Any], *, depth: int, booleans: Callable[[], bool]) -
         reason = error
     if depth > DEEP or (array is not None and depth + _depth(array.type) > DEEP):
         return json_array(values)
-    if array is not None and is_whole(array) and not _hides_boolean(values, array.type, booleans):
+    if (
+        array is not None
+        and (is_whole(array) or _one_shape(values, array.type))
+        and not _hides_boolean(values, array.type, booleans)
+    ):
         return array
     present = [value for value in values if value is not None]
     kinds = {_kind(value) for value in present}
     if kinds == {list}:
         inner = [item for value in present for item in value]
-        return _lists(values, _built(inner, depth=depth + 1, booleans=booleans))
-    if kinds == {dict} and present[0] and all(value.keys() == present[0].keys() for value in present):
+        return _lists(values, _built(inner, depth + 1, booleans, padded))
+    if kinds == {dict} and _same_keys(present):
         names = list(present[0])
-        children = [
-            _built([value[name] for value in present], depth=depth + 1, booleans=booleans) for name in names
-        ]
-        # Arrow cuts names at a NUL character.
-        if not any(child.null_count for child in children) and not any("\0" in name for name in names):
-            return _structs(values, children, names)
+        children = [_built([value[name] for value in present], depth + 1, booleans, padded) for name in names]
+        return _structs(values, children, names)
     if kinds == {int} and min(present) >= 0:
         return pa.array(values, pa.uint64())
     if not kinds & {list, dict} and not depth:
@@ -76,6 +85,7 @@ def _built(values: Sequence[Any], *, depth: int, booleans: Callable[[], bool]) -
         # Something that JSON does not know (dates, bytes), which is in memory: padded rather than refused.
         if array is None:
             raise
+        padded()
         return array
 
 
@@ -106,6 +116,32 @@ def is_whole(array: pa.Array) -> bool:
         children = (array.drop_null() if array.null_count else array).flatten()
         return bool(children) and all(not child.null_count and is_whole(child) for child in children)
     return is_whole(array.flatten()) if is_list(kind) else True
+
+
+def _one_shape(values: Iterable[Any], kind: pa.DataType) -> bool:
+    """Whether the objects at each place all have the same keys, so that no null of a struct is padding."""
+    import pyarrow.types as t
+
+    held = [value for value in values if value is not None]
+    if is_list(kind):
+        return not t.is_nested(kind.value_type) or _one_shape(
+            [item for value in held for item in value], kind.value_type
+        )
+    if not t.is_struct(kind):
+        return True
+    return _same_keys(held) and all(
+        not t.is_nested(field.type) or _one_shape([value[field.name] for value in held], field.type)
+        for field in kind
+    )
+
+
+def _same_keys(objects: Sequence[Any]) -> bool:
+    """Whether objects have the same keys, at least one, each of which may name a field."""
+    if not objects:
+        return False
+    keys = objects[0].keys()
+    # Arrow cuts names at a NUL character.
+    return bool(keys) and not any("\0" in key for key in keys) and all(one.keys() == keys for one in objects)
 
 
 def _hides_boolean(values: Sequence[Any], kind: pa.DataType, booleans: Callable[[], bool]) -> bool:

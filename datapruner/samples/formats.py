@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 
 
 def read_block(
-    table: pa.Table, layout: Layout, numbers: np.ndarray, digests: Sequence[bytes] | None = None
+    table: pa.Table,
+    layout: Layout,
+    numbers: np.ndarray,
+    digests: Sequence[bytes] | None = None,
+    *,
+    padded: bool = True,
 ) -> Iterator[Sample]:
     """Read a block of rows as conversations.
 
@@ -36,6 +41,8 @@ def read_block(
         The rows' positions in the source, for the errors.
     digests
         What is to be known of each row's other columns; without them a sample has no identity.
+    padded
+        Whether a null inside a struct may be Arrow's, because another row has that key.
     """
     for place, row in enumerate(read_rows(table, layout, numbers)):
         yield row.sample(None if digests is None else digests[place])
@@ -58,7 +65,7 @@ def read_rows(table: pa.Table, layout: Layout, numbers: np.ndarray) -> Iterator[
                 except UnicodeDecodeError:
                     raise Row(number, layout, {}).error(role, "holds text that is not UTF-8") from None
         kind = table.column(column).type
-        shapes[role] = shape_of(kind)
+        shapes[role] = shape_of(kind) if padded else None
         decode = decoder(
             kind, text=role not in (*TURNS, *layout.beside, "tools", "history", "chat_template_kwargs")
         )

@@ -109,7 +109,7 @@ def _with_media(read: Read, folder: Path, label: str) -> Read:
         if name in nulls:
             nulls[own] = nulls.pop(name)
     info = DatasetInfo(features=Features(features))
-    return Read(Dataset(InMemoryTable(table.cast(info.features.arrow_schema)), info=info), nulls)
+    return Read(Dataset(InMemoryTable(table.cast(info.features.arrow_schema)), info=info), nulls, read.exact)
 
 
 def _names_files(name: str, kind: pa.DataType) -> bool:

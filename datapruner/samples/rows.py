@@ -33,6 +33,8 @@ class Rows:
         self.text = bytearray()
         self.ends: list[int] = []
         self.size = 0
+        self.padded = False
+        """Whether a struct of the table holds nulls that no row had."""
 
     def add(self, place: int | str, text: bytes | int, row: dict[str, Any]) -> None:
         """Take a row: its line, or words for its place; its JSON, or about how many bytes it has; its values."""
@@ -64,13 +66,18 @@ class Rows:
                 )
             values = [row.get(name) for row in self.rows]
             try:
-                arrays[name] = exact_array(values, booleans=self._may_hold_booleans)
+                arrays[name] = exact_array(
+                    values, booleans=self._may_hold_booleans, padded=self._note_padding
+                )
             except (pa.ArrowException, ValueError, TypeError, OverflowError, RecursionError) as error:
                 raise _bad_value(name, values, self.place, error) from None
             if self.ends:
                 keys += sum(map(_keys, values)) if holds_json(arrays[name].type) else _keys_in(arrays[name])
         self._refuse_double_keys(keys)
         return pa.table(arrays)
+
+    def _note_padding(self) -> None:
+        self.padded = True
 
     def _may_hold_booleans(self) -> bool:
         return not self.ends or b"true" in self.text or b"false" in self.text

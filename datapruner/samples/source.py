@@ -71,7 +71,14 @@ def load_samples(
     others = {key: value.dataset for key, value in splits.items() if key != chosen}
     nulls = {key: value.given_nulls for key, value in splits.items() if value.given_nulls}
     return Samples(
-        dataset, found, source=name, split=chosen, others=others, revision=revision, given_nulls=nulls
+        dataset,
+        found,
+        source=name,
+        split=chosen,
+        others=others,
+        revision=revision,
+        given_nulls=nulls,
+        exact=all(read.exact for read in splits.values()),
     )
 
 

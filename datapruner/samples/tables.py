@@ -53,10 +53,13 @@ class Read:
     given_nulls
         For each column that some rows do not have at all, the rows that have it and hold a null there: in all
         other rows a null stands for nothing. Empty for sources that know no missing keys.
+    exact
+        No null inside a struct is padding: every object had that key.
     """
 
     dataset: Dataset
     given_nulls: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    exact: bool = False
 
 
 class Gatherer:
@@ -70,6 +73,7 @@ class Gatherer:
         self.segments: list[tuple[str, pa.Schema, Path]] = []
         self.writer: Any = None
         self.exact = False
+        self.padded = False
         self.rows = 0
         self.nulls: dict[str, list[NDArray[np.int64]]] = {}
         self.held: Counter[str] = Counter()
@@ -79,6 +83,7 @@ class Gatherer:
         if isinstance(block, Rows):
             table = block.table()
             self.exact = True
+            self.padded = self.padded or block.padded
             self._note_keys(block.rows, table)
         else:
             table = plain(block, file)
@@ -133,7 +138,8 @@ class Gatherer:
         none: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
         dataset = self._dataset()
         partial = [name for name, rows in self.held.items() if rows < self.rows]
-        return Read(dataset, {name: np.concatenate([none, *self.nulls.get(name, [])]) for name in partial})
+        nulls = {name: np.concatenate([none, *self.nulls.get(name, [])]) for name in partial}
+        return Read(dataset, nulls, exact=self.exact and not self.padded)
 
     def _dataset(self) -> Dataset:
         import pyarrow as pa

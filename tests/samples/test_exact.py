@@ -179,7 +179,7 @@ def test_numbers_that_fit_no_column_are_told(tmp_path):
     for line, message in (
         ('{"text": "b", "n": -1}', "line 2: column 'n' holds integers below 0 and from 2\\^63 on"),
         ('{"text": "b", "m": {"x": 18446744073709551616, "y": null}}', "line 2: column 'm' .* 64 bits"),
-        ('{"text": "b", "m": {"x": NaN, "y": null}}', "line 2: column 'm' holds NaN"),
+        ('{"text": "b", "m": [{"x": NaN}, {"y": 1}]}', "line 2: column 'm' holds NaN"),
         ('{"text": "b", "n": "x"}', "line 2: column 'n' holds str where earlier rows hold int"),
     ):
         path.write_text('{"text": "a", "n": 18446744073709551615}\n' + line + "\n")
@@ -245,3 +245,13 @@ def test_times_come_back_from_json_lines(tmp_path):
     file, said = written(samples, tmp_path, "jsonl")
     assert loaded(tmp_path, file, said) == samples.dataset.to_list()
     assert Features._from_yaml_list(said["features"]) == samples.dataset.features
+
+
+def test_nulls_of_ones_own_stay_in_a_struct():
+    rows = [{"text": "a", "m": [{"x": 1, "y": {"z": None}}]}, {"text": "b", "m": [{"x": None, "y": None}]}]
+    samples = load_samples(rows)
+    assert str(samples.dataset.features["m"]) == "List({'x': Value('int64'), 'y': {'z': Value('null')}})"
+    assert samples.dataset.to_list() == rows
+    assert samples.exact
+    assert not load_samples(Dataset.from_list(rows)).exact
+    assert not load_samples([{"text": "a", "m": {"x": b"1"}}, {"text": "b", "m": {"y": 2}}]).exact

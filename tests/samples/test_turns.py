@@ -349,7 +349,7 @@ def test_what_a_row_tells_its_template():
         {"messages": [ASK, ANSWER], "chat_template_kwargs": {"enable_thinking": None, "tone": "dry"}},
         {"messages": [ASK, ANSWER], "chat_template_kwargs": None},
     ]
-    samples = load_samples(rows)
+    samples = load_samples(pa.Table.from_pylist(rows))
     assert [made.options for made in samples] == [{"enable_thinking": False}, {"tone": "dry"}, {}]
     assert len({made.key() for made in samples}) == len({made.fed() for made in samples}) == 3
     assert samples.conversation()["chat_template_kwargs"] == [{"enable_thinking": False}, {"tone": "dry"}, {}]
