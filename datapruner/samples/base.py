@@ -334,7 +334,7 @@ class Samples:
         from datapruner.samples.formats import read_rows
 
         for numbers in self._numbers(rows):
-            yield from read_rows(self._identified[numbers], self.layout, numbers)
+            yield from read_rows(self._identified[numbers], self.layout, numbers, padded=not self.exact)
 
     def iter_keys(self, rows: np.ndarray | None = None) -> Iterator[str]:
         """Give a text for each row that two rows share only when all that their layout gives meaning to is the same.

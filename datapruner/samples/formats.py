@@ -44,11 +44,11 @@ def read_block(
     padded
         Whether a null inside a struct may be Arrow's, because another row has that key.
     """
-    for place, row in enumerate(read_rows(table, layout, numbers)):
+    for place, row in enumerate(read_rows(table, layout, numbers, padded=padded)):
         yield row.sample(None if digests is None else digests[place])
 
 
-def read_rows(table: pa.Table, layout: Layout, numbers: np.ndarray) -> Iterator[Row]:
+def read_rows(table: pa.Table, layout: Layout, numbers: np.ndarray, *, padded: bool = True) -> Iterator[Row]:
     """Read a block of rows by their roles; ``numbers`` are their positions in the source."""
     values: dict[str, list[Any]] = {}
     shapes: dict[str, Shape] = {}
