@@ -124,7 +124,8 @@ def _as_plain(array: pa.Array) -> pa.Array:
     if kind == target:
         return array
     if t.is_dictionary(kind):
-        return _as_plain(array.dictionary_decode())
+        # Arrow decodes no dictionary of views, such as polars' categories.
+        return _as_plain(array.dictionary).take(array.indices)
     if t.is_run_end_encoded(kind):
         return _as_plain(pc.run_end_decode(array))
     if isinstance(kind, pa.BaseExtensionType):

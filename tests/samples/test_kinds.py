@@ -227,7 +227,7 @@ def odd_types() -> pa.Table:
     """Two rows of every Arrow type that `datasets` or Parquet does not hold, nested and with nulls."""
     maps = pa.array([[("a", "1")], None], pa.map_(pa.string(), pa.string()))
     views = pa.array(["one", None], pa.string_view())
-    codes = pa.array(["x", None]).dictionary_encode()
+    codes = pa.DictionaryArray.from_arrays(pa.array([0, None], pa.uint32()), pa.array(["x"], pa.string_view()))
     return pa.table(
         {
             "text": pa.array(["one", "two"], pa.string_view()),
@@ -263,7 +263,7 @@ def test_odd_types_are_read_as_plain_ones(tmp_path, caplog):
     with pa.ipc.new_stream(str(tmp_path / "a.arrow"), odd_types().schema) as out:
         out.write_table(odd_types())
     assert load_samples(tmp_path / "a.arrow").dataset.to_list() == expected
-    stored = odd_types().drop_columns(["runs", "view", "empty"])
+    stored = odd_types().drop_columns(["runs", "view", "empty", "code", "inside"])
     pq.write_table(stored, tmp_path / "a.parquet")
     names = stored.column_names
     assert load_samples(tmp_path / "a.parquet").dataset.to_list() == [
