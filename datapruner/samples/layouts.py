@@ -265,7 +265,7 @@ def detect_layout(
             return _layout(name, found, kinds)
     if embeddings_given and not mapping and layout in (None, "embedding"):
         return Layout("embedding", {})
-    raise DataPrunerError(_nothing_fits(names, mapping, layout))
+    raise DataPrunerError(_nothing_fits(names, mapping, layout, _misfits(dataset, kinds)))
 
 
 def _layout(name: str, found: dict[str, str], kinds: dict[str, str]) -> Layout:
@@ -364,9 +364,21 @@ def is_json(kind: pa.DataType) -> bool:
     return isinstance(kind, pa.BaseExtensionType) and kind.extension_name == "arrow.json"
 
 
-def _nothing_fits(names: list[str], mapping: dict[str, str], layout: str | None) -> str:
+def _misfits(dataset: Dataset, kinds: dict[str, str]) -> str:
+    """Say of the columns that are called as text what they hold instead."""
+    types = dataset.features.arrow_schema
+    called = {name for roles in LAYOUTS.values() if roles.text for name in (*roles.roles, *roles.others)}
+    odd = [
+        f"'{safe_text(name, 60)}' holds {safe_text(str(types.field(name).type), 80)}"
+        for name, kind in kinds.items()
+        if name in called and kind not in (TEXT, MESSAGES, UNTYPED, IMAGE, MEDIA)
+    ]
+    return f"; {' and '.join(odd[:5])} where a text is needed" if odd else ""
+
+
+def _nothing_fits(names: list[str], mapping: dict[str, str], layout: str | None, misfits: str) -> str:
     """Return the error message with the mapping to pass."""
-    shown = f"its columns are {column_list(names)}"
+    shown = f"its columns are {column_list(names)}{misfits}"
     nearest = [name for name, roles in LAYOUTS.items() if mapping and set(mapping) <= {*roles.meant}]
     if layout is not None or nearest:
         name = layout or nearest[0]

@@ -227,7 +227,9 @@ def odd_types() -> pa.Table:
     """Two rows of every Arrow type that `datasets` or Parquet does not hold, nested and with nulls."""
     maps = pa.array([[("a", "1")], None], pa.map_(pa.string(), pa.string()))
     views = pa.array(["one", None], pa.string_view())
-    codes = pa.DictionaryArray.from_arrays(pa.array([0, None], pa.uint32()), pa.array(["x"], pa.string_view()))
+    codes = pa.DictionaryArray.from_arrays(
+        pa.array([0, None], pa.uint32()), pa.array(["x"], pa.string_view())
+    )
     return pa.table(
         {
             "text": pa.array(["one", "two"], pa.string_view()),
@@ -317,3 +319,19 @@ def test_folders_that_may_be_other_datasets_are_not_mixed(tmp_path):
     (tmp_path / "x" / "images").mkdir(parents=True)
     with pytest.raises(DataPrunerError, match=r"no data files .* Its folders: images"):
         load_samples(tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    ("rows", "kind"),
+    [
+        ([{"text": b"a"}], "binary"),
+        ([{"text": {"a": 1}}], "struct<a: int64>"),
+        ([{"text": ["a"]}], "list<item: string>"),
+        ([{"text": 7}], "int64"),
+    ],
+)
+def test_a_text_that_is_none_is_told_by_its_type(rows, kind):
+    with pytest.raises(
+        DataPrunerError, match=f"its columns are text; 'text' holds {kind} where a text is needed"
+    ):
+        load_samples(rows)
