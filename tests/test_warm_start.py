@@ -288,3 +288,37 @@ def test_notes_in_a_folder_that_cannot_be_written(tmp_path):
     notes = SignalStore(tmp_path).notes
     notes.put({"a": 1}, {"b": 2})
     assert notes.get({"a": 1}) is None
+
+
+def test_a_hub_name_stands_for_the_revision_that_was_fetched(tmp_path, monkeypatch):
+    from huggingface_hub import HfApi, constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    held = tmp_path / "models--org--name"
+    for revision in ("a" * 40, "b" * 40):
+        (held / "snapshots" / revision).mkdir(parents=True)
+        (held / "snapshots" / revision / "config.json").write_text("{}")
+    (held / "refs").mkdir()
+    (held / "refs" / "main").write_text("a" * 40)
+    assert files.local_folder("org/name") == held / "snapshots" / ("a" * 40)
+    assert files.local_folder("org/other") is None
+    assert files.local_folder("no-folder") is None
+    # What the hub names now, where it is reached; None where that has not been fetched.
+    for revision, found in (("b" * 40, held / "snapshots" / ("b" * 40)), ("c" * 40, None)):
+
+        class Told:
+            sha = revision
+
+        monkeypatch.setattr(HfApi, "model_info", lambda self, name, timeout, told=Told: told)
+        assert files.local_folder("org/name") == found
+
+
+def test_a_pruned_model_that_reads_too_little_is_refused_again(place, cache, tmp_path):
+    short = tmp_path / "short"
+    shutil.copytree(place / "pruned", short)
+    config = json.loads((short / "config.json").read_text())
+    (short / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 32}))
+    options = {"scorers": "paser", "embeddings": place / "vectors.npy", "progress": False}
+    for _ in range(2):
+        with pytest.raises(dp.DataPrunerError, match="reads 32 tokens"):
+            dp.score(some_rows(), model=str(place / "dense"), pruned_model=str(short), **options)
