@@ -68,7 +68,7 @@ def conversation(samples: Samples, rows: np.ndarray | None = None) -> Dataset:
 
 def has_more(messages: Iterable[Message]) -> bool:
     """Whether any message is more than a role and a content."""
-    return any(message.fields or not message.trained for message in messages)
+    return any(_message(message).keys() != {"role", "content"} or _parted(message) for message in messages)
 
 
 def turns_array(rows: Sequence[Sequence[Message]], *, whole: bool) -> pa.Array:
@@ -89,7 +89,20 @@ def _turns_type(whole: bool) -> pa.DataType:
 
 
 def _message(message: Message) -> dict[str, Any]:
-    return message.handed() if message.trained else {**message.handed(), "weight": 0}
+    said = message.handed() if message.trained else {**message.handed(), "weight": 0}
+    # Texts in parts are a text: most templates would print the list as Python does.
+    return said if _parted(message) else {**said, "content": message.content}
+
+
+def _parted(message: Message) -> bool:
+    """Whether a content must stay a list: it holds more than texts."""
+    parts = message.fields.get("content", "")
+    return not isinstance(parts, str) and not (
+        isinstance(parts, list)
+        and all(
+            isinstance(part, str) or (isinstance(part, dict) and part.get("type") == "text") for part in parts
+        )
+    )
 
 
 def _json_type() -> pa.DataType:

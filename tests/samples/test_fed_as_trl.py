@@ -187,15 +187,6 @@ def runs(rendered: Rendered):
     return [rendered.input_ids[first:stop].tolist() for _, first, stop in rendered.turns.tolist()]
 
 
-def joined(row):
-    """The row with text for lists of parts."""
-    turns = [{**turn} for turn in row["messages"]]
-    for turn in turns:
-        if isinstance(turn["content"], list):
-            turn["content"] = "".join(part["text"] for part in turn["content"])
-    return {**row, "messages": turns}
-
-
 def as_json(row):
     """The row with its calls written into the contents."""
     turns = [{**turn} for turn in row["messages"]]
@@ -240,7 +231,6 @@ def outcome(row, tokenizer) -> str:
         ours, last_only = render(sample, tokenizer, last_turn_only=True), True
     for word, like in [
         ("last turn" if last_only else "equal", row),
-        ("text", joined(row)),
         ("JSON", as_json(row)),
     ]:
         if equals_trl(ours, like, tokenizer, last_only=last_only):

@@ -96,3 +96,12 @@ def test_calls_stay_calls():
     row = {"chosen": turns("a", "", tool_calls=[call]), "rejected": turns("a", "no")}
     (found,) = pairs(row)
     assert found["chosen"][0]["tool_calls"][0]["function"]["name"] == "f"
+
+
+def test_texts_in_parts_are_a_text_and_pictures_stay_parts():
+    """Most templates print a list as Python does; trl would train on that."""
+    text, picture = {"type": "text", "text": "What is it?"}, {"type": "image"}
+    rows = [{"messages": turns([text, text], "An oak.")}, {"messages": turns([picture, text], "An oak.")}]
+    contents = [one["messages"][0]["content"] for one in dp.load_samples(rows).conversation()]
+    assert contents[0] == "What is it?What is it?"
+    assert [part["type"] for part in contents[1]] == ["image", "text"]

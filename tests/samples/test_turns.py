@@ -319,6 +319,7 @@ def test_conversations_have_the_whole_messages():
         {"role": "tool", "content": "3 C", "name": "weather"},
     ]
     made = load_samples([{"messages": json.dumps(messages), "tools": [{"name": "weather"}]}]).conversation()
+    messages[0]["content"] = "é"  # texts in parts are a text
     assert made[0]["messages"] == messages
     assert json.loads(made[0]["tools"]) == [{"name": "weather"}]
     plain = load_samples([{"messages": [ASK, ANSWER]}]).conversation()
