@@ -6,6 +6,7 @@ import importlib
 import logging
 import re
 import sys
+import types
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -342,7 +343,7 @@ def _from_function(name: str, module: str, function: str, trust_code: bool) -> P
     sys.path.insert(0, here := str(Path.cwd()))
     try:
         importlib.invalidate_caches()
-        found = importlib.import_module(module)
+        found = _imported(module)
         if not callable(getattr(found, function, None)):
             raise DataPrunerError(
                 f"the module {module} has no function {function}.{did_you_mean(function, vars(found))}"
@@ -364,6 +365,22 @@ def _from_function(name: str, module: str, function: str, trust_code: bool) -> P
             f"'{name}' must return (model, tokenizer), the tokenizer may be None; it returns {_kind(given)}"
         )
     return checked_pair(name, *given)
+
+
+_READ: dict[str, tuple[int, int]] = {}
+"""The modules that were imported here, with the size and time of their files then."""
+
+
+def _imported(name: str) -> types.ModuleType:
+    """Import a module, anew where its file has been corrected since it was imported here."""
+    known = sys.modules.get(name)
+    module = importlib.import_module(name)
+    stat = Path(str(getattr(module, "__file__", None) or __file__)).stat()
+    now = (stat.st_size, stat.st_mtime_ns)
+    if known is module and _READ.get(name, now) != now:
+        module = importlib.reload(module)
+    _READ[name] = now
+    return module
 
 
 def _from_pickle(name: str, path: Path, trust_code: bool) -> Pair:
