@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from datapruner.selection.result import Scores, Selection
 
 REASONS = "selection.parquet"
+GROUPS = b"datapruner_groups"
+"""Its metadata: each group of the budget, how much of it was kept, of how much, in which unit; JSON."""
 WITHIN = "ranked_within"
 """Its column of what a row was ranked in, where that is not the whole dataset."""
 SPLIT = re.compile(r"\w+(\.\w+)*")
@@ -274,7 +277,10 @@ def selection_table(selection: Selection) -> pa.Table:
     standing = selection.standing
     if len(standing.names) > 1:
         columns[WITHIN] = encoded(np.maximum(standing.parts, 0), standing.names, empty=standing.parts < 0)
-    return pa.table(columns)
+    table = pa.table(columns)
+    # What each group got cannot be told from the rows' fates alone: the source has the groups.
+    groups = selection.shares()
+    return table.replace_schema_metadata({GROUPS: json.dumps(groups)}) if groups else table
 
 
 def method_columns(ranking: Ranking) -> dict[str, pa.Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
 from datapruner.outputs.checksums import check
+from datapruner.outputs.dataset import GROUPS, REASONS, WITHIN
 from datapruner.paths import expanded, is_file
 from datapruner.recipe import Recipe, load_recipe
 from datapruner.scorers.base import Measure, Ranking
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-OURS = frozenset({"index", "kept", "cause", "reason", "score", "ranked_within"})
+OURS = frozenset({"index", "kept", "cause", "reason", "score", WITHIN})
 CLUSTERS = ("cluster", "topology_group")
 """Columns of methods that number clusters."""
 OTHER_RESULTS = {
@@ -140,8 +142,8 @@ class SavedSelection(SelectionView):
         if ALWAYS in texts:
             competing &= numbers != texts.index(ALWAYS)
         within = ([""], np.zeros(len(self.kept), dtype=np.int64))
-        if "ranked_within" in self._held.column_names:
-            within = _encoded(self._held, "ranked_within")
+        if WITHIN in self._held.column_names:
+            within = _encoded(self._held, WITHIN)
         costs = self._tokens() if self.recipe.keep_tokens is not None else None
         return standing(self.values, self.kept, competing, [within], costs)
 
@@ -174,12 +176,9 @@ class SavedSelection(SelectionView):
         return {name: value for name, value in held.items() if name not in OURS}
 
     def shares(self) -> dict[str, tuple[int, int, str]]:
-        """Tell what each group of the budget's column got; empty where the source is no longer there."""
-        try:
-            return super().shares()
-        except DataPrunerError as error:
-            logger.info("the groups of %s are not known: %s", self.folder, error)
-            return {}
+        """Tell what each group of the budget's column got: kept, of how many, in which unit."""
+        held = (self._held.schema.metadata or {}).get(GROUPS)
+        return {name: (kept, of, unit) for name, (kept, of, unit) in json.loads(held or b"{}").items()}
 
     @cached_property
     def source(self) -> Samples:
@@ -298,7 +297,7 @@ def load_selection(path: str | Path, *, source: Any = None) -> SavedSelection:
     import pyarrow.parquet as pq
 
     folder = expanded(Path(path))
-    file = folder / "selection.parquet"
+    file = folder / REASONS
     if is_file(file.with_name("scores.parquet")):
         raise DataPrunerError(
             f"{folder} holds scores (dp.load_scores); make a selection of them first with `datapruner select`"
@@ -339,7 +338,7 @@ def load(path: str | Path, *, source: Any = None) -> Scores | SavedSelection:
     folder = expanded(Path(path))
     if is_file(folder / TABLE):
         return load_scores(folder, source=source)
-    if is_file(folder / "selection.parquet"):
+    if is_file(folder / REASONS):
         return load_selection(folder, source=source)
     shown = safe_text(str(path), 200)
     for name, what in OTHER_RESULTS.items():

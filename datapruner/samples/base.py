@@ -372,7 +372,8 @@ class Samples:
 
     def column(self, name: str) -> list[Any]:
         """Return one column's values as Python objects."""
-        return list(self.dataset.with_format(None)[self.check_column(name)])
+        # As a slice, which is read in one go; a column that is iterated over is read in small batches.
+        return list(self.dataset.with_format(None)[self.check_column(name)][:])
 
     def preference(self, rows: np.ndarray | None = None) -> Dataset:
         """Return rows as trl's preference trainers read them: pairs, or votes."""

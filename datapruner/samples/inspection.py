@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -56,6 +57,14 @@ class Inspection:
     lengths: dict[str, tuple[int, ...]] = field(default_factory=dict)
     empty_responses: int = 0
     exact_duplicates: int = 0
+
+    def __str__(self) -> str:
+        """Give the findings as `datapruner inspect` prints them."""
+        return render_text(self)
+
+    def _repr_html_(self) -> str:
+        """Show the same in a notebook."""
+        return f"<pre>{html.escape(render_text(self))}</pre>"
 
 
 def inspect_samples(samples: Samples, *, examples: int = 3) -> Inspection:

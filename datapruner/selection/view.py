@@ -112,18 +112,10 @@ class SelectionView(ABC):
 
     def __repr__(self) -> str:
         """Say what was kept and what was not."""
-        dropped = [
-            f"{count:,} {words}" for cause, words, count in self._causes() if cause not in ("kept", "ranked")
-        ]
+        counted = Summary(len(self.kept), self.counts()).words()
+        dropped = [f"{count:,} {words}" for words, count in counted.items() if words != "kept"]
         said = f"{len(self):,} of {len(self.kept):,} rows kept by {safe_text(self.scorer, 60)}"
         return f"{type(self).__name__}({'; '.join([said, *dropped])})"
-
-    def _causes(self) -> list[tuple[str, str, int]]:
-        held = self.summary
-        return [
-            (cause, words, count)
-            for (cause, count), words in zip(held.causes.items(), held.words(), strict=True)
-        ]
 
     def _repr_html_(self) -> str:
         """Show it in a notebook: counts by cause and by group, and the first kept rows."""
@@ -179,12 +171,13 @@ class SelectionView(ABC):
         samples, places = self._shown(self.indices)
         return samples.conversation(places)
 
-    @property
+    @cached_property
     def dropped(self) -> Dataset:
         """The rows that were not kept, with all their original columns, why, and where they stood.
 
         ``row``, ``cause``, ``reason`` and ``score`` come first; where the source has a column of such a name, ours is
-        called ``datapruner_row`` and so on. No row is copied. ``to_pandas()`` has the reasons without the rows.
+        called ``datapruner_row`` and so on. No row is copied, unless the source is itself a shuffled or filtered view.
+        ``to_pandas()`` has the reasons without the rows.
         """
         import pyarrow as pa
         from datasets import Dataset, concatenate_datasets
@@ -222,7 +215,8 @@ class SelectionView(ABC):
         match : str, optional
             A text that a turn of the row holds.
         where : mapping, optional
-            Column -> value; the row has all of them. Values are compared as they are written: 7 is ``"7"``.
+            Column -> value; the row has all of them. Values are compared as they are written: 7 is ``"7"``, and a
+            missing one is ``"None"``.
         case : bool
             Whether ``match`` minds upper and lower case.
 
@@ -325,12 +319,19 @@ def find_rows(
         raise DataPrunerError("say what to look for: a text that rows hold, or a column and its value")
     rows = np.arange(len(samples), dtype=np.int64)
     for column, value in (where or {}).items():
-        wanted = "(none)" if value is None else str(value)
-        names, codes = encode_labels(samples.column(column))
-        number = names.index(wanted) if wanted in names else -1
-        rows = rows[codes[rows] == number]
+        wanted = {str(value)}
+        held = samples.column(column)
+        names = getattr(samples.dataset.features[column], "names", None) or []
+        if str(value) in names:  # a class label by its name
+            wanted.add(str(names.index(str(value))))
+        rows = rows[[str(held[row]) in wanted for row in rows.tolist()]]
     if match is None or not rows.size:
         return rows
+    if not samples.layout.has_text:
+        raise DataPrunerError(
+            f"the rows of {safe_text(samples.source, 200)} have no text to look in; find them by a column, "
+            "--where=COLUMN=VALUE"
+        )
     sought = match if case else match.casefold()
     found = [
         row

@@ -344,7 +344,7 @@ def test_a_selection_whose_source_is_gone_still_tells_what_it_holds(tmp_path):
     file.unlink()
     loaded = dp.load_selection(out)
     assert len(loaded) == len(list(loaded)) == 27
-    assert loaded.summary.groups == {}
+    assert loaded.summary == with_source.summary
     assert loaded.explain(8).rank == with_source.explain(8).rank
     assert "27 of 90" in loaded._repr_html_()
     for ask in (lambda: loaded.dropped, lambda: loaded.find("puppy"), lambda: loaded.source):
@@ -393,6 +393,8 @@ def test_inspect_takes_a_source_or_samples():
     found = dp.inspect(ROWS, examples=1)
     assert (found.rows, found.layout, len(found.examples)) == (N, "messages", 1)
     assert dp.inspect(dp.load_samples(ROWS), examples=1) == found
+    assert "messages" in str(found).splitlines()[2]
+    assert Tags(found._repr_html_()).names == {"pre"}
     with pytest.raises(dp.DataPrunerError, match="read already"):
         dp.inspect(dp.load_samples(ROWS), layout="messages")
 
