@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 
 import datapruner as dp
-from datapruner.text import safe_text
 
 KINDS = [
     "gsm_symbolic",
@@ -116,7 +115,7 @@ def show_shares(selection: dp.Selection, label: str | None) -> None:
             said = f"{kinds[counts.argmax()]} ({100 * counts.max() // of.sum()} %)"
         else:
             typical = int(np.flatnonzero(of)[ranking.columns["centroid_distance"][of].argmin()])
-            said = safe_text(selection.scores.samples[typical].part("both"), 44)
+            said = selection.scores.samples[typical].excerpt(44)
         rows.append(
             [
                 f"{cluster:3d}  {said}",

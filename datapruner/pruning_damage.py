@@ -185,8 +185,8 @@ class Damage:
         return "\n".join(lines)
 
     def excerpt(self, row: int) -> str:
-        """Give the beginning of a source row, harmless for a terminal."""
-        return safe_text(self.samples.texts("both", np.array([row]))[0], EXCERPT)
+        """Give a source row's last question and its answer in short, harmless for a terminal."""
+        return self.samples.excerpts(np.array([row]), EXCERPT)[0]
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write ``damage.json``, ``damage.csv``, ``rows.parquet`` and, with matplotlib, ``damage.png``; all or none.

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from datapruner.errors import DataPrunerError
 from datapruner.scorers.ranking import average_ranks, rank_correlation
 from datapruner.selection.budget import encode_labels
-from datapruner.text import safe_text
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -207,7 +206,7 @@ def disagreements(comparison: Comparison, count: int, budget: int) -> DataFrame:
     columns: dict[str, Any] = {"row": rows, "spread": spread[rows]}
     samples = comparison.scores.samples
     if samples.layout.has_text:
-        columns["text"] = [safe_text(text, SNIPPET) for text in samples.texts("both", rows)]
+        columns["text"] = samples.excerpts(rows, SNIPPET)
     for name in names:
         selection = at.selections[name]
         columns[f"{name}_rank"] = comparison.ranks[name][rows]

@@ -162,10 +162,10 @@ def _groups(comparison: Comparison) -> list[list[str]]:
 def _disagreements(comparison: Comparison, examples: int) -> list[str]:
     if examples < 1:
         return []
-    frame = comparison.disagreements_frame(examples)
+    frame, samples = comparison.disagreements_frame(examples), comparison.scores.samples
     lines = []
     for row in frame.to_dict("records"):
-        text = f": {safe_text(row['text'], SNIPPET)}" if "text" in row else ""
+        text = f": {samples.excerpts(np.array([row['row']]), SNIPPET)[0]}" if samples.layout.has_text else ""
         lines.append(f"  row {row['row']}{text}")
         order = sorted(comparison.asked, key=lambda name: -row[f"{name}_rank"])
         if len(order) > MOST_SCORERS:

@@ -12,7 +12,6 @@ from datapruner.errors import DataPrunerError
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
-    from datapruner.samples.base import Sample
     from datapruner.selection.explanation import Explanation, Summary
     from datapruner.selection.result import Scores
     from datapruner.selection.view import SelectionView
@@ -73,16 +72,6 @@ def explanation_html(held: Explanation) -> str:
     return _block([_table([[name, value] for name, value in held.told().items()], head=False, left=2)])
 
 
-def stands_for(sample: Sample) -> tuple[str, str]:
-    """Give a row's last question and its answer, which stand for it; a system prompt may be every row's."""
-    if sample.plain or not sample.messages:
-        return "", sample.part("both")
-    turns = [(message.role, message.text) for message in sample.messages]
-    place = next((at for at in reversed(range(len(turns))) if turns[at][0] == "assistant"), len(turns))
-    asked = next((text for role, text in reversed(turns[:place]) if role == "user"), "")
-    return asked, turns[place][1] if place < len(turns) else ""
-
-
 def excerpt(text: str, limit: int = EXCERPT) -> str:
     """Cut a text, of which white space does not count, and make it harmless to print."""
     return safe_text(" ".join(text[: 4 * limit].split()), limit)
@@ -95,7 +84,7 @@ def _excerpts(selection: SelectionView, rows: np.ndarray) -> list[tuple[str, str
             return [("", "")] * len(rows)
         return [
             (excerpt(asked), excerpt(answer))
-            for asked, answer in map(stands_for, samples.iter_samples(places))
+            for asked, answer in (one.stands_for() for one in samples.iter_samples(places, identity=False))
         ]
     except DataPrunerError as error:
         # A notebook shows what there is: the counts are right although the rows cannot be read.

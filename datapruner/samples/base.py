@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -34,6 +34,7 @@ IMAGES = 50
 """Rows of columns that may hold images read at a time."""
 
 _NUL = "\0"
+_ARROW = " → "
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,29 @@ class Sample:
         answers = (message for message in self.messages if message.role == "assistant" and message.trained)
         return "\n".join(message.text for message in answers)
 
+    def excerpt(self, limit: int) -> str:
+        """Return what stands for the row on one line: its last question and the answer to it, harmless to print.
+
+        Never a system prompt that all rows share, where there is anything else. A short answer is whole.
+
+        Parameters
+        ----------
+        limit
+            The longest result in characters.
+        """
+        asked, answer = (" ".join(text.split()) for text in self.stands_for())
+        if not (asked and answer):
+            return safe_text(asked or answer, limit)
+        room = limit - len(_ARROW)
+        answer = safe_text(answer, max(room // 2, room - len(asked)))
+        return safe_text(asked, room - len(answer)) + _ARROW + answer
+
+    def stands_for(self) -> tuple[str, str]:
+        """Return the last question and the answer to it, whole; empty where there is none. See :func:`leading`."""
+        turns = [self.messages[place] for place in leading([message.role for message in self.messages])]
+        answer = turns.pop().text if turns and turns[-1].role == "assistant" else ""
+        return (turns[0].text if turns else ""), answer
+
     def key(self) -> str:
         """Return a text that two rows share only when all that their turns and tools say is the same.
 
@@ -154,6 +178,33 @@ class Sample:
         if self.options:
             turns.append(("options", json_text(self.options, sort_keys=sort_keys)))
         return _turns(turns)
+
+
+def leading(roles: Sequence[str]) -> list[int]:
+    """Choose the turns that stand for a row: the last user turn before the last answer, and that answer.
+
+    Parameters
+    ----------
+    roles
+        Of the turns. Where no user speaks before the answer, a tool's turn stands in, and a system prompt only where
+        there is nothing else at all.
+
+    Returns
+    -------
+    list of int
+        One or two places, ascending; none of an empty row.
+    """
+
+    def last(wanted: Callable[[str], bool], stop: int) -> int | None:
+        return next((place for place in range(stop - 1, -1, -1) if wanted(roles[place])), None)
+
+    answer = last(lambda role: role == "assistant", len(roles))
+    stop = len(roles) if answer is None else answer
+    for wanted in (lambda role: role == "user", lambda role: role != "system", lambda _: answer is None):
+        question = last(wanted, stop)
+        if question is not None:
+            break
+    return [place for place in (question, answer) if place is not None]
 
 
 def _turns(turns: Iterable[tuple[str, str]]) -> str:
@@ -358,6 +409,10 @@ class Samples:
     def texts(self, which: Part = "both", rows: np.ndarray | None = None) -> list[str]:
         """Return one part of each row as a list of texts."""
         return list(self.iter_parts(which, rows))
+
+    def excerpts(self, rows: np.ndarray, limit: int) -> list[str]:
+        """Return what stands for each row on one line; see :meth:`Sample.excerpt`."""
+        return [sample.excerpt(limit) for sample in self.iter_samples(rows, identity=False)]
 
     def check_column(self, name: str) -> str:
         """Return the column's name, or say which columns there are."""

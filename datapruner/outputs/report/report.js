@@ -51,12 +51,12 @@
   const reason = (i, selection = now()) => selection.reasons[selection.reason[i]];
   const placeOf = new Map(D.rows.map((row, i) => [row, i]));
   const votes = Array.from({ length: M }, (_, i) => D.selections.filter((one) => one.kept[i] === "1").length);
-  // The answer is the last turn where that is the assistant's; all before it is the prompt.
+  // What stands for a row: the last question and its answer, or all there is of a row that nobody speaks in.
   function parts(i) {
-    const turns = D.texts[i].turns;
-    const answered = turns.length > 1 && turns[turns.length - 1][0] === "assistant";
-    const line = (held) => held.map((turn) => turn[1]).join("\n").replace(/\s+/g, " ").trim();
-    return answered ? [line(turns.slice(0, -1)), line(turns.slice(-1))] : [line(turns)];
+    const { turns, lead } = D.texts[i];
+    const line = (place) => turns[place][1].replace(/\s+/g, " ").trim();
+    const answered = lead.length === 2 && turns[lead[1]][0] === "assistant";
+    return answered ? lead.map(line) : [lead.map(line).join(" ")];
   }
   const words = D.texts.map((row) => row.turns.map((turn) => turn[1]).join("\n"));
   let folded = null;

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
+from datapruner.samples.base import leading
 from datapruner.selection.allocation import allocate
 from datapruner.text import safe_lines, safe_text
 
@@ -25,7 +26,8 @@ ROOM = 6_000_000
 """Bytes that all excerpts of a page take at most."""
 LONGEST, SHORTEST = 4000, 100
 """Characters of an excerpt, by how many there are."""
-MOST_TURNS = 40
+MOST_TURNS, FIRST_TURNS = 40, 10
+"""Turns of a row that are shown, and how many of them from its beginning."""
 BLOCK = 500
 """Rows read at a time; a row may have megabytes."""
 SPEAKERS = ("role", "from")
@@ -42,10 +44,13 @@ class Excerpt:
         Unchanged text, cut.
     length : int
         Characters of the whole row.
+    spoken : bool
+        Somebody says the turns; else they are columns.
     """
 
     turns: list[tuple[str, str]]
     length: int
+    spoken: bool = True
 
     def cut(self, limit: int) -> Excerpt:
         """Leave at most so many characters, shared so that a long question does not hide the answer."""
@@ -53,16 +58,17 @@ class Excerpt:
         if sum(lengths) <= limit:
             return self
         shares = allocate(np.ones(len(lengths)), lengths, limit).tolist()
-        return Excerpt(
-            [(role, text[:share]) for (role, text), share in zip(self.turns, shares, strict=True)],
-            self.length,
-        )
+        cut = [(role, text[:share]) for (role, text), share in zip(self.turns, shares, strict=True)]
+        return replace(self, turns=cut)
 
     def as_shown(self) -> dict[str, Any]:
         """Give what the page holds: the turns, made visible, and how many characters are missing."""
         shown = sum(len(text) for _, text in self.turns)
         return {
             "turns": [[safe_text(role, 40), safe_lines(text)] for role, text in self.turns],
+            "lead": leading([role for role, _ in self.turns])
+            if self.spoken
+            else list(range(len(self.turns))),
             "length": self.length,
             "missing": self.length - shown,
         }
@@ -80,7 +86,8 @@ def excerpts(samples: Samples, rows: Ints, room: int = ROOM) -> list[dict[str, A
     Returns
     -------
     list of dict
-        ``turns`` (pairs of role and text), ``length`` and ``missing`` (characters). A row that cannot be read says so.
+        ``turns`` (pairs of role and text), ``lead`` (the places of those that stand for the row), ``length`` and
+        ``missing`` (characters). A row that cannot be read says so.
     """
     limit = int(np.clip(room // max(len(rows), 1), SHORTEST, LONGEST))
     found = [excerpt.cut(limit) for excerpt in _read(samples, rows)]
@@ -170,13 +177,14 @@ def _read(samples: Samples, rows: Ints) -> Iterator[Excerpt]:
                     yield _excerpt([(message.role, message.text) for message in sample.messages])
 
 
-def _excerpt(turns: list[tuple[str, str]]) -> Excerpt:
+def _excerpt(turns: list[tuple[str, str]], *, spoken: bool = True) -> Excerpt:
     length = sum(len(text) for _, text in turns)
     if len(turns) > MOST_TURNS:
         more = f"{len(turns) - MOST_TURNS:,} more turns are not shown"
-        turns = [*turns[:MOST_TURNS], ("…", more)]
+        # The last ones are what the row is trained on, and stand for it.
+        turns = [*turns[:FIRST_TURNS], ("…", more), *turns[FIRST_TURNS - MOST_TURNS :]]
         length += len(more)
-    return Excerpt(turns, length).cut(LONGEST)
+    return Excerpt(turns, length, spoken).cut(LONGEST)
 
 
 def _described(samples: Samples, rows: Ints) -> Iterator[Excerpt]:
@@ -196,4 +204,4 @@ def _described(samples: Samples, rows: Ints) -> Iterator[Excerpt]:
     dataset = samples.dataset.select_columns(plain).with_format(None)
     for start in range(0, len(rows), BLOCK):
         for row in dataset.select(rows[start : start + BLOCK]):
-            yield _excerpt([(name, str(row[name])) for name in plain])
+            yield _excerpt([(name, str(row[name])) for name in plain], spoken=False)
