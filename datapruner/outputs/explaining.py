@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datapruner.errors import DataPrunerError
-from datapruner.outputs.notebook import excerpt, stands_for
+from datapruner.outputs.notebook import excerpt
 from datapruner.outputs.reading import load
 from datapruner.samples.inspection import render_sample
 from datapruner.selection.result import Scores
@@ -63,7 +63,7 @@ def explain_rows(
         told = _explained(held, row, scorer)
         lines += ["", *_wrapped(f"row {row:,}  ", told.reason, width)]
         if _source(held).layout.has_text:
-            for said in stands_for(_source(held)[row]):
+            for said in _source(held)[row].stands_for():
                 if said.strip():
                     lines.append(f"  {excerpt(said, max(width, 40) - 2)}")
     if len(found) > MOST:
