@@ -235,9 +235,18 @@ def plot_damage(damage: Damage, by: str = "cluster", ax: Axes | None = None) -> 
     ax = new_axes(ax)
     places = np.arange(len(shown))[::-1]
     middle = np.array([group.jsd for group in shown])
-    ends = np.array([[group.jsd - group.jsd_low, group.jsd_high - group.jsd] for group in shown]).T
+    # A group too small for an interval has none drawn.
+    low = np.array([group.jsd if group.jsd_low is None else group.jsd_low for group in shown])
+    high = np.array([group.jsd if group.jsd_high is None else group.jsd_high for group in shown])
     ax.errorbar(
-        middle, places, xerr=np.maximum(ends, 0), fmt="o", color=BLUE, ecolor=GREY, capsize=3, zorder=2
+        middle,
+        places,
+        xerr=np.maximum([middle - low, high - middle], 0),
+        fmt="o",
+        color=BLUE,
+        ecolor=GREY,
+        capsize=3,
+        zorder=2,
     )
     ax.axvline(float(damage.jsd.mean()), color="black", linestyle=":", zorder=1)
     words = [

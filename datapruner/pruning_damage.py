@@ -16,6 +16,7 @@ from datapruner.api import OPTION_DEFAULTS, measure, option_notes, run_arguments
 from datapruner.arguments import takes
 from datapruner.errors import DataPrunerError
 from datapruner.geometry.blocks import iter_blocks, normalise_rows
+from datapruner.intervals import mean_interval, with_interval
 from datapruner.options import Measuring, PrunedModel
 from datapruner.outputs.folder import whole_folder
 from datapruner.outputs.tables import aligned, as_saved, write_csv, write_json
@@ -37,9 +38,6 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-RESAMPLES = 1000
-NORMAL_ROWS = 20_000
-"""A group with more rows gets the normal interval, which theirs no longer differs from."""
 TYPICAL, EXCERPT = 3, 100
 CLUSTERS = "cluster"
 
@@ -55,9 +53,10 @@ class GroupDamage:
     name : str
         The cluster's number, or the column's value.
     rows : int
-    jsd, jsd_low, jsd_high : float
-        Mean Jensen-Shannon divergence of the two models' predictions, nats, in [0, ln 2], and its 95 % bootstrap
-        interval over rows.
+    jsd : float
+        Mean Jensen-Shannon divergence of the two models' predictions, nats, in [0, ln 2].
+    jsd_low, jsd_high : float, optional
+        Its 95 % bootstrap interval over rows; None for a group of fewer than five.
     log_ppl, pruned_log_ppl : float, optional
         Mean loss of a row before and after pruning, nats; None where divergences were given.
     share : float
@@ -72,8 +71,8 @@ class GroupDamage:
     name: str
     rows: int
     jsd: float
-    jsd_low: float
-    jsd_high: float
+    jsd_low: float | None
+    jsd_high: float | None
     log_ppl: float | None
     pruned_log_ppl: float | None
     share: float
@@ -165,7 +164,7 @@ class Damage:
                 [
                     group.name,
                     f"{group.rows:,}",
-                    f"{group.jsd:.4f} [{group.jsd_low:.4f}, {group.jsd_high:.4f}]",
+                    with_interval(group.jsd, group.jsd_low, group.jsd_high),
                     "-"
                     if group.log_ppl is None or group.pruned_log_ppl is None
                     else f"{group.log_ppl:.2f} -> {group.pruned_log_ppl:.2f}",
@@ -334,7 +333,7 @@ def damage_of(
             of = np.flatnonzero(codes == j)
             if not len(of):
                 continue
-            low, high = _interval(jsd[of], recipe.seed)
+            low, high = mean_interval(jsd[of], recipe.seed) or (None, None)
             dense, pruned = (None if loss is None else float(loss[of].mean()) for loss in losses)
             words = distinctive(_counts(concepts.ids.take(of).values), everywhere, len(of), len(jsd))
             some.append(
@@ -369,20 +368,6 @@ def _nearness(vectors: NDArray[Any], groups: Ints, k: int) -> Floats:
         normalise_rows(block, start)
         near[start:stop] = np.einsum("nd,nd->n", block, means[groups[start:stop]])
     return near
-
-
-def _interval(values: Floats, seed: int) -> tuple[float, float]:
-    """Give the 95 % bootstrap interval of a mean; of one row, all that a divergence can be."""
-    n = len(values)
-    if n == 1:
-        return 0.0, float(np.log(2))
-    if n > NORMAL_ROWS:
-        half = 1.96 * float(values.std(ddof=1)) / np.sqrt(n)
-        return float(values.mean()) - half, float(values.mean()) + half
-    rng = np.random.default_rng(seed)
-    means = np.array([values[rng.integers(0, n, n)].mean() for _ in range(RESAMPLES)])
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
 
 
 def _counts(ids: NDArray[Any]) -> Counter[int]:

@@ -164,12 +164,29 @@ def test_intervals_are_those_of_another_bootstrap(measured):
 
 
 def test_many_rows_get_the_normal_interval(monkeypatch):
-    from datapruner import pruning_damage
+    from datapruner import intervals
 
     values = np.random.default_rng(0).beta(1, 6, size=400)
-    drawn = pruning_damage._interval(values, 0)
-    monkeypatch.setattr(pruning_damage, "NORMAL_ROWS", 100)
-    assert np.allclose(pruning_damage._interval(values, 0), drawn, atol=0.1 * (drawn[1] - drawn[0]))
+    drawn = intervals.mean_interval(values, 0)
+    monkeypatch.setattr(intervals, "NORMAL_ROWS", 100)
+    assert np.allclose(intervals.mean_interval(values, 0), drawn, atol=0.1 * (drawn[1] - drawn[0]))
+
+
+def test_a_group_of_fewer_than_five_rows_has_no_interval(tmp_path, cache):
+    data = [{"text": f"row {n}", "kind": "few" if n < 4 else "many"} for n in range(12)]
+    jsd = np.random.default_rng(0).uniform(0, 0.5, 12)
+    found = dp.damage(
+        data, embeddings=np.eye(12), divergences=jsd, by="kind", n_clusters=2, progress=False, cache=cache
+    )
+    few, many = sorted(found.by("kind"), key=lambda group: group.rows)
+    assert (few.rows, few.jsd_low, few.jsd_high) == (4, None, None)
+    assert many.jsd_low < many.jsd < many.jsd_high
+    line = next(line for line in found.describe().splitlines() if line.strip().startswith("few"))
+    assert f"{jsd[:4].mean():.4f}" in line
+    assert "[" not in line
+    found.save(tmp_path / "out")
+    held = json.loads((tmp_path / "out" / "damage.json").read_text())["groups"]
+    assert next(group for group in held if group["name"] == "few")["jsd_low"] is None
 
 
 def test_to_frame(measured):

@@ -129,10 +129,11 @@ class Paser(Scorer):
         weights = self._shares(signals, groups, damage, k)
         jsd = np.asarray(signals["jsd"], dtype=np.float64)
         columns: dict[str, Any] = {"cluster": groups, "jsd": jsd, "degradation": damage[groups]}
-        columns |= {
-            name: np.asarray(signals[name], dtype=np.float64)
-            for name in sorted(self.requires & DEGRADATION["loss"])
-        }
+        # The pass of both models measures the losses whoever asked for it, and they say what the damage means.
+        if DEGRADATION["loss"] <= signals.measured.keys():
+            columns |= {
+                name: np.asarray(signals[name], dtype=np.float64) for name in sorted(DEGRADATION["loss"])
+            }
         state: dict[str, Any] = dict(found.state)
         if self.concepts:
             from datapruner.signals.concepts import extract_concepts

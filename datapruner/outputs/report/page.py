@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 
 from datapruner.errors import DataPrunerError
 from datapruner.outputs.card import KINDS, source_name
+from datapruner.outputs.report.made import Section, damage_sections, how_it_was_made, recipe_text
 from datapruner.outputs.report.payload import Shown
 from datapruner.outputs.report.rows import ROOM, excerpts, script_json
 from datapruner.outputs.report.words import (
@@ -38,27 +38,6 @@ from datapruner.text import safe_text
 NEEDED = ("plotly", "jinja2")
 LARGEST = 14_000_000
 """Bytes of a page, about; texts are cut until it fits."""
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of a page that its writer adds.
-
-    Attributes
-    ----------
-    title : str
-    text : str
-        A paragraph.
-    head : sequence of str
-        Names of a table's columns.
-    rows : sequence of sequence of str
-        Its cells, written as they are to be read; the first of each row names it.
-    """
-
-    title: str
-    text: str = ""
-    head: Sequence[str] = ()
-    rows: Sequence[Sequence[str]] = ()
 
 
 def has_report() -> bool:
@@ -188,7 +167,9 @@ def _html(shown: Shown, title: str | None, sections: Sequence[Section]) -> str:
     )
     held = harmless(shown.payload())
     left = LARGEST - len(plotly.encode()) - len(script_json(held).encode())
-    held["texts"] = excerpts(shown.scores.samples, shown.rows, min(ROOM, left))
+    room = min(ROOM, left)
+    both = excerpts(shown.scores.samples, np.concatenate([shown.rows, shown.originals]), room)
+    held["texts"], held["originals"] = both[: len(shown.rows)], both[len(shown.rows) :]
     environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,
@@ -204,7 +185,8 @@ def _html(shown: Shown, title: str | None, sections: Sequence[Section]) -> str:
         script=Markup(script),  # noqa: S704
         plotly=Markup(plotly),  # noqa: S704
         data=Markup(script_json(held)),  # noqa: S704
-        sections=sections,
+        newline=Markup("\n"),
+        sections=[*damage_sections(shown.selections, shown.facets), *sections],
         **_facts(shown),
     )
 
@@ -258,6 +240,9 @@ def _facts(shown: Shown) -> dict[str, Any]:
         "names": shown.names,
         "left_out": listed(shown.left_out),
         "methods": _methods(shown),
+        "made": how_it_was_made(first),
+        "held": first.recipe.in_memory,
+        "recipe": recipe_text(first).splitlines(),
     }
 
 

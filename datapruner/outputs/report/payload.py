@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.outputs.card import KINDS
 from datapruner.outputs.report.facets import Facet, find_facets, find_labels
 from datapruner.outputs.report.figures import digits, histogram, maps, plane
+from datapruner.outputs.report.made import recipe_text
 from datapruner.outputs.report.rows import characters
 from datapruner.outputs.report.sampling import stratified
 from datapruner.outputs.report.words import by_budget, counted, counted_here, share_of_rows
@@ -28,6 +30,8 @@ BARS = 40
 """Groups that are drawn one by one; the smaller ones are added up."""
 SHARE_FORCED = 20
 """One row in so many is shown because scorers disagree on it, whatever its stratum."""
+MOST_ORIGINALS = 1000
+"""Rows that are read only to stand beside their copies."""
 SENTENCE = 400
 """Characters of a reason."""
 
@@ -140,6 +144,21 @@ class Shown:
         group = self.facets[0].codes + 1 if self.facets else np.zeros_like(fate)
         return stratified(fate, group, self.max_rows, self.extremes)
 
+    @cached_property
+    def copied(self) -> Ints:
+        """The row that each shown row copies, where it was dropped for that, else -1; int64 (m,)."""
+        of = np.full(len(self.scores), -1, dtype=np.int64)
+        for vetoes in self.scores.vetoes:
+            if vetoes.kind.endswith("_duplicate"):
+                of[vetoes.rows] = vetoes.others
+        return np.asarray(of[self.rows], dtype=np.int64)
+
+    @cached_property
+    def originals(self) -> Ints:
+        """Rows that shown ones copy and that are not among them, as many as there is room for; int64, ascending."""
+        found = np.setdiff1d(self.copied[self.copied >= 0], self.rows)
+        return np.asarray(found[:MOST_ORIGINALS], dtype=np.int64)
+
     @property
     def sampled(self) -> str:
         """Say how many rows are shown, and how they were chosen."""
@@ -166,6 +185,8 @@ class Shown:
         return {
             "total": len(scores),
             "rows": rows.tolist(),
+            "copied": self.copied.tolist() if (self.copied >= 0).any() else [],
+            "original_rows": self.originals.tolist(),
             "selections": [
                 self._selection(selection, self.names[place], budgets[place])
                 for place, selection in enumerate(self.selections)
@@ -198,12 +219,16 @@ class Shown:
     def _selection(self, selection: Selection, name: str, budget: int) -> dict[str, Any]:
         rows = self.rows
         used, places = np.unique(selection.codes[rows], return_inverse=True)
+        causes, fates = selection.fates()
         return {
             "name": name,
             "scorer": list(self.scores.rankings).index(selection.scorer),
             "budget": budget,
             "kept": "".join("1" if kept else "0" for kept in selection.kept[rows].tolist()),
             "count": len(selection),
+            "cause": fates[rows].tolist(),
+            "causes": [safe_text(KINDS.get(name, name), 60) for name in causes],
+            "recipe": recipe_text(selection).splitlines(),
             "reason": places.tolist(),
             "reasons": [safe_text(selection.texts[code], SENTENCE) for code in used.tolist()],
         }

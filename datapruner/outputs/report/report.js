@@ -40,7 +40,7 @@
 
   // ---------------------------------------------------------------- what is looked at
   const apart = several && D.disagreement !== null;
-  const state = { selection: 0, facet: 0, group: "", status: "all", other: "", query: "", sort: apart ? "disagreement" : "row", down: apart, page: 0 };
+  const state = { selection: 0, facet: 0, group: "", status: "all", cause: "", other: "", query: "", sort: apart ? "disagreement" : "row", down: apart, page: 0 };
   const SIZE = 25;
   const opened = new Set();
   const now = () => D.selections[state.selection];
@@ -50,6 +50,7 @@
   const groupName = (f, j) => (j < 0 ? "–" : f.names[j]);
   const reason = (i, selection = now()) => selection.reasons[selection.reason[i]];
   const placeOf = new Map(D.rows.map((row, i) => [row, i]));
+  const textOf = new Map([...D.rows.map((row, i) => [row, D.texts[i]]), ...D.original_rows.map((row, j) => [row, D.originals[j]])]);
   const votes = Array.from({ length: M }, (_, i) => D.selections.filter((one) => one.kept[i] === "1").length);
   // What stands for a row: the last question and its answer, or all there is of a row that nobody speaks in.
   function parts(i) {
@@ -325,6 +326,7 @@
     const out = [];
     for (let i = 0; i < M; i++) {
       if (state.status !== "all" && isKept(i) !== (state.status === "kept")) continue;
+      if (state.cause !== "" && now().cause[i] !== Number(state.cause)) continue;
       if (state.group !== "" && f.codes[i] !== Number(state.group)) continue;
       if (state.other !== "" && isKept(i, D.selections[Number(state.other.slice(1))]) !== (state.other[0] === "k")) continue;
       if (query && !haystack(i).includes(query) && !reason(i).toLowerCase().includes(query) && String(D.rows[i]) !== number) continue;
@@ -377,11 +379,39 @@
     }));
   }
 
-  function detail(i, width) {
-    const row = D.texts[i];
-    const query = sought();
-    const turns = row.turns.map(([role, text]) => node("div", { class: "turn" }, node("b", {}, role), node("div", {}, ...(text ? marked(text, query) : [empty()]))));
+  function spoken(row, mark) {
+    const turns = row.turns.map(([role, text], t) => node("div", { class: "turn" }, node("b", {}, role), node("div", {}, ...(text ? mark(text, t) : [empty()]))));
     if (row.missing) turns.push(node("p", { class: "note" }, `${comma(row.missing)} of ${comma(row.length)} characters are not shown.`));
+    return turns;
+  }
+  // Words of a text that another lacks in this order: the longest common subsequence, where that is quickly found.
+  function differing(text, other) {
+    const a = text.match(/\s+|\S+/g) || [], b = other.match(/\s+|\S+/g) || [];
+    if (text === other || a.length * b.length > 1e6) return [text];
+    const long = Array.from({ length: a.length + 1 }, () => new Uint16Array(b.length + 1));
+    for (let x = a.length - 1; x >= 0; x--) for (let y = b.length - 1; y >= 0; y--) long[x][y] = a[x] === b[y] ? long[x + 1][y + 1] + 1 : Math.max(long[x + 1][y], long[x][y + 1]);
+    const out = [];
+    for (let x = 0, y = 0; x < a.length; ) {
+      if (y < b.length && a[x] === b[y]) { out.push(a[x++]); y++; }
+      else if (y < b.length && long[x][y + 1] >= long[x + 1][y]) y++;
+      else out.push(/\S/.test(a[x]) ? node("mark", {}, a[x++]) : a[x++]);
+    }
+    return out;
+  }
+  // A copy stands beside the row that it copies, with the words marked in which they differ.
+  function besideOriginal(i) {
+    const other = D.copied.length && D.copied[i] >= 0 ? D.copied[i] : null;
+    const original = other === null ? null : textOf.get(other);
+    if (!original) return null;
+    const copy = D.texts[i];
+    const side = (title, row, beside) => node("div", {}, node("h4", {}, title), ...spoken(row, (text, t) => differing(text, beside.turns[t] ? beside.turns[t][1] : "")));
+    return node("div", { class: "beside" }, side(`Row ${comma(D.rows[i])}, dropped`, copy, original), side(`Row ${comma(other)}, which it copies`, original, copy));
+  }
+
+  function detail(i, width) {
+    const query = sought();
+    const beside = besideOriginal(i);
+    const turns = beside ? [beside] : spoken(D.texts[i], (text) => marked(text, query));
     const facts = [];
     const add = (name, value) => facts.push(node("div", {}, node("dt", {}, name), node("dd", {}, show(value))));
     for (const f of D.facets) add(f.name, groupName(f, f.codes[i]) + (f.notes[f.codes[i]] ? ` · ${f.notes[f.codes[i]]}` : ""));
@@ -458,8 +488,8 @@
     button.focus({ preventScroll: true });
   }
   function clearFilters() {
-    Object.assign(state, { group: "", status: "all", other: "", query: "", page: 0 });
-    $("query").value = ""; $("other").value = ""; $("group").value = "";
+    Object.assign(state, { group: "", status: "all", cause: "", other: "", query: "", page: 0 });
+    $("query").value = ""; $("cause").value = ""; $("other").value = ""; $("group").value = "";
     press($("status"), "all");
   }
 
@@ -472,6 +502,15 @@
     const held = [...new Set(f.codes)].filter((j) => j >= 0).sort((a, b) => f.names[a].localeCompare(f.names[b], "en", { numeric: true }));
     $("group").replaceChildren(option("", "all"), ...held.map((j) => option(String(j), f.names[j] + (f.notes[j] ? ` · ${f.notes[j]}` : ""))));
     $("group").value = state.group;
+  }
+  // What became of rows, beyond kept and dropped: shown where rows were dropped for more than one cause.
+  function syncCauses() {
+    const counts = now().causes.map((_, j) => now().cause.filter((one) => one === j).length);
+    const there = counts.map((count, j) => j).filter((j) => j && counts[j]);
+    $("cause-field").hidden = there.length < 2;
+    if (!there.includes(Number(state.cause))) state.cause = "";
+    $("cause").replaceChildren(option("", "any"), ...there.map((j) => option(String(j), `${now().causes[j]} (${comma(counts[j])})`)));
+    $("cause").value = state.cause;
   }
   function syncOthers() {
     $("other-field").hidden = !several;
@@ -489,6 +528,7 @@
     $("facet").replaceChildren(...D.facets.map((f, j) => option(String(j), f.name)));
     $("facet").addEventListener("change", () => setFacet(Number($("facet").value)));
     $("group").addEventListener("change", () => { state.group = $("group").value; state.page = 0; drawTable(); });
+    $("cause").addEventListener("change", () => { state.cause = $("cause").value; state.page = 0; drawTable(); });
     $("other").addEventListener("change", () => { state.other = $("other").value; state.page = 0; drawTable(); });
     $("sort").addEventListener("change", () => sortBy($("sort").value, state.down));
     $("direction").addEventListener("click", () => sortBy(state.sort, !state.down));
@@ -501,7 +541,26 @@
       drawTable();
       $("count").scrollIntoView({ block: "nearest" });
     });
-    syncGroups(); syncOthers(); drawTable();
+    syncGroups(); syncCauses(); syncOthers(); drawTable();
+  }
+
+  // ---------------------------------------------------------------- the recipe
+  function syncRecipe() { $("recipe").textContent = now().recipe.join("\n") + "\n"; }
+  function makeRecipe() {
+    const button = $("copy");
+    button.hidden = false;
+    syncRecipe();
+    button.addEventListener("click", async () => {
+      let done = true;
+      try { await navigator.clipboard.writeText($("recipe").textContent); }
+      catch {
+        // Where a page may not write to the clipboard, the text is selected for the reader to copy.
+        getSelection().selectAllChildren($("recipe"));
+        done = document.execCommand("copy");
+      }
+      button.textContent = done ? "Copied" : "Selected: press Ctrl+C";
+      setTimeout(() => { button.textContent = "Copy"; }, 3000);
+    });
   }
 
   // ---------------------------------------------------------------- all together
@@ -532,10 +591,10 @@
       state.selection = Number($("selection").value); state.page = 0;
       const own = D.facets.findIndex((f) => f.scorer === scorer().name);
       if (facet() && facet().scorer && own >= 0) setFacet(own);
-      syncOthers(); syncSpreads(); drawBars(); drawTable(); drawPlots();
+      syncCauses(); syncOthers(); syncSpreads(); syncRecipe(); drawBars(); drawTable(); drawPlots();
     });
   }
-  makeTable(); makeBars(); drawBars(); makeClouds(); makeSpreads();
+  makeTable(); makeRecipe(); makeBars(); drawBars(); makeClouds(); makeSpreads();
   // The table answers before Plotly is read; then one plot at a time, so that the page answers in between.
   document.addEventListener("DOMContentLoaded", async () => {
     const idle = () => new Promise((done) => (window.requestIdleCallback ? requestIdleCallback(done, { timeout: 500 }) : setTimeout(done)));

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import bdtr
+from scipy.special import bdtr, chdtrc
 
 from datapruner.outputs.report.facets import Facet
 from datapruner.scorers.baselines import BASELINES
@@ -35,6 +35,8 @@ STARVED, FEWEST = 0.25, 10
 """Part of the whole's share below which a group of so many rows is warned of."""
 CHANCE = 0.05
 """Chance, over all of a column's groups, that one is warned of although rows were drawn at random."""
+EXPECTED = 5
+"""Kept, or dropped, rows of a group that are to be expected for a chi-square."""
 MOST_WARNINGS = 3
 """Columns that are warned of one by one."""
 NAMED = 5
@@ -281,6 +283,18 @@ def _groups(facet: Facet, selection: Selection) -> list[str]:
         return [f"By {facet.name}, the share kept is {listed(parts)}."]
     if _starved(facet, selection):
         return []
+    chance = independence(taken, sizes)
+    if chance < CHANCE:
+        shown = f"p = {chance:.2g}" if chance >= 0.001 else "p under 0.001"
+        parts = [
+            f"{'the most' if j == high else 'the least'} of {_group(facet, j)} ({taken[j]:,} of {sizes[j]:,}, "
+            f"{percent(int(taken[j]), int(sizes[j]))})"
+            for j in (high, low)
+        ]
+        return [
+            f"By {facet.name}, the shares kept differ by more than chance allows, taken together (chi-square, "
+            f"{shown}), although no one group stands out: {listed(parts)}."
+        ]
     emptied = [
         f"{_group(facet, j)} ({counted(int(sizes[j]), 'row')})" for j in there.tolist() if not taken[j]
     ]
@@ -288,6 +302,34 @@ def _groups(facet: Facet, selection: Selection) -> list[str]:
         emptied = [f"{counted(len(emptied), 'small group')} of {len(there):,}"]
     few = f", although nothing is kept of {listed(emptied)}" if emptied else ""
     return [f"By {facet.name}, no group's share kept is further from the whole than chance allows{few}."]
+
+
+def independence(taken: Ints, sizes: Ints) -> float:
+    """Give the chance of shares kept that differ as much, were rows drawn at random: Pearson's chi-square.
+
+    Parameters
+    ----------
+    taken, sizes : ndarray, int64, shape (k,)
+        Kept rows and rows of each group. Groups of which fewer than five kept, or five dropped, rows are expected are
+        taken together, so that the distribution holds.
+
+    Returns
+    -------
+    float
+        In [0, 1]; 1 where there are fewer than two groups to compare.
+    """
+    share = float(taken.sum()) / max(int(sizes.sum()), 1)
+    small = sizes * min(share, 1 - share) < EXPECTED
+    kept = np.append(taken[~small], taken[small].sum()).astype(np.float64)
+    rows = np.append(sizes[~small], sizes[small].sum()).astype(np.float64)
+    there = rows * min(share, 1 - share) >= EXPECTED
+    if there.sum() < 2:
+        return 1.0
+    kept, rows = kept[there], rows[there]
+    share = float(kept.sum() / rows.sum())
+    if not 0 < share < 1:
+        return 1.0
+    return float(chdtrc(len(rows) - 1, ((kept - share * rows) ** 2 / (rows * share * (1 - share))).sum()))
 
 
 def _group(facet: Facet, j: int) -> str:
