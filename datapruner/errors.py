@@ -13,10 +13,10 @@ from contextlib import contextmanager
 
 _OPTION = re.compile(r"(?<![\w\-'\"“./=])--([a-z][a-z0-9-]*)(?:=([^\s;()]*[^\s;:().,]))?")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
-_SWITCHES = {"overwrite", "trust-code", "dedup", "last-turn-only", "stability", "report"} | {
-    "near-numbers",
-    "similarity-context",
-}
+SWITCHES = frozenset({
+    "count-tokens", "dedup", "last-turn-only", "near-numbers", "overwrite", "packing", "report", "similarity-context",
+    "stability", "trust-code",
+})  # fmt: skip
 """Options without a value."""
 _OTHER_NAMES = {
     "quota": "quotas",
@@ -69,7 +69,7 @@ def _argument(found: re.Match[str]) -> str:
     if "=" in other:
         return other
     if value is None:
-        return f"{other}=True" if name in _SWITCHES else f"{other}="
+        return f"{other}=True" if name in SWITCHES else f"{other}="
     return f"{other}={_value(value)}"
 
 

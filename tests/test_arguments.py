@@ -14,7 +14,7 @@ from typer.main import get_command
 
 import datapruner as dp
 from datapruner import arguments, cli, options
-from datapruner.errors import DataPrunerError, flags, in_words
+from datapruner.errors import SWITCHES, DataPrunerError, flags, in_words
 from datapruner.models.embedders import Encoder
 from datapruner.recipe import Recipe
 from tests.conftest import command, without_progress
@@ -135,6 +135,19 @@ def test_what_other_tools_call_an_option_is_no_option_of_ours_and_points_to_one(
         assert name.replace("_", "-") not in known
         assert name not in Recipe.model_fields
         assert set(re.findall(r"--([a-z-]+)", told)) <= known
+
+
+def test_switches_are_told_from_options_that_take_a_value():
+    flag = {
+        opt.removeprefix("--")
+        for held in get_command(cli.app).commands.values()
+        for one in held.params
+        if getattr(one, "is_flag", False)
+        for opt in one.opts
+        if opt.startswith("--")
+    }
+    assert flag - {"quiet", "text", "dedup-semantic"} == SWITCHES  # those have other names in Python, or none
+    assert in_words("pass --near-numbers") == "pass near_numbers=True"
 
 
 def test_a_value_is_written_as_python_writes_it():
