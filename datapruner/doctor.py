@@ -30,8 +30,10 @@ def report() -> str:
     ]
     for extra, names in PACKAGES.items():
         found = [f"{name} {_version(name)}" for name in names.split()]
-        wanted = any(name.endswith("(missing)") for name in found) and extra != "core"
-        lines.append(f"{extra:>10}  {', '.join(found)}" + f"; pip install 'datapruner[{extra}]'" * wanted)
+        wanted = [name for name, said in zip(names.split(), found, strict=True) if said.endswith("(missing)")]
+        lines.append(
+            f"{extra:>10}  {', '.join(found)}" + (f"; pip install {' '.join(wanted)}" if wanted else "")
+        )
     lines.append("")
     for alias, model in offline.MODELS.items():
         lines.append(f"{alias:>16}  {_state(alias)}  {model.origin}")

@@ -346,5 +346,5 @@ def pyplot() -> Any:
     try:
         from matplotlib import pyplot
     except ImportError as error:
-        raise DataPrunerError("pictures need matplotlib: pip install 'datapruner[notebooks]'") from error
+        raise DataPrunerError("pictures need matplotlib: pip install matplotlib") from error
     return pyplot

@@ -12,7 +12,7 @@ from datapruner.integrations.qtuning import QTuningMixin
 try:
     from trl import SFTTrainer
 except ImportError as error:
-    raise DataPrunerError("trl is not installed: pip install 'datapruner[trl]'") from error
+    raise DataPrunerError("trl is not installed: pip install trl") from error
 
 
 class QTuningTrainer(QTuningMixin, SFTTrainer):  # type: ignore[misc]

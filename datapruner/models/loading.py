@@ -402,7 +402,7 @@ def adapter_folder(name: str) -> Path | None:
             f"'{name}' holds a model and an adapter: move {ADAPTER} away, or give the adapter a folder of its own"
         )
     if importlib.util.find_spec("peft") is None:
-        raise DataPrunerError(f"'{name}' is a LoRA adapter, which needs peft: pip install 'datapruner[trl]'")
+        raise DataPrunerError(f"'{name}' is a LoRA adapter, which needs peft: pip install peft")
     return folder
 
 

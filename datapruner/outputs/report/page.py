@@ -50,7 +50,7 @@ def require_report() -> None:
     if missing := _missing():
         raise DataPrunerError(
             f"a report needs {' and '.join(missing)}, which {'are' if len(missing) > 1 else 'is'} not installed: "
-            "pip install 'datapruner[report]'"
+            f"pip install {' '.join(missing)}"
         )
 
 
