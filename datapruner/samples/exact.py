@@ -113,8 +113,10 @@ def is_whole(array: pa.Array) -> bool:
 
     kind = array.type
     if t.is_struct(kind):
+        if not kind.num_fields or _cut_names(kind.names):
+            return False
         children = (array.drop_null() if array.null_count else array).flatten()
-        return bool(children) and all(not child.null_count and is_whole(child) for child in children)
+        return all(not child.null_count and is_whole(child) for child in children)
     return is_whole(array.flatten()) if is_list(kind) else True
 
 
@@ -140,8 +142,12 @@ def _same_keys(objects: Sequence[Any]) -> bool:
     if not objects:
         return False
     keys = objects[0].keys()
-    # Arrow cuts names at a NUL character.
-    return bool(keys) and not any("\0" in key for key in keys) and all(one.keys() == keys for one in objects)
+    return bool(keys) and not _cut_names(keys) and all(one.keys() == keys for one in objects)
+
+
+def _cut_names(names: Iterable[str]) -> bool:
+    """Whether a name has a NUL character, where Arrow cuts it as soon as another library is handed it."""
+    return any("\0" in name for name in names)
 
 
 def _hides_boolean(values: Sequence[Any], kind: pa.DataType, booleans: Callable[[], bool]) -> bool:

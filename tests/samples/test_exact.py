@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,23 @@ from datapruner.samples.exact import as_type, decoded, exact_array, merged
 from datapruner.samples.rows import count_keys
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=8) | st.sampled_from(
-    ["2021-03-04", "null", "12", '{"a": 1}', "[]", '"', "\\", 'a\\": 1', "\u2028", "", "true", "😀"]
+    [
+        ":",
+        " :",
+        "\0",
+        "2021-03-04",
+        "null",
+        "12",
+        '{"a": 1}',
+        "[]",
+        '"',
+        "\\",
+        'a\\": 1',
+        "\u2028",
+        "",
+        "true",
+        "😀",
+    ]
 )
 KEYS = st.sampled_from(["a", "b", 'c"', "d\\", "e:", "ключ"]) | TEXTS
 WHOLE = st.integers(-(2**63), 2**64 - 1)
@@ -124,6 +139,14 @@ def test_blocks_of_other_types_are_merged_without_loss(first, second):
     assert same([*decoded(as_type(arrays[0], kind)), *decoded(as_type(arrays[1], kind))], [*first, *second])
 
 
+def strings(held) -> list[str]:
+    if isinstance(held, dict):
+        return [*held, *(said for inner in held.values() for said in strings(inner))]
+    if isinstance(held, list):
+        return [said for inner in held for said in strings(inner)]
+    return [held] if isinstance(held, str) else []
+
+
 @given(
     value=NESTED,
     indent=st.sampled_from([None, 1]),
@@ -139,7 +162,7 @@ def test_keys_are_counted_in_the_text(value, indent, colon):
     text = json.dumps({"x": value}, indent=indent, separators=(",", colon), ensure_ascii=False)
     # A string that begins with a colon looks like a key: the count may be too high, never too low.
     assert count_keys(text.encode()) >= 1 + keys(value)
-    if not re.search(r'"[ \t\r\n]*:[^"]*"', text.replace(f'"{colon}', "")):
+    if not any(said.lstrip(" ").startswith(":") for said in strings(value)):
         assert count_keys(text.encode()) == 1 + keys(value)
 
 
