@@ -443,6 +443,7 @@ def open_language_model(
     """
     from datapruner.models.known import known_model, learn_model
     from datapruner.models.loading import LONGEST, load_causal_lm, positions
+    from datapruner.models.twins import without_peft
     from datapruner.signals.readers import LanguageModel, NamedModel
 
     fed = (recipe.last_turn_only, recipe.packing, recipe.batch_tokens)
@@ -452,7 +453,7 @@ def open_language_model(
         return wanted if longest is None else min(wanted, longest)
 
     if given is not None:
-        model, tokenizer = given
+        model, tokenizer = without_peft("model", given[0]), given[1]
         return LanguageModel(model, tokenizer, reach(positions(model, tokenizer)), *fed)
 
     assert recipe.model is not None
