@@ -102,8 +102,8 @@ def refuse_config(name: str, config: dict[str, Any]) -> None:
     if named and all(one.endswith(("Model", "Encoder")) and not one.endswith("LMHeadModel") for one in named):
         raise DataPrunerError(
             f"'{safe_text(name, 200)}' is a model of vectors without an output layer over the vocabulary (its "
-            f"architecture is {safe_text(named[0], 60)}), so that it gives no token a probability and has neither losses "
-            "nor divergences: give the language model it was made from, or use it as --embedder"
+            f"architecture is {safe_text(named[0], 60)}), so that it gives no token a probability, and has no losses "
+            "and no divergences: give the language model it was made from, or use it as --embedder"
         )
 
 
