@@ -424,6 +424,7 @@ def measure(
     forced = _mask(recipe.always_keep, samples, "always_keep")
     own = OwnText(samples, recipe.similarity_context)
     vetoes, rows = _cleaned(recipe, plan, samples, forced, own)
+    _tell_unread(recipe, plan, samples, vetoes)
     fed: _Fed | None = None
     if plan.language_model or plan.responses or plan.twins:
         _require_rows(rows)
@@ -625,6 +626,25 @@ def _tell_unanswered(n: int, found: list[Vetoes]) -> None:
                 f"{n:,}",
                 vetoes.rows[0],
             )
+
+
+def _tell_unread(recipe: Recipe, plan: Plan, samples: Samples, found: list[Vetoes]) -> None:
+    """Say which parts of the rows took no part, where it looks as if they should have."""
+    from datapruner.samples.unread import copies_that_differ, overlooked, unseen
+
+    by_model = plan.language_model or plan.responses or plan.twins
+    by_model |= plan.embedding and not recipe.has_embeddings
+    if by_model and (note := unseen(samples)):
+        logger.warning("%s", note)
+    if by_model or recipe.dedup or plan.text:
+        copies = [
+            pair
+            for vetoes in found
+            if vetoes.kind == "exact_duplicate"
+            for pair in zip(vetoes.rows.tolist(), vetoes.others.tolist(), strict=True)
+        ]
+        for column in overlooked(samples, recipe.strings()):
+            logger.warning("%s%s", column, copies_that_differ(samples, column.column, copies))
 
 
 def _require_rows(rows: NDArray[np.int64]) -> None:

@@ -734,9 +734,13 @@ def _summary(selection: Selection, out: Path, quiet: bool, *, report: bool) -> N
         return
     from datapruner.outputs.report.facets import find_labels
     from datapruner.outputs.report.words import warning_words
+    from datapruner.samples.base import column_list
     from datapruner.text import safe_text
 
     typer.echo("\n".join(selection.summary.lines(MOST_GROUPS)))
+    read = {*selection.scores.recipe.strings(), selection.budget.per_group}
+    if left := [name for name in selection.scores.samples.unread if name not in read]:
+        typer.echo(f"{'':>10}  not read: {column_list(left)}")
     for sentence in warning_words(selection, find_labels([selection])):
         typer.echo(f"\n{sentence}")  # its names are harmless already
     shown = safe_text(str(out))

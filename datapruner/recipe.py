@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -184,6 +184,20 @@ class Recipe(BaseModel):
     def has_embeddings(self) -> bool:
         """Whether vectors are given: in a file, in a column, or in memory."""
         return bool(self.embeddings or self.embedding_column) or "embeddings" in self.in_memory
+
+    def strings(self) -> set[str]:
+        """Give every text that it holds, the names of the columns that it reads among them."""
+
+        def within(value: Any) -> Iterator[str]:
+            if isinstance(value, str):
+                yield value
+            elif isinstance(value, dict):
+                yield from within(list(value.values()))
+            elif isinstance(value, list | tuple):
+                for item in value:
+                    yield from within(item)
+
+        return set(within(self.model_dump()))
 
     @property
     def reads(self) -> list[str]:
