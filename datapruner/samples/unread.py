@@ -149,11 +149,8 @@ def copies_that_differ(samples: Samples, column: str, pairs: list[tuple[int, int
     if not differ:
         return ""
     row, other = looked[differ[0]].tolist()
-    of = "of the" if len(pairs) <= most else f"of the first {most:,}"
-    return (
-        f" {len(differ):,} {of} {min(len(pairs), most):,} exact duplicates differ in it, row {row} and row {other} "
-        "first."
-    )
+    first = "the first " if len(pairs) > most else ""
+    return f" Of {first}{len(looked):,} exact duplicates {len(differ):,} differ in it, e.g. row {row} from row {other}."
 
 
 def unseen(samples: Samples) -> str:
