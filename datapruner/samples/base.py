@@ -159,7 +159,14 @@ class Sample:
         """Return a text that two rows share only when they are the same besides the conversation."""
         if self.beside is None:
             raise ValueError("the row was read without its identity")
-        return _turns((f"beside {name}", text) for name, text in self.beside)
+        shown = [
+            ("beside part", f"{place} {json_text(part, sort_keys=True)}")
+            for place, message in enumerate(self.messages)
+            if isinstance(message.fields.get("content"), list)
+            for part in message.fields["content"]
+            if isinstance(part, dict) and "text" not in part
+        ]
+        return _turns([*((f"beside {name}", text) for name, text in self.beside), *shown])
 
     def fed(self) -> str:
         """Return a text that two rows share only when a chat template is handed the same, to the order of keys."""

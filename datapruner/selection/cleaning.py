@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
 from datapruner.matching import Match, match_form
+from datapruner.samples.layouts import TEXT, kind_of
 from datapruner.selection.budget import encode_labels
 from datapruner.selection.decontamination import contaminated
 from datapruner.selection.deduplication import exact_duplicates, near_duplicates, semantic_duplicates
@@ -143,17 +144,20 @@ def apart(samples: Samples, rows: Rows, match: Match) -> NDArray[np.int64] | Non
     """
     from xxhash import xxh3_64_intdigest
 
-    if not samples.layout.beside:
+    layout = samples.layout
+    # Messages may hold images themselves.
+    texts = all(kind_of(samples.dataset, column) == TEXT for column in layout.spoken) and layout.has_text
+    if not layout.beside and (texts or not layout.has_text):
         return None
-    if not samples.layout.has_text:
-        return encode_labels(samples.column(samples.layout.columns["label"]))[1][rows]
+    if not layout.has_text:
+        return encode_labels(samples.column(layout.columns["label"]))[1][rows]
     asides = (
         match_form(sample.aside(), match).encode("utf-8", "surrogatepass")
         for sample in samples.iter_samples(rows)
     )
     hashes = np.fromiter(map(xxh3_64_intdigest, asides), np.uint64, len(rows))
     numbers: NDArray[np.int64] = np.unique(hashes, return_inverse=True)[1].astype(np.int64)
-    return numbers
+    return numbers if numbers.any() else None
 
 
 def clean_embeddings(
