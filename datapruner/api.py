@@ -445,11 +445,20 @@ def measure(
         )
     if plan.embedding:
         _require_rows(rows)
+        unread = np.zeros(n, dtype=np.bool_)
         matrix = measure_embedding(
-            recipe, samples, rows, store, embeddings=embeddings, embedder=embedder, own=own, progress=progress
+            recipe,
+            samples,
+            rows,
+            store,
+            embeddings=embeddings,
+            embedder=embedder,
+            own=own,
+            progress=progress,
+            unread=unread,
         )
         before = rows
-        found, rows = clean_embeddings(recipe, samples, matrix, rows, forced)
+        found, rows = clean_embeddings(recipe, samples, matrix, rows, forced, unread)
         tell_drops(samples, found)
         vetoes += found
         measured["embedding"] = matrix

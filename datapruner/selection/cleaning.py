@@ -161,7 +161,12 @@ def apart(samples: Samples, rows: Rows, match: Match) -> NDArray[np.int64] | Non
 
 
 def clean_embeddings(
-    recipe: Recipe, samples: Samples, embeddings: Matrix, rows: Rows, protected: NDArray[np.bool_]
+    recipe: Recipe,
+    samples: Samples,
+    embeddings: Matrix,
+    rows: Rows,
+    protected: NDArray[np.bool_],
+    unread: NDArray[np.bool_] | None = None,
 ) -> tuple[list[Vetoes], Rows]:
     """Drop semantic duplicates (SemDeDup) among the rows that are left.
 
@@ -174,6 +179,8 @@ def clean_embeddings(
         In the order of ``rows``.
     rows : ndarray, int64, ascending
     protected : ndarray, bool, shape (n,)
+    unread : ndarray, bool, shape (n,), optional
+        Rows whose vectors say nothing: they are no duplicates of anything.
     """
     if "semantic" not in recipe.dedup:
         return [], rows
@@ -182,7 +189,7 @@ def clean_embeddings(
     clusters = spherical_kmeans(embeddings, seed=recipe.seed)
     local = semantic_duplicates(
         embeddings,
-        clusters.assignment,
+        clusters.assignment if unread is None else np.where(unread[rows], -1, clusters.assignment),
         clusters.centroids,
         np.arange(len(rows)),
         eps=recipe.semantic_eps,
