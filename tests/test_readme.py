@@ -226,8 +226,8 @@ def instant_geometry(monkeypatch):
 
     choose = diffusion.choose_k
 
-    def embed(texts, embedder, store, *, progress=True):
-        del embedder, store, progress
+    def embed(texts, embedder, store, **options):
+        del embedder, store, options
         return np.random.default_rng(len(texts)).normal(size=(len(texts), 8)).astype(np.float32)
 
     monkeypatch.setattr(plan, "load_text_embedder", lambda *arguments, **options: None)
