@@ -245,8 +245,8 @@ def instant_model(monkeypatch):
     from datapruner.signals import Ragged, language_model, twins
     from datapruner.signals.ragged import offsets_of
 
-    def measure(samples, rows, reader, store, *, what="row", num_tokens=None, progress=True):
-        del store, num_tokens, progress
+    def measure(samples, rows, reader, store, *, what="row", **options):
+        del store, options
         rng = np.random.default_rng(0)
         _, tokens = count_tokens(samples, reader.tokenizer, rows, max_length=reader.max_length)
         nll, entropy = (
