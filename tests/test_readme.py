@@ -230,10 +230,11 @@ def instant_geometry(monkeypatch):
 
     def embed(texts, embedder, store, **options):
         del embedder, store, options
-        return np.random.default_rng(len(texts)).normal(size=(len(texts), 8)).astype(np.float32)
+        vectors = np.random.default_rng(len(texts)).normal(size=(len(texts), 8)).astype(np.float32)
+        return vectors, np.tile(np.float32([5, 0, 5]), (len(texts), 1))
 
     monkeypatch.setattr(plan, "load_text_embedder", lambda *arguments, **options: None)
-    monkeypatch.setattr(plan, "embed_texts", embed)
+    monkeypatch.setattr(plan, "embed_and_tell", embed)
     monkeypatch.setattr(manifold, "_umap", lambda near, start, min_dist, seed: start)
     monkeypatch.setattr(
         diffusion, "choose_k", lambda walk, choices, **options: choose(walk, choices[:2], **options)

