@@ -545,10 +545,7 @@
   }
 
   // ---------------------------------------------------------------- the recipe
-  function syncRecipe() {
-    $("recipe").textContent = now().recipe.join("\n") + "\n";
-    if (several) $("recipe-title").textContent = `Recipe of ${now().name}`;
-  }
+  function syncRecipe() { $("recipe").textContent = now().recipe.join("\n") + "\n"; }
   function makeRecipe() {
     const button = $("copy");
     button.hidden = false;
