@@ -27,7 +27,6 @@ from datapruner.selection.telling import tell_drops
 from datapruner.selection.vetoes import Vetoes
 from datapruner.signals import Signals
 from datapruner.signals.store import SignalStore
-from datapruner.text import safe_text
 
 if TYPE_CHECKING:
     from datapruner.models.embedders import Encoder
@@ -291,13 +290,7 @@ def run(recipe: str | Path | Recipe, **objects: Unpack[Running]) -> Selection:
     recipe : path or Recipe
         As saved beside a result.
     **objects
-        ``cache``, ``progress`` and ``trust_code`` as in :func:`score`; ``changed_source=True`` goes on where the
-        source has another content than the recipe says.
-
-    Raises
-    ------
-    DataPrunerError
-        The source has changed, or anything else that the user can put right.
+        ``cache``, ``progress`` and ``trust_code`` as in :func:`score`.
     """
     plan = load_recipe(Path(recipe)) if isinstance(recipe, str | Path) else recipe.located()
     held = plan.in_memory or ["source"] * (plan.source is None)
@@ -306,8 +299,6 @@ def run(recipe: str | Path | Recipe, **objects: Unpack[Running]) -> Selection:
             f"this recipe was made with what was in memory ({', '.join(held)}); call datapruner.prune with "
             "the same again"
         )
-    if objects.pop("changed_source", False):
-        plan = plan.model_copy(update={"source_content": None})
     Budget(plan.keep, plan.keep_tokens, plan.per_group, plan.quotas)
     chooser = None if plan.selector is None else make_selector(plan.selector.name, plan.selector.parameters)
     scores = run_scores(plan, **objects)
@@ -336,12 +327,6 @@ def read_samples(recipe: Recipe, source: Any = None, *, embeddings_given: bool =
     if source is None:  # data in memory may stay there
         check_splits(splits)
     check_format(splits, recipe.format)
-    if recipe.source_content is not None and samples.content != recipe.source_content:
-        raise DataPrunerError(
-            f"{safe_text(samples.source, 200)} has other rows than when this was made (content "
-            f"{samples.content}, then {recipe.source_content}); bring them back, or run its recipe with "
-            "--changed-source, which makes it anew of today's rows"
-        )
     check_rows(recipe.keep, len(samples))
     return samples
 
@@ -439,6 +424,7 @@ def measure(
     forced = _mask(recipe.always_keep, samples, "always_keep")
     own = OwnText(samples, recipe.similarity_context)
     vetoes, rows = _cleaned(recipe, plan, samples, forced, own)
+    _tell_unread(recipe, plan, samples, vetoes)
     fed: _Fed | None = None
     if plan.language_model or plan.responses or plan.twins:
         _require_rows(rows)
@@ -459,11 +445,20 @@ def measure(
         )
     if plan.embedding:
         _require_rows(rows)
+        unread = np.zeros(n, dtype=np.bool_)
         matrix = measure_embedding(
-            recipe, samples, rows, store, embeddings=embeddings, embedder=embedder, own=own, progress=progress
+            recipe,
+            samples,
+            rows,
+            store,
+            embeddings=embeddings,
+            embedder=embedder,
+            own=own,
+            progress=progress,
+            unread=unread,
         )
         before = rows
-        found, rows = clean_embeddings(recipe, samples, matrix, rows, forced)
+        found, rows = clean_embeddings(recipe, samples, matrix, rows, forced, unread)
         tell_drops(samples, found)
         vetoes += found
         measured["embedding"] = matrix
@@ -498,7 +493,6 @@ def measure(
     measured |= measure_the_rest(plan, recipe, samples, rows, measured.get("embedding"), store, own)
 
     signals = Signals(len(rows), measured, recipe.seed, rows)
-    samples.check_files()
     renderer = renderer_of(recipe) if fed is None or model is None else fed.reader.render
     return Measured(recipe, made, samples, rows, signals, vetoes, forced, tokens, renderer, store)
 
@@ -641,6 +635,25 @@ def _tell_unanswered(n: int, found: list[Vetoes]) -> None:
                 f"{n:,}",
                 vetoes.rows[0],
             )
+
+
+def _tell_unread(recipe: Recipe, plan: Plan, samples: Samples, found: list[Vetoes]) -> None:
+    """Say which parts of the rows took no part, where it looks as if they should have."""
+    from datapruner.samples.unread import copies_that_differ, overlooked, unseen
+
+    by_model = plan.language_model or plan.responses or plan.twins
+    by_model |= plan.embedding and not recipe.has_embeddings
+    if by_model and (note := unseen(samples)):
+        logger.warning("%s", note)
+    if by_model or recipe.dedup or plan.text:
+        copies = [
+            pair
+            for vetoes in found
+            if vetoes.kind == "exact_duplicate"
+            for pair in zip(vetoes.rows.tolist(), vetoes.others.tolist(), strict=True)
+        ]
+        for column in overlooked(samples, recipe.strings()):
+            logger.warning("%s%s", column, copies_that_differ(samples, column.column, copies))
 
 
 def _require_rows(rows: NDArray[np.int64]) -> None:

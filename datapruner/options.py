@@ -95,7 +95,6 @@ class Running(TypedDict, total=False):
     cache: str | Path | None
     progress: bool
     trust_code: bool
-    changed_source: bool
 
 
 DEFAULTS: Mapping[str, Any] = {
@@ -108,7 +107,6 @@ DEFAULTS: Mapping[str, Any] = {
     "cache": None,
     "progress": True,
     "trust_code": False,
-    "changed_source": False,
     "model": None,
     "pruned_model": None,
     "divergences": None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,9 +63,6 @@ class Recipe(BaseModel):
     ----------
     source, split, columns, layout
         What is read, and how; ``source`` is None for data that was in memory.
-    source_content
-        The hash of what was read, which a saved result has: whoever runs its recipe on another content is told so. See
-        :func:`datapruner.samples.hashing.content_hash`.
     in_memory
         What was given as an object that no recipe can name, so that only :func:`datapruner.prune` with these
         objects makes the result again: ``source``, ``embeddings``, ``embedder``, ``model``, ``pruned_model``,
@@ -116,7 +113,6 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     source: str | None = None
-    source_content: str | None = None
     in_memory: list[str] = Field(default_factory=list)
     split: str | None = None
     columns: dict[str, str] | None = None
@@ -189,6 +185,20 @@ class Recipe(BaseModel):
         """Whether vectors are given: in a file, in a column, or in memory."""
         return bool(self.embeddings or self.embedding_column) or "embeddings" in self.in_memory
 
+    def strings(self) -> set[str]:
+        """Give every text that it holds, the names of the columns that it reads among them."""
+
+        def within(value: Any) -> Iterator[str]:
+            if isinstance(value, str):
+                yield value
+            elif isinstance(value, dict):
+                yield from within(list(value.values()))
+            elif isinstance(value, list | tuple):
+                for item in value:
+                    yield from within(item)
+
+        return set(within(self.model_dump()))
+
     @property
     def reads(self) -> list[str]:
         """The files and folders that a run of it reads, as the user named them."""
@@ -209,16 +219,11 @@ class Recipe(BaseModel):
             return self
         return self.model_copy(update={"source": f"{self.source}@{revision}"})
 
-    def with_content(self, content: Callable[[], str]) -> Recipe:
-        """Add the hash of a named source's content; what was in memory has none that could be looked at again."""
-        return self if self.source is None else self.model_copy(update={"source_content": content()})
-
     def with_source(self, source: Any) -> Recipe:
         """Give the recipe for the same data from another place: a name, or an object."""
         held = [name for name in self.in_memory if name != "source"]
         if not isinstance(source, str | Path):
-            gone = {"source": None, "source_content": None}
-            return self.model_copy(update={**gone, "in_memory": ["source", *held]})
+            return self.model_copy(update={"source": None, "in_memory": ["source", *held]})
         value = str(source)
         if _is_path(value, os.getcwd()):  # noqa: PTH109
             value = _absolute(value, os.getcwd())  # noqa: PTH109

@@ -75,6 +75,35 @@ def save_tiny_llama(folder: Path, *, seed: int = 0) -> Path:
     return folder
 
 
+def rotated_head(linear, *, seed: int = 0, bend: float = 0.0):
+    """The same output layer as a pruning tool may leave it: a matrix between a rotation and an order, no ``weight``.
+
+    With ``bend`` it is no linear map.
+    """
+    import torch
+
+    class Rotated(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            made = torch.Generator().manual_seed(seed)
+            tokens, width = linear.weight.shape
+            turn = torch.linalg.qr(torch.randn(width, width, generator=made, dtype=torch.float64))[0]
+            order = torch.randperm(tokens, generator=made)
+            bias = linear.bias is not None
+            self.inner = torch.nn.Linear(width, tokens, bias=bias, dtype=linear.weight.dtype)
+            with torch.no_grad():
+                self.inner.weight.copy_((linear.weight.double() @ turn)[order])
+                if bias:
+                    self.inner.bias.copy_(linear.bias[order])
+            self.register_buffer("turn", turn.to(linear.weight.dtype))
+            self.register_buffer("back", torch.argsort(order))
+
+        def forward(self, states):
+            return self.inner((states + bend * states.square()) @ self.turn)[..., self.back]
+
+    return Rotated()
+
+
 def save_tiny_sentence_transformer(folder: Path, *, positions: int = 96, seed: int = 0) -> Path:
     """A random BERT of two layers with mean pooling and normalisation, as sentence-transformers saves it."""
     import torch

@@ -63,7 +63,8 @@ def manifold(
     Returns
     -------
     ndarray, float64, shape (n, dimensions)
-        Identical rows are one point.
+        Identical rows, which have the same numbers, are one point. Rows of one direction and different length are at
+        distance zero of each other, and may be placed apart: scale them first where that matters.
 
     Raises
     ------

@@ -56,25 +56,43 @@ class TokenEmbedder:
         What decides a vector: model identity, tokenizer, pooling, maximum length, dtype.
     width : int
         Length of a vector.
-    tokenize : callable
-        Texts -> token ids a text, truncated.
+    whole : callable
+        Texts -> all token ids of each.
     forward : callable
         (input_ids int64 [b, t], attention_mask int64 [b, t]) -> float32 [b, width], on the CPU.
     pad_id : int
         What fills a row; masked, so its value does not matter to the result.
     max_length : int
-        What ``tokenize`` cuts at; no row is padded beyond, since the model may have no positions there.
+        What :meth:`tokenize` cuts at; no row is padded beyond, since the model may have no positions there.
     device : str
         Kind of device of ``forward``, cpu or cuda; it decides the size of a batch.
+    unknown_id : int, optional
+        What stands for letters that the vocabulary does not hold.
     """
 
     context: dict[str, object]
     width: int
-    tokenize: Callable[[list[str]], list[list[int]]]
+    whole: Callable[[list[str]], list[list[int]]]
     forward: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
     pad_id: int
     max_length: int
     device: str = "cpu"
+    unknown_id: int | None = None
+
+    def cut(self, ids: list[int]) -> list[int]:
+        """Cut a row to what the model reads: its two ends, so that a long question does not hide the answer.
+
+        *Published*: head and tail (Sun et al. 2019, "How to fine-tune BERT for text classification?", section
+        5.1). *Ours*: in halves.
+        """
+        if len(ids) <= self.max_length:
+            return ids
+        tail = self.max_length // 2
+        return ids[: self.max_length - tail] + ids[len(ids) - tail :]
+
+    def tokenize(self, texts: list[str]) -> list[list[int]]:
+        """Give the token ids of each text, cut."""
+        return [self.cut(ids) for ids in self.whole(texts)]
 
     @property
     def opened(self) -> TokenEmbedder:
@@ -304,11 +322,11 @@ def _sentence_transformer(
     model = model.eval().requires_grad_(False)
     pad = tokenizer.pad_token_id or 0
 
-    def tokenize(texts: list[str]) -> list[list[int]]:
+    def whole(texts: list[str]) -> list[list[int]]:
         ids: list[list[int]] = tokenizer(
             [prefix + text for text in texts],
-            truncation=True,
-            max_length=limit,
+            truncation=False,
+            verbose=False,
             padding=False,
             return_attention_mask=False,
             return_token_type_ids=False,
@@ -333,11 +351,14 @@ def _sentence_transformer(
         "tokenizer": tokenizer_hash(tokenizer),
         "prefix": prefix,
         "max_length": limit,
+        "cut": "both ends",
         "dtype": str(next(model.parameters()).dtype),
         "libraries": versions(*used(model)),
     }
     width = forward(np.zeros((1, min(8, limit)), np.int64), np.ones((1, min(8, limit)), np.int64)).shape[1]
-    return TokenEmbedder(context, width, tokenize, forward, pad, limit, model.device.type)
+    return TokenEmbedder(
+        context, width, whole, forward, pad, limit, model.device.type, tokenizer.unk_token_id
+    )
 
 
 def _pooling_of(module: Any) -> object:
@@ -353,8 +374,8 @@ def _language_model(
     model, tokenizer = load_causal_lm(name, device=device)
     body: torch.nn.Module = model.base_model
 
-    def tokenize(texts: list[str]) -> list[list[int]]:
-        ids: list[list[int]] = tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
+    def whole(texts: list[str]) -> list[list[int]]:
+        ids: list[list[int]] = tokenizer(texts, verbose=False)["input_ids"]
         end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else 0
         return [row or [end] for row in ids]
 
@@ -380,10 +401,13 @@ def _language_model(
         "modules": [f"hidden states, {pooling}"],
         "tokenizer": tokenizer_hash(tokenizer),
         "max_length": max_length,
+        "cut": "both ends",
         "dtype": str(next(model.parameters()).dtype),
         "config": config_hash(model.config),
         "libraries": versions(*used(model)),
     }
     pad = tokenizer.pad_token_id or 0
+    # Some byte-level tokenizers, which know all there is, name their end as what is unknown.
+    unknown = None if tokenizer.unk_token_id in (tokenizer.eos_token_id, pad) else tokenizer.unk_token_id
     width: int = model.config.get_text_config().hidden_size
-    return TokenEmbedder(context, width, tokenize, forward, pad, max_length, model.device.type)
+    return TokenEmbedder(context, width, whole, forward, pad, max_length, model.device.type, unknown)

@@ -27,6 +27,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xxhash
 
+from datapruner.models.loading import input_device, vocabulary_size
+
 if TYPE_CHECKING:
     import torch
 
@@ -187,9 +189,7 @@ def _answers(model: Any) -> str:
     import torch
 
     rng, digest = np.random.default_rng(0), xxhash.xxh3_128()
-    layers = (model.get_input_embeddings(), model.get_output_embeddings())
-    size = min(int(layer.weight.shape[0]) for layer in layers if layer is not None)
-    device = layers[0].weight.device
+    size, device = vocabulary_size(model), input_device(model)
     batches: list[tuple[Any, Any]] = [(rng.integers(0, size, (1, n)), None) for n in PROBE_LENGTHS]
     mask = (np.arange(PADDED[0]) < np.array(PADDED)[:, None]).astype(np.int64)
     batches.append((rng.integers(0, size, mask.shape) * mask, mask))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from datapruner.errors import DataPrunerError
 from datapruner.models import offline
+from datapruner.models.formats import IN_CODE, quantised_by, refuse_config, refuse_file, refuse_folder
 from datapruner.models.quiet import quiet_loading
 from datapruner.paths import exists, expanded
 from datapruner.text import did_you_mean, safe_text
@@ -42,7 +43,9 @@ def resolve_model(name: str, *, verify: bool = True) -> str:
     """Turn an alias or a path into what ``from_pretrained`` takes; a hub name stays as it is."""
     if name in offline.MODELS:
         return str(offline.model_folder(name, verify=verify))
-    if exists(folder := expanded(Path(name))) and folder.is_dir():
+    if exists(folder := expanded(Path(name))):
+        if not folder.is_dir():
+            refuse_file(name, folder)
         return str(folder)
     if "/" not in name or name.startswith((".", "/", "~")):
         raise DataPrunerError(
@@ -181,7 +184,13 @@ def load_causal_model(
     except (
         Exception
     ) as error:  # a damaged file, a library that lacks, shapes that differ: each has its own type
-        raise DataPrunerError(f"the model '{base}' cannot be loaded: {first_line(error)}") from error
+        way = quantised_by(config)
+        hint = (
+            ""
+            if way is None
+            else f"; it is quantised by {way}: install that, give its weights as they were, or {IN_CODE}"
+        )
+        raise DataPrunerError(f"the model '{base}' cannot be loaded: {first_line(error)}{hint}") from error
     _refuse_masks(base, info)
     for key in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         refuse_keys(base, key, info[key])
@@ -200,8 +209,28 @@ def _has_tokenizer(folder: Path) -> bool:
 
 def vocabulary_size(model: PreTrainedModel) -> int:
     """Count the token ids that a model knows, as input and as target; a tokenizer may have more or fewer."""
-    layers = (model.get_input_embeddings(), model.get_output_embeddings())
-    return min(int(layer.weight.shape[0]) for layer in layers if layer is not None)
+    weight = getattr(model.get_input_embeddings(), "weight", None)
+    known = model.config.get_text_config().vocab_size if weight is None else weight.shape[0]
+    return min(int(known), predicted_tokens(model))
+
+
+def predicted_tokens(model: PreTrainedModel) -> int:
+    """Count the tokens that a model gives logits for; of a wrapped output layer by asking the model."""
+    import torch
+
+    layer = model.get_output_embeddings()
+    if layer is None or (isinstance(layer, torch.nn.Linear) and layer.weight.is_floating_point()):
+        return int((layer or model.get_input_embeddings()).weight.shape[0])
+    with torch.inference_mode():
+        given = torch.zeros((1, 1), dtype=torch.int64, device=input_device(model))
+        return int(model(input_ids=given, use_cache=False).logits.shape[-1])
+
+
+def input_device(model: PreTrainedModel) -> torch.device:
+    """Tell where a model wants its token ids."""
+    weight = getattr(model.get_input_embeddings(), "weight", None)
+    device: torch.device = (next(model.parameters()) if weight is None else weight).device
+    return device
 
 
 def context_length(
@@ -324,6 +353,7 @@ def causal_config(name: str) -> Any:
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
+    refuse_folder(name, Path(resolve_model(name, verify=False)))
     try:
         config = AutoConfig.from_pretrained(resolve_model(name, verify=False), trust_remote_code=False)
     except DataPrunerError:
@@ -335,6 +365,7 @@ def causal_config(name: str) -> Any:
             f"'{name}' is no causal language model: its type is {config.model_type}; give a model that predicts "
             "the next token"
         )
+    refuse_config(name, config.to_dict())
     return config
 
 
@@ -508,15 +539,19 @@ def check_model(name: str, model: PreTrainedModel, *, quantised: bool) -> None:
             "device='cpu'"
         )
     output = model.get_output_embeddings()
-    if quantised and (output is None or not output.weight.is_floating_point()):
+    held = getattr(output, "weight", None)
+    if quantised and (held is None or not held.is_floating_point()):
         raise DataPrunerError(
             f"the output layer of '{name}' would be quantised too, and exact statistics need it; leave quantize out"
         )
-    size = vocabulary_size(model)
+    try:
+        size = vocabulary_size(model)
+    except Exception as error:
+        raise DataPrunerError(f"the model '{name}' cannot be run: {first_line(error)}") from error
     ids = [[token % size for token in (5, 6, 7, last)] for last in (8, 9)]
     try:
         with torch.inference_mode():
-            given = torch.tensor(ids, device=model.get_input_embeddings().weight.device)
+            given = torch.tensor(ids, device=input_device(model))
             logits = model(input_ids=given, use_cache=False).logits[:, :-1]
     except Exception as error:
         raise DataPrunerError(f"the model '{name}' cannot be run: {first_line(error)}") from error

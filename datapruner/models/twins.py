@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datapruner.errors import DataPrunerError
+from datapruner.models.formats import refuse_file
 from datapruner.models.loading import (
     TOKENIZER_FILES,
     Quantize,
@@ -25,6 +26,7 @@ from datapruner.models.loading import (
     load_causal_lm,
     load_causal_model,
     load_tokenizer,
+    predicted_tokens,
     resolve_model,
 )
 from datapruner.models.quiet import quiet_loading
@@ -46,6 +48,7 @@ CHECKPOINTS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+EXPERT = re.compile(r"\.(\d+)\.(?:\w+\.)*?experts\.(?:(\d+)\.|(?:gate_up_proj|down_proj)$)")
 LAYER = re.compile(r"(.*?\.)(\d+)(\..*)")
 OWN_FUNCTION = (
     "give --pruned-model=module:function with --trust-code, a function that builds the model as it was pruned and "
@@ -75,9 +78,11 @@ def load_pruned_lm(
         - an alias, folder or hub name, of a model or a LoRA adapter, as :func:`load_causal_lm` takes it;
         - a folder or hub name saved by ``torch.nn.utils.prune`` without ``remove``: the masks are multiplied in;
         - ``module:function``, which returns (model, tokenizer or None): for layers of different widths and what
-          else a configuration cannot describe. The current folder is searched first. Needs ``trust_code``;
-        - a file .pt, .pth, .bin or .pkl in which ``torch.save`` left a whole model, or a dict of ``model`` and
-          ``tokenizer`` (Torch-Pruning, LLM-Pruner). Needs ``trust_code``.
+          else a configuration cannot describe. The model may be a ``PeftModel`` and its output layer a module of its
+          own, as long as it maps last hidden states linearly. The current folder is searched first. Needs
+          ``trust_code``;
+        - a file .pt, .pth, .bin or .pkl in which ``torch.save`` left a whole model, a pair of model and tokenizer, or
+          a dict of ``model`` and ``tokenizer`` (Torch-Pruning, LLM-Pruner). Needs ``trust_code``.
     dtype : {"auto", "float32", "bfloat16", "float16", "float64"}
         As for :func:`load_causal_lm`; buffers that are not saved (rotary frequencies) stay as they are.
     device : str, optional
@@ -130,30 +135,52 @@ def check_twins(
     dense_tokenizer: PreTrainedTokenizerBase | None,
     pruned: PreTrainedModel,
     pruned_tokenizer: PreTrainedTokenizerBase | None,
-) -> None:
-    """Raise where the next-token distributions of two models are not over the same tokens.
+) -> int:
+    """Tell over how many tokens two models' next-token distributions can be compared; raise where they cannot.
 
     Parameters
     ----------
     dense, pruned : PreTrainedModel
-        Their output layers must have as many rows; depth, width and number of experts may differ.
+        Depth, width and number of experts may differ, and output layers by rows of padding.
     dense_tokenizer, pruned_tokenizer : PreTrainedTokenizerBase or None
         Where there are both, each token must have one id in them.
+
+    Returns
+    -------
+    int
+        The first so many rows of both output layers: all of them where they have as many, else those of the tokens
+        that the tokenizers use.
 
     Raises
     ------
     DataPrunerError
         The vocabularies differ.
     """
-    sizes = [int(model.get_output_embeddings().weight.shape[0]) for model in (dense, pruned)]
+    sizes = [predicted_tokens(model) for model in (dense, pruned)]
     way_out = "give the dense model that the pruned one was made from, or prune with the vocabulary as it was"
+    tokenizers = [one for one in (dense_tokenizer, pruned_tokenizer) if one is not None]
+    shared = sizes[0]
     if sizes[0] != sizes[1]:
-        raise DataPrunerError(
-            f"the dense model predicts {sizes[0]:,} tokens and the pruned one {sizes[1]:,}, so that they cannot be "
-            f"compared; {way_out}"
+        # Rows beyond the tokenizers' ids are padding: no text has them, and one of the two may have none.
+        shared = max(
+            (max(one.get_vocab().values(), default=-1) + 1 for one in tokenizers), default=max(sizes)
         )
-    if dense_tokenizer is None or pruned_tokenizer is None:
-        return
+        if shared > min(sizes):
+            raise DataPrunerError(
+                f"the dense model predicts {sizes[0]:,} tokens and the pruned one {sizes[1]:,}, and the tokenizer "
+                f"uses {shared:,} of them, so that they cannot be compared; {way_out}"
+            )
+        logger.warning(
+            "the dense model predicts %s tokens and the pruned one %s: they are compared on the %s that the tokenizer "
+            "uses, and both models' losses are among these",
+            f"{sizes[0]:,}",
+            f"{sizes[1]:,}",
+            f"{shared:,}",
+        )
+    if len(tokenizers) < 2:
+        return shared
+    assert dense_tokenizer is not None
+    assert pruned_tokenizer is not None
     one, other = dense_tokenizer.get_vocab(), pruned_tokenizer.get_vocab()
     if differing := sorted(
         token for token in one.keys() | other.keys() if one.get(token) != other.get(token)
@@ -163,6 +190,7 @@ def check_twins(
             f"the tokenizers of the dense and the pruned model differ in {len(differing):,} tokens ('"
             f"{safe_text(token, 40)}' has the id {one.get(token)} in one, {other.get(token)} in the other); {way_out}"
         )
+    return shared
 
 
 def _from_checkpoint(
@@ -173,6 +201,7 @@ def _from_checkpoint(
         return load_causal_lm(name, dtype=dtype, device=device, device_map=device_map, quantize=quantize)
     files = _checkpoint_files(name)
     shapes = _checkpoint_shapes(files)
+    _refuse_experts(name, shapes)
     masked = _masked(name, shapes)
     try:
         model = load_causal_model(
@@ -330,6 +359,23 @@ def _refuse_widths(name: str, shapes: Mapping[str, tuple[int, ...]], error: Data
     ) from error
 
 
+def _refuse_experts(name: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise where layers have different numbers of experts, of which a configuration has one for all."""
+    found: dict[int, set[int]] = {}
+    for key, shape in shapes.items():
+        if one := EXPERT.search(key):
+            numbers = [int(one[2])] if one[2] is not None else range(shape[0])
+            found.setdefault(int(one[1]), set()).update(numbers)
+    counts = {layer: len(numbers) for layer, numbers in sorted(found.items())}
+    if len(set(counts.values())) > 1:
+        first = next(iter(counts))
+        other = next(layer for layer in counts if counts[layer] != counts[first])
+        raise DataPrunerError(
+            f"the layers of '{name}' have different numbers of experts, {counts[first]} in layer {first} and "
+            f"{counts[other]} in layer {other}, and a configuration has one number for all; {OWN_FUNCTION}"
+        )
+
+
 def _times(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
 
@@ -388,10 +434,7 @@ def _from_pickle(name: str, path: Path, trust_code: bool) -> Pair:
     import torch
 
     if path.suffix not in PICKLES:
-        raise DataPrunerError(
-            f"'{name}' is a file that no model is read from: give the folder that it lies in, with its config.json, or "
-            f"one of {', '.join(PICKLES)} that holds a whole model"
-        )
+        refuse_file(name, path)
     load: Callable[..., Any] = torch.load
     try:  # what holds tensors alone opens without running code
         with warnings.catch_warnings():
@@ -411,6 +454,8 @@ def _from_pickle(name: str, path: Path, trust_code: bool) -> Pair:
             raise DataPrunerError(
                 f"'{name}' cannot be opened by torch.load: {type(error).__name__}: {first_line(error)}"
             ) from error
+    if isinstance(found, tuple | list) and len(found) == 2:
+        return checked_pair(name, *found)
     if isinstance(found, Mapping) and isinstance(found.get("model"), torch.nn.Module):
         return checked_pair(name, found["model"], found.get("tokenizer"))
     if isinstance(found, Mapping):
@@ -425,16 +470,32 @@ def checked_pair(name: str, model: Any, tokenizer: Any = None) -> Pair:
     """Raise where what code gave is no model with its tokenizer."""
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    given, model = model, without_peft(name, model)
     if not isinstance(model, PreTrainedModel) or model.get_output_embeddings() is None:
         raise DataPrunerError(
-            f"'{name}' gives {_kind(model)} for a model; it must be a causal language model of transformers, with its "
-            "output layer and no wrapper around it"
+            f"'{name}' gives {_kind(given)} for a model; it must be a causal language model of transformers, with an "
+            "output layer over the vocabulary (a PeftModel is taken, another wrapper is not)"
         )
     if tokenizer is not None and not isinstance(tokenizer, PreTrainedTokenizerBase):
         raise DataPrunerError(
             f"'{name}' gives {_kind(tokenizer)} for a tokenizer; it must be one of transformers, or None"
         )
     return model, tokenizer
+
+
+def without_peft(name: str, model: Any) -> Any:
+    """Take the model out of a ``PeftModel``: its adapters lie in its layers and work there in every pass."""
+    if not type(model).__module__.startswith("peft."):
+        return model
+    kinds = {
+        str(config.peft_type.value) for config in model.peft_config.values() if config.is_prompt_learning
+    }
+    if kinds:
+        raise DataPrunerError(
+            f"'{name}' gives a PeftModel of the type {', '.join(sorted(kinds))}, which puts tokens before every text; "
+            "only adapters inside of layers (LoRA and its kin) are read"
+        )
+    return model.get_base_model()
 
 
 def _kind(value: Any) -> str:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from datapruner.matching import match_form
-from datapruner.samples.base import Sample, Samples
+from datapruner.samples.base import Sample, Samples, column_list
+from datapruner.samples.unread import overlooked, unseen
 from datapruner.text import safe_text
 
 PERCENTILES = (5, 50, 95, 100)
@@ -39,9 +40,13 @@ class Inspection:
     nulls
         For each column, the rows without a value.
     empty_responses
-        Rows whose assistant turns are blank or missing.
+        Rows whose answer says nothing.
     exact_duplicates
-        Rows that repeat an earlier row's text but for case, white space and Unicode compatibility.
+        Rows that repeat an earlier row in all that the layout gives meaning to, but for white space.
+    unread
+        The columns that nothing reads.
+    notes
+        What should not be overlooked, a sentence each.
     """
 
     source: str
@@ -57,6 +62,8 @@ class Inspection:
     lengths: dict[str, tuple[int, ...]] = field(default_factory=dict)
     empty_responses: int = 0
     exact_duplicates: int = 0
+    unread: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         """Give the findings as `datapruner inspect` prints them."""
@@ -93,7 +100,7 @@ def inspect_samples(samples: Samples, *, examples: int = 3) -> Inspection:
             for part, text in (("prompt", prompt), ("response", response)):
                 lengths[f"{part} characters"][row] = len(text)
                 lengths[f"{part} words"][row] = len(text.split())
-            empty += not response.strip()
+            empty += sample.unanswered
             # Sixteen bytes a row, whatever the row's length.
             seen.add(xxhash.xxh3_128_digest(match_form(sample.key()).encode("utf-8", "surrogatepass")))
     return Inspection(
@@ -110,6 +117,8 @@ def inspect_samples(samples: Samples, *, examples: int = 3) -> Inspection:
         lengths={name: _percentiles(values) for name, values in lengths.items()},
         empty_responses=empty,
         exact_duplicates=total - len(seen) if lengths else 0,
+        unread=samples.unread,
+        notes=[text for text in (unseen(samples), *map(str, overlooked(samples))) if text],
     )
 
 
@@ -151,6 +160,8 @@ def render_text(inspection: Inspection, width: int = 100) -> str:
         facts.append(("other splits", others))
     roles = ", ".join(f"{role} = {safe_text(column, 40)}" for role, column in found.roles.items())
     facts.append(("layout", found.layout + (f": {roles}" if roles else "")))
+    if found.unread:
+        facts.append(("not read", column_list(found.unread)))
     if found.lengths:
         facts.append(("empty responses", f"{found.empty_responses:,}"))
         facts.append(("exact duplicates", f"{found.exact_duplicates:,}"))
@@ -160,6 +171,8 @@ def render_text(inspection: Inspection, width: int = 100) -> str:
         for place, piece in enumerate(_fold(value, width - 18))
     ]
 
+    for note in found.notes:
+        lines += ["", *_fold(note, width)]
     lines += ["", *_table(("column", "type", "nulls"), _column_rows(found), "<<>", width)]
     if found.lengths:
         rows = [(name, *(f"{value:,}" for value in values)) for name, values in found.lengths.items()]
@@ -178,6 +191,13 @@ def render_sample(sample: Sample, width: int = 100, lines: int = 4) -> list[str]
     out = []
     for message in sample.messages:
         out += _wrapped("text" if sample.plain else message.role, message.text, max(width, 40), lines)
+    for name, text in sample.beside or ():
+        if name.partition(".")[0] == "rejected" and name.rpartition(".")[2] in (
+            "rejected",
+            "content",
+            "value",
+        ):
+            out += _wrapped("rejected", text, max(width, 40), lines)
     if sample.tools:
         out.append(f"  {'tools':<11}{len(sample.tools)}")
     return out

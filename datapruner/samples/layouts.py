@@ -29,6 +29,7 @@ UNTYPED = "untyped"
 """JSON, or nothing but nulls."""
 
 SAID = frozenset({TEXT, MESSAGES, MESSAGE})
+TEXT_KINDS = SAID | {TEXTS, LISTS, UNTYPED}
 LISTED = frozenset({MESSAGES, TEXTS, LISTS, NUMBERS})
 
 TAKES: dict[str, frozenset[str]] = {

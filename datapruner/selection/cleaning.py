@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
 from datapruner.matching import Match, match_form
+from datapruner.samples.layouts import TEXT, kind_of
 from datapruner.selection.budget import encode_labels
 from datapruner.selection.decontamination import contaminated
 from datapruner.selection.deduplication import exact_duplicates, near_duplicates, semantic_duplicates
@@ -143,21 +144,29 @@ def apart(samples: Samples, rows: Rows, match: Match) -> NDArray[np.int64] | Non
     """
     from xxhash import xxh3_64_intdigest
 
-    if not samples.layout.beside:
+    layout = samples.layout
+    # Messages may hold images themselves.
+    texts = all(kind_of(samples.dataset, column) == TEXT for column in layout.spoken) and layout.has_text
+    if not layout.beside and (texts or not layout.has_text):
         return None
-    if not samples.layout.has_text:
-        return encode_labels(samples.column(samples.layout.columns["label"]))[1][rows]
+    if not layout.has_text:
+        return encode_labels(samples.column(layout.columns["label"]))[1][rows]
     asides = (
         match_form(sample.aside(), match).encode("utf-8", "surrogatepass")
         for sample in samples.iter_samples(rows)
     )
     hashes = np.fromiter(map(xxh3_64_intdigest, asides), np.uint64, len(rows))
     numbers: NDArray[np.int64] = np.unique(hashes, return_inverse=True)[1].astype(np.int64)
-    return numbers
+    return numbers if numbers.any() else None
 
 
 def clean_embeddings(
-    recipe: Recipe, samples: Samples, embeddings: Matrix, rows: Rows, protected: NDArray[np.bool_]
+    recipe: Recipe,
+    samples: Samples,
+    embeddings: Matrix,
+    rows: Rows,
+    protected: NDArray[np.bool_],
+    unread: NDArray[np.bool_] | None = None,
 ) -> tuple[list[Vetoes], Rows]:
     """Drop semantic duplicates (SemDeDup) among the rows that are left.
 
@@ -170,6 +179,8 @@ def clean_embeddings(
         In the order of ``rows``.
     rows : ndarray, int64, ascending
     protected : ndarray, bool, shape (n,)
+    unread : ndarray, bool, shape (n,), optional
+        Rows whose vectors say nothing: they are no duplicates of anything.
     """
     if "semantic" not in recipe.dedup:
         return [], rows
@@ -178,7 +189,7 @@ def clean_embeddings(
     clusters = spherical_kmeans(embeddings, seed=recipe.seed)
     local = semantic_duplicates(
         embeddings,
-        clusters.assignment,
+        clusters.assignment if unread is None else np.where(unread[rows], -1, clusters.assignment),
         clusters.centroids,
         np.arange(len(rows)),
         eps=recipe.semantic_eps,

@@ -42,7 +42,7 @@ class Images(Protocol):
         ...
 
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 32768}
 IMAGES_PER_BATCH = 16
 TEXTS_PER_CALL = 256
@@ -105,6 +105,27 @@ def embed_texts(
     -------
     numpy.memmap, float32, shape (n, d)
     """
+    return embed_and_tell(texts, embedder, store, progress=progress, name=name)[0]
+
+
+def embed_and_tell(
+    texts: Sequence[str],
+    embedder: TokenEmbedder | Named[TokenEmbedder],
+    store: SignalStore,
+    *,
+    progress: bool = True,
+    name: str = "embedding",
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Embed texts as :func:`embed_texts` does, and tell how they were read.
+
+    Returns
+    -------
+    vectors : float32, shape (n, d)
+    reading : float32, shape (n, 3)
+        How many tokens each text has, how many of them are unknown to the vocabulary, and how many are left after
+        the cut. Stored with the
+        vector, so that it is known where no embedder is loaded.
+    """
 
     def batch_tokens(of: TokenEmbedder | Named[TokenEmbedder]) -> int:
         return TOKENS_PER_BATCH.get(of.device, TOKENS_PER_BATCH["cpu"])
@@ -118,7 +139,8 @@ def embed_texts(
                 shown.update(len(batch[0]))
                 yield batch
 
-    return _stored(embedder, context, lambda: map(_bytes, texts), compute, store)
+    found = _stored(embedder, context, lambda: map(_bytes, texts), compute, store, more=3)
+    return found[:, :-3], np.array(found[:, -3:])
 
 
 def embed_images(
@@ -172,8 +194,9 @@ def _stored(
     contents: Callable[[], Iterable[bytes]],
     compute: Callable[[Any, NDArray[np.int64]], Iterator[Batch]],
     store: SignalStore,
+    more: int = 0,
 ) -> NDArray[np.float32]:
-    """Give vectors through the store, and open the embedder only where one is missing."""
+    """Give vectors, with ``more`` numbers behind each, through the store; open the embedder where one is missing."""
     for _ in range(2):
         context = {"version": CODE_VERSION, **context_of(embedder)}
 
@@ -184,7 +207,7 @@ def _stored(
             yield from compute(found, rows)
 
         with suppress(_OtherError):
-            return store.fetch(row_keys(contents(), context), context, embedder.width, opened)
+            return store.fetch(row_keys(contents(), context), context, embedder.width + more, opened)
     raise DataPrunerError("the embedder's files change while they are read; wait until they are whole")
 
 
@@ -361,11 +384,15 @@ def _canonical_batches(
 ) -> Iterator[Batch]:
     """Fill buckets with the rows of a window and run each as it gets full; dummies fill what is left."""
     waiting: dict[tuple[int, bool], list[tuple[int, list[int]]]] = {}
+    reading: dict[int, tuple[int, int, int]] = {}
     shuffled = np.random.default_rng(0)
     for start in range(0, len(rows), WINDOW_ROWS):
         window = rows[start : start + WINDOW_ROWS]
         full: list[tuple[int, list[tuple[int, list[int]]]]] = []
-        for row, ids in zip(window.tolist(), embedder.tokenize([texts[row] for row in window]), strict=True):
+        for row, every in zip(window.tolist(), embedder.whole([texts[row] for row in window]), strict=True):
+            unknown = 0 if embedder.unknown_id is None else every.count(embedder.unknown_id)
+            ids = embedder.cut(every)
+            reading[row] = len(every), unknown, len(ids)
             shape = canonical_shape(len(ids), embedder.max_length)
             bucket = waiting.setdefault(shape, [])
             bucket.append((row, ids))
@@ -374,9 +401,9 @@ def _canonical_batches(
         # Short and long batches alternate, so that rows a second is steady and the time left is honest.
         for number in shuffled.permutation(len(full)).tolist():
             length, batch = full[number]
-            yield _run(embedder, length, batch, batch_tokens)
+            yield _run(embedder, length, batch, batch_tokens, reading)
     for (length, _), bucket in sorted(waiting.items(), reverse=True):
-        yield _run(embedder, length, bucket, batch_tokens)
+        yield _run(embedder, length, bucket, batch_tokens, reading)
 
 
 def _rows_a_batch(length: int, batch_tokens: int) -> int:
@@ -384,7 +411,11 @@ def _rows_a_batch(length: int, batch_tokens: int) -> int:
 
 
 def _run(
-    embedder: TokenEmbedder, length: int, bucket: list[tuple[int, list[int]]], batch_tokens: int
+    embedder: TokenEmbedder,
+    length: int,
+    bucket: list[tuple[int, list[int]]],
+    batch_tokens: int,
+    reading: dict[int, tuple[int, int, int]],
 ) -> Batch:
     shape = (_rows_a_batch(length, batch_tokens), length)
     ids = np.full(shape, embedder.pad_id, dtype=np.int64)
@@ -394,7 +425,8 @@ def _run(
         ids[place, : len(tokens)] = tokens
         mask[place, : len(tokens)] = 1
     vectors = embedder.forward(ids, mask)[: len(bucket)]
-    return np.array([row for row, _ in bucket], dtype=np.int64), vectors
+    read = np.array([reading.pop(row) for row, _ in bucket], dtype=np.float32)
+    return np.array([row for row, _ in bucket], dtype=np.int64), np.column_stack([vectors, read])
 
 
 def _bytes(text: str) -> bytes:

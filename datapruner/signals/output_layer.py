@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from datapruner.errors import DataPrunerError
 from datapruner.models.identity import evaluation
-from datapruner.models.loading import first_line
+from datapruner.models.loading import first_line, input_device, vocabulary_size
 
 TILE = 128
 """Positions that go through the output matrix together. Always as many, filled up with zeros: the bits of a
@@ -46,7 +46,7 @@ class OutputLayer:
     Parameters
     ----------
     weight : Tensor, shape (V, d)
-        In the model's dtype; the model's own memory.
+        In the model's dtype; the model's own memory, except that of a wrapped layer, which is worked out.
     bias : Tensor, shape (V,), optional
     scale : float
         Cohere's ``logit_scale``, the inverse of Granite's ``logits_scaling``.
@@ -58,6 +58,13 @@ class OutputLayer:
     bias: Tensor | None = None
     scale: float = 1.0
     softcap: float | None = None
+
+    def first(self, tokens: int) -> OutputLayer:
+        """Give the layer of the first tokens alone, without the rows of padding."""
+        if tokens == len(self.weight):
+            return self
+        bias = None if self.bias is None else self.bias[:tokens]
+        return replace(self, weight=self.weight[:tokens], bias=bias)
 
     def norm(self) -> float:
         """Give the Frobenius norm of the weight, summed in float64."""
@@ -122,7 +129,7 @@ def find_output_layer(model: Any) -> OutputLayer:
     Raises
     ------
     DataPrunerError
-        There is no output layer, it is no plain linear layer (an adapter, quantised weights), or the
+        There is no output layer, it does not map states linearly, its weights are quantised or elsewhere, or the
         logits differ from the model's.
     """
     module = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
@@ -131,17 +138,61 @@ def find_output_layer(model: Any) -> OutputLayer:
             f"the model {type(model).__name__} has no output layer, so it gives no token a probability: "
             "load a causal language model, as AutoModelForCausalLM does"
         )
-    if not _is_plain(module):
-        raise DataPrunerError(
-            f"the output layer of {type(model).__name__} is no plain linear layer in memory "
-            f"({type(module).__name__}): merge its adapter, or load it neither quantised nor offloaded"
-        )
     scale, softcap = _scale_and_softcap(model.config)
-    layer = OutputLayer(
-        module.weight.detach(), None if module.bias is None else module.bias.detach(), scale, softcap
-    )
+    if _is_plain(module):
+        bias = None if module.bias is None else module.bias.detach()
+        layer = OutputLayer(module.weight.detach(), bias, scale, softcap)
+    else:
+        layer = OutputLayer(*_worked_out(model, module), scale, softcap)
     _probe(model, layer)
     return layer
+
+
+def _worked_out(model: Any, module: Any) -> tuple[Tensor, Tensor | None]:
+    """Give the matrix and the bias of a module that maps states linearly: what it makes of unit vectors, and of zero.
+
+    A linear layer between rotations, permutations or scales (as pruning tools leave it), or with an adapter, is one
+    matrix all the same (*ours*). Gradients are then those of this matrix.
+    """
+    called = type(module).__name__
+    held = [*module.parameters(), *module.buffers()]
+    if not held or any(type(one.data) is not Tensor or one.is_meta or _packed(one) for one in held):
+        raise DataPrunerError(
+            f"the output layer of {type(model).__name__} is no plain linear layer in memory ({called}): load it "
+            "neither quantised nor offloaded, and merge its adapter"
+        )
+    weights = [one for one in held if one.is_floating_point()]
+    try:
+        width = int(model.config.get_text_config().hidden_size)
+        with torch.no_grad(), evaluation(model):
+            unit = torch.eye(width, dtype=weights[0].dtype, device=weights[0].device)
+            zero = module(torch.zeros_like(unit[:1]))[0]
+            weight = zero.new_empty(len(zero), width)
+            for start in range(0, width, TILE):
+                weight[:, start : start + TILE] = (module(unit[start : start + TILE]) - zero).T
+            # A layer without a bias gives exactly zero.
+            bias = zero if zero.any() else None
+            other = torch.randn(TILE, width, generator=torch.Generator().manual_seed(0)).to(unit)
+            theirs, ours = module(other), torch.nn.functional.linear(other, weight, bias)
+            size = _root_mean_square(theirs)
+    except Exception as error:
+        raise DataPrunerError(
+            f"the output layer of {type(model).__name__} ({called}) cannot be asked for its matrix: "
+            f"{first_line(error)}; put a plain linear layer in its place"
+        ) from error
+    if not _root_mean_square(ours - theirs) <= PROBE_TOLERANCE[weight.dtype] * size:
+        raise DataPrunerError(
+            f"the output layer of {type(model).__name__} ({called}) does not map last hidden states linearly, and "
+            "exact losses need one matrix: put what is not linear before it, into the model's body"
+        )
+    return weight, bias
+
+
+def _packed(tensor: Tensor) -> bool:
+    """Whether a tensor may hold quantised numbers: bytes of more than one dimension, or floats of eight bits."""
+    if tensor.is_floating_point():
+        return tensor.dtype not in PROBE_TOLERANCE
+    return tensor.dtype in (torch.int8, torch.uint8, torch.int32) and tensor.dim() > 1
 
 
 def output_statistics(
@@ -443,8 +494,8 @@ def _probe(model: Any, layer: OutputLayer) -> None:
     """Refuse a model whose logits are not those of the layer found."""
     family = model.config.model_type
     try:
-        tokens = min(len(layer.weight), len(model.get_input_embeddings().weight))
-        ids = torch.randint(tokens, (2, 8), generator=torch.Generator().manual_seed(0)).to(model.device)
+        ids = torch.randint(vocabulary_size(model), (2, 8), generator=torch.Generator().manual_seed(0))
+        ids = ids.to(input_device(model))
         with torch.no_grad(), evaluation(model):
             arguments = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
             theirs = model(**arguments, return_dict=True).logits.flatten(0, 1)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datapruner.errors import DataPrunerError
+from datapruner.errors import DataPrunerError, in_words
 from datapruner.geometry.blocks import iter_blocks, normalise_rows
 from datapruner.models.embedders import Encoder, Named, load_image_embedder, load_text_embedder
 from datapruner.models.known import opening
@@ -25,8 +25,8 @@ from datapruner.signals import COLUMN, KNOWN, TARGET
 from datapruner.signals.embedding import (
     check_embeddings,
     column_embeddings,
+    embed_and_tell,
     embed_images,
-    embed_texts,
     embed_with_encoder,
     read_embeddings,
 )
@@ -174,6 +174,7 @@ def measure_embedding(
     own: OwnText | None = None,
     progress: bool = True,
     name: str = "embedding",
+    unread: NDArray[np.bool_] | None = None,
 ) -> Matrix:
     """Get one vector for each of ``rows``: given ones, a column, images, or the embedder's.
 
@@ -193,6 +194,8 @@ def measure_embedding(
     progress : bool
     name : str
         Of the pass.
+    unread : ndarray, bool, shape (n,), optional
+        Is set where the embedder knows too little of a source row for its vector to say anything.
 
     Returns
     -------
@@ -204,7 +207,7 @@ def measure_embedding(
 
         return given if len(rows) == len(samples) else RowView(given, rows)
     own = OwnText(samples, recipe.similarity_context) if own is None else own
-    made = _make_embedding(recipe, samples, rows, store, embedder, own, progress, name)
+    made = _make_embedding(recipe, samples, rows, store, embedder, own, progress, name, unread)
     # Here, while the rows' source positions are known: later stages count among those that cleaning left.
     for start, stop, block in iter_blocks(made):
         normalise_rows(block, rows[start:stop])
@@ -220,6 +223,7 @@ def _make_embedding(
     own: OwnText,
     progress: bool,
     name: str,
+    unread: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float32]:
     if samples.layout.name == "image":
         images = _Images(samples, rows)
@@ -241,7 +245,46 @@ def _make_embedding(
         return load_text_embedder(recipe.embedder, **how)
 
     named = Named(load, lambda: opening("embedder", recipe.embedder, store.notes, device=None, **how))
-    return embed_texts(texts, named, store, progress=progress, name=name)
+    vectors, reading = embed_and_tell(texts, named, store, progress=progress, name=name)
+    _tell_reading(reading, rows, name)
+    if unread is not None:
+        unread[rows[_is_unread(reading)]] = True
+    return vectors
+
+
+def _is_unread(reading: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Mark rows most of whose tokens, but for the two that frame a row, are unknown: their vectors say nothing."""
+    return np.asarray(2 * reading[:, 1] > np.maximum(reading[:, 0] - 2, 1))
+
+
+def _tell_reading(reading: NDArray[np.float32], rows: NDArray[np.int64], name: str) -> None:
+    """Say how many rows the embedder read in part, or not at all."""
+    tokens, read = reading[:, 0], reading[:, 2]
+    if (cut := tokens > read).any():
+        logger.warning(
+            "%s: %s of %s rows are longer than the %s tokens that the embedder reads, and their middle was cut, up to "
+            "%.0f %% of a row; %s sets the limit",
+            name,
+            f"{int(cut.sum()):,}",
+            f"{len(rows):,}",
+            f"{int(read.max()):,}",
+            100 * float((1 - read[cut] / tokens[cut]).max()),
+            in_words("--embedder-max-length"),
+        )
+    if (unread := _is_unread(reading)).any():
+        first = int(np.argmax(unread))
+        logger.warning(
+            "%s: %s of %s rows are in a script that the embedder's vocabulary does not hold (row %s: %s of %s tokens "
+            "unknown): their vectors say next to nothing, and none of them is dropped as a semantic duplicate; name a "
+            "model that reads it with %s",
+            name,
+            f"{int(unread.sum()):,}",
+            f"{len(rows):,}",
+            int(rows[first]),
+            int(reading[first, 1]),
+            int(tokens[first]),
+            in_words("--embedder"),
+        )
 
 
 def measure_target(
@@ -443,6 +486,7 @@ def open_language_model(
     """
     from datapruner.models.known import known_model, learn_model
     from datapruner.models.loading import LONGEST, load_causal_lm, positions
+    from datapruner.models.twins import without_peft
     from datapruner.signals.readers import LanguageModel, NamedModel
 
     fed = (recipe.last_turn_only, recipe.packing, recipe.batch_tokens)
@@ -452,7 +496,7 @@ def open_language_model(
         return wanted if longest is None else min(wanted, longest)
 
     if given is not None:
-        model, tokenizer = given
+        model, tokenizer = without_peft("model", given[0]), given[1]
         return LanguageModel(model, tokenizer, reach(positions(model, tokenizer)), *fed)
 
     assert recipe.model is not None

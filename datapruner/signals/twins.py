@@ -146,10 +146,12 @@ def _run(
         # Whoever still holds the object: the tensors go, except the output layer's.
         dense.model.to("meta")
     pruned = open_pruned()
-    check_twins(dense.model, dense.tokenizer, pruned.model, pruned.tokenizer)
+    shared = check_twins(dense.model, dense.tokenizer, pruned.model, pruned.tokenizer)
     asked = _asked(dense, known, pruned.told(), gradients, agreement)
     pruned = replace(dense, model=pruned.model, known=None)
-    beside = _beside(find_output_layer(pruned.model), layer)
+    # Where one has more rows of padding; the two models and tokenizers of the record's key decide how many are shared.
+    layer = layer.first(shared)
+    beside = _beside(find_output_layer(pruned.model).first(shared), layer)
     if agreement and (beside.weight.shape != layer.weight.shape or layer.softcap or beside.softcap):
         raise DataPrunerError(
             f"gradients are compared between models of one width, and these have {layer.weight.shape[1]} and "

@@ -197,7 +197,9 @@ def test_a_default_prompt_is_part_of_the_text_and_of_the_identity(tiny_sentence_
     assert embedder.context["prefix"] == "passage: "
     ours = embed_texts(TEXTS, embedder, SignalStore(tmp_path / "cache"), progress=False)
     theirs = SentenceTransformer(str(folder), device="cpu").encode(TEXTS, show_progress_bar=False)
-    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    fits = np.array([len(ids) <= embedder.max_length for ids in embedder.whole(TEXTS)])
+    assert fits.sum() >= 4
+    np.testing.assert_allclose(ours[fits], theirs[fits], atol=1e-5)
     pooling = folder / "1_Pooling" / "config.json"
     pooling.write_text(json.dumps({**json.loads(pooling.read_text()), "include_prompt": False}))
     with pytest.raises(DataPrunerError, match="pools without its prompt"):

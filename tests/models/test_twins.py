@@ -265,7 +265,7 @@ def test_names_of_nothing_end_with_a_sentence(tmp_path):
     with pytest.raises(DataPrunerError, match="there is no file"):
         load_pruned_lm(str(tmp_path / "model.pt"))
     (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(DataPrunerError, match="give the folder that it lies in"):
+    with pytest.raises(DataPrunerError, match="is a file of tensors without a configuration"):
         load_pruned_lm(str(tmp_path / "model.safetensors"))
 
 
@@ -470,6 +470,88 @@ def test_a_model_with_its_tokenizer_in_a_pickle(uneven, llama, tmp_path):
     assert tokenizer.get_vocab() == load_tokenizer(str(llama)).get_vocab()
 
 
+@pytest.mark.parametrize("kind", [tuple, list])
+def test_a_pair_in_a_pickle(uneven, llama, tmp_path, kind):
+    _, model, _ = uneven
+    torch.save(kind((model, load_tokenizer(str(llama)))), tmp_path / "pair.pt")
+    loaded, tokenizer = load_pruned_lm(str(tmp_path / "pair.pt"), device="cpu", trust_code=True)
+    assert torch.equal(logits(loaded), logits(model))
+    assert tokenizer.get_vocab() == load_tokenizer(str(llama)).get_vocab()
+
+
+def test_a_peft_model_is_taken_and_keeps_its_adapter(llama, tmp_path):
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(r=2, target_modules=["q_proj", "lm_head"], init_lora_weights=False)
+    adapted = peft.get_peft_model(plain(llama), config).eval()
+    expected = logits(adapted)
+    assert not torch.allclose(expected, logits(plain(llama)))
+    torch.save((adapted, None), tmp_path / "adapted.pt")
+    loaded, _ = load_pruned_lm(str(tmp_path / "adapted.pt"), device="cpu", trust_code=True)
+    torch.testing.assert_close(logits(settled(loaded)), expected)
+    prompts = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
+    torch.save(peft.get_peft_model(plain(llama), prompts), tmp_path / "prompts.pt")
+    with pytest.raises(DataPrunerError, match=r"PROMPT_TUNING, which puts tokens before every text"):
+        load_pruned_lm(str(tmp_path / "prompts.pt"), device="cpu", trust_code=True)
+
+
+def test_a_wrapped_output_layer_is_loaded(llama, tmp_path, monkeypatch):
+    (tmp_path / "armored.py").write_text(
+        "from conftest import rotated_head\n"
+        "from transformers import AutoModelForCausalLM\n\n\n"
+        "def load():\n"
+        f"    model = AutoModelForCausalLM.from_pretrained({str(llama)!r})\n"
+        "    model.lm_head = rotated_head(model.lm_head)\n"
+        "    return model, None\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    loaded, _ = load_pruned_lm("armored:load", device="cpu", trust_code=True)
+    torch.testing.assert_close(logits(settled(loaded)), logits(plain(llama)), rtol=1e-4, atol=1e-4)
+    dense, tokenizer = load_causal_lm(str(llama), device="cpu")
+    assert check_twins(dense, tokenizer, loaded, None) == len(tokenizer)
+    assert model_identity(loaded) != model_identity(dense)
+
+
+def mixtral(folder, tokens, **changed):
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    sizes = {"vocab_size": tokens, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    config = MixtralConfig(**sizes, num_attention_heads=4, num_key_value_heads=2, num_local_experts=4)
+    MixtralForCausalLM(config).save_pretrained(folder)
+    described = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(described | changed))
+    return folder
+
+
+@pytest.mark.parametrize("load", [load_causal_model, load_pruned_lm])
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"num_local_experts": [4, 3]}, r"different numbers of experts \(4, 3\).*module:function"),
+        ({"num_local_experts": {"0": 4, "1": 3}}, r"different numbers of experts \(4, 3\)"),
+        ({"num_experts_per_tok": 5}, r"has 4 experts, and 5 of them.*at most 4 into num_experts_per_tok"),
+    ],
+)
+def test_experts_that_cannot_be_built_are_told(tmp_path, load, changed, sentence):
+    with pytest.raises(DataPrunerError, match=sentence):
+        load(str(mixtral(tmp_path / "model", 300, **changed)), device="cpu")
+
+
+def test_layers_with_different_numbers_of_experts_are_told(tmp_path):
+    folder = mixtral(tmp_path / "model", 300)
+    tensors = load_file(folder / "model.safetensors")
+    if any(".experts.3." in key for key in tensors):
+        tensors = {
+            key: tensor for key, tensor in tensors.items() if ".1." not in key or ".experts.3." not in key
+        }
+    else:
+        for key, tensor in tensors.items():
+            if ".1." in key and "experts" in key:
+                tensors[key] = tensor[:3].clone()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(DataPrunerError, match=r"4 in layer 0 and 3 in layer 1.*module:function"):
+        load_pruned_lm(str(folder), device="cpu")
+
+
 def test_a_pickle_with_masks_becomes_plain(llama, tmp_path):
     model = masked(llama)
     torch.save(model, tmp_path / "masked.pt")
@@ -527,9 +609,18 @@ def test_twins_may_differ_in_depth_and_width(llama, uneven):
 def test_twins_of_different_vocabularies_are_refused(llama, tmp_path):
     dense, tokenizer = load_causal_lm(str(llama), device="cpu")
     pruned = load_causal_model(str(llama), device="cpu")
-    pruned.resize_token_embeddings(300)
-    with pytest.raises(DataPrunerError, match=f"predicts {len(tokenizer)} tokens and the pruned one 300"):
+    assert check_twins(dense, tokenizer, pruned, None) == len(tokenizer)
+    pruned.resize_token_embeddings(200)
+    with pytest.raises(
+        DataPrunerError,
+        match=f"predicts {len(tokenizer)} tokens and the pruned one 200, and the tokenizer uses",
+    ):
         check_twins(dense, tokenizer, pruned, None)
+    with pytest.raises(DataPrunerError, match="so that they cannot be compared"):
+        check_twins(dense, None, pruned, None)
+    pruned.resize_token_embeddings(len(tokenizer) + 9)
+    assert check_twins(dense, tokenizer, pruned, tokenizer) == len(tokenizer)
+    assert check_twins(dense, None, pruned, tokenizer) == len(tokenizer)
     other = byte_tokenizer(["</s>", "<pad>", "<|user|>", "<|assistant|>"])
     with pytest.raises(
         DataPrunerError, match=r"differ in 2 tokens \('</s>' has the id 1 in one, 0 in the other\)"

@@ -424,3 +424,30 @@ def test_paper_is_light_and_reduced_motion_is_kept(visit, single):
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert not page.is_visible("#filters")
     assert page.is_visible("#table")
+
+
+def test_a_copy_stands_beside_its_original_and_the_recipe_is_copied(visit, duplicated, tmp_path):
+    selection = dp.prune(duplicated, scorer="length", keep=0.3, dedup=["exact"], seed=5, progress=False)
+    page = visit(selection.report(tmp_path / "report.html"))
+    causes = page.locator("#cause option").all_text_contents()
+    assert causes[0] == "any"
+    chosen = next(text for text in causes if "exact duplicates" in text)
+    page.select_option("#cause", label=chosen)
+    count = int(re.search(r"\((\d+)\)", chosen)[1])
+    driver.expect(page.locator("#count")).to_have_text(f"{count} of 66 rows match")
+    page.locator("#table .expand").first.click()
+    sides = page.locator(".beside > div")
+    driver.expect(sides).to_have_count(2)
+    copy, original = (sides.nth(side).locator("h4").text_content() for side in (0, 1))
+    row, other = (int(re.search(r"Row (\d+)", title)[1]) for title in (copy, original))
+    assert duplicated[row] == duplicated[other]
+    assert duplicated[other]["answer"].strip() in sides.nth(1).text_content()
+    assert not sides.locator("mark").count()  # nothing differs
+    page.locator("#clear").click()
+    driver.expect(page.locator("#count")).to_have_text("66 rows")
+    recipe = page.locator("#recipe").text_content()
+    assert "seed: 5\n" in recipe
+    assert recipe == selection.recipe.save_yaml(None)
+    page.locator("#copy").click()
+    driver.expect(page.locator("#copy")).not_to_have_text("Copy")
+    assert "Seed" in page.locator("dl.made").text_content()

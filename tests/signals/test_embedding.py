@@ -13,14 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import datapruner as dp
 from datapruner.errors import DataPrunerError
-from datapruner.models.embedders import load_image_embedder, load_text_embedder
+from datapruner.models.embedders import TokenEmbedder, load_image_embedder, load_text_embedder
 from datapruner.signals import embedding as module
 from datapruner.signals.embedding import (
     bucket_length,
     canonical_shape,
     check_embeddings,
     column_embeddings,
+    embed_and_tell,
     embed_images,
     embed_texts,
     embed_with_encoder,
@@ -159,8 +161,81 @@ def test_agrees_with_sentence_transformers(tiny, tiny_sentence_transformer, tmp_
         texts, show_progress_bar=False
     )
     ours = embed_texts(texts, tiny, SignalStore(tmp_path), progress=False)
-    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    fits = fitting(texts, tiny)
+    assert not fits.all()
+    np.testing.assert_allclose(ours[fits], theirs[fits], atol=1e-5)
     assert np.abs(theirs[0] - theirs[1]).max() > 0.01  # the model does tell texts apart
+
+
+def fitting(texts, embedder):
+    """The others are cut at both ends here, at one by sentence-transformers."""
+    return np.array([len(ids) <= embedder.max_length for ids in embedder.whole(texts)])
+
+
+@pytest.mark.parametrize("length", [16, 17])
+def test_a_long_text_is_read_at_both_ends(tiny_sentence_transformer, tmp_path, length):
+    embedder = load_text_embedder(str(tiny_sentence_transformer), max_length=length)
+    texts = ["one way to say it, " * 9 + "yes", "one way to say it, " * 9 + "no", "short"]
+    whole = embedder.whole(texts)
+    cut = embedder.tokenize(texts)
+    tail = length // 2
+    assert [len(ids) for ids in cut] == [length, length, len(whole[2])]
+    assert cut[0] == whole[0][: length - tail] + whole[0][-tail:]
+    assert cut[2] == whole[2]
+    vectors, reading = embed_and_tell(texts, embedder, SignalStore(tmp_path), progress=False)
+    assert reading[:, 0].tolist() == [len(ids) for ids in whole]
+    assert np.abs(vectors[0] - vectors[1]).max() > 1e-4
+
+
+def letters(unknown_id=1):
+    """An embedder that knows ASCII, and gives as a vector how often each of eight letters is there."""
+
+    def forward(ids, mask):
+        return np.stack([((ids % 8 == place) * mask).sum(1) for place in range(8)], axis=1).astype(np.float32)
+
+    def whole(texts):
+        return [[2, *(ord(sign) if sign.isascii() else 1 for sign in text), 3] for text in texts]
+
+    return TokenEmbedder({"model": "letters", "max_length": 40}, 8, whole, forward, 0, 40, "cpu", unknown_id)
+
+
+def test_what_is_unknown_is_counted_and_kept_with_the_vector(tmp_path):
+    texts = ["abc", "ห้อง", "aห้", "", "abc" * 30]
+    store = SignalStore(tmp_path)
+    vectors, reading = embed_and_tell(texts, letters(), store, progress=False)
+    assert reading.tolist() == [[5, 0, 5], [6, 4, 6], [5, 2, 5], [2, 0, 2], [92, 0, 40]]
+    assert vectors.shape == (5, 8)
+    again = embed_and_tell(texts[::-1], letters(), store, progress=False)
+    assert store.computed == 0
+    assert again[1].tolist() == reading.tolist()[::-1]
+    np.testing.assert_array_equal(again[0], vectors[::-1])
+    assert not embed_and_tell(texts, letters(None), SignalStore(), progress=False)[1][:, 1].any()
+
+
+def test_rows_that_the_embedder_cannot_read_are_told_and_stay(monkeypatch, tmp_path, caplog):
+    from datapruner.signals import plan
+
+    monkeypatch.setattr(plan, "load_text_embedder", lambda *names, **how: letters())
+    rows = [{"text": text} for text in ("ห้องสมุด", "แม่น้ำใส", "word " * 20, *["read me"] * 12)]
+    for _ in range(2):
+        caplog.clear()
+        selection = dp.prune(
+            rows,
+            scorer="random",
+            keep=1.0,
+            dedup=["semantic"],
+            cache=tmp_path,
+            embedder=str(tmp_path),
+            semantic_eps=0.1,
+        )
+        assert selection.kept[:3].all()
+        assert not selection.kept.all()
+        assert [text.split(":")[1][:40] for text in caplog.messages[:2]] == [
+            " 1 of 15 rows are longer than the 40 tok",
+            " 2 of 15 rows are in a script that the e",
+        ]
+        assert "up to 61 % of a row; embedder_max_length= sets the limit" in caplog.messages[0]
+        assert "(row 0: 8 of 10 tokens unknown)" in caplog.messages[1]
 
 
 def mixture(shared_data: Path, rows: int) -> list[str]:
@@ -195,7 +270,8 @@ def test_minilm_bits_on_200_real_rows(minilm, shared_data, tmp_path):
     assert shuffled.tobytes() == whole[order].tobytes()
     assert each_alone(texts[:20], minilm, tmp_path / "d").tobytes() == whole[:20].tobytes()
     plain = SentenceTransformer(str(offline.model_folder("minilm")), device="cpu")
-    np.testing.assert_allclose(plain.encode(texts, show_progress_bar=False), whole, atol=1e-5)
+    fits = fitting(texts, minilm)
+    np.testing.assert_allclose(plain.encode(texts, show_progress_bar=False)[fits], whole[fits], atol=1e-5)
 
 
 def test_what_decides_a_vector_decides_its_place_in_the_cache(tiny, tiny_sentence_transformer, cache):
@@ -268,7 +344,7 @@ def test_a_sentence_transformer_as_an_object(tiny, tiny_sentence_transformer, ca
     from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(str(tiny_sentence_transformer), device="cpu")
-    texts = some_texts(20)
+    texts = [text for text in some_texts(20) if fitting([text], tiny).all()]
     by_name = embed_texts(texts, tiny, SignalStore(), progress=False)
     np.testing.assert_allclose(
         embed_with_encoder(texts, model, SignalStore(), progress=False), by_name, atol=1e-5
@@ -536,7 +612,8 @@ def test_a_damaged_shard_is_told_in_one_line_on_stderr(tiny_sentence_transformer
             timeout=100,
         )
         assert done.returncode == 0, done.stderr
-        return without_progress(done.stderr)
+        lines = without_progress(done.stderr).splitlines(keepends=True)
+        return "".join(line for line in lines if "sets the limit" not in line)
 
     assert prune("one") == ""
     (shard,) = cache.rglob("*.shard")

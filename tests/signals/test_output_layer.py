@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from datapruner.errors import DataPrunerError
+from datapruner.models.twins import without_peft
 from datapruner.signals import output_layer as module
 from datapruner.signals.output_layer import OutputLayer, body, find_output_layer, output_statistics
+from tests.conftest import rotated_head
 
 V, D = 37, 16
 SIZES = {
@@ -273,15 +275,64 @@ def test_models_without_a_plain_output_layer_are_refused():
     with pytest.raises(DataPrunerError, match="no output layer"):
         find_output_layer(torch.nn.Linear(2, 2))
 
-    class Wrapped(torch.nn.Linear):
-        pass
+    class Packed(torch.nn.Linear):
+        def __init__(self, *sizes):
+            super().__init__(*sizes)
+            self.register_buffer("packed", torch.zeros(D, V, dtype=torch.int8))
 
     model = tiny_model("llama")
-    model.lm_head = Wrapped(D, V, bias=False).double()
-    with pytest.raises(DataPrunerError, match=r"no plain linear layer in memory \(Wrapped\)"):
+    model.lm_head = Packed(D, V).double()
+    with pytest.raises(DataPrunerError, match=r"no plain linear layer in memory \(Packed\)"):
         find_output_layer(model)
     model.lm_head = torch.nn.Linear(D, V, bias=False, device="meta")
     with pytest.raises(DataPrunerError, match="offloaded"):
+        find_output_layer(model)
+
+
+@pytest.mark.parametrize("family", ["llama", "phi", "gemma2", "granite"])
+def test_a_wrapped_output_layer_is_its_matrix(family):
+    """Phi's layer has a bias, Gemma's logits are capped and Granite's scaled."""
+    model = tiny_model(family, dtype=torch.float64)
+    plain = find_output_layer(model)
+    ids = torch.arange(8)[None]
+    before = model(input_ids=ids).logits
+    model.lm_head = rotated_head(model.lm_head)
+    torch.testing.assert_close(model(input_ids=ids).logits, before)
+    found = find_output_layer(model)
+    torch.testing.assert_close(found.weight, plain.weight, rtol=0, atol=1e-13)
+    assert (found.bias is None) == (plain.bias is None)
+    if plain.bias is not None:
+        torch.testing.assert_close(found.bias, plain.bias, rtol=0, atol=1e-13)
+    assert (found.scale, found.softcap) == (plain.scale, plain.softcap)
+
+
+def test_an_adapter_on_the_output_layer_is_part_of_its_matrix():
+    peft = pytest.importorskip("peft")
+    model = tiny_model("llama", dtype=torch.float64)
+    config = peft.LoraConfig(
+        r=2, target_modules=["lm_head", "q_proj"], init_lora_weights=False, lora_dropout=0.5
+    )
+    adapted = peft.get_peft_model(model, config, autocast_adapter_dtype=False).double().eval()
+    inner = without_peft("mine", adapted)
+    layer = find_output_layer(inner)
+    states = torch.randn(5, D, dtype=torch.float64)
+    torch.testing.assert_close(states @ layer.weight.T, inner.lm_head(states))
+    assert not torch.allclose(layer.weight, inner.lm_head.base_layer.weight)
+
+
+def test_an_output_layer_that_is_no_matrix_is_refused():
+    model = tiny_model("llama", dtype=torch.float64)
+    head = model.lm_head
+    model.lm_head = rotated_head(head, bend=1e-6)
+    with pytest.raises(DataPrunerError, match=r"\(Rotated\) does not map last hidden states linearly"):
+        find_output_layer(model)
+    model.lm_head = torch.nn.Sequential(
+        torch.nn.Linear(D, D), torch.nn.ReLU(), torch.nn.Linear(D, V)
+    ).double()
+    with pytest.raises(DataPrunerError, match="does not map last hidden states linearly"):
+        find_output_layer(model)
+    model.lm_head = torch.nn.Sequential(torch.nn.Linear(D + 1, V)).double()
+    with pytest.raises(DataPrunerError, match="cannot be asked for its matrix"):
         find_output_layer(model)
 
 
@@ -315,9 +366,12 @@ def test_adapters():
     with torch.no_grad():
         logits = inside(ids).logits
         torch.testing.assert_close(body(inside)(ids).last_hidden_state @ layer.weight.T, logits)
-    outside = peft.get_peft_model(tiny_model("llama"), peft.LoraConfig(target_modules=["lm_head"]))
-    with pytest.raises(DataPrunerError, match="merge its adapter"):
-        find_output_layer(outside)
+    config = peft.LoraConfig(target_modules=["lm_head"], init_lora_weights=False)
+    outside = peft.get_peft_model(tiny_model("llama"), config).double().eval()
+    layer = find_output_layer(outside)
+    with torch.no_grad():
+        logits = outside(ids).logits
+        torch.testing.assert_close(body(outside)(ids).last_hidden_state @ layer.weight.T, logits)
 
 
 def test_the_body_where_transformers_names_no_decoder():

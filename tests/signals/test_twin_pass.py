@@ -17,7 +17,7 @@ from datapruner.samples import load_samples
 from datapruner.signals.language_model import LanguageModel, Pass, measure_language_model
 from datapruner.signals.store import SignalStore
 from datapruner.signals.twins import measure_twins
-from tests.conftest import save_tiny_llama
+from tests.conftest import rotated_head, save_tiny_llama
 
 N = 40
 
@@ -98,6 +98,44 @@ def test_rows_equal_a_plain_loop(samples, dense, pruned, tmp_path, packing):
         assert found["jsd"][row] == pytest.approx(jsd.mean(), abs=1e-6)
         assert found["log_ppl"][row] == pytest.approx(nll.mean(), abs=1e-5)
         assert found["pruned_log_ppl"][row] == pytest.approx(pruned_nll.mean(), abs=1e-5)
+
+
+def widened(model, rows):
+    """The model with rows of padding below its output layer and its embeddings, which no token uses."""
+    model.resize_token_embeddings(rows, mean_resizing=False)
+    with torch.no_grad():
+        torch.nn.init.normal_(model.lm_head.weight[-7:], std=3.0)
+    return model
+
+
+@pytest.mark.parametrize("in_turn", [False, True])
+@pytest.mark.parametrize("padded", ["dense", "pruned"])
+def test_padded_vocabularies_are_compared_on_the_tokens_there_are(
+    samples, dense, pruned, tmp_path, padded, in_turn, caplog
+):
+    first, second = reader(dense), reader(pruned)
+    expected = plain_loop(samples, first, second)
+    wide = first if padded == "dense" else second
+    widened(wide.model, len(wide.tokenizer) + 13)
+    found = measured(samples, first, second, tmp_path, in_turn=in_turn)
+    assert f"compared on the {len(wide.tokenizer)} that the tokenizer uses" in caplog.text
+    for row, (jsd, nll, pruned_nll) in enumerate(expected):
+        np.testing.assert_allclose(found["token_jsd"][row], jsd, atol=1e-6)
+        np.testing.assert_allclose(found["token_nll"][row], nll, atol=1e-4)
+        np.testing.assert_allclose(found["pruned_token_nll"][row], pruned_nll, atol=1e-4)
+
+
+def test_a_wrapped_output_layer_gives_the_numbers_of_a_plain_one(samples, dense, pruned, tmp_path):
+    first, second = reader(dense), reader(pruned)
+    expected = measured(samples, first, second, tmp_path / "plain", gradients=True)
+    for one in (first, second):
+        one.model.lm_head = rotated_head(one.model.lm_head)
+    found = measured(samples, first, second, tmp_path / "wrapped", gradients=True)
+    for row, (jsd, nll, _) in enumerate(plain_loop(samples, first, second)):
+        np.testing.assert_allclose(found["token_jsd"][row], jsd, atol=1e-6)
+        np.testing.assert_allclose(found["token_nll"][row], nll, atol=1e-4)
+    for name in ("jsd", "log_ppl", "pruned_log_ppl", "grad_norm", "weight_dot", "el2n", "weight_norm"):
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-4, err_msg=name)
 
 
 @pytest.mark.parametrize("packing", [True, False])

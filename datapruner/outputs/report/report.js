@@ -545,7 +545,10 @@
   }
 
   // ---------------------------------------------------------------- the recipe
-  function syncRecipe() { $("recipe").textContent = now().recipe.join("\n") + "\n"; }
+  function syncRecipe() {
+    $("recipe").textContent = now().recipe.join("\n") + "\n";
+    if (several) $("recipe-title").textContent = `Recipe of ${now().name}`;
+  }
   function makeRecipe() {
     const button = $("copy");
     button.hidden = false;
