@@ -27,6 +27,7 @@ from datapruner.selection.telling import tell_drops
 from datapruner.selection.vetoes import Vetoes
 from datapruner.signals import Signals
 from datapruner.signals.store import SignalStore
+from datapruner.text import safe_text
 
 if TYPE_CHECKING:
     from datapruner.models.embedders import Encoder
@@ -290,7 +291,13 @@ def run(recipe: str | Path | Recipe, **objects: Unpack[Running]) -> Selection:
     recipe : path or Recipe
         As saved beside a result.
     **objects
-        ``cache``, ``progress`` and ``trust_code`` as in :func:`score`.
+        ``cache``, ``progress`` and ``trust_code`` as in :func:`score`; ``changed_source=True`` goes on where the
+        source has another content than the recipe says.
+
+    Raises
+    ------
+    DataPrunerError
+        The source has changed, or anything else that the user can put right.
     """
     plan = load_recipe(Path(recipe)) if isinstance(recipe, str | Path) else recipe.located()
     held = plan.in_memory or ["source"] * (plan.source is None)
@@ -299,6 +306,8 @@ def run(recipe: str | Path | Recipe, **objects: Unpack[Running]) -> Selection:
             f"this recipe was made with what was in memory ({', '.join(held)}); call datapruner.prune with "
             "the same again"
         )
+    if objects.pop("changed_source", False):
+        plan = plan.model_copy(update={"source_content": None})
     Budget(plan.keep, plan.keep_tokens, plan.per_group, plan.quotas)
     chooser = None if plan.selector is None else make_selector(plan.selector.name, plan.selector.parameters)
     scores = run_scores(plan, **objects)
@@ -327,6 +336,12 @@ def read_samples(recipe: Recipe, source: Any = None, *, embeddings_given: bool =
     if source is None:  # data in memory may stay there
         check_splits(splits)
     check_format(splits, recipe.format)
+    if recipe.source_content is not None and samples.content != recipe.source_content:
+        raise DataPrunerError(
+            f"{safe_text(samples.source, 200)} has other rows than when this was made (content "
+            f"{samples.content}, then {recipe.source_content}); bring them back, or run its recipe with "
+            "--changed-source, which makes it anew of today's rows"
+        )
     check_rows(recipe.keep, len(samples))
     return samples
 
@@ -493,6 +508,7 @@ def measure(
     measured |= measure_the_rest(plan, recipe, samples, rows, measured.get("embedding"), store, own)
 
     signals = Signals(len(rows), measured, recipe.seed, rows)
+    samples.check_files()
     renderer = renderer_of(recipe) if fed is None or model is None else fed.reader.render
     return Measured(recipe, made, samples, rows, signals, vetoes, forced, tokens, renderer, store)
 

@@ -128,6 +128,12 @@ Divergences = Annotated[
 TrustCode = Annotated[
     bool, typer.Option("--trust-code", help="Run the code of a pruned model: module:function, or a pickle.")
 ]
+ChangedSource = Annotated[
+    bool,
+    typer.Option(
+        "--changed-source", help="Go on where the source has other rows than the recipe was saved with."
+    ),
+]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16 or float64.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; default: CUDA where there is one.")]
 DeviceMap = Annotated[str | None, typer.Option(help="auto spreads the model over all devices (accelerate).")]
@@ -553,12 +559,19 @@ def run(
     report: Report = False,
     quiet: Quiet = False,
     trust_code: TrustCode = False,
+    changed_source: ChangedSource = False,
 ) -> None:
     """Do again what a recipe says; the same inputs give the same bytes."""
     from datapruner.recipe import load_recipe
 
     _carry_out(
-        load_recipe(recipe), out, overwrite=overwrite, report=report, quiet=quiet, trust_code=trust_code
+        load_recipe(recipe),
+        out,
+        overwrite=overwrite,
+        report=report,
+        quiet=quiet,
+        trust_code=trust_code,
+        changed_source=changed_source,
     )
 
 
@@ -711,6 +724,7 @@ def _carry_out(
     report: bool,
     quiet: bool,
     trust_code: bool,
+    changed_source: bool = False,
     hub: str | None = None,
 ) -> None:
     from datapruner.outputs.folder import check_target
@@ -720,7 +734,7 @@ def _carry_out(
     say(f"reading {recipe.source or 'the rows'}", not quiet)
     from datapruner import api
 
-    selection = api.run(recipe, progress=not quiet, trust_code=trust_code)
+    selection = api.run(recipe, progress=not quiet, trust_code=trust_code, changed_source=changed_source)
     selection.save(out, overwrite=overwrite, report=report)
     _summary(selection, out, quiet, report=report)
     if hub is not None:

@@ -95,6 +95,7 @@ class Running(TypedDict, total=False):
     cache: str | Path | None
     progress: bool
     trust_code: bool
+    changed_source: bool
 
 
 DEFAULTS: Mapping[str, Any] = {
@@ -107,6 +108,7 @@ DEFAULTS: Mapping[str, Any] = {
     "cache": None,
     "progress": True,
     "trust_code": False,
+    "changed_source": False,
     "model": None,
     "pruned_model": None,
     "divergences": None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,6 +63,9 @@ class Recipe(BaseModel):
     ----------
     source, split, columns, layout
         What is read, and how; ``source`` is None for data that was in memory.
+    source_content
+        The hash of what was read, which a saved result has: whoever runs its recipe on another content is told so. See
+        :func:`datapruner.samples.hashing.content_hash`.
     in_memory
         What was given as an object that no recipe can name, so that only :func:`datapruner.prune` with these
         objects makes the result again: ``source``, ``embeddings``, ``embedder``, ``model``, ``pruned_model``,
@@ -113,6 +116,7 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     source: str | None = None
+    source_content: str | None = None
     in_memory: list[str] = Field(default_factory=list)
     split: str | None = None
     columns: dict[str, str] | None = None
@@ -219,11 +223,16 @@ class Recipe(BaseModel):
             return self
         return self.model_copy(update={"source": f"{self.source}@{revision}"})
 
+    def with_content(self, content: Callable[[], str]) -> Recipe:
+        """Add the hash of a named source's content; what was in memory has none that could be looked at again."""
+        return self if self.source is None else self.model_copy(update={"source_content": content()})
+
     def with_source(self, source: Any) -> Recipe:
         """Give the recipe for the same data from another place: a name, or an object."""
         held = [name for name in self.in_memory if name != "source"]
         if not isinstance(source, str | Path):
-            return self.model_copy(update={"source": None, "in_memory": ["source", *held]})
+            gone = {"source": None, "source_content": None}
+            return self.model_copy(update={**gone, "in_memory": ["source", *held]})
         value = str(source)
         if _is_path(value, os.getcwd()):  # noqa: PTH109
             value = _absolute(value, os.getcwd())  # noqa: PTH109

@@ -33,6 +33,7 @@ def dataset_card(
     format: str,
     digest: str,
     configurations: Sequence[tuple[list[str], dict[str, Any]]] = (),
+    content: str | None = None,
 ) -> str:
     """Write the card: front matter that makes ``load_dataset`` give exactly the rows, then counts and scores.
 
@@ -47,6 +48,8 @@ def dataset_card(
     configurations : sequence of (splits, what is said of them)
         The splits that have the same columns, the selection's own first, with what `datasets` needs to read them
         (``features``, builder options); all splits are alike by default.
+    content : str, optional
+        The hash of the source's content.
     """
     samples = selection.scores.samples
     front: dict[str, object] = {"tags": ["datapruner"]}
@@ -77,6 +80,8 @@ def dataset_card(
     source = _code(source_name(selection.scores)) + (
         f" at revision {_code(samples.revision)}" if samples.revision else ""
     )
+    if content is not None:
+        source += f" (content {_code(content)})"
     reader = (
         f'load_from_disk("THIS_FOLDER/data")["{samples.split}"]'
         if format == "arrow"

@@ -74,10 +74,12 @@ def save_selection(
 
         require_report()
     path = expanded(path)
-    samples, recipe = selection.scores.samples, selection.recipe.model_copy(update={"format": format})
+    samples = selection.scores.samples
+    recipe = selection.recipe.model_copy(update={"format": format}).with_content(lambda: samples.content)
     source = {samples.split: samples.dataset, **samples.others}
     check_splits(source)
     check_format(source, format)
+    samples.check_files()
     with (
         whole_folder(path, overwrite=overwrite, reads=files_read(selection.scores)) as folder,
         _quiet_writing(),
@@ -95,7 +97,13 @@ def save_selection(
                 declared[split] = write_split(dataset, file, format, samples.given_nulls.get(split), rows)
         shutil.rmtree(work, ignore_errors=True)
         write_table(selection_table(selection), folder / REASONS)
-        card = dataset_card(selection, format, _digest(folder / "data"), configurations(splits, declared))
+        card = dataset_card(
+            selection,
+            format,
+            _digest(folder / "data"),
+            configurations(splits, declared),
+            recipe.source_content,
+        )
         (folder / "README.md").write_text(card, encoding="utf-8")
         (folder / "recipe.yaml").write_text(recipe.save_yaml(None if leaves else path), encoding="utf-8")
         if report:

@@ -187,7 +187,7 @@ class SavedSelection(SelectionView):
         Raises
         ------
         DataPrunerError
-            The source was in memory, is gone, or has another number of rows by now.
+            The source was in memory, is gone, or has other rows by now.
         """
         from datapruner.api import read_samples
 
@@ -263,7 +263,8 @@ class SavedSelection(SelectionView):
         keep, keep_tokens, quotas
             See :class:`datapruner.selection.budget.Budget`.
         **objects
-            ``cache``, ``progress`` and ``trust_code`` as in :func:`datapruner.score`.
+            ``cache``, ``progress`` and ``trust_code`` as in :func:`datapruner.score`, ``changed_source`` as in
+            :func:`datapruner.run`.
         """
         from datapruner.api import run
 

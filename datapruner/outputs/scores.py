@@ -24,7 +24,6 @@ from datapruner.outputs.dataset import arrow_array, encoded, files_read, method_
 from datapruner.outputs.folder import whole_folder
 from datapruner.paths import expanded, is_file
 from datapruner.recipe import load_recipe
-from datapruner.samples.base import content_hash
 from datapruner.scorers.base import Ranking, Scorer
 from datapruner.selection.result import Scores
 from datapruner.selection.vetoes import Vetoes
@@ -59,7 +58,7 @@ def save_scores(scores: Scores, path: Path, *, overwrite: bool = False) -> Path:
     }
     meta: dict[str, Any] = {
         "rows": n,
-        "content": content_hash(scores.samples.dataset),
+        "content": scores.samples.own_content,
         "vetoes": [[vetoes.kind, vetoes.template] for vetoes in scores.vetoes],
         "tokens": {},
         "scorers": {},
@@ -82,13 +81,14 @@ def save_scores(scores: Scores, path: Path, *, overwrite: bool = False) -> Path:
             "columns": {key: place(key, name, values) for key, values in ranking.columns.items()},
         }
     path = expanded(path)
+    scores.samples.check_files()
     with whole_folder(path, overwrite=overwrite, reads=files_read(scores)) as folder:
         table = pa.table(columns).replace_schema_metadata({META: json.dumps(meta).encode()})
         pq.write_table(table, folder / TABLE, compression="zstd")
         (folder / "state").mkdir()
         for name, ranking in scores.rankings.items():
             _save_state(ranking, folder / "state" / f"{name}.npz", name)
-        recipe = scores.recipe.pinned(scores.samples.revision)
+        recipe = scores.recipe.pinned(scores.samples.revision).with_content(lambda: scores.samples.content)
         (folder / "recipe.yaml").write_text(recipe.save_yaml(path), encoding="utf-8")
     return path
 
@@ -153,8 +153,8 @@ def load_scores(path: str | Path, *, source: Any = None, scorers: Sequence[Score
         raise DataPrunerError("these scores were made from data in memory; pass it as `source`")
     if source is not None:
         recipe = recipe.with_source(source)
-    samples = read_samples(recipe, source)
-    if len(samples) != meta["rows"] or content_hash(samples.dataset) != meta["content"]:
+    samples = read_samples(recipe.model_copy(update={"source_content": None}), source)
+    if len(samples) != meta["rows"] or samples.own_content != meta["content"]:
         raise DataPrunerError(f"{samples.source} has changed since it was scored; score it again")
     try:
         rankings = {

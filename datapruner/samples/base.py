@@ -13,6 +13,7 @@ import numpy as np
 from datapruner.errors import DataPrunerError
 from datapruner.samples.hashing import content_hash
 from datapruner.samples.identity import TEXTS, digest
+from datapruner.samples.stamps import Stamp, check_stamps
 from datapruner.text import did_you_mean, safe_text
 
 if TYPE_CHECKING:
@@ -285,6 +286,8 @@ class Samples:
         null of their own there.
     exact
         No null inside a struct of the source is padding; see :func:`datapruner.samples.exact.exact_array`.
+    stamps
+        The size and time of the files that were read.
     """
 
     dataset: Dataset
@@ -295,6 +298,7 @@ class Samples:
     revision: str | None = None
     given_nulls: dict[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
     exact: bool = False
+    stamps: dict[str, Stamp] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -311,6 +315,21 @@ class Samples:
     def __iter__(self) -> Iterator[Sample]:
         """Iterate over all rows, block by block."""
         return self.iter_samples()
+
+    @cached_property
+    def own_content(self) -> str:
+        """The hash of the rows' columns, types and values; see :func:`~datapruner.samples.hashing.content_hash`."""
+        return content_hash(self.dataset)
+
+    @cached_property
+    def content(self) -> str:
+        """The hash of the rows and of the other splits, which are carried over."""
+        others = {split: content_hash(dataset) for split, dataset in self.others.items()}
+        return digest({self.split: self.own_content, **others}).hex() if others else self.own_content
+
+    def check_files(self) -> None:
+        """Refuse rows whose files have changed since they were read."""
+        check_stamps(self.stamps)
 
     @property
     def unread(self) -> list[str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from datapruner.errors import DataPrunerError
 from datapruner.samples.media import is_media, media_rows, metadata_of, with_media
 from datapruner.samples.readers import FORMATS, PACKED, arrow_table, file_format, read_blocks, refuse_pointer
+from datapruner.samples.stamps import stamps
 from datapruner.samples.tables import Gatherer, Read, gathered
 from datapruner.text import safe_text
 
@@ -50,22 +52,24 @@ def load_files(files: list[Path], source: str) -> Read:
         if not file.is_file():
             raise DataPrunerError(f"'{safe_text(str(file), 200)}' is not a file.")
     _one_format({kind for kind in kinds.values() if kind}, source)
+    noted = stamps(files)
     if len(files) == 1 and kinds[files[0]] == ".arrow" and files[0].suffix.lower() == ".arrow":
         refuse_pointer(files[0], source)
         table, is_stream = arrow_table(files[0], source)
         # Mapped as it lies; only a stream can be mapped again by a worker process from its path.
         path = str(files[0])
-        return gathered(
+        read = gathered(
             table,
             source,
             lambda: Dataset.from_file(path) if is_stream else Dataset(InMemoryTable(table)),
         )
+        return replace(read, stamps=noted)
     gatherer = Gatherer(source)
     for file in files:
         label = safe_text(str(file), 200)
         for block in read_blocks(file, label):
             gatherer.add(block, label)
-    return gatherer.read()
+    return replace(gatherer.read(), stamps=noted)
 
 
 def _one_format(kinds: set[str], source: str) -> None:
@@ -88,12 +92,14 @@ def load_folder(folder: Path, label: str) -> dict[str, Read]:
         splits.setdefault(_split_of(file, folder), []).append(file)
     loaded = {}
     for split, members in splits.items():
+        noted = stamps(members)
         if all(map(is_media, members)):
             loaded[split] = media_rows(members, folder, label)
         elif all(metadata_of(member) for member in members):
             loaded[split] = with_media([(member, load_files([member], label)) for member in members], label)
         else:
             loaded[split] = load_files(members, label)
+        loaded[split] = replace(loaded[split], stamps=noted)
     return loaded
 
 
@@ -174,6 +180,8 @@ def _load_saved(folder: Path, label: str) -> dict[str, Read]:
     except (OSError, ValueError, TypeError, KeyError, AttributeError, pa.ArrowException) as error:
         reason = safe_text(" ".join(str(error).split()), 160)
         raise DataPrunerError(f"The folder {label} cannot be loaded ({reason}); save it again.") from error
-    if isinstance(loaded, Dataset):
-        return {str(loaded.split or "train"): Read(loaded)}
-    return {split: Read(dataset) for split, dataset in loaded.items()}
+    splits = {str(loaded.split or "train"): loaded} if isinstance(loaded, Dataset) else loaded
+    return {
+        split: Read(dataset, stamps=stamps(Path(file["filename"]) for file in dataset.cache_files))
+        for split, dataset in splits.items()
+    }

@@ -79,6 +79,7 @@ def load_samples(
         revision=revision,
         given_nulls=nulls,
         exact=all(read.exact for read in splits.values()),
+        stamps={name: stamp for read in splits.values() for name, stamp in read.stamps.items()},
     )
 
 

@@ -18,6 +18,7 @@ from datapruner.samples.base import column_list
 from datapruner.samples.exact import as_type, merged
 from datapruner.samples.plain import is_plain, plain, say_converted
 from datapruner.samples.rows import Rows
+from datapruner.samples.stamps import Stamp
 from datapruner.temporary import private_folder
 from datapruner.text import safe_text
 
@@ -55,11 +56,14 @@ class Read:
         other rows a null stands for nothing. Empty for sources that know no missing keys.
     exact
         No null inside a struct is padding: every object had that key.
+    stamps
+        The files that it was read from; see :mod:`datapruner.samples.stamps`.
     """
 
     dataset: Dataset
     given_nulls: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     exact: bool = False
+    stamps: Mapping[str, Stamp] = field(default_factory=dict)
 
 
 class Gatherer:

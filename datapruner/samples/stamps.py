@@ -1,0 +1,48 @@
+"""What a source's files were when they were read: who finds others at the end of a run says so and writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from datapruner.errors import DataPrunerError
+from datapruner.text import safe_text
+
+Stamp = tuple[int, int]
+"""A file's size in bytes, and the time of its last change in nanoseconds."""
+
+
+def stamps(files: Iterable[Path]) -> dict[str, Stamp]:
+    """Note the size and the time of files; what is not there is left to whoever reads it."""
+    found = {}
+    for file in files:
+        stamp = _stamp(file.absolute())
+        if stamp is not None:
+            found[str(file.absolute())] = stamp
+    return found
+
+
+def check_stamps(noted: Mapping[str, Stamp]) -> None:
+    """Refuse to go on with rows whose file is another by now.
+
+    Raises
+    ------
+    DataPrunerError
+        A file is gone, or has another size or time.
+    """
+    for name, stamp in noted.items():
+        now = _stamp(Path(name))
+        if now != stamp:
+            what = "is gone" if now is None else f"changed (it had {stamp[0]:,} bytes and has {now[0]:,})"
+            raise DataPrunerError(
+                f"{safe_text(name, 200)} {what} since it was read, so that nothing was written; run again, which goes "
+                "on from what was measured, or give a copy that nobody writes to"
+            )
+
+
+def _stamp(file: Path) -> Stamp | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
