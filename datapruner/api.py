@@ -508,9 +508,8 @@ def measure(
     measured |= measure_the_rest(plan, recipe, samples, rows, measured.get("embedding"), store, own)
 
     signals = Signals(len(rows), measured, recipe.seed, rows)
-    samples.check_files()
     renderer = renderer_of(recipe) if fed is None or model is None else fed.reader.render
-    return Measured(recipe, made, samples, rows, signals, vetoes, forced, tokens, renderer, store)
+    return Measured(recipe, made, samples.unchanged(), rows, signals, vetoes, forced, tokens, renderer, store)
 
 
 def _check_model(model: Any, options: Mapping[str, Any]) -> None:

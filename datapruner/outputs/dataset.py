@@ -79,7 +79,7 @@ def save_selection(
     source = {samples.split: samples.dataset, **samples.others}
     check_splits(source)
     check_format(source, format)
-    samples.check_files()
+    samples.unchanged()
     with (
         whole_folder(path, overwrite=overwrite, reads=files_read(selection.scores)) as folder,
         _quiet_writing(),

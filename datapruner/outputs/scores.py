@@ -81,7 +81,7 @@ def save_scores(scores: Scores, path: Path, *, overwrite: bool = False) -> Path:
             "columns": {key: place(key, name, values) for key, values in ranking.columns.items()},
         }
     path = expanded(path)
-    scores.samples.check_files()
+    scores.samples.unchanged()
     with whole_folder(path, overwrite=overwrite, reads=files_read(scores)) as folder:
         table = pa.table(columns).replace_schema_metadata({META: json.dumps(meta).encode()})
         pq.write_table(table, folder / TABLE, compression="zstd")

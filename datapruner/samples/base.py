@@ -327,9 +327,10 @@ class Samples:
         others = {split: content_hash(dataset) for split, dataset in self.others.items()}
         return digest({self.split: self.own_content, **others}).hex() if others else self.own_content
 
-    def check_files(self) -> None:
-        """Refuse rows whose files have changed since they were read."""
+    def unchanged(self) -> Samples:
+        """Return itself, and refuse rows whose files have changed since they were read."""
         check_stamps(self.stamps)
+        return self
 
     @property
     def unread(self) -> list[str]:
