@@ -19,8 +19,8 @@ PACKAGES = {
 def report() -> str:
     """Give the report of ``datapruner doctor`` as text."""
     from datapruner import __version__
+    from datapruner.cache import cache_folder
     from datapruner.models import offline
-    from datapruner.signals.store import cache_folder
 
     lines = [
         f"datapruner {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}",

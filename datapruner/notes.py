@@ -13,7 +13,10 @@ from typing import Any
 
 import xxhash
 
-from datapruner.temporary import MARK, sweep, whole_file
+from datapruner.cache import hasher, keyed, make_folder, open_plain, write_plain
+from datapruner.temporary import MARK, sweep
+
+MOST_BYTES = 1 << 20
 
 
 class Notes:
@@ -26,16 +29,18 @@ class Notes:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder / "notes"
+        self.root = folder
+        self.folder = folder / keyed("notes")
 
     def get(self, about: Mapping[str, Any]) -> dict[str, Any] | None:
         """Give the facts that were noted, or None."""
         try:
-            body, _, check = self._path(about).read_text("utf-8").rpartition("\n")
-            if xxhash.xxh3_128_hexdigest(body.encode()) != check:
+            with open_plain(self._path(about)) as handle:
+                body, _, check = handle.read(MOST_BYTES).rpartition(b"\n")
+            if hasher(body).digest().hex().encode() != check:
                 return None
             note = json.loads(body)
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
         facts = note.get("facts") if isinstance(note, dict) and note.get("about") == _plain(about) else None
         return facts if isinstance(facts, dict) else None
@@ -43,12 +48,11 @@ class Notes:
     def put(self, about: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
         """Note facts, in place of earlier ones about the same; both must be JSON."""
         path = self._path(about)
-        body = json.dumps({"about": about, "facts": facts}, sort_keys=True)
+        body = json.dumps({"about": about, "facts": facts}, sort_keys=True).encode()
         with suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent, self.root)
             sweep(path.parent.glob(f"*{MARK}*"))
-            with whole_file(path) as handle:
-                handle.write(f"{body}\n{xxhash.xxh3_128_hexdigest(body.encode())}".encode())
+            write_plain(path, self.root, body + b"\n" + hasher(body).digest().hex().encode())
 
     def _path(self, about: Mapping[str, Any]) -> Path:
         name = xxhash.xxh3_128_hexdigest(json.dumps(about, sort_keys=True).encode())

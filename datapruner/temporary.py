@@ -112,11 +112,11 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[IO[bytes]]:
+def whole_file(path: Path, mode: int = 0o666) -> Iterator[IO[bytes]]:
     """Give a file to write that takes the place of ``path``, synced, when the block ends without an error."""
     while True:
         made = _name(path)
-        with made.open("xb") as handle:
+        with open(made, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as handle:
             if _lock(handle.fileno()) is False or not _is_still(handle.fileno(), made):
                 continue
             try:

@@ -6,7 +6,8 @@ a folder of their own, and so do those of each width, so that none is ever read,
 another shape. Rows are written in
 shards as they are computed, each under a temporary name, synced and renamed, and closed by a checksum:
 a run killed at any moment loses one unwritten shard at most. Afterwards the rows of a run are compacted
-once into dataset order, so that millions of rows are read sequentially.
+once into dataset order, so that millions of rows are read sequentially. Where the folder is not ours to write, what
+it lacks is computed and laid aside for as long as the process lasts.
 """
 
 from __future__ import annotations
@@ -14,21 +15,35 @@ from __future__ import annotations
 import json
 import logging
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from datapruner.cache import (
+    FORBIDDEN,
+    cache_folder,
+    discard,
+    file_mode,
+    hasher,
+    is_ours,
+    keyed,
+    make_folder,
+    open_plain,
+    write_plain,
+)
 from datapruner.errors import DataPrunerError
 from datapruner.notes import Notes
-from datapruner.paths import expanded
 from datapruner.signals.ragged import Ragged, offsets_of
-from datapruner.temporary import MARK, sweep, whole_file
+from datapruner.temporary import MARK, private_folder, sweep, whole_file
+from datapruner.text import safe_text
 
 logger = logging.getLogger(__name__)
 
@@ -40,22 +55,18 @@ FLUSH_SECONDS = 5.0
 KEPT_COPIES = 4
 ATTEMPTS = 3
 """Rounds of computing what is missing; a second one is needed only where a shard vanishes under our hands."""
-"""A temporary file that nobody has written to for so long belongs to nobody, whatever machine it came from."""
+
+_ASIDE: dict[tuple[int, Path], Path] = {}
+"""By process and shelf: the folder of files that cannot lie on the shelf; it goes with the process."""
+_BARRED: set[Path] = set()
+"""Shelves that are not ours to write."""
+_TOLD: set[Path] = set()
 
 Keys = NDArray[np.bytes_]
 """Dtype S16: fixed-width bytes compare exactly (padding is part of the value) and numpy can sort them."""
 Batch = tuple[NDArray[np.int64], NDArray[np.float32]]
 Compute = Callable[[NDArray[np.int64]], Iterator[Batch]]
 RaggedBatch = tuple[NDArray[np.int64], Ragged]
-
-
-def cache_folder() -> Path:
-    """Where signals are kept: ``DATAPRUNER_CACHE``, else the user's cache folder."""
-    named = os.environ.get("DATAPRUNER_CACHE")
-    if named:
-        return expanded(Path(named))
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "datapruner"
 
 
 def row_keys(contents: Iterable[bytes], context: Mapping[str, object]) -> Keys:
@@ -92,7 +103,8 @@ class SignalStore:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = (folder or cache_folder()) / "signals"
+        self.root = folder or cache_folder()
+        self.folder = self.root / keyed("signals")
         self.computed = 0
 
     def fetch(
@@ -150,14 +162,12 @@ class SignalStore:
     def held_ragged(self, keys: Keys, context: Mapping[str, object]) -> Ragged | None:
         """Give what :meth:`fetch_ragged` would, where no record is missing; nothing is computed."""
         shelf = _Shelf.of(self.folder, context, None)
-        if not shelf.folder.is_dir():
-            return None
         name = xxhash.xxh3_128_hexdigest(keys.tobytes())
         found = shelf.open_compact(name, len(keys))
         if found is None:
             try:
                 found = shelf.write_compact(name, keys, shelf.read_index())
-            except (FileNotFoundError, _RowsMissingError):
+            except _RowsMissingError:
                 return None
         self.computed = 0
         return found
@@ -165,7 +175,7 @@ class SignalStore:
     @property
     def notes(self) -> Notes:
         """Small facts beside the signals."""
-        return Notes(self.folder.parent)
+        return Notes(self.root)
 
     def _fetch(
         self,
@@ -175,7 +185,7 @@ class SignalStore:
         compute: Callable[[NDArray[np.int64]], Iterator[RaggedBatch]],
     ) -> Ragged:
         shelf = _Shelf.of(self.folder, context, width)
-        shelf.create(context)
+        shelf.prepare(context)
         self.computed = 0
         name = xxhash.xxh3_128_hexdigest(keys.tobytes())
         found = shelf.open_compact(name, len(keys))
@@ -185,14 +195,14 @@ class SignalStore:
         for _ in range(ATTEMPTS):
             index = shelf.read_index()
             missing = np.sort(first[~np.isin(unique, index.keys)])
-            if missing.size:
-                self.computed += int(missing.size)
-                shelf.add(keys, missing, compute(missing))
-                index = shelf.read_index()
             try:
+                if missing.size:
+                    self.computed += int(missing.size)
+                    shelf.add(keys, missing, compute(missing))
+                    index = shelf.read_index()
                 return shelf.write_compact(name, keys, index)
-            except (FileNotFoundError, _RowsMissingError):
-                continue  # another run found a shard damaged and removed it: what it held is computed again
+            except _RowsMissingError:
+                continue  # another run removed a damaged shard, or somebody the cache: that is computed again
         raise DataPrunerError(
             f"the cache {self.folder} does not hold what was written to it; name another folder with "
             "DATAPRUNER_CACHE"
@@ -237,7 +247,9 @@ class _Shelf:
 
     def __init__(self, folder: Path, width: int | None) -> None:
         self.folder = folder
+        self.root = folder.parent.parent
         self.width = width
+        self.unreadable: set[Path] = set()
 
     @classmethod
     def of(cls, folder: Path, context: Mapping[str, object], width: int | None) -> _Shelf:
@@ -245,15 +257,58 @@ class _Shelf:
         name = xxhash.xxh3_64_hexdigest(_canonical(context))
         return cls(folder / (name if width is None else f"{name}-{width}"), width)
 
-    def create(self, context: Mapping[str, object]) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise _unwritable(self.folder, error) from error
+    def prepare(self, context: Mapping[str, object]) -> None:
+        """Make the folder, and clear it of leftovers; where that fails, writing into it says so."""
         description = self.folder / "context.json"
-        if not description.exists():
-            atomic_write(description, [json.dumps(context, indent=1, sort_keys=True).encode()])
-        sweep(self.folder.glob(f"*{MARK}*"))
+        with suppress(OSError):
+            make_folder(self.folder, self.root)
+            if not os.path.lexists(description):
+                write_plain(description, self.root, json.dumps(context, indent=1, sort_keys=True).encode())
+            sweep(self.folder.glob(f"*{MARK}*"))
+
+    @property
+    def _places(self) -> list[Path]:
+        """Give the folders that files are looked for in."""
+        aside = _ASIDE.get((os.getpid(), self.folder))
+        return [self.folder] if aside is None else [self.folder, aside]
+
+    def _write(self, name: str, parts: Callable[[], Iterable[bytes]]) -> Path:
+        """Write a file on the shelf, or aside where the shelf is not ours to write or something lies in its place."""
+        path = self.folder / name
+        if self.folder not in _BARRED and path not in self.unreadable and is_ours(path):
+            for _ in range(ATTEMPTS):
+                try:
+                    make_folder(self.folder, self.root)
+                    atomic_write(path, parts(), file_mode(self.root))
+                    return path
+                except FileNotFoundError:  # the cache has just been removed, or a shard that is copied from
+                    continue
+                except OSError as error:
+                    if error.errno not in FORBIDDEN:
+                        raise _unwritable(self.folder, error) from error
+                    self._bar(error)
+                    break
+            else:
+                raise _RowsMissingError
+        aside = _ASIDE.setdefault((os.getpid(), self.folder), private_folder())
+        try:
+            atomic_write(aside / name, parts())
+        except FileNotFoundError:
+            raise _RowsMissingError from None
+        except OSError as error:
+            raise _unwritable(aside, error) from error
+        return aside / name
+
+    def _bar(self, error: OSError) -> None:
+        _BARRED.add(self.folder)
+        if self.root not in _TOLD:
+            _TOLD.add(self.root)
+            logger.warning(
+                "the cache %s cannot be written (%s): what it lacks is computed and not kept; name another folder with "
+                "DATAPRUNER_CACHE to keep it",
+                safe_text(str(self.root)),
+                error.strerror,
+            )
 
     def add(self, keys: Keys, wanted: NDArray[np.int64], batches: Iterator[RaggedBatch]) -> None:
         """Write what is computed into shards of a few thousand rows, or what came in five seconds."""
@@ -277,7 +332,7 @@ class _Shelf:
 
     def _write_shard(self, keys: Keys, values: list[Ragged]) -> None:
         header = MAGIC + json.dumps({"rows": len(keys), "width": self.width}).encode() + b"\n"
-        digest = xxhash.xxh3_128()
+        digest = hasher()
         parts = [header, keys.tobytes()]
         if self.width is None:
             parts += [part.lengths.astype("<i8").tobytes() for part in values]
@@ -285,21 +340,29 @@ class _Shelf:
         for part in parts:
             digest.update(part)
         name = xxhash.xxh3_64_hexdigest(keys.tobytes())
-        atomic_write(self.folder / f"{name}.shard", [*parts, digest.digest()])
+        path = self.folder / f"{name}.shard"
+        if path in self.unreadable or not is_ours(path):
+            name += f"-{secrets.token_hex(4)}"
+        self._write(f"{name}.shard", lambda: [*parts, digest.digest()])
 
     def read_index(self) -> _Index:
         """Read and verify every shard; one that fails its checksum is removed and said."""
         keys: list[Keys] = []
         lengths: list[NDArray[np.int64]] = []
         files: list[tuple[Path, int, int]] = []
-        for path in sorted(self.folder.glob("*.shard")):
+        for path in self._shards():
             try:
                 read = self._read_shard(path)
             except FileNotFoundError:
                 continue  # another run has just removed it
+            except OSError as error:
+                self._pass_over(path, error)
+                continue
             if read is None:
-                logger.warning("a stored shard is damaged (%s): its rows are computed again", path.name)
-                path.unlink(missing_ok=True)
+                left = "" if discard(path) else "; it is not ours to remove, and stays"
+                logger.warning(
+                    "a stored shard is damaged (%s): its rows are computed again%s", path.name, left
+                )
                 continue
             keys.append(read[0])
             lengths.append(read[1])
@@ -312,17 +375,38 @@ class _Shelf:
         unique, first = np.unique(np.concatenate(keys), return_index=True)
         return _Index(unique, shard[first], start[first], np.concatenate(lengths)[first], files)
 
+    def _shards(self) -> list[Path]:
+        found = []
+        for place in self._places:
+            try:
+                found += sorted(path for path in place.iterdir() if path.suffix == ".shard")
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                self._pass_over(place, error)
+        return found
+
+    def _pass_over(self, path: Path, error: OSError) -> None:
+        """Say that what lies there cannot be read; it stays as it is."""
+        if path not in self.unreadable:
+            self.unreadable.add(path)
+            logger.warning(
+                "a file of the cache cannot be read (%s: %s): it stays, and what it should hold is made again",
+                safe_text(str(path)),
+                error.strerror or error,
+            )
+
     def _read_shard(self, path: Path) -> tuple[Keys, NDArray[np.int64], int] | None:
         """Give a shard's keys, its rows' lengths and where its values start; None where it is not as written."""
-        try:
-            raw = path.read_bytes()
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            logger.warning("a stored shard cannot be read (%s): %s", path.name, error.strerror)
-            return None
+        with open_plain(path) as handle:
+            raw = handle.read(len(MAGIC))  # not the whole of any file that bears such a name
+            if raw != MAGIC:
+                return None
+            raw += handle.read()
         body = memoryview(raw)[:-DIGEST_BYTES]
-        if not raw.startswith(MAGIC) or xxhash.xxh3_128_digest(body) != raw[-DIGEST_BYTES:]:
+        digest = hasher()
+        digest.update(body)
+        if digest.digest() != raw[-DIGEST_BYTES:]:
             return None
         end = raw.find(b"\n", len(MAGIC)) + 1
         try:
@@ -350,7 +434,7 @@ class _Shelf:
         if not len(index.keys) or (index.keys[np.minimum(place, len(index.keys) - 1)] != keys).any():
             raise _RowsMissingError
         shard, start, length = index.shard[place], index.start[place], index.length[place]
-        digest = xxhash.xxh3_128(name.encode())
+        digest = hasher()
 
         def blocks() -> Iterator[bytes]:
             if self.width is None:
@@ -360,14 +444,20 @@ class _Shelf:
                 yield self._gather(index.files, shard[rows], start[rows], length[rows])
 
         def hashed() -> Iterator[bytes]:
+            nonlocal digest
+            digest = hasher(name.encode())
             for block in blocks():
                 digest.update(block)
                 yield block
 
-        atomic_write(self.folder / f"{name}.rows", hashed())
-        atomic_write(self.folder / f"{name}.sum", [digest.digest()])
-        self._trim()
-        return self._map_compact(name, len(keys))
+        path = self._write(f"{name}.rows", hashed)
+        try:
+            self._write(f"{name}.sum", lambda: [digest.digest()])
+            self._trim()
+            with open_plain(path) as handle:
+                return self._map_compact(handle, len(keys))
+        except FileNotFoundError:
+            raise _RowsMissingError from None
 
     def _gather(
         self,
@@ -397,58 +487,70 @@ class _Shelf:
         """Keep the copies that were used last: each is as large as its dataset, and the shards can make it again."""
         copies = []
         for path in self.folder.glob("*.rows"):
-            with suppress(FileNotFoundError):  # another run trims too
-                copies.append((path.stat().st_mtime_ns, path))
+            with suppress(OSError):  # another run trims too
+                copies.append((path.lstat().st_mtime_ns, path))
         for _, path in sorted(copies)[:-KEPT_COPIES]:
-            path.with_suffix(".sum").unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
+            if discard(path):
+                discard(path.with_suffix(".sum"))
 
     def open_compact(self, name: str, rows: int) -> Ragged | None:
-        path, check = self.folder / f"{name}.rows", self.folder / f"{name}.sum"
-        digest, size = xxhash.xxh3_128(name.encode()), 0
+        for place in self._places:
+            found = self._open_compact(place / f"{name}.rows", rows)
+            if found is not None:
+                return found
+        return None
+
+    def _open_compact(self, path: Path, rows: int) -> Ragged | None:
+        digest, size = hasher(path.stem.encode()), 0
+        check = path.with_suffix(".sum")
         try:
-            expected = check.read_bytes()
-            with path.open("rb") as handle:
+            with open_plain(check) as handle:
+                expected = handle.read(DIGEST_BYTES + 1)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            self._pass_over(check, error)
+            return None
+        try:
+            with open_plain(path) as handle:
                 while chunk := handle.read(1 << 24):
                     digest.update(chunk)
                     size += len(chunk)
-        except FileNotFoundError:
-            return None
-        fits = self.width is None or size == 4 * self.width * rows
-        if not fits or digest.digest() != expected:
-            logger.warning("stored rows are damaged (%s): they are put together again", path.name)
-            path.unlink(missing_ok=True)
-            check.unlink(missing_ok=True)
-            return None
-        try:
-            os.utime(path)
-            return self._map_compact(name, rows)
+                fits = self.width is None or size == 4 * self.width * rows
+                if fits and digest.digest() == expected:
+                    with suppress(OSError):  # a folder that is only read
+                        os.utime(path)
+                    return self._map_compact(handle, rows)
         except FileNotFoundError:
             return None  # another run has just trimmed it
+        except OSError as error:
+            self._pass_over(path, error)
+            return None
+        logger.warning("stored rows are damaged (%s): they are put together again", path.name)
+        if discard(path):
+            discard(check)
+        return None
 
-    def _map_compact(self, name: str, rows: int) -> Ragged:
-        path = self.folder / f"{name}.rows"
+    def _map_compact(self, handle: IO[bytes], rows: int) -> Ragged:
+        handle.seek(0)
         if self.width is None:
-            lengths = np.fromfile(path, dtype="<i8", count=rows)
+            lengths = np.frombuffer(handle.read(8 * rows), dtype="<i8").astype(np.int64)
         else:
             lengths = np.full(rows, self.width, dtype=np.int64)
         offsets = offsets_of(lengths)
         head = 8 * rows if self.width is None else 0
         if not offsets[-1]:
             return Ragged(np.empty(0, dtype=np.float32), offsets)
-        return Ragged(np.memmap(path, dtype="<f4", mode="r", offset=head, shape=(int(offsets[-1]),)), offsets)
+        return Ragged(
+            np.memmap(handle, dtype="<f4", mode="r", offset=head, shape=(int(offsets[-1]),)), offsets
+        )
 
 
-def atomic_write(path: Path, parts: Iterable[bytes]) -> None:
+def atomic_write(path: Path, parts: Iterable[bytes], mode: int = 0o600) -> None:
     """Write a file under a temporary name, sync it, then rename it into place."""
-    try:
-        with whole_file(path) as handle:
-            for part in parts:
-                handle.write(part)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise _unwritable(path.parent, error) from error
+    with whole_file(path, mode) as handle:
+        for part in parts:
+            handle.write(part)
 
 
 def _canonical(context: Mapping[str, object]) -> bytes:
@@ -457,6 +559,6 @@ def _canonical(context: Mapping[str, object]) -> bytes:
 
 def _unwritable(folder: Path, error: OSError) -> DataPrunerError:
     return DataPrunerError(
-        f"the cache {folder} cannot be written: {error.strerror or error}; free some space, or name another "
-        "folder with DATAPRUNER_CACHE"
+        f"the cache {safe_text(str(folder))} cannot be written: {error.strerror or error}; free some space, or "
+        "name another folder with DATAPRUNER_CACHE"
     )

@@ -17,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datapruner import temporary
+from datapruner.cache import cache_folder
 from datapruner.errors import DataPrunerError
 from datapruner.signals import store as store_module
-from datapruner.signals.store import DIGEST_BYTES, MAGIC, SignalStore, atomic_write, cache_folder, row_keys
+from datapruner.signals.store import DIGEST_BYTES, MAGIC, SignalStore, atomic_write, row_keys
 
 WIDTH = 5
 CONTEXT = {"signal": "test", "version": 1}
