@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from datapruner.errors import DataPrunerError
+from datapruner.samples.confined import decodes
 from datapruner.samples.hashing import content_hash
 from datapruner.samples.identity import TEXTS, digest
 from datapruner.samples.stamps import Stamp, check_stamps
@@ -364,6 +365,7 @@ class Samples:
         columns, source, hashes, known = self._digested
         if not columns:
             return [b""] * len(numbers)
+        opened = {role for role, name in columns.items() if decodes(self.dataset.features[name])}
         missing = np.unique(numbers[~known[numbers]])
         for start in range(0, len(missing), IMAGES):
             block = missing[start : start + IMAGES]
@@ -371,7 +373,7 @@ class Samples:
             table = source[first:stop] if stop - first == len(block) else source[block]
             for row, place in enumerate(block.tolist()):
                 values = {role: table.column(name)[row].as_py() for role, name in columns.items()}
-                hashes[place] = np.frombuffer(digest(values), np.uint8)
+                hashes[place] = np.frombuffer(digest(values, opened), np.uint8)
             known[block] = True
         return [bytes(hashes[number]) for number in numbers.tolist()]
 

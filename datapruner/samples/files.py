@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from datapruner.errors import DataPrunerError
+from datapruner.samples.confined import confined
 from datapruner.samples.media import is_media, media_rows, metadata_of, with_media
 from datapruner.samples.readers import FORMATS, PACKED, arrow_table, file_format, read_blocks, refuse_pointer
 from datapruner.samples.stamps import stamps
@@ -36,8 +37,13 @@ SPLIT_WORDS = {
 _DEPTH = 6
 
 
-def load_files(files: list[Path], source: str) -> Read:
-    """Read data files one after another."""
+def load_files(files: list[Path], source: str, folder: Path | None = None) -> Read:
+    """Read data files one after another; what they name may be opened in their folder, if they have one."""
+    noted = stamps(files)
+    return replace(confined(_load_files(files, source), [folder] if folder else [], source), stamps=noted)
+
+
+def _load_files(files: list[Path], source: str) -> Read:
     from datasets import Dataset
     from datasets.table import InMemoryTable
 
@@ -52,24 +58,22 @@ def load_files(files: list[Path], source: str) -> Read:
         if not file.is_file():
             raise DataPrunerError(f"'{safe_text(str(file), 200)}' is not a file.")
     _one_format({kind for kind in kinds.values() if kind}, source)
-    noted = stamps(files)
     if len(files) == 1 and kinds[files[0]] == ".arrow" and files[0].suffix.lower() == ".arrow":
         refuse_pointer(files[0], source)
         table, is_stream = arrow_table(files[0], source)
         # Mapped as it lies; only a stream can be mapped again by a worker process from its path.
         path = str(files[0])
-        read = gathered(
+        return gathered(
             table,
             source,
             lambda: Dataset.from_file(path) if is_stream else Dataset(InMemoryTable(table)),
         )
-        return replace(read, stamps=noted)
     gatherer = Gatherer(source)
     for file in files:
         label = safe_text(str(file), 200)
         for block in read_blocks(file, label):
             gatherer.add(block, label)
-    return replace(gatherer.read(), stamps=noted)
+    return gatherer.read()
 
 
 def _one_format(kinds: set[str], source: str) -> None:
@@ -96,9 +100,11 @@ def load_folder(folder: Path, label: str) -> dict[str, Read]:
         if all(map(is_media, members)):
             loaded[split] = media_rows(members, folder, label)
         elif all(metadata_of(member) for member in members):
-            loaded[split] = with_media([(member, load_files([member], label)) for member in members], label)
+            loaded[split] = with_media(
+                [(member, load_files([member], label, folder)) for member in members], label
+            )
         else:
-            loaded[split] = load_files(members, label)
+            loaded[split] = load_files(members, label, folder)
         loaded[split] = replace(loaded[split], stamps=noted)
     return loaded
 
@@ -182,6 +188,10 @@ def _load_saved(folder: Path, label: str) -> dict[str, Read]:
         raise DataPrunerError(f"The folder {label} cannot be loaded ({reason}); save it again.") from error
     splits = {str(loaded.split or "train"): loaded} if isinstance(loaded, Dataset) else loaded
     return {
-        split: Read(dataset, stamps=stamps(Path(file["filename"]) for file in dataset.cache_files))
+        split: confined(
+            Read(dataset, stamps=stamps(Path(file["filename"]) for file in dataset.cache_files)),
+            [folder],
+            label,
+        )
         for split, dataset in splits.items()
     }

@@ -10,6 +10,7 @@ from typing import Any
 
 from datapruner.errors import DataPrunerError
 from datapruner.samples.base import Samples
+from datapruner.samples.confined import confined, offline
 from datapruner.samples.files import load_files, load_folder
 from datapruner.samples.layouts import detect_layout
 from datapruner.samples.memory import load_memory
@@ -60,6 +61,8 @@ def load_samples(
         splits, revision = _load_named(name)
     else:
         name, splits = load_memory(source)
+        if offline():  # what is in memory is the user's own, but for what lies elsewhere
+            splits = {key: confined(read, [Path("/")], name) for key, read in splits.items()}
     chosen = _choose(splits, split, safe_text(name, 200), prefer)
     splits = {
         key: replace(read, dataset=held(read.dataset, safe_text(name, 200))) for key, read in splits.items()
@@ -139,6 +142,7 @@ def _near_path(path: Path) -> str:
 def _load_hub(name: str, config: str | None, revision: str | None, label: str) -> tuple[Splits, str | None]:
     """Load a dataset from the hub; its code, if it has any, is never run."""
     import datasets
+    import huggingface_hub
 
     # Before datasets 4 a dataset could bring a script; later versions do not know the argument.
     old = int(datasets.__version__.split(".")[0]) < 4
@@ -148,8 +152,9 @@ def _load_hub(name: str, config: str | None, revision: str | None, label: str) -
     except Exception as error:
         # The hub client raises what its version, its HTTP library and the builder raise: no list is complete.
         raise DataPrunerError(_hub_problem(error, label)) from error
+    caches = [Path(datasets.config.HF_DATASETS_CACHE), Path(huggingface_hub.constants.HF_HUB_CACHE)]
     splits = {
-        split: Read(dataset)
+        split: confined(Read(dataset), caches, label)
         for split, dataset in (loaded if isinstance(loaded, dict) else {"train": loaded}).items()
     }
     if revision is None:
