@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from datapruner import plots, scorers
-    from datapruner.api import prune, run, score
+    from datapruner.api import clean, prune, run, score
     from datapruner.comparison import Comparison, compare
     from datapruner.errors import DataPrunerError
     from datapruner.names import inspect, select
@@ -43,6 +43,7 @@ _WHERE = {
     "Explanation": "datapruner.selection.explanation",
     "SavedSelection": "datapruner.outputs.reading",
     "Summary": "datapruner.selection.explanation",
+    "clean": "datapruner.api",
     "compare": "datapruner.comparison",
     "compare_stability": "datapruner.stability",
     "damage": "datapruner.pruning_damage",
@@ -73,6 +74,7 @@ __all__ = [
     "Signals",
     "Stability",
     "Summary",
+    "clean",
     "compare",
     "compare_stability",
     "damage",

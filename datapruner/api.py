@@ -282,6 +282,43 @@ def prune(
     )
 
 
+@takes(
+    Scoring,
+    defaults={**OPTION_DEFAULTS, "dedup": True},
+    told=option_notes(Scoring),
+    elsewhere={
+        **dict.fromkeys(
+            ("scorer", "scorers", *SELECTING), "cleaning ranks nothing and spends no budget; prune does"
+        ),
+        **RESULTS_OWN,
+    },
+)
+def clean(source: Any, **options: Unpack[Scoring]) -> Selection:
+    """Drop what must not be trained on, and nothing else: no scorer ranks, no budget is spent.
+
+    Parameters
+    ----------
+    source : str, Path, Dataset, DatasetDict, list of dict or DataFrame
+        See :func:`score`.
+    **options
+        Everything :func:`score` takes, as listed below; ``dedup`` (here on by default), ``decontaminate``, ``match``,
+        ``near_threshold`` and ``on_empty`` are the ones that clean.
+
+    Returns
+    -------
+    Selection
+        ``selection.dataset`` is what is left, ``dropped`` what is not and why, ``pairs()`` the copies beside what
+        they were dropped for.
+
+    Raises
+    ------
+    DataPrunerError
+        Anything the user can put right.
+    """
+    options.setdefault("dedup", True)
+    return prune(source, scorer="unranked", keep=1.0, **options)
+
+
 @takes(Running, defaults=OPTION_DEFAULTS)
 def run(recipe: str | Path | Recipe, **objects: Unpack[Running]) -> Selection:
     """Do again what a recipe says.

@@ -20,6 +20,7 @@ from datapruner.progress import say
 
 if TYPE_CHECKING:
     from datapruner.recipe import Recipe
+    from datapruner.selection.pairs import Pair
     from datapruner.selection.result import Selection
 
 # The base of what typer says of a command line; the click package's own or typer's copy of it, by version.
@@ -32,6 +33,7 @@ PANELS = {
     "What is kept": "keep keep_tokens per_group quota selector selector_set always_keep never_keep seed",
     "Scorers": "scorer set_ n_clusters combine combine_within by examples",
     "Stability": "stability seeds noise embedders second_embeddings",
+    "Cleaning alone": "pairs",
     "How rows are read": "split columns layout on_empty last_turn_only max_length tokenizer count_tokens",
     "Cleaning, before anything is scored": "dedup dedup_semantic match near_threshold near_ngram "
     "near_numbers semantic_eps decontaminate decontaminate_split decontaminate_columns decontaminate_ngram "
@@ -341,6 +343,72 @@ def prune(
         hub=push_to_hub,
         trust_code=trust_code,
     )
+
+
+@app.command(cls=_Panels)
+def clean(
+    source: Source,
+    out: Out,
+    split: Split = None,
+    columns: Columns = None,
+    layout: Layout = None,
+    dedup: Annotated[bool, typer.Option("--dedup/--no-dedup", help="Drop exact and near duplicates.")] = True,
+    dedup_semantic: Semantic = False,
+    match: MatchOption = "text",
+    near_threshold: NearThreshold = 0.7,
+    near_ngram: NearNgram = 3,
+    near_numbers: NearNumbers = False,
+    similarity_context: SimilarityContext = False,
+    semantic_eps: SemanticEps = 0.05,
+    embedder: Embedder = "minilm",
+    embeddings: Embeddings = None,
+    decontaminate: Decontaminate = None,
+    decontaminate_split: DecontaminateSplit = None,
+    decontaminate_columns: DecontaminateColumns = None,
+    decontaminate_ngram: DecontaminateNgram = 5,
+    decontaminate_share: DecontaminateShare = 0.5,
+    on_empty: OnEmpty = "drop",
+    always_keep: AlwaysKeep = None,
+    never_keep: NeverKeep = None,
+    pairs: Annotated[int, typer.Option(min=0, help="Pairs shown of every step, the least alike first.")] = 2,
+    seed: Seed = 0,
+    format: Format = "parquet",
+    overwrite: Overwrite = False,
+    report: Report = False,
+    quiet: Quiet = False,
+) -> None:
+    """Drop copies, leaks and rows without an answer, and nothing else: no scorer, no budget."""
+    from datapruner.recipe import make_recipe
+    from datapruner.samples import parse_mapping
+
+    recipe = make_recipe(
+        source=source,
+        split=split,
+        columns=parse_mapping(columns) if columns else None,
+        layout=layout,
+        dedup=["exact", "near"] * dedup + ["semantic"] * dedup_semantic,
+        match=match,
+        near_threshold=near_threshold,
+        near_ngram=near_ngram,
+        near_numbers=near_numbers,
+        similarity_context=similarity_context,
+        semantic_eps=semantic_eps,
+        embedder=embedder,
+        embeddings=embeddings,
+        decontaminate=decontaminate,
+        decontaminate_split=decontaminate_split,
+        decontaminate_columns=parse_mapping(decontaminate_columns) if decontaminate_columns else None,
+        decontaminate_ngram=decontaminate_ngram,
+        decontaminate_share=decontaminate_share,
+        on_empty=on_empty,
+        always_keep=always_keep,
+        never_keep=never_keep,
+        seed=seed,
+        format=format,
+        scorers=[{"name": "unranked"}],
+        keep=1.0,
+    )
+    _carry_out(recipe, out, overwrite=overwrite, report=report, quiet=quiet, trust_code=False, pairs=pairs)
 
 
 @app.command(cls=_Panels)
@@ -726,6 +794,7 @@ def _carry_out(
     trust_code: bool,
     changed_source: bool = False,
     hub: str | None = None,
+    pairs: int = 0,
 ) -> None:
     from datapruner.outputs.folder import check_target
 
@@ -736,14 +805,14 @@ def _carry_out(
 
     selection = api.run(recipe, progress=not quiet, trust_code=trust_code, changed_source=changed_source)
     selection.save(out, overwrite=overwrite, report=report)
-    _summary(selection, out, quiet, report=report)
+    _summary(selection, out, quiet, report=report, pairs=pairs)
     if hub is not None:
         from datapruner.outputs.dataset import push_to_hub
 
         typer.echo(push_to_hub(selection, hub))
 
 
-def _summary(selection: Selection, out: Path, quiet: bool, *, report: bool) -> None:
+def _summary(selection: Selection, out: Path, quiet: bool, *, report: bool, pairs: int = 0) -> None:
     if quiet:
         return
     from datapruner.outputs.report.facets import find_labels
@@ -755,6 +824,8 @@ def _summary(selection: Selection, out: Path, quiet: bool, *, report: bool) -> N
     read = {*selection.scores.recipe.strings(), selection.budget.per_group}
     if left := [name for name in selection.scores.samples.unread if name not in read]:
         typer.echo(f"{'':>10}  not read: {column_list(left)}")
+    for pair in selection.pairs(pairs) if pairs else ():
+        typer.echo(f"\n{_pair_lines(pair)}")
     for sentence in warning_words(selection, find_labels([selection])):
         typer.echo(f"\n{sentence}")  # its names are harmless already
     shown = safe_text(str(out))
@@ -762,6 +833,20 @@ def _summary(selection: Selection, out: Path, quiet: bool, *, report: bool) -> N
     typer.echo(
         f'\n{shown}\n  load_dataset("{shown}", split="{safe_text(split)}")\n  datapruner explain {shown} --row 0'
         + _page(out) * report
+    )
+
+
+def _pair_lines(pair: Pair) -> str:
+    """Show a dropped row above what it was dropped for, from a little before the place where they part."""
+    from datapruner.selection.pairs import LEAK
+    from datapruner.selection.telling import parted
+    from datapruner.text import safe_text
+
+    rows = parted(pair.text, pair.other_text) if pair.other_text else (pair.text, "")
+    other = "test row" if pair.cause == LEAK else "row"
+    return (
+        f"{pair.cause.replace('_', ' ')}, {pair.measure:.2f}\n  row {pair.row}: {safe_text(rows[0], 100)}\n  {other} "
+        f"{pair.other}: {safe_text(rows[1], 100)}"
     )
 
 

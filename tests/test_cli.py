@@ -190,7 +190,7 @@ def test_the_help_sorts_every_option_under_a_title():
     verbs = {
         name: held for name, held in get_command(cli.app).commands.items() if isinstance(held, cli._Panels)
     }
-    assert set(verbs) == {"prune", "score", "compare", "damage"}
+    assert set(verbs) == {"prune", "clean", "score", "compare", "damage"}
     placed = [name for names in cli.PANELS.values() for name in names.split()]
     assert len(set(placed)) == len(placed)
     found = {

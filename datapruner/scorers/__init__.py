@@ -12,7 +12,7 @@ from datapruner.text import did_you_mean
 
 if TYPE_CHECKING:
     from datapruner.scorers.base import Ranking, Scorer
-    from datapruner.scorers.baselines import Length, Random, Stratified
+    from datapruner.scorers.baselines import Length, Random, Stratified, Unranked
     from datapruner.scorers.combined import Combined
     from datapruner.scorers.concept_complexity import ConceptComplexity
     from datapruner.scorers.d2 import D2
@@ -48,6 +48,7 @@ BUILT_IN = {
     "random": "datapruner.scorers.baselines:Random",
     "stratified": "datapruner.scorers.baselines:Stratified",
     "topoprune": "datapruner.scorers.topoprune:TopoPrune",
+    "unranked": "datapruner.scorers.baselines:Unranked",
 }
 _CLASSES = {path.partition(":")[2]: path for path in BUILT_IN.values()} | {
     "Ranking": "datapruner.scorers.base:Ranking",
@@ -77,6 +78,7 @@ __all__ = [
     "Scorer",
     "Stratified",
     "TopoPrune",
+    "Unranked",
     "available_scorers",
     "make_scorer",
     "scorer_class",

@@ -34,6 +34,19 @@ class Random(Scorer):
 
 
 @dataclass(frozen=True)
+class Unranked(Scorer):
+    """Every row alike: what cleaning left is kept in the order of the source, as ``datapruner clean`` does."""
+
+    name: ClassVar[str] = "unranked"
+    needs: ClassVar[frozenset[str]] = frozenset()
+    paper: ClassVar[str] = "baseline"
+    provenance: ClassVar[str] = "ours"
+
+    def _score(self, signals: Signals) -> Ranking:
+        return Ranking(np.zeros(signals.num_rows))
+
+
+@dataclass(frozen=True)
 class Length(Scorer):
     """Supervised tokens of a row: long rows first, or short ones.
 

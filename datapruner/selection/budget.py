@@ -252,7 +252,8 @@ def _total(budget: Budget, n: int, eligible: NDArray[np.bool_], costs: NDArray[n
             )
         return budget.keep
     assert budget.keep is not None
-    return _shrunk(max(1, _part(budget.keep, n)), room, "rows")
+    # Who asks for all of it means all that cleaning leaves.
+    return room if budget.keep == 1 else _shrunk(max(1, _part(budget.keep, n)), room, "rows")
 
 
 def _shrunk(asked: int, room: int, unit: str) -> int:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from datapruner.samples.base import Samples
     from datapruner.samples.rendering import Rendered
     from datapruner.scorers.base import Measure, Ranking, Scorer
+    from datapruner.selection.pairs import Pair
     from datapruner.selection.selectors import Selector
 
 NO_TOKENS = "dropped: no supervised tokens"
@@ -342,6 +343,18 @@ class Selection(SelectionView):
     def source(self) -> Samples:
         """All rows that were chosen from."""
         return self.scores.samples
+
+    def pairs(self, count: int | None = None) -> list[Pair]:
+        """Give the rows that cleaning dropped beside the row that each was dropped for, the least alike first.
+
+        Parameters
+        ----------
+        count : int, optional
+            Pairs of each cleaning step at most; all of them by default.
+        """
+        from datapruner.selection.pairs import pairs
+
+        return pairs(self.scores.samples, self.scores.vetoes, count)
 
     def conversation(self) -> Dataset:
         """Give the kept rows as ``messages`` (or ``text``), whatever their layout was: what SFTTrainer reads.

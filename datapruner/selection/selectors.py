@@ -228,7 +228,9 @@ class TopK(Selector):
             kept,
             codes.astype(np.int64),
             [
-                f"kept: among the best{where}, {named}{measure.beyond(True)} the cut {cut}",
+                f"kept: as are all rows{where} that cleaning left"
+                if kept.all()
+                else f"kept: among the best{where}, {named}{measure.beyond(True)} the cut {cut}",
                 f"dropped: below the best{where}, {named}{measure.beyond(False)} the cut {cut}",
                 f"kept: among the best of its cluster, which keeps a floor of {self.balance:.4g} of its even share",
                 f"dropped: too long for what was left of the budget{where}",

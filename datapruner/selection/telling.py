@@ -88,6 +88,11 @@ def _row(samples: Samples, row: int) -> str:
 
 
 def _shown(first: str, second: str, named: str, other: int) -> tuple[str, str, int, str]:
+    one, two = parted(first, second)
+    return safe_text(one, SHOWN), named, other, safe_text(two, SHOWN)
+
+
+def parted(first: str, second: str) -> tuple[str, str]:
     """Give two texts from a little before the place where they part."""
     same = next(
         (place for place, (a, b) in enumerate(zip(first, second, strict=False)) if a != b),
@@ -95,12 +100,7 @@ def _shown(first: str, second: str, named: str, other: int) -> tuple[str, str, i
     )
     start = same - SHOWN // 3 if same > SHOWN // 2 else 0
     lead = "…" if start else ""
-    return (
-        lead + safe_text(first[start:], SHOWN),
-        named,
-        other,
-        lead + safe_text(second[start:], SHOWN),
-    )
+    return lead + first[start:], lead + second[start:]
 
 
 def _tell_numbers(samples: Samples, vetoes: Vetoes) -> None:
