@@ -10,6 +10,7 @@ from datapruner.errors import DataPrunerError
 from datapruner.samples.confined import confined
 from datapruner.samples.media import is_media, media_rows, metadata_of, with_media
 from datapruner.samples.readers import FORMATS, PACKED, arrow_table, file_format, read_blocks, refuse_pointer
+from datapruner.samples.sound import check_dataset
 from datapruner.samples.stamps import stamps
 from datapruner.samples.tables import Gatherer, Read, gathered
 from datapruner.text import safe_text
@@ -187,6 +188,8 @@ def _load_saved(folder: Path, label: str) -> dict[str, Read]:
         reason = safe_text(" ".join(str(error).split()), 160)
         raise DataPrunerError(f"The folder {label} cannot be loaded ({reason}); save it again.") from error
     splits = {str(loaded.split or "train"): loaded} if isinstance(loaded, Dataset) else loaded
+    for dataset in splits.values():
+        check_dataset(dataset, label)
     return {
         split: confined(
             Read(dataset, stamps=stamps(Path(file["filename"]) for file in dataset.cache_files)),

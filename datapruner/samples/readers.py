@@ -16,6 +16,7 @@ from datapruner.errors import DataPrunerError
 from datapruner.samples.json_rows import Row, json_lines, json_rows
 from datapruner.samples.plain import say_converted
 from datapruner.samples.rows import Rows
+from datapruner.samples.sound import check_table
 from datapruner.samples.tables import spilling
 from datapruner.temporary import private_folder
 from datapruner.text import safe_text
@@ -159,9 +160,13 @@ def _parquet(path: Path, label: str) -> Iterator[pa.Table | Rows]:
             meta = file.metadata
             size = sum(meta.row_group(group).total_byte_size for group in range(meta.num_row_groups))
             rows = max(1, min(1 << 16, int(BLOCK_BYTES * max(meta.num_rows, 1) / max(size, 1))))
+            first = 0
             for batch in file.iter_batches(batch_size=rows):
                 # The file's schema, not the batch's: it has the features that `datasets` stored.
-                yield pa.Table.from_batches([batch]).replace_schema_metadata(file.schema_arrow.metadata)
+                table = pa.Table.from_batches([batch]).replace_schema_metadata(file.schema_arrow.metadata)
+                check_table(table, label, "Parquet", first)
+                first += len(table)
+                yield table
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _damaged(label, "Parquet", error) from error
 
@@ -177,6 +182,7 @@ def arrow_table(path: Path, label: str) -> tuple[pa.Table, bool]:
         reader = pa.ipc.open_file(mapped) if is_file else pa.ipc.open_stream(mapped)
         table = reader.read_all()
         table.validate()
+        check_table(table, label)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _damaged(label, "Arrow", error) from error
     return table, not is_file

@@ -409,5 +409,5 @@ def test_strings_that_are_not_utf8_name_the_row(tmp_path):
     offsets = pa.py_buffer(np.array([0, 1, 3], dtype=np.int32).tobytes())
     array = pa.Array.from_buffers(pa.string(), 2, [None, offsets, pa.py_buffer(b"a\xff\xfe")])
     pq.write_table(pa.table({"text": array}), tmp_path / "a.parquet")
-    with pytest.raises(DataPrunerError, match="Row 1 holds text that is not UTF-8 in column 'text'"):
+    with pytest.raises(DataPrunerError, match="row 1 holds text that is not UTF-8 in column 'text'"):
         load_samples(tmp_path / "a.parquet").texts()

@@ -1,0 +1,132 @@
+"""Arrow data whose buffers do not hold what they say is refused before any of it is read."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from datasets import Dataset
+
+import datapruner as dp
+from datapruner.samples import load_samples
+from datapruner.samples.sound import check_table
+
+FAR = 1_900_000_000
+N = 8
+
+
+def offsets(place: int, value: int, kind: type = np.int32) -> pa.Buffer:
+    held = np.arange(N + 1, dtype=kind) * 10
+    held[place] = value
+    return pa.py_buffer(held.tobytes())
+
+
+def damaged(what: str) -> pa.Array:
+    data = pa.py_buffer(b"x" * 10 * N)
+    if what == "text far away":
+        return pa.StringArray.from_buffers(N, offsets(5, FAR), data)
+    if what == "text backwards":
+        return pa.StringArray.from_buffers(N, offsets(5, 10), data)
+    if what == "text before the start":
+        return pa.StringArray.from_buffers(N, offsets(1, -FAR), data)
+    if what == "large text":
+        return pa.LargeStringArray.from_buffers(N, offsets(3, 1 << 60, np.int64), data)
+    if what == "bytes":
+        return pa.Array.from_buffers(pa.binary(), N, [None, offsets(N - 1, FAR), data])
+    inner = pa.array(list(range(10 * N)), pa.int64())
+    if what == "list":
+        return pa.Array.from_buffers(pa.list_(pa.int64()), N, [None, offsets(4, FAR)], children=[inner])
+    if what == "text in a list":
+        texts = pa.StringArray.from_buffers(N, offsets(5, FAR), data)
+        return pa.ListArray.from_arrays(pa.array(range(N + 1), pa.int32()), texts)
+    if what == "text in an object":
+        return pa.StructArray.from_arrays([pa.StringArray.from_buffers(N, offsets(5, FAR), data)], ["x"])
+    if what == "dictionary":
+        codes = pa.array([0, 1, FAR, 0, 1, 0, 1, 0], pa.int32())
+        return pa.DictionaryArray.from_arrays(codes, pa.array(["a", "b"]), safe=False)
+    views = np.zeros((N, 4), dtype=np.int32)
+    views[:, 0] = 3
+    views[2] = (100, 0, 7, FAR)  # length, prefix, number of its buffer, offset
+    return pa.Array.from_buffers(pa.string_view(), N, [None, pa.py_buffer(views.tobytes()), data])
+
+
+KINDS = (
+    "text far away", "text backwards", "text before the start", "large text", "bytes", "list", "text in a list",
+    "text in an object", "dictionary", "view",
+)  # fmt: skip
+
+
+def write(array: pa.Array, file: Path) -> Path:
+    table = pa.table({"id": [f"row {i}" for i in range(len(array))], "text": array})
+    opened = pa.ipc.new_file if "file" in file.name else pa.ipc.new_stream
+    held = pa.BufferOutputStream()
+    with opened(held, table.schema) as writer:
+        writer.write_table(table)
+    raw = held.getvalue().to_pybytes()
+    file.write_bytes(gzip.compress(raw) if file.suffix == ".gz" else raw)
+    return file
+
+
+@pytest.mark.parametrize("name", ["file.arrow", "stream.arrow", "stream.arrow.gz"])
+@pytest.mark.parametrize("what", KINDS)
+def test_a_damaged_column_is_named_with_its_file(tmp_path, what, name):
+    file = write(damaged(what), tmp_path / name)
+    with pytest.raises(
+        dp.DataPrunerError, match=rf"{name} is not a whole Arrow file \((column 'text': )?.+\)"
+    ):
+        load_samples(str(file))
+
+
+def test_only_a_later_block_is_damaged(tmp_path):
+    sound = pa.RecordBatch.from_arrays([pa.array(["a" * 10] * N)], ["text"])
+    bad = pa.RecordBatch.from_arrays([damaged("text far away")], ["text"])
+    with pa.ipc.new_stream(str(tmp_path / "a.arrow"), sound.schema) as writer:
+        for batch in (sound, sound, bad):
+            writer.write_batch(batch)
+    with pytest.raises(dp.DataPrunerError, match="column 'text'"):
+        load_samples(str(tmp_path / "a.arrow"))
+
+
+def test_a_saved_folder(tmp_path):
+    Dataset.from_dict({"text": ["a"] * N}).save_to_disk(tmp_path / "held")
+    write(damaged("text far away"), next((tmp_path / "held").glob("*.arrow")))
+    told = tmp_path / "held" / "dataset_info.json"
+    value = {"dtype": "string", "_type": "Value"}
+    told.write_text(json.dumps({**json.loads(told.read_text()), "features": {"id": value, "text": value}}))
+    with pytest.raises(dp.DataPrunerError, match="held is not a whole Arrow file"):
+        load_samples(str(tmp_path / "held"))
+
+
+@pytest.mark.parametrize("row", [0, 1, 4_321, 9_999])
+@pytest.mark.parametrize("name", ["a.parquet", "stream.arrow"])
+def test_text_that_is_not_utf8_names_its_row(tmp_path, row, name):
+    texts = [b"good text %d" % i for i in range(10_000)]
+    texts[row] = b"caf\xe9"
+    array = pa.array(texts, pa.binary())
+    array = pa.Array.from_buffers(pa.string(), len(array), array.buffers())
+    table = pa.table({"text": ["x"] * len(array), "note": array})
+    if name == "a.parquet":
+        pq.write_table(table, tmp_path / name, row_group_size=1000)
+    else:
+        with pa.ipc.new_stream(str(tmp_path / name), table.schema) as writer:
+            writer.write_table(table, max_chunksize=1000)
+    with pytest.raises(
+        dp.DataPrunerError, match=rf"{name}: row {row} holds text that is not UTF-8 in column 'note'"
+    ):
+        load_samples(str(tmp_path / name))
+
+
+def test_whole_tables_pass():
+    table = pa.table({
+        "a": ["x", None, "é"], "b": [[1], [], None], "c": [{"d": "e"}, None, {"d": None}],
+        "f": pa.array(["x", "y", None]).dictionary_encode(), "g": pa.array(["x" * 20, None, ""], pa.string_view()),
+        "h": [b"\xff", None, b""],
+    })  # fmt: skip
+    check_table(table, "it")
+    check_table(table.slice(1), "it")
+    check_table(table.slice(0, 0), "it")
