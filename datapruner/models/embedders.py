@@ -27,6 +27,7 @@ from datapruner.models.loading import (
     resolve_model,
 )
 from datapruner.models.quiet import quiet_loading
+from datapruner.models.untrusted import check_files
 
 if TYPE_CHECKING:
     import torch
@@ -248,6 +249,20 @@ def _hub_minilm() -> str:
     return folder
 
 
+def _fetched(name: str) -> str:
+    """Fetch an embedder from the hub and check its files as those of any folder; a name where it cannot be had."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = snapshot_download(
+            name, ignore_patterns=["onnx/*", "openvino/*", "*.h5", "*.msgpack", "*.ot"]
+        )
+    except Exception:  # loading says what is wrong
+        return name
+    check_files(name, Path(folder))
+    return folder
+
+
 def _is_causal_lm(folder: str) -> bool:
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -302,6 +317,8 @@ def _sentence_transformer(
     from sentence_transformers import SentenceTransformer
     from transformers import PreTrainedTokenizerBase
 
+    if not Path(folder).is_dir():
+        folder = _fetched(folder)
     try:
         model = SentenceTransformer(folder, device=device or default_device(), trust_remote_code=False)
         if name not in offline.MODELS:  # those are held to their pinned hash

@@ -16,6 +16,7 @@ from datapruner.errors import DataPrunerError
 from datapruner.models import offline
 from datapruner.models.formats import IN_CODE, quantised_by, refuse_config, refuse_file, refuse_folder
 from datapruner.models.quiet import quiet_loading
+from datapruner.models.untrusted import check_files
 from datapruner.paths import exists, expanded
 from datapruner.text import did_you_mean, safe_text
 
@@ -40,12 +41,16 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt
 
 
 def resolve_model(name: str, *, verify: bool = True) -> str:
-    """Turn an alias or a path into what ``from_pretrained`` takes; a hub name stays as it is."""
+    """Turn an alias or a path into what ``from_pretrained`` takes; a hub name stays as it is.
+
+    A folder's files are checked for what they may make a library do: :mod:`datapruner.models.untrusted`.
+    """
     if name in offline.MODELS:
         return str(offline.model_folder(name, verify=verify))
     if exists(folder := expanded(Path(name))):
         if not folder.is_dir():
             refuse_file(name, folder)
+        check_files(name, folder)
         return str(folder)
     if "/" not in name or name.startswith((".", "/", "~")):
         raise DataPrunerError(

@@ -30,6 +30,7 @@ from datapruner.models.loading import (
     resolve_model,
 )
 from datapruner.models.quiet import quiet_loading
+from datapruner.models.untrusted import check_pickle
 from datapruner.paths import exists, expanded, is_file
 from datapruner.text import did_you_mean, safe_text
 
@@ -266,6 +267,7 @@ def _checkpoint_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
                 with safe_open(file, "pt") as opened:
                     shapes |= {key: tuple(opened.get_slice(key).get_shape()) for key in opened.keys()}  # noqa: SIM118
             else:
+                check_pickle(str(file), file)
                 tensors = torch.load(file, map_location="meta", weights_only=True)
                 shapes |= {key: tuple(tensor.shape) for key, tensor in tensors.items()}
     except Exception:  # a damaged file: the model's own loading says so
@@ -306,6 +308,7 @@ def _folded(files: list[Path], masked: list[str]) -> dict[str, torch.Tensor]:
         if file.suffix == ".safetensors":
             state |= load_file(file)
         else:
+            check_pickle(str(file), file)
             state |= torch.load(file, map_location="cpu", weights_only=True)
     for key in masked:
         original, mask = state.pop(f"{key}_orig"), state.pop(f"{key}_mask")
