@@ -5,8 +5,11 @@ from __future__ import annotations
 import functools
 import json
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -728,21 +731,55 @@ def main() -> None:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
         sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    told: list[int] = []
     try:
-        with flags():
+        with flags(), _terminated(told):
             code = app(prog_name="datapruner", standalone_mode=False)
     except DataPrunerError as error:
         with flags():
             _quit(str(error), 2)
     except UsageError as error:
         _quit(_usage(error), 2)
-    except (KeyboardInterrupt, typer.Abort):
+    except typer.Abort as error:
+        if isinstance(error.__cause__, EOFError):  # typer takes it for a terminal's Ctrl-D
+            _quit(f"something that is read ends too early ({error.__cause__}); get it anew", 2)
+        code = INTERRUPTED
+    except KeyboardInterrupt:
         code = INTERRUPTED
     except BrokenPipeError:
         os._exit(141)
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # what a library in Rust gives up with
+            raise
+        _quit(f"a library gave up on a file or a row ({error}); is the model's or the tokenizer's whole?", 2)
     if code == INTERRUPTED:  # which is how later versions of typer tell of Ctrl-C
-        _quit("interrupted; what was computed so far is kept and the same command goes on from there", code)
+        how = "terminated" if told else "interrupted"
+        code = 128 + told[0] if told else INTERRUPTED
+        _quit(f"{how}; what was computed so far is kept and the same command goes on from there", code)
     sys.exit(code)
+
+
+@contextmanager
+def _terminated(told: list[int]) -> Iterator[None]:
+    """Let SIGTERM end a run as Ctrl-C does, its temporary files gone; a second one ends it at once."""
+    owner = os.getpid()
+
+    def stop(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        if os.getpid() != owner:  # a forked child
+            os.kill(os.getpid(), number)
+            return
+        told.append(number)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _usage(error: Any) -> str:

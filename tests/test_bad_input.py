@@ -10,8 +10,10 @@ import os
 import pickle
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from datapruner.errors import DataPrunerError
 from datapruner.outputs.reading import explain
 from datapruner.samples import tables
 from datapruner.scorers import Random
+from datapruner.temporary import private_folder
 from tests.conftest import save_tiny_llama, without_progress
 
 N = 12
@@ -679,6 +682,78 @@ def test_interrupt_is_one_sentence(workplace, tmp_path, monkeypatch, run):
     ran = run("prune", workplace / "good.jsonl", "--scorer", "random", "--keep", 3, "-o", tmp_path / "out")
     assert ran.code == 130
     assert ran.err.startswith("datapruner: interrupted")
+    assert len(ran.err.splitlines()) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_a_terminated_run_ends_as_an_interrupted_one(workplace, tmp_path, monkeypatch, run):
+    held = []
+
+    def stop(*_, **__):
+        held.append(private_folder())
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+
+    monkeypatch.setattr("datapruner.api.run", stop)
+    before = signal.getsignal(signal.SIGTERM)
+    ran = run("prune", workplace / "good.jsonl", "--scorer", "random", "--keep", 3, "-o", tmp_path / "out")
+    assert ran.code == 143
+    assert ran.err.startswith("datapruner: terminated")
+    assert "goes on from there" in ran.err
+    assert len(ran.err.splitlines()) == 1
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_a_terminated_process_leaves_no_temporary_folder(workplace, tmp_path):
+    """In a process of its own, since what it leaves goes when it ends."""
+    program = (
+        "import os, signal, sys, time\n"
+        "from datapruner import api, cli, temporary\n"
+        "def stop(*_, **__):\n"
+        "    (temporary.private_folder() / 'spilled').write_text('x')\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    time.sleep(10)\n"
+        "api.run = stop\n"
+        "cli.main()\n"
+    )
+    line = prune_line(workplace, tmp_path / "out", "-q")
+    (tmp_path / "tmp").mkdir()
+    ran = subprocess.run(
+        [sys.executable, "-c", program, *map(str, line)],
+        env={**os.environ, "TMPDIR": str(tmp_path / "tmp")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (ran.returncode, ran.stdout) == (143, "")
+    assert ran.stderr.startswith("datapruner: terminated")
+    assert list((tmp_path / "tmp").glob("datapruner*")) == []
+
+
+def test_a_file_that_ends_too_early_is_no_interrupt(workplace, tmp_path, monkeypatch, run):
+    def stop(*_, **__):
+        raise EOFError("the file ended before its end marker")
+
+    monkeypatch.setattr("datapruner.api.run", stop)
+    ran = run(*prune_line(workplace, tmp_path / "out"))
+    assert ran.code == 2
+    assert "ended before its end marker" in ran.err
+    assert "goes on from there" not in ran.err
+
+
+def test_a_library_in_rust_that_gives_up_is_one_sentence(workplace, tmp_path, monkeypatch, run):
+    class PanicException(BaseException):  # pyo3's is made like this
+        pass
+
+    def stop(*_, **__):
+        raise PanicException("index out of range")
+
+    monkeypatch.setattr("datapruner.api.run", stop)
+    ran = run(*prune_line(workplace, tmp_path / "out"))
+    assert ran.code == 2
+    assert "index out of range" in ran.err
     assert len(ran.err.splitlines()) == 1
 
 
