@@ -34,6 +34,8 @@ def decodes(feature: Any) -> bool:
         return any(map(decodes, feature.values()))
     if isinstance(feature, (list, tuple)):
         return any(map(decodes, feature))
+    if type(feature).__name__ == "Json":  # decoded from what is stored alone
+        return False
     if hasattr(feature, "decode_example") or hasattr(feature, "embed_storage"):
         return True
     inner = getattr(feature, "feature", None)

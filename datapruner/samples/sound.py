@@ -94,3 +94,80 @@ def check_dataset(dataset: Dataset, label: str) -> None:
                 f"{label} is not a whole saved dataset: its order names row {last} of {len(dataset.data):,}; save it "
                 "again."
             )
+
+
+SECONDS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+EARLIEST, LATEST = -62_135_596_800, 253_402_300_799
+"""The years 1 to 9999 in seconds from 1970, which is what Python's calendar has."""
+LONGEST = 86_399_999_913_600
+"""Seconds of the longest duration that Python has, a little less."""
+
+
+def check_times(dataset: Dataset, label: str) -> None:
+    """Refuse times that no calendar has, such as another tool's infinity: no row that holds one could be read.
+
+    Raises
+    ------
+    DataPrunerError
+        Names the row and the column.
+    """
+    names = [column.name for column in dataset.features.arrow_schema if _holds_times(column.type)]
+    if not names:
+        return
+    first = 0
+    for table in dataset.select_columns(names).with_format("arrow").iter(10_000):
+        for name in names:
+            column = table.column(name)
+            if _all_in_range(column):
+                continue
+            low, high = 0, len(column)
+            while high - low > 1:
+                middle = (low + high) // 2
+                low, high = (
+                    (middle, high) if _all_in_range(column.slice(low, middle - low)) else (low, middle)
+                )
+            raise DataPrunerError(
+                f"{label}: row {first + low} holds a time out of range in column '{safe_text(name, 60)}', before "
+                "the year 1 or after 9999; make it null, or store the column as integers."
+            )
+        first += len(table)
+
+
+def _holds_times(kind: pa.DataType) -> bool:
+    import pyarrow.types as t
+
+    if t.is_nested(kind):
+        return any(_holds_times(kind.field(place).type) for place in range(kind.num_fields))
+    return bool(t.is_timestamp(kind) or t.is_date(kind) or t.is_duration(kind))
+
+
+def _is_readable(array: pa.Array) -> bool:
+    try:
+        array.to_pylist()
+    except (OverflowError, ValueError):
+        return False
+    return True
+
+
+def _all_in_range(array: pa.Array) -> bool:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.types as t
+
+    kind = array.type
+    if isinstance(array, pa.ChunkedArray):
+        return all(map(_all_in_range, array.chunks))
+    if t.is_struct(kind):
+        return all(map(_all_in_range, array.flatten()))
+    if t.is_nested(kind):
+        try:
+            return _all_in_range(array.flatten())
+        except (pa.ArrowNotImplementedError, AttributeError):  # maps, and lists of what Arrow cannot filter
+            return _is_readable(array)
+    if not _holds_times(kind):
+        return True
+    a_second = {"date32[day]": 1 / 86_400, "date64[ms]": 1000}.get(str(kind)) or SECONDS[kind.unit]
+    low, high = (-LONGEST, LONGEST) if t.is_duration(kind) else (EARLIEST, LATEST)
+    whole = array.view(pa.int32() if t.is_date32(kind) else pa.int64())
+    ends = pc.min_max(whole).as_py()
+    return ends["min"] is None or (ends["min"] >= low * a_second and ends["max"] < (high + 1) * a_second)

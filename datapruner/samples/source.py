@@ -15,6 +15,7 @@ from datapruner.samples.files import load_files, load_folder
 from datapruner.samples.layouts import detect_layout
 from datapruner.samples.memory import load_memory
 from datapruner.samples.readers import file_format
+from datapruner.samples.sound import check_times
 from datapruner.samples.tables import Read, held
 from datapruner.text import did_you_mean, safe_text
 
@@ -67,6 +68,8 @@ def load_samples(
     splits = {
         key: replace(read, dataset=held(read.dataset, safe_text(name, 200))) for key, read in splits.items()
     }
+    for read in splits.values():
+        check_times(read.dataset, safe_text(name, 200))
     dataset = splits[chosen].dataset
     if len(dataset) == 0:
         raise DataPrunerError(f"{safe_text(name, 200)} has no rows; give a source with at least one row.")

@@ -109,6 +109,14 @@ def test_paths_that_lead_out_of_a_folder(secret, tmp_path, monkeypatch, way):
     assert SECRET not in prune(str(own), tmp_path / "out")
 
 
+def test_json_is_not_opened(tmp_path):
+    (tmp_path / "a.jsonl").write_text(
+        '{"text": "a"}\n{"text": "b", "x": [[false, 0]]}\n{"text": "c", "x": null}\n'
+    )
+    samples = load_samples(str(tmp_path / "a.jsonl"))
+    assert samples.dataset[1]["x"] == [[False, 0]]
+
+
 def test_images_in_the_sources_own_folder_stay_images(tmp_path):
     own = tmp_path / "own"
     own.mkdir()

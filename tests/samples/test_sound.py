@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import gzip
 import json
 from pathlib import Path
@@ -130,3 +131,58 @@ def test_whole_tables_pass():
     check_table(table, "it")
     check_table(table.slice(1), "it")
     check_table(table.slice(0, 0), "it")
+
+
+INSIDE = {
+    "timestamp": pa.timestamp("us"),
+    "seconds": pa.timestamp("s"),
+    "day": pa.date32(),
+    "day64": pa.date64(),
+    "duration": pa.duration("s"),
+    "zone": pa.timestamp("ms", "UTC"),
+}
+
+
+def times(kind: pa.DataType, value: int | None, *, deep: bool, row: int = 700) -> pa.Array:
+    held: list[int | None] = [None, *([0] * 999)]
+    held[row] = value
+    array = pa.array(held, pa.int32() if kind == pa.date32() else pa.int64()).view(kind)
+    if not deep:
+        return array
+    inner = pa.StructArray.from_arrays([array], ["t"])
+    return pa.ListArray.from_arrays(pa.array(range(1001), pa.int32()), inner)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("value", [2**60, -(2**60)])
+@pytest.mark.parametrize("name", INSIDE)
+def test_times_that_no_calendar_has_name_their_row(tmp_path, name, value, deep):
+    kind = INSIDE[name]
+    if kind == pa.date32():
+        value = value >> 30
+    if kind == pa.date64():
+        value = value // 86_400_000 * 86_400_000
+    array = times(kind, value, deep=deep)
+    with pytest.raises((OverflowError, ValueError)):
+        array.to_pylist()  # what the row's reader would meet
+    file = tmp_path / "stream.arrow"
+    table = pa.table({"text": [f"row {i}" for i in range(len(array))], "when": array})
+    with pa.ipc.new_stream(str(file), table.schema) as writer:
+        writer.write_table(table)
+    wanted = "row 700 holds a time out of range in column 'when'"
+    with pytest.raises(dp.DataPrunerError, match=wanted):
+        load_samples(str(file))
+    with pytest.raises(dp.DataPrunerError, match=wanted):
+        load_samples(table)
+    with pytest.raises(dp.DataPrunerError, match="row 0 holds a time"):
+        load_samples(Dataset(table).select([700, 3]))
+    assert len(load_samples(Dataset(table).select([3, 4]))) == 2
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_the_first_and_the_last_moment_of_the_calendar_are_read(deep):
+    kind = pa.timestamp("us")
+    for moment in (datetime.datetime.min, datetime.datetime.max):
+        value = pa.array([moment], kind).view(pa.int64())[0].as_py()
+        table = pa.table({"text": ["x"] * 1000, "when": times(kind, value, deep=deep)})
+        assert len(load_samples(table)) == 1000
