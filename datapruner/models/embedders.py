@@ -27,7 +27,7 @@ from datapruner.models.loading import (
     resolve_model,
 )
 from datapruner.models.quiet import quiet_loading
-from datapruner.models.untrusted import check_files
+from datapruner.models.untrusted import check_files, check_weights, try_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -263,16 +263,21 @@ def _fetched(name: str) -> str:
     return folder
 
 
-def _is_causal_lm(folder: str) -> bool:
+def _config(folder: str) -> Any:
     from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:
+        raise DataPrunerError(f"the model '{folder}' cannot be loaded: {first_line(error)}") from error
+
+
+def _is_causal_lm(folder: str) -> bool:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     if (Path(folder) / "modules.json").exists():
         return False
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:
-        raise DataPrunerError(f"the model '{folder}' cannot be loaded: {first_line(error)}") from error
+    config = _config(folder)
     named = getattr(config, "architectures", None) or []
     return any(
         name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values() and "CausalLM" in name for name in named
@@ -315,10 +320,17 @@ def _sentence_transformer(
 ) -> TokenEmbedder:
     import torch
     from sentence_transformers import SentenceTransformer
-    from transformers import PreTrainedTokenizerBase
+    from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
     if not Path(folder).is_dir():
         folder = _fetched(folder)
+    if name not in offline.MODELS and (Path(folder) / "config.json").exists():
+        config = _config(folder)
+        check_weights(name, Path(folder), lambda: AutoModel.from_config(config))
+        try_tokenizer(
+            f"the tokenizer of '{name}'",
+            lambda: AutoTokenizer.from_pretrained(folder, trust_remote_code=False),
+        )
     try:
         model = SentenceTransformer(folder, device=device or default_device(), trust_remote_code=False)
         if name not in offline.MODELS:  # those are held to their pinned hash

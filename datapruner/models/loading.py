@@ -16,7 +16,7 @@ from datapruner.errors import DataPrunerError
 from datapruner.models import offline
 from datapruner.models.formats import IN_CODE, quantised_by, refuse_config, refuse_file, refuse_folder
 from datapruner.models.quiet import quiet_loading
-from datapruner.models.untrusted import check_files
+from datapruner.models.untrusted import check_files, check_patterns, check_weights, try_tokenizer
 from datapruner.paths import exists, expanded
 from datapruner.text import did_you_mean, safe_text
 
@@ -87,8 +87,14 @@ def load_tokenizer(name: str = DEFAULT_TOKENIZER, adapter: str | None = None) ->
     folder = adapter_folder(name)
     if folder is not None and not _has_tokenizer(folder):
         resolved = resolve_model(_base_of(name, folder), verify=False)
-    try:
+
+    def load() -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(resolved, trust_remote_code=False)
+
+    if name not in (*offline.MODELS, HUB_TOKENIZER):
+        try_tokenizer(f"the tokenizer '{name}'", load)
+    try:
+        return load()
     except Exception as error:
         if name == HUB_TOKENIZER:
             raise DataPrunerError(
@@ -171,6 +177,8 @@ def load_causal_model(
     device = device or default_device()
     base, folder = base_and_adapter(name, adapter)
     config = causal_config(base)
+    if base not in offline.MODELS and state is None:
+        check_weights(base, Path(resolve_model(base)), lambda: AutoModelForCausalLM.from_config(config))
     options: dict[str, Any] = {"dtype": _torch_dtype(dtype, config, on_cuda=device.startswith("cuda"))}
     if quantize is not None:
         options["quantization_config"] = _quantization(base, config, quantize, dtype)
@@ -486,6 +494,7 @@ def _with_adapter(model: PreTrainedModel, folder: Path, *, merge: bool) -> PreTr
                 "base with peft and give the merged model"
             )
         config.inference_mode = True
+        check_patterns(str(folder), config, [key for key, _ in model.named_modules()])
         with torch.random.fork_rng(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what peft would warn of is an error below
             adapted = PeftModel(model, config)

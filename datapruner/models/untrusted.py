@@ -12,10 +12,12 @@ import pickletools
 import re
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from datapruner.bounded import SECONDS, bounded, tried
 from datapruner.cache import open_plain
 from datapruner.errors import DataPrunerError
 from datapruner.paths import exists
@@ -46,6 +48,19 @@ TENSORS = re.compile(
     r"|torch\.nn\.parameter Parameter|torch\.storage (?:UntypedStorage|TypedStorage)"
 )
 """What a pickle of tensors names."""
+MOST_PARAMETERS = 4
+"""For a byte of weights: two bits each is the least that is quantised to."""
+TEXTS = (
+    "a" * 2000 + "!",
+    " " * 2000,
+    "\n" * 2000,
+    "1" * 2000,
+    "ab " * 700,
+    "aA1_-é字" * 300,
+    "a1" * 1000 + "\0",
+)
+"""What expressions that go back and forth are slow on."""
+TALK = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 IMPORTS = frozenset({"GLOBAL", "INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4"})
 
 
@@ -97,6 +112,69 @@ def check_pickle(name: str, path: Path) -> None:
         raise _refused(
             name, path.name, f"is no file of tensors as torch.save writes it ({reason})"
         ) from error
+
+
+def check_patterns(name: str, config: Any, modules: Sequence[str]) -> None:
+    """Refuse an adapter whose regular expressions do not come to an end on a model's modules."""
+    given = [getattr(config, key, None) for key in ("target_modules", "exclude_modules", "layers_pattern")]
+    patterns = {each for each in given if isinstance(each, str)}
+    patterns |= {
+        rf"(.*\.)?({key})$"
+        for which in ("rank_pattern", "alpha_pattern")
+        for key in getattr(config, which, None) or {}
+    }
+    with bounded(f"a regular expression of the adapter '{safe_text(name)}'"):
+        for pattern in patterns:
+            with suppress(re.error):  # peft says so
+                for module in modules:
+                    re.match(pattern, module)
+
+
+def check_weights(name: str, folder: Path, build: Callable[[], Any]) -> None:
+    """Refuse a configuration that asks for more parameters than the files can hold: they would be made up at random.
+
+    Parameters
+    ----------
+    name : str
+        For the sentence.
+    folder : Path
+        One that is not here, or has no weights, is left to its loader.
+    build : callable
+        Makes the model of the configuration; called where tensors take no memory.
+    """
+    import torch
+
+    if not folder.is_dir():
+        return
+    files = [
+        file for file in folder.glob("*") if file.suffix in (".safetensors", *PICKLES) and file.is_file()
+    ]
+    size = sum(file.stat().st_size for file in files)
+    with bounded(f"building the model '{safe_text(name)}'", 6 * SECONDS):
+        try:
+            with torch.device("meta"):
+                wanted = sum(each.numel() for each in build().parameters())
+        except Exception:  # loading says what is wrong
+            return
+    if size and wanted > MOST_PARAMETERS * size:
+        raise DataPrunerError(
+            f"'{safe_text(name)}' is not loaded: its config.json asks for {wanted:,} parameters, and its files of "
+            f"{size:,} bytes do not hold as many"
+        )
+
+
+def try_tokenizer(what: str, load: Callable[[], Any]) -> None:
+    """Refuse a tokenizer, or a chat template of it, that does not end, or breaks its library, on short texts."""
+
+    def run() -> None:
+        tokenizer = load()
+        for text in TEXTS:
+            tokenizer(text)
+        if getattr(tokenizer, "chat_template", None):
+            with suppress(Exception):  # it may refuse this conversation
+                tokenizer.apply_chat_template(TALK, tokenize=False)
+
+    tried(what, run)
 
 
 def _opcodes(handle: IO[bytes]) -> Iterator[tuple[str, Any]]:

@@ -528,7 +528,9 @@ class _Batch:
             # A template is a program: it may raise on purpose ("roles must alternate") or fail in any way.
             reason = safe_text(" ".join(str(error).split()), 160)
             way = "change the row or the template"
-            if self.takes_all_but_system(place, messages, template):
+            if not isinstance(error, DataPrunerError) and self.takes_all_but_system(
+                place, messages, template
+            ):
                 way = "put the system turn's text before the first user turn's, or take it out"
             raise self.error(
                 place, f"the tokenizer's chat template does not take this conversation ({reason}); {way}."

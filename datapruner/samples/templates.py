@@ -7,6 +7,8 @@ import re
 from functools import cached_property
 from typing import Any
 
+from datapruner.bounded import bounded
+from datapruner.errors import DataPrunerError
 from datapruner.samples.base import REASONING, Message, json_text
 
 logger = logging.getLogger(__name__)
@@ -16,6 +18,8 @@ GENERATION = re.compile(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}")
 BEGIN, END = "\ufdd0", "\ufdd1"
 WORD = "qzxjv"
 """A word that no template has of its own."""
+MOST_CHARACTERS = 1 << 28
+"""Of a rendered row."""
 
 Handed = dict[str, Any]
 
@@ -47,9 +51,12 @@ class Template:
         return self._apply(self._visible, messages, tools, **options)
 
     def _apply(self, text: str, messages: list[Handed], tools: list[Any] | None, **options: Any) -> str:
-        made = self.tokenizer.apply_chat_template(
-            messages, tools=tools or None, chat_template=text, tokenize=False, **options
-        )
+        with bounded("the chat template"):
+            made = self.tokenizer.apply_chat_template(
+                messages, tools=tools or None, chat_template=text, tokenize=False, **options
+            )
+        if len(made) > MOST_CHARACTERS:
+            raise DataPrunerError(f"the chat template makes {len(made):,} characters of a row")
         return str(made)
 
     @cached_property
@@ -122,6 +129,8 @@ class Template:
     def _shown(self, messages: list[Handed], **options: Any) -> str:
         try:
             return self.render(messages, **options)
+        except DataPrunerError:  # a program without end
+            raise
         except Exception:  # a template may refuse such a conversation; then it does not tell
             return ""
 

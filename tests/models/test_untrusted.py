@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import pickle
+import shutil
+import sys
 import tarfile
+import time
 
 import pytest
 import torch
@@ -14,7 +18,8 @@ from datapruner.errors import DataPrunerError
 from datapruner.models import offline
 from datapruner.models.embedders import load_text_embedder
 from datapruner.models.loading import load_causal_lm, load_tokenizer, resolve_model
-from datapruner.models.untrusted import check_files, check_pickle
+from datapruner.models.untrusted import check_files, check_patterns, check_pickle, try_tokenizer
+from tests.conftest import byte_tokenizer
 
 SENTENCE = "sentence_transformers.models.Transformer"
 
@@ -200,3 +205,50 @@ def test_every_loader_looks_first(tmp_path, monkeypatch):
         with pytest.raises(DataPrunerError, match=r"evil\.Module"):
             load(str(tmp_path))
     assert not (tmp_path / "mark").exists()
+
+
+# --- what is built and tried --------------------------------------------------------------------------------
+
+
+def test_more_parameters_than_the_files_hold_are_not_made_up(tmp_path, tiny_llama):
+    shutil.copytree(tiny_llama, tmp_path, dirs_exist_ok=True)
+    load_causal_lm(str(tmp_path))
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(
+        json.dumps({**config, "num_hidden_layers": 500, "hidden_size": 8192})
+    )
+    with pytest.raises(DataPrunerError, match="do not hold as many"):
+        load_causal_lm(str(tmp_path))
+
+
+@pytest.mark.parametrize("which", ["target_modules", "exclude_modules"])
+def test_an_adapters_expression_without_end_is_ended(monkeypatch, which):
+    from types import SimpleNamespace
+
+    from datapruner.bounded import bounded
+
+    monkeypatch.setattr(bounded.__wrapped__, "__defaults__", (0.3,))
+    config = SimpleNamespace(**{which: r"(\w+\s?)+$"}, rank_pattern={"q_proj": 3})
+    with pytest.raises(DataPrunerError, match="a regular expression of the adapter"):
+        check_patterns("it", config, ["q_proj" * 10 + "."])
+    check_patterns("it", SimpleNamespace(target_modules=r".*(q_proj|v_proj)$"), ["model.layers.0.q_proj"])
+
+
+def slow_tokenizer(tokenizer):
+    """One whose expression goes back and forth."""
+    from tokenizers import Regex, pre_tokenizers
+
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Split(
+        Regex(r"(a|a)*(b|c)(?:x+x+)+y|(?:\w*\w*)*!!"), "isolated"
+    )
+    return tokenizer
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+def test_a_tokenizer_without_end_is_refused():
+    tokenizer = byte_tokenizer(["</s>"], eos_token="</s>")
+    start = time.monotonic()
+    with pytest.raises(DataPrunerError, match="the tokenizer"):
+        try_tokenizer("the tokenizer 'x'", lambda: slow_tokenizer(copy.deepcopy(tokenizer)))
+    assert time.monotonic() - start < 30
+    try_tokenizer("the tokenizer 'x'", lambda: tokenizer)

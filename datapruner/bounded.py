@@ -1,0 +1,183 @@
+"""Time and memory for programs of somebody else's: chat templates, configurations, tokenizers.
+
+What runs in Python is stopped in this process. What a library in Rust or C does without end is tried out in a child
+with limits first, where the system has forks (Linux).
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import select
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from datapruner.errors import DataPrunerError
+from datapruner.text import safe_text
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+SECONDS = 10.0
+BYTES = 2 << 30
+"""Beyond what the process has already."""
+
+
+class _Late(BaseException):  # no Exception, which programs and libraries catch
+    pass
+
+
+@contextmanager
+def bounded(what: str, seconds: float = SECONDS) -> Iterator[None]:
+    """Stop Python code after a while, or where it wants too much memory.
+
+    Time is watched in the main thread of systems with alarms, unless somebody else has set one; memory on Linux.
+
+    Parameters
+    ----------
+    what : str
+        What is running, for the sentence: ``the chat template``.
+    seconds : float, optional
+
+    Raises
+    ------
+    DataPrunerError
+        It took longer, or memory did not suffice.
+    """
+
+    def ring(*_: object) -> None:
+        raise _Late
+
+    main = threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer")
+    timed = main and signal.getitimer(signal.ITIMER_REAL)[0] == 0
+    before = signal.signal(signal.SIGALRM, ring) if timed else None
+    soft = _limit(BYTES)
+    try:
+        if timed:
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+        yield
+    except _Late:
+        raise DataPrunerError(f"{what} takes longer than {seconds:g} s, and may be without end") from None
+    except MemoryError:
+        raise DataPrunerError(f"{what} takes more than {BYTES >> 30} GB of memory") from None
+    finally:
+        if timed:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        if soft is not None:
+            resource.setrlimit(resource.RLIMIT_DATA, soft)
+
+
+def _limit(more: int) -> tuple[int, int] | None:
+    """Let this process have so many bytes more than it has; give the limits before, None where there are none."""
+    if sys.platform != "linux":
+        return None
+    try:
+        data = int(Path("/proc/self/statm").read_bytes().split()[5]) * os.sysconf("SC_PAGE_SIZE")
+        soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        wanted = data + more
+        if any(limit != resource.RLIM_INFINITY and limit < wanted for limit in (soft, hard)):
+            return None
+        resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
+    except (OSError, ValueError, IndexError):
+        return None
+    return soft, hard
+
+
+def tried(what: str, run: Callable[[], None], seconds: float = SECONDS) -> None:
+    """Run something in a child with limits, and refuse it where it dies of them; elsewhere than on Linux, nothing.
+
+    What it raises, it will raise here too, and is passed over.
+
+    Parameters
+    ----------
+    what : str
+        For the sentence: ``the tokenizer 'x'``.
+    run : callable
+        Its libraries are imported already; it uses no GPU.
+    seconds : float, optional
+        Of processor time.
+
+    Raises
+    ------
+    DataPrunerError
+        It takes too long, too much memory, or breaks the process.
+    """
+    if sys.platform != "linux":
+        return
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of threads, of which the child uses none
+        child = os.fork()
+    if child == 0:
+        _in_child(writing, run, seconds)
+    os.close(writing)
+    try:
+        said = _said(reading, 3 * seconds)
+    finally:
+        os.close(reading)
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+    if (
+        said is None or said == b"ok"
+    ):  # no answer in all that time and no end: it waited for what a fork lacks
+        return
+    if said:
+        raise DataPrunerError(f"{what} cannot be used: {safe_text(said.decode(errors='replace'), 200)}")
+    number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+    if number == signal.SIGXCPU:
+        raise DataPrunerError(
+            f"{what} takes longer than {seconds:g} s for a short text, and may be without end"
+        )
+    raise DataPrunerError(
+        f"{what} cannot be used: a library breaks on it, or wants more than {BYTES >> 30} GB"
+    )
+
+
+def _said(reading: int, seconds: float) -> bytes | None:
+    """Read what a child says before it ends; None where it does neither."""
+    until, said = time.monotonic() + seconds, b""
+    while (left := until - time.monotonic()) > 0:
+        if not select.select([reading], [], [], left)[0]:
+            break
+        part = os.read(reading, 4096)
+        said += part
+        if not part:
+            return said
+    return None
+
+
+def _in_child(writing: int, run: Callable[[], None], seconds: float) -> None:
+    """Run, say how it went, and leave without what a process does at its end."""
+    said = b"ok"
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        faulthandler.disable()
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads are the parent's
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(nothing, stream)
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
+        used = sum(os.times()[:2])
+        limit = int(used + seconds) + 1
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 1))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        _limit(BYTES)
+        run()
+    except MemoryError:
+        said = f"it takes more than {BYTES >> 30} GB of memory".encode()
+    except BaseException as error:
+        if type(error).__name__ == "PanicException":
+            said = f"its library gives up on it ({error})".encode(errors="replace")
+    with suppress(BaseException):
+        os.write(writing, said[:4000])
+    os._exit(0)
