@@ -1028,3 +1028,9 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError:
         return text
+    except (ValueError, RecursionError):
+        from datapruner.text import safe_text
+
+        raise DataPrunerError(
+            f"'{safe_text(text, 40)}' has more digits, or is nested deeper, than is read"
+        ) from None

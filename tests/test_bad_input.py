@@ -168,6 +168,15 @@ def workplace(tmp_path_factory) -> Path:
 
     np.save(place / "E.npy", vectors())
     np.save(place / "short.npy", vectors(N - 1))
+    with (place / "archive.npy").open("wb") as handle:
+        np.savez(handle, a=vectors())
+    (place / "zip.npy").write_bytes(b"PK\x03\x04 and no archive")
+    (place / "absurd.npy").write_bytes(
+        b"\x93NUMPY\x01\x00\x46\x00"
+        + b"{'descr': '<f4', 'fortran_order': False, 'shape': (10, "
+        + b"9" * 12
+        + b"), }\n"
+    )
     np.save(place / "wide.npy", np.ones((N, 5), dtype=np.float32))
     np.save(place / "nan.npy", spoiled(7, np.nan))
     np.save(place / "inf.npy", spoiled(5, np.inf))
@@ -294,6 +303,19 @@ BAD = {
     "missing embeddings": (f"prune good.jsonl {GIVEN} no.npy -o OUT", ["no.npy"]),
     "embeddings with a long name": (f"prune good.jsonl {GIVEN} {LONG}.npy -o OUT", ["nnnn"]),
     "embeddings that are a folder": (f"prune good.jsonl {GIVEN} nothing -o OUT", ["nothing"]),
+    "an archive as embeddings": (f"prune good.jsonl {GIVEN} archive.npy -o OUT", ["archive.npy", ".npz"]),
+    "half an archive as embeddings": (f"prune good.jsonl {GIVEN} zip.npy -o OUT", ["zip.npy"]),
+    "embeddings of an absurd shape": (f"prune good.jsonl {GIVEN} absurd.npy -o OUT", ["absurd.npy"]),
+    "an archive as divergences": (f"prune good.jsonl {PASER} --divergences archive.npy -o OUT", [".npz"]),
+    "half an archive as divergences": (f"prune good.jsonl {PASER} --divergences zip.npy -o OUT", ["zip.npy"]),
+    "a setting of 5,000 digits": (
+        f"prune good.jsonl --scorer prototypes --set n_clusters={'9' * 5000} --keep 3 -o OUT",
+        ["more digits"],
+    ),
+    "a setting that is nested without end": (
+        f"prune good.jsonl --scorer prototypes --set n_clusters={'[' * 100_000} --keep 3 -o OUT",
+        ["nested deeper"],
+    ),
     "other length": (f"prune good.jsonl {GIVEN} short.npy -o OUT", ["11 vectors", "12 rows"]),
     "ragged embeddings": (f"prune good.jsonl {GIVEN} ragged.parquet -o OUT", ["row 6", "length 1"]),
     "missing vector": (f"prune good.jsonl {GIVEN} holes.parquet -o OUT", ["row 8", "no vector"]),

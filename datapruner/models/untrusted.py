@@ -50,6 +50,8 @@ TENSORS = re.compile(
 """What a pickle of tensors names."""
 MOST_PARAMETERS = 4
 """For a byte of weights: two bits each is the least that is quantised to."""
+HARMLESS = 1 << 28
+"""Parameters that may be made up: 1 GB, until the loader refuses them."""
 TEXTS = (
     "a" * 2000 + "!",
     " " * 2000,
@@ -156,7 +158,7 @@ def check_weights(name: str, folder: Path, build: Callable[[], Any]) -> None:
                 wanted = sum(each.numel() for each in build().parameters())
         except Exception:  # loading says what is wrong
             return
-    if size and wanted > MOST_PARAMETERS * size:
+    if wanted > max(HARMLESS, MOST_PARAMETERS * size) and size:
         raise DataPrunerError(
             f"'{safe_text(name)}' is not loaded: its config.json asks for {wanted:,} parameters, and its files of "
             f"{size:,} bytes do not hold as many"

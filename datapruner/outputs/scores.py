@@ -7,6 +7,7 @@ another shape lies in ``state/<scorer>.npz`` (read without pickle); ``recipe.yam
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from collections.abc import Sequence
 from itertools import chain, count
@@ -31,6 +32,10 @@ from datapruner.signals import Ragged
 
 TABLE = "scores.parquet"
 META = b"datapruner"
+MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError)
+"""What reading a description raises that is not as we write it."""
+TEMPLATE = re.compile(r"(?:[^{}]|\{(?:other|measure)(?::\.?\d{0,2}[a-z%]?)?\})*")
+"""Fields of a sentence: nothing wide, and nothing of an object."""
 STATE = "state/"
 """Stands before the names of a scorer's own arrays."""
 VALUES, OFFSETS = "ragged-values/", "ragged-offsets/"
@@ -147,14 +152,15 @@ def load_scores(path: str | Path, *, source: Any = None, scorers: Sequence[Score
     try:
         table = pq.read_table(folder / TABLE)
         meta = json.loads(table.schema.metadata[META])
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        rows, content = int(meta["rows"]), meta["content"]
+    except (pa.ArrowException, OSError, *MALFORMED) as error:
         raise DataPrunerError(f"the scores in {folder} are damaged; score again") from error
     if source is None and recipe.source is None:
         raise DataPrunerError("these scores were made from data in memory; pass it as `source`")
     if source is not None:
         recipe = recipe.with_source(source)
     samples = read_samples(recipe.model_copy(update={"source_content": None}), source)
-    if len(samples) != meta["rows"] or samples.own_content != meta["content"]:
+    if len(samples) != rows or samples.own_content != content:
         raise DataPrunerError(f"{samples.source} has changed since it was scored; score it again")
     try:
         rankings = {
@@ -164,11 +170,13 @@ def load_scores(path: str | Path, *, source: Any = None, scorers: Sequence[Score
         steps, others, measures = (_column(table, f"veto_{name}") for name in ("step", "row", "measure"))
         vetoes = []
         for number, (kind, template) in enumerate(meta["vetoes"]):
-            rows = np.flatnonzero(steps == number)
-            vetoes.append(Vetoes(kind, rows, others[rows], measures[rows], template))
+            if not TEMPLATE.fullmatch(template):
+                raise ValueError(template)
+            vetoed = np.flatnonzero(steps == number)
+            vetoes.append(Vetoes(str(kind), vetoed, others[vetoed], measures[vetoed], template))
         tokens = {name: _column(table, stored) for name, stored in meta["tokens"].items()}
         forced = _column(table, "always_keep")
-    except (KeyError, TypeError, ValueError) as error:
+    except MALFORMED as error:
         raise DataPrunerError(f"the scores in {folder} are damaged; score again") from error
     made = {scorer.name: scorer for scorer in scorers}
     made |= {m.name: make_scorer(m.name, m.parameters) for m in recipe.scorers if m.name not in made}
@@ -222,7 +230,7 @@ def _load_state(file: Path) -> dict[str, NDArray[Any]]:
     try:
         with np.load(file, allow_pickle=False) as archive:
             return dict(archive)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, MemoryError, zipfile.BadZipFile, *MALFORMED) as error:
         raise DataPrunerError(f"the scores' state {file.name} is damaged; score again") from error
 
 

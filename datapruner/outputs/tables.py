@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from datapruner.text import safe_text
+from datapruner.text import safe_lines, safe_text
 
 if TYPE_CHECKING:
     from datapruner.recipe import Recipe
@@ -45,18 +45,29 @@ def as_saved(recipe: Recipe, path: Path) -> dict[str, Any]:
 
 
 def write_json(file: Path, held: Mapping[str, Any]) -> None:
-    """Write JSON of which the same figures give the same bytes."""
-    text = json.dumps(held, indent=2, ensure_ascii=False, allow_nan=False)
+    """Write JSON of which the same figures give the same bytes; what a terminal would act on is escaped."""
+    lines = json.dumps(held, indent=2, ensure_ascii=False, allow_nan=False).split("\n")
+    text = "\n".join(line if line.isprintable() else "".join(map(_escaped, line)) for line in lines)
     file.write_text(f"{text}\n", encoding="utf-8")
 
 
+def _escaped(character: str) -> str:
+    return character if safe_text(character) == character else json.dumps(character)[1:-1]
+
+
 def write_csv(file: Path, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Write a table; nothing stands where there is no figure, and no text reads as a spreadsheet's formula."""
+    """Write a table; nothing stands where there is no figure.
+
+    No text reads as a spreadsheet's formula, and what a terminal would act on is a visible escape.
+    """
     with file.open("w", encoding="utf-8", newline="") as handle:
         writer = csv.writer(handle, lineterminator="\n")
-        writer.writerow(head)
+        writer.writerow([_inert(cell) for cell in head])
         writer.writerows([[_inert(cell) for cell in row] for row in rows])
 
 
 def _inert(cell: Any) -> Any:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+    if not isinstance(cell, str):
+        return cell
+    shown = safe_lines(cell)
+    return f"'{shown}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else shown

@@ -10,6 +10,8 @@ so every row of a bucket is padded, or none is (see :func:`canonical_shape`).
 from __future__ import annotations
 
 import io
+import tokenize
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +27,7 @@ from datapruner.models.identity import PROBE_TEXTS
 from datapruner.paths import exists
 from datapruner.progress import bar
 from datapruner.signals.store import Batch, SignalStore, row_keys
+from datapruner.text import safe_text
 
 if TYPE_CHECKING:
     from datapruner.geometry.blocks import Matrix
@@ -311,14 +314,35 @@ def read_embeddings(path: Path, rows: int) -> Matrix:
         raise DataPrunerError(f"there is no embeddings file {path}")
     if path.suffix == ".npy":
         try:
-            found: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
+            found = load_npy(path)
+        except ValueError as error:
             raise DataPrunerError(f"{path} is not a readable .npy file of numbers: {error}") from error
     elif path.suffix == ".parquet":
         found = _read_parquet(path)
     else:
         raise DataPrunerError(f"embeddings must be a .npy or .parquet file, not {path.name}")
     return check_embeddings(found, rows, str(path))
+
+
+UNREADABLE = (zipfile.BadZipFile, tokenize.TokenError, SyntaxError)
+
+
+def load_npy(path: Path) -> NDArray[Any]:
+    """Map a file of one array.
+
+    Raises
+    ------
+    ValueError
+        It is no such file, whatever numpy says of it.
+    """
+    try:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, EOFError, MemoryError, OverflowError, RecursionError, TypeError, *UNREADABLE) as error:
+        raise ValueError(safe_text(str(error) or type(error).__name__, 200)) from error
+    if not isinstance(found, np.ndarray):
+        found.close()
+        raise ValueError("it is an archive of arrays (.npz)")
+    return found
 
 
 def check_embeddings(found: NDArray[Any], rows: int, origin: str) -> NDArray[Any]:

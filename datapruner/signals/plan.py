@@ -28,6 +28,7 @@ from datapruner.signals.embedding import (
     embed_and_tell,
     embed_images,
     embed_with_encoder,
+    load_npy,
     read_embeddings,
 )
 from datapruner.signals.store import SignalStore, row_keys
@@ -717,7 +718,7 @@ def _divergence_file(path: Path) -> NDArray[Any]:
             column: NDArray[Any] = pq.read_table(path, columns=["jsd"]).column("jsd").to_numpy()
             return column
         if path.suffix == ".npy":
-            return np.asarray(np.load(path, allow_pickle=False))
+            return np.asarray(load_npy(path))
     except (OSError, ValueError, EOFError, KeyError, pa.ArrowException) as error:
         raise DataPrunerError(
             f"no divergences can be read from {path}: {first_line(error)}; it must be a .npy file with a number a row, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import datapruner as dp
-from datapruner.outputs.scores import load_scores
+from datapruner.outputs.scores import META, TABLE, load_scores
 from datapruner.recipe import Method, Recipe
 from datapruner.samples import load_samples
 from datapruner.scorers import Random, Ranking, Scorer
@@ -145,3 +146,35 @@ def test_measured_tokens_win_and_dropped_rows_have_no_score_columns(tmp_path, ti
         assert table[name][3] is None, name
         assert None not in table[name][:3] + table[name][4:], name
     assert dp.explain(tmp_path / "out", 3)["cluster"] is None
+
+
+BROKEN = {
+    "a list": [],
+    "no rows": {"rows": None},
+    "rows that are no number": {"rows": "many"},
+    "endless rows": {"rows": float("inf")},
+    "scorers in a list": {"scorers": []},
+    "a scorer that is a number": {"scorers": {"random": 3}},
+    "vetoes that are a number": {"vetoes": 3},
+    "a veto without its sentence": {"vetoes": [["exact_duplicate"]]},
+    "a sentence that is a number": {"vetoes": [["exact_duplicate", 3]]},
+    "a sentence that is wide": {"vetoes": [["exact_duplicate", "{measure:1000000000}"]]},
+    "a sentence of an object": {"vetoes": [["exact_duplicate", "{other.__class__}"]]},
+    "tokens in a list": {"tokens": [1]},
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_descriptions_of_any_other_form_are_damaged(tmp_path, kind):
+    source = tmp_path / "rows.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    dp.score(str(source), scorers="random").save(tmp_path / "out")
+    load_scores(tmp_path / "out")
+    file = tmp_path / "out" / TABLE
+    table = pq.read_table(file)
+    said = json.loads(table.schema.metadata[META])
+    broken = {**said, **BROKEN[kind]} if isinstance(BROKEN[kind], dict) else BROKEN[kind]
+    pq.write_table(table.replace_schema_metadata({META: json.dumps(broken).encode()}), file)
+    (tmp_path / "out" / "checksums.txt").unlink()
+    with pytest.raises(dp.DataPrunerError, match="damaged; score again"):
+        load_scores(tmp_path / "out")
