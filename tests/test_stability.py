@@ -296,6 +296,7 @@ def test_end_to_end(place, monkeypatch, capsys):
     assert files == {
         "comparison.json",
         "pairs.csv",
+        "checksums.txt",
         "overlap.csv",
         "correlation.csv",
         "groups.csv",

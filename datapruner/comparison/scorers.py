@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from datapruner.samples.base import Samples
     from datapruner.scorers.base import Scorer
 
+UNRANKED = "unranked"
+"""Ranks nothing, so that there is nothing to compare; who wants it names it."""
 ALL = "all"
 """In the place of a scorer's name: all that there are; those that cannot run are left out with a reason."""
 OF_TEXT = OF_ROWS | OF_RESPONSES | OF_TWINS | {"num_tokens", "num_supervised_tokens", "text"}
@@ -43,7 +45,7 @@ def scorers_of(given: Any) -> tuple[list[Scorer], LeftOut | None]:
         return named, None
     left_out: LeftOut = {}
     for name in available_scorers():
-        if name in {scorer.name for scorer in named}:
+        if name in {scorer.name for scorer in named} | {UNRANKED}:
             continue
         try:
             named.append(make_scorer(name))

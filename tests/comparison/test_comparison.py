@@ -321,7 +321,7 @@ def test_the_rows_on_which_scorers_disagree_most(compared, rows):
     for number, place in enumerate(order):
         row = int(places[place])
         found = frame.iloc[number]
-        assert found["text"] == f"{rows[row]['question']}⏎{rows[row]['answer']}"[:200]
+        assert found["text"] == f"{rows[row]['question']} → {rows[row]['answer']}"[:200]
         for name in ranks:
             selection = compared.at(1).selections[name]
             assert found[f"{name}_rank"] == pytest.approx(ranks[name][place])

@@ -123,7 +123,7 @@ def duplicated():
 @pytest.fixture(scope="module")
 def eight(duplicated):
     made = [type("Planted", (Planted,), {"name": f"planted_scorer_{seed}"})(seed) for seed in range(8)]
-    return dp.score(duplicated, scorers=made, dedup=["exact"], progress=False)
+    return dp.score(duplicated, scorers=made, dedup=["exact"], on_empty="keep", progress=False)
 
 
 @dataclass(frozen=True)
@@ -345,7 +345,9 @@ def test_eight_scorers_stand_side_by_side(visit, eight, tmp_path):
 
 
 def test_what_a_newcomer_stumbled_over(visit, duplicated, tmp_path):
-    selection = dp.prune(duplicated, scorer=Planted(), keep=0.3, dedup=["exact"], progress=False)
+    selection = dp.prune(
+        duplicated, scorer=Planted(), keep=0.3, dedup=["exact"], on_empty="keep", progress=False
+    )
     page = visit(selection.report(tmp_path / "report.html"))
     # Axes: whole numbers, and what they are.
     ticks = page.locator("#clouds .xtick text").all_text_contents()
