@@ -18,6 +18,7 @@ from datapruner.errors import DataPrunerError
 from datapruner.matching import Match
 from datapruner.models.offline import MODELS
 from datapruner.paths import exists, expanded
+from datapruner.patterns import files_of
 from datapruner.recipe_formats import FORMAT, HEADER, as_of_today
 from datapruner.samples.readers import file_format
 from datapruner.text import safe_repr, safe_text
@@ -386,7 +387,7 @@ def _matches(value: str) -> list[str]:
     path = expanded(Path(value))
     if not _has_marks(value) or exists(path):
         return []
-    return sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
+    return [str(found) for found in files_of(str(path), safe_text(value, 200))]
 
 
 def _absolute(value: str, folder: str) -> str:

@@ -48,7 +48,8 @@ def check(folder: Path, *names: str) -> None:
         A file has another digest, or none is written for it.
     """
     try:
-        said = (folder / CHECKSUMS).read_text(encoding="utf-8")
+        listed = folder / CHECKSUMS  # a pipe would be waited for
+        said = "" if listed.exists() and not listed.is_file() else listed.read_text(encoding="utf-8")
     except FileNotFoundError:
         return
     except (OSError, UnicodeDecodeError):
@@ -57,7 +58,7 @@ def check(folder: Path, *names: str) -> None:
     for name in names:
         file = folder / name
         try:
-            same = not file.exists() or digest(file) == wanted.get(name)
+            same = not file.exists() or (file.is_file() and digest(file) == wanted.get(name))
         except OSError as error:
             raise DataPrunerError(f"{file} cannot be read: {error.strerror}") from error
         if not same:

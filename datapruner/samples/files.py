@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import glob
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
 
 from datapruner.errors import DataPrunerError
+from datapruner.paths import is_file
+from datapruner.patterns import Place, Search, files_of, is_new, place_of
 from datapruner.samples.confined import confined
 from datapruner.samples.media import is_media, media_rows, metadata_of, with_media
 from datapruner.samples.readers import FORMATS, PACKED, arrow_table, file_format, read_blocks, refuse_pointer
@@ -110,17 +114,21 @@ def load_folder(folder: Path, label: str) -> dict[str, Read]:
     return loaded
 
 
-def _find(folder: Path, root: Path, label: str) -> list[Path]:
+def _find(folder: Path, root: Path, label: str, above: frozenset[Place] = frozenset()) -> list[Path]:
     """Return the files of a folder that hold its rows: its own, or those of the folders that are its splits.
 
     Folders of other names may hold other datasets, of which one is to be named, unless there is but one.
     """
     files = _data_files(folder)
     inside = sorted(entry for entry in folder.iterdir() if entry.is_dir() and entry.name[0] not in "._")
-    below = [entry for entry in inside if _holds_data(entry)]
-    media = (
-        [] if files else sorted(entry for entry in folder.rglob("*") if is_media(entry) and entry.is_file())
-    )
+    search = Search(label)
+    above = above | {place for place in [place_of(str(folder))] if place}
+    met = set(above)
+    once = [entry for entry in sorted(inside, key=Path.is_symlink) if is_new(str(entry), met)]
+    below = [entry for entry in sorted(once) if _holds_data(entry, search, set(above))]
+    media = []
+    if not files and not below:
+        media = list(filter(is_media, files_of(f"{glob.escape(str(folder))}/**/*", label, "searched")))
     if files and not all(map(metadata_of, files)):
         return files
     if files and not below:
@@ -141,15 +149,21 @@ def _find(folder: Path, root: Path, label: str) -> list[Path]:
             f"The folder {label} holds data in several folders ({shown}), which may be datasets of their own; name one,"
             f" e.g. {label}/{safe_text(below[0].relative_to(root).as_posix(), 60)}."
         )
-    return files + [file for entry in (parts or below) for file in _find(entry, root, label)]
+    return files + [file for entry in (parts or below) for file in _find(entry, root, label, above)]
 
 
-def _holds_data(folder: Path, depth: int = _DEPTH) -> bool:
+def _holds_data(folder: Path, search: Search, seen: set[Place], depth: int = _DEPTH) -> bool:
+    """Whether a folder, or one inside of it, holds data; one that a link leads back to does not count again."""
+    if not is_new(str(folder), seen):
+        return False
+    entries = search.entries(str(folder))
     if _data_files(folder):
         return True
     return depth > 0 and any(
-        entry.is_dir() and entry.name[0] not in "._" and _holds_data(entry, depth - 1)
-        for entry in folder.iterdir()
+        entry.is_dir()
+        and entry.name[0] not in "._"
+        and _holds_data(Path(entry.path), search, seen, depth - 1)
+        for entry in entries
     )
 
 
@@ -182,6 +196,7 @@ def _load_saved(folder: Path, label: str) -> dict[str, Read]:
     import pyarrow as pa
     from datasets import Dataset, load_from_disk
 
+    _check_saved(folder, label)
     try:
         loaded = load_from_disk(str(folder))
     except (OSError, ValueError, TypeError, KeyError, AttributeError, pa.ArrowException) as error:
@@ -198,3 +213,29 @@ def _load_saved(folder: Path, label: str) -> dict[str, Read]:
         )
         for split, dataset in splits.items()
     }
+
+
+def _check_saved(folder: Path, label: str) -> None:
+    """Refuse what is opened by its name alone and is no file, such as a pipe that nobody writes to."""
+    search = Search(label)
+    splits = [Path(entry.path) for entry in search.entries(str(folder)) if entry.is_dir()]
+    for place in (folder, *splits):
+        for entry in search.entries(str(place)):
+            if not entry.is_dir() and not is_file(Path(entry.path)):
+                raise DataPrunerError(
+                    f"The folder {label} cannot be loaded: {safe_text(entry.name, 60)} is no file; save it again."
+                )
+        for name in _named_in(place / "state.json"):
+            if not (place / name).resolve().is_relative_to(place.resolve()):
+                raise DataPrunerError(
+                    f"The folder {label} cannot be loaded: it names {safe_text(name, 60)} outside of it."
+                )
+
+
+def _named_in(state: Path) -> list[str]:
+    """Return the data files that a saved folder names; what is wrong with the list is left to `datasets`."""
+    try:
+        held = json.loads(state.read_bytes())["_data_files"] if is_file(state) else []
+        return [str(one["filename"]) for one in held]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return []

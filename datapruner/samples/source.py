@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import glob
 import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from datapruner.errors import DataPrunerError
+from datapruner.patterns import files_of
 from datapruner.samples.base import Samples
 from datapruner.samples.confined import confined, offline
 from datapruner.samples.files import load_files, load_folder
@@ -123,8 +123,7 @@ def _load_named(name: str) -> tuple[Splits, str | None]:
     if exists:
         return (load_folder(path, label) if path.is_dir() else {"train": load_files([path], label)}), None
     if any(character in name for character in "*?["):
-        files = sorted(Path(found) for found in glob.glob(str(path), recursive=True))  # noqa: PTH207
-        files = [file for file in files if file.is_file()]
+        files = files_of(str(path), label)
         if not files:
             raise DataPrunerError(f"There is no such file: nothing matches '{label}'.")
         return {"train": load_files(files, label)}, None

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from datapruner.errors import DataPrunerError
 from datapruner.models.embedders import Encoder, ImageEmbedder, Named, TokenEmbedder
 from datapruner.models.identity import PROBE_TEXTS
-from datapruner.paths import exists
+from datapruner.paths import exists, is_file
 from datapruner.progress import bar
 from datapruner.signals.store import Batch, SignalStore, row_keys
 from datapruner.text import safe_text
@@ -312,6 +312,8 @@ def read_embeddings(path: Path, rows: int) -> Matrix:
     """
     if not exists(path):
         raise DataPrunerError(f"there is no embeddings file {path}")
+    if not is_file(path):
+        raise DataPrunerError(f"the embeddings {path} are no file")
     if path.suffix == ".npy":
         try:
             found = load_npy(path)

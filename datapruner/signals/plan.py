@@ -714,6 +714,8 @@ def _divergence_file(path: Path) -> NDArray[Any]:
     import pyarrow.parquet as pq
 
     try:
+        if path.exists() and not path.is_file():
+            raise DataPrunerError(f"the divergences {path} are no file")
         if path.suffix == ".parquet":
             column: NDArray[Any] = pq.read_table(path, columns=["jsd"]).column("jsd").to_numpy()
             return column
