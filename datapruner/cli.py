@@ -731,6 +731,8 @@ def main() -> None:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
         sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    if len(sys.argv) > 2 and "--help" not in sys.argv:
+        _make_warnings_harmless()
     told: list[int] = []
     try:
         with flags(), _terminated(told):
@@ -757,6 +759,20 @@ def main() -> None:
         code = 128 + told[0] if told else INTERRUPTED
         _quit(f"{how}; what was computed so far is kept and the same command goes on from there", code)
     sys.exit(code)
+
+
+def _make_warnings_harmless() -> None:
+    """Write what is warned of, by us and by libraries, without what a terminal would act on."""
+    import logging
+
+    from datapruner.text import safe_lines
+
+    class Harmless(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return safe_lines(super().format(record))
+
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(Harmless())
 
 
 @contextmanager

@@ -779,6 +779,22 @@ def test_a_library_in_rust_that_gives_up_is_one_sentence(workplace, tmp_path, mo
     assert len(ran.err.splitlines()) == 1
 
 
+def test_no_warning_moves_a_terminal_s_cursor(workplace, tmp_path):
+    program = (
+        "import logging\n"
+        "from datapruner import api, cli\n"
+        "def warn(*_, **__):\n"
+        "    logging.getLogger('of.a.library').warning('one \\x1b[2J\\u202e two\\nthree %s', '\\x07')\n"
+        "    raise KeyboardInterrupt\n"
+        "api.run = warn\n"
+        "cli.main()\n"
+    )
+    line = [sys.executable, "-c", program, *map(str, prune_line(workplace, tmp_path / "out", "-q"))]
+    ran = subprocess.run(line, capture_output=True, text=True, check=False, timeout=120)
+    assert ran.stderr.splitlines()[:2] == [r"one \x1b[2J\u202e two", r"three \x07"]
+    assert ran.returncode == 130
+
+
 # What cannot be written
 
 

@@ -221,7 +221,7 @@ def _from_checkpoint(
         logger.warning(
             "'%s' was saved by torch.nn.utils.prune with its masks apart, and the masks (%d) were multiplied into the "
             "weights; next time, call prune.remove on every pruned layer before save_pretrained",
-            name,
+            safe_text(name),
             len(masked),
         )
     has_tokenizer = any(_file(name, file) is not None for file in TOKENIZER_FILES)

@@ -208,7 +208,7 @@ class SavedSelection(SelectionView):
         try:
             return super()._readable()
         except DataPrunerError as error:
-            logger.info("the keywords of %s are not known: %s", self.folder, error)
+            logger.info("the keywords of %s are not known: %s", safe_text(str(self.folder)), error)
             return None
 
     @cached_property

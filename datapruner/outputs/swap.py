@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from datapruner.temporary import locked, remove
+from datapruner.text import safe_text
 
 logger = logging.getLogger(__name__)
 
@@ -102,5 +103,7 @@ def recover(path: Path) -> None:
             with suppress(OSError):
                 aside.rename(path)
                 logger.warning(
-                    "the earlier result %s was found under %s, where a killed run left it", path, aside
+                    "the earlier result %s was found under %s, where a killed run left it",
+                    safe_text(str(path)),
+                    safe_text(str(aside)),
                 )

@@ -81,7 +81,7 @@ def confined(read: Read, folders: list[Path], source: str) -> Read:
             logger.warning(
                 "%s: the column '%s' is declared as %s and %s, which is not in the source's own folder: it is read as "
                 "what is stored, and nothing is opened",
-                source,
+                safe_text(str(source)),
                 safe_text(name, 60),
                 type(kind).__name__,
                 wrong,

@@ -58,7 +58,7 @@ def say_converted(schema: pa.Schema, source: str) -> None:
         if pa.types.is_map(field.type):
             logger.warning(
                 "%s: column '%s' is a %s, which datasets cannot hold: it is read as a list of keys and values",
-                source,
+                safe_text(str(source)),
                 safe_text(field.name, 60),
                 safe_text(str(field.type), 80),
             )

@@ -32,6 +32,7 @@ from datapruner.signals.embedding import (
     read_embeddings,
 )
 from datapruner.signals.store import SignalStore, row_keys
+from datapruner.text import safe_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -265,7 +266,7 @@ def _tell_reading(reading: NDArray[np.float32], rows: NDArray[np.int64], name: s
         logger.warning(
             "%s: %s of %s rows are longer than the %s tokens that the embedder reads, and their middle was cut, up to "
             "%.0f %% of a row; %s sets the limit",
-            name,
+            safe_text(name),
             f"{int(cut.sum()):,}",
             f"{len(rows):,}",
             f"{int(read.max()):,}",
@@ -278,7 +279,7 @@ def _tell_reading(reading: NDArray[np.float32], rows: NDArray[np.int64], name: s
             "%s: %s of %s rows are in a script that the embedder's vocabulary does not hold (row %s: %s of %s tokens "
             "unknown): their vectors say next to nothing, and none of them is dropped as a semantic duplicate; name a "
             "model that reads it with %s",
-            name,
+            safe_text(name),
             f"{int(unread.sum()):,}",
             f"{len(rows):,}",
             int(rows[first]),

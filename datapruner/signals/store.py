@@ -361,7 +361,9 @@ class _Shelf:
             if read is None:
                 left = "" if discard(path) else "; it is not ours to remove, and stays"
                 logger.warning(
-                    "a stored shard is damaged (%s): its rows are computed again%s", path.name, left
+                    "a stored shard is damaged (%s): its rows are computed again%s",
+                    safe_text(path.name),
+                    left,
                 )
                 continue
             keys.append(read[0])
