@@ -938,13 +938,15 @@ def _reading(given: dict[str, Any]) -> dict[str, Any]:
 
 def _named(names: list[str], *, combined: bool) -> list[str]:
     """Put the built-in scorers in the place of `all`, so that --set and --n-clusters find them."""
+    from datapruner.comparison.scorers import UNRANKED
     from datapruner.scorers import BUILT_IN
 
     if "all" not in names:
         return names
     if combined:
         raise DataPrunerError("--combine joins the scorers that are named; name them instead of `all`")
-    return list(dict.fromkeys([*(name for name in names if name != "all"), *BUILT_IN]))
+    every = [name for name in BUILT_IN if name != UNRANKED]
+    return list(dict.fromkeys([*(name for name in names if name != "all"), *every]))
 
 
 def _combined(

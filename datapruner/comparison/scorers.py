@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from datapruner.scorers.base import Scorer
 
 UNRANKED = "unranked"
-"""Ranks nothing, so that there is nothing to compare; who wants it names it."""
 ALL = "all"
 """In the place of a scorer's name: all that there are; those that cannot run are left out with a reason."""
 OF_TEXT = OF_ROWS | OF_RESPONSES | OF_TWINS | {"num_tokens", "num_supervised_tokens", "text"}
@@ -45,7 +44,10 @@ def scorers_of(given: Any) -> tuple[list[Scorer], LeftOut | None]:
         return named, None
     left_out: LeftOut = {}
     for name in available_scorers():
-        if name in {scorer.name for scorer in named} | {UNRANKED}:
+        if name in {scorer.name for scorer in named}:
+            continue
+        if name == UNRANKED:
+            left_out[name] = f"the scorer '{name}' ranks nothing, so that there is nothing to compare"
             continue
         try:
             named.append(make_scorer(name))

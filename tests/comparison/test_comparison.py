@@ -26,7 +26,7 @@ from tests.conftest import command, without_progress
 
 N = 120
 HOSTILE = ["=cmd|' /C calc'!A0", "\x1b[31mred\u202e", "plain"]
-NEEDS_MORE = {"paser", "feature_mapping", "label_mapping"}
+NEEDS_MORE = {"unranked", "paser", "feature_mapping", "label_mapping"}
 """Scorers that need a twin or a target."""
 
 
