@@ -12,11 +12,20 @@ from datapruner.errors import DataPrunerError
 from datapruner.text import safe_text
 
 DEFAULTS = {
+    "row_bytes": 32 << 20,
+    "json_bytes": 4 << 30,
+    "unpacked_ratio": 200,
     "files": 100_000,
     "searched": 10_000_000,
     "search_seconds": 60,
 }
 """
+row_bytes
+    Bytes of one line of JSON lines, of one cell or line of CSV, of one text in Parquet or Arrow.
+json_bytes
+    Bytes of a JSON file that is one list or one object, which is in memory as a whole.
+unpacked_ratio
+    How many times larger than itself a Parquet or Arrow file in ``.gz`` or ``.zst`` may become, beyond 1 GB.
 files, searched, search_seconds
     Files that a pattern matches; entries looked at for a pattern or in a folder, and seconds spent on it.
 """

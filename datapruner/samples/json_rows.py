@@ -10,6 +10,7 @@ from itertools import chain, islice
 from typing import IO, Any
 
 from datapruner.errors import DataPrunerError
+from datapruner.limits import limit, over
 from datapruner.samples.rows import check_keys
 from datapruner.text import safe_text
 
@@ -39,7 +40,10 @@ def json_rows(opened: Open, label: str) -> Iterator[Row]:
 
 def _lines(opened: Open, label: str) -> Iterator[Row]:
     with opened() as stream:
-        for number, raw in enumerate(stream, 1):
+        most = limit("row_bytes")
+        for number, raw in enumerate(iter(lambda: stream.readline(most + 1), b""), 1):
+            if len(raw) > most:
+                raise over(f"{label}, line {number}", "has more bytes", "row_bytes")
             line = raw.removeprefix(_BOM) if number == 1 else raw
             if line.strip():
                 yield number, line, _row(_parse(line, label, number), label, number)
@@ -86,19 +90,24 @@ def _rows(opened: Open, label: str) -> Iterator[Row]:
     with opened() as stream:
         first = b""
         while not first.strip(_BOM + b" \t\r\n"):
-            first = stream.readline()
+            first = stream.readline(limit("row_bytes") + 1)
             if not first:
                 return
     try:
         # Whole objects on lines are read as such: nothing of the file but a line is in memory.
-        is_lines = isinstance(json.loads(first.decode("utf-8-sig")), dict)
+        is_lines = len(first) <= limit("row_bytes") and isinstance(
+            json.loads(first.decode("utf-8-sig")), dict
+        )
     except (ValueError, RecursionError):
         is_lines = False
     if is_lines:
         yield from _lines(opened, label)
         return
+    most = limit("json_bytes")
     with opened() as stream:
-        raw = stream.read()
+        raw = stream.read(most + 1)
+    if len(raw) > most:
+        raise over(label, "is one list or object of more bytes", "json_bytes")
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

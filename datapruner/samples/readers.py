@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
 from datapruner.errors import DataPrunerError
+from datapruner.limits import limit, over
 from datapruner.samples.json_rows import Row, json_lines, json_rows
 from datapruner.samples.plain import say_converted
 from datapruner.samples.rows import Rows
@@ -28,6 +28,7 @@ FORMATS = (".parquet", ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".arrow")
 PACKED = (".gz", ".zst")
 
 BLOCK_ROWS = 10_000
+_UNPACKED = 1 << 30
 BLOCK_BYTES = 32 << 20
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
@@ -99,11 +100,12 @@ def _tables(rows: Iterator[Row], label: str) -> Iterator[Rows]:
 
 def _csv(path: Path, label: str, delimiter: str) -> Iterator[Row]:
     """Read a table of strings: CSV has no types and no nulls, and none are guessed (``007`` stays)."""
-    # The module's limit is one for the process, and 128 KB by default: a long cell is no error here.
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    # The module's limit is one for the process, and 128 KB by default.
+    most = limit("row_bytes")
+    csv.field_size_limit(min(most, 2**31 - 1))
     with opened(path, label) as stream:
         text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
-        reader = csv.reader(text, delimiter=delimiter, strict=True)
+        reader = csv.reader(_bounded(text, label, most), delimiter=delimiter, strict=True)
         try:
             header = next(reader, None)
             if header is None:
@@ -125,6 +127,8 @@ def _csv(path: Path, label: str, delimiter: str) -> Iterator[Row]:
                     yield start, sum(map(len, cells)), dict(zip(header, cells, strict=True))
                 start = reader.line_num + 1
         except csv.Error as error:
+            if "field limit" in str(error):
+                raise over(f"{label}, line {reader.line_num}", "has more bytes", "row_bytes") from None
             raise DataPrunerError(
                 f"{label}, line {reader.line_num} is not valid CSV ({safe_text(str(error), 80)}); mend"
                 f" its quotes."
@@ -135,6 +139,14 @@ def _csv(path: Path, label: str, delimiter: str) -> Iterator[Row]:
             ) from None
 
 
+def _bounded(text: IO[str], label: str, most: int) -> Iterator[str]:
+    """Give a file's lines, none of which may be longer than a row."""
+    for number, line in enumerate(iter(lambda: text.readline(most + 1), ""), 1):
+        if len(line) > most:
+            raise over(f"{label}, line {number}", "has more bytes", "row_bytes")
+        yield line
+
+
 def unpacked(path: Path, label: str) -> Path:
     """Return a path to the plain file: Parquet and Arrow are not read through a stream."""
     if path.suffix.lower() not in PACKED:
@@ -143,7 +155,10 @@ def unpacked(path: Path, label: str) -> Path:
         target = private_folder() / path.stem
         out = target.open("wb")
     with out, opened(path, label) as stream:
+        most = max(_UNPACKED, limit("unpacked_ratio") * path.stat().st_size)
         while block := stream.read(1 << 20):
+            if out.tell() + len(block) > most:
+                raise over(label, "becomes larger, unpacked, by more times", "unpacked_ratio")
             with spilling(label):
                 out.write(block)
     return target

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from datapruner.errors import DataPrunerError
+from datapruner.limits import limit, over
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
@@ -42,7 +43,36 @@ def check_table(table: pa.Table, label: str, kind: str = "Arrow", first: int = 0
             for name, column in zip(batch.schema.names, batch.columns, strict=True):
                 _check_column(column, safe_text(name, 60), label, kind, first)
             raise _damaged(label, kind, str(error)) from None
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            if _longest(column) > limit("row_bytes"):
+                low, high = 0, len(column)
+                while high - low > 1:
+                    middle = (low + high) // 2
+                    short = _longest(column.slice(low, middle - low)) <= limit("row_bytes")
+                    low, high = (middle, high) if short else (low, middle)
+                where = f"{label}: row {first + low}, column '{safe_text(name, 60)}',"
+                raise over(where, "holds a text of more bytes", "row_bytes")
         first += len(batch)
+
+
+def _longest(array: pa.Array) -> int:
+    """Return the bytes of the longest text of a column, at any depth."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.types as t
+
+    kind = array.type
+    if t.is_struct(kind):
+        return max((_longest(array.field(place)) for place in range(kind.num_fields)), default=0)
+    if isinstance(array, pa.ExtensionArray):
+        return _longest(array.storage)
+    if t.is_list(kind) or t.is_large_list(kind):
+        ends = array.offsets
+        start, stop = ends[0].as_py(), ends[len(array)].as_py()
+        return _longest(array.values.slice(start, stop - start)) if stop > start else 0
+    if t.is_string(kind) or t.is_large_string(kind):
+        return pc.max(pc.binary_length(array)).as_py() or 0
+    return 0
 
 
 def _check_column(column: pa.Array, name: str, label: str, kind: str, first: int) -> None:
