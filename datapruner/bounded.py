@@ -26,8 +26,9 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 SECONDS = 10.0
-BYTES = 2 << 30
-"""Beyond what the process has already."""
+BYTES = 1 << 30
+CHILD_BYTES = 2 << 30
+"""Beyond what the process has already; a child loads a tokenizer, whose tables may be large."""
 PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
@@ -128,11 +129,13 @@ def tried(what: str, run: Callable[[], None], seconds: float = SECONDS) -> None:
         os.close(reading)
         with suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
-    if (
-        said is None or said == b"ok"
-    ):  # no answer in all that time and no end: it waited for what a fork lacks
+        _, status, used = os.wait4(child, 0)
+    if said == b"ok":
         return
+    if said is None:
+        if used.ru_utime < seconds / 5:  # it waited for what a fork lacks
+            return
+        said, status = b"", signal.SIGXCPU
     if said:
         raise DataPrunerError(f"{what} cannot be used: {safe_text(said.decode(errors='replace'), 200)}")
     number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
@@ -141,7 +144,7 @@ def tried(what: str, run: Callable[[], None], seconds: float = SECONDS) -> None:
             f"{what} takes longer than {seconds:g} s for a short text, and may be without end"
         )
     raise DataPrunerError(
-        f"{what} cannot be used: a library breaks on it, or wants more than {BYTES >> 30} GB"
+        f"{what} cannot be used: a library breaks on it, or wants more than {CHILD_BYTES >> 30} GB"
     )
 
 
@@ -173,10 +176,10 @@ def _in_child(writing: int, run: Callable[[], None], seconds: float) -> None:
         limit = int(used + seconds) + 1
         resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 1))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        _limit(BYTES)
+        _limit(CHILD_BYTES)
         run()
     except MemoryError:
-        said = f"it takes more than {BYTES >> 30} GB of memory".encode()
+        said = f"it takes more than {CHILD_BYTES >> 30} GB of memory".encode()
     except BaseException as error:
         if type(error).__name__ == "PanicException":
             said = f"its library gives up on it ({error})".encode(errors="replace")
