@@ -13,6 +13,8 @@ from datapruner.selection.budget import encode_labels
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+
     from datapruner.samples.base import Samples
     from datapruner.selection.result import Scores, Selection
 
@@ -79,8 +81,12 @@ def find_labels(selections: Sequence[Selection], by: Sequence[str] = ()) -> list
     scores = selections[0].scores
     used = dict.fromkeys([*by, *(s.budget.per_group for s in selections if s.budget.per_group is not None)])
     asked = [Facet(_name(name), *_encoded(scores, name), column=name, asked=True) for name in used]
+    features = scores.samples.dataset.features  # asked for once: each time, those of all columns are copied
     return asked + [
-        facet for name in _candidates(scores.samples) if name not in used for facet in _label(scores, name)
+        facet
+        for name in _candidates(scores.samples)
+        if name not in used
+        for facet in _label(scores.samples.dataset, name, features[name])
     ]
 
 
@@ -142,24 +148,25 @@ def _candidates(samples: Samples) -> list[str]:
     ]
 
 
-def _label(scores: Scores, name: str) -> list[Facet]:
+def _label(dataset: Dataset, name: str, feature: Any) -> list[Facet]:
     """Read a column where it has few values, and more rows than values."""
     import pyarrow.compute as pc
 
-    dataset = scores.samples.dataset.select_columns([name]).with_format("arrow")
-    head = dataset[: min(PROBED, len(dataset))].column(0)
+    stored, order = dataset.data.table.column(name), dataset._indices
+    order = None if order is None else order.table.column(0)
+    head = stored[:PROBED] if order is None else stored.take(order[:PROBED])
     most = min(MOST_VALUES, len(head) // 2)
     if pc.count_distinct(head, mode="all").as_py() > most:
         return []
     # The first rows of a set that was put together may all be of one source. Counted before dictionaries are joined,
     # which takes the square of their number.
-    column = dataset[:].column(0)
+    column = stored if order is None else stored.take(order)
     if not 2 <= pc.count_distinct(column, mode="all").as_py() <= most:
         return []
     encoded = pc.dictionary_encode(column, null_encoding="encode").unify_dictionaries()
     values = encoded.chunk(0).dictionary.to_pylist()
     codes = np.concatenate([chunk.indices.to_numpy(zero_copy_only=False) for chunk in encoded.chunks])
-    values = _as_names(scores, name, values)
+    values = _as_names(feature, values)
     return [
         Facet(
             _name(name),
@@ -171,15 +178,14 @@ def _label(scores: Scores, name: str) -> list[Facet]:
 
 
 def _encoded(scores: Scores, name: str) -> tuple[list[str], Ints]:
-    names, codes = encode_labels(_as_names(scores, name, scores._column(name)))
+    names, codes = encode_labels(_as_names(scores.samples.dataset.features.get(name), scores._column(name)))
     return [_label_name(name) for name in names], codes
 
 
-def _as_names(scores: Scores, column: str, values: Sequence[Any]) -> Sequence[Any]:
+def _as_names(feature: Any, values: Sequence[Any]) -> Sequence[Any]:
     """Give a class label's names for its numbers, and other values as they are."""
     from datasets import ClassLabel
 
-    feature = scores.samples.dataset.features.get(column)
     if not isinstance(feature, ClassLabel):
         return values
     names = feature.names  # and not int2str, which takes microseconds a row
