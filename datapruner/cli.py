@@ -895,7 +895,8 @@ def _pair_lines(pair: Pair) -> str:
     from datapruner.selection.telling import parted
     from datapruner.text import safe_text
 
-    rows = parted(pair.text, pair.other_text) if pair.other_text else (pair.text, "")
+    same = pair.text == pair.other_text or not pair.other_text
+    rows = (pair.text, pair.other_text) if same else parted(pair.text, pair.other_text)
     other = "test row" if pair.cause == LEAK else "row"
     return (
         f"{pair.cause.replace('_', ' ')}, {pair.measure:.2f}\n  row {pair.row}: {safe_text(rows[0], 100)}\n  {other} "

@@ -40,6 +40,13 @@ class SelectionView(ABC):
     scorer: str
     kept: NDArray[np.bool_]
 
+    def __getitem__(self, place: int) -> dict[str, Any]:
+        """Give one kept row, as iterating over all of them would; counted from the end where negative."""
+        if not -len(self) <= place < len(self):
+            raise IndexError(f"kept row {place} is out of range: {len(self)} rows were kept")
+        found: dict[str, Any] = self.dataset[place % len(self)]
+        return found
+
     @property
     @abstractmethod
     def values(self) -> NDArray[np.float64]:

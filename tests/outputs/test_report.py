@@ -595,6 +595,21 @@ def test_characters_are_counted_without_objects(rows, indexed):
     assert characters(samples).tolist() == expected
 
 
+def test_characters_of_messages_with_calls_are_counted():
+    """Such messages are JSON values to `datasets`; the page once said that all rows are 0 characters long."""
+    call = {"type": "function", "function": {"name": "f", "arguments": {"city": "Oslo"}}}
+    rows = [
+        {"messages": [{"role": "user", "content": "abcd"}, {"role": "assistant", "content": "efg"}]},
+        {
+            "messages": [
+                {"role": "user", "content": "h"},
+                {"role": "assistant", "content": "", "tool_calls": [call]},
+            ]
+        },
+    ]
+    assert characters(dp.load_samples(rows)).tolist() == [7, 1 + len("function" + "f" + "Oslo")]
+
+
 def test_excerpts_say_what_they_leave_out():
     long = "é" * 1_000_000
     samples = load_samples([{"question": "short?", "answer": long}, {"question": long, "answer": "end"}])

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
 from datapruner.samples.base import leading
+from datapruner.samples.layouts import is_json
 from datapruner.selection.allocation import allocate
 from datapruner.text import safe_lines, safe_text
 
@@ -132,11 +133,16 @@ def characters(samples: Samples) -> Ints | None:
 
 
 def _characters(array: pa.Array) -> Ints:
+    import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.types as pt
 
     if pt.is_dictionary(array.type):
         array = array.dictionary_decode()
+    if isinstance(array, pa.ExtensionArray):
+        if is_json(array.type):
+            return np.array([_said(text) for text in array.storage.to_pylist()], dtype=np.int64)
+        array = array.storage
     kind = array.type
     if pt.is_string(kind) or pt.is_large_string(kind):
         lengths: Ints = pc.fill_null(pc.utf8_length(array), 0).to_numpy(zero_copy_only=False).astype(np.int64)
@@ -153,6 +159,19 @@ def _characters(array: pa.Array) -> Ints:
                 total += _characters(part)
         return total
     return np.zeros(len(array), dtype=np.int64)
+
+
+def _said(text: str | None) -> int:
+    """Count the characters of a JSON value's texts, without who speaks."""
+    return 0 if text is None else _leaves(json.loads(text))
+
+
+def _leaves(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(_leaves(part) for name, part in value.items() if name not in SPEAKERS)
+    return sum(map(_leaves, value)) if isinstance(value, list) else 0
 
 
 def _read(samples: Samples, rows: Ints) -> Iterator[Excerpt]:
