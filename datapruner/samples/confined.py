@@ -49,7 +49,7 @@ def offline() -> bool:
     return bool(config.HF_HUB_OFFLINE)
 
 
-def confined(read: Read, folders: list[Path], source: str) -> Read:
+def confined(read: Read, folders: list[Path] | None, source: str) -> Read:
     """Return what was read with columns that lead out of folders as plain structs.
 
     Parameters
@@ -57,7 +57,8 @@ def confined(read: Read, folders: list[Path], source: str) -> Read:
     read
         Rows of somebody else's.
     folders
-        Where files may be opened; nowhere else, and nothing of another machine.
+        Where files may be opened; nowhere else, and nothing of another machine. None: any file of this machine, whether
+        or not it is there.
     source
         Its name, for the warning.
     """
@@ -134,8 +135,15 @@ def _paths(array: pa.Array) -> Iterator[str]:
                 yield from _paths(child)
 
 
-def _inside(folders: list[Path]) -> Callable[[str], bool]:
+def _elsewhere(path: str) -> bool:
+    """Whether `datasets` and fsspec take a path for an address, or for a file inside of another."""
+    return "::" in path or bool(urlparse(path).scheme and not os.path.isabs(path))  # noqa: PTH117
+
+
+def _inside(folders: list[Path] | None) -> Callable[[str], bool]:
     """Give what tells whether a path is that of a file in one of the folders, links followed."""
+    if folders is None:
+        return lambda path: not _elsewhere(path)
     roots = [folder.resolve() for folder in folders]
 
     @cache
@@ -144,8 +152,7 @@ def _inside(folders: list[Path]) -> Callable[[str], bool]:
         return any(place.is_relative_to(root) for root in roots)
 
     def inside(path: str) -> bool:
-        # What `datasets` and fsspec take for an address or for a file inside of another.
-        if not roots or "::" in path or (urlparse(path).scheme and not os.path.isabs(path)):  # noqa: PTH117
+        if not roots or _elsewhere(path):
             return False
         if not is_file(Path(path)) or not holds(os.path.split(path)[0] or "."):
             return False

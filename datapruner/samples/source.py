@@ -63,7 +63,7 @@ def load_samples(
     else:
         name, splits = load_memory(source)
         if offline():  # what is in memory is the user's own, but for what lies elsewhere
-            splits = {key: confined(read, [Path("/")], name) for key, read in splits.items()}
+            splits = {key: confined(read, None, name) for key, read in splits.items()}
     chosen = _choose(splits, split, safe_text(name, 200), prefer)
     splits = {
         key: replace(read, dataset=held(read.dataset, safe_text(name, 200))) for key, read in splits.items()
