@@ -112,6 +112,8 @@ class Seen:
     dates: dict[tuple[str, ...], int] = field(default_factory=dict)
     texts: dict[tuple[str, ...], int] = field(default_factory=dict)
     large: set[tuple[str, ...]] = field(default_factory=set)
+    quoted: set[tuple[str, ...]] = field(default_factory=set)
+    """JSON values among which a text is JSON itself, such as "0": `datasets` takes it for the value written out."""
     fine: bool = False
     """A number has more than ten decimals, or is not finite."""
 
@@ -122,6 +124,8 @@ class Seen:
 
         kind = array.type
         if is_json(kind):
+            if path not in self.quoted and _holds_quoted(array.storage):
+                self.quoted.add(path)
             self.fine = self.fine or bool(
                 pc.any(pc.match_substring_regex(array.storage, LONG_FRACTION)).as_py()
             )
@@ -151,6 +155,8 @@ class Seen:
         from datasets import Features, Json
 
         as_json = {path for path, count in self.dates.items() if count and not self.texts[path]} | self.large
+        # Inside of a larger value that is JSON as a whole, a text stays a text.
+        as_json |= {path[:1] for path in self.quoted}
 
         def declared(feature: Any, path: tuple[str, ...]) -> Any:
             if path in as_json:
@@ -166,6 +172,19 @@ class Seen:
 
         mixed = any(count and self.texts[path] for path, count in self.dates.items())
         return Features({name: declared(inner, (name,)) for name, inner in dataset.features.items()}), mixed
+
+
+def _holds_quoted(storage: pa.Array) -> bool:
+    """Whether any JSON value is a text that is JSON itself."""
+    import pyarrow.compute as pc
+
+    for text in storage.filter(pc.match_substring_regex(storage, r'^\s*"')).to_pylist():
+        try:
+            json.loads(json.loads(text))
+        except (ValueError, RecursionError):
+            continue
+        return True
+    return False
 
 
 def write_json_lines(
@@ -213,6 +232,12 @@ def write_json_lines(
             "load_dataset rounds numbers to ten decimals where it reads JSON lines with a column like '%s'; the lines "
             "themselves are exact, and parquet is read exactly",
             safe_text(names[0], 60),
+        )
+    for name in sorted(path[0] for path in seen.quoted if len(path) == 1):
+        logger.warning(
+            'load_dataset reads texts such as "0" or "true" in the column \'%s\', which holds other values too, as '
+            "numbers and truths where it reads JSON lines; the lines themselves are exact, and parquet is read exactly",
+            safe_text(name, 60),
         )
     found: dict[str, Any] = {"features": features._to_yaml_list()}
     if mixed and file.stat().st_size > CHUNK:
