@@ -75,6 +75,7 @@ def test_no_recipe_asks_to_go_on(source, tmp_path):
     dp.prune(source, keep=4, **LIKE).save(tmp_path / "out")
     recipe = tmp_path / "out" / "recipe.yaml"
     recipe.write_text(recipe.read_text() + "changed_source: true\n")
+    (tmp_path / "out" / "checksums.txt").unlink()
     with pytest.raises(dp.DataPrunerError, match="changed_source"):
         load_recipe(recipe)
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from datapruner.checksums import write_checksums
 from datapruner.errors import DataPrunerError
-from datapruner.outputs.checksums import write_checksums
 from datapruner.outputs.swap import place, recover
 from datapruner.paths import expanded
 from datapruner.temporary import MARK, new_folder, release, remove, sweep, sync, sync_folder

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.checksums import check
 from datapruner.errors import DataPrunerError
-from datapruner.outputs.checksums import check
 from datapruner.outputs.dataset import GROUPS, REASONS, WITHIN
 from datapruner.paths import expanded, is_file
 from datapruner.recipe import Recipe, load_recipe
@@ -217,8 +217,6 @@ class SavedSelection(SelectionView):
         from datapruner.samples import load_samples
 
         recipe = self.recipe
-        data = (path for path in (self.folder / "data").rglob("*") if path.is_file())
-        check(self.folder, *(path.relative_to(self.folder).as_posix() for path in data))
         samples = load_samples(
             self.folder,
             split=recipe.split,

@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from datapruner.checksums import check
 from datapruner.errors import DataPrunerError
-from datapruner.outputs.checksums import check
 from datapruner.outputs.dataset import arrow_array, encoded, files_read, method_columns
 from datapruner.outputs.folder import whole_folder
 from datapruner.paths import expanded, is_file

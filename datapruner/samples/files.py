@@ -8,6 +8,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+from datapruner.checksums import as_written
 from datapruner.errors import DataPrunerError
 from datapruner.paths import is_file
 from datapruner.patterns import Place, Search, files_of, is_new, place_of
@@ -62,6 +63,7 @@ def _load_files(files: list[Path], source: str) -> Read:
             )
         if not file.is_file():
             raise DataPrunerError(f"'{safe_text(str(file), 200)}' is not a file.")
+        as_written(file)
     _one_format({kind for kind in kinds.values() if kind}, source)
     if len(files) == 1 and kinds[files[0]] == ".arrow" and files[0].suffix.lower() == ".arrow":
         refuse_pointer(files[0], source)
@@ -225,6 +227,8 @@ def _check_saved(folder: Path, label: str) -> None:
                 raise DataPrunerError(
                     f"The folder {label} cannot be loaded: {safe_text(entry.name, 60)} is no file; save it again."
                 )
+            if not entry.is_dir():
+                as_written(Path(entry.path))
         for name in _named_in(place / "state.json"):
             if not (place / name).resolve().is_relative_to(place.resolve()):
                 raise DataPrunerError(

@@ -10,7 +10,7 @@ import pytest
 import xxhash
 
 import datapruner as dp
-from datapruner.outputs.checksums import CHECKSUMS
+from datapruner.checksums import CHECKSUMS
 from datapruner.outputs.scores import load_scores
 
 
@@ -90,3 +90,25 @@ def test_without_digests_a_folder_is_taken_as_it_is(results, tmp_path):
         load_scores(tmp_path / "scores", source=str(results / "rows.jsonl"))
     (tmp_path / "scores" / CHECKSUMS).unlink()
     assert len(load_scores(tmp_path / "scores", source=str(results / "rows.jsonl")).samples) == 200
+
+
+def test_a_result_that_is_read_again_as_a_source_a_recipe_or_vectors_is_as_written(results, tmp_path):
+    shutil.copytree(results / "out", tmp_path / "out")
+    data = next((tmp_path / "out" / "data").glob("*.parquet"))
+    assert len(dp.load_samples(str(tmp_path / "out"))) == len(dp.load_samples(str(data)))
+    for file, read in (
+        (data, lambda: dp.load_samples(str(tmp_path / "out"))),
+        (data, lambda: dp.load_samples(str(data))),
+        (data, lambda: dp.load_selection(tmp_path / "out").dataset),
+        (data, lambda: dp.prune(["a", "b"], keep=1, scorer="k_center", embeddings=str(data), progress=False)),
+        (tmp_path / "out" / "recipe.yaml", lambda: dp.run(tmp_path / "out" / "recipe.yaml", progress=False)),
+    ):
+        for _ in flips(file, 3):
+            with pytest.raises(dp.DataPrunerError, match="is not as it was written"):
+                read()
+
+
+def test_other_peoples_lists_of_digests_are_theirs(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n')
+    (tmp_path / CHECKSUMS).write_text("0" * 32 + "  rows.jsonl\n")
+    assert len(dp.load_samples(str(tmp_path / "rows.jsonl"))) == 1
