@@ -7,7 +7,7 @@ DATA ?=
 TORCH_INDEX ?=
 KEEP ?= 0.3
 
-.PHONY: install demo test test-properties test-all test-faults lint docs bench bench-report clean
+.PHONY: install install-lowest demo test test-lowest test-properties test-all test-faults audit lint docs bench bench-report clean
 
 install: $(VENV)/.installed
 
@@ -36,6 +36,26 @@ test: install
 test-faults: install
 	$(PYTEST) -m faults tests/faults
 
+# The oldest versions that pyproject.toml allows of all that users install, in an environment of their own. torch is
+# the build of constraints.txt; the tools of the tests are the newest. LOWEST chooses the tests.
+LOWEST_VENV := .venv-lowest
+LOWEST_EXTRAS := offline,report,plots,adapters,trl,recovery,quantize
+LOWEST ?= tests
+
+install-lowest: $(LOWEST_VENV)/.installed
+
+$(LOWEST_VENV)/.installed: pyproject.toml constraints.txt .ci/lowest.sh
+	PYTHON='$(PYTHON)' TORCH_INDEX='$(TORCH_INDEX)' bash .ci/lowest.sh $(LOWEST_VENV) $(LOWEST_EXTRAS)
+	touch $@
+
+test-lowest: install-lowest
+	HF_HUB_OFFLINE=1 $(LOWEST_VENV)/bin/python -W ignore -m pytest -n auto --maxprocesses 4 --dist worksteal \
+	  -p no:cacheprovider -m 'not slow and not faults' --ignore tests/test_docs.py --ignore tests/test_notebooks.py $(LOWEST)
+
+# Licences of all that is installed, and known vulnerabilities where a service answers.
+audit: install
+	$(BIN)/python .ci/audit.py
+
 # The property tests alone, with examples that nobody has drawn before; SEED=... draws those of a run again.
 test-properties: SEED ?= $(shell $(PYTHON) -c 'import secrets; print(secrets.randbelow(2**32))')
 test-properties: install
@@ -45,8 +65,8 @@ test-all: install
 	$(PYTEST)
 
 lint: install
-	$(BIN)/ruff format --check datapruner tests benchmarks docs/*.py
-	$(BIN)/ruff check datapruner tests benchmarks docs/*.py
+	$(BIN)/ruff format --check datapruner tests benchmarks docs/*.py .ci/*.py
+	$(BIN)/ruff check datapruner tests benchmarks docs/*.py .ci/*.py
 	$(BIN)/mypy
 
 docs: install
@@ -81,4 +101,4 @@ bench: install
 	$(BIN)/python benchmarks/scale.py --rows 1000000 --out benchmarks/results/scale-1m.json
 
 clean:
-	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache demo-out*
+	rm -rf $(VENV) $(LOWEST_VENV) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache demo-out*

