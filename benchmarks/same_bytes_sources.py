@@ -54,7 +54,7 @@ def questions() -> list[dict[str, Any]]:
     rows[33] = {**rows[7], "question": f"  {rows[7]['question'].upper()}\n"}  # other case and white space
     rows[60] = {**rows[8], "answer": f"{rows[8]['answer']} indeed"}  # near copies
     for to, of in ((62, 12), (64, 14)):
-        text = said(rng, 14, 16)
+        text = said(rng, 40, 41)
         rows[of] = {
             "question": f"Add 12 to this: {text}",
             "answer": f"So much is 24 of {text}",
@@ -65,6 +65,11 @@ def questions() -> list[dict[str, Any]]:
             "answer": f"So much is 25 of {text}",
             "topic": "maths",
         }
+    for step, to in enumerate(range(80, 88)):  # ever farther copies, across the threshold of near duplicates
+        text = said(rng, 40, 41).split()
+        for row, kept in ((to, 40), (to + 20, 39 - step)):
+            shown = " ".join([*text[:kept], *said(rng, 40, 41).split()[kept:]])
+            rows[row] = {"question": "Tell it again", "answer": shown, "topic": "letters"}
     for row, empty in ((5, ""), (77, "   "), (78, None)):
         rows[row]["answer"] = empty
     return [
