@@ -39,7 +39,7 @@ test-faults: install
 # The oldest versions that pyproject.toml allows of all that users install, in an environment of their own. torch is
 # the build of constraints.txt; the tools of the tests are the newest. LOWEST chooses the tests.
 LOWEST_VENV := .venv-lowest
-LOWEST_EXTRAS := offline,report,plots,adapters,trl,recovery,quantize
+LOWEST_EXTRAS := offline,report,plots,adapters,trl,recovery
 LOWEST ?= tests
 
 install-lowest: $(LOWEST_VENV)/.installed

@@ -654,7 +654,7 @@ def check_refused(ran: Ran, said: list[str] = []) -> None:  # noqa: B006
     assert len(ran.err.splitlines()) == 1, ran.err
     assert ran.err.rstrip("\n").isprintable()
     for word in said:
-        assert word in ran.err, ran.err
+        assert word in ran.err + ran.err.lower(), ran.err  # older typers write an argument's name in capitals
 
 
 @pytest.mark.parametrize("name", BAD)
