@@ -25,6 +25,7 @@ DESCRIBED = ("features", "schema", "fields", "columns")
 
 _DECODER = json.JSONDecoder()
 _SPACE = " \t\r\n"
+_PIECE = 1 << 20
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -105,7 +106,7 @@ def _rows(opened: Open, label: str) -> Iterator[Row]:
         return
     most = limit("json_bytes")
     with opened() as stream:
-        raw = stream.read(most + 1)
+        raw = _up_to(stream, most + 1)
     if len(raw) > most:
         raise over(label, "is one list or object of more bytes", "json_bytes")
     try:
@@ -117,6 +118,14 @@ def _rows(opened: Open, label: str) -> Iterator[Row]:
         ) from None
     del raw
     yield from _text_rows(text, label)
+
+
+def _up_to(stream: IO[bytes], most: int) -> bytearray:
+    """Read a stream piece by piece: asked for so many bytes at once, it would take memory for all of them."""
+    out = bytearray()
+    while len(out) < most and (piece := stream.read(min(_PIECE, most - len(out)))):
+        out += piece
+    return out
 
 
 def _text_rows(text: str, label: str) -> Iterator[Row]:
