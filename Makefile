@@ -7,7 +7,7 @@ DATA ?=
 TORCH_INDEX ?=
 KEEP ?= 0.3
 
-.PHONY: install install-lowest demo test test-lowest test-properties test-all test-faults audit lint docs bench bench-report clean
+.PHONY: install install-lowest demo test test-lowest test-properties test-all test-faults fuzz audit lint docs bench bench-report clean
 
 install: $(VENV)/.installed
 
@@ -35,6 +35,12 @@ test: install
 # Every call that changes a file dies or fails once; two minutes on two cores.
 test-faults: install
 	$(PYTEST) -m faults tests/faults
+
+# Mostly valid runs, mutated; what fails is kept in a folder, to be replayed. SECONDS=3600 for an hour.
+fuzz: SECONDS ?= 600
+fuzz: SEED ?= $(shell $(PYTHON) -c 'import secrets; print(secrets.randbelow(2**32))')
+fuzz: install
+	$(BIN)/python -m tests.faults.fuzz --seconds $(SECONDS) --seed $(SEED)
 
 # The oldest versions that pyproject.toml allows of all that users install, in an environment of their own. torch is
 # the build of constraints.txt; the tools of the tests are the newest. LOWEST chooses the tests.

@@ -25,7 +25,6 @@ DESCRIBED = ("features", "schema", "fields", "columns")
 
 _DECODER = json.JSONDecoder()
 _SPACE = " \t\r\n"
-_PIECE = 1 << 20
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -105,10 +104,12 @@ def _rows(opened: Open, label: str) -> Iterator[Row]:
         yield from _lines(opened, label)
         return
     most = limit("json_bytes")
+    raw = bytearray()  # grows in place
     with opened() as stream:
-        raw = _up_to(stream, most + 1)
-    if len(raw) > most:
-        raise over(label, "is one list or object of more bytes", "json_bytes")
+        while block := stream.read(1 << 20):
+            raw += block
+            if len(raw) > most:
+                raise over(label, "is one list or object of more bytes", "json_bytes")
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -118,14 +119,6 @@ def _rows(opened: Open, label: str) -> Iterator[Row]:
         ) from None
     del raw
     yield from _text_rows(text, label)
-
-
-def _up_to(stream: IO[bytes], most: int) -> bytearray:
-    """Read a stream piece by piece: asked for so many bytes at once, it would take memory for all of them."""
-    out = bytearray()
-    while len(out) < most and (piece := stream.read(min(_PIECE, most - len(out)))):
-        out += piece
-    return out
 
 
 def _text_rows(text: str, label: str) -> Iterator[Row]:

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -160,7 +161,10 @@ class Fuzzer:
         self.verbs[words[0]] += 1
         if ran.seconds > self.slowest[0]:
             self.slowest = (round(ran.seconds, 1), name)
-        if ran.code == 0 and not found and (show or Random(name).random() < CHECKED):
+        changed = tree(folder / OUT) != before
+        if changed and words[0] in ("inspect", "explain"):
+            found.append("the earlier result was touched")
+        if changed and ran.code == 0 and not found and (show or Random(name).random() < CHECKED):
             found += self.load(folder, case)
         if ran.code == 2:
             self.said[(ran.said.strip().splitlines() or [""])[-1][:110]] += 1
@@ -264,10 +268,11 @@ def main() -> None:
             fuzzer.case(given.seed, given.only, show=True)
             return
         number = 0
-        while number < given.cases and time.monotonic() - started < given.seconds:
-            if found := fuzzer.case(given.seed, number):
-                print(f"{given.seed}-{number}: {found}", file=sys.stderr, flush=True)
-            number += 1
+        with suppress(KeyboardInterrupt):
+            while number < given.cases and time.monotonic() - started < given.seconds:
+                if found := fuzzer.case(given.seed, number):
+                    print(f"{given.seed}-{number}: {found}", file=sys.stderr, flush=True)
+                number += 1
         print(json.dumps({**fuzzer.summary(), "seconds": round(time.monotonic() - started)}, indent=1))
         raise SystemExit(bool(fuzzer.found))
     finally:
