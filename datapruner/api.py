@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
@@ -12,9 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from datapruner.arguments import notes_of, takes
 from datapruner.errors import DataPrunerError, in_words
+from datapruner.inputs import WAY, Inputs
 from datapruner.options import DEFAULTS, PrunedModel, Running, Scoring, ScoringReading
 from datapruner.parameters import one_or_more
-from datapruner.recipe import Recipe, load_recipe, make_recipe, method_of, plain
+from datapruner.recipe import FILES, Recipe, load_recipe, make_recipe, method_of, plain
 from datapruner.samples import load_samples
 from datapruner.scorers import make_scorer, scorer_class
 from datapruner.scorers.base import Scorer
@@ -329,12 +331,12 @@ def run(recipe: str | Path | Recipe, **objects: Unpack[Running]) -> Selection:
         As saved beside a result.
     **objects
         ``cache``, ``progress`` and ``trust_code`` as in :func:`score`; ``changed_source=True`` goes on where the
-        source has another content than the recipe says.
+        source, or another input, has another content than the recipe says.
 
     Raises
     ------
     DataPrunerError
-        The source has changed, or anything else that the user can put right.
+        The source or another input has changed, or anything else that the user can put right.
     """
     plan = load_recipe(Path(recipe)) if isinstance(recipe, str | Path) else recipe.located()
     held = plan.in_memory or ["source"] * (plan.source is None)
@@ -344,7 +346,7 @@ def run(recipe: str | Path | Recipe, **objects: Unpack[Running]) -> Selection:
             "the same again"
         )
     if objects.pop("changed_source", False):
-        plan = plan.model_copy(update={"source_content": None})
+        plan = plan.taken_as_it_is
     Budget(plan.keep, plan.keep_tokens, plan.per_group, plan.quotas)
     chooser = None if plan.selector is None else make_selector(plan.selector.name, plan.selector.parameters)
     scores = run_scores(plan, **objects)
@@ -376,8 +378,7 @@ def read_samples(recipe: Recipe, source: Any = None, *, embeddings_given: bool =
     if recipe.source_content is not None and samples.content != recipe.source_content:
         raise DataPrunerError(
             f"{safe_text(samples.source, 200)} has other rows than when this was made (content "
-            f"{samples.content}, then {recipe.source_content}); bring them back, or run its recipe with "
-            "--changed-source, which makes it anew of today's rows"
+            f"{samples.content}, then {recipe.source_content}); {WAY}"
         )
     check_rows(recipe.keep, len(samples))
     return samples
@@ -467,15 +468,13 @@ def measure(
     if samples is None:
         samples = read_samples(recipe, source, embeddings_given=embeddings is not None)
     n = len(samples)
+    inputs = _files_read(recipe)
     given_jsd = read_divergences(recipe, divergences, n) if plan.divergences else None
-    _check_columns(recipe, plan, samples, made)
+    _check_columns(recipe, plan, samples, made, masks or {})
     store = SignalStore(None if cache is None else Path(cache).expanduser())
-
-    for name, mask in (masks or {}).items():
-        _check_length(mask, n, name)
     forced = _mask(recipe.always_keep, samples, "always_keep")
     own = OwnText(samples, recipe.similarity_context)
-    vetoes, rows = _cleaned(recipe, plan, samples, forced, own)
+    vetoes, rows = _cleaned(recipe, plan, samples, forced, own, inputs)
     _tell_unread(recipe, plan, samples, vetoes)
     fed: _Fed | None = None
     if plan.language_model or plan.responses or plan.twins:
@@ -494,6 +493,7 @@ def measure(
             own=own,
             embedder=embedder,
             progress=progress,
+            read=partial(inputs.rows, "target"),
         )
     if plan.embedding:
         _require_rows(rows)
@@ -546,7 +546,23 @@ def measure(
 
     signals = Signals(len(rows), measured, recipe.seed, rows)
     renderer = renderer_of(recipe) if fed is None or model is None else fed.reader.render
+    recipe = _with_inputs(recipe, samples, inputs)
     return Measured(recipe, made, samples.unchanged(), rows, signals, vetoes, forced, tokens, renderer, store)
+
+
+def _files_read(recipe: Recipe) -> Inputs:
+    """Note the files of numbers that are about to be read."""
+    inputs = Inputs(recipe.inputs_content)
+    for field in FILES:
+        if field not in recipe.in_memory and (path := recipe.path(field)) is not None:
+            inputs.file(field, Path(path))
+    return inputs
+
+
+def _with_inputs(recipe: Recipe, samples: Samples, inputs: Inputs) -> Recipe:
+    """Give the recipe what the inputs held, and the samples their files, which are looked at with the source's own."""
+    samples.stamps.update(inputs.stamps)
+    return recipe.model_copy(update={"inputs_content": inputs.content})
 
 
 def _check_model(model: Any, options: Mapping[str, Any]) -> None:
@@ -565,14 +581,18 @@ def _check_model(model: Any, options: Mapping[str, Any]) -> None:
             )
 
 
-def _check_columns(recipe: Recipe, plan: Plan, samples: Samples, scorers: list[Scorer]) -> None:
-    """Refuse columns that are not there, or are in the way of what will be written."""
+def _check_columns(
+    recipe: Recipe, plan: Plan, samples: Samples, scorers: list[Scorer], masks: Mapping[str, Any]
+) -> None:
+    """Refuse columns that are not there, or in the way of what will be written, and masks of another length."""
     from datapruner.outputs.tokens import check_token_columns
 
     for column in {recipe.per_group, *plan.columns} - {None}:
         samples.check_column(str(column))
     if len(scorers) == 1 and recipe.selector is None:
         check_token_columns(samples, scorers[0].selector())
+    for name, mask in masks.items():
+        _check_length(mask, len(samples), name)
 
 
 def _once_each(scorers: list[Scorer]) -> list[Scorer]:
@@ -583,13 +603,18 @@ def _once_each(scorers: list[Scorer]) -> list[Scorer]:
 
 
 def _cleaned(
-    recipe: Recipe, plan: Plan, samples: Samples, forced: NDArray[np.bool_], own: OwnText
+    recipe: Recipe,
+    plan: Plan,
+    samples: Samples,
+    forced: NDArray[np.bool_],
+    own: OwnText,
+    inputs: Inputs,
 ) -> tuple[list[Vetoes], NDArray[np.int64]]:
     """Drop what is listed, and what the steps that read texts drop."""
     vetoes, rows = _never_kept(recipe, samples, forced)
     if not plan.cleaning:
         return vetoes, rows
-    tests = _test_texts(recipe)
+    tests = _test_texts(recipe, inputs)
     found, rows = clean_texts(recipe, samples, tests, rows, forced, own)
     _tell_unanswered(len(samples), found)
     tell_drops(samples, found, tests=tests, numbers=recipe.near_numbers)
@@ -713,7 +738,7 @@ def _require_rows(rows: NDArray[np.int64]) -> None:
         raise DataPrunerError("no row is left: cleaning, or --on-empty=drop (the default), dropped them all")
 
 
-def _test_texts(recipe: Recipe) -> list[str] | None:
+def _test_texts(recipe: Recipe, inputs: Inputs) -> list[str] | None:
     """Read the test set's prompts, if one is named; its ``test`` split where it has one and no split was named."""
     if recipe.decontaminate is None:
         return None
@@ -727,6 +752,7 @@ def _test_texts(recipe: Recipe) -> list[str] | None:
     except DataPrunerError as error:
         said = error.sentence.replace("--columns", "--decontaminate-columns")
         raise DataPrunerError(f"the test set: {said}") from error
+    inputs.rows("decontaminate", tests)
     return [sample.part("both") if sample.plain else sample.part("prompt") for sample in tests]
 
 

@@ -136,7 +136,8 @@ TrustCode = Annotated[
 ChangedSource = Annotated[
     bool,
     typer.Option(
-        "--changed-source", help="Go on where the source has other rows than the recipe was saved with."
+        "--changed-source",
+        help="Go on where the source, or another input, is not what the recipe was saved with.",
     ),
 ]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16 or float64.")]

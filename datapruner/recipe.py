@@ -68,6 +68,9 @@ class Recipe(BaseModel):
     source_content
         The hash of what was read, which a saved result has: whoever runs its recipe on another content is told so. See
         :func:`datapruner.samples.hashing.content_hash`.
+    inputs_content
+        The same of what else was read: of the rows of ``decontaminate`` and ``target``, and of the bytes of
+        ``embeddings``, ``target_embeddings`` and ``divergences``.
     in_memory
         What was given as an object that no recipe can name, so that only :func:`datapruner.prune` with these
         objects makes the result again: ``source``, ``embeddings``, ``embedder``, ``model``, ``pruned_model``,
@@ -119,6 +122,7 @@ class Recipe(BaseModel):
 
     source: str | None = None
     source_content: str | None = None
+    inputs_content: dict[str, str] = Field(default_factory=dict)
     in_memory: list[str] = Field(default_factory=list)
     split: str | None = None
     columns: dict[str, str] | None = None
@@ -185,6 +189,11 @@ class Recipe(BaseModel):
         if value is None or not (name in FILES or _is_path(value, self._folder)):
             return None
         return _absolute(value, self._folder)
+
+    @property
+    def taken_as_it_is(self) -> Recipe:
+        """The same of whatever the source and the other inputs hold."""
+        return self.model_copy(update={"source_content": None, "inputs_content": {}})
 
     @property
     def has_embeddings(self) -> bool:

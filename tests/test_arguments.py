@@ -23,6 +23,7 @@ VERBS = [dp.prune, dp.score, dp.compare, dp.damage, dp.compare_stability]
 NOT_TOLD = {
     "source",
     "source_content",
+    "inputs_content",
     "in_memory",
     "scorers",
     "scorer",

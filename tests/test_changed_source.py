@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import yaml
@@ -152,7 +154,7 @@ def shapes(tmp_path: Path, shape: str) -> tuple[str, Path]:
     return str(name), file
 
 
-@pytest.mark.parametrize("what", ["size", "time", "gone"])
+@pytest.mark.parametrize("what", ["size", "time", "gone", "content alone", "another file"])
 @pytest.mark.parametrize("shape", ["file", "glob", "folder", "arrow", "saved", "images"])
 def test_a_source_that_changes_during_a_run_stops_it(tmp_path, shape, what):
     name, file = shapes(tmp_path, shape)
@@ -160,13 +162,24 @@ def test_a_source_that_changes_during_a_run_stops_it(tmp_path, shape, what):
     samples.unchanged()
     if what == "gone":
         file.rename(tmp_path / "elsewhere")
+    elif what == "content alone":  # as many bytes, at the same time
+        now, held = file.stat(), bytearray(file.read_bytes())
+        held[-3] ^= 1
+        file.write_bytes(held)
+        os.utime(file, ns=(now.st_atime_ns, now.st_mtime_ns))
+    elif what == "another file":  # behind the same name: a link that is turned elsewhere
+        now = file.stat()
+        other = Path(shutil.move(file, tmp_path / "moved"))
+        Path(shutil.copy(other, tmp_path / "other"))
+        os.utime(tmp_path / "other", ns=(now.st_atime_ns, now.st_mtime_ns))
+        file.symlink_to(tmp_path / "other")
     elif what == "size":
         with file.open("ab") as handle:
             handle.write(b"\n\n")
     else:
         now = file.stat()
         os.utime(file, ns=(now.st_atime_ns, now.st_mtime_ns + 1000))
-    with pytest.raises(dp.DataPrunerError, match="is gone since" if what == "gone" else "changed .* since"):
+    with pytest.raises(dp.DataPrunerError, match="is gone since" if what == "gone" else "changed.* since"):
         samples.unchanged()
 
 
@@ -174,7 +187,7 @@ def test_a_source_that_changes_during_a_run_stops_it(tmp_path, shape, what):
 def test_nothing_is_written_of_a_source_that_changed_meanwhile(source, tmp_path, verb):
     found = dp.prune(source, keep=4, **LIKE) if verb == "prune" else dp.score(source, **ALL)
     write(source, range(13))
-    with pytest.raises(dp.DataPrunerError, match=r"rows\.jsonl changed .* nothing was written"):
+    with pytest.raises(dp.DataPrunerError, match=r"rows\.jsonl changed.* nothing was written"):
         found.save(tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -199,3 +212,86 @@ def test_images_count_by_their_pixels_file(tmp_path):
     Picture.new("RGB", (4, 4), (200, 0, 0)).save(file)
     assert load_samples(name).content != before
     assert load_samples(name).dataset.features["image"] == Features({"image": Image()})["image"]
+
+
+@pytest.mark.parametrize("change", ["added", "renamed", "link"])
+def test_a_folder_whose_files_are_others_by_now(tmp_path, change):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    write(folder / "a.jsonl", range(6))
+    write(folder / "b.jsonl", range(6, 12))
+    write(tmp_path / "elsewhere.jsonl", range(50, 56))
+    dp.prune(folder, keep=4, **LIKE).save(tmp_path / "out")
+    if change == "added":
+        write(folder / "c.jsonl", range(2))
+    elif change == "renamed":  # the same rows in another order
+        (folder / "a.jsonl").rename(folder / "z.jsonl")
+    else:
+        (folder / "a.jsonl").unlink()
+        (folder / "a.jsonl").symlink_to(tmp_path / "elsewhere.jsonl")
+    with pytest.raises(dp.DataPrunerError, match=OTHER):
+        dp.run(tmp_path / "out" / "recipe.yaml")
+
+
+# --- what is read beside the source -------------------------------------------------------------------------
+
+
+def beside(folder: Path, field: str, seed: int) -> dict[str, object]:
+    """Arguments that read a file beside the source, whose content follows from a seed."""
+    rng = np.random.default_rng(seed)
+    for name, rows in (("rows.npy", 12), ("likes.npy", 3)):
+        np.save(folder / name, np.random.default_rng(0).normal(size=(rows, 4)).astype(np.float32))
+    write(folder / "likes.jsonl", range(3))
+    vectors = {"scorer": "prototypes", "embeddings": str(folder / "rows.npy")}
+    if field == "decontaminate":
+        (folder / "test.jsonl").write_text(json.dumps({"text": f"row number {seed:03} and five more words"}))
+        return {"scorer": "random", field: str(folder / "test.jsonl")}
+    if field == "embeddings":
+        np.save(folder / "rows.npy", rng.normal(size=(12, 4)).astype(np.float32))
+        return vectors
+    if field == "divergences":
+        np.save(folder / "told.npy", rng.uniform(size=12) / 2)
+        return {**vectors, "scorer": "paser", field: str(folder / "told.npy")}
+    aims = {"scorer": "feature_mapping", "target": str(folder / "likes.jsonl")}
+    if field == "target":
+        write(folder / "likes.jsonl", range(seed, seed + 3))
+    else:
+        np.save(folder / "likes.npy", rng.normal(size=(3, 4)).astype(np.float32))
+    return {**vectors, **aims, "target_embeddings": str(folder / "likes.npy")}
+
+
+BESIDE = ["decontaminate", "embeddings", "divergences", "target", "target_embeddings"]
+
+
+@pytest.mark.parametrize("field", BESIDE)
+def test_what_is_read_beside_the_source_is_as_it_was(source, tmp_path, monkeypatch, capsys, field):
+    given = beside(tmp_path, field, 1)
+    dp.prune(source, keep=4, manifold="pca", progress=False, **given).save(tmp_path / "out")
+    recipe = tmp_path / "out" / "recipe.yaml"
+    assert field in load_recipe(recipe).inputs_content
+    dp.run(recipe, progress=False).save(tmp_path / "again")
+    assert files(tmp_path / "out") == files(tmp_path / "again")
+    beside(tmp_path, field, 2)
+    run = ["run", recipe, "-o", tmp_path / "other", "-q"]
+    assert command(monkeypatch, *run) == 2
+    told = capsys.readouterr().err
+    assert f"{field}: " in told
+    assert "is another than when this was made" in told
+    assert "--changed-source" in told
+    assert not (tmp_path / "other").exists()
+    assert command(monkeypatch, *run, "--changed-source") == 0
+    assert load_recipe(recipe).inputs_content != load_recipe(tmp_path / "other/recipe.yaml").inputs_content
+    # One that an earlier version saved says nothing of it.
+    old = {**yaml.safe_load(recipe.read_text()), "source": "../rows.jsonl"}
+    del old["inputs_content"]
+    recipe.write_text(yaml.safe_dump(old))
+    assert len(dp.run(recipe, progress=False)) == 4
+
+
+@pytest.mark.parametrize("field", BESIDE)
+def test_nothing_is_written_where_it_changed_meanwhile(source, tmp_path, field):
+    found = dp.prune(source, keep=4, manifold="pca", progress=False, **beside(tmp_path, field, 1))
+    beside(tmp_path, field, 2)
+    with pytest.raises(dp.DataPrunerError, match=r"changed.* nothing was written"):
+        found.save(tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -16,6 +16,7 @@ from datapruner.samples.layouts import detect_layout
 from datapruner.samples.memory import load_memory
 from datapruner.samples.readers import file_format
 from datapruner.samples.sound import check_times
+from datapruner.samples.stamps import stamps
 from datapruner.samples.tables import Read, held
 from datapruner.text import did_you_mean, safe_text
 
@@ -156,7 +157,11 @@ def _load_hub(name: str, config: str | None, revision: str | None, label: str) -
         raise DataPrunerError(_hub_problem(error, label)) from error
     caches = [Path(datasets.config.HF_DATASETS_CACHE), Path(huggingface_hub.constants.HF_HUB_CACHE)]
     splits = {
-        split: confined(Read(dataset), caches, label)
+        split: confined(
+            Read(dataset, stamps=stamps(Path(file["filename"]) for file in dataset.cache_files)),
+            caches,
+            label,
+        )
         for split, dataset in (loaded if isinstance(loaded, dict) else {"train": loaded}).items()
     }
     if revision is None:

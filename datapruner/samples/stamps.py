@@ -8,12 +8,13 @@ from pathlib import Path
 from datapruner.errors import DataPrunerError
 from datapruner.text import safe_text
 
-Stamp = tuple[int, int]
-"""A file's size in bytes, and the time of its last change in nanoseconds."""
+Stamp = tuple[int, int, int, int, int]
+"""A file's size in bytes, the time of its last change in nanoseconds, which anybody can set back, that of the last
+change of its record, which nobody can, and its number on which disk."""
 
 
 def stamps(files: Iterable[Path]) -> dict[str, Stamp]:
-    """Note the size and the time of files; what is not there is left to whoever reads it."""
+    """Note what the system says of files; what is not there is left to whoever reads it."""
     found = {}
     for file in files:
         stamp = _stamp(file.absolute())
@@ -28,12 +29,17 @@ def check_stamps(noted: Mapping[str, Stamp]) -> None:
     Raises
     ------
     DataPrunerError
-        A file is gone, or has another size or time.
+        A file is gone, is another one, or has another size or time.
     """
     for name, stamp in noted.items():
         now = _stamp(Path(name))
         if now != stamp:
-            what = "is gone" if now is None else f"changed (it had {stamp[0]:,} bytes and has {now[0]:,})"
+            sizes = (
+                ""
+                if now is None or now[0] == stamp[0]
+                else f" (it had {stamp[0]:,} bytes and has {now[0]:,})"
+            )
+            what = "is gone" if now is None else f"changed{sizes}"
             raise DataPrunerError(
                 f"{safe_text(name, 200)} {what} since it was read, so that nothing was written; run again, which goes "
                 "on from what was measured, or give a copy that nobody writes to"
@@ -45,4 +51,4 @@ def _stamp(file: Path) -> Stamp | None:
         found = file.stat()
     except OSError:
         return None
-    return found.st_size, found.st_mtime_ns
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev

@@ -299,6 +299,7 @@ def measure_target(
     own: OwnText | None = None,
     embedder: Encoder | None = None,
     progress: bool = True,
+    read: Callable[[Samples], None] = lambda _: None,
 ) -> dict[str, Matrix]:
     """Get one vector for each row of the target set, made as those of the rows are.
 
@@ -315,6 +316,8 @@ def measure_target(
     embedder : Encoder, optional
         Given as an object.
     progress : bool
+    read : callable
+        Is told the target's rows, and may refuse them.
     """
     from datapruner.samples import load_samples
 
@@ -327,6 +330,7 @@ def measure_target(
             columns=recipe.target_columns,
             embeddings_given=bool(file or column),
         )
+        read(target)
         if given and not (file or column) and target.layout.name != "embedding":
             raise DataPrunerError(
                 "the rows' vectors are given, so its own have to be as well; pass them with --target-embeddings"

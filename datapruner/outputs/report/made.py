@@ -79,7 +79,7 @@ def how_it_was_made(selection: Selection) -> list[tuple[str, str]]:
 def recipe_text(selection: Selection) -> str:
     """Give the recipe as it can be copied: of paths, the last part alone, since a page is handed on."""
     # The source's hash is a saved recipe's: it is not known before the result is written, and says nothing to a reader.
-    return selection.recipe.model_copy(update={"source_content": None}).save_yaml(None)
+    return selection.recipe.taken_as_it_is.save_yaml(None)
 
 
 def _named(recipe: Recipe, field: str) -> str:
