@@ -467,9 +467,8 @@ def measure(
     plan = make_plan(recipe, made)
     if samples is None:
         samples = read_samples(recipe, source, embeddings_given=embeddings is not None)
-    n = len(samples)
     inputs = _files_read(recipe)
-    given_jsd = read_divergences(recipe, divergences, n) if plan.divergences else None
+    given_jsd = read_divergences(recipe, divergences, len(samples)) if plan.divergences else None
     _check_columns(recipe, plan, samples, made, masks or {})
     store = SignalStore(None if cache is None else Path(cache).expanduser())
     forced = _mask(recipe.always_keep, samples, "always_keep")
@@ -497,7 +496,7 @@ def measure(
         )
     if plan.embedding:
         _require_rows(rows)
-        unread = np.zeros(n, dtype=np.bool_)
+        unread = np.zeros(len(samples), dtype=np.bool_)
         matrix = measure_embedding(
             recipe,
             samples,
@@ -544,9 +543,9 @@ def measure(
     measured |= {} if given_jsd is None else {"jsd": given_jsd[rows]}
     measured |= measure_the_rest(plan, recipe, samples, rows, measured.get("embedding"), store, own)
 
-    signals = Signals(len(rows), measured, recipe.seed, rows)
     renderer = renderer_of(recipe) if fed is None or model is None else fed.reader.render
     recipe = _with_inputs(recipe, samples, inputs)
+    signals = Signals(len(rows), measured, recipe.seed, rows)
     return Measured(recipe, made, samples.unchanged(), rows, signals, vetoes, forced, tokens, renderer, store)
 
 

@@ -15,6 +15,7 @@ DEFAULTS = {
     "row_bytes": 32 << 20,
     "json_bytes": 4 << 30,
     "unpacked_ratio": 200,
+    "shared_ratio": 30,
     "files": 100_000,
     "searched": 10_000_000,
     "search_seconds": 60,
@@ -26,9 +27,14 @@ json_bytes
     Bytes of a JSON file that is one list or one object, which is in memory as a whole.
 unpacked_ratio
     How many times larger than itself a Parquet or Arrow file in ``.gz`` or ``.zst`` may become, beyond 1 GB.
+shared_ratio
+    How many times larger a table may become whose rows share values (dictionaries, views, run lengths), beyond 1 GB.
 files, searched, search_seconds
     Files that a pattern matches; entries looked at for a pattern or in a folder, and seconds spent on it.
 """
+
+UNPACKED = 1 << 30
+"""Bytes that anything may become, whatever its ratio."""
 
 
 def variable(name: str) -> str:

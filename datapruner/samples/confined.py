@@ -128,11 +128,10 @@ def _paths(array: pa.Array) -> Iterator[str]:
     elif t.is_struct(kind):
         names = [field.name for field in kind]
         if "path" in names and "bytes" in names:
-            array = array.filter(pc.and_(array.is_valid(), pc.is_null(array.field("bytes"))))
-            yield from (path for path in array.field("path").to_pylist() if isinstance(path, str))
-        else:
-            for child in array.flatten():
-                yield from _paths(child)
+            named = array.filter(pc.and_(array.is_valid(), pc.is_null(array.field("bytes"))))
+            yield from (path for path in named.field("path").to_pylist() if isinstance(path, str))
+        for child in array.flatten():  # a column may have any names, and more below them
+            yield from _paths(child)
 
 
 def _elsewhere(path: str) -> bool:

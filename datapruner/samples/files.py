@@ -201,7 +201,15 @@ def _load_saved(folder: Path, label: str) -> dict[str, Read]:
     _check_saved(folder, label)
     try:
         loaded = load_from_disk(str(folder))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, pa.ArrowException) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        RecursionError,
+        pa.ArrowException,
+    ) as error:
         reason = safe_text(" ".join(str(error).split()), 160)
         raise DataPrunerError(f"The folder {label} cannot be loaded ({reason}); save it again.") from error
     splits = {str(loaded.split or "train"): loaded} if isinstance(loaded, Dataset) else loaded
@@ -229,11 +237,20 @@ def _check_saved(folder: Path, label: str) -> None:
                 )
             if not entry.is_dir():
                 as_written(Path(entry.path))
-        for name in _named_in(place / "state.json"):
+        for name in [*_named_in(place / "state.json"), *_splits_in(place / "dataset_dict.json")]:
             if not (place / name).resolve().is_relative_to(place.resolve()):
                 raise DataPrunerError(
                     f"The folder {label} cannot be loaded: it names {safe_text(name, 60)} outside of it."
                 )
+
+
+def _splits_in(listing: Path) -> list[str]:
+    """Return the folders that a saved folder names as its splits; what is wrong with the list is left to `datasets`."""
+    try:
+        held = json.loads(listing.read_bytes())["splits"] if is_file(listing) else []
+        return [str(one) for one in held]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return []
 
 
 def _named_in(state: Path) -> list[str]:

@@ -78,7 +78,7 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
     Raises
     ------
     TypeError
-        There is none: unions and intervals.
+        There is none: unions, intervals, and decimals that count in tens, which Parquet does not have.
     """
     import pyarrow as pa
     import pyarrow.types as t
@@ -102,7 +102,9 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
         return pa.large_list(kind.value_field.with_type(plain_type(kind.value_type)))
     if t.is_fixed_size_list(kind):
         return pa.list_(kind.value_field.with_type(plain_type(kind.value_type)), kind.list_size)
-    if t.is_union(kind) or t.is_interval(kind):
+    if t.is_fixed_size_binary(kind) and not kind.byte_width:
+        return pa.binary()
+    if t.is_union(kind) or t.is_interval(kind) or (t.is_decimal(kind) and kind.scale < 0):
         raise TypeError(f"{kind} has no counterpart")
     if (
         isinstance(kind, pa.BaseExtensionType)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
 from datapruner.errors import DataPrunerError
-from datapruner.limits import limit, over
+from datapruner.limits import UNPACKED, limit, over
 from datapruner.samples.json_rows import Row, json_lines, json_rows
 from datapruner.samples.plain import say_converted
 from datapruner.samples.rows import Rows
@@ -28,7 +28,6 @@ FORMATS = (".parquet", ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".arrow")
 PACKED = (".gz", ".zst")
 
 BLOCK_ROWS = 10_000
-_UNPACKED = 1 << 30
 BLOCK_BYTES = 32 << 20
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
@@ -155,7 +154,7 @@ def unpacked(path: Path, label: str) -> Path:
         target = private_folder() / path.stem
         out = target.open("wb")
     with out, opened(path, label) as stream:
-        most = max(_UNPACKED, limit("unpacked_ratio") * path.stat().st_size)
+        most = max(UNPACKED, limit("unpacked_ratio") * path.stat().st_size)
         while block := stream.read(1 << 20):
             if out.tell() + len(block) > most:
                 raise over(label, "becomes larger, unpacked, by more times", "unpacked_ratio")

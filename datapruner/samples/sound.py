@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from datapruner.errors import DataPrunerError
-from datapruner.limits import limit, over
+from datapruner.limits import UNPACKED, limit, over
+from datapruner.samples.shared import DEEPEST, depth, shares, unshared
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
@@ -32,10 +33,19 @@ def check_table(table: pa.Table, label: str, kind: str = "Arrow", first: int = 0
     Raises
     ------
     DataPrunerError
-        A column is damaged, or holds text that is not UTF-8.
+        A column is damaged, nested too deeply, larger than a limit, or holds text that is not UTF-8.
     """
     import pyarrow as pa
 
+    for field in table.schema:
+        if depth(field.type) > DEEPEST:
+            name = safe_text(field.name, 60)
+            raise DataPrunerError(
+                f"{label}: column '{name}' is nested more than {DEEPEST} levels deep; store it as JSON text."
+            )
+    sharing = [place for place, field in enumerate(table.schema) if shares(field.type)]
+    most = max(UNPACKED, limit("shared_ratio") * table.get_total_buffer_size()) if sharing else 0
+    made = 0.0
     for batch in table.to_batches():
         try:
             batch.validate(full=True)
@@ -52,6 +62,15 @@ def check_table(table: pa.Table, label: str, kind: str = "Arrow", first: int = 0
                     low, high = (middle, high) if short else (low, middle)
                 where = f"{label}: row {first + low}, column '{safe_text(name, 60)}',"
                 raise over(where, "holds a text of more bytes", "row_bytes")
+        for place in sharing:
+            sizes = unshared(batch.column(place))
+            name = safe_text(batch.schema.names[place], 60)
+            if sizes.size and sizes.max() > limit("row_bytes"):
+                where = f"{label}: row {first + int(sizes.argmax())}, column '{name}',"
+                raise over(where, "holds a value of more bytes", "row_bytes")
+            made += sizes.sum()
+        if sharing and made > most:
+            raise over(label, "becomes larger, once its rows share nothing, by more times", "shared_ratio")
         first += len(batch)
 
 

@@ -220,7 +220,7 @@ def _metadata_holds(schema: pa.Schema) -> bool:
     try:
         features = Features.from_arrow_schema(schema)
         return bool(set(features) == set(schema.names)) and bool(features.arrow_schema.equals(schema))
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         # Written by another version of `datasets`; the columns' own types are as good.
         return False
 
@@ -250,7 +250,15 @@ def checked(make: Callable[[], Dataset], source: str) -> Dataset:
 
     try:
         return make()
-    except (pa.ArrowException, ValueError, TypeError, NotImplementedError, KeyError) as error:
+    except (
+        pa.ArrowException,
+        ValueError,
+        TypeError,
+        NotImplementedError,
+        KeyError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         reason = safe_text(" ".join(str(error).split()), 200)
         raise DataPrunerError(
             f"{source} cannot be held as a dataset ({reason}); mend that column."

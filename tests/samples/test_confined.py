@@ -25,6 +25,12 @@ KINDS = {
     "sound": {"_type": "Audio"},
     "film": {"_type": "Video"},
     "list": {"feature": {"_type": "Image"}, "_type": "List"},
+    "lists of lists": {"feature": {"feature": {"_type": "Image"}, "_type": "List"}, "_type": "List"},
+    "under a picture's own names": {
+        "bytes": {"_type": "Image"},
+        "path": {"dtype": "string", "_type": "Value"},
+    },
+    "under the name of a path": {"bytes": {"dtype": "binary", "_type": "Value"}, "path": {"_type": "Image"}},
     "inside": {"photo": {"_type": "Image"}, "note": {"dtype": "string", "_type": "Value"}},
 }
 
@@ -32,6 +38,12 @@ KINDS = {
 def table_of(kind: str, path: str, n: int = 6) -> pa.Table:
     """A table whose metadata declares a column of some kind that names a path."""
     value, stored = {"bytes": None, "path": path}, STORED
+    if kind == "lists of lists":
+        value, stored = [[value]], pa.list_(pa.list_(STORED))
+    if kind == "under a picture's own names":
+        value, stored = {"bytes": value, "path": "p"}, pa.struct([("bytes", STORED), ("path", pa.string())])
+    if kind == "under the name of a path":
+        value, stored = {"bytes": b"x", "path": value}, pa.struct([("bytes", pa.binary()), ("path", STORED)])
     if kind == "list":
         value, stored = [value], pa.list_(STORED)
     if kind == "inside":

@@ -90,7 +90,7 @@ def test_a_long_text_of_a_table(tmp_path, name, deep):
 @pytest.mark.parametrize("ending", [".jsonl.gz", ".json.gz", ".csv.gz", ".parquet.gz"])
 def test_a_file_of_zeros_is_refused_before_memory_goes(tmp_path, monkeypatch, ending):
     monkeypatch.setenv("DATAPRUNER_MAX_JSON_BYTES", "1_000_000")
-    monkeypatch.setattr(readers, "_UNPACKED", 1_000_000)
+    monkeypatch.setattr(readers, "UNPACKED", 1_000_000)
     file = tmp_path / f"a{ending}"
     head = b"text\n" if ending == ".csv.gz" else b""
     file.write_bytes(gzip.compress(head + b"\0" * 30_000_000, compresslevel=1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import gzip
 import json
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from datasets import Dataset
 
 import datapruner as dp
 from datapruner.samples import load_samples
+from datapruner.samples.shared import unshared
 from datapruner.samples.sound import check_table
 
 FAR = 1_900_000_000
@@ -186,3 +188,110 @@ def test_the_first_and_the_last_moment_of_the_calendar_are_read(deep):
         value = pa.array([moment], kind).view(pa.int64())[0].as_py()
         table = pa.table({"text": ["x"] * 1000, "when": times(kind, value, deep=deep)})
         assert len(load_samples(table)) == 1000
+
+
+# --- what is small and becomes large ------------------------------------------------------------------------
+
+
+def sharing(kind: str, n: int, size: int) -> pa.Array:
+    """n values of one size, of which one is stored."""
+    text = "x" * size
+    if kind == "dictionary":
+        return pa.DictionaryArray.from_arrays(pa.array([0] * n, pa.int32()), pa.array([text]))
+    if kind == "run lengths":
+        return pa.RunEndEncodedArray.from_arrays(pa.array([n], pa.int32()), pa.array([text]))
+    if kind == "view":
+        views = pa.py_buffer(struct.pack("<i4sii", size, b"xxxx", 0, 0) * n)
+        return pa.Array.from_buffers(pa.string_view(), n, [None, views, pa.py_buffer(text.encode())])
+    starts, sizes = (pa.py_buffer(np.full(n, each, np.int32)) for each in (0, size // 8))
+    inner = pa.array(np.zeros(size // 8, np.int64))
+    if kind == "list view":
+        return pa.Array.from_buffers(pa.list_view(pa.int64()), n, [None, starts, sizes], children=[inner])
+    return pa.StructArray.from_arrays([sharing("dictionary", n, size), pa.array([1] * n)], ["a", "b"])
+
+
+@pytest.mark.parametrize("kind", ["dictionary", "run lengths", "view", "list view", "struct"])
+def test_what_rows_share_is_counted_for_each(tmp_path, kind):
+    table = pa.table({"text": ["x"] * 2000, "held": sharing(kind, 2000, 1 << 20)})
+    with pa.ipc.new_stream(str(tmp_path / "a.arrow"), table.schema) as writer:
+        writer.write_table(table)
+    assert (tmp_path / "a.arrow").stat().st_size < 3 << 20
+    with pytest.raises(dp.DataPrunerError, match="DATAPRUNER_MAX_SHARED_RATIO"):
+        load_samples(str(tmp_path / "a.arrow"))
+    table = pa.table({"text": ["x"] * 3, "held": sharing(kind, 3, 33 << 20)})
+    with pytest.raises(dp.DataPrunerError, match=r"row 0, column 'held'.*MAX_ROW_BYTES"):
+        check_table(table, "it")
+
+
+LOGICAL = {
+    "texts": pa.array(["ab", None, "c", ""]),
+    "dictionary": pa.array(["ab", None, "c", "ab"]).dictionary_encode(),
+    "views": pa.array(["ab", None, "c" * 50, ""], pa.string_view()),
+    "lists": pa.array([["ab", "c"], None, [], ["d"]]),
+    "list views": pa.array([["ab", "c"], None, [], ["d"]], pa.list_view(pa.string())),
+    "fixed lists": pa.array([["a", "bc"], ["", ""], ["d", "e"], ["f", "g"]], pa.list_(pa.string(), 2)),
+    "structs": pa.array([{"a": "ab", "b": 1}, {"a": None, "b": 2}, {"a": "c", "b": 3}, {"a": "", "b": 4}]),
+    "maps": pa.array([[("a", "bc")], None, [], [("d", ""), ("e", "f")]], pa.map_(pa.string(), pa.string())),
+    "runs": pa.RunEndEncodedArray.from_arrays(pa.array([1, 4], pa.int32()), pa.array(["ab", "c"])),
+}
+
+
+@pytest.mark.parametrize("cut", [slice(0, 4), slice(1, 3)])
+@pytest.mark.parametrize("kind", LOGICAL)
+def test_the_size_of_values_is_that_of_what_python_reads(kind, cut):
+    def size(value) -> int:
+        if isinstance(value, str):
+            return len(value)
+        if isinstance(value, dict):
+            return sum(map(size, value.values()))
+        return sum(map(size, value)) if isinstance(value, list | tuple) else 8 * isinstance(value, int)
+
+    array = LOGICAL[kind][cut]
+    assert unshared(array).tolist() == [size(value) for value in array.to_pylist()]
+
+
+def test_a_type_without_end_is_refused(tmp_path):
+    kind, deep = pa.int64(), pa.int64()
+    for _ in range(60):
+        deep = pa.list_(deep)
+    for _ in range(20):
+        kind = pa.list_(kind)
+    for each, refused in ((kind, False), (deep, True)):
+        table = pa.table({"text": ["a", "b"], "held": pa.nulls(2, each)})
+        with pa.ipc.new_file(str(tmp_path / "a.arrow"), table.schema) as writer:
+            writer.write_table(table)
+        if refused:
+            with pytest.raises(dp.DataPrunerError, match="'held' is nested more than 50 levels deep"):
+                load_samples(str(tmp_path / "a.arrow"))
+        else:
+            assert len(load_samples(str(tmp_path / "a.arrow"))) == 2
+
+
+@pytest.mark.parametrize("kind", [pa.decimal256(76, -70), pa.decimal128(3, -1)])
+def test_what_parquet_cannot_write_is_said_before_anything_is_measured(kind):
+    with pytest.raises(dp.DataPrunerError, match="'held' has the Arrow type decimal"):
+        load_samples(pa.table({"text": ["a"], "held": pa.nulls(1, kind)}))
+    assert len(load_samples(pa.table({"text": ["a"], "held": pa.nulls(1, pa.binary(0))}))) == 1
+
+
+@pytest.mark.parametrize("said", [b'{"info":' + b"[" * 100_000, b"[]", b"\xff", b'{"info": {"features": 3}}'])
+def test_metadata_that_is_none_of_datasets_own(tmp_path, said):
+    table = pa.table({"text": ["a", "b"]}).replace_schema_metadata({b"huggingface": said})
+    pq.write_table(table, tmp_path / "a.parquet")
+    try:
+        assert load_samples(str(tmp_path / "a.parquet")).texts() == ["a", "b"]
+    except dp.DataPrunerError as error:
+        assert "\n" not in str(error)  # noqa: PT017
+
+
+@pytest.mark.parametrize(
+    "said", ['{"splits": ["../other"]}', '{"splits": ["%s"]}', "[" * 100_000, '{"splits": 3}']
+)
+def test_a_saved_folder_whose_splits_lie_elsewhere(tmp_path, said):
+    Dataset.from_dict({"text": ["a", "b"]}).save_to_disk(tmp_path / "other")
+    (tmp_path / "held").mkdir()
+    (tmp_path / "held/dataset_dict.json").write_text(said.replace("%s", str(tmp_path / "other")))
+    with pytest.raises(
+        dp.DataPrunerError, match="outside of it" if "other" in said or "%s" in said else "cannot be"
+    ):
+        load_samples(str(tmp_path / "held"))
