@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from datapruner.checksums import digest
 from datapruner.errors import DataPrunerError
-from datapruner.outputs.checksums import digest
 from datapruner.paths import is_file
 from datapruner.samples.base import Samples
 from datapruner.samples.stamps import Stamp, stamps
