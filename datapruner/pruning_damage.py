@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from datapruner.api import OPTION_DEFAULTS, measure, option_notes, run_arguments
 from datapruner.arguments import takes
+from datapruner.arrays import Floats, Ints
 from datapruner.errors import DataPrunerError
 from datapruner.geometry.blocks import iter_blocks, normalise_rows
 from datapruner.intervals import mean_interval, with_interval
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from datapruner.recipe import Recipe
     from datapruner.samples.base import Samples
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 TYPICAL, EXCERPT = 3, 100
 CLUSTERS = "cluster"

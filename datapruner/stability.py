@@ -26,6 +26,7 @@ from datapruner.api import (
     run_arguments,
 )
 from datapruner.arguments import takes
+from datapruner.arrays import Flags, Floats
 from datapruner.errors import DataPrunerError
 from datapruner.options import Scoring
 from datapruner.outputs.folder import whole_folder
@@ -51,9 +52,6 @@ NOISE = (0.25, 0.5, 1.0)
 OF_VECTORS = frozenset({"embedding", "manifold", "neighbours"})
 """Signals that move when the vectors do."""
 UNREAD = "reads no embedding"
-
-Kept = NDArray[np.bool_]
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -470,7 +468,7 @@ def stability_of(
     )
 
 
-def jaccard(first: Kept, second: Kept) -> float:
+def jaccard(first: Flags, second: Flags) -> float:
     """Rows that both keep as a share of the rows that either keeps; 1 where neither keeps any."""
     either = int((first | second).sum())
     return float((first & second).sum() / either) if either else 1.0
@@ -485,7 +483,7 @@ def correlation(first: Floats, second: Floats) -> float | None:
     return spearman(a, b)
 
 
-def chance(kept: tuple[int, int], eligible: tuple[Kept, Kept], forced: Kept) -> float:
+def chance(kept: tuple[int, int], eligible: tuple[Flags, Flags], forced: Flags) -> float:
     """Jaccard index to be expected of two independent random selections.
 
     Of k rows out of n each it is k / (2n - k), by putting the expected overlap k^2 / n in the place of the overlap
@@ -541,9 +539,9 @@ def with_noise(vectors: Matrix, scale: NDArray[np.float32], seed: int, draw: int
 class _Run(NamedTuple):
     """What one run of one scorer kept, its scores, and the rows it had to keep."""
 
-    kept: Kept
+    kept: Flags
     values: Floats
-    forced: Kept
+    forced: Flags
 
 
 def _varied(held: Measured, *, seed: int | None = None, vectors: Matrix | None = None) -> Measured:

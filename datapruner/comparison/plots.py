@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.arrays import Floats
 from datapruner.comparison.tables import EVERY, TOKENS
 from datapruner.errors import DataPrunerError
 from datapruner.plots import BESIDE, BLUE, COLOURS, GREY, MARKERS, new_axes, plain_label, pyplot
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from datapruner.comparison.result import Comparison
 
-Floats = NDArray[np.float64]
 
 MOST_GROUPS = 20
 BINS = 40

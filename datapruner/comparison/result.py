@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.arrays import Floats
 from datapruner.comparison import tables
 from datapruner.errors import DataPrunerError
 from datapruner.scorers.ranking import average_ranks, rank_correlation
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from datapruner.selection.budget import Budget
     from datapruner.selection.result import Scores, Selection
     from datapruner.stability import Stability
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from datapruner.comparison.result import Comparison
     from datapruner.selection.result import Selection
 
-Floats = NDArray[np.float64]
 
 QUANTILES = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95}
 EVERY = "(all rows)"

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from datapruner.arrays import Floats
 from datapruner.comparison.tables import EVERY, TOKENS
 from datapruner.outputs.folder import whole_folder
 from datapruner.outputs.report import Section, require_report, write_report
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from datapruner.comparison.result import AtBudget, Comparison
 
-Floats = NDArray[np.float64]
 MOST_GROUPS = 15
 """Groups of a column that get a line; the smaller ones are summed up in one."""
 MOST_SCORERS = 4

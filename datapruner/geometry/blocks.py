@@ -15,12 +15,12 @@ from typing import Any, Protocol, cast, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
 
 BLOCK_BYTES = 64 << 20
 
 FloatBlock = NDArray[np.float32]
-Rows = NDArray[np.int64]
 
 
 @runtime_checkable
@@ -55,9 +55,9 @@ class RowView:
         walks the whole file for every block.
     """
 
-    def __init__(self, matrix: Matrix, rows: Rows) -> None:
+    def __init__(self, matrix: Matrix, rows: Ints) -> None:
         self.matrix = matrix
-        self.rows: Rows = np.asarray(rows, dtype=np.int64)
+        self.rows: Ints = np.asarray(rows, dtype=np.int64)
         if self.rows.ndim != 1:
             raise DataPrunerError(f"Rows must be a flat list of row numbers, got shape {self.rows.shape}.")
         if self.rows.size and not 0 <= self.rows.min() <= self.rows.max() < matrix.shape[0]:
@@ -82,11 +82,11 @@ class RowView:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, key: slice | Rows) -> NDArray[Any]:
+    def __getitem__(self, key: slice | Ints) -> NDArray[Any]:
         return np.asarray(self.matrix[self.rows[key]])
 
 
-def source_rows(matrix: Matrix, rows: Rows) -> tuple[Matrix, Rows]:
+def source_rows(matrix: Matrix, rows: Ints) -> tuple[Matrix, Ints]:
     """Look through any nest of views: the array behind it, and the rows' numbers there."""
     while isinstance(matrix, RowView):
         rows, matrix = matrix.rows[rows], matrix.matrix
@@ -126,7 +126,7 @@ def release_pages(matrix: Matrix) -> None:
         base = getattr(base, "base", None)
 
 
-def gather(matrix: Matrix, rows: Rows, *, block_bytes: int = BLOCK_BYTES) -> FloatBlock:
+def gather(matrix: Matrix, rows: Ints, *, block_bytes: int = BLOCK_BYTES) -> FloatBlock:
     """Read some rows as float32, without keeping mapped pages.
 
     Parameters
@@ -190,7 +190,7 @@ def iter_blocks(matrix: Matrix, *, block_bytes: int = BLOCK_BYTES) -> Iterator[t
 
 
 def normalise_rows(
-    block: FloatBlock, rows: int | Rows = 0, *, matrix: Matrix | None = None
+    block: FloatBlock, rows: int | Ints = 0, *, matrix: Matrix | None = None
 ) -> NDArray[np.float32]:
     """Scale every row to length one, in place.
 
@@ -234,7 +234,7 @@ def normalise_rows(
     return norms
 
 
-def require_finite(block: FloatBlock, rows: int | Rows = 0, *, matrix: Matrix | None = None) -> None:
+def require_finite(block: FloatBlock, rows: int | Ints = 0, *, matrix: Matrix | None = None) -> None:
     """Raise `DataPrunerError` naming the first row that holds NaN or infinity; arguments as above."""
     with np.errstate(invalid="ignore", over="ignore"):
         suspects = np.flatnonzero(~np.isfinite(block.sum(axis=1)))  # one pass; a finite row may overflow here
@@ -246,6 +246,6 @@ def require_finite(block: FloatBlock, rows: int | Rows = 0, *, matrix: Matrix | 
         )
 
 
-def _source_number(place: int, rows: int | Rows, matrix: Matrix | None) -> int:
+def _source_number(place: int, rows: int | Ints, matrix: Matrix | None) -> int:
     number = np.array([rows + place if isinstance(rows, int) else rows[place]], dtype=np.int64)
     return int(number[0] if matrix is None else source_rows(matrix, number)[1][0])

@@ -9,12 +9,12 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
 from datapruner.geometry.blocks import (
     BLOCK_BYTES,
     FloatBlock,
     Matrix,
-    Rows,
     gather,
     iter_blocks,
     normalise_rows,
@@ -131,7 +131,7 @@ def spherical_kmeans(
     return _assign(embeddings, centroids, n)
 
 
-def _distinct(rows: FloatBlock, order: Rows, enough: int, seen: set[int] | None = None) -> Rows:
+def _distinct(rows: FloatBlock, order: Ints, enough: int, seen: set[int] | None = None) -> Ints:
     """Places of the first occurrences in ``order``, at most until ``enough`` have been seen."""
     seen = set() if seen is None else seen
     first: list[int] = []

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.arrays import Floats, Ints
 from datapruner.errors import DataPrunerError
 from datapruner.geometry.blocks import (
     BLOCK_BYTES,
     Matrix,
-    Rows,
     RowView,
     gather,
     iter_blocks,
@@ -31,7 +31,6 @@ from datapruner.geometry.factorisation import kmeans, one_thread, symmetric_nmf
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-Floats = NDArray[np.float64]
 Method = Literal["nmf", "kmeans"]
 
 CODE_VERSION = 1
@@ -87,7 +86,7 @@ class DiffusionMap:
         placed: Floats = self.vectors * np.maximum(self.eigenvalues, 0) ** self.time
         return placed
 
-    def subset(self, rows: Rows) -> DiffusionMap:
+    def subset(self, rows: Ints) -> DiffusionMap:
         """Keep some rows; their vectors are no longer orthonormal."""
         return DiffusionMap(self.eigenvalues, self.vectors[rows], self.stationary[rows], self.time)
 
@@ -147,7 +146,7 @@ class SpectralClustering:
 
 def spectral_clusters(
     embeddings: Matrix,
-    neighbours: Rows,
+    neighbours: Ints,
     n_clusters: int | None = None,
     *,
     candidates: Sequence[int] = CANDIDATES,
@@ -212,7 +211,7 @@ def spectral_clusters(
     )
 
 
-def affinity(embeddings: Matrix, neighbours: Rows, *, scale_neighbour: int = SCALE_NEIGHBOUR) -> csr_matrix:
+def affinity(embeddings: Matrix, neighbours: Ints, *, scale_neighbour: int = SCALE_NEIGHBOUR) -> csr_matrix:
     """Weigh the edges of a graph of neighbours by a self-tuned Gaussian.
 
     w_ij = exp(-d_ij^2 / (s_i s_j)) where either row is a neighbour of the other; s_i is the distance to the row's 7th
@@ -305,7 +304,7 @@ def diffusion_map(weights: csr_matrix, dimensions: int, *, time: float = 1, seed
         root = np.sqrt(stationary[rows])
         vectors[rows, place] = root / np.linalg.norm(root)
     if count < wanted:
-        pairs: list[tuple[float, Rows, Floats]] = []
+        pairs: list[tuple[float, Ints, Floats]] = []
         for place, rows in enumerate(members):
             part = operator if count == 1 else operator[rows][:, rows]
             values, columns = _component_pairs(part, vectors[rows, place], wanted - count, seed)
@@ -426,7 +425,7 @@ def _check_choice(n_clusters: int | None, candidates: Sequence[int], method: str
         )
 
 
-def _distinct_table(neighbours: Rows, n: int) -> tuple[Rows, Rows]:
+def _distinct_table(neighbours: Ints, n: int) -> tuple[Ints, Ints]:
     """First places of the distinct rows, and their neighbours' numbers among these."""
     if neighbours.ndim != 2 or neighbours.shape[0] != n or not neighbours.shape[1]:
         raise DataPrunerError(
@@ -448,7 +447,7 @@ def _distinct_table(neighbours: Rows, n: int) -> tuple[Rows, Rows]:
     return first, table
 
 
-def _distances(embeddings: Matrix, first: Rows, table: Rows) -> Floats:
+def _distances(embeddings: Matrix, first: Ints, table: Ints) -> Floats:
     """Euclidean distances of rows of length one to their neighbours, from the rows' difference, in blocks."""
     out = np.empty(table.shape)
     step = max(1, BLOCK_BYTES // (4 * embeddings.shape[1] * table.shape[1]))
@@ -553,7 +552,7 @@ def _clusters(
     return _by_size(labels)
 
 
-def _for_comparison(walk: DiffusionMap, ks: Sequence[int], method: Method, seed: int) -> list[Rows]:
+def _for_comparison(walk: DiffusionMap, ks: Sequence[int], method: Method, seed: int) -> list[Ints]:
     """Cluster for each k, for agreement only: labels are not renumbered, and NMF is in float32."""
     labels = kmeans(walk.placed, ks, seed)
     if method == "nmf":
@@ -561,14 +560,14 @@ def _for_comparison(walk: DiffusionMap, ks: Sequence[int], method: Method, seed:
     return labels
 
 
-def _indicator(labels: Rows, k: int) -> csr_matrix:
+def _indicator(labels: Ints, k: int) -> csr_matrix:
     from scipy.sparse import csr_matrix
 
     n = len(labels)
     return csr_matrix((np.ones(n), labels, np.arange(n + 1)), (n, k))
 
 
-def _main_rows(component: NDArray[np.int32], clusters: int, rank: int) -> Rows:
+def _main_rows(component: NDArray[np.int32], clusters: int, rank: int) -> Ints:
     """Rows of the components that may have clusters of their own, at most one component for each eigenpair."""
     sizes = np.bincount(component)
     order = np.argsort(-sizes, kind="stable")[:rank]
@@ -577,7 +576,7 @@ def _main_rows(component: NDArray[np.int32], clusters: int, rank: int) -> Rows:
     return np.flatnonzero(np.isin(component, large if large.size else order))
 
 
-def _join_nearest(embeddings: Matrix, first: Rows, labels: Rows) -> None:
+def _join_nearest(embeddings: Matrix, first: Ints, labels: Ints) -> None:
     """Give rows of label -1 the label whose mean direction is nearest, in place."""
     k = int(labels.max()) + 1
     view = RowView(embeddings, first)
@@ -593,7 +592,7 @@ def _join_nearest(embeddings: Matrix, first: Rows, labels: Rows) -> None:
     labels[rest] = (block @ means.T).argmax(axis=1)
 
 
-def _by_size(labels: Rows) -> Rows:
+def _by_size(labels: Ints) -> Ints:
     """Renumber clusters by size, the largest first, ties by the first row; empty ones vanish."""
     _, first, number, sizes = np.unique(labels, return_index=True, return_inverse=True, return_counts=True)
     rank = np.empty(len(first), dtype=np.int64)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datapruner.geometry.blocks import Rows
+from datapruner.arrays import Ints
 
 if TYPE_CHECKING:
     from datapruner.geometry.diffusion import DiffusionMap
@@ -21,7 +21,7 @@ KMEANS_ROWS = 20_000
 NMF_BLOCK = 1 << 16
 
 
-def kmeans(rows: Reals, sizes: Sequence[int], seed: int) -> list[Rows]:
+def kmeans(rows: Reals, sizes: Sequence[int], seed: int) -> list[Ints]:
     """Label rows scaled to length one: k-means of a sample, the best of a few starts, for each number of clusters.
 
     The starts are drawn once, by k-means++ for the largest number; smaller ones take the first of these rows.
@@ -50,7 +50,7 @@ def kmeans(rows: Reals, sizes: Sequence[int], seed: int) -> list[Rows]:
     return labels
 
 
-def _prefixes(drawn: list[Rows]) -> Callable[[Reals, int, object], Reals]:
+def _prefixes(drawn: list[Ints]) -> Callable[[Reals, int, object], Reals]:
     """Give k-means its next start at each call."""
     left = iter(drawn)
     return lambda points, k, random_state: points[next(left)[:k]]
@@ -58,7 +58,7 @@ def _prefixes(drawn: list[Rows]) -> Callable[[Reals, int, object], Reals]:
 
 def symmetric_nmf(
     walk: DiffusionMap,
-    labels: Rows,
+    labels: Ints,
     *,
     iterations: int = 200,
     tolerance: float = 3e-4,

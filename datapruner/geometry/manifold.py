@@ -14,6 +14,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from datapruner.arrays import Floats, Ints
 from datapruner.errors import DataPrunerError
 from datapruner.geometry.blocks import Matrix, RowView, iter_blocks, normalise_rows, require_matrix
 from datapruner.geometry.neighbours import Neighbours, distinct_rows, neighbour_table
@@ -21,8 +22,6 @@ from datapruner.geometry.neighbours import Neighbours, distinct_rows, neighbour_
 logger = logging.getLogger(__name__)
 
 Method = Literal["umap", "pca"]
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 CODE_VERSION = 1
 SPREAD = 10.0

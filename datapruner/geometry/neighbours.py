@@ -10,11 +10,11 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
 from datapruner.geometry.blocks import (
     FloatBlock,
     Matrix,
-    Rows,
     RowView,
     gather,
     iter_blocks,
@@ -233,7 +233,7 @@ def neighbour_table(embeddings: Matrix, n_neighbors: int, *, seed: int = 0) -> N
     return Neighbours(indices[number], distances[number])
 
 
-def distinct_rows(embeddings: Matrix) -> tuple[Rows, Rows]:
+def distinct_rows(embeddings: Matrix) -> tuple[Ints, Ints]:
     """Find identical rows.
 
     Returns
@@ -300,11 +300,11 @@ def _prepare(
 
 def _candidates(
     queries: FloatBlock, base: FloatBlock, count: int, memory_bytes: int
-) -> tuple[Rows, NDArray[np.float32]]:
+) -> tuple[Ints, NDArray[np.float32]]:
     """Faiss's nearest ``count`` base rows, with squared distances from the rows' difference."""
     import faiss
 
-    ids: Rows = faiss.knn(queries, base, count, metric=faiss.METRIC_L2)[1].astype(np.int64, copy=False)
+    ids: Ints = faiss.knn(queries, base, count, metric=faiss.METRIC_L2)[1].astype(np.int64, copy=False)
     squares = np.empty(ids.shape, dtype=np.float32)
     step = max(1, memory_bytes // (8 * count * base.shape[1]))
     for start in range(0, len(queries), step):

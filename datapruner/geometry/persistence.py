@@ -21,13 +21,12 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.arrays import Floats, Ints
 from datapruner.errors import DataPrunerError
 
 if TYPE_CHECKING:
     import torch
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Complex = Literal["alpha", "rips"]
 
 ROUNDING = 1e-12

@@ -13,8 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from datapruner.arrays import Floats, Ints
 
 
 def _compiled(function: Callable[..., Any]) -> Any:

@@ -10,9 +10,10 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from datapruner.arrays import Floats
 from datapruner.errors import DataPrunerError
 from datapruner.scorers.base import Ranking, Scorer
-from datapruner.scorers.ranking import Floats, Normalization, spearman, topsis
+from datapruner.scorers.ranking import Normalization, spearman, topsis
 from datapruner.signals import Signals
 
 logger = logging.getLogger(__name__)

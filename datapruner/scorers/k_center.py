@@ -12,8 +12,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
-from datapruner.geometry.blocks import FloatBlock, Matrix, Rows, gather, iter_blocks, normalise_rows
+from datapruner.geometry.blocks import FloatBlock, Matrix, gather, iter_blocks, normalise_rows
 from datapruner.parameters import as_written
 from datapruner.scorers.base import Ranking, Scorer
 from datapruner.signals import Signals
@@ -156,7 +157,7 @@ def farthest_first(
     return centres, np.sqrt(2 - 2 * cosine)
 
 
-def _meet_all(embeddings: Matrix, centres: Rows, nearest: NDArray[np.float32], met: Rows) -> None:
+def _meet_all(embeddings: Matrix, centres: Ints, nearest: NDArray[np.float32], met: Ints) -> None:
     """Let every row meet the centres that it has not met."""
     for start, stop, block in iter_blocks(embeddings, block_bytes=BLOCK_BYTES):
         normalise_rows(block, start, matrix=embeddings)
@@ -164,7 +165,7 @@ def _meet_all(embeddings: Matrix, centres: Rows, nearest: NDArray[np.float32], m
 
 
 def _meet(
-    embeddings: Matrix, centres: Rows, nearest: NDArray[np.float32], met: Rows, rows: Rows, block: FloatBlock
+    embeddings: Matrix, centres: Ints, nearest: NDArray[np.float32], met: Ints, rows: Ints, block: FloatBlock
 ) -> None:
     """Raise the largest cosine of some rows, which ``block`` holds, by the centres they have not met; in place."""
     for first in range(int(met[rows].min()), len(centres), TILE):
@@ -173,7 +174,7 @@ def _meet(
     met[rows] = len(centres)
 
 
-def _unit(embeddings: Matrix, rows: Rows) -> FloatBlock:
+def _unit(embeddings: Matrix, rows: Ints) -> FloatBlock:
     """Read some rows, scaled to length one."""
     block = gather(embeddings, rows)
     normalise_rows(block, rows, matrix=embeddings)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from datapruner.arrays import Floats
+
 Normalization = Literal["vector", "minmax"]
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from datapruner.arrays import Floats, Ints
 from datapruner.errors import DataPrunerError
 from datapruner.geometry.blocks import FloatBlock, Matrix, gather, iter_blocks, normalise_rows
 from datapruner.scorers.base import Ranking, Scorer
@@ -20,9 +20,6 @@ from datapruner.signals import COLUMN, TARGET, Signals
 logger = logging.getLogger(__name__)
 
 ITERATIONS = 1000
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

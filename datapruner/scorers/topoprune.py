@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from datapruner.arrays import Floats, Ints
 from datapruner.errors import DataPrunerError
 from datapruner.scorers.base import Ranking, Scorer
 from datapruner.scorers.grouping import groups_of, rows_of_groups, signals_of
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from datapruner.geometry.persistence import Pairs
     from datapruner.selection.selectors import Selector
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 GROUPS_AT_ONCE = 16
 """A walk is followed for so many groups together: three arrays of 128 bytes a row."""

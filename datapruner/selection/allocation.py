@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from datapruner.arrays import Floats, Ints
 from datapruner.errors import DataPrunerError
-from datapruner.selection.shares import Counts, Projection, Whole, largest, solve
-
-Floats = NDArray[np.float64]
+from datapruner.selection.shares import Projection, Whole, largest, solve
 
 
 def allocate(
@@ -29,7 +28,7 @@ def allocate(
     projection: Projection = "l2",
     *,
     names: Sequence[Any] | None = None,
-) -> Counts:
+) -> Ints:
     """Whole counts for each group, adding up to the budget.
 
     With P = weights / sum(weights), N = budget, and floors <= x <= sizes, sum x = N:
@@ -105,7 +104,7 @@ def allocate_exactly(
     return solve(*problem, projection)
 
 
-def _parts(shares: Whole, unit: int) -> tuple[Counts, Whole]:
+def _parts(shares: Whole, unit: int) -> tuple[Ints, Whole]:
     """Whole parts, and what remains of each in the unit."""
     counts = shares // unit
     return counts.astype(np.int64), shares - counts * unit
@@ -119,7 +118,7 @@ def _validated(
     *,
     projection: str,
     names: Sequence[Any] | None,
-) -> tuple[NDArray[Any], Counts, Counts, int]:
+) -> tuple[NDArray[Any], Ints, Ints, int]:
     """Return weights (whole or float64), floors, caps and budget; a cap never above what the budget leaves room for."""
     if projection not in ("l2", "proportional"):
         raise DataPrunerError(f"The projection must be 'l2' or 'proportional', got {projection!r}.")
@@ -179,7 +178,7 @@ def _validated(
     return w, low, np.minimum(high, low + (total - least)), total
 
 
-def _integers(values: ArrayLike, what: str) -> Counts:
+def _integers(values: ArrayLike, what: str) -> Ints:
     array = np.asarray(values)
     if array.size and not np.issubdtype(array.dtype, np.integer):
         whole = np.asarray(array, dtype=np.float64)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
 from datapruner.matching import Match, match_form
 from datapruner.samples.layouts import TEXT, kind_of
@@ -23,15 +24,13 @@ if TYPE_CHECKING:
     from datapruner.recipe import Recipe
     from datapruner.samples.base import Samples
 
-Rows = NDArray[np.int64]
 
-
-def without(rows: Rows, vetoes: Vetoes) -> Rows:
+def without(rows: Ints, vetoes: Vetoes) -> Ints:
     """Give the rows that a step left."""
     return rows[~np.isin(rows, vetoes.rows)]
 
 
-def unanswered(samples: Samples, rows: Rows) -> Rows:
+def unanswered(samples: Samples, rows: Ints) -> Ints:
     """Give the rows whose answer says nothing, see :attr:`Sample.unanswered`.
 
     A chat template supervises the end of an empty turn too, so that counting supervised tokens does not find them.
@@ -44,10 +43,10 @@ def clean_texts(
     recipe: Recipe,
     samples: Samples,
     test_texts: Sequence[str] | None,
-    rows: Rows,
+    rows: Ints,
     protected: NDArray[np.bool_],
     own: OwnText | None = None,
-) -> tuple[list[Vetoes], Rows]:
+) -> tuple[list[Vetoes], Ints]:
     """Drop rows without an answer (or refuse them), decontaminate, then drop exact and near duplicates.
 
     What would be dropped anyway goes first: were it last, such a row could have dropped its better copy. Each
@@ -131,7 +130,7 @@ def clean_texts(
     return found, rows
 
 
-def apart(samples: Samples, rows: Rows, match: Match) -> NDArray[np.int64] | None:
+def apart(samples: Samples, rows: Ints, match: Match) -> NDArray[np.int64] | None:
     """Give rows a number for what they are besides their texts: the rejected answer, the label, images, sounds.
 
     Near and semantic duplicates compare texts or vectors, which say nothing of these: rows that differ there are
@@ -164,10 +163,10 @@ def clean_embeddings(
     recipe: Recipe,
     samples: Samples,
     embeddings: Matrix,
-    rows: Rows,
+    rows: Ints,
     protected: NDArray[np.bool_],
     unread: NDArray[np.bool_] | None = None,
-) -> tuple[list[Vetoes], Rows]:
+) -> tuple[list[Vetoes], Ints]:
     """Drop semantic duplicates (SemDeDup) among the rows that are left.
 
     Parameters

@@ -8,10 +8,11 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
 from datapruner.scorers.base import Ranking
 from datapruner.selection.budget import Portion
-from datapruner.selection.selectors import CCS, SELECTORS, Ints
+from datapruner.selection.selectors import CCS, SELECTORS
 
 WALK = "walk_place"
 """A ranking's column: every row's place on a walk on which neighbours stand together."""

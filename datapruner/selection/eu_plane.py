@@ -7,11 +7,12 @@ from typing import ClassVar
 
 import numpy as np
 
+from datapruner.arrays import Flags, Floats
 from datapruner.errors import DataPrunerError
 from datapruner.scorers.base import Ranking
 from datapruner.selection.budget import Portion
-from datapruner.selection.quadrants import Fill, Floats, Quadrants, triage
-from datapruner.selection.selectors import SELECTORS, Choice, Kept, Selector, fill
+from datapruner.selection.quadrants import Fill, Quadrants, triage
+from datapruner.selection.selectors import SELECTORS, Choice, Selector, fill
 from datapruner.selection.tokens import gather, prune_tokens
 from datapruner.signals.ragged import Ragged
 
@@ -89,7 +90,7 @@ class EUPlaneSelector(Selector):
         codes = 2 * quadrants.numbers + kept
         return Choice(kept, codes, self._texts(quadrants, apart, kept, portion.name), masks)
 
-    def _texts(self, quadrants: Quadrants, apart: Floats, kept: Kept, group: str) -> list[str]:
+    def _texts(self, quadrants: Quadrants, apart: Floats, kept: Flags, group: str) -> list[str]:
         """Give the reasons, by twice the quadrant and whether a row is kept."""
         where = f" of {group}" if group else ""
         filled = kept & ~np.isin(quadrants.numbers, (2, 4))

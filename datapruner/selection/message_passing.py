@@ -10,10 +10,11 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
 from datapruner.scorers.base import Ranking
 from datapruner.selection.budget import Portion
-from datapruner.selection.selectors import SELECTORS, Choice, Ints, Selector
+from datapruner.selection.selectors import SELECTORS, Choice, Selector
 from datapruner.signals.ragged import Ragged
 
 NEIGHBOURS, DISTANCES = "neighbours", "neighbour_distances"

@@ -8,11 +8,12 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.arrays import Flags, Ints
 from datapruner.scorers.base import Ranking
 from datapruner.selection.allocation import allocate
 from datapruner.selection.budget import Portion
 from datapruner.selection.concept_graph import ConceptGraph
-from datapruner.selection.selectors import SELECTORS, Choice, Ints, Kept, Selector, best_first, fill
+from datapruner.selection.selectors import SELECTORS, Choice, Selector, best_first, fill
 from datapruner.signals.ragged import Ragged
 
 CONCEPTS, NAMES = "concepts", "concept_names"
@@ -28,7 +29,7 @@ class _Walk:
     graph: ConceptGraph = field(default_factory=ConceptGraph)
     conflicts: dict[int, tuple[int, int]] = field(default_factory=dict)
 
-    def go(self, costs: Ints, concepts: Ragged | None, rows: Ints, kept: Kept) -> None:
+    def go(self, costs: Ints, concepts: Ragged | None, rows: Ints, kept: Flags) -> None:
         """Take rows in order while they fit; one in conflict with those that were taken is put aside."""
         if not len(self.places):
             return
@@ -121,7 +122,7 @@ class PaserSelector(Selector):
         groups: Ints,
         numbers: Ints,
         walks: list[_Walk],
-        kept: Kept,
+        kept: Flags,
     ) -> Choice:
         """Give every row its reason."""
         names = ranking.state.get(NAMES)

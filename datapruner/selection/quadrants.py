@@ -12,11 +12,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.arrays import Floats, Ints
 from datapruner.errors import DataPrunerError
 from datapruner.scorers.ranking import average_ranks
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Fill = Literal["log_ppl", "ppl", "rank"]
 """How error and uncertainty are put on one scale before they are compared."""
 

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.arrays import Flags, Ints
 from datapruner.errors import DataPrunerError
 from datapruner.parameters import as_written, check_parameters
 from datapruner.scorers.base import Ranking
@@ -23,9 +24,6 @@ from datapruner.selection.budget import Portion
 from datapruner.selection.shares import Projection
 from datapruner.signals.ragged import Ragged
 from datapruner.text import did_you_mean
-
-Kept = NDArray[np.bool_]
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class Choice:
         bool, m rows: which of a kept row's supervised tokens stay in the loss; empty where all of them do.
     """
 
-    kept: Kept
+    kept: Flags
     codes: Ints
     texts: list[str]
     token_masks: Ragged | None = None
@@ -50,7 +48,7 @@ class Choice:
 
 def take(
     order: Ints, costs: Ints, budgets: Ints, groups: Ints | None = None, *, spend_rest: bool = True
-) -> Kept:
+) -> Flags:
     """Take the best inside each group until its budget is spent; then spend what tokens left over.
 
     Parameters
@@ -88,7 +86,7 @@ def take(
     return kept
 
 
-def fill(order: Ints, costs: Ints, budget: int, kept: Kept) -> int:
+def fill(order: Ints, costs: Ints, budget: int, kept: Flags) -> int:
     """Mark rows in ``kept``, in order while they fit, passing over those that do not; give what is left."""
     while True:
         order = order[costs[order] <= budget]

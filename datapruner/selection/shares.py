@@ -13,16 +13,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.arrays import Flags, Ints
+
 Projection = Literal["l2", "proportional"]
-Counts = NDArray[np.int64]
-Mask = NDArray[np.bool_]
 Whole = NDArray[Any]
 """Whole numbers: int64 where every product fits, else Python's own."""
 FITS = 1 << 62
 
 
 def solve(
-    weights: NDArray[Any], low: Counts, high: Counts, total: int, projection: Projection
+    weights: NDArray[Any], low: Ints, high: Ints, total: int, projection: Projection
 ) -> tuple[Whole, int]:
     """Find clip(level of the weights, low, high) of sum ``total``; see :mod:`datapruner.selection.allocation`.
 
@@ -103,7 +103,7 @@ class _Problem:
             shares = self._at(line)
         return shares, line.unit
 
-    def _through(self, at_low: Mask, at_high: Mask) -> _Line | None:
+    def _through(self, at_low: Flags, at_high: Flags) -> _Line | None:
         """Give the level at which the groups between their bounds get what the others leave."""
         between = ~(at_low | at_high)
         left = self.rest - _sum(self.low[at_low]) - _sum(self.high[at_high])
@@ -119,7 +119,7 @@ class _Problem:
         shares = self.weights * line.slope + line.offset
         return np.asarray(np.minimum(np.maximum(shares, self.low * line.unit), self.high * line.unit))
 
-    def _by_floats(self) -> tuple[Mask, Mask]:
+    def _by_floats(self) -> tuple[Flags, Flags]:
         """Guess who lies at the floor and at the cap."""
         low, high = self.low.astype(np.float64), self.high.astype(np.float64)
         # Scaled first: whole numbers may lie beyond the range of floats.
@@ -149,7 +149,7 @@ class _Problem:
 
         return _between(np.lexsort((-owners, points)), reached)
 
-    def _by_whole_numbers(self) -> tuple[Mask, Mask]:
+    def _by_whole_numbers(self) -> tuple[Flags, Flags]:
         """Find who lies at the floor and at the cap."""
         bounds, owners = self.low.tolist() + self.high.tolist(), self.weights.tolist() * 2
         if self.projection == "l2":
@@ -205,7 +205,7 @@ def _whole(weights: NDArray[Any]) -> Whole:
     return whole // math.gcd(*whole.tolist())
 
 
-def _between(order: NDArray[np.int64], reached: Callable[[int], bool]) -> tuple[Mask, Mask]:
+def _between(order: NDArray[np.int64], reached: Callable[[int], bool]) -> tuple[Flags, Flags]:
     """Which groups lie at their floor and which at their cap, found between two sorted breakpoints.
 
     A group leaves its floor at one breakpoint and reaches its cap at another; in between the total is

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.arrays import Ints
+
 if TYPE_CHECKING:
     from datapruner.scorers.base import Measure
 
-Ints = NDArray[np.int64]
 Grouping = tuple[list[str], Ints]
 """Names, and for every row which of them is its; -1 where a row is in none."""
 

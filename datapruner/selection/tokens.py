@@ -10,11 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
 from datapruner.parameters import as_written
 from datapruner.signals.ragged import Ragged, offsets_of
-
-Ints = NDArray[np.int64]
 
 BLOCK = 1 << 21
 """Tokens sorted at a time."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
 from datapruner.scorers.base import Measure
 from datapruner.selection.budget import Budget, encode_labels
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     from datapruner.samples.base import Samples
 
-Ints = NDArray[np.int64]
 
 ALWAYS = "kept: on the always-keep list"
 ADDED = ("row", "cause", "reason", "score")

@@ -17,13 +17,11 @@ import regex
 from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
+from datapruner.arrays import Flags, Ints
 from datapruner.errors import DataPrunerError
 from datapruner.signals.ragged import Ragged, offsets_of
 from datapruner.signals.stop_words import STOP_WORDS, bounds, closes, stands_alone
 from datapruner.words import joined, spread
-
-Ints = NDArray[np.int64]
-Flags = NDArray[np.bool_]
 
 MAX_SHARE = 0.05
 FEW_ROWS = 20

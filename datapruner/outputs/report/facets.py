@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.arrays import Ints
 from datapruner.selection.budget import encode_labels
 from datapruner.text import safe_text
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from datapruner.samples.base import Samples
     from datapruner.selection.result import Scores, Selection
 
-Ints = NDArray[np.int64]
 
 MOST_VALUES = 60
 """A column of more distinct values is no label."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.arrays import Floats, Ints
 from datapruner.outputs.report.words import counted_here
 from datapruner.selection.eu_plane import NAMES, EUPlaneSelector
 from datapruner.selection.quadrants import find_quadrants, quadrants_at
@@ -15,8 +16,6 @@ from datapruner.selection.quadrants import find_quadrants, quadrants_at
 if TYPE_CHECKING:
     from datapruner.selection.result import Selection
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 BINS = 40
 TAIL = 20.0

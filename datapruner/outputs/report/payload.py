@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.arrays import Flags, Floats, Ints
 from datapruner.outputs.card import KINDS
 from datapruner.outputs.report.facets import Facet, find_facets, find_labels
 from datapruner.outputs.report.figures import digits, histogram, maps, plane
@@ -21,10 +22,6 @@ from datapruner.scorers.baselines import BASELINES
 from datapruner.scorers.ranking import average_ranks
 from datapruner.selection.result import Scores, Selection
 from datapruner.text import safe_text
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
-Kept = NDArray[np.bool_]
 
 BARS = 40
 """Groups that are drawn one by one; the smaller ones are added up."""
@@ -258,14 +255,14 @@ class Shown:
             },
         }
 
-    def _columns(self) -> dict[str, tuple[NDArray[Any], Kept]]:
+    def _columns(self) -> dict[str, tuple[NDArray[Any], Flags]]:
         """Give the columns that explain scores, and of which rows they tell.
 
         Groups are apart, and a column has a name of its own where two scorers differ. Of rows that were dropped
         before scoring a scorer's column holds what fills a place, no value.
         """
         every = np.ones(len(self.scores), dtype=np.bool_)
-        found: dict[str, tuple[NDArray[Any], Kept]] = {
+        found: dict[str, tuple[NDArray[Any], Flags]] = {
             name: (held, every) for name, held in self.scores.tokens.items()
         }
         for scorer, ranking in self.scores.rankings.items():

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
 from datapruner.samples.base import leading
 from datapruner.samples.layouts import is_json
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from datapruner.samples.base import Samples
 
-Ints = NDArray[np.int64]
 
 ROOM = 6_000_000
 """Bytes that all excerpts of a page take at most."""

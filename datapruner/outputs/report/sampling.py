@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.arrays import Ints
 from datapruner.selection.allocation import allocate, allocate_exactly
-
-Ints = NDArray[np.int64]
 
 FLOOR = 20
 """Rows that a stratum shows at least, where there is room for that."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import bdtr, chdtrc
 
+from datapruner.arrays import Ints
 from datapruner.outputs.report.facets import Facet
 from datapruner.scorers.baselines import BASELINES
 from datapruner.scorers.ranking import average_ranks, rank_correlation
@@ -18,7 +19,6 @@ from datapruner.text import safe_text
 if TYPE_CHECKING:
     from datapruner.selection.result import Scores, Selection
 
-Ints = NDArray[np.int64]
 
 STEPS = {
     "exact_duplicate": ("exact duplicate", "exact duplicates"),
