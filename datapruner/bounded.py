@@ -6,6 +6,7 @@ with limits first, where the system has forks (Linux).
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import select
@@ -16,6 +17,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from types import FrameType
 
 from datapruner.errors import DataPrunerError
 from datapruner.text import safe_text
@@ -29,6 +31,7 @@ SECONDS = 10.0
 BYTES = 1 << 30
 CHILD_BYTES = 2 << 30
 """Beyond what the process has already; a child loads a tokenizer, whose tables may be large."""
+OURS = (__file__, contextlib.__file__)
 PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
@@ -53,9 +56,14 @@ def bounded(what: str, seconds: float = SECONDS) -> Iterator[None]:
     DataPrunerError
         It took longer, or memory did not suffice.
     """
+    late = False
 
-    def ring(*_: object) -> None:
-        raise _Late
+    def ring(_: int, frame: FrameType | None) -> None:
+        nonlocal late
+        late = True
+        # A last long step in C ends on the way out, where nobody would catch it.
+        if frame is None or frame.f_code.co_filename not in OURS:
+            raise _Late
 
     main = threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer")
     timed = main and signal.getitimer(signal.ITIMER_REAL)[0] == 0
@@ -65,6 +73,8 @@ def bounded(what: str, seconds: float = SECONDS) -> Iterator[None]:
         if timed:
             signal.setitimer(signal.ITIMER_REAL, seconds)
         yield
+        if late:
+            raise _Late
     except _Late:
         raise DataPrunerError(f"{what} takes longer than {seconds:g} s, and may be without end") from None
     except MemoryError:
@@ -148,6 +158,20 @@ def tried(what: str, run: Callable[[], None], seconds: float = SECONDS) -> None:
     )
 
 
+def confine() -> None:
+    """Give this process, which is a fork, its own signals, no terminal, no dumps, and a limit of memory."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    faulthandler.disable()
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads are the parent's
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(nothing, stream)
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _limit(CHILD_BYTES)
+
+
 def _said(reading: int, seconds: float) -> bytes | None:
     """Read what a child says before it ends; None where it does neither."""
     until, said = time.monotonic() + seconds, b""
@@ -165,18 +189,10 @@ def _in_child(writing: int, run: Callable[[], None], seconds: float) -> None:
     """Run, say how it went, and leave without what a process does at its end."""
     said = b"ok"
     try:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        faulthandler.disable()
-        os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads are the parent's
-        nothing = os.open(os.devnull, os.O_RDWR)
-        for stream in (0, 1, 2):
-            os.dup2(nothing, stream)
-        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
+        confine()
         used = sum(os.times()[:2])
         limit = int(used + seconds) + 1
         resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 1))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        _limit(CHILD_BYTES)
         run()
     except MemoryError:
         said = f"it takes more than {CHILD_BYTES >> 30} GB of memory".encode()

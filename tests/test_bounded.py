@@ -50,6 +50,14 @@ def test_code_without_end_is_ended(run):
     assert limits() == before
 
 
+@alarms
+def test_a_last_step_that_takes_too_long_is_told_as_well():
+    """The alarm is heard only as the block is left, outside of where it would be caught."""
+    for _ in range(3):
+        with pytest.raises(DataPrunerError, match="it takes longer"), bounded("it", 0.02):
+            sum(range(5_000_000))
+
+
 @linux
 @pytest.mark.parametrize(
     "make", [lambda: operator.mod("%10000000000d", 1), lambda: [0] * 10**10], ids=["format", "list"]

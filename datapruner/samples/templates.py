@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
+from datapruner.apart import Apart
 from datapruner.bounded import bounded
 from datapruner.errors import DataPrunerError
 from datapruner.samples.base import REASONING, Message, json_text
+from datapruner.samples.template_cost import stops
 
 logger = logging.getLogger(__name__)
 
@@ -51,13 +53,22 @@ class Template:
         return self._apply(self._visible, messages, tools, **options)
 
     def _apply(self, text: str, messages: list[Handed], tools: list[Any] | None, **options: Any) -> str:
-        with bounded("the chat template"):
-            made = self.tokenizer.apply_chat_template(
-                messages, tools=tools or None, chat_template=text, tokenize=False, **options
-            )
+        told = {"tools": tools or None, "chat_template": text, **options}
+        if self._apart is not None:
+            made = self._apart(messages, **told)
+        else:
+            with bounded("the chat template"):
+                made = _applied(self.tokenizer, messages, **told)
         if len(made) > MOST_CHARACTERS:
             raise DataPrunerError(f"the chat template makes {len(made):,} characters of a row")
-        return str(made)
+        return made
+
+    @cached_property
+    def _apart(self) -> Apart | None:
+        """Where the template runs, if not here; a mark of where an answer begins costs nothing."""
+        if stops(GENERATION.sub("", self.text)):
+            return None
+        return Apart("the chat template", partial(_applied, self.tokenizer))
 
     @cached_property
     def _visible(self) -> str:
@@ -183,3 +194,7 @@ class Template:
         if (self.text, what) not in _TOLD:
             _TOLD.add((self.text, what))
             logger.warning("the tokenizer's chat template does not render a turn's %s: %s", what, how)
+
+
+def _applied(tokenizer: Any, messages: list[Handed], **told: Any) -> str:
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, **told))
