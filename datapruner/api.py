@@ -330,8 +330,8 @@ def run(recipe: str | Path | Recipe, **objects: Unpack[Running]) -> Selection:
     recipe : path or Recipe
         As saved beside a result.
     **objects
-        ``cache``, ``progress`` and ``trust_code`` as in :func:`score`; ``changed_source=True`` goes on where the
-        source, or another input, has another content than the recipe says.
+        ``cache``, ``progress``, ``trust_code`` and ``limits`` as in :func:`score`; ``changed_source=True`` goes on
+        where the source, or another input, has another content than the recipe says.
 
     Raises
     ------

@@ -9,13 +9,14 @@ from inspect import Parameter, cleandoc, signature
 from typing import Any, TypeVar
 
 from datapruner.errors import DataPrunerError
+from datapruner.limits import limited
 from datapruner.text import did_you_mean, safe_text
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
 _FOREIGN = {
     "--keep=0.3 keeps that share of the rows, --keep=500 so many": "ratio fraction frac budget top_k topk k n n_rows "
-    "num_rows num_samples n_samples size sample_size percent percentage proportion share limit keep_ratio "
+    "num_rows num_samples n_samples size sample_size percent percentage proportion share keep_ratio "
     "keep_fraction subset_size max_rows max_samples",
     "--near-threshold is the similarity of near duplicates, --keep says how many rows stay": "threshold cutoff "
     "min_score similarity similarity_threshold",
@@ -38,6 +39,9 @@ _FOREIGN = {
 }
 FOREIGN = {name: told for told, names in _FOREIGN.items() for name in names.split()}
 """What other tools call an option, and the sentence that says ours."""
+_LIMITS = """limits
+    How much of a source is taken before it is refused, such as ``{"row_bytes": "100MB"}``; not part of the recipe. The
+    names are those of ``datapruner.limits.DEFAULTS``."""
 _OPTION = re.compile(r"--([a-z-]+)")
 
 
@@ -55,6 +59,8 @@ def takes(
     *options: type, defaults: Mapping[str, Any], told: str = "", elsewhere: Mapping[str, str] | None = None
 ) -> Callable[[Verb], Verb]:
     """Give a verb whose options come as ``**options`` a signature that lists them, and refuse all others first.
+
+    Its limits hold for as long as it runs.
 
     Parameters
     ----------
@@ -84,10 +90,11 @@ def takes(
             for name in (name for name in given if name not in known):
                 told = f": {elsewhere[name]}" if elsewhere and name in elsewhere else instead_of(name, known)
                 raise DataPrunerError(f"{verb.__name__} takes no '{safe_text(name, 60)}'{told}")
-            return verb(*args, **given)
+            with limited(given.pop("limits", None)):
+                return verb(*args, **given)
 
         checked.__signature__ = own.replace(parameters=[*named, *more])  # type: ignore[attr-defined]
-        checked.__doc__ = _with_section(verb.__doc__ or "", told)
+        checked.__doc__ = _with_section(verb.__doc__ or "", told and "\n".join([told, _LIMITS]))
         return checked  # type: ignore[return-value]
 
     return taught

@@ -19,6 +19,7 @@ from typer.core import TyperCommand
 
 from datapruner.arguments import instead_of
 from datapruner.errors import DataPrunerError, flags, in_words
+from datapruner.limits import limited, parse_limits
 from datapruner.progress import say
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ PANELS = {
     "Language model": "model adapter dtype device device_map quantize packing batch_tokens",
     "Pruned model (paser, damage)": "pruned_model twins divergences trust_code",
     "Target set (feature_mapping, label_mapping)": "target target_split target_columns target_embeddings",
-    "Result": "out format overwrite report push_to_hub quiet help",
+    "Result": "out format overwrite report push_to_hub quiet limit help",
 }
 """Where the help of a verb with many options shows which of them, by the parameters' names."""
 
@@ -209,6 +210,10 @@ Format = Annotated[str, typer.Option(help="parquet, jsonl or arrow.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder that is written, whole or not at all.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result of datapruner.")]
 Report = Annotated[bool, typer.Option("--report", help="Write report.html too: one page to look at.")]
+Limit = Annotated[
+    list[str] | None,
+    typer.Option("--limit", help="What is taken of a source before it is refused: row_bytes=100MB."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")]
 
 
@@ -286,6 +291,22 @@ def _reads(verb: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+def _limited(verb: Callable[..., None]) -> Callable[..., None]:
+    """Give a verb that reads a source the option `--limit`, which holds for as long as it runs."""
+    own = signature(verb, eval_str=True).parameters.values()
+
+    @functools.wraps(verb)
+    def run(limit: Limit = None, **given: Any) -> None:
+        with limited(parse_limits(limit)):
+            verb(**given)
+
+    more = Parameter("limit", Parameter.KEYWORD_ONLY, default=None, annotation=Limit)
+    every = [*(held.replace(kind=Parameter.KEYWORD_ONLY) for held in own), more]
+    run.__signature__ = Signature(every)  # type: ignore[attr-defined]
+    run.__annotations__ = {held.name: held.annotation for held in every}
+    return run
+
+
 @app.callback(invoke_without_command=True)
 def _start(
     context: typer.Context,
@@ -301,6 +322,7 @@ def _start(
 
 
 @app.command(cls=_Panels)
+@_limited
 @_reads
 def prune(
     source: Source,
@@ -350,6 +372,7 @@ def prune(
 
 
 @app.command(cls=_Panels)
+@_limited
 def clean(
     source: Source,
     out: Out,
@@ -416,6 +439,7 @@ def clean(
 
 
 @app.command(cls=_Panels)
+@_limited
 @_reads
 def score(
     source: Source,
@@ -446,6 +470,7 @@ def score(
 
 
 @app.command()
+@_limited
 def select(
     scores: Annotated[Path, typer.Argument(help="Folder that `datapruner score` wrote.")],
     out: Out,
@@ -482,6 +507,7 @@ def select(
 
 
 @app.command(cls=_Panels)
+@_limited
 @_reads
 def compare(
     source: Source,
@@ -575,6 +601,7 @@ def compare(
 
 
 @app.command(cls=_Panels)
+@_limited
 @_reads
 def damage(
     source: Source,
@@ -624,6 +651,7 @@ def damage(
 
 
 @app.command()
+@_limited
 def run(
     recipe: Annotated[Path, typer.Argument(help="recipe.yaml, as saved beside a result.")],
     out: Out,
@@ -648,6 +676,7 @@ def run(
 
 
 @app.command()
+@_limited
 def explain(
     out: Annotated[Path, typer.Argument(help="Folder that prune, select, run or score wrote.")],
     row: Annotated[int | None, typer.Option(help="Row of the source dataset, counted from 0.")] = None,
@@ -674,6 +703,7 @@ def explain(
 
 
 @app.command()
+@_limited
 def inspect(
     source: Source,
     split: Split = None,
@@ -778,7 +808,7 @@ def _make_warnings_harmless() -> None:
 
 @contextmanager
 def _terminated(told: list[int]) -> Iterator[None]:
-    """Let SIGTERM end a run as Ctrl-C does, its temporary files gone; a second one ends it at once."""
+    """Let SIGTERM, and SIGHUP where it is not ignored, end a run as Ctrl-C does; a second one ends it at once."""
     owner = os.getpid()
 
     def stop(number: int, _: object) -> None:
@@ -792,11 +822,16 @@ def _terminated(told: list[int]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    numbers = {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in numbers}
     try:
+        for number, was in before.items():
+            if was is not signal.SIG_IGN:  # nohup
+                signal.signal(number, stop)
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, was in before.items():
+            signal.signal(number, was)
 
 
 def _usage(error: Any) -> str:

@@ -19,6 +19,7 @@ SWITCHES = frozenset({
 })  # fmt: skip
 """Options without a value."""
 _OTHER_NAMES = {
+    "limit": "limits",
     "quota": "quotas",
     "quiet": "progress=False",
     "dedup-semantic": "dedup=['exact', 'near', 'semantic']",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from numpy.typing import ArrayLike
 
+from datapruner.limits import Limits
 from datapruner.matching import Match
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class Measuring(Reading, total=False):
     cache: str | Path | None
     progress: bool
     trust_code: bool
+    limits: Limits | None
 
 
 class Scoring(Measuring, total=False):
@@ -87,6 +89,7 @@ class ScoringReading(Reading, total=False):
     """What :func:`datapruner.score` takes beyond its own parameters, and :func:`datapruner.prune` hands to it."""
 
     per_group: str | None
+    limits: Limits | None
 
 
 class Running(TypedDict, total=False):
@@ -96,6 +99,7 @@ class Running(TypedDict, total=False):
     progress: bool
     trust_code: bool
     changed_source: bool
+    limits: Limits | None
 
 
 DEFAULTS: Mapping[str, Any] = {
@@ -109,6 +113,7 @@ DEFAULTS: Mapping[str, Any] = {
     "progress": True,
     "trust_code": False,
     "changed_source": False,
+    "limits": None,
     "model": None,
     "pruned_model": None,
     "divergences": None,

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import datapruner as dp
-from datapruner.limits import DEFAULTS, limit, variable
+from datapruner.limits import DEFAULTS, limit
 from datapruner.patterns import files_of
 from datapruner.recipe import load_recipe
 from datapruner.samples import load_samples
@@ -86,7 +86,7 @@ def test_a_search_ends(tmp_path, monkeypatch, name, value, message):
     for number in range(150):
         (tmp_path / f"{number}.jsonl").write_text(ROW)
     monkeypatch.setitem(DEFAULTS, name, value)
-    with pytest.raises(dp.DataPrunerError, match=f"{message}.*{variable(name)} sets that limit"):
+    with pytest.raises(dp.DataPrunerError, match=f"{message}.*; limits={{'{name}'.*allows more"):
         load_samples(f"{tmp_path}/*")
     (tmp_path / "recipe.yaml").write_text("source: ./*\nkeep: 1\nscorers: [{name: random}]\n")
     with pytest.raises(dp.DataPrunerError, match=message):

@@ -118,3 +118,23 @@ def test_what_a_kill_leaves_goes_with_the_next_run(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
     private(tmp_path)
     assert [entry.name for entry in tmp_path.iterdir()] == [mine.name]
+
+
+@pytest.mark.parametrize("ahead", [10**9, -(10**9)])
+def test_a_clock_that_is_wrong_sweeps_nothing_that_is_held(tmp_path, ahead):
+    folder, handle = new_folder(tmp_path / "out")
+    then = folder.stat().st_mtime - ahead
+    os.utime(folder, (then, then))
+    sweep([folder])
+    assert folder.exists()
+    release(handle)
+    sweep([folder])
+    assert not folder.exists()
+
+
+def test_litter_of_another_user_stays(tmp_path, monkeypatch):
+    folder, handle = new_folder(tmp_path / "out")
+    release(handle)
+    monkeypatch.setattr(os, "getuid", lambda: folder.stat().st_uid + 1)
+    sweep([folder])
+    assert folder.exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import re
@@ -74,7 +75,10 @@ def check_target(path: Path, *, overwrite: bool, reads: Iterable[str | Path] = (
 
 def _target(path: Path) -> Path:
     """Follow a link to a folder: what it names is written, and it stays a link."""
-    return path.resolve() if path.is_symlink() else path
+    try:
+        return path.resolve() if path.is_symlink() else path
+    except RuntimeError:  # until Python 3.13
+        raise OSError(errno.ELOOP, "a link that leads to itself") from None
 
 
 def _check(path: Path, *, overwrite: bool, name: Path) -> None:
@@ -83,8 +87,10 @@ def _check(path: Path, *, overwrite: bool, name: Path) -> None:
         raise DataPrunerError(f"the output {name} is a file; name a folder that does not exist yet")
     if path.is_dir() and any(path.iterdir()):
         allowed = _allowed(path)
-        names = (entry.relative_to(path).as_posix() for entry in path.rglob("*") if not entry.is_dir())
-        other = next((each for each in names if not (allowed or OURS).fullmatch(each)), None)
+        # We write no links: one is somebody's, whatever it is called and wherever it leads.
+        other = next(
+            (found for entry in path.rglob("*") if (found := _foreign(entry, path, allowed or OURS))), None
+        )
         if allowed is None or other is not None:
             shown = "" if other is None else f" ({safe_text(other, 60)})"
             raise DataPrunerError(
@@ -101,6 +107,14 @@ def _check(path: Path, *, overwrite: bool, name: Path) -> None:
         raise DataPrunerError(f"the output folder {path} cannot be written: {parent} is a file")
     if not os.access(parent, os.W_OK):
         raise DataPrunerError(f"the output folder {path} cannot be written: no permission in {parent}")
+
+
+def _foreign(entry: Path, path: Path, ours: re.Pattern[str]) -> str | None:
+    """Give the name of what is not ours, as seen from the folder."""
+    name = entry.relative_to(path).as_posix()
+    if entry.is_symlink():
+        return name
+    return None if entry.is_dir() or ours.fullmatch(name) else name
 
 
 def _allowed(path: Path) -> re.Pattern[str] | None:

@@ -365,7 +365,8 @@ class Samples:
         columns, source, hashes, known = self._digested
         if not columns:
             return [b""] * len(numbers)
-        opened = {role for role, name in columns.items() if decodes(self.dataset.features[name])}
+        features = self.dataset.features
+        opened = {role for role, name in columns.items() if decodes(features[name])}
         missing = np.unique(numbers[~known[numbers]])
         for start in range(0, len(missing), IMAGES):
             block = missing[start : start + IMAGES]

@@ -63,15 +63,16 @@ def confined(read: Read, folders: list[Path] | None, source: str) -> Read:
         Its name, for the warning.
     """
     dataset = read.dataset
-    columns = [name for name, feature in dataset.features.items() if decodes(feature)]
+    features = dataset.features
+    columns = [name for name, feature in features.items() if decodes(feature)]
     if not columns:
         return read
     inside = _inside(folders)
-    table = dataset.data.table
+    table, types = dataset.data.table, features.arrow_schema
     gone = set()
     for name in columns:
-        kind = dataset.features[name]
-        told = dataset.features.arrow_schema.field(name).type
+        kind = features[name]
+        told = types.field(name).type
         column = table.column(name)
         wrong = None if column.type == told else f"is stored as {column.type}"
         if wrong is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from datapruner.errors import DataPrunerError
 from datapruner.samples.base import Layout, column_list
@@ -251,7 +251,7 @@ def detect_layout(
             f"There is no layout '{safe_text(layout, 60)}'.{did_you_mean(layout, LAYOUTS)}"
             f" The layouts are {', '.join(LAYOUTS)}."
         )
-    kinds = {column: kind_of(dataset, column) for column in names}
+    kinds = kinds_of(dataset)
     tried = list(LAYOUTS) if layout is None else [layout]
     if layout is None and "image" in mapping and set(mapping) <= {"image", "label"}:
         tried.insert(0, "image")  # who names the image alone means the image
@@ -325,14 +325,21 @@ def _takes(layout: str, role: str, kind: str) -> bool:
     return kind in TAKES.get(role, frozenset({TEXT}))
 
 
-def kind_of(dataset: Dataset, column: str) -> str:
-    """Tell what a column holds, from its feature and its Arrow type."""
-    feature = dataset.features[column]
+def kinds_of(dataset: Dataset) -> dict[str, str]:
+    """Tell what each column holds, from its feature and its Arrow type."""
+    features = dataset.features  # asked for once: each time, those of all columns are copied
+    types = features.arrow_schema.types
+    return {
+        name: _kind_of(feature, kind) for (name, feature), kind in zip(features.items(), types, strict=True)
+    }
+
+
+def _kind_of(feature: Any, kind: pa.DataType) -> str:
     inner = feature[0] if isinstance(feature, list) else getattr(feature, "feature", feature)
     # By name: what `datasets` knows of depends on its version.
     if type(inner).__name__ in ("Image", "Audio", "Video", "Pdf", "Nifti", "Mesh"):
         return IMAGE if inner is feature and type(feature).__name__ == "Image" else MEDIA
-    return _kind(dataset.features.arrow_schema.field(column).type)
+    return _kind(kind)
 
 
 def _kind(kind: pa.DataType) -> str:

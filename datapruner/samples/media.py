@@ -86,6 +86,7 @@ def _with_media(read: Read, folder: Path, label: str) -> Read:
 
     table = read.dataset.data.table
     features: dict[str, Any] = {}
+    known = read.dataset.features
     nulls = dict(read.given_nulls)
     for place, name in enumerate(table.column_names):
         column = table.column(place)
@@ -94,7 +95,7 @@ def _with_media(read: Read, folder: Path, label: str) -> Read:
         names = values.flatten() if many and values is not None else values
         kind = None if names is None else _kind_of(names)
         if names is None or values is None or kind is None:
-            features[name] = read.dataset.features[name]
+            features[name] = known[name]
             continue
         stem = name.removesuffix("s") if many else name
         own = (stem[: -len("_file_name")] if stem != "file_name" else kind + "s" * many) or name

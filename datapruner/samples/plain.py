@@ -101,7 +101,8 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
     if t.is_large_list(kind) or t.is_large_list_view(kind):
         return pa.large_list(kind.value_field.with_type(plain_type(kind.value_type)))
     if t.is_fixed_size_list(kind):
-        return pa.list_(kind.value_field.with_type(plain_type(kind.value_type)), kind.list_size)
+        # A list of no length at all is one that `datasets` and Parquet do not read back.
+        return pa.list_(kind.value_field.with_type(plain_type(kind.value_type)), kind.list_size or -1)
     if t.is_fixed_size_binary(kind) and not kind.byte_width:
         return pa.binary()
     if t.is_union(kind) or t.is_interval(kind) or (t.is_decimal(kind) and kind.scale < 0):
@@ -154,6 +155,8 @@ def _as_plain(array: pa.Array) -> pa.Array:
         return make(offsets, _as_plain(array.flatten()), type=target, mask=mask)
     if t.is_list(kind) or t.is_large_list(kind):
         return _cut(array, _as_plain(array.values), target)
+    if t.is_fixed_size_list(kind) and not kind.list_size:
+        return pa.array([None if missing else [] for missing in array.is_null().to_pylist()], target)
     if t.is_fixed_size_list(kind):
         return pa.FixedSizeListArray.from_arrays(
             _as_plain(array.values[array.offset * kind.list_size :][: len(array) * kind.list_size]),

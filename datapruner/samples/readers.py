@@ -8,21 +8,23 @@ import io
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
 from datapruner.errors import DataPrunerError
-from datapruner.limits import UNPACKED, limit, over
+from datapruner.limits import UNPACKED, check_columns, limit, over
 from datapruner.samples.json_rows import Row, json_lines, json_rows
 from datapruner.samples.plain import say_converted
 from datapruner.samples.rows import Rows
-from datapruner.samples.sound import check_table
+from datapruner.samples.sound import check_table, longest_text
 from datapruner.samples.tables import spilling
 from datapruner.temporary import private_folder
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 FORMATS = (".parquet", ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".arrow")
 PACKED = (".gz", ".zst")
@@ -109,6 +111,7 @@ def _csv(path: Path, label: str, delimiter: str) -> Iterator[Row]:
             header = next(reader, None)
             if header is None:
                 return
+            check_columns(len(header), label)
             if len(set(header)) < len(header):
                 double = next(name for name in header if header.count(name) > 1)
                 raise DataPrunerError(
@@ -169,20 +172,61 @@ def _parquet(path: Path, label: str) -> Iterator[pa.Table | Rows]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(unpacked(path, label), memory_map=True) as file:
+        plain = unpacked(path, label)
+        with pq.ParquetFile(plain, memory_map=True) as file:
             say_converted(file.schema_arrow, label)
-            meta = file.metadata
-            size = sum(meta.row_group(group).total_byte_size for group in range(meta.num_row_groups))
-            rows = max(1, min(1 << 16, int(BLOCK_BYTES * max(meta.num_rows, 1) / max(size, 1))))
-            first = 0
+            check_columns(file.metadata.num_columns, label)
+            rows = _batch_rows(file, plain)
+            first, size = 0, 0
             for batch in file.iter_batches(batch_size=rows):
                 # The file's schema, not the batch's: it has the features that `datasets` stored.
                 table = pa.Table.from_batches([batch]).replace_schema_metadata(file.schema_arrow.metadata)
                 check_table(table, label, "Parquet", first)
+                size += batch.nbytes
+                _check_grown(size, plain, label)
                 first += len(table)
                 yield table
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _damaged(label, "Parquet", error) from error
+
+
+def _batch_rows(file: pq.ParquetFile, path: Path) -> int:
+    """Return how many rows are read at a time, so that they take about as much memory as a block.
+
+    A file of a few kilobytes may refer to one long text from each of a million rows: what is in its dictionaries is
+    looked at first.
+    """
+    import pyarrow.parquet as pq
+
+    meta = file.metadata
+    groups = [meta.row_group(number) for number in range(meta.num_row_groups)]
+    size = sum(group.total_byte_size for group in groups)
+    rows = max(1, min(1 << 16, int(BLOCK_BYTES * max(meta.num_rows, 1) / max(size, 1))))
+    suspects = [
+        (number, part.path_in_schema)
+        for number, group in enumerate(groups)
+        for part in map(group.column, range(group.num_columns))
+        if part.physical_type == "BYTE_ARRAY"
+        and part.has_dictionary_page
+        and part.total_uncompressed_size * min(rows, group.num_rows) > UNPACKED
+    ]
+    names = sorted({name for _, name in suspects})
+    if not names:
+        return rows
+    with pq.ParquetFile(path, memory_map=True, read_dictionary=names) as coded:
+        longest = max(
+            longest_text(column)
+            for number in sorted({number for number, _ in suspects})
+            for batch in islice(coded.iter_batches(1, row_groups=[number], columns=names), 1)
+            for column in batch.columns
+        )
+    return max(1, min(rows, 8 * BLOCK_BYTES // max(longest, 1)))
+
+
+def _check_grown(size: int, path: Path, label: str) -> None:
+    """Refuse a file that becomes too large once each row has values of its own."""
+    if size > max(UNPACKED, limit("unpacked_ratio") * path.stat().st_size):
+        raise over(label, "becomes larger, unpacked, by more times", "unpacked_ratio")
 
 
 def arrow_table(path: Path, label: str) -> tuple[pa.Table, bool]:

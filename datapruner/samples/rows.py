@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from datapruner.errors import DataPrunerError
+from datapruner.limits import check_columns
 from datapruner.samples.exact import HIGH, LOW, exact_array, holds_json, is_list
 from datapruner.text import safe_text
 
@@ -59,7 +60,9 @@ class Rows:
         self._refuse_surrogates()
         arrays = {}
         keys = sum(map(len, self.rows))
-        for name in dict.fromkeys(name for row in self.rows for name in row):
+        names = dict.fromkeys(name for row in self.rows for name in row)
+        check_columns(len(names), self.source)
+        for name in names:
             if "\0" in name:
                 raise DataPrunerError(
                     f"{self.source}: the column '{safe_text(name, 60)}' has a NUL character in its name; rename it."

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from datapruner.errors import DataPrunerError
-from datapruner.limits import UNPACKED, limit, over
+from datapruner.limits import UNPACKED, check_columns, limit, over
+from datapruner.samples.exact import holds_json, is_json
 from datapruner.samples.shared import DEEPEST, depth, shares, unshared
 from datapruner.text import safe_text
 
@@ -37,6 +41,7 @@ def check_table(table: pa.Table, label: str, kind: str = "Arrow", first: int = 0
     """
     import pyarrow as pa
 
+    check_columns(table.num_columns, label)
     for field in table.schema:
         if depth(field.type) > DEEPEST:
             name = safe_text(field.name, 60)
@@ -54,14 +59,15 @@ def check_table(table: pa.Table, label: str, kind: str = "Arrow", first: int = 0
                 _check_column(column, safe_text(name, 60), label, kind, first)
             raise _damaged(label, kind, str(error)) from None
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
-            if _longest(column) > limit("row_bytes"):
+            if longest_text(column) > limit("row_bytes"):
                 low, high = 0, len(column)
                 while high - low > 1:
                     middle = (low + high) // 2
-                    short = _longest(column.slice(low, middle - low)) <= limit("row_bytes")
+                    short = longest_text(column.slice(low, middle - low)) <= limit("row_bytes")
                     low, high = (middle, high) if short else (low, middle)
                 where = f"{label}: row {first + low}, column '{safe_text(name, 60)}',"
                 raise over(where, "holds a text of more bytes", "row_bytes")
+            _check_json(column, safe_text(name, 60), label, first)
         for place in sharing:
             sizes = unshared(batch.column(place))
             name = safe_text(batch.schema.names[place], 60)
@@ -74,7 +80,31 @@ def check_table(table: pa.Table, label: str, kind: str = "Arrow", first: int = 0
         first += len(batch)
 
 
-def _longest(array: pa.Array) -> int:
+def _check_json(array: pa.Array, name: str, label: str, first: int | None) -> None:
+    """Refuse what is declared as JSON and is none, at any depth; the row is named where there is one a value."""
+    import pyarrow.types as t
+
+    kind = array.type
+    if is_json(kind):
+        for row, text in enumerate(array.storage.to_pylist()):
+            try:
+                # Half a character is none, as in JSON files.
+                if text is not None:
+                    json.dumps(json.loads(text), ensure_ascii=False).encode()
+            except (ValueError, RecursionError) as error:
+                where = "a row" if first is None else f"row {first + row}"
+                raise DataPrunerError(
+                    f"{label}: {where} holds no valid JSON in column '{name}', which is declared as JSON "
+                    f"({safe_text(str(error), 80)}); mend it, or declare the column as text."
+                ) from None
+    elif t.is_struct(kind):
+        for place in range(kind.num_fields):
+            _check_json(array.field(place), name, label, first)
+    elif holds_json(kind) and (t.is_list(kind) or t.is_large_list(kind)):
+        _check_json(array.flatten(), name, label, None)
+
+
+def longest_text(array: pa.Array) -> int:
     """Return the bytes of the longest text of a column, at any depth."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -82,13 +112,34 @@ def _longest(array: pa.Array) -> int:
 
     kind = array.type
     if t.is_struct(kind):
-        return max((_longest(array.field(place)) for place in range(kind.num_fields)), default=0)
+        return max((longest_text(array.field(place)) for place in range(kind.num_fields)), default=0)
     if isinstance(array, pa.ExtensionArray):
-        return _longest(array.storage)
+        return longest_text(array.storage)
+    if t.is_dictionary(kind):
+        longest = longest_text(array.dictionary)
+        small = longest <= limit("row_bytes")
+        return longest if small else longest_text(array.dictionary.take(array.indices.unique().drop_null()))
+    if t.is_run_end_encoded(kind):
+        return longest_text(array.values)
+    if t.is_map(kind):
+        ends = array.offsets
+        start, stop = ends[0].as_py(), ends[len(array)].as_py()
+        return max(longest_text(part.slice(start, stop - start)) for part in (array.keys, array.items))
+    if t.is_list_view(kind) or t.is_large_list_view(kind):
+        return longest_text(array.flatten())
     if t.is_list(kind) or t.is_large_list(kind):
         ends = array.offsets
         start, stop = ends[0].as_py(), ends[len(array)].as_py()
-        return _longest(array.values.slice(start, stop - start)) if stop > start else 0
+        return longest_text(array.values.slice(start, stop - start)) if stop > start else 0
+    if t.is_fixed_size_list(kind):
+        size = kind.list_size
+        return longest_text(array.values.slice(array.offset * size, len(array) * size))
+    if t.is_string_view(kind):
+        # Arrow measures no views; each is 16 bytes, its length the first four.
+        if not len(array):
+            return 0
+        views = np.frombuffer(array.buffers()[1], np.int32)[4 * array.offset :: 4][: len(array)]
+        return int(views[array.is_valid().to_numpy(zero_copy_only=False)].max(initial=0))
     if t.is_string(kind) or t.is_large_string(kind):
         return pc.max(pc.binary_length(array)).as_py() or 0
     return 0
@@ -163,6 +214,8 @@ def check_times(dataset: Dataset, label: str) -> None:
     names = [column.name for column in dataset.features.arrow_schema if _holds_times(column.type)]
     if not names:
         return
+    for name in names:
+        _check_zones(dataset.data.schema.field(name).type, safe_text(name, 60), label)
     first = 0
     for table in dataset.select_columns(names).with_format("arrow").iter(10_000):
         for name in names:
@@ -180,6 +233,23 @@ def check_times(dataset: Dataset, label: str) -> None:
                 "the year 1 or after 9999; make it null, or store the column as integers."
             )
         first += len(table)
+
+
+def _check_zones(kind: pa.DataType, name: str, label: str) -> None:
+    import pyarrow as pa
+    import pyarrow.types as t
+
+    if t.is_nested(kind):
+        for place in range(kind.num_fields):
+            _check_zones(kind.field(place).type, name, label)
+    elif t.is_timestamp(kind) and kind.tz:
+        try:
+            pa.scalar(0, kind).as_py()
+        except (pa.ArrowException, LookupError, ValueError):
+            raise DataPrunerError(
+                f"{label}: column '{name}' has times of the zone '{safe_text(kind.tz, 60)}', which is not known here; "
+                "convert them to UTC."
+            ) from None
 
 
 def _holds_times(kind: pa.DataType) -> bool:
@@ -215,8 +285,10 @@ def _all_in_range(array: pa.Array) -> bool:
             return _is_readable(array)
     if not _holds_times(kind):
         return True
+    day = 86_400 if t.is_timestamp(kind) and kind.tz else 0  # a local time may be a day off
     a_second = {"date32[day]": 1 / 86_400, "date64[ms]": 1000}.get(str(kind)) or SECONDS[kind.unit]
     low, high = (-LONGEST, LONGEST) if t.is_duration(kind) else (EARLIEST, LATEST)
+    low, high = low + day, high - day
     whole = array.view(pa.int32() if t.is_date32(kind) else pa.int64())
     ends = pc.min_max(whole).as_py()
     return ends["min"] is None or (ends["min"] >= low * a_second and ends["max"] < (high + 1) * a_second)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from datapruner.errors import DataPrunerError
+from datapruner.limits import Limits, limited
 from datapruner.patterns import files_of
 from datapruner.samples.base import Samples
 from datapruner.samples.confined import confined, offline
@@ -34,6 +35,7 @@ def load_samples(
     layout: str | None = None,
     embeddings_given: bool = False,
     prefer: str = "train",
+    limits: Limits | None = None,
 ) -> Samples:
     """Load a dataset and find out how its rows are read.
 
@@ -56,7 +58,22 @@ def load_samples(
         Embeddings come from elsewhere, so a source without text is fine.
     prefer
         The split that is taken where there are several and none was named: ``train``, or ``test`` for a test set.
+    limits
+        How much is taken before it is refused, such as ``{"row_bytes": "100MB"}``; see :mod:`datapruner.limits`.
     """
+    with limited(limits):
+        return _load_samples(source, split, columns, layout, embeddings_given=embeddings_given, prefer=prefer)
+
+
+def _load_samples(
+    source: Any,
+    split: str | None,
+    columns: dict[str, str] | None,
+    layout: str | None,
+    *,
+    embeddings_given: bool,
+    prefer: str,
+) -> Samples:
     revision: str | None = None
     if isinstance(source, (str, Path)):
         name = str(source)

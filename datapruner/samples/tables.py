@@ -230,12 +230,13 @@ def _cast(table: pa.Table, schema: pa.Schema, file: str) -> pa.Table:
     import pyarrow as pa
 
     columns = []
+    held = dict(zip(table.column_names, table.columns, strict=True))  # by name, a table looks through all
     for wanted in schema:
-        if wanted.name not in table.column_names:
+        if wanted.name not in held:
             columns.append(pa.chunked_array([pa.nulls(len(table), wanted.type)]))
             continue
         try:
-            columns.append(as_type(table.column(wanted.name), wanted.type))
+            columns.append(as_type(held[wanted.name], wanted.type))
         except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
             raise DataPrunerError(
                 f"{file}: column '{safe_text(wanted.name, 60)}' does not fit {safe_text(str(wanted.type), 80)}"

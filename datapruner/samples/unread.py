@@ -11,7 +11,7 @@ import numpy as np
 from datapruner.errors import DataPrunerError
 from datapruner.samples.decoding import decoder
 from datapruner.samples.identity import said
-from datapruner.samples.layouts import LAYOUTS, MEDIA_ROLES, TEXT_KINDS, kind_of
+from datapruner.samples.layouts import LAYOUTS, MEDIA_ROLES, TEXT_KINDS, kinds_of
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
@@ -71,11 +71,9 @@ def overlooked(samples: Samples, used: Collection[str] = ()) -> list[Overlooked]
     used
         Columns that something else reads.
     """
-    names = [
-        name
-        for name in samples.unread
-        if name not in used and kind_of(samples.dataset, name) in TEXT_KINDS and samples.layout.has_text
-    ]
+    unread = [name for name in samples.unread if name not in used] if samples.layout.has_text else []
+    kinds = kinds_of(samples.dataset) if unread else {}
+    names = [name for name in unread if kinds[name] in TEXT_KINDS]
     if not names:
         return []
     rows = np.unique(np.linspace(0, len(samples) - 1, min(PROBED, len(samples))).astype(np.int64))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
 from datapruner.matching import Match, match_form
-from datapruner.samples.layouts import TEXT, kind_of
+from datapruner.samples.layouts import TEXT, kinds_of
 from datapruner.selection.budget import encode_labels
 from datapruner.selection.decontamination import contaminated
 from datapruner.selection.deduplication import exact_duplicates, near_duplicates, semantic_duplicates
@@ -145,7 +145,8 @@ def apart(samples: Samples, rows: Ints, match: Match) -> NDArray[np.int64] | Non
 
     layout = samples.layout
     # Messages may hold images themselves.
-    texts = all(kind_of(samples.dataset, column) == TEXT for column in layout.spoken) and layout.has_text
+    kinds = kinds_of(samples.dataset)
+    texts = all(kinds[column] == TEXT for column in layout.spoken) and layout.has_text
     if not layout.beside and (texts or not layout.has_text):
         return None
     if not layout.has_text:

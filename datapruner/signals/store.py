@@ -488,9 +488,10 @@ class _Shelf:
     def _trim(self) -> None:
         """Keep the copies that were used last: each is as large as its dataset, and the shards can make it again."""
         copies = []
-        for path in self.folder.glob("*.rows"):
-            with suppress(OSError):  # another run trims too
-                copies.append((path.lstat().st_mtime_ns, path))
+        with suppress(OSError):  # what is no folder, or one with too long a name
+            for path in self.folder.glob("*.rows"):
+                with suppress(OSError):  # another run trims too
+                    copies.append((path.lstat().st_mtime_ns, path))
         for _, path in sorted(copies)[:-KEPT_COPIES]:
             if discard(path):
                 discard(path.with_suffix(".sum"))

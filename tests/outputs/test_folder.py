@@ -259,3 +259,94 @@ def test_a_waiting_overwriter_takes_the_result_of_the_one_before(tmp_path):
         thread.join()
     assert held(out) in {str(n) for n in range(8)}
     assert beside(out) == ["out"]
+
+
+@pytest.mark.parametrize("name", ["my-link", "data/link", "state/00.npz", ".hidden"])
+def test_a_link_of_the_users_is_not_ours(tmp_path, name):
+    """Whatever it leads to: what it names would stay, and the link would be gone."""
+    out = tmp_path / "out"
+    write(out, "old")
+    (out / name).parent.mkdir(exist_ok=True)
+    (out / name).symlink_to(tmp_path)
+    with pytest.raises(DataPrunerError, match="holds other files"):
+        write(out, "new", overwrite=True)
+    assert (out / name).is_symlink()
+    assert held(out) == "old"
+
+
+def test_an_output_inside_another_ones_output_stays(tmp_path):
+    out = tmp_path / "out"
+    write(out, "outer")
+    write(out / "inner", "inner")
+    with pytest.raises(DataPrunerError, match=r"holds other files \(inner/"):
+        write(out, "new", overwrite=True)
+    assert (held(out), held(out / "inner")) == ("outer", "inner")
+
+
+def test_a_link_to_a_result_stays_a_link(tmp_path):
+    out, link = tmp_path / "out", tmp_path / "link"
+    link.symlink_to("out")  # leads nowhere, as yet
+    write(link, "old")
+    write(link, "new", overwrite=True)
+    assert link.is_symlink()
+    assert held(out) == "new"
+
+
+def test_a_link_that_leads_to_itself(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(DataPrunerError, match="cannot be written: "):
+        write(tmp_path / "loop", "new")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS])
+def test_an_exchange_that_fails_leaves_what_was_there(tmp_path, monkeypatch, number):
+    out = tmp_path / "out"
+    write(out, "old")
+
+    def failing(made, path):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(swap, "_exchange", failing)
+    with pytest.raises(DataPrunerError, match=os.strerror(number)):
+        write(out, "new", overwrite=True)
+    assert held(out) == "old"
+    assert beside(out) == ["out"]
+
+
+def test_a_second_rename_that_fails_puts_the_first_back(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    write(out, "old")
+    rename, said = Path.rename, []
+
+    def lacking(made, path):
+        raise OSError(errno.ENOSYS, "no exchange")
+
+    def once(self, target):
+        if target == out and not self.name.startswith(f".out{swap.WAS}") and said:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        said.append(self)
+        return rename(self, target)
+
+    monkeypatch.setattr(swap, "_exchange", lacking)
+    monkeypatch.setattr(Path, "rename", once)
+    said.append(out)
+    with pytest.raises(DataPrunerError, match="No space left"):
+        write(out, "new", overwrite=True)
+    assert held(out) == "old"
+    assert beside(out) == ["out"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO])
+def test_without_locks_results_are_written_and_replaced(tmp_path, monkeypatch, number):
+    from datapruner import temporary
+
+    def lacking(handle, how):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(temporary.fcntl, "flock", lacking)
+    out = tmp_path / "out"
+    write(out, "old")
+    write(out, "new", overwrite=True)
+    with pytest.raises(DataPrunerError, match="earlier result"):
+        write(out, "third")
+    assert (held(out), beside(out)) == ("new", ["out"])
