@@ -156,13 +156,13 @@ class Recipe(BaseModel):
     dedup: list[Literal["exact", "near", "semantic"]] = Field(default_factory=list)
     match: Match = "text"
     near_threshold: float = Field(default=0.7, gt=0, le=1)
-    near_ngram: int = Field(default=3, ge=1)
+    near_ngram: int = Field(default=3, ge=1, le=1000)
     near_numbers: bool = False
     semantic_eps: float = Field(default=0.05, gt=0, le=2)
     decontaminate: str | None = None
     decontaminate_split: str | None = None
     decontaminate_columns: dict[str, str] | None = None
-    decontaminate_ngram: int = Field(default=5, ge=1)
+    decontaminate_ngram: int = Field(default=5, ge=1, le=1000)
     decontaminate_share: float = Field(default=0.5, gt=0, le=1)
     target: str | None = None
     target_split: str | None = None

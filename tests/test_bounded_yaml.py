@@ -59,6 +59,7 @@ HOSTILE = {
     "a long name": ("? " + "a" * 10_000_000 + "\n: 1", "there is no argument"),
     "more than a file": (b"#" * (MOST_BYTES + 1), "more than 64 MB"),
     "a tag of objects": ("%TAG ! tag:yaml.org,2002:python/\n---\nseed: !name:os.system a", "not valid YAML"),
+    "grams without end": ("near_ngram: 1000000000", "near_ngram: Input should be"),
     "bytes": ("source: !!binary QUJD", "no value for source"),
     "pairs": ("quotas: !!pairs [a: 1]", "no value for quotas"),
     "an object": ("seed: !!python/object/apply:os.system [true]", "not valid YAML, line 1"),
