@@ -229,8 +229,8 @@ def write_json_lines(
     if seen.fine and any(holds_json(column.type) for column in features.arrow_schema):
         names = [column.name for column in features.arrow_schema if holds_json(column.type)]
         logger.warning(
-            "load_dataset rounds numbers to ten decimals where it reads JSON lines with a column like '%s'; the lines "
-            "themselves are exact, and parquet is read exactly",
+            "load_dataset rounds numbers to ten decimals, and has nulls for NaN and infinities, where it reads JSON "
+            "lines with a column like '%s'; the lines themselves are exact, and parquet is read exactly",
             safe_text(names[0], 60),
         )
     for name in sorted(path[0] for path in seen.quoted if len(path) == 1):

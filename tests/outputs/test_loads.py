@@ -150,3 +150,20 @@ def test_scores_of_images_are_read_again_where_the_images_still_are(tmp_path):
     Picture.new("RGB", (4, 4), (9, 9, 9)).save(tmp_path / "in" / "a.png")
     with pytest.raises(dp.DataPrunerError):
         dp.load_scores(tmp_path / "scores")
+
+
+def test_what_load_dataset_makes_of_numbers_in_json_lines_is_said(tmp_path, caplog):
+    given = [
+        {"text": f"row {at}", "mixed": [{"a": at}, {"b": "x"}][at % 2], "number": 1 / 3} for at in range(4)
+    ]
+    given[2]["number"] = float("inf")
+    pruned(lines(tmp_path / "rows.jsonl", given), tmp_path / "out", "jsonl", keep=4)
+    assert [row["number"] for row in read(tmp_path / "out")] == [
+        0.3333333333,
+        0.3333333333,
+        None,
+        0.3333333333,
+    ]
+    assert "rounds numbers to ten decimals, and has nulls for NaN and infinities" in caplog.text
+    written = (tmp_path / "out" / "data" / "train-00000-of-00001.jsonl").read_text("utf-8")
+    assert [json.loads(line)["number"] for line in written.splitlines()] == [row["number"] for row in given]

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from tests.conftest import save_tiny_llama
+from tests.conftest import save_tiny_llama, save_tiny_sentence_transformer
 from tests.faults.fork import command, tree
 from tests.faults.fuzz import judge, sources
 from tests.faults.fuzz.cases import OUT, Case
@@ -106,6 +106,8 @@ class Fuzzer:
         import numpy as np
 
         save_tiny_llama(self.stock / "llama")
+        save_tiny_llama(self.stock / "pruned-llama", seed=1)
+        save_tiny_sentence_transformer(self.stock / "embedder")
         model = str(self.stock / "llama")
         draw = Random(0)
         plans = {

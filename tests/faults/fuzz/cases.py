@@ -13,6 +13,7 @@ import numpy as np
 
 from tests.faults.fuzz import sources
 from tests.faults.fuzz.mutations import VALUES, change, change_file, change_rows, change_words
+from tests.faults.fuzz.tables import odd_table
 
 OUT = "out"
 VECTORS = ("concept_complexity", "prototypes", "k_center", "d2", "topoprune")
@@ -192,9 +193,9 @@ class Case:
         for _ in range(draw.choice((0, 0, 0, 0, 0, 1, 1, 2))):
             made = copy.deepcopy(made)
             change_rows(draw, made)
-        name = sources.write(
-            made, form, self.folder, draw.choice(("rows", "rows", "daten ü", "-rows", "a[1]"))
-        )
+        named = draw.choice(("rows", "rows", "daten ü", "-rows", "a[1]"))
+        odd = [lambda table: odd_table(draw, table)] if draw.random() < 0.4 else []
+        name = sources.write(made, form, self.folder, named, *odd)
         self.words.append(f"./{name}" if name.startswith("-") else name)
         return made
 
@@ -239,7 +240,11 @@ class Case:
                 options += [word for name in scorers for word in ("--scorer", name)]
             options += some(draw, measuring(draw), 2)
             if set(scorers) & {*VECTORS, "paser", "feature_mapping"} or "cluster" in options:
-                options += ["--embeddings", "vectors.npy"]
+                if draw.random() < 0.8:
+                    options += ["--embeddings", "vectors.npy"]
+                else:
+                    options += ["--embedder", "embedder"]
+                    shutil.copytree(self.stock / "embedder" / "st", self.folder / "embedder")
             if {"topoprune"} & set(scorers) and draw.random() < 0.97:
                 options += ["--manifold", "pca"]
             if set(scorers) & {*LOSSES, "paser"}:
@@ -247,7 +252,9 @@ class Case:
                 shutil.copytree(self.stock / "llama", self.folder / "llama")
             elif draw.random() < 0.8:
                 options += ["--tokenizer", str(self.stock / "llama")]
-            if "paser" in scorers:
+            if "paser" in scorers and draw.random() < 0.3:
+                options += ["--pruned-model", str(self.stock / "pruned-llama")]
+            elif "paser" in scorers:
                 options += ["--divergences", "jsd.npy"]
                 np.save(self.folder / "jsd.npy", np.abs(sources.vectors(draw, number, 1)[:, 0]).clip(0, 0.69))
             if "feature_mapping" in scorers:
@@ -256,7 +263,9 @@ class Case:
                 self.test_set("target", made)
                 self.give_vectors("target.npy", sum(1 for _ in (self.folder / "target.jsonl").open("rb")))
         if "--embeddings" in options or "--dedup-semantic" in options:
-            options += [] if "--embeddings" in options else ["--embeddings", "vectors.npy"]
+            options += (
+                [] if {"--embeddings", "--embedder"} & set(options) else ["--embeddings", "vectors.npy"]
+            )
             self.give_vectors("vectors.npy", number)
         if "--decontaminate" in options:
             self.test_set("test", made)
@@ -266,7 +275,10 @@ class Case:
             options += some(draw, budgets(draw), 2)
         if verb == "compare":
             plain = "--no-report" if draw.random() < 0.9 else "--report"
-            options += [plain, *some(draw, [["--by", "topic"], ["--stability", "--seeds", "2"]], 1)]
+            options += [
+                plain,
+                *some(draw, [["--by", "topic"], ["--stability", "--seeds", "2"], ["--keep", "0.7"]], 1),
+            ]
         if draw.random() < 0.3:
             options += ["-q"]
         self.words = [verb, *self.words, "-o", OUT, *options]

@@ -47,7 +47,12 @@ def faults(code: int, said: str, out: Path, before: dict[str, str] | None, litte
 
 
 def same(one: Any, other: Any, apart: float = 0.0) -> bool:
-    """Whether values are of one type and equal; NaN equals itself, and floats may lie so far apart."""
+    """Whether values are of one type and equal; NaN equals itself.
+
+    ``apart`` is how far floats may be rounded, and then what is not finite may be none.
+    """
+    if apart and one is None and isinstance(other, float) and not isfinite(other):
+        return True
     if type(one) is not type(other):
         return False
     if isinstance(one, dict):

@@ -9,6 +9,7 @@ import gzip
 import io
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 Row = dict[str, Any]
+Shape = Callable[[pa.Table], pa.Table]
 
 
 def split(said: str) -> list[str]:
@@ -221,8 +223,12 @@ def needs_arrow(form: str) -> bool:
     return form in ("parquet", "arrow", "arrows", "disk", "parts")
 
 
-def encoded(made: list[Row], form: str) -> bytes:
-    """One file's bytes."""
+def _as_it_is(table: pa.Table) -> pa.Table:
+    return table
+
+
+def encoded(made: list[Row], form: str, shape: Shape = _as_it_is) -> bytes:
+    """One file's bytes; a table is given another shape first."""
     if form.endswith(".gz"):
         return gzip.compress(encoded(made, form[:-3]), mtime=0)
     if form.endswith(".zst"):
@@ -239,7 +245,7 @@ def encoded(made: list[Row], form: str) -> bytes:
             writer.writerow([json.dumps(c) if isinstance(c, dict | list) else c for c in cells])
         return out.getvalue().encode("utf-8", "surrogatepass" if len(made) % 2 else "replace")
     if form in ("parquet", "arrow", "arrows"):
-        table = pa.Table.from_pylist(made)
+        table = shape(pa.Table.from_pylist(made))
         sink = io.BytesIO()
         if form == "parquet":
             pq.write_table(table, sink, row_group_size=max(1, len(made) // 2))
@@ -253,7 +259,7 @@ def encoded(made: list[Row], form: str) -> bytes:
     ).encode("utf-8", "surrogatepass")
 
 
-def write(made: list[Row], form: str, folder: Path, name: str) -> str:
+def write(made: list[Row], form: str, folder: Path, name: str, shape: Shape = _as_it_is) -> str:
     """Write rows in a format; what the command line is given for them. Rows that Arrow cannot hold become JSON."""
     try:
         if form == "disk":
@@ -268,12 +274,20 @@ def write(made: list[Row], form: str, folder: Path, name: str) -> str:
             names = ("train", "test") if form == "splits" else ("part-0", "part-1")
             for part, piece in zip(names, (made[:half], made[half:]), strict=True):
                 if piece:
-                    (folder / name / f"{part}.{inner}").write_bytes(encoded(piece, inner))
+                    (folder / name / f"{part}.{inner}").write_bytes(encoded(piece, inner, shape))
             return f"{name}/part-*.jsonl" if form == "glob" else name
         path = folder / f"{name}.{'arrow' if form == 'arrows' else form}"
-        path.write_bytes(encoded(made, form))
+        path.write_bytes(encoded(made, form, shape))
         return path.name
-    except (pa.ArrowException, UnicodeError, OverflowError, TypeError, ValueError, AttributeError):
+    except (
+        pa.ArrowException,
+        UnicodeError,
+        OverflowError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        NotImplementedError,
+    ):
         path = folder / f"{name}.rows.jsonl"
         path.write_bytes(encoded(made, "jsonl"))
         return path.name
