@@ -26,6 +26,18 @@ _OTHER_NAMES = {
 }
 _as_flags: list[bool] = []
 
+MALFORMED = (
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    IndexError,
+    OverflowError,
+    RecursionError,
+    NotImplementedError,
+)
+"""What reading a description raises, by us or by a library, that is of another shape than is written there."""
+
 
 class DataPrunerError(Exception):
     """Anything the user can put right; the command line prints the sentence and exits with 2."""

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from datapruner.checksums import check
-from datapruner.errors import DataPrunerError
+from datapruner.errors import MALFORMED, DataPrunerError
 from datapruner.outputs.dataset import arrow_array, encoded, files_read, method_columns
 from datapruner.outputs.folder import whole_folder
 from datapruner.paths import expanded, is_file
@@ -29,11 +29,10 @@ from datapruner.scorers.base import Ranking, Scorer
 from datapruner.selection.result import Scores
 from datapruner.selection.vetoes import Vetoes
 from datapruner.signals import Ragged
+from datapruner.text import safe_text
 
 TABLE = "scores.parquet"
 META = b"datapruner"
-MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError)
-"""What reading a description raises that is not as we write it."""
 TEMPLATE = re.compile(r"(?:[^{}]|\{(?:other|measure)(?::\.?\d{0,2}[a-z%]?)?\})*")
 """Fields of a sentence: nothing wide, and nothing of an object."""
 STATE = "state/"
@@ -180,6 +179,11 @@ def load_scores(path: str | Path, *, source: Any = None, scorers: Sequence[Score
         raise DataPrunerError(f"the scores in {folder} are damaged; score again") from error
     made = {scorer.name: scorer for scorer in scorers}
     made |= {m.name: make_scorer(m.name, m.parameters) for m in recipe.scorers if m.name not in made}
+    if lost := [name for name in rankings if name not in made]:
+        raise DataPrunerError(
+            f"the recipe in {folder} names no scorer '{safe_text(str(lost[0]), 60)}', whose scores lie beside it; "
+            "score again"
+        )
     return Scores(samples, recipe, made, rankings, vetoes, forced, tokens, renderer_of(recipe))
 
 

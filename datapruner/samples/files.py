@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from datapruner.checksums import as_written
-from datapruner.errors import DataPrunerError
+from datapruner.errors import MALFORMED, DataPrunerError
 from datapruner.paths import is_file
 from datapruner.patterns import Place, Search, files_of, is_new, place_of
 from datapruner.samples.confined import confined
@@ -201,15 +201,7 @@ def _load_saved(folder: Path, label: str) -> dict[str, Read]:
     _check_saved(folder, label)
     try:
         loaded = load_from_disk(str(folder))
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        RecursionError,
-        pa.ArrowException,
-    ) as error:
+    except (OSError, pa.ArrowException, *MALFORMED) as error:
         reason = safe_text(" ".join(str(error).split()), 160)
         raise DataPrunerError(f"The folder {label} cannot be loaded ({reason}); save it again.") from error
     splits = {str(loaded.split or "train"): loaded} if isinstance(loaded, Dataset) else loaded

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datapruner.errors import DataPrunerError
+from datapruner.errors import MALFORMED, DataPrunerError
 from datapruner.samples.base import column_list
 from datapruner.samples.exact import as_type, merged
 from datapruner.samples.plain import is_plain, plain, say_converted
@@ -220,7 +220,7 @@ def _metadata_holds(schema: pa.Schema) -> bool:
     try:
         features = Features.from_arrow_schema(schema)
         return bool(set(features) == set(schema.names)) and bool(features.arrow_schema.equals(schema))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except MALFORMED:
         # Written by another version of `datasets`; the columns' own types are as good.
         return False
 
@@ -251,15 +251,7 @@ def checked(make: Callable[[], Dataset], source: str) -> Dataset:
 
     try:
         return make()
-    except (
-        pa.ArrowException,
-        ValueError,
-        TypeError,
-        NotImplementedError,
-        KeyError,
-        AttributeError,
-        RecursionError,
-    ) as error:
+    except (pa.ArrowException, *MALFORMED) as error:
         reason = safe_text(" ".join(str(error).split()), 200)
         raise DataPrunerError(
             f"{source} cannot be held as a dataset ({reason}); mend that column."

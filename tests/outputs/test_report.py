@@ -18,7 +18,7 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 import pytest
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from hostile import HOSTILE, hostile_selections
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -838,13 +838,13 @@ def test_class_labels_have_their_names_wherever_they_are_named():
 
 
 def test_a_column_of_texts_that_starts_alike_is_no_label(monkeypatch):
-    """And is not turned into a dictionary to find that out."""
+    """And its values are not looked up to find that out."""
     import pyarrow.compute as pc
 
     from datapruner.outputs.report import facets
 
     monkeypatch.setattr(facets, "PROBED", 50)
-    monkeypatch.setattr(pc, "dictionary_encode", lambda *a, **k: pytest.fail("the column was encoded"))
+    monkeypatch.setattr(pc, "unique", lambda *a, **k: pytest.fail("the column was encoded"))
     rows = [{"text": "x", "note": "" if row < 50 else f"note {row}"} for row in range(300)]
     assert Shown([dp.prune(rows, scorer="random", keep=0.5, progress=False)], 100).labels == []
 
@@ -905,6 +905,17 @@ def test_a_label_may_begin_with_one_value_for_long():
     (facet,) = Shown([dp.prune(rows, scorer="random", keep=0.5, progress=False)], 100).facets
     assert (facet.name, facet.names) == ("source", ["math", "code", "(empty)", "(blank)"])
     assert facet.sizes.tolist() == [20_001, 3997, 1, 1]
+
+
+@pytest.mark.parametrize("values", [["a", "b", None], [None, "a", "b"], [True, False, None], [3, None, 4]])
+def test_labels_with_nulls_in_a_source_of_several_pieces(values):
+    kinds = [values[number % 3] for number in range(60)]
+    pieces = [Dataset.from_dict({"text": ["x"] * 20, "kind": kinds[at : at + 20]}) for at in range(0, 60, 20)]
+    source = concatenate_datasets(pieces)
+    assert source.data.table.column("kind").num_chunks == 3
+    (facet,) = Shown([dp.prune(source, scorer="random", keep=0.5, progress=False)], 100).facets
+    named = [facet.names[code] for code in facet.codes]
+    assert named == ["(none)" if kind is None else str(kind) for kind in kinds]
 
 
 def test_clusters_of_one_label_say_all():

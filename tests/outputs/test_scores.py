@@ -164,6 +164,17 @@ BROKEN = {
 }
 
 
+def test_scores_whose_recipe_names_another_scorer(tmp_path):
+    source = tmp_path / "rows.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    dp.score(str(source), scorers=["random", "length"]).save(tmp_path / "out")
+    recipe = tmp_path / "out" / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("name: length", "name: stratified"))
+    (tmp_path / "out" / "checksums.txt").unlink()
+    with pytest.raises(dp.DataPrunerError, match=r"names no scorer 'length'.*score again"):
+        load_scores(tmp_path / "out")
+
+
 @pytest.mark.parametrize("kind", BROKEN)
 def test_descriptions_of_any_other_form_are_damaged(tmp_path, kind):
     source = tmp_path / "rows.jsonl"

@@ -274,7 +274,19 @@ def test_what_parquet_cannot_write_is_said_before_anything_is_measured(kind):
     assert len(load_samples(pa.table({"text": ["a"], "held": pa.nulls(1, pa.binary(0))}))) == 1
 
 
-@pytest.mark.parametrize("said", [b'{"info":' + b"[" * 100_000, b"[]", b"\xff", b'{"info": {"features": 3}}'])
+@pytest.mark.parametrize(
+    "said",
+    [
+        b'{"info":' + b"[" * 100_000,
+        b"[]",
+        b"\xff",
+        b'{"info": {"features": 3}}',
+        b'{"info": {"features": {"text": []}}}',
+        b'{"info": {"features": {"text": [[]]}}}',
+        b'{"info": {"features": {"text": {}}}}',
+        b'{"info": {"features": {"text": {"_type": "Value"}}}}',
+    ],
+)
 def test_metadata_that_is_none_of_datasets_own(tmp_path, said):
     table = pa.table({"text": ["a", "b"]}).replace_schema_metadata({b"huggingface": said})
     pq.write_table(table, tmp_path / "a.parquet")

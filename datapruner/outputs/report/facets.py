@@ -158,15 +158,14 @@ def _label(dataset: Dataset, name: str, feature: Any) -> list[Facet]:
     most = min(MOST_VALUES, len(head) // 2)
     if pc.count_distinct(head, mode="all").as_py() > most:
         return []
-    # The first rows of a set that was put together may all be of one source. Counted before dictionaries are joined,
-    # which takes the square of their number.
+    # The first rows of a set that was put together may all be of one source. Counted before values are
+    # looked up, which takes longer.
     column = stored if order is None else stored.take(order)
     if not 2 <= pc.count_distinct(column, mode="all").as_py() <= most:
         return []
-    encoded = pc.dictionary_encode(column, null_encoding="encode").unify_dictionaries()
-    values = encoded.chunk(0).dictionary.to_pylist()
-    codes = np.concatenate([chunk.indices.to_numpy(zero_copy_only=False) for chunk in encoded.chunks])
-    values = _as_names(feature, values)
+    unique = pc.unique(column)  # nulls among them, which dictionaries of several chunks cannot be joined with
+    codes = pc.index_in(column, value_set=unique, skip_nulls=False).to_numpy(zero_copy_only=False)
+    values = _as_names(feature, unique.to_pylist())
     return [
         Facet(
             _name(name),

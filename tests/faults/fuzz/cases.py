@@ -37,6 +37,30 @@ SETS = [
     "step_size=0.1",
 ]
 SELECTORS = ("topk", "group_quota", "ccs", "moderate", "eu_plane", "message_passing", "coverage", "paser")
+RARE = {
+    "--device": "cuda|meta|cpu|none:9",
+    "--device-map": "auto",
+    "--quantize": "4bit|8bit",
+    "--adapter": "llama|.",
+    "--pooling": "last|mean",
+    "--embedder-max-length": "1|100000",
+    "--twins": "in_turn",
+    "--second-embeddings": "vectors.npy",
+    "--embedders": "embedder,llama|minilm",
+    "--push-to-hub": "me/it|../..",
+    "--noise": "0,inf|nan|-1",
+    "--seeds": "0|1|3",
+    "--pruned-model": "os:system|llama|vectors.npy",
+    "--target": "rows.jsonl|target.jsonl|.",
+    "--target-split": "x",
+    "--decontaminate": ".|rows.jsonl|vectors.npy|me/it",
+    "--decontaminate-columns": "text=text",
+    "--model": ".|llama|minilm|rows.jsonl",
+    "--embedder": "llama|.|rows.jsonl|me/it",
+    "--tokenizer": "llama|.|me/it",
+    "--embeddings": "rows.jsonl|rows.parquet|vectors.npy|jsd.npy",
+    "--divergences": "vectors.npy|rows.parquet",
+}
 
 
 def reading(draw: Random) -> list[list[str]]:
@@ -115,6 +139,17 @@ def budgets(draw: Random) -> list[list[str]]:
     ]
 
 
+def rare(draw: Random) -> list[list[str]]:
+    """Options that need what is not there, or that a verb does not have."""
+    return [
+        *([name, value] for name, values in RARE.items() for value in values.split("|")),
+        ["--trust-code"],
+        ["--stability"],
+        *roles(draw),
+        *budgets(draw),
+    ]
+
+
 def amount(draw: Random) -> list[str]:
     if draw.random() < 0.2:
         return ["--keep-tokens", draw.choice(("50", "300", "5000"))]
@@ -142,6 +177,8 @@ class Case:
         if draw.random() < 0.25:  # an earlier result, which nothing may harm unless the run succeeds
             shutil.copytree(self.stock / "pruned" / OUT, self.folder / OUT, dirs_exist_ok=True)
             self.words += ["--overwrite"] if draw.random() < 0.9 and "-o" in self.words else []
+        if draw.random() < 0.03:
+            change_file(draw, self.stock.parent / "cache", [])
         mutations = draw.choice((0, 0, 0, 1, 1, 1, 2, 3))
         for _ in range(mutations):
             if draw.random() < 0.55:
@@ -152,9 +189,7 @@ class Case:
                     "explain": [["--text"], ["--scorer", "random"]],
                     "run": [["--report"], ["--changed-source"], ["-q"]],
                 }.get(self.words[0], [*reading(draw), *measuring(draw), *budgets(draw)])
-                change_words(
-                    draw, self.words, known if draw.random() < 0.8 else [*roles(draw), *budgets(draw)]
-                )
+                change_words(draw, self.words, known if draw.random() < 0.7 else rare(draw))
             else:
                 self.change_inputs()
         self.words = [word.replace("\x00", "") for word in self.words]
