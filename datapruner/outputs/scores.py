@@ -29,7 +29,6 @@ from datapruner.scorers.base import Ranking, Scorer
 from datapruner.selection.result import Scores
 from datapruner.selection.vetoes import Vetoes
 from datapruner.signals import Ragged
-from datapruner.text import safe_text
 
 TABLE = "scores.parquet"
 META = b"datapruner"
@@ -179,11 +178,6 @@ def load_scores(path: str | Path, *, source: Any = None, scorers: Sequence[Score
         raise DataPrunerError(f"the scores in {folder} are damaged; score again") from error
     made = {scorer.name: scorer for scorer in scorers}
     made |= {m.name: make_scorer(m.name, m.parameters) for m in recipe.scorers if m.name not in made}
-    if lost := [name for name in rankings if name not in made]:
-        raise DataPrunerError(
-            f"the recipe in {folder} names no scorer '{safe_text(str(lost[0]), 60)}', whose scores lie beside it; "
-            "score again"
-        )
     return Scores(samples, recipe, made, rankings, vetoes, forced, tokens, renderer_of(recipe))
 
 

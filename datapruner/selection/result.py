@@ -188,6 +188,11 @@ class Scores:
 
         budget = Budget(keep, keep_tokens, per_group, {} if quotas is None else quotas)
         name = self._which(scorer)
+        if selector is None and name not in self.scorers:
+            raise DataPrunerError(
+                f"the recipe of these scores names no scorer '{safe_text(name, 60)}', so that its own selector is not "
+                "known; name a selector, or score again"
+            )
         chooser = self.scorers[name].selector() if selector is None else make_selector(selector)
         return self._choose(name, chooser, budget)
 
