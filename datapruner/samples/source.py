@@ -163,7 +163,14 @@ def _load_hub(name: str, config: str | None, revision: str | None, label: str) -
     """Load a dataset from the hub; its code, if it has any, is never run."""
     import datasets
     import huggingface_hub
+    from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES as FORMATS
 
+    # `datasets` would read whatever lies in the working folder in that format, pickles too.
+    if name in FORMATS:
+        raise DataPrunerError(
+            f"There is no such file or folder: '{label}', which is the name of a format; on the hub, datasets are "
+            "called org/name."
+        )
     # Before datasets 4 a dataset could bring a script; later versions do not know the argument.
     old = int(datasets.__version__.split(".")[0]) < 4
     options = {"trust_remote_code": False} if old else {}

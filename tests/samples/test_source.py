@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
+from datapruner import prune
 from datapruner.errors import DataPrunerError
 from datapruner.samples import content_hash, load_samples
 from datapruner.samples import tables as tables_module
@@ -310,6 +311,26 @@ def test_missing_paths_never_go_to_the_hub(name, monkeypatch):
     monkeypatch.setattr("datasets.load_dataset", lambda *a, **k: pytest.fail("asked the hub"))
     with pytest.raises(DataPrunerError, match="no such file"):
         load_samples(name)
+
+
+def test_a_format_is_no_source(tmp_path, monkeypatch):
+    """`load_dataset("text")` reads every text in the working folder, and with older versions pickles by "pandas"."""
+    from datasets.packaged_modules import _MODULE_TO_EXTENSIONS
+
+    class Planted:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "ran",))
+
+    (tmp_path / "train.txt").write_text("a\nb\n")
+    (tmp_path / "train.jsonl").write_text('{"text": "a"}\n')
+    (tmp_path / "train.pkl").write_bytes(pickle.dumps(Planted()))
+    monkeypatch.chdir(tmp_path)
+    for name in {*_MODULE_TO_EXTENSIONS, "pandas", "text:default", "json@main"}:
+        with pytest.raises(DataPrunerError, match="There is no such file or folder"):
+            load_samples(name)
+    with pytest.raises(DataPrunerError, match="There is no such file or folder"):
+        prune([{"text": "a"}, {"text": "b"}], scorer="random", keep=1, decontaminate="text", progress=False)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_missing_file_suggests_a_neighbour(tmp_path):

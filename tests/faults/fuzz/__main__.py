@@ -8,6 +8,9 @@ from __future__ import annotations
 import os
 
 os.environ |= {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = (
+    "1"  # as the command line sets it before it imports anything
+)
 
 import argparse
 import collections

@@ -53,7 +53,7 @@ RARE = {
     "--pruned-model": "os:system|llama|vectors.npy",
     "--target": "rows.jsonl|target.jsonl|.",
     "--target-split": "x",
-    "--decontaminate": ".|rows.jsonl|vectors.npy|me/it",
+    "--decontaminate": ".|rows.jsonl|vectors.npy|me/it|text|json",
     "--decontaminate-columns": "text=text",
     "--model": ".|llama|minilm|rows.jsonl",
     "--embedder": "llama|.|rows.jsonl|me/it",
