@@ -889,6 +889,10 @@ def _carry_out(
 
     check_target(out, overwrite=overwrite, reads=recipe.reads)
     _check_report(report)
+    if hub is not None:
+        from datapruner.outputs.dataset import check_repository
+
+        check_repository(hub)
     say(f"reading {recipe.source or 'the rows'}", not quiet)
     from datapruner import api
 

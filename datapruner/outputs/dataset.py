@@ -325,6 +325,17 @@ def write_table(table: pa.Table, file: Path) -> None:
     pq.write_table(table, file, compression="zstd")
 
 
+def check_repository(name: str) -> None:
+    """Refuse a name that no repository can have, before a run whose result is to go there."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise DataPrunerError(f"the hub did not take '{name}': {error}") from error
+
+
 def push_to_hub(selection: Selection, name: str, *, private: bool = True) -> str:
     """Upload what :func:`save_selection` writes to a dataset repository on the hub.
 
@@ -349,14 +360,17 @@ def push_to_hub(selection: Selection, name: str, *, private: bool = True) -> str
     import tempfile
 
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+    check_repository(name)
     with tempfile.TemporaryDirectory() as work:
         folder = save_selection(selection, Path(work) / "dataset", leaves=True)
         api = HfApi()
         try:
             api.create_repo(name, repo_type="dataset", private=private, exist_ok=True)
             commit = api.upload_folder(repo_id=name, repo_type="dataset", folder_path=str(folder))
-        except (HfHubHTTPError, HFValidationError, OSError) as error:
-            raise DataPrunerError(f"the hub did not take '{name}': {str(error).splitlines()[0]}") from error
+        except (
+            Exception
+        ) as error:  # what the client's version and its HTTP library raise: no list is complete
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise DataPrunerError(f"the hub did not take '{name}': {reason}") from error
     return str(commit)

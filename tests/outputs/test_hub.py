@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import datapruner as dp
+from tests.conftest import command
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def test_public_only_on_request(selection, monkeypatch):
     assert Recorder.calls[0][2]["private"] is False
 
 
-@pytest.mark.parametrize("error", ["http", "name", "network"])
+@pytest.mark.parametrize("error", ["http", "name", "network", "client", "silent"])
 def test_a_refusal_is_one_sentence(selection, monkeypatch, error):
     from huggingface_hub.errors import HFValidationError
 
@@ -63,9 +64,27 @@ def test_a_refusal_is_one_sentence(selection, monkeypatch, error):
         def create_repo(self, repo_id, **options):
             if error == "name":
                 raise HFValidationError("Repo id must use alphanumeric chars\nand more")
+            if error == "client":  # no OSError
+                httpx = pytest.importorskip("httpx")
+
+                raise httpx.ConnectError("no route\nto the hub")
+            if error == "silent":
+                raise OSError
             raise ConnectionError("no route\nto the hub") if error == "network" else OSError("403 Forbidden")
 
     monkeypatch.setattr("huggingface_hub.HfApi", Refusing)
     with pytest.raises(dp.DataPrunerError, match="the hub did not take 'me/pruned'") as raised:
         dp.push_to_hub(selection, "me/pruned")
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["[1,2]", "a/b/c", "../..", "x" * 97, ""])
+def test_a_name_that_no_repository_has_is_refused_before_anything_is_read(
+    tmp_path, monkeypatch, capsys, name
+):
+    words = ("prune", tmp_path / "missing.jsonl", "--scorer", "random", "--keep", 1, "--push-to-hub", name)
+    assert command(monkeypatch, *words, "-o", tmp_path / "out") == 2
+    said = capsys.readouterr().err
+    assert "the hub did not take" in said
+    assert "reading" not in said
+    assert not (tmp_path / "out").exists()

@@ -78,7 +78,7 @@ def loads(out: Path, rows: list[Any] | None, cache: Path) -> str | None:
     table = pq.read_table(out / "selection.parquet", columns=["kept"])
     kept = [at for at, one in enumerate(table["kept"].to_pylist()) if one]
     if (out / "data" / "dataset_dict.json").exists() or any(out.rglob("state.json")):
-        folder = next(out.rglob("state.json")).parent
+        folder = next(path.parent for path in out.rglob("state.json") if path.parent.name != "test")
         loaded = load_from_disk(str(folder))
     else:
         os.environ["HF_DATASETS_CACHE"] = str(cache)
