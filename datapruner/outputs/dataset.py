@@ -328,7 +328,7 @@ def write_table(table: pa.Table, file: Path) -> None:
 def check_repository(name: str) -> None:
     """Refuse a name that no repository can have, before a run whose result is to go there."""
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     try:
         validate_repo_id(name)
