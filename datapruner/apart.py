@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from datapruner.bounded import CHILD_BYTES, SECONDS, confine
+from datapruner.bounded import CHILD_BYTES, SECONDS, bounded, confine
 from datapruner.errors import DataPrunerError
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ class Apart:
             It raised something itself.
         """
         if sys.platform != "linux":
-            return self.run(*arguments, **options)
+            with bounded(self.what, self.seconds):  # reaches less than a child's end does
+                return self.run(*arguments, **options)
         with self._lock:
             connection = self._started()
             try:

@@ -109,3 +109,15 @@ def test_marks_of_answers_cost_nothing():
     assert not stops("{{ messages|map(name)|list }}")
     assert not stops("{{ messages|map('slice', 1)|list }}")
     assert not stops("{{ messages[0]['fromkeys']('ab', 1) }}")
+
+
+def test_without_forks_an_alarm_ends_what_it_reaches(tokenizer, monkeypatch):
+    loops = "{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}"
+    text = "{{ messages|map('slice', 1)|list|length }}" + loops
+    assert not stops(text)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(Apart.__init__, "__defaults__", (0.3,))
+    start = time.monotonic()
+    with pytest.raises(DataPrunerError, match=r"the chat template takes longer than 0\.3 s"):
+        Template(tokenizer, text).render(TALK)
+    assert time.monotonic() - start < 5

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import yaml
-from datasets import Dataset, Features, Image, load_dataset
+from datasets import Dataset, DatasetDict, Features, Image, load_dataset
 from PIL import Image as Picture
 
 import datapruner as dp
@@ -295,3 +295,27 @@ def test_nothing_is_written_where_it_changed_meanwhile(source, tmp_path, field):
     with pytest.raises(dp.DataPrunerError, match=r"changed.* nothing was written"):
         found.save(tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("how", ["written", "replaced", "gone"])
+def test_a_hub_datasets_files_are_those_that_were_read(tmp_path, monkeypatch, how):
+    """What the hub's library caches is read while a run goes on: another process may clean or prepare it anew."""
+    made = [Dataset.from_dict({"text": [f"row {number}" for number in range(9)]}) for _ in range(2)]
+    for name, each in zip(("train", "test"), made, strict=True):
+        each.save_to_disk(tmp_path / name)
+    train, test = (Dataset.load_from_disk(str(tmp_path / name)) for name in ("train", "test"))
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: DatasetDict(train=train, test=test))
+    files = [Path(file["filename"]) for split in (train, test) for file in split.cache_files]
+    assert load_samples("org/name", split="train").stamps.keys() == set(map(str, files))
+    for file in files:
+        selection = dp.prune("org/name", split="train", keep=2, **LIKE)
+        moved = file.rename(tmp_path / "moved")
+        if how == "written":
+            file.write_bytes(moved.read_bytes()[:-1] + b"\0")
+        elif how == "replaced":
+            shutil.copy2(moved, file)
+        with pytest.raises(dp.DataPrunerError, match="is gone" if how == "gone" else "changed since it was"):
+            selection.save(tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+        moved.replace(file)
+    dp.prune("org/name", split="train", keep=2, **LIKE).save(tmp_path / "out")
