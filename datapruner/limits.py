@@ -21,7 +21,8 @@ Limits = Mapping[str, int | str]
 
 DEFAULTS = {
     "row_bytes": 32 << 20,
-    "json_bytes": 4 << 30,
+    "empty_lines": 1_000_000,
+    "json_bytes": 1 << 30,
     "unpacked_ratio": 200,
     "shared_ratio": 30,
     "columns": 10_000,
@@ -32,10 +33,12 @@ DEFAULTS = {
 """
 row_bytes
     Bytes of one line of JSON lines, of one cell or line of CSV, of one text in Parquet or Arrow.
+empty_lines
+    Empty lines of JSON lines or CSV, one after another.
 json_bytes
     Bytes of a JSON file that is one list or one object, which is in memory as a whole.
 unpacked_ratio
-    How many times larger than itself a Parquet file, or an Arrow file in ``.gz`` or ``.zst``, may become, beyond 1 GB.
+    How many times larger than itself a Parquet file, or any in ``.gz`` or ``.zst``, may become, beyond 1 GB.
 shared_ratio
     How many times larger a table may become whose rows share values (dictionaries, views, run lengths), beyond 1 GB.
 columns

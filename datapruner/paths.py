@@ -21,6 +21,14 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def resolved(path: Path) -> Path:
+    """Follow links; what goes round in a circle stays as it is."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError):
+        return path.absolute()
+
+
 def expanded(path: Path) -> Path:
     """Put the home folder in for ``~``; a name such as ``~nobody`` that stands for none stays as it is."""
     try:

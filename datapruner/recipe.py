@@ -18,7 +18,7 @@ from datapruner.checksums import as_written
 from datapruner.errors import DataPrunerError
 from datapruner.matching import Match
 from datapruner.models.offline import MODELS
-from datapruner.paths import exists, expanded
+from datapruner.paths import exists, expanded, resolved
 from datapruner.patterns import files_of
 from datapruner.recipe_formats import FORMAT, HEADER, as_of_today
 from datapruner.samples.readers import file_format
@@ -358,7 +358,7 @@ def load_recipe(path: Path) -> Recipe:
     if not isinstance(given, dict):
         raise DataPrunerError(f"the recipe {path} must hold names and values")
     given = as_of_today(given, path.read_text(encoding="utf-8"))
-    folder = str(path.parent.resolve())
+    folder = str(resolved(path.parent))
     for name in PATHS:
         value = given.get(name)
         if isinstance(value, str) and (name in FILES or _is_path(value, folder, bare_only=True)):
@@ -412,10 +412,10 @@ def _absolute(value: str, folder: str) -> str:
 
 def _relative(path: str, folder: Path) -> str:
     """Write an absolute path as seen from a folder; links on the way are followed, the last part's is not."""
-    base = str(expanded(folder).resolve())
+    base = str(resolved(expanded(folder)))
     if _has_marks(path) and not exists(Path(path)):
         base = glob.escape(base)
-    found = Path(os.path.relpath(Path(path).parent.resolve() / Path(path).name, base)).as_posix()
+    found = Path(os.path.relpath(resolved(Path(path).parent) / Path(path).name, base)).as_posix()
     return found if found.startswith("../") or found in (".", "..") else f"./{found}"
 
 

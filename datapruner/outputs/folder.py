@@ -13,7 +13,7 @@ from pathlib import Path
 from datapruner.checksums import write_checksums
 from datapruner.errors import DataPrunerError
 from datapruner.outputs.swap import place, recover
-from datapruner.paths import expanded
+from datapruner.paths import expanded, resolved
 from datapruner.temporary import MARK, new_folder, release, remove, sweep, sync, sync_folder
 from datapruner.text import safe_text
 
@@ -59,7 +59,7 @@ def check_target(path: Path, *, overwrite: bool, reads: Iterable[str | Path] = (
         os.fsencode(path).decode("utf-8")
         recover(path)
         _check(path, overwrite=overwrite, name=path)
-        inside = (name for name in reads if expanded(Path(name)).resolve().is_relative_to(path.resolve()))
+        inside = (name for name in reads if resolved(expanded(Path(name))).is_relative_to(resolved(path)))
         if path.exists() and (name := next(inside, None)) is not None:
             raise DataPrunerError(
                 f"the output folder {path} would replace {name}, which is read; name another"

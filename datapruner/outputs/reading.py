@@ -307,9 +307,13 @@ def load_selection(path: str | Path, *, source: Any = None) -> SavedSelection:
     try:
         table = pq.read_table(file, memory_map=True)
         kept = table["kept"].to_numpy().astype(np.bool_)
-        assert table["reason"] is not None
-        assert table["score"] is not None
-    except (pa.ArrowException, OSError, KeyError) as error:
+        score, reason = table["score"].type, table["reason"].type
+        if not pa.types.is_floating(score) or not (
+            pa.types.is_string(reason)
+            or (pa.types.is_dictionary(reason) and pa.types.is_string(reason.value_type))
+        ):
+            raise ValueError(f"{score}, {reason}")
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise DataPrunerError(f"{file} is damaged; run its recipe again") from error
     recipe = load_recipe(folder / "recipe.yaml")
     if source is not None:

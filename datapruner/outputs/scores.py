@@ -227,6 +227,9 @@ def _save_state(ranking: Ranking, file: Path, name: str) -> None:
 def _load_state(file: Path) -> dict[str, NDArray[Any]]:
     try:
         with np.load(file, allow_pickle=False) as archive:
+            # Ours is not packed: what is may become any size.
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.zip.infolist()):
+                raise zipfile.BadZipFile
             return dict(archive)
     except (OSError, EOFError, MemoryError, zipfile.BadZipFile, *MALFORMED) as error:
         raise DataPrunerError(f"the scores' state {file.name} is damaged; score again") from error

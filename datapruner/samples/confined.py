@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
-from datapruner.paths import is_file
+from datapruner.paths import is_file, resolved
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
@@ -144,11 +144,11 @@ def _inside(folders: list[Path] | None) -> Callable[[str], bool]:
     """Give what tells whether a path is that of a file in one of the folders, links followed."""
     if folders is None:
         return lambda path: not _elsewhere(path)
-    roots = [folder.resolve() for folder in folders]
+    roots = [resolved(folder) for folder in folders]
 
     @cache
     def holds(path: str) -> bool:
-        place = Path(path).resolve()
+        place = resolved(Path(path))
         return any(place.is_relative_to(root) for root in roots)
 
     def inside(path: str) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from datapruner.checksums import as_written
 from datapruner.errors import MALFORMED, DataPrunerError
-from datapruner.paths import is_file
+from datapruner.paths import is_file, resolved
 from datapruner.patterns import Place, Search, files_of, is_new, place_of
 from datapruner.samples.confined import confined
 from datapruner.samples.media import is_media, media_rows, metadata_of, with_media
@@ -230,7 +230,7 @@ def _check_saved(folder: Path, label: str) -> None:
             if not entry.is_dir():
                 as_written(Path(entry.path))
         for name in [*_named_in(place / "state.json"), *_splits_in(place / "dataset_dict.json")]:
-            if not (place / name).resolve().is_relative_to(place.resolve()):
+            if not resolved(place / name).is_relative_to(resolved(place)):
                 raise DataPrunerError(
                     f"The folder {label} cannot be loaded: it names {safe_text(name, 60)} outside of it."
                 )

@@ -40,13 +40,16 @@ def json_rows(opened: Open, label: str) -> Iterator[Row]:
 
 def _lines(opened: Open, label: str) -> Iterator[Row]:
     with opened() as stream:
-        most = limit("row_bytes")
+        most, empty, most_empty = limit("row_bytes"), 0, limit("empty_lines")
         for number, raw in enumerate(iter(lambda: stream.readline(most + 1), b""), 1):
             if len(raw) > most:
                 raise over(f"{label}, line {number}", "has more bytes", "row_bytes")
             line = raw.removeprefix(_BOM) if number == 1 else raw
             if line.strip():
+                empty = 0
                 yield number, line, _row(_parse(line, label, number), label, number)
+            elif (empty := empty + 1) > most_empty:
+                raise over(f"{label}, line {number}", "stands after more empty lines", "empty_lines")
 
 
 def _parse(line: bytes, label: str, number: int) -> Any:
@@ -88,8 +91,10 @@ def _row(value: Any, label: str, number: int) -> dict[str, Any]:
 
 def _rows(opened: Open, label: str) -> Iterator[Row]:
     with opened() as stream:
-        first = b""
+        first, empty, most = b"", 0, limit("empty_lines")
         while not first.strip(_BOM + b" \t\r\n"):
+            if (empty := empty + 1) > most:
+                raise over(label, "begins with more empty lines", "empty_lines")
             first = stream.readline(limit("row_bytes") + 1)
             if not first:
                 return

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datapruner.errors import DataPrunerError
-from datapruner.paths import is_file
+from datapruner.paths import is_file, resolved
 from datapruner.samples.readers import refuse_pointer
 from datapruner.samples.tables import Read
 from datapruner.text import safe_text
@@ -128,11 +128,11 @@ def _kind_of(names: pa.Array) -> str | None:
 
 def _paths(names: list[str | None], folder: Path, label: str) -> list[str | None]:
     """Return the files' paths; every one is there, and inside the folder."""
-    root = folder.resolve()
+    root = resolved(folder)
 
     @cache
     def leads_out(place: Path) -> bool:
-        return not place.resolve().is_relative_to(root)
+        return not resolved(place).is_relative_to(root)
 
     paths: list[str | None] = []
     for row, name in enumerate(names):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from datapruner.errors import DataPrunerError
 from datapruner.limits import UNPACKED, check_columns, limit, over
@@ -73,10 +73,10 @@ def opened(path: Path, label: str, *, packed: bool = True) -> Iterator[IO[bytes]
     try:
         if packed and path.suffix.lower() == ".gz":
             with gzip.open(path) as stream:
-                yield cast("IO[bytes]", stream)
+                yield io.BufferedReader(_Unpacked(cast("IO[bytes]", stream), path, label), 1 << 20)
         elif packed and path.suffix.lower() == ".zst":
             with pa.input_stream(str(path), compression="zstd") as raw:
-                yield io.BufferedReader(raw, 1 << 20)
+                yield io.BufferedReader(_Unpacked(raw, path, label), 1 << 20)
         else:
             with path.open("rb") as plain:
                 yield plain
@@ -85,6 +85,32 @@ def opened(path: Path, label: str, *, packed: bool = True) -> Iterator[IO[bytes]
         raise DataPrunerError(
             f"{label} cannot be read ({reason}); it may be damaged or cut short."
         ) from error
+
+
+def _most(path: Path) -> int:
+    """Bytes that a file may become, unpacked."""
+    return max(UNPACKED, limit("unpacked_ratio") * path.stat().st_size)
+
+
+def _larger(label: str) -> DataPrunerError:
+    return over(label, "becomes larger, unpacked, by more times", "unpacked_ratio")
+
+
+class _Unpacked(io.RawIOBase):
+    """What a packed file unpacks to, as far as is allowed."""
+
+    def __init__(self, stream: Any, path: Path, label: str) -> None:
+        self.stream, self.label, self.left = stream, label, _most(path)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        read = int(self.stream.readinto(buffer))
+        self.left -= read
+        if self.left < 0:
+            raise _larger(self.label)
+        return read
 
 
 def _tables(rows: Iterator[Row], label: str) -> Iterator[Rows]:
@@ -143,9 +169,13 @@ def _csv(path: Path, label: str, delimiter: str) -> Iterator[Row]:
 
 def _bounded(text: IO[str], label: str, most: int) -> Iterator[str]:
     """Give a file's lines, none of which may be longer than a row."""
+    empty, most_empty = 0, limit("empty_lines")
     for number, line in enumerate(iter(lambda: text.readline(most + 1), ""), 1):
         if len(line) > most:
             raise over(f"{label}, line {number}", "has more bytes", "row_bytes")
+        empty = empty + 1 if line in ("\n", "\r\n") else 0
+        if empty > most_empty:
+            raise over(f"{label}, line {number}", "stands after more empty lines", "empty_lines")
         yield line
 
 
@@ -157,10 +187,7 @@ def unpacked(path: Path, label: str) -> Path:
         target = private_folder() / path.stem
         out = target.open("wb")
     with out, opened(path, label) as stream:
-        most = max(UNPACKED, limit("unpacked_ratio") * path.stat().st_size)
         while block := stream.read(1 << 20):
-            if out.tell() + len(block) > most:
-                raise over(label, "becomes larger, unpacked, by more times", "unpacked_ratio")
             with spilling(label):
                 out.write(block)
     return target
@@ -225,8 +252,8 @@ def _batch_rows(file: pq.ParquetFile, path: Path) -> int:
 
 def _check_grown(size: int, path: Path, label: str) -> None:
     """Refuse a file that becomes too large once each row has values of its own."""
-    if size > max(UNPACKED, limit("unpacked_ratio") * path.stat().st_size):
-        raise over(label, "becomes larger, unpacked, by more times", "unpacked_ratio")
+    if size > _most(path):
+        raise _larger(label)
 
 
 def arrow_table(path: Path, label: str) -> tuple[pa.Table, bool]:

@@ -163,7 +163,13 @@ def render_many(
         named = None if positions is None else list(islice(positions, len(batch)))
         made = _Batch(batch, tokenizer, named, templates, last_turn_only=last_turn_only).rows()
         for sample, (ids, turns) in zip(batch, made, strict=True):
-            yield _rendered(ids, turns, max_length, plain=sample.plain)
+            try:
+                row = _rendered(ids, turns, max_length, plain=sample.plain)
+            except OverflowError:
+                raise DataPrunerError(
+                    f"the tokenizer has a token of number {max(ids)}, which no model has"
+                ) from None
+            yield row
 
 
 def responses(rendered: Rendered, bos: int | None = None) -> list[Response]:
@@ -298,8 +304,18 @@ class _Batch:
         if not texts:
             return []
         # verbose=False: the tokenizer would warn of rows beyond the model's length, which max_length cuts.
-        out = self.tokenizer(texts, add_special_tokens=special, verbose=False)["input_ids"]
+        out = self._asked(texts, add_special_tokens=special, verbose=False)["input_ids"]
         return [list(ids) for ids in out]
+
+    def _asked(self, texts: list[str], **options: Any) -> Any:
+        """Ask the tokenizer; what it cannot do is a sentence, whatever its library raises."""
+        try:
+            return self.tokenizer(texts, **options)
+        except Exception as error:
+            reason = safe_text(str(error), 120)
+            raise DataPrunerError(
+                f"the tokenizer cannot read a row, or what the chat template makes of it ({reason}); is it whole?"
+            ) from error
 
     def error(self, place: int, what: str) -> DataPrunerError:
         """Return an error that names the row where the row is known."""
@@ -367,7 +383,7 @@ class _Batch:
         """Tokenise whole chats, each token with the characters it covers where the tokenizer can tell."""
         if not getattr(self.tokenizer, "is_fast", False):
             return [(ids, None) for ids in self.ids(texts)]
-        out = self.tokenizer(
+        out = self._asked(
             texts,
             add_special_tokens=False,
             return_attention_mask=False,
