@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 KILL, ONCE, FULL = 1, 2, 3
 TIMEOUT = 60.0
@@ -81,12 +82,45 @@ def shim() -> object:
 class Ran:
     code: int
     said: str
-    calls: int
+    calls: int = 0
+    out: bytes = b""
+    megabytes: float = 0.0
+    """The most memory that the child, or one of its own, held at once."""
+    seconds: float = 0.0
+    """Of processor time, with its children's."""
 
     @property
     def rude(self) -> bool:
         """A traceback, or an exit code that is none of ours."""
         return "Traceback" in self.said or self.code not in (0, 2)
+
+
+class Running:
+    """A child at work."""
+
+    def __init__(self, child: int, files: list[IO[bytes]], most: float) -> None:
+        self.child, self.files, self.end = child, files, time.monotonic() + most
+
+    def ended(self) -> Ran | None:
+        """How it went; None while it runs."""
+        child, status, used = os.wait4(self.child, os.WNOHANG)
+        if child == 0:
+            if time.monotonic() > self.end:
+                os.kill(self.child, signal.SIGKILL)
+            return None
+        for file in self.files:
+            file.seek(0)
+        out, said, calls = (file.read() for file in self.files)
+        for file in self.files:
+            file.close()
+        return Ran(
+            os.waitstatus_to_exitcode(status),
+            said.decode("utf-8", "replace"),
+            int(calls or 0),
+            out,
+            used.ru_maxrss / 1024,
+            used.ru_utime + used.ru_stime,
+        )
 
 
 class Forks:
@@ -100,22 +134,28 @@ class Forks:
         self, action: Callable[[], None], folder: Path, at: int = 0, how: int = 0, number: int = errno.EIO
     ) -> Ran:
         """Run an action in a child; its exit code, what it said on standard error, and how many calls counted."""
+        child = self.start(action, folder, at, how, number)
+        while (ran := child.ended()) is None:
+            time.sleep(0.002)
+        return ran
+
+    def start(
+        self,
+        action: Callable[[], None],
+        folder: Path,
+        at: int = 0,
+        how: int = 0,
+        number: int = errno.EIO,
+        most: float = TIMEOUT,
+    ) -> Running:
+        """Let a child run an action, for so many seconds at most."""
         self.runs += 1
         sys.stdout.flush()
-        with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as calls:
-            child = os.fork()
-            if child == 0:
-                self._child(action, folder, at, how, number, said.fileno(), calls.fileno())
-            end = time.monotonic() + TIMEOUT
-            while (ended := os.waitpid(child, os.WNOHANG))[0] == 0:
-                if time.monotonic() > end:
-                    os.kill(child, signal.SIGKILL)
-                time.sleep(0.002)
-            said.seek(0)
-            calls.seek(0)
-            text = said.read().decode("utf-8", "replace")
-            code = os.waitstatus_to_exitcode(ended[1])
-            return Ran(code, text, int(calls.read() or 0))
+        out, said, calls = files = [tempfile.TemporaryFile() for _ in range(3)]  # noqa: SIM115
+        child = os.fork()
+        if child == 0:
+            self._child(action, folder, at, how, number, out.fileno(), said.fileno(), calls.fileno())
+        return Running(child, files, most)
 
     def _child(
         self,
@@ -124,12 +164,13 @@ class Forks:
         at: int,
         how: int,
         number: int,
+        out: int,
         said: int,
         calls: int,
     ) -> None:
         code = 70
         try:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            os.dup2(out, 1)
             os.dup2(said, 2)
             sys.stdout, sys.stderr = (os.fdopen(of, "w", encoding="utf-8", closefd=False) for of in (1, 2))
             self.shim.arm(os.fsencode(folder), at, how, number)
@@ -144,6 +185,7 @@ class Forks:
                 traceback.print_exc()
                 code = 1
             os.write(calls, str(self.shim.counted()).encode())
+            sys.stdout.flush()
             sys.stderr.flush()
         finally:
             os._exit(code & 0xFF)
