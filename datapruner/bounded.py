@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import Any
 
 from datapruner.errors import DataPrunerError
 from datapruner.text import safe_text
@@ -103,6 +104,23 @@ def _limit(more: int) -> tuple[int, int] | None:
     except (OSError, ValueError, IndexError):
         return None
     return soft, hard
+
+
+def asked(tokenizer: Any, texts: list[str], **options: Any) -> Any:
+    """Give a tokenizer's answer; what it cannot read is a sentence, whatever its library raises.
+
+    Raises
+    ------
+    DataPrunerError
+        It raised anything.
+    """
+    try:
+        return tokenizer(texts, **options)
+    except Exception as error:
+        reason = safe_text(str(error), 120)
+        raise DataPrunerError(
+            f"the tokenizer cannot read a text, or what the chat template makes of it ({reason}); is it whole?"
+        ) from error
 
 
 def tried(what: str, run: Callable[[], None], seconds: float = SECONDS) -> None:

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xxhash
 
+from datapruner.bounded import asked
 from datapruner.models.loading import input_device, vocabulary_size
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ def tokenizer_hash(tokenizer: Any) -> str:
         told.value(type(tokenizer))
     told.value([getattr(tokenizer, f"{kind}_token_id", None) for kind in ("bos", "eos", "pad", "unk")])
     for special in (True, False):
-        ids = tokenizer(list(PROBE_TEXTS), add_special_tokens=special, verbose=False)["input_ids"]
+        ids = asked(tokenizer, list(PROBE_TEXTS), add_special_tokens=special, verbose=False)["input_ids"]
         told.value([list(map(int, row)) for row in ids])
     text = f"{described}\n{template}\n{told.digest.hexdigest()}"
     return xxhash.xxh3_128_hexdigest(text.encode("utf-8", "surrogatepass"))

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from datapruner.bounded import asked
 from datapruner.errors import DataPrunerError
 from datapruner.samples.base import Sample
 from datapruner.samples.templates import BEGIN, END, Handed, Template
@@ -304,18 +305,8 @@ class _Batch:
         if not texts:
             return []
         # verbose=False: the tokenizer would warn of rows beyond the model's length, which max_length cuts.
-        out = self._asked(texts, add_special_tokens=special, verbose=False)["input_ids"]
+        out = asked(self.tokenizer, texts, add_special_tokens=special, verbose=False)["input_ids"]
         return [list(ids) for ids in out]
-
-    def _asked(self, texts: list[str], **options: Any) -> Any:
-        """Ask the tokenizer; what it cannot do is a sentence, whatever its library raises."""
-        try:
-            return self.tokenizer(texts, **options)
-        except Exception as error:
-            reason = safe_text(str(error), 120)
-            raise DataPrunerError(
-                f"the tokenizer cannot read a row, or what the chat template makes of it ({reason}); is it whole?"
-            ) from error
 
     def error(self, place: int, what: str) -> DataPrunerError:
         """Return an error that names the row where the row is known."""
@@ -383,7 +374,8 @@ class _Batch:
         """Tokenise whole chats, each token with the characters it covers where the tokenizer can tell."""
         if not getattr(self.tokenizer, "is_fast", False):
             return [(ids, None) for ids in self.ids(texts)]
-        out = self._asked(
+        out = asked(
+            self.tokenizer,
             texts,
             add_special_tokens=False,
             return_attention_mask=False,

@@ -176,24 +176,35 @@ def whole(folder: Path, held: dict[str, str] | None) -> bool:
     return "recipe.yaml" in held
 
 
+FIRST_HEAVY = "arrays"
+"""From this kind on children need torch: what has been loaded makes every fork dearer."""
+
+
+def load() -> None:
+    """Load once what the children need; nothing of it is run, since threads do not survive a fork."""
+    import peft  # noqa: F401
+    import sentence_transformers  # noqa: F401
+    import sklearn.linear_model  # noqa: F401
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM  # noqa: F401
+
+    import datapruner.models.loading  # noqa: F401
+
+    gc.freeze()  # a collection in a child would copy what it looks at
+
+
 def main() -> None:
     warnings.simplefilter("ignore")
     started, only = time.monotonic(), sys.argv[1:]
     work = Path(tempfile.mkdtemp(prefix="corpus-"))
     try:
-        # What the children need is loaded once, here, and nothing of it is run: threads do not survive a fork.
-        import matplotlib.figure  # noqa: F401
-        import peft  # noqa: F401
-        import sentence_transformers  # noqa: F401
-        import sklearn.linear_model  # noqa: F401
-        from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM  # noqa: F401
+        import datasets  # noqa: F401
+        import pyarrow.parquet  # noqa: F401
 
         import datapruner.api
         import datapruner.cli
-        import datapruner.models.loading
         import datapruner.outputs.dataset  # noqa: F401
 
-        gc.freeze()  # a collection in a child would copy what it looks at
+        gc.freeze()
         forks = Forks()
         made = forks.run(lambda: materials(work / "good"), work)
         if made.code:
@@ -201,6 +212,10 @@ def main() -> None:
         judge = Judge(forks, work / "good", work)
         found = cases()
         for kind, table in found.items():
+            if kind == FIRST_HEAVY:
+                judge.collect(0)
+                load()
+                judge.base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             for name, case in table.items():
                 if not only or any(word in f"{kind}: {name}" for word in only):
                     judge.start(f"{kind}: {name}", case)
