@@ -17,6 +17,7 @@ from datapruner.limits import UNPACKED, check_columns, limit, over
 from datapruner.samples.json_rows import Row, json_lines, json_rows
 from datapruner.samples.plain import say_converted
 from datapruner.samples.rows import Rows
+from datapruner.samples.shared import shares, unshared
 from datapruner.samples.sound import check_table, longest_text
 from datapruner.samples.tables import spilling
 from datapruner.temporary import private_folder
@@ -209,7 +210,10 @@ def _parquet(path: Path, label: str) -> Iterator[pa.Table | Rows]:
                 # The file's schema, not the batch's: it has the features that `datasets` stored.
                 table = pa.Table.from_batches([batch]).replace_schema_metadata(file.schema_arrow.metadata)
                 check_table(table, label, "Parquet", first)
-                size += batch.nbytes
+                size += max(
+                    batch.nbytes,
+                    sum(int(unshared(column).sum()) for column in batch.columns if shares(column.type)),
+                )
                 _check_grown(size, plain, label)
                 first += len(table)
                 yield table
