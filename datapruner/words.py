@@ -79,6 +79,8 @@ def words_of(text: str) -> list[str]:
 
     Punctuation stays with its word.
     """
+    if text.isascii():
+        return text.lower().split()
     text = normalise(text)
     if not has_unspaced(text):
         return text.split()

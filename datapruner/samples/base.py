@@ -164,10 +164,12 @@ class Sample:
         shown = [
             ("beside part", f"{place} {json_text(part, sort_keys=True)}")
             for place, message in enumerate(self.messages)
-            if isinstance(message.fields.get("content"), list)
+            if message.fields and isinstance(message.fields.get("content"), list)
             for part in message.fields["content"]
             if isinstance(part, dict) and "text" not in part
         ]
+        if not (self.beside or shown):
+            return ""
         return _turns([*((f"beside {name}", text) for name, text in self.beside), *shown])
 
     def fed(self) -> str:

@@ -12,7 +12,7 @@ from datapruner.errors import DataPrunerError
 from datapruner.samples.base import Layout, Message, Sample
 from datapruner.samples.decoding import decoder
 from datapruner.samples.identity import TEXTS, said
-from datapruner.samples.layouts import LAYOUTS, OPTIONAL, TURNS
+from datapruner.samples.layouts import AROUND, LAYOUTS, OPTIONAL, TURNS, Roles
 from datapruner.samples.turns import Shape, kind_of, read_turns, shape_of, unpadded
 from datapruner.text import safe_text
 
@@ -105,6 +105,8 @@ class Row:
         ):
             # A transcript as one string (hh-rlhf): there are no turns to tell apart.
             return Sample((Message("assistant", self.string("chosen")),), plain=True, beside=beside)
+        if (pair := self._pair(roles)) is not None:
+            return Sample(pair, beside=beside)
         turns = [] if roles.answers is None else self.answered(roles.answers)
         if all(turn.role in ("assistant", "tool") for turn in turns):
             # A chosen side with the user's turn in it repeats the prompt.
@@ -112,8 +114,13 @@ class Row:
             if turns:
                 # An answer in the prompt is no answer of the row, for trl's trainers neither.
                 before = asked[: -len(turns)] if asked[-len(turns) :] == turns else asked
-                asked = [replace(turn, trained=turn.trained and turn.role != "assistant") for turn in before]
-            turns = [*self.history(), *asked, *turns]
+                asked = [
+                    replace(turn, trained=False) if turn.trained and turn.role == "assistant" else turn
+                    for turn in before
+                ]
+            turns = (
+                [*asked, *turns] if self.values.get("history") is None else [*self.history(), *asked, *turns]
+            )
         system = self.values.get("system")
         if (
             system is not None
@@ -122,6 +129,22 @@ class Row:
         ):
             turns = [Message("system", system), *turns]
         return Sample(tuple(turns), tools=self.tools(), options=self.options(), beside=beside)
+
+    def _pair(self, roles: Roles) -> tuple[Message, Message] | None:
+        """Read a row of texts alone, as most are, in half the time; None for any other."""
+        values = self.values
+        answer = values.get(roles.answers) if roles.answers else None
+        if not isinstance(answer, str) or any(values.get(role) is not None for role in AROUND):
+            return None
+        texts = []
+        for role in roles.asks:
+            value = values.get(role)
+            if isinstance(value, str) and role not in TURNS:
+                if role not in OPTIONAL or value.strip():
+                    texts.append(value)
+            elif value is not None or (role in values and role not in OPTIONAL):
+                return None
+        return (Message("user", "\n\n".join(texts)), Message("assistant", answer)) if texts else None
 
     def beside(self, digest: bytes) -> tuple[tuple[str, str], ...]:
         """Return what the row is besides the conversation."""
@@ -222,6 +245,8 @@ class Row:
         """Return what the row tells the chat template beside messages and tools (``enable_thinking``)."""
         role = "chat_template_kwargs"
         value = self.values.get(role)
+        if value is None:
+            return {}
         if isinstance(value, str):
             value = self.parsed(role, "an object is") if value.strip() else None
         else:
@@ -233,6 +258,8 @@ class Row:
     def tools(self) -> list[Any] | None:
         """Return the row's tools, which may be a list or JSON text."""
         value = self.values.get("tools")
+        if value is None:
+            return None
         if isinstance(value, str):
             try:
                 value = json.loads(value) if value.strip() else None

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datapruner.errors import DataPrunerError
-from datapruner.samples import Message, Sample, load_samples, parse_mapping
+from datapruner.samples import Layout, Message, Sample, load_samples, parse_mapping
+from datapruner.samples.formats import Row
 from datapruner.samples.layouts import ROLE_NAMES
 
 # ruff: noqa: E501
@@ -278,3 +279,21 @@ def test_shared_data_read_as_it_is():
                 answer = next(row[key] for key in ("answer", "response", "completion") if key in row)
                 assert sample.part("response") == answer
                 assert sample.part("prompt").startswith(next(iter(row.values())))
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["instruction", "input", "output", "system", "tools"]),
+        st.none() | st.sampled_from(["", " ", "a", "b\n", "[]"]),
+    )
+)
+def test_rows_of_texts_alone_are_read_as_any_other(values):
+    values = {"instruction": "q", "output": "a", **values}
+    told = []
+    # An empty history says nothing, but such a row is none of texts alone.
+    for row in (values, {**values, "history": ""}):
+        try:
+            told.append(Row(0, Layout("alpaca", {role: role for role in row}), row).sample(b""))
+        except DataPrunerError as error:
+            told.append(str(error))
+    assert told[0] == told[1]
