@@ -7,16 +7,24 @@ who means harm, who could write the digests anew, it is no protection.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import xxhash
 
+from datapruner.cache import open_plain
 from datapruner.errors import DataPrunerError
+from datapruner.paths import exists, is_file
 from datapruner.text import safe_text
 
 CHECKSUMS = "checksums.txt"
 _LINE = re.compile(r"([0-9a-f]{32})  (.+)")
 _OURS = {"recipe.yaml", "comparison.json", "stability.json", "damage.json"}
+_TABLES = ("selection.parquet", "scores.parquet")
+_INSIDE = ("data/", "state/")
+"""Folders of a result, in which all is ours."""
+_MOST = 64 << 20
+"""Bytes of a list: a million files."""
 _DEEPEST = 3
 """Folders between a file of a result and the result's own, that one counted: ``data/train/x.arrow``."""
 
@@ -64,36 +72,92 @@ def check(folder: Path, *names: str) -> None:
 
 
 def as_written(file: Path) -> None:
-    """Refuse a file that lies in a result of ours, where it is listed with another digest.
+    """Refuse a file that lies in a result of ours, where it is listed with another digest, or not at all.
 
     Parameters
     ----------
     file : Path
-        Anything that is about to be read; what lies in no result, or is not listed there, is taken as it is.
+        Anything that is about to be read, by a link or not; what lies in no result is taken as it is, and what a user
+        put beside a result's files, too.
 
     Raises
     ------
     DataPrunerError
         The file is not as the result's run wrote it.
     """
-    file = file.absolute()
-    for folder in file.parents[:_DEEPEST]:
-        wanted = _listed(folder / CHECKSUMS)
-        if wanted.keys() & _OURS:  # others' lists of digests have this name too
-            name = file.relative_to(folder).as_posix()
-            if name in wanted:
-                _compare(file, wanted[name])
+    for seen in _seen(file):
+        for folder, wanted in _results(seen.parents):
+            name = seen.relative_to(folder).as_posix()
+            if name in wanted or name in _OURS or name.startswith(_INSIDE):
+                _compare(seen, wanted.get(name))
+
+
+def all_written(folder: Path, files: Iterable[Path]) -> None:
+    """Refuse a folder of a result, whose data is about to be read, where files are gone or others were put.
+
+    Parameters
+    ----------
+    folder : Path
+        A result's own, or one inside it; any other is taken as it is.
+    files : iterable of Path
+        What is about to be read of it.
+
+    Raises
+    ------
+    DataPrunerError
+        A file of the data is not there, or one is that the result's run did not write.
+    """
+    files = list(files)
+    for root, *given in zip(_seen(folder), *map(_seen, files), strict=False):
+        for place, wanted in _results([root, *root.parents]):
+            inside = root.relative_to(place).as_posix()
+            inside = "data/" if inside == "." else f"{inside}/"
+            gone = (name for name in wanted if name.startswith(inside) and name.startswith("data/"))
+            for name in gone:
+                if not (place / name).exists():
+                    raise _other(place / name, f"is gone ({CHECKSUMS} of its result lists it)")
+            for file in given:
+                name = file.relative_to(place).as_posix() if file.is_relative_to(place) else str(file)
+                if name not in wanted and (root == place or name.startswith("data/")):
+                    raise _other(
+                        file, f"is no file of the result that it lies in ({CHECKSUMS} does not list it)"
+                    )
+
+
+def _seen(file: Path) -> list[Path]:
+    """Give a path as it is named and as it is; a result may hold links, and be led to by some."""
+    try:
+        return [file.absolute(), file.resolve()]
+    except (OSError, RuntimeError):  # a loop: who opens it says so
+        return [file.absolute(), file.absolute()]
+
+
+def _results(folders: Sequence[Path]) -> Iterator[tuple[Path, dict[str, str]]]:
+    """Give the nearest folder that is a result of ours, and what its list names."""
+    for folder in folders[:_DEEPEST]:
+        listed = folder / CHECKSUMS
+        wanted = _listed(listed)
+        # Others' lists have this name too; ours may be damaged.
+        result = wanted.keys() & _OURS or (
+            is_file(folder / "recipe.yaml") and any(is_file(folder / table) for table in _TABLES)
+        )
+        if result and exists(listed):
+            yield folder, wanted
             return
 
 
 def _listed(file: Path) -> dict[str, str]:
-    """Read names and their digests; nothing where it cannot be read."""
+    """Read names and their digests; nothing where it cannot be read, no digest where two are given."""
     try:
-        said = file.read_text(encoding="utf-8") if file.is_file() else ""  # a pipe would be waited for
+        with open_plain(file) as handle:
+            raw = handle.read(_MOST + 1)
+        said = raw.decode("utf-8") if len(raw) <= _MOST else ""
     except (OSError, UnicodeDecodeError):
         return {}
-    found = (_LINE.fullmatch(line) for line in said.split("\n"))
-    return {line[2]: line[1] for line in found if line}
+    wanted: dict[str, str] = {}
+    for line in filter(None, map(_LINE.fullmatch, said.replace("\r\n", "\n").split("\n"))):
+        wanted[line[2]] = line[1] if wanted.get(line[2], line[1]) == line[1] else ""
+    return wanted
 
 
 def _compare(file: Path, wanted: str | None) -> None:
@@ -102,10 +166,14 @@ def _compare(file: Path, wanted: str | None) -> None:
     except OSError as error:
         raise _unreadable(file, error) from error
     if not same:
-        raise DataPrunerError(
-            f"{safe_text(str(file))} is not as it was written ({CHECKSUMS} of its folder has another digest): make it "
-            f"again, or remove {CHECKSUMS} to take the folder as it is now"
-        )
+        has = "another digest" if wanted else "no digest for it, or several"
+        raise _other(file, f"is not as it was written ({CHECKSUMS} of its folder has {has})")
+
+
+def _other(file: Path, what: str) -> DataPrunerError:
+    return DataPrunerError(
+        f"{safe_text(str(file))} {what}: make it again, or remove {CHECKSUMS} to take the folder as it is now"
+    )
 
 
 def _unreadable(file: Path, error: OSError) -> DataPrunerError:

@@ -8,7 +8,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from datapruner.checksums import as_written
+from datapruner.checksums import all_written, as_written
 from datapruner.errors import MALFORMED, DataPrunerError
 from datapruner.paths import is_file, resolved
 from datapruner.patterns import Place, Search, files_of, is_new, place_of
@@ -95,9 +95,11 @@ def _one_format(kinds: set[str], source: str) -> None:
 
 def load_folder(folder: Path, label: str) -> dict[str, Read]:
     """Load a folder from save_to_disk, one that datapruner wrote, or any folder of data files or media."""
-    if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+    saved = [path for path in (folder / "dataset_dict.json", folder / "state.json") if path.is_file()]
+    files = saved or _find(folder, folder, label)
+    all_written(folder, files)
+    if saved:
         return _load_saved(folder, label)
-    files = _find(folder, folder, label)
     splits: dict[str, list[Path]] = {}
     for file in files:
         splits.setdefault(_split_of(file, folder), []).append(file)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import xxhash
+from datasets import Dataset
 
 import datapruner as dp
-from datapruner.checksums import CHECKSUMS
+from datapruner.checksums import CHECKSUMS, digest
 from datapruner.outputs.scores import load_scores
 
 
@@ -112,3 +116,107 @@ def test_other_peoples_lists_of_digests_are_theirs(tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n')
     (tmp_path / CHECKSUMS).write_text("0" * 32 + "  rows.jsonl\n")
     assert len(dp.load_samples(str(tmp_path / "rows.jsonl"))) == 1
+
+
+# --- a result's folder, attacked ----------------------------------------------------------------------------
+
+
+def data_of(folder):
+    return next((folder / "data").glob("*.parquet"))
+
+
+def put_other_rows(file):
+    pq.write_table(pa.table({"text": [f"other {number}" for number in range(60)]}), file)
+    return file
+
+
+def relist(folder, change):
+    file = folder / CHECKSUMS
+    file.write_text("".join(change(file.read_text().splitlines(keepends=True))))
+
+
+def shard_gone(folder):
+    data_of(folder).unlink()
+    put_other_rows(folder / "data" / "train-00000.parquet")
+
+
+def named_twice(folder):
+    file = put_other_rows(data_of(folder))
+    relist(folder, lambda lines: [*lines, f"{digest(file)}  data/{file.name}\n"])
+
+
+def in_place_of_the_list(make):
+    def attack(folder):
+        put_other_rows(data_of(folder))
+        (folder / CHECKSUMS).unlink()
+        make(folder / CHECKSUMS)
+
+    return attack
+
+
+def sparse(file):
+    with file.open("wb") as handle:
+        handle.truncate(8 << 30)
+
+
+def with_other_rows(change):
+    def attack(folder):
+        put_other_rows(data_of(folder))
+        relist(folder, change)
+
+    return attack
+
+
+ATTACKS = {
+    "a file beside its data": lambda folder: (folder / "rows.jsonl").write_text('{"text": "other"}\n' * 60),
+    "a dataset saved over it": lambda folder: Dataset.from_dict({"text": ["other"] * 60}).save_to_disk(
+        folder
+    ),
+    "another shard": lambda folder: put_other_rows(folder / "data" / "train-00001-of-00002.parquet"),
+    "a shard under another name": shard_gone,
+    "a file that is named twice": named_twice,
+    "a line less": with_other_rows(lambda lines: [line for line in lines if "data/" not in line]),
+    "a list that is cut off": with_other_rows(lambda lines: ["".join(lines)[:60]]),
+    "a list in capitals": with_other_rows(lambda lines: [line.upper() for line in lines]),
+    "a list with other ends of lines": with_other_rows(lambda lines: [f"{line[:-1]}\r\n" for line in lines]),
+    "a pipe for the list": in_place_of_the_list(os.mkfifo),
+    "a folder for the list": in_place_of_the_list(lambda file: file.mkdir()),
+    "a device for the list": in_place_of_the_list(lambda file: file.symlink_to("/dev/zero")),
+    "a list without end": in_place_of_the_list(sparse),
+}
+
+
+@pytest.fixture
+def attacked(results, tmp_path):
+    shutil.copytree(results / "out", tmp_path / "out")
+    return tmp_path / "out"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="FIFOs and devices")
+@pytest.mark.parametrize("kind", ATTACKS)
+def test_a_result_whose_files_are_others_gives_no_rows(results, attacked, kind):
+    assert len(dp.load_selection(attacked)) == 60
+    ATTACKS[kind](attacked)
+    for read in (lambda: dp.load_samples(str(attacked)), lambda: dp.load_selection(attacked).dataset):
+        with pytest.raises(dp.DataPrunerError, match=r"checksums\.txt"):
+            read()
+
+
+def test_digests_are_found_through_links(attacked, tmp_path):
+    whole = dp.load_samples(str(data_of(attacked))).dataset.to_list()
+    (tmp_path / "folder").symlink_to(attacked / "data", target_is_directory=True)
+    (tmp_path / "file.parquet").symlink_to(data_of(attacked))
+    roundabout = attacked / "data" / ".." / ".." / "out" / "data" / ".." / "data" / data_of(attacked).name
+    ways = [tmp_path / "folder", tmp_path / "file.parquet", roundabout]
+    assert all(dp.load_samples(str(way)).dataset.to_list() == whole for way in ways)
+    put_other_rows(data_of(attacked))
+    for way in ways:
+        with pytest.raises(dp.DataPrunerError, match="is not as it was written"):
+            dp.load_samples(str(way))
+
+
+def test_lines_that_lead_out_are_not_followed_and_a_users_own_files_are_read_by_name(attacked):
+    relist(attacked, lambda lines: [*lines, "0" * 32 + "  ../../x\n", "0" * 32 + "  /dev/zero\n", "words\n"])
+    assert len(dp.load_samples(str(attacked))) == 60
+    (attacked / "mine.jsonl").write_text('{"text": "mine"}\n')
+    assert dp.load_samples(str(attacked / "mine.jsonl")).dataset.to_list() == [{"text": "mine"}]
