@@ -37,11 +37,11 @@ from common import MIXTURE, RESULTS, Timed, in_turns, machine, ratio, sample_row
 
 from datapruner.models import known, load_causal_lm
 from datapruner.models.loading import context_length
+from datapruner.ranks import spearman
 from datapruner.samples import Rendered, load_samples
 from datapruner.samples.base import Samples
 from datapruner.samples.rendering import token_counts
 from datapruner.scorers.donod import weight_delta
-from datapruner.scorers.ranking import spearman
 from datapruner.signals import Ragged, output_layer
 from datapruner.signals import language_model as the_pass
 from datapruner.signals.attention import Pack, packed_attention

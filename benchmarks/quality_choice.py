@@ -15,8 +15,8 @@ import numpy as np
 from common import timed, write
 from finetune import MAX_LENGTH
 
+from datapruner.ranks import average_ranks
 from datapruner.scorers import Ranking, Scorer, make_scorer
-from datapruner.scorers.ranking import average_ranks
 
 PARTS: dict[str, frozenset[str]] = {
     "tokens": frozenset({"num_supervised_tokens"}),

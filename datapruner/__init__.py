@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from datapruner.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from datapruner import plots, scorers
     from datapruner.api import clean, prune, run, score
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
     from datapruner.selection.result import Scores, Selection
     from datapruner.signals import Signals
     from datapruner.stability import Stability, compare_stability
-
-__version__ = "0.1.0"
 
 _WHERE = {
     "Comparison": "datapruner.comparison",

@@ -314,7 +314,7 @@ def _start(
 ) -> None:
     """Prune and curate datasets for fine-tuning language models, with a reason for every row."""
     if version:
-        from datapruner import __version__
+        from datapruner.version import __version__
 
         typer.echo(f"datapruner {__version__}")
     elif context.invoked_subcommand is None:

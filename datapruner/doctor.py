@@ -23,9 +23,9 @@ CORE = [
 
 def report() -> str:
     """Give the report of ``datapruner doctor`` as text."""
-    from datapruner import __version__
     from datapruner.cache import cache_folder
     from datapruner.models import offline
+    from datapruner.version import __version__
 
     lines = [
         f"datapruner {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}",

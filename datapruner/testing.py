@@ -20,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
+from datapruner.ragged import offsets_of
 from datapruner.scorers.base import Ranking, Scorer
 from datapruner.selection.budget import Portion
 from datapruner.selection.message_passing import DISTANCES, NEIGHBOURS
 from datapruner.selection.selectors import Selector
 from datapruner.signals import TARGET, Ragged, Signals
-from datapruner.signals.ragged import offsets_of
 
 BUDGETS = (0.1, 0.3, 0.5, 1.0)
 

@@ -19,7 +19,7 @@ FLOORS = (
     (
         "ground",
         "apart arguments arrays bounded bounded_yaml cache checksums drawing errors extras intervals limits matching "
-        "notes overlap parameters paths patterns progress ragged ranking ranks temporary text version words",
+        "moved notes overlap parameters paths patterns progress ragged ranking ranks temporary text version words",
     ),
     ("rows, models, geometry", "samples models geometry"),
     ("recipe", "recipe recipe_formats options inputs"),
@@ -53,13 +53,6 @@ EXCEPTIONS: dict[str, str] = {
     "selection.standing -> scorers.base": "a ranking is a type of its own, apart from scorers",
     "selection.view -> scorers.base": "a ranking is a type of its own, apart from scorers",
     "selection.result -> scorers.base": "a ranking is a type of its own, apart from scorers",
-    "selection.eu_plane -> signals.ragged": "rows of different lengths are ground, apart from signals",
-    "selection.message_passing -> signals.ragged": "rows of different lengths are ground, apart from signals",
-    "selection.paser -> signals.ragged": "rows of different lengths are ground, apart from signals",
-    "selection.selectors -> signals.ragged": "rows of different lengths are ground, apart from signals",
-    "selection.tokens -> signals.ragged": "rows of different lengths are ground, apart from signals",
-    "selection.result -> signals.ragged": "rows of different lengths are ground, apart from signals",
-    "selection.quadrants -> scorers.ranking": "a ranking is a type of its own, apart from scorers",
     "selection.result -> outputs.notebook": "what is held and what is done with it are one class",
     "selection.result -> outputs.scores": "what is held and what is done with it are one class",
     "selection.result -> outputs.tokens": "what is held and what is done with it are one class",
@@ -76,9 +69,6 @@ EXCEPTIONS: dict[str, str] = {
     "plots -> stability": "pictures take the record and not its fields",
     "outputs.reading -> api": "the rows are read again by the verb",
     "outputs.scores -> api": "the rows are read again by the verb",
-    "outputs.report.made -> __init__": "the version stands in the package",
-    "outputs.report.page -> stability": "the overlap of two selections stands with the study of it",
-    "outputs.report.words -> stability": "the overlap of two selections stands with the study of it",
     "signals.plan -> scorers.base": "the plan takes scorers, not what they need",
 }
 """``importer -> imported``, as the modules are called within the package, and why it is still there. Only to shrink."""

@@ -244,9 +244,9 @@ def instant_geometry(monkeypatch):
 @pytest.fixture
 def instant_model(monkeypatch):
     """Losses and divergences that cost nothing in place of the forward passes, for a page of many rows."""
+    from datapruner.ragged import offsets_of
     from datapruner.samples.rendering import count_tokens
     from datapruner.signals import Ragged, language_model, twins
-    from datapruner.signals.ragged import offsets_of
 
     def measure(samples, rows, reader, store, *, what="row", **options):
         del store, options

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from datapruner.arrays import Floats
 from datapruner.comparison.tables import EVERY, TOKENS
+from datapruner.drawing import BESIDE, BLUE, COLOURS, GREY, MARKERS, new_axes, plain_label, pyplot
 from datapruner.errors import DataPrunerError
-from datapruner.plots import BESIDE, BLUE, COLOURS, GREY, MARKERS, new_axes, plain_label, pyplot
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:

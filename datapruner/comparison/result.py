@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from datapruner.arrays import Floats
 from datapruner.comparison import tables
 from datapruner.errors import DataPrunerError
-from datapruner.scorers.ranking import average_ranks, rank_correlation
+from datapruner.ranks import average_ranks, rank_correlation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -24,6 +24,7 @@ from datapruner.comparison.scorers import LeftOut, scorers_of, why_not
 from datapruner.comparison.tables import OF_SCORERS
 from datapruner.errors import DataPrunerError
 from datapruner.options import Scoring
+from datapruner.overlap import chance, jaccard
 from datapruner.parameters import one_or_more
 from datapruner.scorers.baselines import BASELINES, Length, Random
 from datapruner.selection.budget import Amount, Budget, check_rows
@@ -34,8 +35,6 @@ from datapruner.stability import (
     OF_ONE_SELECTION,
     Second,
     Variations,
-    chance,
-    jaccard,
     stability_of,
 )
 from datapruner.text import safe_repr, safe_text

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
-from datapruner.scorers.ranking import average_ranks, rank_correlation
+from datapruner.ranks import average_ranks, rank_correlation
 from datapruner.selection.budget import encode_labels
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
-from datapruner.signals.ragged import Ragged, offsets_of
+from datapruner.ragged import Ragged, offsets_of
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
 from datapruner.parameters import check_parameters
-from datapruner.signals.ragged import Ragged
+from datapruner.ragged import Ragged
 
 if TYPE_CHECKING:
     from datapruner.selection.selectors import Selector

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from datapruner.arrays import Floats
 from datapruner.errors import DataPrunerError
+from datapruner.ranks import average_ranks, topsis
 from datapruner.scorers import make_scorer
 from datapruner.scorers.base import Ranking, Scorer
 from datapruner.scorers.grouping import CLUSTER, groups_of, rows_of_groups, signals_of
-from datapruner.scorers.ranking import average_ranks, topsis
 from datapruner.signals import COLUMN, Signals
 from datapruner.text import safe_repr
 

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
 from datapruner.geometry.neighbours import Neighbours, knn_graph
+from datapruner.ragged import offsets_of
 from datapruner.scorers.base import Ranking, Scorer
 from datapruner.scorers.combined import member
 from datapruner.selection.message_passing import DISTANCES, NEIGHBOURS, MessagePassingSelector, check_gamma
 from datapruner.signals import Ragged, Signals
-from datapruner.signals.ragged import offsets_of
 
 if TYPE_CHECKING:
     from datapruner.selection.selectors import Selector

@@ -12,8 +12,8 @@ import numpy as np
 
 from datapruner.arrays import Floats
 from datapruner.errors import DataPrunerError
+from datapruner.ranks import Normalization, spearman, topsis
 from datapruner.scorers.base import Ranking, Scorer
-from datapruner.scorers.ranking import Normalization, spearman, topsis
 from datapruner.signals import Signals
 
 logger = logging.getLogger(__name__)

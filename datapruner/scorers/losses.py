@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from datapruner.ranks import average_ranks
 from datapruner.scorers.base import Ranking, Scorer
-from datapruner.scorers.ranking import average_ranks
 from datapruner.signals import Signals
 
 Keep = Literal["low", "high"]

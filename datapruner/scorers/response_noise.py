@@ -8,10 +8,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from datapruner.ranks import average_ranks
 from datapruner.scorers.base import Ranking, Scorer
 from datapruner.scorers.combined import Combined
 from datapruner.scorers.grouping import CLUSTER
-from datapruner.scorers.ranking import average_ranks
 from datapruner.signals import Signals
 
 

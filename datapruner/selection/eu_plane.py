@@ -9,12 +9,12 @@ import numpy as np
 
 from datapruner.arrays import Flags, Floats
 from datapruner.errors import DataPrunerError
+from datapruner.ragged import Ragged
 from datapruner.scorers.base import Ranking
 from datapruner.selection.budget import Portion
 from datapruner.selection.quadrants import Fill, Quadrants, triage
 from datapruner.selection.selectors import SELECTORS, Choice, Selector, fill
 from datapruner.selection.tokens import gather, prune_tokens
-from datapruner.signals.ragged import Ragged
 
 NAMES = {
     1: "Q1, harmful noise (high error, high uncertainty)",

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
+from datapruner.ragged import Ragged
 from datapruner.scorers.base import Ranking
 from datapruner.selection.budget import Portion
 from datapruner.selection.selectors import SELECTORS, Choice, Selector
-from datapruner.signals.ragged import Ragged
 
 NEIGHBOURS, DISTANCES = "neighbours", "neighbour_distances"
 """A ranking's state: the source positions of every row's neighbours, and how far they are."""

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.arrays import Flags, Ints
+from datapruner.ragged import Ragged
 from datapruner.scorers.base import Ranking
 from datapruner.selection.allocation import allocate
 from datapruner.selection.budget import Portion
 from datapruner.selection.concept_graph import ConceptGraph
 from datapruner.selection.selectors import SELECTORS, Choice, Selector, best_first, fill
-from datapruner.signals.ragged import Ragged
 
 CONCEPTS, NAMES = "concepts", "concept_names"
 """A ranking's state: the numbers of every row's concepts, and what each is called."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from datapruner.arrays import Floats, Ints
 from datapruner.errors import DataPrunerError
-from datapruner.scorers.ranking import average_ranks
+from datapruner.ranks import average_ranks
 
 Fill = Literal["log_ppl", "ppl", "rank"]
 """How error and uncertainty are put on one scale before they are compared."""

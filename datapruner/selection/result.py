@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
+from datapruner.ragged import Ragged
 from datapruner.selection.budget import Amount, Budget, encode_labels, portions
 from datapruner.selection.explanation import Explanation, Summary
 from datapruner.selection.standing import Grouping, Standing, crossed, standing
 from datapruner.selection.tokens import gather
 from datapruner.selection.vetoes import Vetoes
 from datapruner.selection.view import ALWAYS, SelectionView, checked_row, find_rows, frame
-from datapruner.signals.ragged import Ragged
 from datapruner.text import did_you_mean, safe_text
 
 if TYPE_CHECKING:

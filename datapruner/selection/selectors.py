@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from datapruner.arrays import Flags, Ints
 from datapruner.errors import DataPrunerError
 from datapruner.parameters import as_written, check_parameters
+from datapruner.ragged import Ragged
 from datapruner.scorers.base import Ranking
 from datapruner.selection.allocation import allocate
 from datapruner.selection.budget import Portion
 from datapruner.selection.shares import Projection
-from datapruner.signals.ragged import Ragged
 from datapruner.text import did_you_mean
 
 

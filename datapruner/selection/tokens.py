@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
 from datapruner.parameters import as_written
-from datapruner.signals.ragged import Ragged, offsets_of
+from datapruner.ragged import Ragged, offsets_of
 
 BLOCK = 1 << 21
 """Tokens sorted at a time."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
-from datapruner.signals.ragged import Ragged as Ragged
+from datapruner.ragged import Ragged as Ragged
 
 KNOWN = {
     "embedding": "one vector a row, from the embedder or given",

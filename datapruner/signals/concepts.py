@@ -19,7 +19,7 @@ from xxhash import xxh3_64_intdigest
 
 from datapruner.arrays import Flags, Ints
 from datapruner.errors import DataPrunerError
-from datapruner.signals.ragged import Ragged, offsets_of
+from datapruner.ragged import Ragged, offsets_of
 from datapruner.signals.stop_words import STOP_WORDS, bounds, closes, stands_alone
 from datapruner.words import joined, spread
 

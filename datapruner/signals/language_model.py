@@ -30,11 +30,11 @@ from datapruner.errors import DataPrunerError
 from datapruner.models.identity import evaluation
 from datapruner.models.loading import vocabulary_size
 from datapruner.progress import PASSES, Ahead, Clock
+from datapruner.ragged import Ragged, offsets_of
 from datapruner.samples.base import Message, Sample
 from datapruner.samples.rendering import Rendered, render, responses
 from datapruner.signals.attention import Pack, Segment, packed_attention
 from datapruner.signals.embedding import canonical_shape
-from datapruner.signals.ragged import Ragged, offsets_of
 from datapruner.signals.readers import LanguageModel, Reader
 from datapruner.signals.records import STATISTICS, TOKENS, TWINS, Asked, Way, What, fed_content, numbers_of
 from datapruner.signals.store import Batch, RaggedBatch, SignalStore, row_keys

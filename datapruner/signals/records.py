@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.models.known import Known
+from datapruner.ragged import Ragged, offsets_of
 from datapruner.samples.base import Sample
 from datapruner.samples.rendering import CODE_VERSION as RENDERING
-from datapruner.signals.ragged import Ragged, offsets_of
 from datapruner.signals.readers import Reader, tokens_a_batch
 from datapruner.signals.store import Keys, SignalStore, row_keys
 

@@ -41,7 +41,7 @@ from datapruner.cache import (
 )
 from datapruner.errors import DataPrunerError
 from datapruner.notes import Notes
-from datapruner.signals.ragged import Ragged, offsets_of
+from datapruner.ragged import Ragged, offsets_of
 from datapruner.temporary import MARK, private_folder, sweep, whole_file
 from datapruner.text import safe_text
 

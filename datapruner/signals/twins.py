@@ -15,8 +15,8 @@ from datapruner.models.identity import evaluation
 from datapruner.models.known import Known
 from datapruner.models.twins import check_twins
 from datapruner.progress import Ahead
+from datapruner.ragged import Ragged
 from datapruner.signals.language_model import Other, Pass, fetch, way_of_feeding
-from datapruner.signals.ragged import Ragged
 from datapruner.signals.readers import LanguageModel, Reader
 from datapruner.signals.records import TWIN_TOKENS, TWINS, Asked, Way, numbers_of
 

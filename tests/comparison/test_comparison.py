@@ -19,8 +19,8 @@ import datapruner as dp
 from datapruner import stability
 from datapruner.comparison.tables import balance
 from datapruner.errors import DataPrunerError
+from datapruner.ranks import rank_correlation
 from datapruner.scorers import Ranking, Scorer, available_scorers
-from datapruner.scorers.ranking import rank_correlation
 from datapruner.signals import Signals
 from tests.conftest import command, without_progress
 

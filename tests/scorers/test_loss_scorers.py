@@ -15,9 +15,9 @@ from pymcdm.methods import TOPSIS
 from scipy.stats import rankdata, spearmanr
 
 import datapruner as dp
+from datapruner.ranks import average_ranks, spearman, topsis
 from datapruner.scorers import EL2N, IFD, Donod, GradNorm, MidPerplexity, Perplexity
 from datapruner.scorers.donod import weight_delta
-from datapruner.scorers.ranking import average_ranks, spearman, topsis
 from datapruner.signals import Signals
 from datapruner.testing import example_signals
 

@@ -74,9 +74,9 @@ def test_numbers_can_be_left_out():
 @pytest.mark.parametrize("template", [True, False])
 def test_number_surprise_reads_the_last_number(tiny_llama, template):
     from datapruner.models import load_causal_lm
+    from datapruner.ragged import Ragged
     from datapruner.samples import load_samples
     from datapruner.signals.language_model import LanguageModel, number_surprise
-    from datapruner.signals.ragged import Ragged
 
     _, tokenizer = load_causal_lm(str(tiny_llama), device="cpu")
     if not template:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datapruner.errors import DataPrunerError
+from datapruner.ragged import offsets_of
 from datapruner.scorers import make_scorer
 from datapruner.scorers.base import Ranking
 from datapruner.selection.budget import Portion
@@ -17,7 +18,6 @@ from datapruner.selection.eu_plane import EUPlaneSelector
 from datapruner.selection.quadrants import find_quadrants, gaps, quadrants_at, triage
 from datapruner.selection.selectors import make_selector
 from datapruner.signals import Ragged
-from datapruner.signals.ragged import offsets_of
 from datapruner.testing import check_scorer, check_selector, example_signals
 
 

@@ -607,13 +607,13 @@ def test_growth_death_and_damage_in_any_order_never_give_a_wrong_row(steps):
 
 
 def records(rng, lengths):
-    from datapruner.signals.ragged import Ragged
+    from datapruner.ragged import Ragged
 
     return Ragged.from_rows([rng.random(length, dtype=np.float32) for length in lengths])
 
 
 def test_records_of_any_length_come_back_in_order(tmp_path):
-    from datapruner.signals.ragged import Ragged
+    from datapruner.ragged import Ragged
 
     rng = np.random.default_rng(0)
     contents = names("row", 300)

@@ -14,6 +14,7 @@ import numpy as np
 from datapruner.intervals import mean_interval, with_interval
 from datapruner.outputs.report.words import percent
 from datapruner.text import safe_text
+from datapruner.version import __version__
 
 if TYPE_CHECKING:
     from datapruner.outputs.report.facets import Facet
@@ -56,8 +57,6 @@ class Section:
 
 def how_it_was_made(selection: Selection) -> list[tuple[str, str]]:
     """Say which models, thresholds and seed a result comes from, and which versions made it: names and texts."""
-    from datapruner import __version__
-
     recipe, samples = selection.recipe, selection.scores.samples
     read = ", ".join(f"{role}: {column}" for role, column in samples.layout.columns.items())
     told = {

@@ -30,8 +30,9 @@ from datapruner.outputs.report.words import (
     warning_words,
 )
 from datapruner.outputs.tables import figure
+from datapruner.overlap import jaccard
 from datapruner.paths import expanded
-from datapruner.scorers.ranking import rank_correlation
+from datapruner.ranks import rank_correlation
 from datapruner.selection.result import Selection
 from datapruner.temporary import whole_file
 from datapruner.text import safe_text
@@ -263,8 +264,6 @@ def _fates(selection: Selection) -> list[dict[str, Any]]:
 
 def _overlaps(shown: Shown) -> list[dict[str, Any]]:
     """Give a matrix for every budget: Jaccard of what is kept; and one of the scores' rank correlation."""
-    from datapruner.stability import jaccard
-
     out, budgets = [], by_budget(shown.selections)
     for numbers in budgets:
         held = [shown.selections[number] for number in numbers]

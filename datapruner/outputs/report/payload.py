@@ -18,8 +18,8 @@ from datapruner.outputs.report.made import recipe_text
 from datapruner.outputs.report.rows import characters
 from datapruner.outputs.report.sampling import stratified
 from datapruner.outputs.report.words import by_budget, counted, counted_here, share_of_rows
+from datapruner.ranks import average_ranks
 from datapruner.scorers.baselines import BASELINES
-from datapruner.scorers.ranking import average_ranks
 from datapruner.selection.result import Scores, Selection
 from datapruner.text import safe_text
 

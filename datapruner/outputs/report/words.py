@@ -12,8 +12,9 @@ from scipy.special import bdtr, chdtrc
 
 from datapruner.arrays import Ints
 from datapruner.outputs.report.facets import Facet
+from datapruner.overlap import jaccard
+from datapruner.ranks import average_ranks, rank_correlation
 from datapruner.scorers.baselines import BASELINES
-from datapruner.scorers.ranking import average_ranks, rank_correlation
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
@@ -411,8 +412,6 @@ def comparison_words(
 
 def _shared(compared: Sequence[Selection], start: str) -> list[str]:
     """Say how much of what they keep is the same."""
-    from datapruner.stability import jaccard
-
     names = [_name(one.scorer) for one in compared]
     pairs = [
         (jaccard(one.kept, other.kept), names[i], names[j])
