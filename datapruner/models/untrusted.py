@@ -32,7 +32,22 @@ IMPORTED = frozenset({"type", "types", "activation_function", "tokenizer_class",
 """Keys whose values, or the values below them, sentence-transformers or peft imports."""
 SENTENCE = re.compile(r"config_sentence_transformers\.json|sentence_\w+_config\.json")
 ADAPTER = "adapter_config.json"
+CONFIGURATION = re.compile(r"config(?:\.[\w.-]+)?\.json|adapter_config\.json")
+"""With those for one version of the library, which it prefers."""
+INDEX = re.compile(r".+\.index(?:\.[\w.-]+)?\.json")
+KERNELS = re.compile(r"_?(?:attn|experts)_implementation\w*")
+"""Keys whose values may be code of the hub: ``org/name``."""
+ASKS = {
+    "trust_remote_code": True,
+    "allow_all_kernels": True,
+    "use_kernels": True,
+    "weights_only": False,
+    "disable_safe_unpickler": True,
+}
+"""Arguments of a loader that a configuration of sentence-transformers hands on, and what they must not be."""
 OWN = ("sentence_transformers.", "torch.nn.", "transformers.", "peft.")
+ACTIVATIONS = ("sentence_transformers.", "torch.nn.", "transformers.activations.")
+"""What is called without arguments: much else of a library does something then."""
 DOTTED = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)+")
 SIZES = (
     (re.compile(r"\w*layers?|layer_replication|depths?"), 2_000),
@@ -91,7 +106,8 @@ def check_files(name: str, folder: Path) -> None:
         _check_sizes(name, place, said)
         if embedder or path.name == ADAPTER or SENTENCE.fullmatch(path.name):
             _check_imports(name, place, said)
-        if path.name.endswith(".bin.index.json"):
+        _check_kernels(name, place, said)
+        if INDEX.fullmatch(path.name):
             _check_shards(name, place, path.parent, said)
 
 
@@ -239,25 +255,24 @@ def _check_imports(name: str, place: str, value: Any, key: str = "", imported: b
     elif isinstance(value, list):
         for each in value:
             _check_imports(name, place, each, key, imported)
-    if key == "trust_remote_code" and value:
-        raise _refused(name, place, "asks that its own code be run (trust_remote_code)")
+    if key in ASKS and value is not None and bool(value) is ASKS[key]:
+        raise _refused(name, place, f"asks that code be run that comes with it ({key})")
     if key == "megatron_config" and value:
         raise _refused(name, place, "has a module imported that it names (megatron_config)")
     if not isinstance(value, str):
         return
     module = place.endswith("modules.json") and key == "type"
-    if (module or (imported and DOTTED.fullmatch(value))) and not value.startswith(
-        OWN[:1] if module else OWN
-    ):
+    own = OWN[:1] if module else ACTIVATIONS if key == "activation_function" else OWN
+    if (module or (imported and DOTTED.fullmatch(value))) and not value.startswith(own):
         raise _refused(name, place, f"names code that is not the library's own ({safe_repr(value)})")
     leads = value.startswith(("/", "\\", "~")) or ".." in Path(value).parts
-    if place.endswith("modules.json") and key == "path" and leads:
+    if leads and (key == "subfolder" or (place.endswith("modules.json") and key == "path")):
         raise _refused(name, place, f"leads out of its folder ({safe_repr(value)})")
 
 
 def _check_sizes(name: str, place: str, value: Any, key: str = "") -> None:
     """Refuse counts and widths of a configuration that no model has: much is built before weights are looked at."""
-    if Path(place).name not in ("config.json", ADAPTER):
+    if not CONFIGURATION.fullmatch(Path(place).name):
         return
     if isinstance(value, dict):
         for inner, each in value.items():
@@ -273,13 +288,25 @@ def _check_sizes(name: str, place: str, value: Any, key: str = "") -> None:
             )
 
 
+def _check_kernels(name: str, place: str, value: Any, kernel: bool = False) -> None:
+    """Refuse to fetch a layer's code from the hub; transformers before 5 takes anybody's."""
+    if isinstance(value, dict):
+        for key, each in value.items():
+            _check_kernels(name, place, each, kernel or KERNELS.fullmatch(key) is not None)
+    elif isinstance(value, list):
+        for each in value:
+            _check_kernels(name, place, each, kernel)
+    elif kernel and isinstance(value, str) and "/" in value:
+        raise _refused(name, place, f"would have code fetched from the hub ({safe_repr(value)})")
+
+
 def _check_shards(name: str, place: str, folder: Path, said: Any) -> None:
-    """Check the files that an index of pickles names, whatever they are called."""
+    """Check the files that an index names: what is not called safetensors is unpickled, whatever the index is for."""
     shards = said.get("weight_map") if isinstance(said, dict) else None
     for shard in sorted(set(map(str, shards.values()))) if isinstance(shards, dict) else []:
         if Path(shard).name != shard:
             raise _refused(name, place, f"leads out of its folder ({safe_repr(shard)})")
-        if (folder / shard).exists():
+        if not shard.endswith(".safetensors") and (folder / shard).exists():
             check_pickle(name, folder / shard)
 
 

@@ -48,6 +48,10 @@ HOSTILE = {
     "a router's types": {"modules.json": modules(), "router_config.json": {"types": {"q": "evil.Module"}}},
     "a router's old types": {"modules.json": modules(), "1/config.json": {"types": {"q": "evil.Module"}}},
     "an activation": {"modules.json": modules(), "2_Dense/config.json": {"activation_function": "evil.make"}},
+    "an activation that is a command": {
+        "modules.json": modules(),
+        "1/config.json": {"activation_function": "transformers.utils.hub.tempfile.mkdtemp"},
+    },
     "a tokenizer's class": {
         "modules.json": modules(),
         "0/wordembedding_config.json": {"tokenizer_class": "evil.T"},
@@ -69,6 +73,25 @@ HOSTILE = {
     "layers of no number": {"config.json": '{"num_hidden_layers": NaN}'},
     "a rank": {"adapter_config.json": {"r": 10**9}},
     "nesting": {"config.json": "[" * 200_000},
+    "layers for this version alone": {
+        "config.json": {"model_type": "llama"},
+        "config.4.0.0.json": {"num_hidden_layers": 10**9},
+    },
+    "an index of tensors that leads out": {
+        "model.safetensors.index.json": {"weight_map": {"a": "../x.safetensors"}}
+    },
+    "a layer of the hub": {"config.json": {"_attn_implementation": "evil/kernel"}},
+    "a layer of the hub for a part": {
+        "config.json": {"attn_implementation": {"text": "paged|evil/kernel@1"}}
+    },
+    "a layer of the hub below": {"sentence_bert_config.json": {"model_args": {"attn_implementation": "e/k"}}},
+    "experts of the hub": {"config.4.0.0.json": {"text_config": {"experts_implementation": "e/k"}}},
+    "any layer": {"sentence_bert_config.json": {"model_args": {"allow_all_kernels": True}}},
+    "pickles as they come": {"sentence_bert_config.json": {"model_args": {"weights_only": False}}},
+    "a folder above, below": {"sentence_bert_config.json": {"model_args": {"subfolder": "../evil"}}},
+    "a module's member": {"modules.json": modules(type="sentence_transformers_evil.os.system")},
+    "a listing that begins with a mark": {"modules.json": "\ufeff" + json.dumps(modules(type="evil.Module"))},
+    "a type that is named twice": {"modules.json": json.dumps(modules())[:-2] + ', "type": "evil.Module"}]'},
     "an index that leads out": {"pytorch_model.bin.index.json": {"weight_map": {"a": "../../x.bin"}}},
 }
 
@@ -102,7 +125,11 @@ def test_what_published_models_have_is_taken(tmp_path):
                 "num_hidden_layers": 126,
                 "vocab_size": 256_000,
                 "activation_function": "gelu_new",
+                "_attn_implementation": "flash_attention_2",
             },
+            "model.safetensors.index.json": {"weight_map": {"a": "model-00001-of-00002.safetensors"}},
+            "model-00001-of-00002.safetensors": "no pickle, and not looked at",
+            "sentence_bert_config.json": {"model_args": {"weights_only": None, "trust_remote_code": False}},
             "tokenizer_config.json": {"model_max_length": 10**30, "tokenizer_class": "BertTokenizer"},
             "adapter_config.json": {
                 "megatron_core": "megatron.core",
@@ -190,9 +217,13 @@ def test_other_archives_are_refused(tmp_path):
         check_pickle("it", tmp_path / "model.bin")
 
 
-def test_a_shard_of_any_name_is_looked_at(tmp_path):
+@pytest.mark.parametrize(
+    "index",
+    ["pytorch_model.bin.index.json", "pytorch_model.bin.index.fp16.json", "model.safetensors.index.json"],
+)
+def test_a_shard_of_any_name_is_looked_at(tmp_path, index):
     torch.save(Runs(tmp_path / "mark"), tmp_path / "part.xyz")
-    tree(tmp_path, {"pytorch_model.bin.index.json": {"weight_map": {"a": "part.xyz"}}})
+    tree(tmp_path, {index: {"weight_map": {"a": "part.xyz"}}})
     with pytest.raises(DataPrunerError, match=r"part\.xyz"):
         check_files("it", tmp_path)
 
