@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from datapruner.samples.base import Samples
+    from datapruner.samples.samples import Samples
 
 MIXTURE = Path(__file__).resolve().parents[2] / "shared" / "data" / "sft" / "mixture.train.jsonl"
 RESULTS = Path(__file__).resolve().parent / "results"

@@ -39,8 +39,8 @@ from datapruner.models import known, load_causal_lm
 from datapruner.models.loading import context_length
 from datapruner.ranks import spearman
 from datapruner.samples import Rendered, load_samples
-from datapruner.samples.base import Samples
 from datapruner.samples.rendering import token_counts
+from datapruner.samples.samples import Samples
 from datapruner.scorers.donod import weight_delta
 from datapruner.signals import Ragged, output_layer
 from datapruner.signals import language_model as the_pass

@@ -33,8 +33,8 @@ from datapruner.text import safe_text
 
 if TYPE_CHECKING:
     from datapruner.models.embedders import Encoder
-    from datapruner.samples.base import Samples
     from datapruner.samples.rendering import TokenCounts
+    from datapruner.samples.samples import Samples
     from datapruner.signals.plan import Plan, Renderer
     from datapruner.signals.readers import Reader
 

@@ -910,7 +910,7 @@ def _summary(selection: Selection, out: Path, quiet: bool, *, report: bool, pair
         return
     from datapruner.outputs.report.facets import find_labels
     from datapruner.outputs.report.words import warning_words
-    from datapruner.samples.base import column_list
+    from datapruner.samples.sample import column_list
     from datapruner.text import safe_text
 
     typer.echo("\n".join(selection.summary.lines(MOST_GROUPS)))

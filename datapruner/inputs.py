@@ -8,7 +8,7 @@ from pathlib import Path
 from datapruner.checksums import digest
 from datapruner.errors import DataPrunerError
 from datapruner.paths import is_file
-from datapruner.samples.base import Samples
+from datapruner.samples.samples import Samples
 from datapruner.samples.stamps import Stamp, stamps
 from datapruner.text import safe_text
 

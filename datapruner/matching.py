@@ -52,7 +52,7 @@ def match_form(text: str, match: Match = "text") -> str:
 
     Notes
     -----
-    A NUL parts a text: :meth:`~datapruner.samples.base.Sample.key` sets them between turns.
+    A NUL parts a text: :meth:`~datapruner.samples.sample.Sample.key` sets them between turns.
     """
     if match == "exact":
         return text

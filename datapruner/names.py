@@ -61,7 +61,7 @@ def inspect(
         Anything the user can put right.
     """
     from datapruner.samples import inspect_samples, load_samples
-    from datapruner.samples.base import Samples
+    from datapruner.samples.samples import Samples
 
     if not isinstance(source, Samples):
         mapped = None if columns is None else dict(columns)

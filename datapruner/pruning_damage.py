@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from datapruner.recipe import Recipe
-    from datapruner.samples.base import Samples
+    from datapruner.samples.samples import Samples
 
 
 TYPICAL, EXCERPT = 3, 100

@@ -40,7 +40,7 @@ from datapruner.stability import (
 from datapruner.text import safe_repr, safe_text
 
 if TYPE_CHECKING:
-    from datapruner.samples.base import Samples
+    from datapruner.samples.samples import Samples
     from datapruner.scorers.base import Scorer
     from datapruner.selection.result import Scores
     from datapruner.selection.selectors import Selector

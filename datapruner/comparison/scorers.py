@@ -12,7 +12,7 @@ from datapruner.signals.plan import OF_RESPONSES, OF_ROWS, OF_TWINS, make_plan
 
 if TYPE_CHECKING:
     from datapruner.recipe import Recipe
-    from datapruner.samples.base import Samples
+    from datapruner.samples.samples import Samples
     from datapruner.scorers.base import Scorer
 
 UNRANKED = "unranked"

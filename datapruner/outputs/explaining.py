@@ -15,7 +15,7 @@ from datapruner.text import safe_text
 
 if TYPE_CHECKING:
     from datapruner.outputs.reading import SavedSelection
-    from datapruner.samples.base import Samples
+    from datapruner.samples.samples import Samples
     from datapruner.selection.explanation import Explanation
 
 MOST = 10

@@ -200,7 +200,7 @@ def write_json_lines(
     dataset : Dataset
     file : Path
     given_nulls : mapping, optional
-        As in :class:`datapruner.samples.base.Samples`.
+        As in :class:`datapruner.samples.samples.Samples`.
     rows : int64 array of shape (rows,), optional
         The rows' positions in the source; all in order by default.
 

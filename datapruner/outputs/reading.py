@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset, DatasetDict
 
-    from datapruner.samples.base import Samples
+    from datapruner.samples.samples import Samples
     from datapruner.selection.explanation import Explanation
     from datapruner.selection.result import Scores, Selection
 

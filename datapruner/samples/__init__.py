@@ -1,9 +1,11 @@
 """What a row is: reading a source, its layout, its text and its tokens."""
 
-from datapruner.samples.base import Layout, Message, Part, Sample, Samples, content_hash
+from datapruner.samples.hashing import content_hash
 from datapruner.samples.inspection import Inspection, inspect_samples, render_text
 from datapruner.samples.layouts import parse_mapping
 from datapruner.samples.rendering import Rendered, count_tokens, render, render_many
+from datapruner.samples.sample import Layout, Message, Part, Sample
+from datapruner.samples.samples import Samples
 from datapruner.samples.source import load_samples
 
 __all__ = [

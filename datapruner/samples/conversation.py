@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from datapruner.errors import DataPrunerError
-from datapruner.samples.base import BLOCK, Message, json_text
+from datapruner.samples.sample import Message, Sample, json_text
 
 if TYPE_CHECKING:
-    import numpy as np
     import pyarrow as pa
     from datasets import Dataset
 
-    from datapruner.samples.base import Samples
-
-
 OPTIONS = "chat_template_kwargs"
 
+BLOCK = 1000
+"""Rows that become Arrow at a time."""
 
-def conversation(samples: Samples, rows: np.ndarray | None = None) -> Dataset:
+
+def conversation(read: Callable[[], Iterator[Sample]]) -> Dataset:
     """Return rows as trl's SFTTrainer reads them, whatever their layout was.
 
     One ``messages`` column, ``tools`` as JSON and ``chat_template_kwargs`` when any row has them, or a ``text`` column
@@ -31,24 +30,22 @@ def conversation(samples: Samples, rows: np.ndarray | None = None) -> Dataset:
 
     Parameters
     ----------
-    samples
-        The source's rows.
-    rows
-        The rows to take, in this order; all of them by default.
+    read
+        Reads the rows from the first on; it is called twice, so that they need not all be held.
     """
     import pyarrow as pa
     from datasets import Dataset
     from datasets.table import InMemoryTable
 
     whole = options = False
-    for row in samples.iter_samples(rows, identity=False):
+    for row in read():
         whole = whole or has_more(row.messages)
         options = options or bool(row.options)
     kinds = {"text": pa.string(), "messages": _turns_type(whole), "tools": pa.string()}
     schema = pa.schema(kinds | ({OPTIONS: _json_type()} if options else {}))
     batches = []
-    read = samples.iter_samples(rows, identity=False)
-    while block := list(islice(read, BLOCK)):
+    rows = read()
+    while block := list(islice(rows, BLOCK)):
         turns = turns_array([sample.messages for sample in block], whole=whole)
         text = [sample.part("both") if sample.plain else None for sample in block]
         tools = [None if sample.tools is None else json.dumps(sample.tools) for sample in block]

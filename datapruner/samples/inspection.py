@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from datapruner.matching import match_form
-from datapruner.samples.base import Sample, Samples, column_list
+from datapruner.samples.sample import Sample, column_list
+from datapruner.samples.samples import Samples
 from datapruner.samples.unread import overlooked, unseen
 from datapruner.text import safe_text
 

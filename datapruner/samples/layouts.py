@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from datapruner.errors import DataPrunerError
-from datapruner.samples.base import Layout, column_list
+from datapruner.samples.sample import Layout, column_list
 from datapruner.text import did_you_mean, safe_text
 
 if TYPE_CHECKING:

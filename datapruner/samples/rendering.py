@@ -30,12 +30,12 @@ import numpy as np
 
 from datapruner.bounded import asked
 from datapruner.errors import DataPrunerError
-from datapruner.samples.base import Sample
+from datapruner.samples.sample import Sample
 from datapruner.samples.templates import BEGIN, END, Handed, Template
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
-    from datapruner.samples.base import Samples
+    from datapruner.samples.samples import Samples
 
 CODE_VERSION = 1
 """To be raised whenever the tokens or the mask of some row change: they are part of the keys of what is stored."""

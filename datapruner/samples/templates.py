@@ -10,7 +10,7 @@ from typing import Any
 from datapruner.apart import Apart
 from datapruner.bounded import bounded
 from datapruner.errors import DataPrunerError
-from datapruner.samples.base import REASONING, Message, json_text
+from datapruner.samples.sample import REASONING, Message, json_text
 from datapruner.samples.template_cost import stops
 
 logger = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from datapruner.errors import DataPrunerError
-from datapruner.samples.base import REASONING, Message
 from datapruner.samples.decoding import PARTS
+from datapruner.samples.sample import REASONING, Message
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:

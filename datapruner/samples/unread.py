@@ -15,7 +15,7 @@ from datapruner.samples.layouts import LAYOUTS, MEDIA_ROLES, TEXT_KINDS, kinds_o
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
-    from datapruner.samples.base import Samples
+    from datapruner.samples.samples import Samples
 
 PROBED = 200
 """Rows that are looked at, spread over the source."""

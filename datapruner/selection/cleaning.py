@@ -22,7 +22,7 @@ from datapruner.text import safe_text
 if TYPE_CHECKING:
     from datapruner.geometry.blocks import Matrix
     from datapruner.recipe import Recipe
-    from datapruner.samples.base import Samples
+    from datapruner.samples.samples import Samples
 
 
 def without(rows: Ints, vetoes: Vetoes) -> Ints:

@@ -23,7 +23,8 @@ from datapruner.text import safe_text
 from datapruner.words import is_unspaced, word_spans
 
 if TYPE_CHECKING:
-    from datapruner.samples.base import Part, Sample, Samples
+    from datapruner.samples.sample import Part, Sample
+    from datapruner.samples.samples import Samples
 
 logger = logging.getLogger(__name__)
 

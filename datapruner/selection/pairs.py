@@ -11,7 +11,7 @@ import numpy as np
 from datapruner.selection.vetoes import Vetoes
 
 if TYPE_CHECKING:
-    from datapruner.samples.base import Samples
+    from datapruner.samples.samples import Samples
 
 LEAK = "contaminated"
 

@@ -15,7 +15,7 @@ from datapruner.text import safe_text
 from datapruner.words import numbers_of, words_of
 
 if TYPE_CHECKING:
-    from datapruner.samples.base import Samples
+    from datapruner.samples.samples import Samples
 
 logger = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
 
-    from datapruner.samples.base import Samples
+    from datapruner.samples.samples import Samples
 
 
 ALWAYS = "kept: on the always-keep list"

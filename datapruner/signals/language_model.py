@@ -31,8 +31,8 @@ from datapruner.models.identity import evaluation
 from datapruner.models.loading import vocabulary_size
 from datapruner.progress import PASSES, Ahead, Clock
 from datapruner.ragged import Ragged, offsets_of
-from datapruner.samples.base import Message, Sample
 from datapruner.samples.rendering import Rendered, render, responses
+from datapruner.samples.sample import Message, Sample
 from datapruner.signals.attention import Pack, Segment, packed_attention
 from datapruner.signals.embedding import canonical_shape
 from datapruner.signals.readers import LanguageModel, Reader
@@ -42,7 +42,7 @@ from datapruner.signals.store import Batch, RaggedBatch, SignalStore, row_keys
 if TYPE_CHECKING:
     import torch
 
-    from datapruner.samples.base import Samples
+    from datapruner.samples.samples import Samples
     from datapruner.signals.output_layer import OutputLayer
 
 logger = logging.getLogger(__name__)

@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from datapruner.models.embedders import ImageEmbedder, TokenEmbedder
     from datapruner.models.known import Known, Opening
     from datapruner.recipe import Recipe
-    from datapruner.samples.base import Samples
     from datapruner.samples.rendering import Rendered, TokenCounts
+    from datapruner.samples.samples import Samples
     from datapruner.scorers.base import Scorer
     from datapruner.signals.readers import LanguageModel, NamedModel
     from datapruner.signals.records import What

@@ -16,7 +16,7 @@ from datapruner.samples.rendering import Rendered, render_many
 if TYPE_CHECKING:
     import torch
 
-    from datapruner.samples.base import Samples
+    from datapruner.samples.samples import Samples
 
 TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 16384}
 

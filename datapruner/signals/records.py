@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from datapruner.models.known import Known
 from datapruner.ragged import Ragged, offsets_of
-from datapruner.samples.base import Sample
 from datapruner.samples.rendering import CODE_VERSION as RENDERING
+from datapruner.samples.sample import Sample
 from datapruner.signals.readers import Reader, tokens_a_batch
 from datapruner.signals.store import Keys, SignalStore, row_keys
 
 if TYPE_CHECKING:
-    from datapruner.samples.base import Samples
+    from datapruner.samples.samples import Samples
 
 CODE_VERSION = 2
 

@@ -18,7 +18,7 @@ from datapruner.signals.records import fed_content
 from datapruner.signals.store import Batch, SignalStore, row_keys
 
 if TYPE_CHECKING:
-    from datapruner.samples.base import Samples
+    from datapruner.samples.samples import Samples
 
 WINDOW_ROWS = 4096
 """Rows that are counted together; what is counted is kept if a run is stopped."""

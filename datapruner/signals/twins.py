@@ -21,7 +21,7 @@ from datapruner.signals.readers import LanguageModel, Reader
 from datapruner.signals.records import TWIN_TOKENS, TWINS, Asked, Way, numbers_of
 
 if TYPE_CHECKING:
-    from datapruner.samples.base import Samples
+    from datapruner.samples.samples import Samples
     from datapruner.signals.output_layer import OutputLayer
     from datapruner.signals.store import SignalStore
 

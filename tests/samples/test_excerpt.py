@@ -14,7 +14,7 @@ import datapruner as dp
 from datapruner.comparison.tables import SNIPPET
 from datapruner.outputs.report.rows import MOST_TURNS, excerpts
 from datapruner.samples import load_samples
-from datapruner.samples.base import Message, Sample, leading
+from datapruner.samples.sample import Message, Sample, leading
 
 RULES = "You are a careful assistant. Follow every rule of the house. " * 5
 

@@ -3,7 +3,7 @@
 import itertools
 import pickle
 
-from datapruner.samples.base import Message, Sample
+from datapruner.samples.sample import Message, Sample
 from datapruner.text import normalise
 
 CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 2, "b": "é"}}}

@@ -14,7 +14,7 @@ import datapruner as dp
 from datapruner.matching import match_form
 from datapruner.recipe import Recipe
 from datapruner.samples import inspect_samples, load_samples
-from datapruner.samples.base import Message, Sample
+from datapruner.samples.sample import Message, Sample
 from datapruner.selection.cleaning import clean_texts
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}

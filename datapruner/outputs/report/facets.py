@@ -16,7 +16,7 @@ from datapruner.text import safe_text
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from datapruner.samples.base import Samples
+    from datapruner.samples.samples import Samples
     from datapruner.selection.result import Scores, Selection
 
 

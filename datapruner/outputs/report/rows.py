@@ -11,15 +11,15 @@ import numpy as np
 
 from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
-from datapruner.samples.base import leading
 from datapruner.samples.layouts import is_json
+from datapruner.samples.sample import leading
 from datapruner.selection.allocation import allocate
 from datapruner.text import safe_lines, safe_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from datapruner.samples.base import Samples
+    from datapruner.samples.samples import Samples
 
 
 ROOM = 6_000_000

@@ -9,10 +9,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from datapruner.errors import DataPrunerError
-from datapruner.samples.base import Layout, Message, Sample
 from datapruner.samples.decoding import decoder
 from datapruner.samples.identity import TEXTS, said
 from datapruner.samples.layouts import AROUND, LAYOUTS, OPTIONAL, TURNS, Roles
+from datapruner.samples.sample import Layout, Message, Sample
 from datapruner.samples.turns import Shape, kind_of, read_turns, shape_of, unpadded
 from datapruner.text import safe_text
 
