@@ -36,7 +36,7 @@ import torch
 from common import MIXTURE, RESULTS, Timed, in_turns, machine, ratio, sample_rows, summary, versions, write
 
 from datapruner.models import known, load_causal_lm
-from datapruner.models.loading import context_length
+from datapruner.models.sizes import context_length
 from datapruner.ranks import spearman
 from datapruner.samples import Rendered, load_samples
 from datapruner.samples.rendering import token_counts

@@ -39,7 +39,7 @@ from resume import Run, contents, different, kill_in, shards
 
 import datapruner as dp
 from datapruner.models import load_causal_lm
-from datapruner.models.loading import context_length
+from datapruner.models.sizes import context_length
 from datapruner.samples import Rendered, load_samples
 from datapruner.samples.rendering import responses
 from datapruner.selection.quadrants import triage

@@ -103,7 +103,7 @@ def run_body(lengths: list[int]) -> tuple[float, PeakMemory]:
 
 def run_pass(lengths: list[int]) -> tuple[float, PeakMemory]:
     """The whole pass."""
-    from datapruner.models.loading import load_tokenizer
+    from datapruner.models.tokenizers import load_tokenizer
     from datapruner.samples import load_samples
     from datapruner.signals.language_model import LanguageModel, measure_language_model
     from datapruner.signals.store import SignalStore

@@ -281,7 +281,8 @@ def described(model: Any, held_out: list[Encoded]) -> dict[str, Any]:
 def main() -> None:
     from transformers.utils.logging import disable_progress_bar
 
-    from datapruner.models.loading import default_device, load_causal_lm
+    from datapruner.models.loading import load_causal_lm
+    from datapruner.models.options import default_device
     from datapruner.models.twins import check_twins, load_pruned_lm
 
     parser = argparse.ArgumentParser(

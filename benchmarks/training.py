@@ -29,7 +29,7 @@ def rows(count: int, longest: int) -> list[dict[str, Any]]:
     """A seeded sample as prompt and completion, so that only the answers are supervised."""
     import json
 
-    from datapruner.models.loading import load_tokenizer
+    from datapruner.models.tokenizers import load_tokenizer
 
     tokenizer = load_tokenizer(MODEL)
     found = []

@@ -19,14 +19,11 @@ from numpy.typing import NDArray
 from datapruner.errors import DataPrunerError
 from datapruner.extras import how_to_install
 from datapruner.models import offline
+from datapruner.models.checks import refuse_keys
 from datapruner.models.identity import config_hash, tokenizer_hash, used, versions, weights_hash
-from datapruner.models.loading import (
-    default_device,
-    first_line,
-    load_causal_lm,
-    refuse_keys,
-    resolve_model,
-)
+from datapruner.models.loading import load_causal_lm
+from datapruner.models.names import first_line, resolve_model
+from datapruner.models.options import default_device
 from datapruner.models.quiet import quiet_loading
 from datapruner.models.untrusted import check_files, check_weights, try_tokenizer
 

@@ -28,7 +28,7 @@ import numpy as np
 import xxhash
 
 from datapruner.bounded import asked
-from datapruner.models.loading import input_device, vocabulary_size
+from datapruner.models.sizes import input_device, vocabulary_size
 
 if TYPE_CHECKING:
     import torch

@@ -13,23 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datapruner.errors import DataPrunerError
+from datapruner.models.checks import causal_config, check_model
 from datapruner.models.formats import refuse_file
-from datapruner.models.loading import (
-    TOKENIZER_FILES,
-    Quantize,
-    adapter_folder,
-    causal_config,
-    check_model,
-    check_options,
-    default_device,
-    first_line,
-    load_causal_lm,
-    load_causal_model,
-    load_tokenizer,
-    predicted_tokens,
-    resolve_model,
-)
+from datapruner.models.loading import load_causal_lm, load_causal_model
+from datapruner.models.names import TOKENIZER_FILES, adapter_folder, first_line, resolve_model
+from datapruner.models.options import Quantize, check_options, default_device
 from datapruner.models.quiet import quiet_loading
+from datapruner.models.sizes import predicted_tokens
+from datapruner.models.tokenizers import load_tokenizer
 from datapruner.models.untrusted import check_pickle
 from datapruner.paths import exists, expanded, is_file
 from datapruner.text import did_you_mean, safe_text

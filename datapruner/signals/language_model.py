@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
 from datapruner.models.identity import evaluation
-from datapruner.models.loading import vocabulary_size
+from datapruner.models.sizes import vocabulary_size
 from datapruner.progress import PASSES, Ahead, Clock
 from datapruner.ragged import Ragged, offsets_of
 from datapruner.samples.rendering import Rendered, render, responses

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from datapruner.errors import DataPrunerError
 from datapruner.models.identity import evaluation
-from datapruner.models.loading import first_line, input_device, vocabulary_size
+from datapruner.models.names import first_line
+from datapruner.models.sizes import input_device, vocabulary_size
 
 TILE = 128
 """Positions that go through the output matrix together. Always as many, filled up with zeros: the bits of a

@@ -18,7 +18,8 @@ from datapruner.errors import DataPrunerError, in_words
 from datapruner.geometry.blocks import iter_blocks, normalise_rows
 from datapruner.models.embedders import Encoder, Named, load_image_embedder, load_text_embedder
 from datapruner.models.known import opening
-from datapruner.models.loading import DEFAULT_TOKENIZER, first_line, load_tokenizer
+from datapruner.models.names import DEFAULT_TOKENIZER, first_line
+from datapruner.models.tokenizers import load_tokenizer
 from datapruner.paths import expanded
 from datapruner.progress import PASSES, Ahead, say
 from datapruner.selection.own_text import OwnText
@@ -492,7 +493,8 @@ def open_language_model(
     A named one is loaded now where these files have not been opened before, and else when a row has to be measured.
     """
     from datapruner.models.known import known_model, learn_model
-    from datapruner.models.loading import LONGEST, load_causal_lm, positions
+    from datapruner.models.loading import load_causal_lm
+    from datapruner.models.sizes import LONGEST, positions
     from datapruner.models.twins import without_peft
     from datapruner.signals.readers import LanguageModel, NamedModel
 
@@ -540,7 +542,7 @@ def open_pruned(
         It cannot be had, or reads fewer tokens than the rows have.
     """
     from datapruner.models.known import learn_model
-    from datapruner.models.loading import positions
+    from datapruner.models.sizes import positions
     from datapruner.models.twins import checked_pair, load_pruned_lm, runs_code
     from datapruner.signals.readers import LanguageModel
 

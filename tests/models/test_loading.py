@@ -14,16 +14,11 @@ from safetensors.torch import load_file, save_file
 
 from datapruner.errors import DataPrunerError
 from datapruner.models import load_causal_lm, offline
+from datapruner.models.adapters import with_adapter
 from datapruner.models.identity import config_hash, model_identity, tokenizer_hash, weights_hash
-from datapruner.models.loading import (
-    DEFAULT_TOKENIZER,
-    _with_adapter,
-    context_length,
-    first_line,
-    load_tokenizer,
-    resolve_model,
-    vocabulary_size,
-)
+from datapruner.models.names import DEFAULT_TOKENIZER, first_line, resolve_model
+from datapruner.models.sizes import context_length, vocabulary_size
+from datapruner.models.tokenizers import load_tokenizer
 
 
 @pytest.fixture
@@ -268,7 +263,7 @@ def test_an_adapter_in_place_gives_the_same_logits(llama, adapter):
     folder, expected = adapter
     base, _ = load_causal_lm(str(llama))
     before = model_identity(base)
-    model = _with_adapter(base, folder, merge=False).eval()
+    model = with_adapter(base, folder, merge=False).eval()
     assert type(model).__name__ == "LlamaForCausalLM"
     torch.testing.assert_close(logits(model), expected, atol=1e-5, rtol=1e-5)
     plain = type(model.get_output_embeddings())
@@ -288,7 +283,7 @@ def test_an_adapter_of_the_output_layer_cannot_stay_beside_it(llama):
             logits(load_causal_lm(str(llama), adapter=str(folder))[0]), expected, atol=1e-4, rtol=1e-4
         )
         with pytest.raises(DataPrunerError, match="the adapter changes the output layer"):
-            _with_adapter(load_causal_lm(str(llama))[0], folder, merge=False)
+            with_adapter(load_causal_lm(str(llama))[0], folder, merge=False)
         shutil.rmtree(folder)
 
 
@@ -419,12 +414,12 @@ def test_dtypes(llama):
 def test_auto_takes_the_checkpoint_s_dtype_on_cuda():
     from transformers import LlamaConfig
 
-    from datapruner.models.loading import _torch_dtype
+    from datapruner.models.options import torch_dtype
 
-    assert _torch_dtype("auto", LlamaConfig(dtype="float16"), on_cuda=True) == torch.float16
-    assert _torch_dtype("auto", LlamaConfig(), on_cuda=True) == torch.bfloat16
-    assert _torch_dtype("auto", LlamaConfig(dtype="float16"), on_cuda=False) == torch.float32
-    assert _torch_dtype("float64", LlamaConfig(dtype="float16"), on_cuda=True) == torch.float64
+    assert torch_dtype("auto", LlamaConfig(dtype="float16"), on_cuda=True) == torch.float16
+    assert torch_dtype("auto", LlamaConfig(), on_cuda=True) == torch.bfloat16
+    assert torch_dtype("auto", LlamaConfig(dtype="float16"), on_cuda=False) == torch.float32
+    assert torch_dtype("float64", LlamaConfig(dtype="float16"), on_cuda=True) == torch.float64
 
 
 @pytest.mark.parametrize(
@@ -479,21 +474,21 @@ def test_device_map(llama):
 def test_how_a_model_is_quantised(llama):
     from transformers import LlamaConfig
 
-    from datapruner.models.loading import _quantization
+    from datapruner.models.options import quantization
 
     try:
-        made = _quantization("x", LlamaConfig(), "4bit", "auto")
+        made = quantization("x", LlamaConfig(), "4bit", "auto")
     except Exception as error:
         pytest.skip(f"this transformers needs bitsandbytes for its configuration: {error}")
     assert (made.bnb_4bit_quant_type, made.bnb_4bit_use_double_quant) == ("nf4", True)
     assert made.bnb_4bit_compute_dtype == torch.bfloat16
-    assert _quantization("x", LlamaConfig(), "8bit", "auto").load_in_8bit
+    assert quantization("x", LlamaConfig(), "8bit", "auto").load_in_8bit
     with pytest.raises(DataPrunerError, match="quantised already"):
-        _quantization("x", LlamaConfig(quantization_config={"quant_method": "gptq"}), "4bit", "auto")
+        quantization("x", LlamaConfig(quantization_config={"quant_method": "gptq"}), "4bit", "auto")
 
 
 def test_transformers_leaves_the_output_layer_out_of_quantisation(llama):
-    """What ``_quantization`` relies on by naming no modules to skip."""
+    """What ``quantization`` relies on by naming no modules to skip."""
     base = pytest.importorskip("transformers.quantizers.base")
     if not hasattr(base, "get_keys_to_not_convert"):
         pytest.skip("another version of transformers")

@@ -18,7 +18,8 @@ from torch.nn.utils import prune
 from datapruner.errors import DataPrunerError
 from datapruner.models import load_causal_lm
 from datapruner.models.identity import model_identity
-from datapruner.models.loading import load_causal_model, load_tokenizer
+from datapruner.models.loading import load_causal_model
+from datapruner.models.tokenizers import load_tokenizer
 from datapruner.models.twins import _refuse_tied, check_twins, load_pruned_lm
 
 IDS = torch.tensor([[5, 9, 40, 200, 7, 3, 88], [1, 2, 3, 4, 5, 6, 7]])

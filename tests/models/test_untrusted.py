@@ -17,7 +17,9 @@ import torch
 from datapruner.errors import DataPrunerError
 from datapruner.models import offline
 from datapruner.models.embedders import load_text_embedder
-from datapruner.models.loading import load_causal_lm, load_tokenizer, resolve_model
+from datapruner.models.loading import load_causal_lm
+from datapruner.models.names import resolve_model
+from datapruner.models.tokenizers import load_tokenizer
 from datapruner.models.untrusted import check_files, check_patterns, check_pickle, try_tokenizer
 from tests.conftest import byte_tokenizer
 
