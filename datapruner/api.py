@@ -32,7 +32,7 @@ from datapruner.signals.store import SignalStore
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
-    from datapruner.models.embedders import Encoder
+    from datapruner.models.encoders import Encoder
     from datapruner.samples.rendering import TokenCounts
     from datapruner.samples.samples import Samples
     from datapruner.signals.plan import Plan, Renderer

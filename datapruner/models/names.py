@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from datapruner.errors import DataPrunerError
 from datapruner.extras import how_to_install
@@ -14,9 +13,6 @@ from datapruner.models.formats import refuse_file
 from datapruner.models.untrusted import check_files
 from datapruner.paths import exists, expanded
 from datapruner.text import did_you_mean
-
-if TYPE_CHECKING:
-    pass
 
 DEFAULT_TOKENIZER = "smollm2-135m-q4"
 

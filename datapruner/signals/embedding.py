@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from datapruner.checksums import as_written
 from datapruner.errors import DataPrunerError
-from datapruner.models.embedders import Encoder, ImageEmbedder, Named, TokenEmbedder
+from datapruner.models.encoders import Encoder, ImageEmbedder, Named, TokenEmbedder
 from datapruner.models.identity import PROBE_TEXTS
 from datapruner.paths import exists, is_file
 from datapruner.progress import bar

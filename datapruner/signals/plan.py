@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from datapruner.checksums import as_written
 from datapruner.errors import DataPrunerError, in_words
 from datapruner.geometry.blocks import iter_blocks, normalise_rows
-from datapruner.models.embedders import Encoder, Named, load_image_embedder, load_text_embedder
+from datapruner.models.embedders import load_image_embedder, load_text_embedder
+from datapruner.models.encoders import Encoder, Named
 from datapruner.models.known import opening
 from datapruner.models.names import DEFAULT_TOKENIZER, first_line
 from datapruner.models.tokenizers import load_tokenizer
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from datapruner.geometry.blocks import Matrix
-    from datapruner.models.embedders import ImageEmbedder, TokenEmbedder
+    from datapruner.models.encoders import ImageEmbedder, TokenEmbedder
     from datapruner.models.known import Known, Opening
     from datapruner.recipe import Recipe
     from datapruner.samples.rendering import Rendered, TokenCounts
@@ -492,10 +493,10 @@ def open_language_model(
 
     A named one is loaded now where these files have not been opened before, and else when a row has to be measured.
     """
+    from datapruner.models.foreign import without_peft
     from datapruner.models.known import known_model, learn_model
     from datapruner.models.loading import load_causal_lm
     from datapruner.models.sizes import LONGEST, positions
-    from datapruner.models.twins import without_peft
     from datapruner.signals.readers import LanguageModel, NamedModel
 
     fed = (recipe.last_turn_only, recipe.packing, recipe.batch_tokens)
@@ -541,9 +542,10 @@ def open_pruned(
     DataPrunerError
         It cannot be had, or reads fewer tokens than the rows have.
     """
+    from datapruner.models.foreign import checked_pair, runs_code
     from datapruner.models.known import learn_model
     from datapruner.models.sizes import positions
-    from datapruner.models.twins import checked_pair, load_pruned_lm, runs_code
+    from datapruner.models.twins import load_pruned_lm
     from datapruner.signals.readers import LanguageModel
 
     known = None
@@ -572,8 +574,8 @@ def known_pruned(recipe: Recipe, store: SignalStore, given: Any, max_length: int
     DataPrunerError
         It reads fewer tokens than the rows have.
     """
+    from datapruner.models.foreign import runs_code
     from datapruner.models.known import known_model
-    from datapruner.models.twins import runs_code
 
     if given is not None or recipe.pruned_model is None or runs_code(recipe.pruned_model):
         return None

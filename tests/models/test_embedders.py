@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from datapruner.errors import DataPrunerError
-from datapruner.models.embedders import Encoder, load_image_embedder, load_text_embedder
+from datapruner.models.embedders import load_image_embedder, load_text_embedder
+from datapruner.models.encoders import Encoder
 from datapruner.signals.embedding import embed_texts
 from datapruner.signals.store import SignalStore
 

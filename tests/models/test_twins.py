@@ -17,10 +17,11 @@ from torch.nn.utils import prune
 
 from datapruner.errors import DataPrunerError
 from datapruner.models import load_causal_lm
+from datapruner.models.checkpoints import refuse_tied
 from datapruner.models.identity import model_identity
 from datapruner.models.loading import load_causal_model
 from datapruner.models.tokenizers import load_tokenizer
-from datapruner.models.twins import _refuse_tied, check_twins, load_pruned_lm
+from datapruner.models.twins import check_twins, load_pruned_lm
 
 IDS = torch.tensor([[5, 9, 40, 200, 7, 3, 88], [1, 2, 3, 4, 5, 6, 7]])
 
@@ -195,8 +196,8 @@ def test_a_mask_on_one_of_two_tied_layers_is_kept_or_refused(llama, tmp_path):
     except DataPrunerError as error:
         assert "ties together" in str(error)  # noqa: PT017
     with pytest.raises(DataPrunerError, match="ties together: set tie_word_embeddings to false"):
-        _refuse_tied("tied", plain(llama), ["lm_head.weight"])
-    _refuse_tied("tied", plain(llama), ["model.layers.0.mlp.up_proj.weight"])
+        refuse_tied("tied", plain(llama), ["lm_head.weight"])
+    refuse_tied("tied", plain(llama), ["model.layers.0.mlp.up_proj.weight"])
 
 
 def test_a_folded_checkpoint_is_held_to_every_key(llama, tmp_path):

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 import datapruner as dp
 from datapruner.errors import DataPrunerError
-from datapruner.models.embedders import TokenEmbedder, load_image_embedder, load_text_embedder
+from datapruner.models.embedders import load_image_embedder, load_text_embedder
+from datapruner.models.encoders import TokenEmbedder
 from datapruner.signals import embedding as module
 from datapruner.signals.embedding import (
     bucket_length,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from datapruner.errors import DataPrunerError
-from datapruner.models.twins import without_peft
+from datapruner.models.foreign import without_peft
 from datapruner.signals import output_layer as module
 from datapruner.signals.output_layer import OutputLayer, body, find_output_layer, output_statistics
 from tests.conftest import rotated_head
