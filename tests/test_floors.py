@@ -34,10 +34,6 @@ FLOORS = (
 )
 """From the ground up, and the files and folders on each; a longer name goes before the folder that it lies in."""
 EXCEPTIONS: dict[str, str] = {
-    "samples.conversation -> samples.base": "Samples and what reads rows build each other",
-    "samples.preference -> samples.base": "Samples and what reads rows build each other",
-    "samples.base -> samples.confined": "Samples and what reads rows build each other",
-    "samples.base -> samples.formats": "Samples and what reads rows build each other",
     "geometry.neighbours -> geometry.clustering": "each stands on a part of the other",
     "geometry.factorisation -> geometry.diffusion": "each stands on a part of the other",
     "scorers.combined -> scorers": "a scorer that holds others finds them by name",

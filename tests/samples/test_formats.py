@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from datapruner.errors import DataPrunerError
 from datapruner.samples import Layout, Message, Sample, load_samples, parse_mapping
-from datapruner.samples.formats import Row
+from datapruner.samples.reading import Row
 from datapruner.samples.layouts import ROLE_NAMES
 
 # ruff: noqa: E501
