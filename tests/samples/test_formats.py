@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from datapruner.errors import DataPrunerError
 from datapruner.samples import Layout, Message, Sample, load_samples, parse_mapping
-from datapruner.samples.reading import Row
 from datapruner.samples.layouts import ROLE_NAMES
+from datapruner.samples.reading import Row
 
 # ruff: noqa: E501
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "sft"
