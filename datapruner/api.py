@@ -33,7 +33,7 @@ from datapruner.text import safe_text
 
 if TYPE_CHECKING:
     from datapruner.models.encoders import Encoder
-    from datapruner.samples.rendering import TokenCounts
+    from datapruner.samples.rendered import TokenCounts
     from datapruner.samples.samples import Samples
     from datapruner.signals.plan import Plan, Renderer
     from datapruner.signals.readers import Reader

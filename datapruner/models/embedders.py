@@ -1,8 +1,4 @@
-"""Embedders: what turns token ids or pixels into one vector a row.
-
-Each tells its identity (the weights' hash) and everything else that decides its vectors, and computes one
-padded batch at a time; which rows go into which batch is decided in :mod:`datapruner.signals.embedding`.
-"""
+"""Embedders by name: texts through sentence-transformers or a language model, images through an image model."""
 
 from __future__ import annotations
 

@@ -56,6 +56,7 @@ def _fetched(name: str) -> str:
 
 
 def config_of(folder: str) -> Any:
+    """Read a model's configuration."""
     from transformers import AutoConfig
 
     try:
@@ -96,6 +97,7 @@ def _check_sentence_transformer(name: str, folder: str, model: Any) -> None:
 
 
 def load_sentence_model(name: str, folder: str, max_length: int | None, device: str | None) -> TokenEmbedder:
+    """Open a model of sentence-transformers; ``name`` is what the user called it."""
     import torch
     from sentence_transformers import SentenceTransformer
     from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset, DatasetDict
 
-    from datapruner.samples.rendering import Rendered
+    from datapruner.samples.rendered import Rendered
     from datapruner.samples.samples import Samples
     from datapruner.selection.result import Selection
     from datapruner.selection.selectors import Selector

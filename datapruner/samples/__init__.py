@@ -3,7 +3,8 @@
 from datapruner.samples.hashing import content_hash
 from datapruner.samples.inspection import Inspection, inspect_samples, render_text
 from datapruner.samples.layouts import parse_mapping
-from datapruner.samples.rendering import Rendered, count_tokens, render, render_many
+from datapruner.samples.rendered import Rendered
+from datapruner.samples.rendering import count_tokens, render, render_many
 from datapruner.samples.sample import Layout, Message, Part, Sample
 from datapruner.samples.samples import Samples
 from datapruner.samples.source import load_samples

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
     from datapruner.recipe import Recipe
-    from datapruner.samples.rendering import Rendered
+    from datapruner.samples.rendered import Rendered
     from datapruner.samples.samples import Samples
     from datapruner.scorers.base import Measure, Ranking, Scorer
     from datapruner.selection.pairs import Pair

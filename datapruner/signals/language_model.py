@@ -31,7 +31,8 @@ from datapruner.models.identity import evaluation
 from datapruner.models.sizes import vocabulary_size
 from datapruner.progress import PASSES, Ahead, Clock
 from datapruner.ragged import Ragged, offsets_of
-from datapruner.samples.rendering import Rendered, render, responses
+from datapruner.samples.rendered import Rendered
+from datapruner.samples.rendering import render, responses
 from datapruner.samples.sample import Message, Sample
 from datapruner.signals.attention import Pack, Segment, packed_attention
 from datapruner.signals.embedding import canonical_shape

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from datapruner.models.encoders import ImageEmbedder, TokenEmbedder
     from datapruner.models.known import Known, Opening
     from datapruner.recipe import Recipe
-    from datapruner.samples.rendering import Rendered, TokenCounts
+    from datapruner.samples.rendered import Rendered, TokenCounts
     from datapruner.samples.samples import Samples
     from datapruner.scorers.base import Scorer
     from datapruner.signals.readers import LanguageModel, NamedModel

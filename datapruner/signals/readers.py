@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.models.known import Known, learn_model
-from datapruner.samples.rendering import Rendered, render_many
+from datapruner.samples.rendered import Rendered
+from datapruner.samples.rendering import render_many
 
 if TYPE_CHECKING:
     import torch

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from datapruner.models.identity import tokenizer_hash
 from datapruner.models.known import opening
 from datapruner.models.tokenizers import load_tokenizer
-from datapruner.samples.rendering import CODE_VERSION, TokenCounts, token_counts
+from datapruner.samples.rendered import TokenCounts
+from datapruner.samples.rendering import CODE_VERSION, token_counts
 from datapruner.signals.records import fed_content
 from datapruner.signals.store import Batch, SignalStore, row_keys
 
