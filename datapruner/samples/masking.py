@@ -1,7 +1,7 @@
 """Some rows on their way through one tokenizer: their token ids, and where the turns lie that are supervised.
 
-The three ways of it are told in :mod:`datapruner.samples.rendering`, whose ``CODE_VERSION`` is raised where the tokens or
-the mask of some row change.
+The three ways of it are told in :mod:`datapruner.samples.rendering`, whose ``CODE_VERSION`` is raised where the tokens
+or the mask of some row change.
 """
 
 from __future__ import annotations
