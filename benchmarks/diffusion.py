@@ -170,11 +170,11 @@ def dense(rows: np.ndarray, capability: np.ndarray) -> dict[str, Any]:
     from scipy.linalg import subspace_angles
     from sklearn.metrics import adjusted_rand_score
 
+    from datapruner.geometry.affinity import scales_of
     from datapruner.geometry.diffusion import (
         RANK,
         TIME,
         DiffusionMap,
-        _scales,
         affinity,
         diffusion_map,
         spectral_nmf,
@@ -200,7 +200,7 @@ def dense(rows: np.ndarray, capability: np.ndarray) -> dict[str, Any]:
         graph = affinity(some, table.indices)
         walk = diffusion_map(graph, VECTORS)
         same = operator(graph.toarray())
-        scales = _scales(table.distances.astype(np.float64), 7)
+        scales = scales_of(table.distances.astype(np.float64), 7)
         full = operator(np.exp(-squares / np.outer(scales, scales)))
         found: dict[str, Any] = {"neighbours": k}
         for name, matrix in (("same_operator", same), ("full_kernel", full)):

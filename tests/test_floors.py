@@ -34,8 +34,6 @@ FLOORS = (
 )
 """From the ground up, and the files and folders on each; a longer name goes before the folder that it lies in."""
 EXCEPTIONS: dict[str, str] = {
-    "geometry.neighbours -> geometry.clustering": "each stands on a part of the other",
-    "geometry.factorisation -> geometry.diffusion": "each stands on a part of the other",
     "scorers.combined -> scorers": "a scorer that holds others finds them by name",
     "selection.selectors -> selection.coverage": "a selector writes itself into the table",
     "selection.selectors -> selection.eu_plane": "a selector writes itself into the table",

@@ -20,7 +20,7 @@ from datapruner.geometry.blocks import (
     normalise_rows,
     require_matrix,
 )
-from datapruner.geometry.neighbours import nearest_neighbours
+from datapruner.geometry.search import nearest_neighbours
 
 # Rows a matrix product. Small enough that the similarities (k floats a row) are still in the cache when
 # the maximum is taken: 12 % faster than faiss's own search where this was measured (k = 1000, d = 384).

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from datapruner.arrays import Ints
 
 if TYPE_CHECKING:
-    from datapruner.geometry.diffusion import DiffusionMap
+    from datapruner.geometry.diffusion_map import DiffusionMap
 
 Reals = NDArray[np.floating[Any]]
 
@@ -139,11 +138,3 @@ def _updated(factor: Reals, low: Reals, across: Reals, inner: Reals, exponent: f
 def _floor(low: Reals) -> float:
     """Keep a denominator above 0: 1e-300 or so, in float32 1e-30."""
     return float(np.finfo(low.dtype).tiny) * 1e8
-
-
-def one_thread() -> AbstractContextManager[object]:
-    """Run on one thread: sklearn adds up threads' parts in the order in which they end; our products are small."""
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    limits: AbstractContextManager[object] = threadpool_limits(1)
-    return limits

@@ -9,7 +9,8 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.metrics import adjusted_rand_score
 
 from datapruner.errors import DataPrunerError
-from datapruner.geometry import diffusion, factorisation
+from datapruner.geometry import affinity as affinities
+from datapruner.geometry import factorisation
 from datapruner.geometry.diffusion import (
     DiffusionMap,
     affinity,
@@ -77,7 +78,7 @@ def test_affinity_in_many_blocks_and_from_a_file(tmp_path, monkeypatch):
     near = table(rows)
     expected = affinity(rows, near).toarray()
     np.save(tmp_path / "rows.npy", rows)
-    monkeypatch.setattr(diffusion, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(affinities, "BLOCK_BYTES", 1)
     np.testing.assert_array_equal(
         affinity(np.load(tmp_path / "rows.npy", mmap_mode="r"), near).toarray(), expected
     )

@@ -12,7 +12,7 @@ from ripser import ripser
 from scipy.spatial.distance import pdist
 
 from datapruner.errors import DataPrunerError
-from datapruner.geometry import persistence
+from datapruner.geometry import complexes
 from datapruner.geometry.persistence import (
     circumradii,
     distinct,
@@ -275,17 +275,17 @@ def test_refuses_what_it_cannot_do(monkeypatch):
         pairs(np.zeros(4))
     with pytest.raises(DataPrunerError, match="'alpha' or 'rips'"):
         pairs(np.zeros((4, 2)), complex="cech")
-    monkeypatch.setattr(persistence, "PRIM_POINTS", 10)
+    monkeypatch.setattr(complexes, "PRIM_POINTS", 10)
     with pytest.raises(DataPrunerError, match="spanning tree"):
         pairs(np.random.default_rng(0).random((11, 5)), loops=False)
 
 
 def test_a_large_rips_complex_is_refused_with_its_cost(monkeypatch):
     points = np.random.default_rng(0).random((60, 3))
-    monkeypatch.setattr(persistence, "RIPS_TRIANGLES", 10)
+    monkeypatch.setattr(complexes, "RIPS_TRIANGLES", 10)
     with pytest.raises(DataPrunerError, match="triangles after collapsing"):
         pairs(points, complex="rips")
-    monkeypatch.setattr(persistence, "RIPS_POINTS", 50)
+    monkeypatch.setattr(complexes, "RIPS_POINTS", 50)
     with pytest.raises(DataPrunerError, match="1,770 edges"):
         pairs(points, complex="rips")
 
