@@ -26,6 +26,7 @@ DEFAULTS = {
     "unpacked_ratio": 200,
     "shared_ratio": 30,
     "columns": 10_000,
+    "rows_per_byte": 20,
     "files": 100_000,
     "searched": 10_000_000,
     "search_seconds": 60,
@@ -43,6 +44,8 @@ shared_ratio
     How many times larger a table may become whose rows share values (dictionaries, views, run lengths), beyond 1 GB.
 columns
     Columns of a source.
+rows_per_byte
+    Rows of a Parquet file for each of its bytes, beyond 10 million rows: rows of nulls take no room.
 files, searched, search_seconds
     Files that a pattern matches; entries looked at for a pattern or in a folder, and seconds spent on it.
 """
@@ -50,6 +53,8 @@ _SIZE = re.compile(r"(\d[\d_]{0,24})(?:\s?([kmgt])(i?)b)?", re.ASCII | re.IGNORE
 _MOST = 10**18
 _given: ContextVar[Mapping[str, int]] = ContextVar("limits", default={})  # noqa: B039 - never changed in place
 
+MANY_ROWS = 10_000_000
+"""Rows that any Parquet file may have."""
 UNPACKED = 1 << 30
 """Bytes that anything may become, whatever its ratio."""
 
@@ -143,3 +148,9 @@ def check_columns(count: int, label: str) -> None:
     """Refuse a source with more columns than the limit."""
     if count > limit("columns"):
         raise over(label, f"has {count:,} columns, more", "columns")
+
+
+def check_rows(count: int, size: int, label: str) -> None:
+    """Refuse a file of ``size`` bytes with more rows than such a file holds."""
+    if count > max(MANY_ROWS, limit("rows_per_byte") * size):
+        raise over(label, f"has {count:,} rows in {size:,} bytes, more for a byte", "rows_per_byte")

@@ -164,7 +164,12 @@ def load_sentence_model(name: str, folder: str, max_length: int | None, device: 
         "dtype": str(next(model.parameters()).dtype),
         "libraries": versions(*used(model)),
     }
-    width = forward(np.zeros((1, min(8, limit)), np.int64), np.ones((1, min(8, limit)), np.int64)).shape[1]
+    probe = np.ones((1, min(8, limit)), np.int64)
+    try:
+        width = forward(np.zeros_like(probe), probe).shape[1]
+    except Exception as error:
+        said = "its modules do not pool" if isinstance(error, KeyError) else first_line(error)
+        raise DataPrunerError(f"the embedder '{name}' gives no vectors of texts: {said}") from error
     return TokenEmbedder(
         context, width, whole, forward, pad, limit, model.device.type, tokenizer.unk_token_id
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ def plain(table: pa.Table, source: str) -> pa.Table:
     """
     import pyarrow as pa
 
-    doubles = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
+    doubles = sorted(name for name, times in Counter(table.column_names).items() if times > 1)
     if doubles:
         raise DataPrunerError(
             f"{source} has more than one column called '{safe_text(doubles[0], 60)}'; rename one."

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from datapruner.errors import DataPrunerError
-from datapruner.limits import UNPACKED, check_columns, limit, over
+from datapruner.limits import UNPACKED, check_columns, check_rows, limit, over
 from datapruner.samples.json_rows import Row, json_lines, json_rows
 from datapruner.samples.plain import say_converted
 from datapruner.samples.rows import Rows
@@ -204,6 +204,7 @@ def _parquet(path: Path, label: str) -> Iterator[pa.Table | Rows]:
         with pq.ParquetFile(plain, memory_map=True) as file:
             say_converted(file.schema_arrow, label)
             check_columns(file.metadata.num_columns, label)
+            check_rows(file.metadata.num_rows, plain.stat().st_size, label)
             rows = _batch_rows(file, plain)
             first, size = 0, 0
             for batch in file.iter_batches(batch_size=rows):

@@ -144,6 +144,14 @@ def test_a_sentence_transformer_that_lacks_tensors_is_refused(tiny_sentence_tran
         load_text_embedder(str(folder))
 
 
+def test_an_embedder_that_does_not_pool_ends_with_a_sentence(tiny_sentence_transformer, tmp_path):
+    folder = copied(tiny_sentence_transformer, tmp_path / "st")
+    listed = json.loads((folder / "modules.json").read_text())
+    (folder / "modules.json").write_text(json.dumps(listed[:1]))
+    with pytest.raises(DataPrunerError, match="its modules do not pool"):
+        load_text_embedder(str(folder))
+
+
 def test_damaged_files_end_with_a_sentence(tiny_sentence_transformer, tiny_vit, tmp_path):
     folder = copied(tiny_sentence_transformer, tmp_path / "st")
     weights = folder / "model.safetensors"

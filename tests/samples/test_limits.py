@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 import datapruner as dp
 from datapruner.samples import load_samples, readers, sound
+from datapruner.samples.plain import plain
 
 MOST = 5_000
 
@@ -226,3 +228,19 @@ def test_a_limit_is_a_number_or_a_size(wrong):
         dp.DataPrunerError, match=r"limits=.row_bytes. is a whole|limits= row_bytes is a whole"
     ):
         load_samples([{"text": "a"}], limits={"row_bytes": wrong})
+
+
+def test_rows_that_take_no_room_are_refused_before_they_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("datapruner.limits.MANY_ROWS", 1000)
+    pq.write_table(pa.table({"text": pa.nulls(200_000, pa.string())}), tmp_path / "nulls.parquet")
+    with pytest.raises(dp.DataPrunerError, match=r"has 200,000 rows in .*rows_per_byte.*40.* allows more"):
+        load_samples(tmp_path / "nulls.parquet")
+    pq.write_table(pa.table({"text": [f"row {n}" for n in range(2000)]}), tmp_path / "rows.parquet")
+    assert len(load_samples(tmp_path / "rows.parquet")) == 2000
+
+
+def test_names_of_columns_are_counted_once():
+    table = pa.table({f"c{number}": [1] for number in range(6000)})
+    start = time.process_time()
+    assert plain(table, "it").equals(table)
+    assert time.process_time() - start < 1
