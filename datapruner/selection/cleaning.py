@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from datapruner.arrays import Ints
+from datapruner.arrays import Flags, Ints
 from datapruner.errors import DataPrunerError
 from datapruner.matching import Match, match_form
-from datapruner.samples.layouts import TEXT, kinds_of
+from datapruner.samples.layouts import LAYOUTS, TEXT, kinds_of
 from datapruner.selection.budget import encode_labels
 from datapruner.selection.decontamination import contaminated
 from datapruner.selection.deduplication import exact_duplicates, near_duplicates, semantic_duplicates
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from datapruner.samples.samples import Samples
 
 
+_BLOCK = 100_000
+
+
 def without(rows: Ints, vetoes: Vetoes) -> Ints:
     """Give the rows that a step left."""
     return rows[~np.isin(rows, vetoes.rows)]
@@ -35,8 +38,29 @@ def unanswered(samples: Samples, rows: Ints) -> Ints:
 
     A chat template supervises the end of an empty turn too, so that counting supervised tokens does not find them.
     """
+    rows = rows[~_says_something(samples)[rows]]
     read = samples.iter_samples(rows, identity=False)
     return rows[np.fromiter((sample.unanswered for sample in read), np.bool_, len(rows))]
+
+
+def _says_something(samples: Samples) -> Flags:
+    """Tell the rows, bool [n], whose answer is seen to hold a visible character without reading them as turns."""
+    import pyarrow.compute as pc
+    from datasets import Value
+
+    said = np.zeros(len(samples), dtype=np.bool_)
+    layout = samples.layout
+    roles = LAYOUTS[layout.name]
+    role = "text" if layout.name == "text" else roles.answers
+    column = layout.columns.get(role or "")
+    if column is None or samples.dataset.features[column] not in (Value("string"), Value("large_string")):
+        return said
+    texts = samples.dataset.select_columns([column]).with_format("arrow")
+    for start in range(0, len(said), _BLOCK):
+        block = texts[start : start + _BLOCK].column(column)
+        seen = pc.match_substring_regex(block, pattern="[!-~]")
+        said[start : start + _BLOCK] = pc.fill_null(seen, False).to_numpy()
+    return said
 
 
 def clean_texts(
