@@ -68,7 +68,7 @@ def write_once(folder: Path, out: Path) -> dict[str, Any]:
     from datapruner.recipe import make_recipe
     from datapruner.samples import load_samples
     from datapruner.scorers import Ranking, make_scorer
-    from datapruner.selection.result import Scores
+    from datapruner.scores import Scores
 
     samples = load_samples(str(folder))
     n = len(samples)

@@ -19,14 +19,13 @@ if TYPE_CHECKING:
     from datapruner.errors import DataPrunerError
     from datapruner.names import inspect, select
     from datapruner.outputs.dataset import push_to_hub
-    from datapruner.outputs.reading import SavedSelection, explain, load, load_selection
-    from datapruner.outputs.scores import load_scores
     from datapruner.pruning_damage import Damage, damage
+    from datapruner.results.explanation import Explanation, Summary
     from datapruner.samples.inspection import inspect_samples
     from datapruner.samples.source import load_samples
+    from datapruner.saved import SavedSelection, explain, load, load_selection
     from datapruner.scorers.base import Ranking, Scorer
-    from datapruner.selection.explanation import Explanation, Summary
-    from datapruner.selection.result import Scores, Selection
+    from datapruner.scores import Scores, Selection, load_scores
     from datapruner.signals import Signals
     from datapruner.stability import Stability, compare_stability
 
@@ -35,25 +34,25 @@ _WHERE = {
     "DataPrunerError": "datapruner.errors",
     "Ranking": "datapruner.scorers.base",
     "Scorer": "datapruner.scorers.base",
-    "Scores": "datapruner.selection.result",
-    "Selection": "datapruner.selection.result",
+    "Scores": "datapruner.scores",
+    "Selection": "datapruner.scores",
     "Signals": "datapruner.signals",
     "Stability": "datapruner.stability",
     "Damage": "datapruner.pruning_damage",
-    "Explanation": "datapruner.selection.explanation",
-    "SavedSelection": "datapruner.outputs.reading",
-    "Summary": "datapruner.selection.explanation",
+    "Explanation": "datapruner.results.explanation",
+    "SavedSelection": "datapruner.saved",
+    "Summary": "datapruner.results.explanation",
     "clean": "datapruner.api",
     "compare": "datapruner.comparison",
     "compare_stability": "datapruner.stability",
     "damage": "datapruner.pruning_damage",
-    "explain": "datapruner.outputs.reading",
+    "explain": "datapruner.saved",
     "inspect": "datapruner.names",
     "inspect_samples": "datapruner.samples.inspection",
-    "load": "datapruner.outputs.reading",
+    "load": "datapruner.saved",
     "load_samples": "datapruner.samples.source",
-    "load_scores": "datapruner.outputs.scores",
-    "load_selection": "datapruner.outputs.reading",
+    "load_scores": "datapruner.scores",
+    "load_selection": "datapruner.saved",
     "prune": "datapruner.api",
     "push_to_hub": "datapruner.outputs.dataset",
     "run": "datapruner.api",

@@ -13,23 +13,23 @@ from numpy.typing import ArrayLike, NDArray
 
 from datapruner.arguments import notes_of, takes
 from datapruner.errors import DataPrunerError, in_words
-from datapruner.inputs import WAY, Inputs
+from datapruner.inputs import Inputs
+from datapruner.measuring.reading import read_samples
 from datapruner.options import DEFAULTS, PrunedModel, Running, Scoring, ScoringReading
 from datapruner.parameters import one_or_more
 from datapruner.recipe import FILES, Recipe, load_recipe, make_recipe, method_of, plain
 from datapruner.samples import load_samples
 from datapruner.scorers import make_scorer, scorer_class
 from datapruner.scorers.base import Scorer
-from datapruner.selection.budget import Amount, Budget, check_rows
+from datapruner.scores import Scores, Selection
+from datapruner.selection.budget import Amount, Budget
 from datapruner.selection.cleaning import clean_embeddings, clean_texts, without
 from datapruner.selection.own_text import OwnText
-from datapruner.selection.result import Scores, Selection
 from datapruner.selection.selectors import Selector, make_selector
 from datapruner.selection.telling import tell_drops
 from datapruner.selection.vetoes import Vetoes
 from datapruner.signals import Signals
 from datapruner.signals.store import SignalStore
-from datapruner.text import safe_text
 
 if TYPE_CHECKING:
     from datapruner.models.encoders import Encoder
@@ -358,30 +358,6 @@ def run(recipe: str | Path | Recipe, **objects: Unpack[Running]) -> Selection:
         quotas=plan.quotas,
         selector=chooser,
     )
-
-
-def read_samples(recipe: Recipe, source: Any = None, *, embeddings_given: bool = False) -> Samples:
-    """Load the rows that a recipe names, or those given in memory; what could not be saved is refused now."""
-    from datapruner.outputs.dataset import check_format, check_splits
-
-    samples = load_samples(
-        recipe.source if source is None else source,
-        split=recipe.split,
-        columns=recipe.columns,
-        layout=recipe.layout,
-        embeddings_given=embeddings_given or recipe.has_embeddings,
-    )
-    splits = {samples.split: samples.dataset, **samples.others}
-    if source is None:  # data in memory may stay there
-        check_splits(splits)
-    check_format(splits, recipe.format)
-    if recipe.source_content is not None and samples.content != recipe.source_content:
-        raise DataPrunerError(
-            f"{safe_text(samples.source, 200)} has other rows than when this was made (content "
-            f"{samples.content}, then {recipe.source_content}); {WAY}"
-        )
-    check_rows(recipe.keep, len(samples))
-    return samples
 
 
 class Measured(NamedTuple):

@@ -24,8 +24,8 @@ from datapruner.progress import say
 
 if TYPE_CHECKING:
     from datapruner.recipe import Recipe
+    from datapruner.scores import Selection
     from datapruner.selection.pairs import Pair
-    from datapruner.selection.result import Selection
 
 # The base of what typer says of a command line; the click package's own or typer's copy of it, by version.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -488,7 +488,7 @@ def select(
 ) -> None:
     """Spend a budget on saved scores; no model runs."""
     from datapruner.outputs.folder import check_target
-    from datapruner.outputs.scores import load_scores
+    from datapruner.scores import load_scores
     from datapruner.selection.selectors import make_selector
 
     chosen = _method(selector, selector_set)
@@ -690,7 +690,7 @@ def explain(
     scorer: Annotated[str | None, typer.Option(help="Of scores by several scorers: whose rank.")] = None,
 ) -> None:
     """Say why a row was kept or dropped."""
-    from datapruner.outputs.explaining import explain_row, explain_rows
+    from datapruner.explaining import explain_row, explain_rows
 
     given = None if where is None else dict(_pair(one, "--where") for one in where)
     if row is not None and (match is not None or given):

@@ -10,8 +10,8 @@ from datapruner.errors import DataPrunerError
 
 if TYPE_CHECKING:
     from datapruner.samples.inspection import Inspection
+    from datapruner.scores import Scores, Selection
     from datapruner.selection.budget import Amount
-    from datapruner.selection.result import Scores, Selection
     from datapruner.selection.selectors import Selector
 
 INSTEAD = {
@@ -102,8 +102,7 @@ def select(
     DataPrunerError
         Unknown scorer, a budget that cannot be met, or no scores.
     """
-    from datapruner.outputs.scores import load_scores
-    from datapruner.selection.result import Scores
+    from datapruner.scores import Scores, load_scores
 
     held = load_scores(scores, source=source) if isinstance(scores, str | Path) else scores
     if not isinstance(held, Scores):

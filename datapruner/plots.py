@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from datapruner.pruning_damage import Damage
-    from datapruner.selection.result import Selection
+    from datapruner.scores import Selection
 
 
 __all__ = [

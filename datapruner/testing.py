@@ -221,10 +221,9 @@ def scorer_survives_saving(scorer: Scorer, signals: Signals) -> None:
     """A saved and re-read ranking gives the same selection."""
     from datasets import Dataset
 
-    from datapruner.outputs.scores import load_scores
     from datapruner.recipe import Method, Recipe
     from datapruner.samples import load_samples
-    from datapruner.selection.result import Scores
+    from datapruner.scores import Scores, load_scores
 
     dataset = Dataset.from_dict({"text": list(map(str, range(signals.num_rows)))})
     scores = Scores(

@@ -26,8 +26,8 @@ from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 import datapruner as dp
 from datapruner import cli
 from datapruner.errors import DataPrunerError
-from datapruner.outputs.reading import explain
 from datapruner.samples import tables
+from datapruner.saved import explain
 from datapruner.scorers import Random
 from datapruner.temporary import private_folder
 from tests.conftest import save_tiny_llama, without_progress

@@ -18,8 +18,8 @@ PACKAGE = Path(__file__).parents[1] / "datapruner"
 FLOORS = (
     (
         "ground",
-        "apart arguments arrays bounded bounded_yaml cache checksums drawing errors extras intervals limits matching "
-        "moved notes overlap parameters paths patterns progress ragged ranking ranks temporary text version words",
+        "apart arguments arrays bounded bounded_yaml cache checksums drawing errors extras html_tables intervals "
+        "limits matching moved notes overlap parameters paths patterns progress ragged ranking ranks temporary text version words",
     ),
     ("rows, models, geometry", "samples models geometry"),
     ("recipe", "recipe recipe_formats options inputs"),
@@ -28,7 +28,7 @@ FLOORS = (
     ("scorers", "scorers parts"),
     ("measuring, results", "measuring results"),
     ("outputs", "outputs"),
-    ("verbs", "scores api names"),
+    ("verbs", "scores api saved names explaining"),
     ("studies", "comparison integrations plots pruning_damage stability testing"),
     ("command line", "cli doctor __init__ __main__"),
 )
@@ -45,24 +45,11 @@ EXCEPTIONS: dict[str, str] = {
     "selection.paser -> scorers.base": "a ranking is a type of its own, apart from scorers",
     "selection.selectors -> scorers.base": "a ranking is a type of its own, apart from scorers",
     "selection.standing -> scorers.base": "a ranking is a type of its own, apart from scorers",
-    "selection.view -> scorers.base": "a ranking is a type of its own, apart from scorers",
-    "selection.result -> scorers.base": "a ranking is a type of its own, apart from scorers",
-    "selection.result -> outputs.notebook": "what is held and what is done with it are one class",
-    "selection.result -> outputs.scores": "what is held and what is done with it are one class",
-    "selection.result -> outputs.tokens": "what is held and what is done with it are one class",
-    "selection.result -> outputs.dataset": "what is held and what is done with it are one class",
-    "selection.result -> outputs.report": "what is held and what is done with it are one class",
-    "selection.explanation -> outputs.notebook": "what is held and what is done with it are one class",
-    "selection.explanation -> outputs.card": "what is held and what is done with it are one class",
-    "selection.view -> outputs.notebook": "what is held and what is done with it are one class",
-    "selection.view -> signals.keywords": "keywords are read from the rows by the view",
     "comparison.result -> comparison.plots": "what is compared and its pictures are one class",
     "comparison.result -> comparison.tables": "what is compared and its pictures are one class",
     "comparison.result -> comparison.text": "what is compared and its pictures are one class",
     "plots -> pruning_damage": "pictures take the record and not its fields",
     "plots -> stability": "pictures take the record and not its fields",
-    "outputs.reading -> api": "the rows are read again by the verb",
-    "outputs.scores -> api": "the rows are read again by the verb",
     "signals.plan -> scorers.base": "the plan takes scorers, not what they need",
 }
 """``importer -> imported``, as the modules are called within the package, and why it is still there. Only to shrink."""

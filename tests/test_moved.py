@@ -8,6 +8,21 @@ import pytest
 
 MOVED = {
     "datapruner.signals.ragged": {"Ragged": "datapruner.ragged", "offsets_of": "datapruner.ragged"},
+    "datapruner.selection.result": {"Scores": "datapruner.scores", "Selection": "datapruner.scores"},
+    "datapruner.selection.explanation": {
+        "Explanation": "datapruner.results.explanation",
+        "Summary": "datapruner.results.explanation",
+    },
+    "datapruner.outputs.scores": {
+        "load_scores": "datapruner.scores",
+        "save_scores": "datapruner.outputs.score_files",
+    },
+    "datapruner.outputs.reading": {
+        "SavedSelection": "datapruner.saved",
+        "explain": "datapruner.saved",
+        "load": "datapruner.saved",
+        "load_selection": "datapruner.saved",
+    },
 }
 
 

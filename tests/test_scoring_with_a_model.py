@@ -14,9 +14,10 @@ import datapruner as dp
 from datapruner import cli, progress
 from datapruner.errors import DataPrunerError
 from datapruner.models import load_causal_lm
-from datapruner.outputs.scores import load_scores, save_scores
+from datapruner.outputs.score_files import save_scores
 from datapruner.samples import load_samples
 from datapruner.samples.rendering import render_many
+from datapruner.scores import load_scores
 from datapruner.signals import language_model as module
 from datapruner.signals import output_layer
 from tests.conftest import without_progress

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
 
+    from datapruner.scores import Scores, Selection
     from datapruner.selection.budget import Budget
-    from datapruner.selection.result import Scores, Selection
     from datapruner.stability import Stability
 
 

@@ -15,7 +15,6 @@ from datapruner.api import (
     measure,
     option_notes,
     rank,
-    read_samples,
     run_arguments,
 )
 from datapruner.arguments import takes
@@ -23,6 +22,7 @@ from datapruner.comparison.result import AtBudget, Comparison
 from datapruner.comparison.scorers import LeftOut, scorers_of, why_not
 from datapruner.comparison.tables import OF_SCORERS
 from datapruner.errors import DataPrunerError
+from datapruner.measuring.reading import read_samples
 from datapruner.options import Scoring
 from datapruner.overlap import chance, jaccard
 from datapruner.parameters import one_or_more
@@ -42,7 +42,7 @@ from datapruner.text import safe_repr, safe_text
 if TYPE_CHECKING:
     from datapruner.samples.samples import Samples
     from datapruner.scorers.base import Scorer
-    from datapruner.selection.result import Scores
+    from datapruner.scores import Scores
     from datapruner.selection.selectors import Selector
 
 MANY = 10_000

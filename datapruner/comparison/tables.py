@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from datapruner.comparison.result import Comparison
-    from datapruner.selection.result import Selection
+    from datapruner.scores import Selection
 
 
 QUANTILES = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95}

@@ -10,26 +10,16 @@ import numpy as np
 import yaml
 
 from datapruner.outputs.tokens import IGNORED
+from datapruner.results.explanation import KINDS
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
-    from datapruner.selection.result import Scores, Selection
-
-KINDS = {
-    "kept": "kept",
-    "over_budget": "dropped by the budget",
-    "exact_duplicate": "dropped as exact duplicates",
-    "near_duplicate": "dropped as near duplicates",
-    "semantic_duplicate": "dropped as semantic duplicates",
-    "contaminated": "dropped as contaminated by the test set",
-    "no_answer": "dropped for having no answer",
-    "no_supervised_tokens": "dropped for having no supervised tokens",
-    "never_keep": "dropped by the never-keep list",
-}
+    from datapruner.results.scored import Scored
+    from datapruner.results.selected import Selected
 
 
 def dataset_card(
-    selection: Selection,
+    selection: Selected,
     format: str,
     digest: str,
     configurations: Sequence[tuple[list[str], dict[str, Any]]] = (),
@@ -39,7 +29,7 @@ def dataset_card(
 
     Parameters
     ----------
-    selection : Selection
+    selection : Selected
     format : str
         Of the data files.
     digest : str
@@ -137,7 +127,7 @@ def _config_name(splits: list[str], *, first: bool) -> str:
     return splits[0] if splits[0] != "default" else "default_split"
 
 
-def _tokens(selection: Selection) -> list[str]:
+def _tokens(selection: Selected) -> list[str]:
     """Say what was pruned inside rows, and how to train on it."""
     stay = selection.supervised_tokens_kept
     if stay is None or selection.token_masks is None:
@@ -153,7 +143,7 @@ def _tokens(selection: Selection) -> list[str]:
     ]
 
 
-def _shares(selection: Selection) -> list[str]:
+def _shares(selection: Selected) -> list[str]:
     shares = selection.shares()
     if not shares:
         return []
@@ -169,7 +159,7 @@ def _shares(selection: Selection) -> list[str]:
     ]
 
 
-def histogram(selection: Selection) -> list[str]:
+def histogram(selection: Selected) -> list[str]:
     """Draw the scores as lines of text: all rows, and the kept ones darker."""
     measure, kept = selection.measure, selection.kept
     values = selection.values if measure.high else 0.0 - selection.values
@@ -186,7 +176,7 @@ def histogram(selection: Selection) -> list[str]:
     return out
 
 
-def source_name(scores: Scores) -> str:
+def source_name(scores: Scored) -> str:
     """Name a source without the path of the machine it lay on, and a hub dataset without its revision."""
     path = scores.recipe.path("source")
     if path is not None:

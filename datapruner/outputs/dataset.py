@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import json
-import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -18,30 +16,25 @@ from numpy.typing import NDArray
 from datapruner.errors import DataPrunerError
 from datapruner.outputs.card import dataset_card
 from datapruner.outputs.folder import whole_folder
-from datapruner.outputs.json_lines import check_json_lines, write_json_lines
-from datapruner.outputs.tokens import token_splits
+from datapruner.outputs.json_lines import write_json_lines
+from datapruner.outputs.tokens import kept_splits
 from datapruner.paths import expanded
-from datapruner.text import safe_text
+from datapruner.samples.portable import check_format, check_splits
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
 
-    from datapruner.scorers.base import Ranking
-    from datapruner.selection.result import Scores, Selection
+    from datapruner.results.scored import Scored
+    from datapruner.results.selected import Selected
 
 REASONS = "selection.parquet"
-GROUPS = b"datapruner_groups"
-"""Its metadata: each group of the budget, how much of it was kept, of how much, in which unit; JSON."""
-WITHIN = "ranked_within"
-"""Its column of what a row was ranked in, where that is not the whole dataset."""
-SPLIT = re.compile(r"\w+(\.\w+)*")
 MEDIA = 100
 """Rows of images or sound in memory at a time, and in a group of a parquet file."""
 
 
 def save_selection(
-    selection: Selection,
+    selection: Selected,
     path: Path,
     *,
     format: str = "parquet",
@@ -53,7 +46,7 @@ def save_selection(
 
     Parameters
     ----------
-    selection : Selection
+    selection : Selected
     path : Path
     format : {"parquet", "jsonl", "arrow"}
         ``arrow`` is the layout of ``save_to_disk``.
@@ -86,7 +79,7 @@ def save_selection(
     ):
         work = folder / "tokens"
         declared: dict[str, dict[str, Any]] = {}
-        splits = selection.splits if selection.token_masks is None else token_splits(selection, work)
+        splits = kept_splits(selection, work)
         if format == "arrow":
             splits.save_to_disk(str(folder / "data"))
         else:
@@ -96,7 +89,7 @@ def save_selection(
                 rows = selection.indices if split == samples.split else None
                 declared[split] = write_split(dataset, file, format, samples.given_nulls.get(split), rows)
         shutil.rmtree(work, ignore_errors=True)
-        write_table(selection_table(selection), folder / REASONS)
+        write_table(selection.table(), folder / REASONS)
         card = dataset_card(
             selection,
             format,
@@ -111,45 +104,10 @@ def save_selection(
     return path
 
 
-def files_read(scores: Scores) -> list[str]:
+def files_read(scores: Scored) -> list[str]:
     """List what a result was made from: what its recipe names, and what its rows are mapped from."""
     datasets = [scores.samples.dataset, *scores.samples.others.values()]
     return scores.recipe.reads + [file["filename"] for dataset in datasets for file in dataset.cache_files]
-
-
-def check_splits(splits: Mapping[str, Dataset]) -> None:
-    """Refuse splits of a name under which no dataset can be saved."""
-    for split in splits:
-        if not SPLIT.fullmatch(split):
-            raise DataPrunerError(
-                f"the split '{safe_text(split, 60)}' cannot be written, since load_dataset takes names of letters, "
-                "digits, dots and underscores only; rename it"
-            )
-
-
-def check_format(splits: Mapping[str, Dataset], format: str) -> None:
-    """Refuse, before any work, columns that the format cannot give back as they were."""
-    for dataset in splits.values():
-        if format == "jsonl":
-            check_json_lines(dataset)
-        else:
-            _check_columns(dataset, format)
-
-
-def _check_columns(dataset: Dataset, format: str) -> None:
-    """Write each column without rows, so that a type that cannot be written is known now."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    for column in dataset.features.arrow_schema:
-        try:
-            if format == "parquet":
-                pq.ParquetWriter(io.BytesIO(), pa.schema([column])).close()
-        except pa.ArrowException as error:
-            raise DataPrunerError(
-                f"the column '{safe_text(column.name, 60)}' holds {safe_text(str(column.type), 80)}, which parquet "
-                "cannot; drop or convert the column"
-            ) from error
 
 
 def _digest(folder: Path) -> str:
@@ -262,62 +220,6 @@ def configurations(
     return [(names, found) for names, _, found in groups]
 
 
-def selection_table(selection: Selection) -> pa.Table:
-    """Give every source row: index, kept, reason, score, the method's columns, and what token pruning left."""
-    import pyarrow as pa
-
-    n = len(selection.kept)
-    names, fates = selection.fates()
-    columns: dict[str, Any] = {
-        "index": pa.array(np.arange(n)),
-        "kept": pa.array(selection.kept),
-        "cause": encoded(fates, names),
-        "reason": selection.reasons,
-        "score": arrow_array(selection.values),
-    }
-    for name, values in selection.scores.tokens.items():
-        columns[name] = arrow_array(values)
-    for name, array in method_columns(selection.scores.rankings[selection.scorer]).items():
-        columns.setdefault(name, array)  # tokens were counted of all rows
-    stay = selection.supervised_tokens_kept
-    if stay is not None:
-        columns["supervised_tokens_kept"] = pa.array(stay)
-    standing = selection.standing
-    if len(standing.names) > 1:
-        columns[WITHIN] = encoded(np.maximum(standing.parts, 0), standing.names, empty=standing.parts < 0)
-    table = pa.table(columns)
-    # What each group got cannot be told from the rows' fates alone: the source has the groups.
-    groups = selection.shares()
-    return table.replace_schema_metadata({GROUPS: json.dumps(groups)}) if groups else table
-
-
-def method_columns(ranking: Ranking) -> dict[str, pa.Array]:
-    """Give a method's columns; null where a row was dropped before scoring."""
-    import pyarrow as pa
-
-    unscored = np.isnan(ranking.values)
-    return {
-        name: pa.array(values, mask=unscored | np.isnan(values) if values.dtype.kind == "f" else unscored)
-        for name, values in ranking.columns.items()
-    }
-
-
-def encoded(codes: NDArray[Any], names: Sequence[str], *, empty: NDArray[np.bool_] | None = None) -> pa.Array:
-    """Give texts by their numbers, each text once; null where ``empty``."""
-    import pyarrow as pa
-
-    return pa.DictionaryArray.from_arrays(
-        pa.array(codes.astype(np.int32), mask=empty), pa.array(list(names), pa.string())
-    )
-
-
-def arrow_array(values: NDArray[Any]) -> pa.Array:
-    """Turn a column into Arrow; NaN means that a row was dropped before scoring, hence null."""
-    import pyarrow as pa
-
-    return pa.array(values, mask=np.isnan(values)) if values.dtype.kind == "f" else pa.array(values)
-
-
 def write_table(table: pa.Table, file: Path) -> None:
     """Write a table as parquet, compressed."""
     import pyarrow.parquet as pq
@@ -336,12 +238,12 @@ def check_repository(name: str) -> None:
         raise DataPrunerError(f"the hub did not take '{name}': {error}") from error
 
 
-def push_to_hub(selection: Selection, name: str, *, private: bool = True) -> str:
+def push_to_hub(selection: Selected, name: str, *, private: bool = True) -> str:
     """Upload what :func:`save_selection` writes to a dataset repository on the hub.
 
     Parameters
     ----------
-    selection : Selection
+    selection : Selected
     name : str
         ``org/name``.
     private : bool

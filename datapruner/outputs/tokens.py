@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset, DatasetDict
 
+    from datapruner.results.selected import Selected
     from datapruner.samples.rendered import Rendered
     from datapruner.samples.samples import Samples
-    from datapruner.selection.result import Selection
     from datapruner.selection.selectors import Selector
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,24 @@ BATCH = 1000
 Row = tuple[NDArray[np.int32], NDArray[np.int32]]
 
 
-def token_splits(selection: Selection, folder: Path) -> DatasetDict:
+def kept_splits(selection: Selected, folder: Path) -> DatasetDict:
+    """Give the kept rows beside the other splits: as they are, or with token columns where tokens were pruned.
+
+    Parameters
+    ----------
+    selection : Selected
+    folder : Path
+        Where files go that token columns need; the caller's to remove.
+    """
+    from datasets import DatasetDict
+
+    samples = selection.scores.samples
+    if selection.token_masks is not None:
+        return token_splits(selection, folder)
+    return DatasetDict({samples.split: samples.dataset.select(selection.indices), **samples.others})
+
+
+def token_splits(selection: Selected, folder: Path) -> DatasetDict:
     """Write the kept rows and the other splits, all with token columns, as Arrow files that are then mapped.
 
     The other splits are whole: without the columns ``load_dataset`` would refuse splits that differ, and so they
@@ -47,7 +64,7 @@ def token_splits(selection: Selection, folder: Path) -> DatasetDict:
 
     Parameters
     ----------
-    selection : Selection
+    selection : Selected
         With token masks.
     folder : Path
         Where the files go; the caller's to remove.
@@ -84,7 +101,7 @@ def _check_free(samples: Samples) -> None:
             )
 
 
-def _rendered(selection: Selection, samples: Samples, rows: NDArray[np.int64]) -> Iterator[Rendered]:
+def _rendered(selection: Selected, samples: Samples, rows: NDArray[np.int64]) -> Iterator[Rendered]:
     if selection.scores.renderer is None:
         raise DataPrunerError(
             "token-pruned data needs the tokenizer of the model that scored the rows, which these scores do not have; "
@@ -100,7 +117,7 @@ def _labels(rendered: Rendered) -> NDArray[np.int32]:
     return labels
 
 
-def _pruned(selection: Selection) -> Iterator[Row]:
+def _pruned(selection: Selected) -> Iterator[Row]:
     """Give the kept rows' tokens, and their labels without what was pruned."""
     masks, rows = selection.token_masks, selection.indices
     token_nll = selection.scores.rankings[selection.scorer].state.get("token_nll")
@@ -121,7 +138,7 @@ def _pruned(selection: Selection) -> Iterator[Row]:
         yield rendered.input_ids, labels
 
 
-def _other(selection: Selection, split: str, file: Path) -> Dataset:
+def _other(selection: Selected, split: str, file: Path) -> Dataset:
     """Write another split, all of its rows and all of their tokens."""
     samples = selection.scores.samples
     dataset = samples.others[split]

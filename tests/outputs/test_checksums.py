@@ -15,7 +15,7 @@ from datasets import Dataset
 
 import datapruner as dp
 from datapruner.checksums import CHECKSUMS, digest
-from datapruner.outputs.scores import load_scores
+from datapruner.scores import load_scores
 
 
 @pytest.fixture(scope="module")

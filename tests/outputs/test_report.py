@@ -336,7 +336,7 @@ def test_the_command_line_writes_it(rows, vectors, tmp_path, cache, monkeypatch,
     monkeypatch.setattr(
         "datapruner.api.measure", lambda *a, **k: pytest.fail("measured before it was refused")
     )
-    monkeypatch.setattr("datapruner.outputs.scores.load_scores", lambda *a, **k: pytest.fail("read before"))
+    monkeypatch.setattr("datapruner.scores.load_scores", lambda *a, **k: pytest.fail("read before"))
     for arguments in (
         ["prune", *source, "--keep", "0.3"],
         select,

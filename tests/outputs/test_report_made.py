@@ -18,11 +18,11 @@ from datapruner.recipe import load_recipe
 pytest.importorskip("plotly", reason="the extra `report` is not installed")
 pytest.importorskip("jinja2", reason="the extra `report` is not installed")
 
-from datapruner.outputs.card import KINDS
 from datapruner.outputs.report.facets import Facet
 from datapruner.outputs.report.made import damage_sections, how_it_was_made, recipe_text
 from datapruner.outputs.report.payload import Shown
 from datapruner.outputs.report.words import _groups, independence
+from datapruner.results.explanation import KINDS
 
 
 def rows(count=40):

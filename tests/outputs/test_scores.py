@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 import datapruner as dp
-from datapruner.outputs.scores import META, TABLE, load_scores
+from datapruner.outputs.score_files import META, TABLE
 from datapruner.recipe import Method, Recipe
 from datapruner.samples import load_samples
 from datapruner.scorers import Random, Ranking, Scorer
-from datapruner.selection.result import Scores
+from datapruner.scores import Scores, load_scores
 from datapruner.selection.vetoes import Vetoes
 
 N = 12

@@ -14,8 +14,8 @@ from datapruner.recipe import Method, Recipe
 from datapruner.samples import load_samples
 from datapruner.samples.rendering import render_many
 from datapruner.scorers import make_scorer
+from datapruner.scores import Scores
 from datapruner.selection.eu_plane import EUPlaneSelector
-from datapruner.selection.result import Scores
 from datapruner.selection.selectors import TopK
 from datapruner.selection.vetoes import Vetoes
 from datapruner.signals import Ragged, Signals
@@ -336,7 +336,7 @@ def test_the_plain_trainer_learns_the_kept_tokens_alone(tiny_llama, scores, tmp_
 def test_the_whole_way(tiny_llama, tmp_path, cache):
     import json
 
-    from datapruner.outputs.scores import load_scores
+    from datapruner.scores import load_scores
 
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, questions())))
     given = {"model": str(tiny_llama), "progress": False}

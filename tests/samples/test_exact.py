@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datapruner.errors import DataPrunerError
-from datapruner.outputs.dataset import check_format, write_split
+from datapruner.outputs.dataset import write_split
 from datapruner.samples import load_samples
 from datapruner.samples.exact import as_type, decoded, exact_array, merged
+from datapruner.samples.portable import check_format
 from datapruner.samples.rows import count_keys
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=8) | st.sampled_from(

@@ -227,7 +227,7 @@ def test_a_recipe_holds_it(tmp_path):
     scores = dp.score(data, scorers=scorer)
     scores.save(tmp_path / "scores")
     assert "shortest: true" in (tmp_path / "scores" / "recipe.yaml").read_text()
-    from datapruner.outputs.scores import load_scores
+    from datapruner.scores import load_scores
 
     again = load_scores(tmp_path / "scores", source=data)
     assert again.scorers["combined"] == scorer

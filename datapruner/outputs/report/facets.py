@@ -16,8 +16,9 @@ from datapruner.text import safe_text
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from datapruner.results.scored import Scored
+    from datapruner.results.selected import Selected
     from datapruner.samples.samples import Samples
-    from datapruner.selection.result import Scores, Selection
 
 
 MOST_VALUES = 60
@@ -68,7 +69,7 @@ class Facet:
         return np.bincount(self.codes[mask] + 1, minlength=len(self.names) + 1)[1:].astype(np.int64)
 
 
-def find_facets(selections: Sequence[Selection], labels: Sequence[Facet]) -> list[Facet]:
+def find_facets(selections: Sequence[Selected], labels: Sequence[Facet]) -> list[Facet]:
     """Choose the groups that a page breaks rows down by: columns asked for, clusters, and some other labels."""
     asked = [facet for facet in labels if facet.asked]
     others = [facet for facet in labels if not facet.asked][: max(MOST_COLUMNS - len(asked), 0)]
@@ -76,7 +77,7 @@ def find_facets(selections: Sequence[Selection], labels: Sequence[Facet]) -> lis
     return asked + _clusters(selections[0].scores, scorers, labels[:1]) + others
 
 
-def find_labels(selections: Sequence[Selection], by: Sequence[str] = ()) -> list[Facet]:
+def find_labels(selections: Sequence[Selected], by: Sequence[str] = ()) -> list[Facet]:
     """Find the columns that sort rows into groups: those that ``by`` and budgets name, then every other label."""
     scores = selections[0].scores
     used = dict.fromkeys([*by, *(s.budget.per_group for s in selections if s.budget.per_group is not None)])
@@ -90,7 +91,7 @@ def find_labels(selections: Sequence[Selection], by: Sequence[str] = ()) -> list
     ]
 
 
-def _clusters(scores: Scores, scorers: Sequence[str], known: Sequence[Facet]) -> list[Facet]:
+def _clusters(scores: Scored, scorers: Sequence[str], known: Sequence[Facet]) -> list[Facet]:
     """Give the scorers' own groups, once each where two have the same."""
     found: list[Facet] = []
     for scorer in scorers:
@@ -176,8 +177,8 @@ def _label(dataset: Dataset, name: str, feature: Any) -> list[Facet]:
     ]
 
 
-def _encoded(scores: Scores, name: str) -> tuple[list[str], Ints]:
-    names, codes = encode_labels(_as_names(scores.samples.dataset.features.get(name), scores._column(name)))
+def _encoded(scores: Scored, name: str) -> tuple[list[str], Ints]:
+    names, codes = encode_labels(_as_names(scores.samples.dataset.features.get(name), scores.column(name)))
     return [_label_name(name) for name in names], codes
 
 

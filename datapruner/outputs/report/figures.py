@@ -14,7 +14,7 @@ from datapruner.selection.eu_plane import NAMES, EUPlaneSelector
 from datapruner.selection.quadrants import find_quadrants, quadrants_at
 
 if TYPE_CHECKING:
-    from datapruner.selection.result import Selection
+    from datapruner.results.selected import Selected
 
 
 BINS = 40
@@ -94,7 +94,7 @@ def _edges(found: Floats, *, log: bool) -> Floats:
     return edges if (np.diff(edges) > 0).all() else np.array([low, high])
 
 
-def plane(selections: Sequence[Selection], rows: Ints) -> dict[str, Any] | None:
+def plane(selections: Sequence[Selected], rows: Ints) -> dict[str, Any] | None:
     """Give the error-uncertainty plane where entropy and log perplexity were measured.
 
     The lines are those of the selector where it cuts the plane for one budget over all rows, else the medians. Rows
@@ -146,7 +146,7 @@ def plane(selections: Sequence[Selection], rows: Ints) -> dict[str, Any] | None:
     }
 
 
-def _competing(selection: Selection) -> tuple[Ints, int, Ints]:
+def _competing(selection: Selected) -> tuple[Ints, int, Ints]:
     """Give the rows among which a selector chose, what it could spend, and what each costs."""
     scores = selection.scores
     eligible = np.isfinite(selection.values)
@@ -162,7 +162,7 @@ def _competing(selection: Selection) -> tuple[Ints, int, Ints]:
     return at, spent, costs[at]
 
 
-def maps(selections: Sequence[Selection], rows: Ints) -> list[dict[str, Any]]:
+def maps(selections: Sequence[Selected], rows: Ints) -> list[dict[str, Any]]:
     """Give the manifold whose coordinates the first scorer that has some left in its columns."""
     scores = selections[0].scores
     for selection in selections:

@@ -19,7 +19,7 @@ from datapruner.version import __version__
 if TYPE_CHECKING:
     from datapruner.outputs.report.facets import Facet
     from datapruner.recipe import Recipe
-    from datapruner.selection.result import Selection
+    from datapruner.results.selected import Selected
 
 LIBRARIES = (
     "torch",
@@ -55,7 +55,7 @@ class Section:
     rows: Sequence[Sequence[str]] = ()
 
 
-def how_it_was_made(selection: Selection) -> list[tuple[str, str]]:
+def how_it_was_made(selection: Selected) -> list[tuple[str, str]]:
     """Say which models, thresholds and seed a result comes from, and which versions made it: names and texts."""
     recipe, samples = selection.recipe, selection.scores.samples
     read = ", ".join(f"{role}: {column}" for role, column in samples.layout.columns.items())
@@ -75,7 +75,7 @@ def how_it_was_made(selection: Selection) -> list[tuple[str, str]]:
     return [(name, safe_text(text, 400)) for name, text in told.items() if text]
 
 
-def recipe_text(selection: Selection) -> str:
+def recipe_text(selection: Selected) -> str:
     """Give the recipe as it can be copied: of paths, the last part alone, since a page is handed on."""
     # The source's hash is a saved recipe's: it is not known before the result is written, and says nothing to a reader.
     return selection.recipe.taken_as_it_is.save_yaml(None)
@@ -102,7 +102,7 @@ def _model(recipe: Recipe) -> str:
     return ", ".join(part for part in told if part)
 
 
-def _vectors(selection: Selection) -> str:
+def _vectors(selection: Selected) -> str:
     recipe, scores = selection.recipe, selection.scores
     reads = {"embedding", "manifold", "neighbours"}
     if (
@@ -150,7 +150,7 @@ def _versions() -> list[str]:
     return found
 
 
-def damage_sections(selections: Sequence[Selection], facets: Sequence[Facet]) -> list[Section]:
+def damage_sections(selections: Sequence[Selected], facets: Sequence[Facet]) -> list[Section]:
     """Tell what pruning the model broke, by the groups of a scorer that compared it with the dense one."""
     for selection in selections:
         columns = selection.scores.rankings[selection.scorer].columns
@@ -160,7 +160,7 @@ def damage_sections(selections: Sequence[Selection], facets: Sequence[Facet]) ->
     return []
 
 
-def _damage(selection: Selection, facet: Facet, columns: Mapping[str, Any]) -> Section:
+def _damage(selection: Selected, facet: Facet, columns: Mapping[str, Any]) -> Section:
     jsd = np.asarray(columns["jsd"], dtype=np.float64)
     losses = [np.asarray(columns[name]) for name in ("log_ppl", "pruned_log_ppl") if name in columns]
     scored = np.isfinite(selection.values)

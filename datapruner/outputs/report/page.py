@@ -14,7 +14,7 @@ import numpy as np
 
 from datapruner.errors import DataPrunerError
 from datapruner.extras import how_to_install
-from datapruner.outputs.card import KINDS, source_name
+from datapruner.outputs.card import source_name
 from datapruner.outputs.report.made import Section, damage_sections, how_it_was_made, recipe_text
 from datapruner.outputs.report.payload import Shown
 from datapruner.outputs.report.rows import ROOM, excerpts, script_json
@@ -33,7 +33,8 @@ from datapruner.outputs.tables import figure
 from datapruner.overlap import jaccard
 from datapruner.paths import expanded
 from datapruner.ranks import rank_correlation
-from datapruner.selection.result import Selection
+from datapruner.results.explanation import KINDS
+from datapruner.results.selected import Selected
 from datapruner.temporary import whole_file
 from datapruner.text import safe_text
 
@@ -62,7 +63,7 @@ def _missing() -> list[str]:
 
 def write_report(
     file: Path,
-    selections: Sequence[Selection],
+    selections: Sequence[Selected],
     *,
     title: str | None = None,
     max_rows: int = 5000,
@@ -75,8 +76,8 @@ def write_report(
     ----------
     file : Path
         Where; its folder exists.
-    selections : sequence of Selection
-        One gives the page of a pruning, several a comparison; all from the same :class:`Scores`.
+    selections : sequence of Selected
+        One gives the page of a pruning, several a comparison; all from the same :class:`Scored`.
     title : str, optional
     max_rows : int
         Of more rows a stratified sample is shown, and the page says so.
@@ -101,7 +102,7 @@ def write_report(
 
 
 def _page(
-    selections: Sequence[Selection],
+    selections: Sequence[Selected],
     title: str | None,
     max_rows: int,
     sections: Sequence[Section],
@@ -121,7 +122,7 @@ def _page(
 
 def save_report(
     file: Path,
-    selections: Sequence[Selection],
+    selections: Sequence[Selected],
     *,
     overwrite: bool = False,
     max_rows: int = 5000,
@@ -248,7 +249,7 @@ def _facts(shown: Shown) -> dict[str, Any]:
     }
 
 
-def _fates(selection: Selection) -> list[dict[str, Any]]:
+def _fates(selection: Selected) -> list[dict[str, Any]]:
     n = len(selection.kept)
     return [
         {

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.arrays import Flags, Floats, Ints
-from datapruner.outputs.card import KINDS
 from datapruner.outputs.report.facets import Facet, find_facets, find_labels
 from datapruner.outputs.report.figures import digits, histogram, maps, plane
 from datapruner.outputs.report.made import recipe_text
@@ -19,8 +18,10 @@ from datapruner.outputs.report.rows import characters
 from datapruner.outputs.report.sampling import stratified
 from datapruner.outputs.report.words import by_budget, counted, counted_here, share_of_rows
 from datapruner.ranks import average_ranks
+from datapruner.results.explanation import KINDS
+from datapruner.results.scored import Scored
+from datapruner.results.selected import Selected
 from datapruner.scorers.baselines import BASELINES
-from datapruner.selection.result import Scores, Selection
 from datapruner.text import safe_text
 
 BARS = 40
@@ -39,19 +40,19 @@ class Shown:
 
     Attributes
     ----------
-    selections : sequence of Selection
+    selections : sequence of Selected
         One or more, all from the same scores.
     max_rows : int
     by : sequence of str
         Columns that rows are broken down by before all others.
     """
 
-    selections: Sequence[Selection]
+    selections: Sequence[Selected]
     max_rows: int
     by: Sequence[str] = ()
 
     @property
-    def scores(self) -> Scores:
+    def scores(self) -> Scored:
         """What all selections were made from."""
         return self.selections[0].scores
 
@@ -213,7 +214,7 @@ class Shown:
             "disagreement": None if self.disagreement is None else digits(self.disagreement[rows], 3),
         }
 
-    def _selection(self, selection: Selection, name: str, budget: int) -> dict[str, Any]:
+    def _selection(self, selection: Selected, name: str, budget: int) -> dict[str, Any]:
         rows = self.rows
         used, places = np.unique(selection.codes[rows], return_inverse=True)
         causes, fates = selection.fates()
@@ -305,7 +306,7 @@ class Shown:
         ]
 
 
-def amount(selection: Selection) -> str:
+def amount(selection: Selected) -> str:
     """Give a budget in two words."""
     budget = selection.budget
     if budget.keep_tokens is not None:

@@ -18,7 +18,8 @@ from datapruner.scorers.baselines import BASELINES
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
-    from datapruner.selection.result import Scores, Selection
+    from datapruner.results.scored import Scored
+    from datapruner.results.selected import Selected
 
 
 STEPS = {
@@ -79,7 +80,7 @@ def listed(parts: Sequence[str]) -> str:
 
 
 def selection_words(
-    selection: Selection, facets: Sequence[Facet], lengths: Ints | None, unit: str
+    selection: Selected, facets: Sequence[Facet], lengths: Ints | None, unit: str
 ) -> list[str]:
     """Sum up one selection in sentences."""
     n, kept = len(selection.kept), len(selection)
@@ -111,7 +112,7 @@ def selection_words(
     return [sentence for sentence in [*out, *_ties(selection)] if sentence]
 
 
-def by_budget(selections: Sequence[Selection]) -> list[list[int]]:
+def by_budget(selections: Sequence[Selected]) -> list[list[int]]:
     """Sort selections' places by budget, in the order in which these come."""
     found: dict[str, list[int]] = {}
     for place, selection in enumerate(selections):
@@ -119,7 +120,7 @@ def by_budget(selections: Sequence[Selection]) -> list[list[int]]:
     return list(found.values())
 
 
-def _budget(selection: Selection) -> str:
+def _budget(selection: Selected) -> str:
     budget = selection.budget
     if budget.per_group is None and not budget.quotas:
         if isinstance(budget.keep, float):
@@ -130,7 +131,7 @@ def _budget(selection: Selection) -> str:
     return budget.describe()
 
 
-def _cleaning(scores: Scores) -> str:
+def _cleaning(scores: Scored) -> str:
     """Say what was dropped before any score was looked at, step by step."""
     found: dict[str, int] = {}
     for vetoes in scores.vetoes:
@@ -147,13 +148,13 @@ def _cleaning(scores: Scores) -> str:
     return f"Cleaning looked for {listed(sought)} and found none." if sought else ""
 
 
-def _tokenless(selection: Selection) -> list[str]:
+def _tokenless(selection: Selected) -> list[str]:
     count = selection.counts().get("no_supervised_tokens", 0)
     words = counted(count, *STEPS["no_supervised_tokens"])
     return [f"{_upper(words)} {_be(count)} dropped: nothing in them is trained on."] if count else []
 
 
-def _tokens(selection: Selection) -> list[str]:
+def _tokens(selection: Selected) -> list[str]:
     stay, masks = selection.supervised_tokens_kept, selection.token_masks
     if stay is None or masks is None:
         return []
@@ -165,18 +166,18 @@ def _tokens(selection: Selection) -> list[str]:
     ]
 
 
-def _forced(scores: Scores) -> list[str]:
+def _forced(scores: Scored) -> list[str]:
     forced = int(scores.forced.sum())
     return [f"{counted(forced, 'row')} {_be(forced)} on the always-keep list."] if forced else []
 
 
-def counted_here(missing: NDArray[np.bool_], scores: Scores, rows: Ints | None = None) -> str:
+def counted_here(missing: NDArray[np.bool_], scores: Scored, rows: Ints | None = None) -> str:
     """Say how many rows a figure counts or draws, and why the others are missing from it.
 
     Parameters
     ----------
     missing : ndarray, bool, shape (n,)
-    scores : Scores
+    scores : Scored
     rows : ndarray, int64, shape (m,), optional
         The rows that the page shows, where only these are drawn.
     """
@@ -195,7 +196,7 @@ def counted_here(missing: NDArray[np.bool_], scores: Scores, rows: Ints | None =
     return f"{'All ' if there > 1 else ''}{shown} {_be(there, now=True)} {done}."
 
 
-def warning_words(selection: Selection, facets: Sequence[Facet]) -> list[str]:
+def warning_words(selection: Selected, facets: Sequence[Facet]) -> list[str]:
     """Name the labels of which nothing, or far less than of the whole, is kept, and say what helps."""
     out = []
     for facet in facets:
@@ -219,7 +220,7 @@ def warning_words(selection: Selection, facets: Sequence[Facet]) -> list[str]:
     return _first(out)
 
 
-def comparison_warnings(selections: Sequence[Selection], facets: Sequence[Facet]) -> list[str]:
+def comparison_warnings(selections: Sequence[Selected], facets: Sequence[Facet]) -> list[str]:
     """Name the labels of which a scorer keeps nothing, or far less than of the whole, at the first budget."""
     out, compared = [], [selections[place] for place in by_budget(selections)[0]]
     start = f"At {_budget(selections[0])}, by" if len(compared) < len(selections) else "By"
@@ -248,7 +249,7 @@ def _some(parts: Sequence[str], most: int, kind: str) -> list[str]:
     return [*parts[:most], *([counted(rest, f"more {kind}")] if rest > 0 else [])]
 
 
-def _starved(facet: Facet, selection: Selection) -> list[int]:
+def _starved(facet: Facet, selection: Selected) -> list[int]:
     """Find labels of enough rows that keep under a quarter of the whole's share, the largest first.
 
     And less than random rows would by chance: a binomial tail, shared by the column's groups (Bonferroni). Clusters
@@ -264,7 +265,7 @@ def _starved(facet: Facet, selection: Selection) -> list[int]:
     return [j for j, tail in zip(starved, tails.tolist(), strict=True) if tail * len(found) < CHANCE]
 
 
-def _groups(facet: Facet, selection: Selection) -> list[str]:
+def _groups(facet: Facet, selection: Selected) -> list[str]:
     """Name the groups of which strikingly much and little is kept."""
     sizes, taken = facet.sizes, facet.counts(selection.kept)
     there = np.flatnonzero(sizes)
@@ -350,7 +351,7 @@ def length_correlation(values: NDArray[np.float64], lengths: Ints) -> float:
     return float(rank_correlation(ranks)[0, 1])
 
 
-def _length_bias(selection: Selection, lengths: Ints, unit: str) -> list[str]:
+def _length_bias(selection: Selected, lengths: Ints, unit: str) -> list[str]:
     scored = np.isfinite(selection.values)
     names, fates = selection.fates()
     ours, others = lengths[selection.kept & scored], lengths[fates == names.index("over_budget")]
@@ -372,7 +373,7 @@ def _length_bias(selection: Selection, lengths: Ints, unit: str) -> list[str]:
     ]
 
 
-def _ties(selection: Selection) -> list[str]:
+def _ties(selection: Selected) -> list[str]:
     values = selection.values[np.isfinite(selection.values)]
     if len(values) < 2:
         return []
@@ -385,7 +386,7 @@ def _ties(selection: Selection) -> list[str]:
 
 
 def comparison_words(
-    selections: Sequence[Selection], facets: Sequence[Facet], lengths: Ints | None, unit: str
+    selections: Sequence[Selected], facets: Sequence[Facet], lengths: Ints | None, unit: str
 ) -> list[str]:
     """Sum up several selections of the same rows in sentences; the baselines are left out where others remain."""
     first = selections[0]
@@ -410,7 +411,7 @@ def comparison_words(
     return [sentence for sentence in out if sentence]
 
 
-def _shared(compared: Sequence[Selection], start: str) -> list[str]:
+def _shared(compared: Sequence[Selected], start: str) -> list[str]:
     """Say how much of what they keep is the same."""
     names = [_name(one.scorer) for one in compared]
     pairs = [
@@ -432,7 +433,7 @@ def _shared(compared: Sequence[Selection], start: str) -> list[str]:
     ]
 
 
-def _longest(compared: Sequence[Selection], lengths: Ints | None, unit: str) -> list[str]:
+def _longest(compared: Sequence[Selected], lengths: Ints | None, unit: str) -> list[str]:
     if lengths is None:
         return []
     middle = [(float(np.median(lengths[one.kept])), _name(one.scorer)) for one in compared]
@@ -445,7 +446,7 @@ def _longest(compared: Sequence[Selection], lengths: Ints | None, unit: str) -> 
     ]
 
 
-def _contrast(facets: Sequence[Facet], compared: Sequence[Selection]) -> list[str]:
+def _contrast(facets: Sequence[Facet], compared: Sequence[Selected]) -> list[str]:
     """Name the group whose share differs most from one selection to another."""
     for facet in facets:
         sizes = facet.sizes

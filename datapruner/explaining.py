@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 from datapruner.errors import DataPrunerError
 from datapruner.outputs.notebook import excerpt
-from datapruner.outputs.reading import load
 from datapruner.samples.inspection import render_sample
-from datapruner.selection.result import Scores
+from datapruner.saved import load
+from datapruner.scores import Scores
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
-    from datapruner.outputs.reading import SavedSelection
+    from datapruner.results.explanation import Explanation
     from datapruner.samples.samples import Samples
-    from datapruner.selection.explanation import Explanation
+    from datapruner.saved import SavedSelection
 
 MOST = 10
 """Rows that are listed."""

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
+from datapruner.results.explanation import Explanation, Summary
 from datapruner.scorers.base import Measure
 from datapruner.selection.budget import Budget, encode_labels
-from datapruner.selection.explanation import Explanation, Summary
 from datapruner.selection.standing import Standing, missed_words, place_words
 from datapruner.text import safe_text
 
@@ -123,12 +123,6 @@ class SelectionView(ABC):
         dropped = [f"{count:,} {words}" for words, count in counted.items() if words != "kept"]
         said = f"{len(self):,} of {len(self.kept):,} rows kept by {safe_text(self.scorer, 60)}"
         return f"{type(self).__name__}({'; '.join([said, *dropped])})"
-
-    def _repr_html_(self) -> str:
-        """Show it in a notebook: counts by cause and by group, and the first kept rows."""
-        from datapruner.outputs.notebook import selection_html
-
-        return selection_html(self)
 
     @cached_property
     def indices(self) -> Ints:

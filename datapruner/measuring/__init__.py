@@ -1,0 +1,1 @@
+"""From a recipe to what its scorers read."""

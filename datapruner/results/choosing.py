@@ -1,0 +1,98 @@
+"""Make a selection of what was scored: spend a budget, or none yet."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datapruner.errors import DataPrunerError
+from datapruner.ragged import Ragged
+from datapruner.results.scored import Scored
+from datapruner.results.selected import NO_TOKENS, Selected
+from datapruner.results.view import ALWAYS
+from datapruner.selection.budget import Budget, portions
+from datapruner.selection.tokens import gather
+
+if TYPE_CHECKING:
+    from datapruner.selection.selectors import Selector
+
+Kind = TypeVar("Kind", bound=Selected)
+
+
+def choose(scored: Scored, name: str, selector: Selector, budget: Budget, kind: type[Kind]) -> Kind:
+    """Spend a budget on one of the rankings.
+
+    Parameters
+    ----------
+    scored : Scored
+    name : str
+        Of the ranking.
+    selector : Selector
+    budget : Budget
+    kind : type
+        What is made: :class:`Selected`, or one with more to it.
+
+    Raises
+    ------
+    DataPrunerError
+        A budget that cannot be met.
+    """
+    from datapruner.selection.selectors import best_first, fill
+
+    n = len(scored)
+    codes, texts = scored.dropped_before()
+    eligible = codes < 0
+    costs = np.ones(n, dtype=np.int64)
+    if budget.in_tokens:
+        costs = scored.tokens.get("num_supervised_tokens", costs[:0])
+        if not len(costs):
+            raise DataPrunerError("no tokens were counted for these scores; score again with count_tokens")
+        empty = eligible & (costs == 0) & ~scored.forced
+        eligible &= ~empty
+        codes[empty] = len(texts)
+        texts.append(NO_TOKENS)
+    forced = scored.forced & eligible
+    codes[forced] = len(texts)
+    texts.append(ALWAYS)
+    kept = forced.copy()
+    labels = None if budget.per_group is None else scored.column(budget.per_group)
+    parts = portions(budget, costs, eligible, forced, labels)
+    masks: list[tuple[NDArray[np.int64], Ragged]] = []
+    for number, portion in enumerate(parts):
+        rng = np.random.default_rng([scored.recipe.seed, number])
+        choice = selector.select(scored.rankings[name], portion, rng)
+        kept[portion.rows] = choice.kept
+        codes[portion.rows] = choice.codes + len(texts)
+        texts += choice.texts
+        if choice.token_masks is not None:
+            masks.append((portion.rows, choice.token_masks))
+    if budget.in_tokens and len(parts) > 1:
+        # What each group's share left over is too little for the group, but together it may fit a row.
+        left = sum(portion.budget - int(costs[portion.rows[kept[portion.rows]]].sum()) for portion in parts)
+        rows = np.sort(
+            np.concatenate([portion.rows for portion in parts if not portion.fixed] or [codes[:0]])
+        )
+        rows = rows[~kept[rows]]
+        more = np.zeros(len(rows), dtype=np.bool_)
+        fill(best_first(scored.rankings[name].values[rows]), costs[rows], left, more)
+        kept[rows[more]] = True
+        codes[rows[more]] = len(texts)
+        texts.append("kept: among the best that fit into what the groups' shares left over")
+    if not kept.any():
+        shortest = f"; the shortest has {int(costs[eligible].min())}" if eligible.any() else ""
+        raise DataPrunerError(f"no row fits into {budget.describe()}{shortest}")
+    pruned = gather(masks, n) if masks else None
+    return kind(scored, name, selector, budget, kept, codes.astype(np.int32), texts, pruned)
+
+
+def not_chosen(scored: Scored, name: str, kind: type[Kind]) -> Kind:
+    """Give a selection as if nothing were kept: a rank for every row, and no cut."""
+    from datapruner.selection.selectors import TopK
+
+    nothing = np.zeros(len(scored), dtype=np.bool_)
+    codes, texts = scored.dropped_before()
+    texts += ["not chosen yet", ALWAYS]
+    codes = np.where(codes < 0, len(texts) - 2 + scored.forced, codes)
+    return kind(scored, name, TopK(), Budget(keep=1), nothing, codes.astype(np.int32), texts)

@@ -1,0 +1,57 @@
+"""Results as columns of a table: what is said of every source row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from datapruner.scorers.base import Ranking
+    from datapruner.selection.vetoes import Vetoes
+
+GROUPS = b"datapruner_groups"
+"""Its metadata: each group of the budget, how much of it was kept, of how much, in which unit; JSON."""
+WITHIN = "ranked_within"
+"""Its column of what a row was ranked in, where that is not the whole dataset."""
+
+
+def method_columns(ranking: Ranking) -> dict[str, pa.Array]:
+    """Give a method's columns; null where a row was dropped before scoring."""
+    import pyarrow as pa
+
+    unscored = np.isnan(ranking.values)
+    return {
+        name: pa.array(values, mask=unscored | np.isnan(values) if values.dtype.kind == "f" else unscored)
+        for name, values in ranking.columns.items()
+    }
+
+
+def encoded(codes: NDArray[Any], names: Sequence[str], *, empty: NDArray[np.bool_] | None = None) -> pa.Array:
+    """Give texts by their numbers, each text once; null where ``empty``."""
+    import pyarrow as pa
+
+    return pa.DictionaryArray.from_arrays(
+        pa.array(codes.astype(np.int32), mask=empty), pa.array(list(names), pa.string())
+    )
+
+
+def arrow_array(values: NDArray[Any]) -> pa.Array:
+    """Turn a column into Arrow; NaN means that a row was dropped before scoring, hence null."""
+    import pyarrow as pa
+
+    return pa.array(values, mask=np.isnan(values)) if values.dtype.kind == "f" else pa.array(values)
+
+
+def steps_of(vetoes: Sequence[Vetoes], n: int, *, empty: int | None = -1) -> pa.Array:
+    """Give the number of the step that dropped each row."""
+    import pyarrow as pa
+
+    steps = np.full(n, -1, dtype=np.int32)
+    for number, step in enumerate(vetoes):
+        steps[step.rows] = number
+    return pa.array(steps, mask=steps < 0) if empty is None else pa.array(steps)

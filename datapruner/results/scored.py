@@ -1,0 +1,157 @@
+"""The scores of every row: all that a selection needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datapruner.errors import DataPrunerError
+from datapruner.results.columns import arrow_array, encoded, method_columns, steps_of
+from datapruner.results.explanation import Summary
+from datapruner.results.view import find_rows, frame
+from datapruner.selection.vetoes import Vetoes
+from datapruner.text import did_you_mean, safe_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+    from datapruner.recipe import Recipe
+    from datapruner.samples.rendered import Rendered
+    from datapruner.samples.samples import Samples
+    from datapruner.scorers.base import Ranking, Scorer
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """Every scorer's ranking of every row, with what cleaning dropped: all that a selection needs.
+
+    Parameters
+    ----------
+    samples : Samples
+    recipe : Recipe
+    scorers : mapping
+        Name -> scorer.
+    rankings : mapping
+        Name -> its ranking of the whole dataset; NaN where a row was dropped before scoring.
+    vetoes : list of Vetoes
+        In the order of the steps; a row is in one of them at most.
+    forced : ndarray, bool, shape (n,)
+        Always-kept rows.
+    tokens : mapping
+        ``num_tokens`` and ``num_supervised_tokens``, int64 (n,), where they were counted.
+    renderer : callable, optional
+        Samples and rows -> these rows as the language model was fed; needed to write token-pruned data.
+    """
+
+    samples: Samples
+    recipe: Recipe
+    scorers: Mapping[str, Scorer]
+    rankings: Mapping[str, Ranking]
+    vetoes: Sequence[Vetoes]
+    forced: NDArray[np.bool_]
+    tokens: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    renderer: Callable[[Samples, NDArray[np.int64]], Iterator[Rendered]] | None = None
+
+    def __len__(self) -> int:
+        """Return the number of source rows."""
+        return len(self.samples)
+
+    def __repr__(self) -> str:
+        """Name the scorers and count the rows."""
+        dropped = [
+            f"{count:,} {words}"
+            for (cause, count), words in zip(self.summary.causes.items(), self.summary.words(), strict=True)
+            if cause != "ranked"
+        ]
+        scorers = ", ".join(safe_text(name, 60) for name in self.rankings)
+        return f"{type(self).__name__}({'; '.join([f'{len(self):,} rows', scorers, *dropped])})"
+
+    @cached_property
+    def summary(self) -> Summary:
+        """Rows by cause: those that are ranked, and what each cleaning step dropped."""
+        steps: dict[str, int] = {}
+        for vetoes in self.vetoes:
+            if len(vetoes):
+                steps[vetoes.kind] = steps.get(vetoes.kind, 0) + len(vetoes)
+        ranked = len(self) - sum(steps.values())
+        return Summary(len(self), {"ranked": ranked, **steps}, scorers=tuple(self.rankings))
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Give every row's scores, and why a cleaning step dropped it; the index is the row's position in the source.
+
+        ``cause`` and ``reason`` are as in a selection, ``ranked`` and empty for a row that may be chosen;
+        ``always_keep`` marks the rows that every selection keeps. A score is ``score.NAME``, higher = keep.
+        """
+        return frame(self.table())
+
+    def table(self) -> pa.Table:
+        """Give every row's scores and columns, and why a cleaning step dropped it, as a person reads them."""
+        import pyarrow as pa
+
+        n = len(self)
+        kinds = list(dict.fromkeys(["ranked", *(vetoes.kind for vetoes in self.vetoes)]))
+        steps = np.array([0, *(kinds.index(vetoes.kind) for vetoes in self.vetoes)])
+        codes, texts = self.dropped_before()
+        different = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+        numbers = np.array([different[text] for text in texts] or [0])
+        columns: dict[str, Any] = {
+            "index": pa.array(np.arange(n)),
+            "always_keep": pa.array(self.forced),
+            "cause": encoded(steps[steps_of(self.vetoes, n).to_numpy() + 1], kinds),
+            "reason": encoded(numbers[np.maximum(codes, 0)], list(different), empty=codes < 0),
+            **{name: arrow_array(values) for name, values in self.tokens.items()},
+            **{f"score.{name}": arrow_array(ranking.values) for name, ranking in self.rankings.items()},
+        }
+        for scorer, ranking in self.rankings.items():
+            for name, array in method_columns(ranking).items():
+                if name not in self.tokens and not columns.setdefault(name, array).equals(array):
+                    columns[f"{name}.{scorer}"] = array
+        return pa.table(columns)
+
+    def find(
+        self, match: str | None = None, where: Mapping[str, Any] | None = None, *, case: bool = False
+    ) -> NDArray[np.int64]:
+        """Find rows by what they say; see :meth:`Selection.find`."""
+        return find_rows(self.samples, match, where, case=case)
+
+    @cached_property
+    def _labels(self) -> dict[str, list[Any]]:
+        return {}
+
+    @cached_property
+    def _veto_texts(self) -> list[str]:
+        return [f"dropped: {text}" for vetoes in self.vetoes for text in vetoes.reasons()]
+
+    def which(self, scorer: str | None) -> str:
+        """Give the ranking that is meant: the only one, where none is named."""
+        if scorer is None:
+            if len(self.rankings) == 1:
+                return next(iter(self.rankings))
+            raise DataPrunerError(f"say which scorer is to choose: {', '.join(self.rankings)}")
+        if scorer not in self.rankings:
+            raise DataPrunerError(
+                f"these scores hold no scorer '{scorer}'.{did_you_mean(scorer, self.rankings)} "
+                f"They hold {', '.join(self.rankings)}"
+            )
+        return scorer
+
+    def dropped_before(self) -> tuple[NDArray[np.int64], list[str]]:
+        """Give the number of every row's reason, -1 where no cleaning step dropped it; and these reasons."""
+        codes = np.full(len(self), -1, dtype=np.int64)
+        start = 0
+        for vetoes in self.vetoes:
+            codes[vetoes.rows] = np.arange(start, start + len(vetoes))
+            start += len(vetoes)
+        return codes, list(self._veto_texts)
+
+    def column(self, name: str) -> list[Any]:
+        """Give a column of the source, read once."""
+        if name not in self._labels:
+            self._labels[name] = self.samples.column(name)
+        return self._labels[name]

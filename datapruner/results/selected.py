@@ -1,0 +1,262 @@
+"""A selection made from scores for one budget: the kept rows, and a reason for every row."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datapruner.errors import DataPrunerError
+from datapruner.ragged import Ragged
+from datapruner.results.columns import GROUPS, WITHIN, arrow_array, encoded, method_columns
+from datapruner.results.scored import Scored
+from datapruner.results.view import ALWAYS, SelectionView
+from datapruner.selection.budget import Budget, encode_labels
+from datapruner.selection.standing import Grouping, Standing, crossed, standing
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset
+
+    from datapruner.recipe import Recipe
+    from datapruner.samples.samples import Samples
+    from datapruner.scorers.base import Measure
+    from datapruner.selection.pairs import Pair
+    from datapruner.selection.selectors import Selector
+
+NO_TOKENS = "dropped: no supervised tokens"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Selected(SelectionView):
+    """The kept rows of a dataset, and a reason for every row.
+
+    Its length is the number of kept rows, and iterating over it gives these as dictionaries of the original columns.
+
+    Attributes
+    ----------
+    scores : Scored
+        What it was made from.
+    scorer : str
+    selector : Selector
+    budget : Budget
+    kept : ndarray, bool, shape (n,)
+    codes : ndarray, int32, shape (n,)
+        Which of ``texts`` is a row's reason.
+    texts : list of str
+    token_masks : Ragged, optional
+        bool, n rows: which supervised tokens of a kept row stay in the loss; empty where all of them do. None
+        where the selector does not prune tokens.
+    """
+
+    scores: Scored
+    scorer: str
+    selector: Selector
+    budget: Budget
+    kept: NDArray[np.bool_]
+    codes: NDArray[np.int32]
+    texts: list[str]
+    token_masks: Ragged | None = None
+
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """The scorer's value of every row, NaN where it was dropped before scoring; float64 (n,)."""
+        return self.scores.rankings[self.scorer].values
+
+    @property
+    def dataset(self) -> Dataset:
+        """The kept rows with all their original columns, in source order."""
+        return self.scores.samples.dataset.select(self.indices)
+
+    @property
+    def source(self) -> Samples:
+        """All rows that were chosen from."""
+        return self.scores.samples
+
+    def pairs(self, count: int | None = None) -> list[Pair]:
+        """Give the rows that cleaning dropped beside the row that each was dropped for, the least alike first.
+
+        Parameters
+        ----------
+        count : int, optional
+            Pairs of each cleaning step at most; all of them by default.
+        """
+        from datapruner.selection.pairs import pairs
+
+        return pairs(self.scores.samples, self.scores.vetoes, count)
+
+    def conversation(self) -> Dataset:
+        """Give the kept rows as ``messages`` (or ``text``), whatever their layout was: what SFTTrainer reads.
+
+        Raises
+        ------
+        DataPrunerError
+            Tokens were pruned, which messages cannot say.
+        """
+        if self.token_masks is not None:
+            raise DataPrunerError(
+                "a conversation would train on the pruned tokens too; train on `selection.dataset`, whose labels leave "
+                "them out, or choose with token_keep=1"
+            )
+        return super().conversation()
+
+    def preference(self) -> Dataset:
+        """Give the kept rows of preference data as trl's DPOTrainer (pairs) or KTOTrainer (votes) reads them.
+
+        Raises
+        ------
+        DataPrunerError
+            The rows have neither rejected answers nor votes.
+        """
+        return self.scores.samples.preference(self.indices)
+
+    @cached_property
+    def supervised_tokens_kept(self) -> NDArray[np.int64] | None:
+        """Supervised tokens of each row that stay in the loss, 0 where it was dropped; None: tokens were not pruned."""
+        if self.token_masks is None:
+            return None
+        token_nll = self.scores.rankings[self.scorer].state.get("token_nll")
+        whole = token_nll.lengths if isinstance(token_nll, Ragged) else self.token_masks.lengths
+        stay = np.bincount(self.token_masks.rows(), self.token_masks.values, len(self.kept)).astype(np.int64)
+        return np.where(self.kept, np.where(self.token_masks.lengths > 0, stay, whole), 0)
+
+    def reason(self, row: int) -> str:
+        """Why a source row was kept or dropped."""
+        return self.texts[int(self.codes[self._checked(row)])]
+
+    @property
+    def reasons(self) -> pa.DictionaryArray:
+        """The reason of every source row, dictionary-encoded."""
+        import pyarrow as pa
+
+        # Every text once: of a dictionary that repeats itself, Arrow's Parquet writer makes other bytes each time.
+        numbers = {text: number for number, text in enumerate(dict.fromkeys(self.texts))}
+        codes = np.array([numbers[text] for text in self.texts], dtype=np.int32)[self.codes]
+        return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(list(numbers), pa.string()))
+
+    def fates(self) -> tuple[list[str], NDArray[np.int64]]:
+        """Give what may become of a row, as :meth:`counts` names it, and each row's number among these, int64 (n,)."""
+        return self._fates
+
+    @cached_property
+    def _fates(self) -> tuple[list[str], NDArray[np.int64]]:
+        steps = [(vetoes.kind, vetoes.rows) for vetoes in self.scores.vetoes]
+        if NO_TOKENS in self.texts:
+            steps.append(("no_supervised_tokens", np.flatnonzero(self.codes == self.texts.index(NO_TOKENS))))
+        names = list(dict.fromkeys(["kept", *(kind for kind, _ in steps), "over_budget"]))
+        codes = np.where(self.kept, 0, len(names) - 1)
+        for kind, rows in steps:
+            codes[rows] = names.index(kind)
+        return names, codes
+
+    def table(self) -> pa.Table:
+        """Give every source row as ``selection.parquet`` has it."""
+        import pyarrow as pa
+
+        n = len(self.kept)
+        names, fates = self.fates()
+        columns: dict[str, Any] = {
+            "index": pa.array(np.arange(n)),
+            "kept": pa.array(self.kept),
+            "cause": encoded(fates, names),
+            "reason": self.reasons,
+            "score": arrow_array(self.values),
+        }
+        for name, values in self.scores.tokens.items():
+            columns[name] = arrow_array(values)
+        for name, array in method_columns(self.scores.rankings[self.scorer]).items():
+            columns.setdefault(name, array)  # tokens were counted of all rows
+        stay = self.supervised_tokens_kept
+        if stay is not None:
+            columns["supervised_tokens_kept"] = pa.array(stay)
+        standing = self.standing
+        if len(standing.names) > 1:
+            columns[WITHIN] = encoded(np.maximum(standing.parts, 0), standing.names, empty=standing.parts < 0)
+        table = pa.table(columns)
+        # What each group got cannot be told from the rows' fates alone: the source has the groups.
+        groups = self.shares()
+        return table.replace_schema_metadata({GROUPS: json.dumps(groups)}) if groups else table
+
+    @cached_property
+    def standing(self) -> Standing:
+        """Every row's rank among those that it competed with."""
+        n = len(self.kept)
+        competing = np.isfinite(self.values)
+        for vetoes in self.scores.vetoes:
+            competing[vetoes.rows] = False
+        for text in (ALWAYS, NO_TOKENS):
+            if text in self.texts:
+                competing &= self.codes != self.texts.index(text)
+        found: list[Grouping] = [([""], np.zeros(n, dtype=np.int64))]
+        if self.budget.per_group is not None:
+            found.append(encode_labels(self._labels(self.budget.per_group)))
+        groups = self.scores.rankings[self.scorer].groups
+        if groups is not None and self.selector.by_groups:
+            clusters = [f"cluster {number}" for number in range(int(groups.max(initial=-1)) + 1)]
+            found.append(crossed(found[-1], (clusters, groups)))
+        costs = self._tokens() if self.budget.in_tokens else None
+        return standing(self.values, self.kept, competing, found, costs)
+
+    @property
+    def measure(self) -> Measure:
+        """The quantity that the score is."""
+        return self.scores.rankings[self.scorer].measure
+
+    @property
+    def clusters(self) -> NDArray[np.int64] | None:
+        """Every row's cluster, where the scorer works in clusters; int64 (n,)."""
+        return self.scores.rankings[self.scorer].groups
+
+    def _budget(self) -> Budget:
+        return self.budget
+
+    def _selector(self) -> str:
+        return self.selector.name
+
+    def _labels(self, column: str) -> list[Any]:
+        return self.scores.column(column)
+
+    def _tokens(self) -> NDArray[np.int64]:
+        return self.scores.tokens["num_supervised_tokens"]
+
+    def _shown(self, rows: NDArray[np.int64]) -> tuple[Samples, NDArray[np.int64]]:
+        return self.scores.samples, rows
+
+    def _known(self, row: int) -> dict[str, Any]:
+        stay, scored = self.supervised_tokens_kept, np.isfinite(self.values[row])
+        columns = self.scores.rankings[self.scorer].columns
+        return {
+            **{name: column[row] if scored else None for name, column in columns.items()},
+            **{name: column[row] for name, column in self.scores.tokens.items()},
+            **({} if stay is None else {"supervised_tokens_kept": stay[row]}),
+        }
+
+    @property
+    def recipe(self) -> Recipe:
+        """The arguments that lead here."""
+        from datapruner.recipe import method_of, plain
+        from datapruner.selection.selectors import SELECTORS
+
+        scores, selector = self.scores, self.selector
+        recipe = scores.recipe.pinned(scores.samples.revision)
+        is_default = selector == scores.scorers[self.scorer].selector()
+        named = SELECTORS.get(selector.name) is type(selector)
+        return recipe.model_copy(
+            update={
+                "in_memory": recipe.in_memory
+                + [f"selector {selector.name}"] * (not named and not is_default),
+                "count_tokens": bool(scores.tokens),
+                "scorer": self.scorer if len(scores.rankings) > 1 else None,
+                "selector": None
+                if is_default
+                else method_of(selector.name, selector.parameters(), named=named),
+                "keep": plain(self.budget.keep, "keep"),
+                "keep_tokens": plain(self.budget.keep_tokens, "keep_tokens"),
+                "per_group": plain(self.budget.per_group, "per_group"),
+                "quotas": plain(dict(self.budget.quotas), "quotas"),
+            }
+        )
