@@ -19,7 +19,8 @@ FLOORS = (
     (
         "ground",
         "apart arguments arrays bounded bounded_yaml cache checksums drawing errors extras html_tables intervals "
-        "limits matching moved notes overlap parameters paths patterns progress ragged ranking ranks temporary text version words",
+        "limits matching moved notes overlap parameters paths patterns progress ragged ranking ranks temporary text "
+        "version words",
     ),
     ("rows, models, geometry", "samples models geometry"),
     ("recipe", "recipe recipe_formats options inputs"),
