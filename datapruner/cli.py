@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
@@ -9,7 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 # The base of what typer says of a command line; the click package's own or typer's copy of it, by version.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 INTERRUPTED = 130
+PIPE_CLOSED = 141
 MOST_GROUPS = 40
 """Groups of a budget that a summary lists."""
 
@@ -759,6 +761,7 @@ def main() -> None:
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    _open_closed()
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
         sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -780,16 +783,35 @@ def main() -> None:
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BrokenPipeError:
-        os._exit(141)
+        os._exit(PIPE_CLOSED)
+    except SystemExit as error:  # which is how typer tells of a closed pipe
+        if isinstance(error.__context__, BrokenPipeError):
+            os._exit(PIPE_CLOSED)
+        raise
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO, errno.EDQUOT) or error.filename is not None:
+            raise
+        _quit(f"what is shown cannot be written: {error.strerror}", 2)
     except BaseException as error:
         if type(error).__name__ != "PanicException":  # what a library in Rust gives up with
             raise
         _quit(f"a library gave up on a file or a row ({error}); is the model's or the tokenizer's whole?", 2)
     if code == INTERRUPTED:  # which is how later versions of typer tell of Ctrl-C
-        how = "terminated" if told else "interrupted"
+        how = "terminated" if told and told[0] != signal.SIGINT else "interrupted"
         code = 128 + told[0] if told else INTERRUPTED
         _quit(f"{how}; what was computed so far is kept and the same command goes on from there", code)
     sys.exit(code)
+
+
+def _open_closed() -> None:
+    """Open what was closed before the start (``>&-``) on nothing, or the next file that is opened gets its output."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            handle = os.open(os.devnull, os.O_RDWR)
+            if handle != number:
+                os.dup2(handle, number)
+                os.close(handle)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False))
 
 
 def _make_warnings_harmless() -> None:
@@ -808,7 +830,10 @@ def _make_warnings_harmless() -> None:
 
 @contextmanager
 def _terminated(told: list[int]) -> Iterator[None]:
-    """Let SIGTERM, and SIGHUP where it is not ignored, end a run as Ctrl-C does; a second one ends it at once."""
+    """Let SIGTERM, and SIGHUP where it is not ignored, end a run as Ctrl-C does; a second one ends it at once.
+
+    So does a second Ctrl-C, which would otherwise show where in the clearing up it came.
+    """
     owner = os.getpid()
 
     def stop(number: int, _: object) -> None:
@@ -822,16 +847,17 @@ def _terminated(told: list[int]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}
+    numbers = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}
     before = {number: signal.getsignal(number) for number in numbers}
     try:
         for number, was in before.items():
-            if was is not signal.SIG_IGN:  # nohup
+            if was is not signal.SIG_IGN:  # nohup, and what a shell starts in the background
                 signal.signal(number, stop)
         yield
     finally:
         for number, was in before.items():
-            signal.signal(number, was)
+            if number not in told:
+                signal.signal(number, was)
 
 
 def _usage(error: Any) -> str:
@@ -861,7 +887,9 @@ def _unknown(name: str, context: Any) -> str:
 def _quit(sentence: str, code: int) -> None:
     from datapruner.text import safe_text
 
-    sys.stderr.write(f"datapruner: {safe_text(sentence)}\n")
+    with suppress(OSError):
+        sys.stderr.write(f"datapruner: {safe_text(sentence)}\n")
+        sys.stderr.flush()
     sys.exit(code)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
 from datapruner.extras import EXTRAS
+from datapruner.text import safe_text
 
 CORE = [
     "torch",
@@ -42,9 +44,12 @@ def report() -> str:
     for alias, model in offline.MODELS.items():
         lines.append(f"{alias:>16}  {_state(alias)}  {model.origin}")
     folder = cache_folder()
-    files = [file for file in folder.rglob("*") if file.is_file()] if folder.exists() else []
-    size = sum(file.stat().st_size for file in files) / 1e6
-    lines += ["", f"cache {folder}: {len(files)} files, {size:,.0f} MB"]
+    sizes = []
+    for place, _, names in os.walk(folder):  # what cannot be read, or goes meanwhile, is passed over
+        for name in names:
+            with suppress(OSError):
+                sizes.append(os.lstat(os.path.join(place, name)).st_size)  # noqa: PTH118
+    lines += ["", f"cache {safe_text(str(folder))}: {len(sizes)} files, {sum(sizes) / 1e6:,.0f} MB"]
     return "\n".join(lines)
 
 

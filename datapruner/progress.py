@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from datapruner.text import safe_text
@@ -27,8 +28,9 @@ WARM_UP, MEASURED = 1, 3
 def say(sentence: str, shown: bool) -> None:
     """Write a line before something that takes a while, also where standard error is no terminal."""
     if shown:
-        sys.stderr.write(f"{safe_text(sentence)} ...\n")
-        sys.stderr.flush()
+        with suppress(OSError):  # a full disk below a log ends no run
+            sys.stderr.write(f"{safe_text(sentence)} ...\n")
+            sys.stderr.flush()
 
 
 def bar(total: int, name: str, unit: str, shown: bool, **more: Any) -> tqdm[Any]:

@@ -726,73 +726,121 @@ def test_a_terminated_run_ends_as_an_interrupted_one(workplace, tmp_path, monkey
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+ENDED = """
+import os, signal, sys
+from datapruner import api, cli, temporary
+def stop(*_, **__):
+    (temporary.private_folder() / "spilled").write_text("x")
+    try:
+        os.kill(os.getpid(), {first})
+        print("went on")
+        raise SystemExit(7)
+    finally:
+        for number in {again}:
+            os.kill(os.getpid(), number)
+api.run = stop
+if {ignored}:
+    signal.signal({first}, signal.SIG_IGN)
+cli.main()
+"""
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-def test_a_terminated_process_leaves_no_temporary_folder(workplace, tmp_path):
-    """In a process of its own, since what it leaves goes when it ends."""
-    program = (
-        "import os, signal, sys, time\n"
-        "from datapruner import api, cli, temporary\n"
-        "def stop(*_, **__):\n"
-        "    (temporary.private_folder() / 'spilled').write_text('x')\n"
-        "    os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    time.sleep(10)\n"
-        "api.run = stop\n"
-        "cli.main()\n"
-    )
-    line = prune_line(workplace, tmp_path / "out", "-q")
-    (tmp_path / "tmp").mkdir()
-    ran = subprocess.run(
-        [sys.executable, "-c", program, *map(str, line)],
+@pytest.mark.parametrize(
+    ("name", "ignored", "code"),
+    [("SIGINT", False, 130), ("SIGTERM", False, 143), ("SIGHUP", False, 129), ("SIGHUP", True, 7)],
+)
+def test_a_terminated_process_leaves_no_temporary_folder(workplace, tmp_path, name, ignored, code):
+    """In a process of its own, since what it leaves goes when it ends; nohup ignores SIGHUP."""
+    ran = ended(workplace, tmp_path, [name], ignored=ignored)
+    assert (ran.returncode, ran.stdout) == (code, "went on\n" * ignored)
+    told = {"SIGINT": "datapruner: interrupted;"}.get(name, "datapruner: terminated;")
+    assert ran.stderr.startswith(told) != ignored
+    assert len(ran.stderr.splitlines()) == (not ignored)
+    assert list((tmp_path / "tmp").glob("datapruner*")) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_second_ctrl_c_ends_at_once_without_a_traceback(workplace, tmp_path, name):
+    """It comes while what the first one left is cleared up; that then goes with the next run."""
+    ran = ended(workplace, tmp_path, [name, name])
+    assert ran.returncode == -getattr(signal, name)
+    assert (ran.stdout, ran.stderr) == ("", "")
+    again = ended(workplace, tmp_path, [name])
+    assert again.returncode == 128 + getattr(signal, name)
+    assert list((tmp_path / "tmp").glob("datapruner*")) == []
+    assert not (tmp_path / "out").exists()
+
+
+def ended(workplace: Path, tmp_path: Path, names: list[str], ignored: bool = False):
+    """Run a command that sends itself one signal in the middle, and another while it ends."""
+    (tmp_path / "tmp").mkdir(exist_ok=True)
+    first, *again = (int(getattr(signal, name)) for name in names)
+    program = ENDED.format(first=first, again=again, ignored=ignored)
+    return subprocess.run(
+        [sys.executable, "-c", program, *map(str, prune_line(workplace, tmp_path / "out", "-q"))],
         env={**os.environ, "TMPDIR": str(tmp_path / "tmp")},
         capture_output=True,
         text=True,
         check=False,
         timeout=120,
     )
-    assert (ran.returncode, ran.stdout) == (143, "")
-    assert ran.stderr.startswith("datapruner: terminated")
-    assert list((tmp_path / "tmp").glob("datapruner*")) == []
 
 
-def test_a_file_that_ends_too_early_is_no_interrupt(workplace, tmp_path, monkeypatch, run):
-    def stop(*_, **__):
-        raise EOFError("the file ended before its end marker")
-
-    monkeypatch.setattr("datapruner.api.run", stop)
-    ran = run(*prune_line(workplace, tmp_path / "out"))
-    assert ran.code == 2
-    assert "ended before its end marker" in ran.err
-    assert "goes on from there" not in ran.err
-
-
-def test_a_library_in_rust_that_gives_up_is_one_sentence(workplace, tmp_path, monkeypatch, run):
-    class PanicException(BaseException):  # pyo3's is made like this
-        pass
-
-    def stop(*_, **__):
-        raise PanicException("index out of range")
-
-    monkeypatch.setattr("datapruner.api.run", stop)
-    ran = run(*prune_line(workplace, tmp_path / "out"))
-    assert ran.code == 2
-    assert "index out of range" in ran.err
-    assert len(ran.err.splitlines()) == 1
+CLOSED = {
+    "a pipe that nobody reads": (["inspect", "good.jsonl"], "pipe", None, 141),
+    "help into one": (["prune", "--help"], "pipe", None, 141),
+    "no standard output": (["inspect", "good.jsonl"], None, "kept", 0),
+    "no standard error": (["inspect", "nothing.jsonl"], "kept", None, 2),
+    "neither": (["inspect", "good.jsonl"], None, None, 0),
+    "a full disk": (["inspect", "good.jsonl"], "/dev/full", "kept", 2),
+    "a full disk for messages": (["inspect", "nothing.jsonl"], "kept", "/dev/full", 2),
+}
 
 
-def test_no_warning_moves_a_terminal_s_cursor(workplace, tmp_path):
-    program = (
-        "import logging\n"
-        "from datapruner import api, cli\n"
-        "def warn(*_, **__):\n"
-        "    logging.getLogger('of.a.library').warning('one \\x1b[2J\\u202e two\\nthree %s', '\\x07')\n"
-        "    raise KeyboardInterrupt\n"
-        "api.run = warn\n"
-        "cli.main()\n"
-    )
-    line = [sys.executable, "-c", program, *map(str, prune_line(workplace, tmp_path / "out", "-q"))]
-    ran = subprocess.run(line, capture_output=True, text=True, check=False, timeout=120)
-    assert ran.stderr.splitlines()[:2] == [r"one \x1b[2J\u202e two", r"three \x07"]
-    assert ran.returncode == 130
+@LINUX
+@pytest.mark.parametrize("kind", CLOSED)
+def test_output_that_goes_nowhere(workplace, tmp_path, kind):
+    line, out, err, code = CLOSED[kind]
+    ran = into(workplace, tmp_path, line, out, err)
+    said = (tmp_path / "err").read_text()
+    assert ran == code
+    assert "Traceback" not in said
+    assert len(said.splitlines()) == (out == "/dev/full")
+    assert "No space left" in said or out != "/dev/full"
+
+
+@LINUX
+@pytest.mark.parametrize(("out", "err"), [(None, None), ("kept", "/dev/full"), ("/dev/full", "kept")])
+def test_a_result_is_whole_whatever_becomes_of_the_output(workplace, tmp_path, out, err):
+    """A file that took the number of a closed output would have it in the middle."""
+    code = into(workplace, tmp_path, prune_line(workplace, tmp_path / "out"), out, err)
+    assert code == (2 if out == "/dev/full" else 0)
+    assert len(dp.load_selection(tmp_path / "out").indices) == 3
+
+
+def into(workplace: Path, tmp_path: Path, line: list, out: str | None, err: str | None) -> int:
+    """Run a command whose outputs are kept, closed before it starts (None), a device or a pipe without a reader."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    (tmp_path / "err").touch()
+    program = [sys.executable, "-c", "from datapruner.cli import main; main()", *map(str, line)]
+    shell = f"exec {shlex.join(program)}"
+    for number, place in ((1, out), (2, err)):
+        if place not in ("kept", "pipe"):
+            shell += f" {number}>{place or '&-'}"
+    with (tmp_path / "err").open("wb") as kept:
+        ran = subprocess.run(
+            ["sh", "-c", shell],
+            stdout=writer if out == "pipe" else subprocess.DEVNULL,
+            stderr=kept,
+            cwd=workplace,
+            check=False,
+            timeout=120,
+        )
+    os.close(writer)
+    return ran.returncode
 
 
 # What cannot be written

@@ -189,6 +189,77 @@ def test_a_cache_that_is_removed_meanwhile_is_made_anew(tmp_path, monkeypatch, w
     assert fetch(root) == 0
 
 
+@pytest.mark.parametrize(
+    "when", ["while rows are computed", "while shards are read", "while rows are copied"]
+)
+def test_shards_that_go_or_shrink_meanwhile_are_computed_anew(tmp_path, monkeypatch, when):
+    """A mapped file that is cut short would end the process with SIGBUS, which no test survives."""
+    root, hurt = tmp_path / "cache", []
+    fetch(root, 35)
+    found(root, "rows").unlink()
+
+    def damage() -> None:
+        if not hurt:
+            hurt.append(when)
+            shards = sorted(root.rglob("*.shard"))
+            os.truncate(shards[0], shards[0].stat().st_size - 100)
+            os.truncate(shards[1], 0)
+            shards[2].unlink()
+
+    if when == "while shards are read":
+        real = store_module._Shelf._shards
+        monkeypatch.setattr(store_module._Shelf, "_shards", lambda shelf: (real(shelf), damage())[0])
+    elif when == "while rows are copied":
+        gather = store_module._Shelf._gather
+        monkeypatch.setattr(store_module._Shelf, "_gather", lambda *given: (damage(), gather(*given))[1])
+    else:
+        write = store_module._Shelf._write_shard
+        monkeypatch.setattr(store_module._Shelf, "_write_shard", lambda *given: (damage(), write(*given)))
+    assert fetch(root, 50) >= 15
+    assert hurt == [when]
+    assert fetch(root, 50) == 0
+
+
+def test_a_file_in_another_ones_place_gives_no_other_rows(tmp_path):
+    """Each is whole, and closed by its own right checksum."""
+    fetch(tmp_path)
+    shards = sorted(tmp_path.rglob("*.shard"))
+    first, last = shards[0].read_bytes(), shards[-1].read_bytes()
+    found(tmp_path, "rows").unlink()
+    shards[0].write_bytes(last)
+    assert 0 < fetch(tmp_path) < 25  # the rows that one held, and nothing else
+    for shard in tmp_path.rglob("*.shard"):
+        shard.write_bytes(first)
+    found(tmp_path, "rows").unlink()
+    assert 0 < fetch(tmp_path) < 25
+
+
+def test_rows_of_another_dataset_under_this_ones_name(tmp_path):
+    """As many rows of the same width, whole, with the checksum that was written with them."""
+    keys = row_keys((f"other {row}".encode() for row in range(25)), CONTEXT)
+    SignalStore(tmp_path / "other").fetch(
+        keys, CONTEXT, WIDTH, lambda rows: iter([(rows, np.full((len(rows), WIDTH), -1, np.float32))])
+    )
+    fetch(tmp_path / "cache")
+    for ending in ("rows", "sum", "shard"):
+        shutil.copy(found(tmp_path / "other", ending), found(tmp_path / "cache", ending))
+        fetch(tmp_path / "cache")
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a" * 200 + "/" + "b" * 300, "of/" * 2000])
+def test_a_name_that_no_disk_takes(tmp_path, caplog, monkeypatch, name):
+    from datapruner.doctor import report
+
+    assert fetch(tmp_path / name) == 25
+    assert fetch(tmp_path / name) == 0  # laid aside
+    assert all("too long" in sentence for sentence in said(caplog))
+    Notes(tmp_path / name).put({"a": 1}, {"b": 2})
+    assert Notes(tmp_path / name).get({"a": 1}) is None
+    monkeypatch.setenv("DATAPRUNER_CACHE", str(tmp_path / name))
+    assert ": 0 files, 0 MB" in report()
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))
+
+
 @pytest.mark.skipif(os.name != "posix", reason="modes")
 @pytest.mark.parametrize(
     ("made", "folders", "files"), [(None, 0o700, 0o600), (0o755, 0o700, 0o600), (0o2770, 0o2770, 0o640)]
@@ -225,6 +296,13 @@ def test_with_a_key_nothing_is_taken_that_was_written_without_it(tmp_path, monke
     assert fetch(tmp_path) == 25
     monkeypatch.setenv(cache.KEY, "another")
     assert fetch(tmp_path) == 25
+    monkeypatch.setenv(cache.KEY, "mine")
+    mine = tmp_path / cache.keyed("signals")
+    assert fetch(tmp_path) == 0
+    for wrong in ("Mine", " mine", "mine\n"):  # with what the right key wrote in its place
+        monkeypatch.setenv(cache.KEY, wrong)
+        shutil.copytree(mine, tmp_path / cache.keyed("signals"))
+        assert fetch(tmp_path) == 25
     Notes(tmp_path).put({"a": 1}, {"b": 2})
     assert Notes(tmp_path).get({"a": 1}) == {"b": 2}
     monkeypatch.delenv(cache.KEY)

@@ -313,6 +313,35 @@ def test_an_exchange_that_fails_leaves_what_was_there(tmp_path, monkeypatch, num
     assert beside(out) == ["out"]
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="modes")
+@pytest.mark.parametrize("old", [None, "old"])
+def test_a_parent_that_becomes_read_only_before_the_swap(tmp_path, monkeypatch, swapping, old):
+    """The new folder is written by then; root, whom no mode holds, is answered as others are."""
+    out = tmp_path / "shared" / "out"
+    if old:
+        write(out, old)
+    out.parent.mkdir(exist_ok=True)
+
+    def close() -> None:
+        out.parent.chmod(0o555)
+        if os.geteuid() == 0:
+            monkeypatch.setattr(swap, "_exchange", refused)
+            monkeypatch.setattr(Path, "rename", refused)
+
+    def refused(one, other):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    try:
+        with pytest.raises(DataPrunerError, match=r"cannot be written: Permission denied"):
+            write(out, "new", overwrite=True, meanwhile=close)
+    finally:
+        out.parent.chmod(0o755)
+    monkeypatch.undo()
+    assert (held(out) if old else out.exists()) == (old or False)
+    write(out, "newer", overwrite=True)
+    assert (held(out), beside(out)) == ("newer", ["out"])  # and what could not be removed then has gone
+
+
 def test_a_second_rename_that_fails_puts_the_first_back(tmp_path, monkeypatch):
     out = tmp_path / "out"
     write(out, "old")
