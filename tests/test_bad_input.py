@@ -739,8 +739,9 @@ def stop(*_, **__):
         for number in {again}:
             os.kill(os.getpid(), number)
 api.run = stop
-if {ignored}:
-    signal.signal({first}, signal.SIG_IGN)
+# Whoever runs the tests may ignore them: nohup, a shell's background.
+usual = signal.default_int_handler if {first} == signal.SIGINT else signal.SIG_DFL
+signal.signal({first}, signal.SIG_IGN if {ignored} else usual)
 cli.main()
 """
 
