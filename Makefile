@@ -34,7 +34,7 @@ test: install
 
 # Every call that changes a file dies or fails once; two minutes on two cores.
 test-faults: install
-	$(PYTEST) -m faults tests/faults
+	$(PYTEST) -m 'faults and not slow' tests/faults
 
 # Mostly valid runs, mutated; what fails is kept in a folder, to be replayed. SECONDS=3600 for an hour.
 fuzz: SECONDS ?= 600

@@ -28,7 +28,7 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
-SECONDS = 10.0
+SECONDS = 7.0
 BYTES = 1 << 30
 CHILD_BYTES = 2 << 30
 """Beyond what the process has already; a child loads a tokenizer, whose tables may be large."""
