@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from datapruner.recipe import Recipe
 
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What a spreadsheet's formula begins with, as OWASP lists it, the wide forms too."""
+
+
 def figure(value: float | None) -> str:
     """Give two decimals; a dash where there is no figure, and no minus before zero."""
     return "-" if value is None or math.isnan(value) else f"{round(value, 2) + 0.0:.2f}"
@@ -70,4 +74,4 @@ def _inert(cell: Any) -> Any:
     if not isinstance(cell, str):
         return cell
     shown = safe_lines(cell)
-    return f"'{shown}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else shown
+    return f"'{shown}" if cell.startswith(FORMULA) else shown

@@ -40,3 +40,18 @@ def test_csv_has_no_control_characters_in_cells_or_heads(tmp_path, text):
     if text.isprintable() or text == "two\nlines":
         assert (head[1], first) == (text, [text, "1.5"])
     assert not first[0].startswith("=")
+
+
+@pytest.mark.parametrize(
+    "start", ["=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20"]
+)
+def test_texts_are_no_formulas_and_numbers_stay_numbers(tmp_path, start):
+    write_csv(
+        tmp_path / "table.csv", [f"{start}1+1", "n"], [[f"{start}cmd()", -1.5], ["a=b", -2], ["", None]]
+    )
+    with (tmp_path / "table.csv").open(encoding="utf-8", newline="") as handle:
+        head, *rows = csv.reader(handle)
+    assert head[0].startswith("'")
+    assert rows[0][0].startswith("'")
+    assert [row[1] for row in rows] == ["-1.5", "-2", ""]
+    assert rows[1][0] == "a=b"
