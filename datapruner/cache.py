@@ -10,8 +10,9 @@ import errno
 import hashlib
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol
 
 import xxhash
 
@@ -64,7 +65,7 @@ def _key() -> bytes:
     return hashlib.sha256(os.fsencode(secret)).digest() if secret else b""
 
 
-def open_plain(path: Path) -> IO[bytes]:
+def open_plain(path: Path) -> BufferedReader:
     """Open a plain file to be read; a FIFO or a device, which could be read without end, is an error instead.
 
     Raises

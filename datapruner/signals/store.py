@@ -474,24 +474,22 @@ class _Shelf:
         """
         to = offsets_of(length)
         block = np.empty(int(to[-1]), dtype="<f4")
+        room = block.view(np.uint8).data
         for number in np.unique(shard):
             path, first, size = files[number]
             if not size:
                 continue
             here = np.flatnonzero(shard == number)
-            here = here[np.argsort(start[here], kind="stable")]
-            follows = start[here][1:] == (start[here] + length[here])[:-1]
+            # Rows that follow each other there and here are read as one.
+            joined = (start[here][1:] == (start[here] + length[here])[:-1]) & (np.diff(here) == 1)
+            cuts = np.flatnonzero(~joined)
+            firsts, lasts = here[np.append(0, cuts + 1)], here[np.append(cuts, len(here) - 1)]
+            spans = zip((4 * to[firsts]).tolist(), (4 * to[lasts + 1]).tolist(), strict=True)
             with open_plain(path) as handle:
-                for rows in np.split(here, np.flatnonzero(~follows) + 1):
-                    handle.seek(first + 4 * int(start[rows[0]]))
-                    wanted = 4 * int(length[rows].sum())
-                    raw = handle.read(wanted)
-                    if len(raw) < wanted:
+                for place, (begin, end) in zip((first + 4 * start[firsts]).tolist(), spans, strict=True):
+                    handle.seek(place)
+                    if handle.readinto(room[begin:end]) < end - begin:
                         raise _RowsMissingError
-                    at = 0
-                    for row in rows.tolist():
-                        block[to[row] : to[row + 1]] = np.frombuffer(raw, "<f4", int(length[row]), at)
-                        at += 4 * int(length[row])
         return block.tobytes()
 
     def _trim(self) -> None:
