@@ -170,25 +170,35 @@ class Forks:
     ) -> None:
         code = 70
         try:
-            os.dup2(out, 1)
-            os.dup2(said, 2)
-            sys.stdout, sys.stderr = (os.fdopen(of, "w", encoding="utf-8", closefd=False) for of in (1, 2))
+            redirect(out, said)
             self.shim.arm(os.fsencode(folder), at, how, number)
-            try:
-                action()
-                code = 0
-            except SystemExit as end:
-                code = end.code if isinstance(end.code, int) else int(end.code is not None)
-            except BaseException:
-                import traceback
-
-                traceback.print_exc()
-                code = 1
+            code = done(action)
             os.write(calls, str(self.shim.counted()).encode())
             sys.stdout.flush()
             sys.stderr.flush()
         finally:
             os._exit(code & 0xFF)
+
+
+def redirect(out: int, said: int) -> None:
+    """Let this child write to files: what it prints, and what it says on standard error."""
+    os.dup2(out, 1)
+    os.dup2(said, 2)
+    sys.stdout, sys.stderr = (os.fdopen(of, "w", encoding="utf-8", closefd=False) for of in (1, 2))
+
+
+def done(action: Callable[[], None]) -> int:
+    """Carry an action out, and give the exit code that Python would end with."""
+    try:
+        action()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        return 1
+    return 0
 
 
 def command(*words: object) -> Callable[[], None]:

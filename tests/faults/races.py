@@ -6,6 +6,7 @@ with it the folder holds a whole result of one of them afterwards; a file that s
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import time
@@ -89,8 +90,7 @@ def main() -> None:
                 violations.append(
                     f"round {turn}, {more}, {foreign}: won {won}, {said}, {left}, {sorted(found or ())}"
                 )
-    print(*violations, sep="\n", file=sys.stderr)
-    print(rounds, "rounds,", len(violations), "violations")
+    print(json.dumps({"rounds": rounds, "violations": violations}))
 
 
 def put(file: Path) -> None:

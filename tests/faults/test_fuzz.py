@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.faults.telling import told_by
+
 pytestmark = [
     pytest.mark.faults,
     pytest.mark.skipif(sys.platform != "linux", reason="forks, /proc and limits are Linux's"),
@@ -18,27 +15,7 @@ pytestmark = [
 
 
 def test_mutated_runs_are_done_or_refused_in_a_sentence(tmp_path):
-    ran = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "tests.faults.fuzz",
-            "--seed",
-            "0",
-            "--cases",
-            "25",
-            "--keep",
-            tmp_path / "kept",
-        ],
-        cwd=ROOT,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert ran.returncode == 0, ran.stderr[-2000:]
-    told = json.loads(ran.stdout)
+    told = told_by("fuzz", "--seed", 0, "--cases", 25, "--keep", tmp_path / "kept", TMPDIR=str(tmp_path))
     assert told["cases"] == 25
     # Some must succeed, and some must be refused, or nothing is tried.
     assert told["codes"]["0"] >= 5

@@ -29,7 +29,7 @@ from pathlib import Path
 from random import Random
 
 from tests.conftest import save_tiny_llama, save_tiny_sentence_transformer
-from tests.faults.fork import command, tree
+from tests.faults.fork import command, done, redirect, tree
 from tests.faults.fuzz import judge, sources
 from tests.faults.fuzz.cases import OUT, Case
 
@@ -65,25 +65,14 @@ def _inside(action: Callable[[], None], folder: Path, spare: Path, said: int, li
     code = 70
     try:
         os.setsid()
-        for stream in (1, 2):
-            os.dup2(said, stream)
-        sys.stdout, sys.stderr = (os.fdopen(of, "w", encoding="utf-8", closefd=False) for of in (1, 2))
+        redirect(said, said)
         os.environ["TMPDIR"], tempfile.tempdir = str(spare), None
         os.chdir(folder)
         if limited:
             faulthandler.dump_traceback_later(SECONDS - 5, file=sys.__stderr__)
             pages = int(Path("/proc/self/statm").read_text("ascii").split()[5])
             resource.setrlimit(resource.RLIMIT_DATA, (pages * resource.getpagesize() + BYTES,) * 2)
-        try:
-            action()
-            code = 0
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else int(end.code is not None)
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
-            code = 1
+        code = done(action)
         sys.stdout.flush()
         sys.stderr.flush()
     finally:
