@@ -71,7 +71,7 @@ def check(folder: Path, *names: str) -> None:
         _compare(folder / name, wanted.get(name))
 
 
-def as_written(file: Path) -> None:
+def check_file(file: Path) -> None:
     """Refuse a file that lies in a result of ours, where it is listed with another digest, or not at all.
 
     Parameters
@@ -92,7 +92,7 @@ def as_written(file: Path) -> None:
                 _compare(seen, wanted.get(name))
 
 
-def all_written(folder: Path, files: Iterable[Path]) -> None:
+def check_files(folder: Path, files: Iterable[Path]) -> None:
     """Refuse a folder of a result, whose data is about to be read, where files are gone or others were put.
 
     Parameters

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 
 from datapruner.arguments import instead_of
 from datapruner.bounded_yaml import load_yaml
-from datapruner.checksums import as_written
+from datapruner.checksums import check_file
 from datapruner.errors import DataPrunerError
 from datapruner.matching import Match
 from datapruner.models.offline import MODELS
@@ -353,7 +353,7 @@ def load_recipe(path: Path) -> Recipe:
         The file is missing, is not YAML, or holds something a recipe does not know.
     """
     path = expanded(path)
-    as_written(path)
+    check_file(path)
     given = load_yaml(path, "the recipe")
     if not isinstance(given, dict):
         raise DataPrunerError(f"the recipe {path} must hold names and values")

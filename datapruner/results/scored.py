@@ -31,22 +31,7 @@ if TYPE_CHECKING:
 class Scored:
     """Every scorer's ranking of every row, with what cleaning dropped: all that a selection needs.
 
-    Parameters
-    ----------
-    samples : Samples
-    recipe : Recipe
-    scorers : mapping
-        Name -> scorer.
-    rankings : mapping
-        Name -> its ranking of the whole dataset; NaN where a row was dropped before scoring.
-    vetoes : list of Vetoes
-        In the order of the steps; a row is in one of them at most.
-    forced : ndarray, bool, shape (n,)
-        Always-kept rows.
-    tokens : mapping
-        ``num_tokens`` and ``num_supervised_tokens``, int64 (n,), where they were counted.
-    renderer : callable, optional
-        Samples and rows -> these rows as the language model was fed; needed to write token-pruned data.
+    What its fields are is said where users meet them, in :class:`datapruner.scores.Scores`.
     """
 
     samples: Samples

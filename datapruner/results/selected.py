@@ -35,22 +35,7 @@ NO_TOKENS = "dropped: no supervised tokens"
 class Selected(SelectionView):
     """The kept rows of a dataset, and a reason for every row.
 
-    Its length is the number of kept rows, and iterating over it gives these as dictionaries of the original columns.
-
-    Attributes
-    ----------
-    scores : Scored
-        What it was made from.
-    scorer : str
-    selector : Selector
-    budget : Budget
-    kept : ndarray, bool, shape (n,)
-    codes : ndarray, int32, shape (n,)
-        Which of ``texts`` is a row's reason.
-    texts : list of str
-    token_masks : Ragged, optional
-        bool, n rows: which supervised tokens of a kept row stay in the loss; empty where all of them do. None
-        where the selector does not prune tokens.
+    What its fields are is said where users meet them, in :class:`datapruner.scores.Selection`.
     """
 
     scores: Scored

@@ -8,7 +8,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from datapruner.checksums import all_written, as_written
+from datapruner.checksums import check_file, check_files
 from datapruner.errors import MALFORMED, DataPrunerError
 from datapruner.paths import is_file, resolved
 from datapruner.patterns import Place, Search, files_of, is_new, place_of
@@ -63,7 +63,7 @@ def _load_files(files: list[Path], source: str) -> Read:
             )
         if not file.is_file():
             raise DataPrunerError(f"'{safe_text(str(file), 200)}' is not a file.")
-        as_written(file)
+        check_file(file)
     _one_format({kind for kind in kinds.values() if kind}, source)
     if len(files) == 1 and kinds[files[0]] == ".arrow" and files[0].suffix.lower() == ".arrow":
         refuse_pointer(files[0], source)
@@ -97,7 +97,7 @@ def load_folder(folder: Path, label: str) -> dict[str, Read]:
     """Load a folder from save_to_disk, one that datapruner wrote, or any folder of data files or media."""
     saved = [path for path in (folder / "dataset_dict.json", folder / "state.json") if path.is_file()]
     files = saved or _find(folder, folder, label)
-    all_written(folder, files)
+    check_files(folder, files)
     if saved:
         return _load_saved(folder, label)
     splits: dict[str, list[Path]] = {}
@@ -230,7 +230,7 @@ def _check_saved(folder: Path, label: str) -> None:
                     f"The folder {label} cannot be loaded: {safe_text(entry.name, 60)} is no file; save it again."
                 )
             if not entry.is_dir():
-                as_written(Path(entry.path))
+                check_file(Path(entry.path))
         for name in [*_named_in(place / "state.json"), *_splits_in(place / "dataset_dict.json")]:
             if not resolved(place / name).is_relative_to(resolved(place)):
                 raise DataPrunerError(

@@ -21,7 +21,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from datapruner.checksums import as_written
+from datapruner.checksums import check_file
 from datapruner.errors import DataPrunerError
 from datapruner.models.encoders import Encoder, ImageEmbedder, Named, TokenEmbedder
 from datapruner.models.identity import PROBE_TEXTS
@@ -315,7 +315,7 @@ def read_embeddings(path: Path, rows: int) -> Matrix:
         raise DataPrunerError(f"there is no embeddings file {path}")
     if not is_file(path):
         raise DataPrunerError(f"the embeddings {path} are no file")
-    as_written(path)
+    check_file(path)
     if path.suffix == ".npy":
         try:
             found = load_npy(path)

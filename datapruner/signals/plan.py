@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datapruner.checksums import as_written
+from datapruner.checksums import check_file
 from datapruner.errors import DataPrunerError, in_words
 from datapruner.geometry.blocks import iter_blocks, normalise_rows
 from datapruner.models.embedders import load_image_embedder, load_text_embedder
@@ -726,7 +726,7 @@ def _divergence_file(path: Path) -> NDArray[Any]:
     try:
         if path.exists() and not path.is_file():
             raise DataPrunerError(f"the divergences {path} are no file")
-        as_written(path)
+        check_file(path)
         if path.suffix == ".parquet":
             column: NDArray[Any] = pq.read_table(path, columns=["jsd"]).column("jsd").to_numpy()
             return column
