@@ -104,7 +104,8 @@ PRESETS = {
 
 def measured(arguments: Any, name: str, signals: frozenset[str], dedup: bool = False) -> Any:
     """Signals of a set; what was measured before comes from the cache."""
-    from datapruner.api import measure, run_arguments
+    from datapruner.api import run_arguments
+    from datapruner.measuring.measure import measure
 
     @dataclass(frozen=True)
     class Everything(Scorer):

@@ -98,7 +98,8 @@ class Task:
 
 def measured(arguments: Any, pruning: str) -> Any:
     """Everything that any arm reads, in one pass of the two models; or what an earlier run kept of it."""
-    from datapruner.api import measure, run_arguments
+    from datapruner.api import run_arguments
+    from datapruner.measuring.measure import measure
     from datapruner.scorers.base import Ranking, Scorer
 
     @dataclass(frozen=True)

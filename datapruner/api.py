@@ -2,43 +2,27 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from datapruner.arguments import notes_of, takes
-from datapruner.errors import DataPrunerError, in_words
-from datapruner.inputs import Inputs
-from datapruner.measuring.reading import read_samples
+from datapruner.errors import DataPrunerError
+from datapruner.measuring.measure import Measured, measure
 from datapruner.options import DEFAULTS, PrunedModel, Running, Scoring, ScoringReading
 from datapruner.parameters import one_or_more
-from datapruner.recipe import FILES, Recipe, load_recipe, make_recipe, method_of, plain
-from datapruner.samples import load_samples
+from datapruner.recipe import Recipe, load_recipe, make_recipe, method_of, plain
 from datapruner.scorers import make_scorer, scorer_class
 from datapruner.scorers.base import Scorer
 from datapruner.scores import Scores, Selection
 from datapruner.selection.budget import Amount, Budget
-from datapruner.selection.cleaning import clean_embeddings, clean_texts, without
-from datapruner.selection.own_text import OwnText
 from datapruner.selection.selectors import Selector, make_selector
-from datapruner.selection.telling import tell_drops
-from datapruner.selection.vetoes import Vetoes
-from datapruner.signals import Signals
-from datapruner.signals.store import SignalStore
 
 if TYPE_CHECKING:
     from datapruner.models.encoders import Encoder
-    from datapruner.samples.rendered import TokenCounts
-    from datapruner.samples.samples import Samples
-    from datapruner.signals.plan import Plan, Renderer
-    from datapruner.signals.readers import Reader
-
-logger = logging.getLogger(__name__)
 
 
 SELECTING = frozenset({"scorer", "selector", "keep", "keep_tokens", "quotas"})
@@ -360,21 +344,6 @@ def run(recipe: str | Path | Recipe, **objects: Unpack[Running]) -> Selection:
     )
 
 
-class Measured(NamedTuple):
-    """What a run measured, before any scorer looks at it: the rows that cleaning left, and their signals."""
-
-    recipe: Recipe
-    scorers: list[Scorer]
-    samples: Samples
-    rows: NDArray[np.int64]
-    signals: Signals
-    vetoes: list[Vetoes]
-    forced: NDArray[np.bool_]
-    tokens: dict[str, NDArray[np.int64]]
-    renderer: Renderer | None
-    store: SignalStore
-
-
 def run_scores(recipe: Recipe, **objects: Any) -> Scores:
     """Carry out the scoring half of a recipe: read, clean, measure, rank; takes what :func:`measure` takes."""
     return rank(measure(recipe, **objects))
@@ -396,150 +365,6 @@ def rank(measured: Measured, scorers: Sequence[Scorer] | None = None) -> Scores:
     )
 
 
-def measure(
-    recipe: Recipe,
-    *,
-    scorers: Sequence[Scorer] | None = None,
-    source: Any = None,
-    embeddings: Any = None,
-    embedder: Encoder | None = None,
-    model: tuple[Any, Any] | None = None,
-    pruned_model: PrunedModel | None = None,
-    divergences: Any = None,
-    masks: Mapping[str, Any] | None = None,
-    cache: str | Path | None = None,
-    progress: bool = True,
-    trust_code: bool = False,
-    samples: Samples | None = None,
-) -> Measured:
-    """Carry out a recipe up to the scorers: read, clean, measure.
-
-    Parameters
-    ----------
-    recipe : Recipe
-    scorers, source, embeddings, embedder, model, pruned_model, divergences, masks
-        Objects that stand in for what the recipe names.
-    cache, progress, trust_code
-        As in :func:`score`.
-    samples : Samples, optional
-        What :func:`read_samples` gave for this recipe, where somebody had to look at the rows before.
-    """
-    from datapruner.signals.plan import (
-        known_pruned,
-        make_plan,
-        measure_embedding,
-        measure_losses,
-        measure_target,
-        measure_the_rest,
-        measure_tokens,
-        open_pruned,
-        read_divergences,
-        renderer_of,
-    )
-
-    made = _once_each(
-        list(scorers) if scorers is not None else [make_scorer(m.name, m.parameters) for m in recipe.scorers]
-    )
-    plan = make_plan(recipe, made)
-    if samples is None:
-        samples = read_samples(recipe, source, embeddings_given=embeddings is not None)
-    inputs = _files_read(recipe)
-    given_jsd = read_divergences(recipe, divergences, len(samples)) if plan.divergences else None
-    _check_columns(recipe, plan, samples, made, masks or {})
-    store = SignalStore(None if cache is None else Path(cache).expanduser())
-    forced = _mask(recipe.always_keep, samples, "always_keep")
-    own = OwnText(samples, recipe.similarity_context)
-    vetoes, rows = _cleaned(recipe, plan, samples, forced, own, inputs)
-    _tell_unread(recipe, plan, samples, vetoes)
-    fed: _Fed | None = None
-    if plan.language_model or plan.responses or plan.twins:
-        _require_rows(rows)
-        fed = _feed(recipe, model, samples, store, progress=progress)
-        recipe = recipe.model_copy(update={"max_length": fed.reader.max_length})
-        found, rows = _with_targets(recipe, fed.counts, rows, forced)
-        vetoes += found
-    measured: dict[str, Any] = {}
-    if plan.target:
-        measured |= measure_target(
-            recipe,
-            samples,
-            store,
-            given=embeddings is not None,
-            own=own,
-            embedder=embedder,
-            progress=progress,
-            read=partial(inputs.rows, "target"),
-        )
-    if plan.embedding:
-        _require_rows(rows)
-        unread = np.zeros(len(samples), dtype=np.bool_)
-        matrix = measure_embedding(
-            recipe,
-            samples,
-            rows,
-            store,
-            embeddings=embeddings,
-            embedder=embedder,
-            own=own,
-            progress=progress,
-            unread=unread,
-        )
-        before = rows
-        found, rows = clean_embeddings(recipe, samples, matrix, rows, forced, unread)
-        tell_drops(samples, found)
-        vetoes += found
-        measured["embedding"] = matrix
-        if len(rows) < len(before):
-            from datapruner.geometry.blocks import RowView
-
-            measured["embedding"] = RowView(matrix, np.searchsorted(before, rows))
-    _require_rows(rows)
-    if fed is not None and recipe.tokenizer is None:
-        tokens = {"num_tokens": fed.counts.tokens, "num_supervised_tokens": fed.counts.supervised}
-    else:
-        tokens = measure_tokens(recipe, samples, store, required=plan.tokens_required) if plan.tokens else {}
-    measured |= {name: counted[rows] for name, counted in tokens.items()}
-    if fed is not None:
-        reader = fed.reader
-        measured |= measure_losses(
-            plan,
-            reader,
-            samples,
-            rows,
-            store,
-            fed.counts,
-            open_twin=lambda: open_pruned(
-                recipe, store, pruned_model, reader, trust_code=trust_code, progress=progress
-            ),
-            twin_known=known_pruned(recipe, store, pruned_model, reader.max_length) if plan.twins else None,
-            in_turn=recipe.twins == "in_turn",
-            release=model is None,
-            progress=progress,
-        )
-    measured |= {} if given_jsd is None else {"jsd": given_jsd[rows]}
-    measured |= measure_the_rest(plan, recipe, samples, rows, measured.get("embedding"), store, own)
-
-    renderer = renderer_of(recipe) if fed is None or model is None else fed.reader.render
-    recipe = _with_inputs(recipe, samples, inputs)
-    signals = Signals(len(rows), measured, recipe.seed, rows)
-    return Measured(recipe, made, samples.unchanged(), rows, signals, vetoes, forced, tokens, renderer, store)
-
-
-def _files_read(recipe: Recipe) -> Inputs:
-    """Note the files of numbers that are about to be read."""
-    inputs = Inputs(recipe.inputs_content)
-    for field in FILES:
-        if field not in recipe.in_memory and (path := recipe.path(field)) is not None:
-            inputs.file(field, Path(path))
-    return inputs
-
-
-def _with_inputs(recipe: Recipe, samples: Samples, inputs: Inputs) -> Recipe:
-    """Give the recipe what the inputs held, and the samples their files, which are looked at with the source's own."""
-    samples.stamps.update(inputs.stamps)
-    return recipe.model_copy(update={"inputs_content": inputs.content})
-
-
 def _check_model(model: Any, options: Mapping[str, Any]) -> None:
     """Refuse what is neither a name nor a model with its tokenizer, and options that only loading could follow."""
     if model is None or isinstance(model, str | Path):
@@ -554,181 +379,6 @@ def _check_model(model: Any, options: Mapping[str, Any]) -> None:
             raise DataPrunerError(
                 f"'{name}' is for a model that is loaded by its name; this one is loaded already"
             )
-
-
-def _check_columns(
-    recipe: Recipe, plan: Plan, samples: Samples, scorers: list[Scorer], masks: Mapping[str, Any]
-) -> None:
-    """Refuse columns that are not there, or in the way of what will be written, and masks of another length."""
-    from datapruner.outputs.tokens import check_token_columns
-
-    for column in {recipe.per_group, *plan.columns} - {None}:
-        samples.check_column(str(column))
-    if len(scorers) == 1 and recipe.selector is None:
-        check_token_columns(samples, scorers[0].selector())
-    for name, mask in masks.items():
-        _check_length(mask, len(samples), name)
-
-
-def _once_each(scorers: list[Scorer]) -> list[Scorer]:
-    names = [scorer.name for scorer in scorers]
-    if len(set(names)) != len(names) or not names:
-        raise DataPrunerError(f"every scorer must be named once, not {', '.join(names) or 'none'}")
-    return scorers
-
-
-def _cleaned(
-    recipe: Recipe,
-    plan: Plan,
-    samples: Samples,
-    forced: NDArray[np.bool_],
-    own: OwnText,
-    inputs: Inputs,
-) -> tuple[list[Vetoes], NDArray[np.int64]]:
-    """Drop what is listed, and what the steps that read texts drop."""
-    vetoes, rows = _never_kept(recipe, samples, forced)
-    if not plan.cleaning:
-        return vetoes, rows
-    tests = _test_texts(recipe, inputs)
-    found, rows = clean_texts(recipe, samples, tests, rows, forced, own)
-    _tell_unanswered(len(samples), found)
-    tell_drops(samples, found, tests=tests, numbers=recipe.near_numbers)
-    return vetoes + found, rows
-
-
-def _never_kept(
-    recipe: Recipe, samples: Samples, forced: NDArray[np.bool_]
-) -> tuple[list[Vetoes], NDArray[np.int64]]:
-    """Drop what is on the never-keep list."""
-    rows = np.arange(len(samples), dtype=np.int64)
-    banned = _mask(recipe.never_keep, samples, "never_keep")
-    if not banned.any():
-        return [], rows
-    if (both := banned & forced).any():
-        raise DataPrunerError(f"row {int(np.argmax(both))} is to be kept always and never")
-    listed = np.flatnonzero(banned)
-    vetoes = Vetoes(
-        "never_keep", listed, np.full(listed.size, -1), np.ones(listed.size), "on the never-keep list"
-    )
-    return [vetoes], without(rows, vetoes)
-
-
-class _Fed(NamedTuple):
-    """A language model, and the tokens of every row as it reads them."""
-
-    reader: Reader
-    counts: TokenCounts
-
-
-def _feed(
-    recipe: Recipe, model: tuple[Any, Any] | None, samples: Samples, store: SignalStore, *, progress: bool
-) -> _Fed:
-    """Take the model and tokenise all rows: whatever is wrong with them is said before the long pass."""
-    from datapruner.signals.plan import open_language_model
-    from datapruner.signals.tokens import NamedTokenizer, stored_counts
-
-    reader = open_language_model(recipe, store, model, progress=progress)
-    tokenizer = NamedTokenizer(
-        lambda: reader.tokenizer, None if reader.known is None else reader.known.tokenizer
-    )
-    counts = stored_counts(
-        samples, tokenizer, store, last_turn_only=reader.last_turn_only, max_length=reader.max_length
-    )
-    return _Fed(reader, counts)
-
-
-def _with_targets(
-    recipe: Recipe, counts: TokenCounts, rows: NDArray[np.int64], forced: NDArray[np.bool_]
-) -> tuple[list[Vetoes], NDArray[np.int64]]:
-    """Refuse or drop rows whose loss would be of nothing, and say how many rows were cut."""
-    if cut := int(counts.truncated[rows].sum()):
-        logger.warning(
-            in_words(
-                "%s of %s rows are longer than the model reads and were cut; --max-length sets the limit"
-            ),
-            f"{cut:,}",
-            f"{len(rows):,}",
-        )
-    empty = rows[counts.supervised[rows] == 0]
-    if not empty.size:
-        return [], rows
-    dropped = recipe.on_empty == "drop"
-    refused = empty[forced[empty]] if dropped else empty
-    if refused.size:
-        row = int(refused[0])
-        why = "what is left after the cut" if counts.truncated[row] else "it"
-        listed = " and is to be kept always" if dropped else ""
-        way = "take it off that list" if dropped else "drop them with --on-empty=drop"
-        raise DataPrunerError(
-            f"row {row} has no supervised token{listed}, so that there is nothing to score: {why} holds no assistant "
-            f"text ({empty.size:,} such rows); {way}"
-        )
-    logger.warning(
-        "%s of %s rows have no supervised token, row %s first, and were left out%s",
-        f"{empty.size:,}",
-        f"{len(rows):,}",
-        empty[0],
-        in_words("; --max-length cuts before their answers") if counts.truncated[empty[0]] else "",
-    )
-    vetoes = Vetoes(
-        "no_supervised_tokens", empty, np.full(empty.size, -1), np.zeros(empty.size), "no supervised tokens"
-    )
-    return [vetoes], without(rows, vetoes)
-
-
-def _tell_unanswered(n: int, found: list[Vetoes]) -> None:
-    """Say how many rows were left out because their answer says nothing."""
-    for vetoes in found:
-        if vetoes.kind == "no_answer" and len(vetoes):
-            logger.warning(
-                "%s of %s rows have no answer, row %s first, and were left out; "
-                + in_words("--on-empty=keep ranks them like any other"),
-                f"{len(vetoes):,}",
-                f"{n:,}",
-                vetoes.rows[0],
-            )
-
-
-def _tell_unread(recipe: Recipe, plan: Plan, samples: Samples, found: list[Vetoes]) -> None:
-    """Say which parts of the rows took no part, where it looks as if they should have."""
-    from datapruner.samples.unread import copies_that_differ, overlooked, unseen
-
-    by_model = plan.language_model or plan.responses or plan.twins
-    by_model |= plan.embedding and not recipe.has_embeddings
-    if by_model and (note := unseen(samples)):
-        logger.warning("%s", note)
-    if by_model or recipe.dedup or plan.text:
-        copies = [
-            pair
-            for vetoes in found
-            if vetoes.kind == "exact_duplicate"
-            for pair in zip(vetoes.rows.tolist(), vetoes.others.tolist(), strict=True)
-        ]
-        for column in overlooked(samples, recipe.strings()):
-            logger.warning("%s%s", column, copies_that_differ(samples, column.column, copies))
-
-
-def _require_rows(rows: NDArray[np.int64]) -> None:
-    if not len(rows):
-        raise DataPrunerError("no row is left: cleaning, or --on-empty=drop (the default), dropped them all")
-
-
-def _test_texts(recipe: Recipe, inputs: Inputs) -> list[str] | None:
-    """Read the test set's prompts, if one is named; its ``test`` split where it has one and no split was named."""
-    if recipe.decontaminate is None:
-        return None
-    try:
-        tests = load_samples(
-            recipe.decontaminate,
-            split=recipe.decontaminate_split,
-            columns=recipe.decontaminate_columns,
-            prefer="test",
-        )
-    except DataPrunerError as error:
-        said = error.sentence.replace("--columns", "--decontaminate-columns")
-        raise DataPrunerError(f"the test set: {said}") from error
-    inputs.rows("decontaminate", tests)
-    return [sample.part("both") if sample.plain else sample.part("prompt") for sample in tests]
 
 
 def _is_registered(scorer: Scorer) -> bool:
@@ -766,12 +416,6 @@ def _steps(dedup: Any) -> Any:
     return list(dedup) if isinstance(dedup, tuple) else dedup
 
 
-def _check_length(mask: Any, n: int, what: str) -> None:
-    array = np.asarray(mask)
-    if array.dtype.kind == "b" and len(array) != n:
-        raise DataPrunerError(f"{what} has {len(array)} entries, but the dataset has {n} rows")
-
-
 def _mask_field(value: str | ArrayLike | None) -> str | list[int] | None:
     """Turn a mask or row numbers into what a recipe holds."""
     if value is None or isinstance(value, str):
@@ -785,24 +429,3 @@ def _mask_field(value: str | ArrayLike | None) -> str | list[int] | None:
         )
     listed: list[int] = (np.flatnonzero(array) if array.dtype.kind == "b" else array).tolist()
     return listed
-
-
-def _mask(value: str | list[int] | None, samples: Samples, what: str) -> NDArray[np.bool_]:
-    mask = np.zeros(len(samples), dtype=np.bool_)
-    if value is None:
-        return mask
-    if isinstance(value, str):
-        column = samples.column(value)
-        for row, cell in enumerate(column):
-            if cell is not None and not isinstance(cell, bool):
-                raise DataPrunerError(
-                    f"{what}: column '{value}', row {row}, holds {cell!r}, not true or false"
-                )
-        return np.array([bool(cell) for cell in column], dtype=np.bool_)
-    for row in value:
-        if not 0 <= row < len(mask):
-            raise DataPrunerError(
-                f"{what} names row {row}, but the dataset has {len(mask)} rows, counted from 0"
-            )
-    mask[value] = True
-    return mask

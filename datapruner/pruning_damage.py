@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from datapruner.api import OPTION_DEFAULTS, measure, option_notes, run_arguments
+from datapruner.api import OPTION_DEFAULTS, option_notes, run_arguments
 from datapruner.arguments import takes
 from datapruner.arrays import Floats, Ints
 from datapruner.errors import DataPrunerError
 from datapruner.geometry.blocks import iter_blocks, normalise_rows
 from datapruner.intervals import mean_interval, with_interval
+from datapruner.measuring.measure import measure
 from datapruner.options import Measuring, PrunedModel
 from datapruner.outputs.folder import whole_folder
 from datapruner.outputs.tables import aligned, as_saved, write_csv, write_json

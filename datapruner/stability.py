@@ -19,8 +19,6 @@ from datapruner.api import (
     OPTION_DEFAULTS,
     SCORERS_OWN,
     SELECTING,
-    Measured,
-    measure,
     option_notes,
     rank,
     run_arguments,
@@ -28,6 +26,7 @@ from datapruner.api import (
 from datapruner.arguments import takes
 from datapruner.arrays import Flags, Floats
 from datapruner.errors import DataPrunerError
+from datapruner.measuring.measure import Measured, measure
 from datapruner.options import Scoring
 from datapruner.outputs.folder import whole_folder
 from datapruner.outputs.tables import aligned, as_saved, figure, write_csv, write_json

@@ -193,15 +193,15 @@ def test_nothing_is_written_of_a_source_that_changed_meanwhile(source, tmp_path,
 
 
 def test_a_change_is_found_at_the_end_of_measuring(source, monkeypatch):
-    from datapruner import api
+    from datapruner.measuring import measure
 
-    marked = api._mask
+    marked = measure.row_mask
 
     def meanwhile(*arguments):
         write(source, range(11))
         return marked(*arguments)
 
-    monkeypatch.setattr(api, "_mask", meanwhile)
+    monkeypatch.setattr(measure, "row_mask", meanwhile)
     with pytest.raises(dp.DataPrunerError, match=r"rows\.jsonl changed"):
         dp.score(source, **ALL)
 

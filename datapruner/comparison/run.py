@@ -11,8 +11,6 @@ import numpy as np
 
 from datapruner.api import (
     OPTION_DEFAULTS,
-    Measured,
-    measure,
     option_notes,
     rank,
     run_arguments,
@@ -22,6 +20,7 @@ from datapruner.comparison.result import AtBudget, Comparison
 from datapruner.comparison.scorers import LeftOut, scorers_of, why_not
 from datapruner.comparison.tables import OF_SCORERS
 from datapruner.errors import DataPrunerError
+from datapruner.measuring.measure import Measured, measure
 from datapruner.measuring.reading import read_samples
 from datapruner.options import Scoring
 from datapruner.overlap import chance, jaccard

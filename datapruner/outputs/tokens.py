@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
 from datapruner.ragged import Ragged, offsets_of
+from datapruner.samples.portable import TOKEN_COLUMNS, check_free
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
@@ -26,11 +27,9 @@ if TYPE_CHECKING:
     from datapruner.results.selected import Selected
     from datapruner.samples.rendered import Rendered
     from datapruner.samples.samples import Samples
-    from datapruner.selection.selectors import Selector
 
 logger = logging.getLogger(__name__)
 
-COLUMNS = ("input_ids", "labels")
 IGNORED = -100
 """What trainers leave out of the loss."""
 BATCH = 1000
@@ -77,28 +76,13 @@ def token_splits(selection: Selected, folder: Path) -> DatasetDict:
     from datasets import DatasetDict
 
     samples = selection.scores.samples
-    _check_free(samples)
+    check_free(samples)
     folder.mkdir(exist_ok=True)
     kept = samples.dataset.select(selection.indices)
     splits = {samples.split: _written(kept, _pruned(selection), folder / "kept.arrow")}
     for number, split in enumerate(samples.others):
         splits[split] = _other(selection, split, folder / f"{number}.arrow")
     return DatasetDict(splits)
-
-
-def check_token_columns(samples: Samples, selector: Selector) -> None:
-    """Refuse, before a model runs, a source that token-pruned data could not be made from."""
-    if getattr(selector, "prunes_tokens", False):
-        _check_free(samples)
-
-
-def _check_free(samples: Samples) -> None:
-    for split, dataset in {samples.split: samples.dataset, **samples.others}.items():
-        if taken := sorted(set(COLUMNS) & set(dataset.column_names)):
-            raise DataPrunerError(
-                f"the split '{safe_text(split, 60)}' has a column '{taken[0]}' already, which token-pruned data needs "
-                "for itself; rename it, or keep whole rows with token_keep=1"
-            )
 
 
 def _rendered(selection: Selected, samples: Samples, rows: NDArray[np.int64]) -> Iterator[Rendered]:
@@ -164,7 +148,7 @@ def _written(dataset: Dataset, tokens: Iterator[Row] | None, file: Path) -> Data
     from datasets import Dataset, Features
 
     integers = pa.list_(pa.int32())
-    added = Features.from_arrow_schema(pa.schema([(name, integers) for name in COLUMNS]))
+    added = Features.from_arrow_schema(pa.schema([(name, integers) for name in TOKEN_COLUMNS]))
     info = dataset.info.copy()
     info.features = Features({**dataset.features, **added})
     schema = info.features.arrow_schema
@@ -175,7 +159,7 @@ def _written(dataset: Dataset, tokens: Iterator[Row] | None, file: Path) -> Data
             else:
                 batch = list(islice(tokens, len(table)))
                 columns = [_list_array([row[place] for row in batch]) for place in range(2)]
-            for name, column in zip(COLUMNS, columns, strict=True):
+            for name, column in zip(TOKEN_COLUMNS, columns, strict=True):
                 table = table.append_column(name, column)  # noqa: PLW2901
             writer.write_table(table.select(schema.names).cast(schema))
     return Dataset.from_file(str(file), info=info, split=dataset.split)

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
 
+    from datapruner.samples.samples import Samples
+
 SPLIT = re.compile(r"\w+(\.\w+)*")
+TOKEN_COLUMNS = ("input_ids", "labels")
+"""What token-pruned data is written into."""
 BATCH = 10_000
 """Rows looked at at a time."""
 
@@ -36,6 +40,16 @@ def check_format(splits: Mapping[str, Dataset], format: str) -> None:
             check_json_lines(dataset)
         else:
             _check_columns(dataset, format)
+
+
+def check_free(samples: Samples) -> None:
+    """Refuse a source whose columns are in the way of token-pruned data."""
+    for split, dataset in {samples.split: samples.dataset, **samples.others}.items():
+        if taken := sorted(set(TOKEN_COLUMNS) & set(dataset.column_names)):
+            raise DataPrunerError(
+                f"the split '{safe_text(split, 60)}' has a column '{taken[0]}' already, which token-pruned data needs "
+                "for itself; rename it, or keep whole rows with token_keep=1"
+            )
 
 
 def _check_columns(dataset: Dataset, format: str) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import datapruner as dp
+from datapruner.measuring.rows import check_token_columns
 from datapruner.outputs.folder import OURS
-from datapruner.outputs.tokens import check_token_columns
 from datapruner.recipe import Method, Recipe
 from datapruner.samples import load_samples
 from datapruner.samples.rendering import render_many
