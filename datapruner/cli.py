@@ -936,8 +936,8 @@ def _carry_out(
 def _summary(selection: Selection, out: Path, quiet: bool, *, report: bool, pairs: int = 0) -> None:
     if quiet:
         return
-    from datapruner.outputs.report.facets import find_labels
-    from datapruner.outputs.report.words import warning_words
+    from datapruner.outputs.facets import find_labels
+    from datapruner.outputs.warnings import warning_words
     from datapruner.samples.sample import column_list
     from datapruner.text import safe_text
 

@@ -29,19 +29,15 @@ pytest.importorskip("plotly", reason="the extra `report` is not installed")
 pytest.importorskip("jinja2", reason="the extra `report` is not installed")
 
 from datapruner.outputs.report import Section, page, write_report
+from datapruner.outputs.report.contrasts import comparison_words
 from datapruner.outputs.report.figures import histogram
-from datapruner.outputs.report.payload import Shown
+from datapruner.outputs.report.payload import payload
 from datapruner.outputs.report.rows import characters, excerpts, script_json
 from datapruner.outputs.report.sampling import FLOOR, floors, scrambled, stratified
-from datapruner.outputs.report.words import (
-    comparison_warnings,
-    comparison_words,
-    counted,
-    listed,
-    percent,
-    selection_words,
-    warning_words,
-)
+from datapruner.outputs.report.shown import Shown
+from datapruner.outputs.report.summary import selection_words
+from datapruner.outputs.warnings import comparison_warnings, warning_words
+from datapruner.outputs.wording import counted, listed, percent
 from datapruner.samples import load_samples
 from datapruner.scorers import make_scorer
 from datapruner.scorers.base import Ranking, Scorer
@@ -145,7 +141,7 @@ def test_one_file_that_names_no_address_and_runs_no_other_script(selection, tmp_
 def test_what_the_page_holds_is_what_pandas_counts(selection, scores, rows):
     frame = pd.DataFrame(rows)
     frame["kept"] = selection.kept
-    held = Shown([selection], 5000).payload()
+    held = payload(Shown([selection], 5000))
     assert held["rows"] == list(range(len(rows)))
     assert [one == "1" for one in held["selections"][0]["kept"]] == selection.kept.tolist()
     reasons = held["selections"][0]
@@ -193,7 +189,7 @@ def test_what_the_page_holds_is_what_pandas_counts(selection, scores, rows):
 
 
 def test_histograms_count_every_row_once(selection):
-    held = Shown([selection], 5000).payload()["histograms"]
+    held = payload(Shown([selection], 5000))["histograms"]
     assert [one["name"] for one in held] == [
         "score of concept_complexity",
         "length in characters",
@@ -244,7 +240,7 @@ def test_quadrants_are_the_selectors_own(rows, tiny_llama, cache):
         rows[:120], scorers=[QTuning(token_keep=1.0)], model=str(tiny_llama), progress=False, max_length=128
     )
     selection = scores.select(keep=0.4)
-    held = Shown([selection], 5000).payload()["plane"]
+    held = payload(Shown([selection], 5000))["plane"]
     reasons = selection.reasons.to_pylist()
     for number, one in enumerate(held["cuts"][0]["quadrants"], start=1):
         own = [reason for reason in reasons if f": Q{number}," in reason]
@@ -252,7 +248,7 @@ def test_quadrants_are_the_selectors_own(rows, tiny_llama, cache):
         assert one["kept"] == sum(reason.startswith("kept") for reason in own)
         assert one["name"].startswith(f"Q{number}, ")
     assert held["cuts"][0]["medians"] is False
-    topk = Shown([scores.select(keep=0.4, selector="topk")], 5000).payload()["plane"]["cuts"][0]
+    topk = payload(Shown([scores.select(keep=0.4, selector="topk")], 5000))["plane"]["cuts"][0]
     columns = scores.rankings["qtuning"].columns
     assert topk["medians"] is True
     assert topk["x"] == pytest.approx([np.median(columns["entropy"])] * 2, rel=1e-5)
@@ -261,7 +257,7 @@ def test_quadrants_are_the_selectors_own(rows, tiny_llama, cache):
 
 def test_the_map_is_the_scorers(rows, vectors, cache):
     scores = dp.score(rows, scorers="topoprune", embeddings=vectors, manifold="pca", progress=False)
-    held = Shown([scores.select(keep=0.3)], 5000).payload()
+    held = payload(Shown([scores.select(keep=0.3)], 5000))
     columns = scores.rankings["topoprune"].columns
     assert held["maps"][0]["x"] == pytest.approx(columns["manifold_1"].tolist(), rel=1e-4, abs=1e-9)
     assert "PCA" in held["maps"][0]["labels"][0]
@@ -841,7 +837,7 @@ def test_a_column_of_texts_that_starts_alike_is_no_label(monkeypatch):
     """And its values are not looked up to find that out."""
     import pyarrow.compute as pc
 
-    from datapruner.outputs.report import facets
+    from datapruner.outputs import facets
 
     monkeypatch.setattr(facets, "PROBED", 50)
     monkeypatch.setattr(pc, "unique", lambda *a, **k: pytest.fail("the column was encoded"))
@@ -968,7 +964,7 @@ def test_budgets_that_round_to_the_same_are_two(scores, tmp_path):
     shown = Shown(chosen, 100)
     words = comparison_words(chosen, shown.facets, shown.lengths, shown.unit)
     assert "for 2 budgets: 12.5\u00a0% of the rows and 12\u00a0% of the rows." in words[0]
-    assert [one["budget"] for one in shown.payload()["selections"]] == [0, 0, 1, 1]
+    assert [one["budget"] for one in payload(shown)["selections"]] == [0, 0, 1, 1]
     assert shown.names[0] == "random, 12.5\u00a0%"
     assert "a budget of 12.5 % of the rows" in summed_up(chosen[0])
 
@@ -1014,7 +1010,7 @@ def test_placeholders_of_rows_that_were_not_scored_are_no_values(rows, vectors):
     scorer = make_scorer("k_center", {"centres": 20})
     scores = dp.score(rows, scorers=scorer, embeddings=vectors, dedup=["exact"], progress=False)
     selection = scores.select(keep=0.3)
-    held = Shown([selection], 1000).payload()
+    held = payload(Shown([selection], 1000))
     name = "center_order"
     assert [selection.explain(row)[name] for row in range(len(rows))] == held["columns"][name]
     assert held["columns"][name].count(None) == 7

@@ -7,7 +7,7 @@ import pytest
 from datasets import Dataset, Features
 
 import datapruner as dp
-from datapruner.outputs.report.facets import find_labels
+from datapruner.outputs.facets import find_labels
 
 
 def pruned(dataset: Dataset):

@@ -18,10 +18,11 @@ from datapruner.recipe import load_recipe
 pytest.importorskip("plotly", reason="the extra `report` is not installed")
 pytest.importorskip("jinja2", reason="the extra `report` is not installed")
 
-from datapruner.outputs.report.facets import Facet
+from datapruner.outputs.facets import Facet
 from datapruner.outputs.report.made import damage_sections, how_it_was_made, recipe_text
-from datapruner.outputs.report.payload import Shown
-from datapruner.outputs.report.words import _groups, independence
+from datapruner.outputs.report.payload import payload
+from datapruner.outputs.report.shown import Shown
+from datapruner.outputs.report.summary import groups_words, independence
 from datapruner.results.explanation import KINDS
 
 
@@ -84,7 +85,7 @@ def test_a_copy_stands_beside_its_original_also_where_that_is_not_sampled(cache)
         if 0 not in (shown := Shown([selection], most)).rows and shown.copied.max() == 0
     )
     assert few.originals.tolist() == [0]
-    held = few.payload()
+    held = payload(few)
     assert held["original_rows"] == [0]
     assert held["copied"] == [0 if row >= 200 else -1 for row in held["rows"]]
 
@@ -93,7 +94,7 @@ def test_every_shown_row_has_its_cause(cache):
     data = rows()
     data += [dict(data[0]), {"question": "?", "answer": " ", "kind": "a"}]
     selection = pruned(data, dedup=["exact"])
-    (held,) = Shown([selection], 5000).payload()["selections"]
+    (held,) = payload(Shown([selection], 5000))["selections"]
     told = [held["causes"][code] for code in held["cause"]]
     assert told[40:] == [KINDS["exact_duplicate"], KINDS["no_answer"]]
     assert [one == "1" for one in held["kept"]] == [code == 0 for code in held["cause"]]
@@ -157,9 +158,9 @@ def test_groups_that_differ_together_are_not_called_chance(cache):
     assert chi2_contingency([share, [100 - count for count in share]]).pvalue == pytest.approx(
         0.00836, abs=1e-5
     )
-    assert _groups(facet, held) == [
+    assert groups_words(facet, held) == [
         "By kind, the shares kept differ by more than chance allows, taken together (chi-square, p = 0.0084), although "
         "no one group stands out: the most of “a” (59 of 100, 59\u00a0%) and the least of “f” (41 of 100, 41\u00a0%)."
     ]
     flat = Facet("kind", list("ab"), np.tile([0, 1], 300))
-    assert "no group's share kept is further from the whole than chance allows" in _groups(flat, held)[0]
+    assert "no group's share kept is further from the whole than chance allows" in groups_words(flat, held)[0]

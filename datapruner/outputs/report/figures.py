@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.arrays import Floats, Ints
-from datapruner.outputs.report.words import counted_here
+from datapruner.outputs.wording import counted_here
 from datapruner.selection.eu_plane import NAMES, EUPlaneSelector
 from datapruner.selection.quadrants import find_quadrants, quadrants_at
 

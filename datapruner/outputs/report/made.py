@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from datapruner.intervals import mean_interval, with_interval
-from datapruner.outputs.report.words import percent
+from datapruner.outputs.wording import percent
 from datapruner.text import safe_text
 from datapruner.version import __version__
 
 if TYPE_CHECKING:
-    from datapruner.outputs.report.facets import Facet
+    from datapruner.outputs.facets import Facet
     from datapruner.recipe import Recipe
     from datapruner.results.selected import Selected
 

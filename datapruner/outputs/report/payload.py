@@ -3,314 +3,155 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from datapruner.arrays import Flags, Floats, Ints
-from datapruner.outputs.report.facets import Facet, find_facets, find_labels
+from datapruner.arrays import Flags
+from datapruner.outputs.facets import Facet
 from datapruner.outputs.report.figures import digits, histogram, maps, plane
 from datapruner.outputs.report.made import recipe_text
-from datapruner.outputs.report.rows import characters
-from datapruner.outputs.report.sampling import stratified
-from datapruner.outputs.report.words import by_budget, counted, counted_here, share_of_rows
-from datapruner.ranks import average_ranks
+from datapruner.outputs.report.shown import Shown
+from datapruner.outputs.wording import by_budget, counted_here
 from datapruner.results.explanation import KINDS
-from datapruner.results.scored import Scored
 from datapruner.results.selected import Selected
-from datapruner.scorers.baselines import BASELINES
 from datapruner.text import safe_text
 
 BARS = 40
 """Groups that are drawn one by one; the smaller ones are added up."""
-SHARE_FORCED = 20
-"""One row in so many is shown because scorers disagree on it, whatever its stratum."""
-MOST_ORIGINALS = 1000
-"""Rows that are read only to stand beside their copies."""
 SENTENCE = 400
 """Characters of a reason."""
 
 
-@dataclass(frozen=True, eq=False)
-class Shown:
-    """Selections of the same rows, and which of the rows a page shows.
-
-    Attributes
-    ----------
-    selections : sequence of Selected
-        One or more, all from the same scores.
-    max_rows : int
-    by : sequence of str
-        Columns that rows are broken down by before all others.
-    """
-
-    selections: Sequence[Selected]
-    max_rows: int
-    by: Sequence[str] = ()
-
-    @property
-    def scores(self) -> Scored:
-        """What all selections were made from."""
-        return self.selections[0].scores
-
-    @cached_property
-    def names(self) -> list[str]:
-        """A name for every selection: its scorer's, with the budget and the selector where that leaves doubt."""
-        scorers = [safe_text(selection.scorer, 60) for selection in self.selections]
-        by_budget = [f"{name}, {amount(one)}" for name, one in zip(scorers, self.selections, strict=True)]
-        found = [
-            f"{name}, {one.selector.name}, {one.budget.describe()}"
-            for name, one in zip(scorers, self.selections, strict=True)
-        ]
-        for names in (scorers, by_budget, found):
-            if len(set(names)) == len(names):
-                return names
-        return [f"{name} ({number + 1})" for number, name in enumerate(found)]
-
-    @cached_property
-    def labels(self) -> list[Facet]:
-        """The columns that sort rows into groups, all of them."""
-        return find_labels(self.selections, self.by)
-
-    @cached_property
-    def facets(self) -> list[Facet]:
-        """The groups that rows are broken down by: some of these columns, and the scorers' own."""
-        return find_facets(self.selections, self.labels)
-
-    @cached_property
-    def lengths(self) -> Ints | None:
-        """Supervised tokens of every row where they were counted, else characters; None without text."""
-        return self.scores.tokens.get("num_supervised_tokens", self._characters)
-
-    @property
-    def unit(self) -> str:
-        """What lengths are counted in."""
-        return "supervised tokens" if "num_supervised_tokens" in self.scores.tokens else "characters"
-
-    @cached_property
-    def _characters(self) -> Ints | None:
-        return None if "num_supervised_tokens" in self.scores.tokens else characters(self.scores.samples)
-
-    @cached_property
-    def places(self) -> dict[str, Floats]:
-        """Each scorer's rank of every row, 1 for the highest score, equal scores sharing the mean; NaN unscored."""
-        out = {}
-        for name, ranking in self.scores.rankings.items():
-            ranks = np.full(len(ranking.values), np.nan)
-            there = np.isfinite(ranking.values)
-            ranks[there] = average_ranks(-ranking.values[there])
-            out[name] = ranks
-        return out
-
-    @property
-    def left_out(self) -> list[str]:
-        """The baselines, whose disagreement with the others says nothing."""
-        return [name for name in self.scores.rankings if name in BASELINES]
-
-    @cached_property
-    def disagreement(self) -> Floats | None:
-        """How far apart the scorers rank each row, as a share of all ranks; None with fewer than two to compare."""
-        names = [name for name in self.places if name not in self.left_out]
-        if len(names) < 2:
-            return None
-        low, high = (
-            np.min([self.places[n] for n in names], axis=0),
-            np.max([self.places[n] for n in names], axis=0),
-        )
-        scored = max(int(np.isfinite(low).sum()) - 1, 1)
-        return np.asarray((high - low) / scored, dtype=np.float64)
-
-    @cached_property
-    def extremes(self) -> Ints:
-        """Rows that are shown because the scorers of a comparison disagree on them most."""
-        if len(self.selections) < 2 or self.disagreement is None:
-            return np.zeros(0, dtype=np.int64)
-        apart = np.nan_to_num(self.disagreement)
-        order = np.argsort(-apart, kind="stable")[: self.max_rows // SHARE_FORCED]
-        return np.sort(order[apart[order] > 0])
-
-    @cached_property
-    def rows(self) -> Ints:
-        """The rows that are shown, ascending."""
-        if len(self.selections) == 1:
-            fate = self.selections[0].fates()[1]
-        else:
-            fate = np.sum([selection.kept for selection in self.selections], axis=0).astype(np.int64)
-        group = self.facets[0].codes + 1 if self.facets else np.zeros_like(fate)
-        return stratified(fate, group, self.max_rows, self.extremes)
-
-    @cached_property
-    def copied(self) -> Ints:
-        """The row that each shown row copies, where it was dropped for that, else -1; int64 (m,)."""
-        of = np.full(len(self.scores), -1, dtype=np.int64)
-        for vetoes in self.scores.vetoes:
-            if vetoes.kind.endswith("_duplicate"):
-                of[vetoes.rows] = vetoes.others
-        return np.asarray(of[self.rows], dtype=np.int64)
-
-    @cached_property
-    def originals(self) -> Ints:
-        """Rows that shown ones copy and that are not among them, as many as there is room for; int64, ascending."""
-        found = np.setdiff1d(self.copied[self.copied >= 0], self.rows)
-        return np.asarray(found[:MOST_ORIGINALS], dtype=np.int64)
-
-    @property
-    def sampled(self) -> str:
-        """Say how many rows are shown, and how they were chosen."""
-        n, m = len(self.scores), len(self.rows)
-        if m == n:
-            return f"The table shows all {counted(n, 'row')}." if n > 1 else "The table shows the only row."
-        by = "what became of them" if len(self.selections) == 1 else "how many selections keep them"
-        by += f" and by {self.facets[0].name}" if self.facets else ""
-        extra = (
-            f", with the {counted(len(self.extremes), 'row')} among them on which the scorers disagree most"
-            if len(self.extremes)
-            else ""
-        )
-        return (
-            f"Points and the table show {m:,} of {n:,} rows, a sample stratified by {by}{extra}. Counts, shares and "
-            "distributions are not sampled."
-        )
-
-    def payload(self) -> dict[str, Any]:
-        """Give everything but the rows' texts."""
-        rows, scores = self.rows, self.scores
-        masks = [selection.kept for selection in self.selections]
-        budgets = {place: number for number, held in enumerate(by_budget(self.selections)) for place in held}
-        return {
-            "total": len(scores),
-            "rows": rows.tolist(),
-            "copied": self.copied.tolist() if (self.copied >= 0).any() else [],
-            "original_rows": self.originals.tolist(),
-            "selections": [
-                self._selection(selection, self.names[place], budgets[place])
-                for place, selection in enumerate(self.selections)
-            ],
-            "scorers": [
-                {
-                    "name": name,
-                    "scored": int(np.isfinite(ranking.values).sum()),
-                    "note": counted_here(~np.isfinite(ranking.values), scores, rows),
-                    "score": digits(ranking.values[rows], 6),
-                    "rank": [
-                        None if np.isnan(place) else int(place) for place in self.places[name][rows].tolist()
-                    ],
-                }
-                for name, ranking in scores.rankings.items()
-            ],
-            "facets": [self._facet(facet, masks) for facet in self.facets],
-            "lengths": None
-            if self.lengths is None
-            else {"unit": self.unit, "values": self.lengths[rows].tolist()},
-            "columns": {
-                name: digits(held[rows], there=there[rows]) for name, (held, there) in self._columns().items()
-            },
-            "histograms": self._histograms(masks),
-            "plane": plane(self.selections, rows),
-            "maps": maps(self.selections, rows),
-            "disagreement": None if self.disagreement is None else digits(self.disagreement[rows], 3),
-        }
-
-    def _selection(self, selection: Selected, name: str, budget: int) -> dict[str, Any]:
-        rows = self.rows
-        used, places = np.unique(selection.codes[rows], return_inverse=True)
-        causes, fates = selection.fates()
-        return {
-            "name": name,
-            "scorer": list(self.scores.rankings).index(selection.scorer),
-            "budget": budget,
-            "kept": "".join("1" if kept else "0" for kept in selection.kept[rows].tolist()),
-            "count": len(selection),
-            "cause": fates[rows].tolist(),
-            "causes": [safe_text(KINDS.get(name, name), 60) for name in causes],
-            "recipe": recipe_text(selection).splitlines(),
-            "reason": places.tolist(),
-            "reasons": [safe_text(selection.texts[code], SENTENCE) for code in used.tolist()],
-        }
-
-    def _facet(self, facet: Facet, masks: Sequence[NDArray[np.bool_]]) -> dict[str, Any]:
-        """Give the largest groups one by one, the others together, and the names of those that are shown."""
-        sizes, codes = facet.sizes, facet.codes[self.rows]
-        order = [j for j in np.argsort(-sizes, kind="stable").tolist() if sizes[j]]
-        head, rest = np.array(order[:BARS], dtype=np.int64), order[BARS:]
-        named = np.unique(np.concatenate([codes[codes >= 0], head]))
-        kept = [facet.counts(mask) for mask in masks]
-        return {
-            "name": facet.name,
-            "scorer": facet.scorer,
-            "names": [facet.names[j] for j in named.tolist()],
-            "notes": [facet.notes[j] for j in named.tolist()] if facet.notes else [],
-            "codes": np.where(codes < 0, -1, np.searchsorted(named, codes)).tolist(),
-            "note": counted_here(facet.codes < 0, self.scores),
-            "bars": [
-                {"group": place, "size": int(sizes[j]), "kept": [int(k[j]) for k in kept]}
-                for j, place in zip(head.tolist(), np.searchsorted(named, head).tolist(), strict=True)
-            ],
-            "rest": {
-                "groups": len(rest),
-                "size": int(sizes[rest].sum()),
-                "kept": [int(k[rest].sum()) for k in kept],
-            },
-        }
-
-    def _columns(self) -> dict[str, tuple[NDArray[Any], Flags]]:
-        """Give the columns that explain scores, and of which rows they tell.
-
-        Groups are apart, and a column has a name of its own where two scorers differ. Of rows that were dropped
-        before scoring a scorer's column holds what fills a place, no value.
-        """
-        every = np.ones(len(self.scores), dtype=np.bool_)
-        found: dict[str, tuple[NDArray[Any], Flags]] = {
-            name: (held, every) for name, held in self.scores.tokens.items()
-        }
-        for scorer, ranking in self.scores.rankings.items():
-            scored = np.isfinite(ranking.values)
-            for name, held in ranking.columns.items():
-                if name in self.scores.tokens or (
-                    ranking.groups is not None and np.array_equal(held, ranking.groups)
-                ):
-                    continue
-                if name in found and not np.array_equal(
-                    found[name][0], held, equal_nan=held.dtype.kind == "f"
-                ):
-                    name = f"{name} ({scorer})"  # noqa: PLW2901
-                found[name] = held, scored
-        return found
-
-    def _histograms(self, masks: Sequence[NDArray[np.bool_]]) -> list[dict[str, Any]]:
-        """Count all rows by score, by length, and by every measured column."""
-        used = {selection.scorer for selection in self.selections}
-        held: list[tuple[str | None, str, NDArray[Any]]] = [
-            (name, f"score of {name}", ranking.values)
-            for name, ranking in self.scores.rankings.items()
-            if name in used
-        ]
-        length = f"length in {self.unit}"
-        if self.lengths is not None:
-            held.append((None, length, self.lengths))
-        held += [
-            (None, name, np.where(there, values, np.nan))
-            for name, (values, there) in self._columns().items()
-            if values.dtype.kind == "f"  # whole numbers are orders and names of groups
-        ]
-        return [
+def payload(shown: Shown) -> dict[str, Any]:
+    """Give everything but the rows' texts."""
+    rows, scores = shown.rows, shown.scores
+    masks = [selection.kept for selection in shown.selections]
+    budgets = {place: number for number, held in enumerate(by_budget(shown.selections)) for place in held}
+    return {
+        "total": len(scores),
+        "rows": rows.tolist(),
+        "copied": shown.copied.tolist() if (shown.copied >= 0).any() else [],
+        "original_rows": shown.originals.tolist(),
+        "selections": [
+            _selection(shown, selection, shown.names[place], budgets[place])
+            for place, selection in enumerate(shown.selections)
+        ],
+        "scorers": [
             {
-                "scorer": scorer,
-                "note": counted_here(~np.isfinite(values), self.scores),
-                **histogram(name, values, masks, length=name == length),
+                "name": name,
+                "scored": int(np.isfinite(ranking.values).sum()),
+                "note": counted_here(~np.isfinite(ranking.values), scores, rows),
+                "score": digits(ranking.values[rows], 6),
+                "rank": [
+                    None if np.isnan(place) else int(place) for place in shown.places[name][rows].tolist()
+                ],
             }
-            for scorer, name, values in held
-        ]
+            for name, ranking in scores.rankings.items()
+        ],
+        "facets": [_facet(shown, facet, masks) for facet in shown.facets],
+        "lengths": None
+        if shown.lengths is None
+        else {"unit": shown.unit, "values": shown.lengths[rows].tolist()},
+        "columns": {
+            name: digits(held[rows], there=there[rows]) for name, (held, there) in _columns(shown).items()
+        },
+        "histograms": _histograms(shown, masks),
+        "plane": plane(shown.selections, rows),
+        "maps": maps(shown.selections, rows),
+        "disagreement": None if shown.disagreement is None else digits(shown.disagreement[rows], 3),
+    }
 
 
-def amount(selection: Selected) -> str:
-    """Give a budget in two words."""
-    budget = selection.budget
-    if budget.keep_tokens is not None:
-        return counted(budget.keep_tokens, "token")
-    if isinstance(budget.keep, float):
-        return share_of_rows(budget.keep)
-    return counted(int(budget.keep or 0), "row")
+def _selection(shown: Shown, selection: Selected, name: str, budget: int) -> dict[str, Any]:
+    rows = shown.rows
+    used, places = np.unique(selection.codes[rows], return_inverse=True)
+    causes, fates = selection.fates()
+    return {
+        "name": name,
+        "scorer": list(shown.scores.rankings).index(selection.scorer),
+        "budget": budget,
+        "kept": "".join("1" if kept else "0" for kept in selection.kept[rows].tolist()),
+        "count": len(selection),
+        "cause": fates[rows].tolist(),
+        "causes": [safe_text(KINDS.get(name, name), 60) for name in causes],
+        "recipe": recipe_text(selection).splitlines(),
+        "reason": places.tolist(),
+        "reasons": [safe_text(selection.texts[code], SENTENCE) for code in used.tolist()],
+    }
+
+
+def _facet(shown: Shown, facet: Facet, masks: Sequence[NDArray[np.bool_]]) -> dict[str, Any]:
+    """Give the largest groups one by one, the others together, and the names of those that are shown."""
+    sizes, codes = facet.sizes, facet.codes[shown.rows]
+    order = [j for j in np.argsort(-sizes, kind="stable").tolist() if sizes[j]]
+    head, rest = np.array(order[:BARS], dtype=np.int64), order[BARS:]
+    named = np.unique(np.concatenate([codes[codes >= 0], head]))
+    kept = [facet.counts(mask) for mask in masks]
+    return {
+        "name": facet.name,
+        "scorer": facet.scorer,
+        "names": [facet.names[j] for j in named.tolist()],
+        "notes": [facet.notes[j] for j in named.tolist()] if facet.notes else [],
+        "codes": np.where(codes < 0, -1, np.searchsorted(named, codes)).tolist(),
+        "note": counted_here(facet.codes < 0, shown.scores),
+        "bars": [
+            {"group": place, "size": int(sizes[j]), "kept": [int(k[j]) for k in kept]}
+            for j, place in zip(head.tolist(), np.searchsorted(named, head).tolist(), strict=True)
+        ],
+        "rest": {
+            "groups": len(rest),
+            "size": int(sizes[rest].sum()),
+            "kept": [int(k[rest].sum()) for k in kept],
+        },
+    }
+
+
+def _columns(shown: Shown) -> dict[str, tuple[NDArray[Any], Flags]]:
+    """Give the columns that explain scores, and of which rows they tell.
+
+    Groups are apart, and a column has a name of its own where two scorers differ. Of rows that were dropped
+    before scoring a scorer's column holds what fills a place, no value.
+    """
+    every = np.ones(len(shown.scores), dtype=np.bool_)
+    found: dict[str, tuple[NDArray[Any], Flags]] = {
+        name: (held, every) for name, held in shown.scores.tokens.items()
+    }
+    for scorer, ranking in shown.scores.rankings.items():
+        scored = np.isfinite(ranking.values)
+        for name, held in ranking.columns.items():
+            if name in shown.scores.tokens or (
+                ranking.groups is not None and np.array_equal(held, ranking.groups)
+            ):
+                continue
+            if name in found and not np.array_equal(found[name][0], held, equal_nan=held.dtype.kind == "f"):
+                name = f"{name} ({scorer})"  # noqa: PLW2901
+            found[name] = held, scored
+    return found
+
+
+def _histograms(shown: Shown, masks: Sequence[NDArray[np.bool_]]) -> list[dict[str, Any]]:
+    """Count all rows by score, by length, and by every measured column."""
+    used = {selection.scorer for selection in shown.selections}
+    held: list[tuple[str | None, str, NDArray[Any]]] = [
+        (name, f"score of {name}", ranking.values)
+        for name, ranking in shown.scores.rankings.items()
+        if name in used
+    ]
+    length = f"length in {shown.unit}"
+    if shown.lengths is not None:
+        held.append((None, length, shown.lengths))
+    held += [
+        (None, name, np.where(there, values, np.nan))
+        for name, (values, there) in _columns(shown).items()
+        if values.dtype.kind == "f"  # whole numbers are orders and names of groups
+    ]
+    return [
+        {
+            "scorer": scorer,
+            "note": counted_here(~np.isfinite(values), shown.scores),
+            **histogram(name, values, masks, length=name == length),
+        }
+        for scorer, name, values in held
+    ]

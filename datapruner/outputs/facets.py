@@ -198,3 +198,14 @@ def _label_name(name: str) -> str:
 
 def _name(name: str) -> str:
     return safe_text(name, 40)
+
+
+def group_name(facet: Facet, j: int) -> str:
+    """Name a group in a sentence: a label in quotes, a cluster by its number and what most of it is."""
+    note = facet.notes[j] if facet.notes else ""
+    note = note.rpartition(" (")[0] if note.startswith("mostly ") else note
+    return (
+        f"“{facet.names[j]}”"
+        if not facet.scorer
+        else f"{facet.name.partition(' ')[0]} {facet.names[j]}{note and f', {note}'}"
+    )
