@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from datapruner.moved import find_moved
 from datapruner.version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -92,6 +93,8 @@ __all__ = [
     "scorers",
     "select",
 ]
+
+find_moved()
 
 
 def __getattr__(name: str) -> Any:

@@ -1,32 +1,71 @@
-"""Names that stand elsewhere now: what imports them from their old place goes on, and is told the new one."""
+"""Modules that stand elsewhere now: what imports a name from its old place goes on, and is told the new one."""
 
 from __future__ import annotations
 
 import importlib
+import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import Any
 
+MOVED: dict[str, tuple[str, ...]] = {
+    "datapruner.outputs.reading": ("datapruner.saved",),
+    "datapruner.outputs.scores": ("datapruner.scores", "datapruner.outputs.score_files"),
+    "datapruner.selection.explanation": ("datapruner.results.explanation",),
+    "datapruner.selection.result": ("datapruner.scores",),
+    "datapruner.signals.ragged": ("datapruner.ragged",),
+}
+"""A module that is gone -> those that its names stand in now. No file is left behind for it: a line here is enough."""
 
-def moved(old: str, new: Mapping[str, str]) -> Callable[[str], Any]:
+
+def moved(old: str, new: Iterable[str] | Mapping[str, str]) -> Callable[[str], Any]:
     """Make the ``__getattr__`` of a module that is no longer where its names stand.
 
     Parameters
     ----------
     old : str
         The module, by its ``__name__``.
-    new : mapping
-        Name -> the module where it stands now.
+    new : iterable of str, or mapping
+        The modules where its names stand now, of which the first that has one gives it; or name -> module.
     """
+    places = tuple(dict.fromkeys(new.values() if isinstance(new, Mapping) else new))
 
     def look_up(name: str) -> Any:
-        if name not in new:
-            raise AttributeError(f"module {old!r} has no attribute {name!r}")
-        warnings.warn(
-            f"{old}.{name} has moved to {new[name]}.{name}; the old name goes with the next release",
-            DeprecationWarning,
-            stacklevel=2,
-        )
-        return getattr(importlib.import_module(new[name]), name)
+        for place in () if name.startswith("__") else places:
+            module = importlib.import_module(place)
+            if name in vars(module):
+                warnings.warn(
+                    f"{old}.{name} has moved to {place}.{name}; the old name goes with the next release",
+                    DeprecationWarning,
+                    stacklevel=2,
+                )
+                return getattr(module, name)
+        raise AttributeError(f"module {old!r} has no attribute {name!r}")
 
     return look_up
+
+
+class _OldPlaces:
+    """Finds the modules of :data:`MOVED`, which have no file. Asked last, when nothing else finds a module."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Give the specification of a module that is gone."""
+        return ModuleSpec(name, self) if name in MOVED else None  # type: ignore[arg-type]
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Leave that to Python."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Fill the module with nothing but the way to its names."""
+        module.__doc__ = f"Stands elsewhere now: {', '.join(MOVED[module.__name__])}."
+        module.__dict__["__getattr__"] = moved(module.__name__, MOVED[module.__name__])
+
+
+def find_moved() -> None:
+    """Let Python find the modules of :data:`MOVED`."""
+    if not any(isinstance(finder, _OldPlaces) for finder in sys.meta_path):
+        sys.meta_path.append(_OldPlaces())

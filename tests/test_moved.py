@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
+import sys
 
 import pytest
+
+from datapruner import moved
 
 MOVED = {
     "datapruner.signals.ragged": {"Ragged": "datapruner.ragged", "offsets_of": "datapruner.ragged"},
@@ -40,3 +44,30 @@ def test_an_old_name_gives_the_same_thing_and_says_where_it_is(old, name, new):
 def test_what_never_was_there_is_not_found(old):
     with pytest.raises(AttributeError, match=f"module '{old}' has no attribute 'nothing'"):
         importlib.import_module(old).nothing  # noqa: B018
+
+
+def test_the_table_names_modules_that_are_gone_and_places_that_are_there():
+    for old, places in moved.MOVED.items():
+        assert old in MOVED, "say in this file which names it had"
+        assert not hasattr(importlib.import_module(old), "__file__")
+        for place in places:
+            importlib.import_module(place)
+
+
+def test_a_module_that_never_was_is_still_missing():
+    with pytest.raises(ModuleNotFoundError, match=r"datapruner\.signals\.nowhere"):
+        importlib.import_module("datapruner.signals.nowhere")
+
+
+def test_every_way_of_importing_an_old_name():
+    program = (
+        "import warnings; warnings.simplefilter('ignore')\n"
+        "from datapruner.outputs.scores import save_scores\n"
+        "import datapruner.signals.ragged, datapruner.outputs.reading as reading\n"
+        "from datapruner.selection import result\n"
+        "from datapruner.ragged import Ragged\n"
+        "assert datapruner.signals.ragged.Ragged is Ragged\n"
+        "print(save_scores.__module__, reading.load.__module__, result.Scores.__module__)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["datapruner.outputs.score_files", "datapruner.saved", "datapruner.scores"]
