@@ -21,13 +21,11 @@ from itertools import pairwise
 
 import numpy as np
 
-from datapruner.selection.decontamination import contaminated
-from datapruner.selection.deduplication import (
-    exact_duplicates,
-    hashed_ngrams,
-    near_duplicates,
-    semantic_duplicates,
-)
+from datapruner.cleaning.decontamination import contaminated
+from datapruner.cleaning.exact import exact_duplicates
+from datapruner.cleaning.grams import hashed_ngrams
+from datapruner.cleaning.near import near_duplicates
+from datapruner.cleaning.semantic import semantic_duplicates
 from datapruner.words import words_of
 
 PLANTED = 500
@@ -151,13 +149,13 @@ def brute_force(texts, ngram, threshold):
 
 def band_pairs(texts, ngram, threshold, num_perm=128, seed=0):
     """All candidate pairs that share a bucket, before any verification."""
-    from datapruner.selection import deduplication as d
+    from datapruner.cleaning import minhash
 
-    bands, values = d._bands(threshold, num_perm)
-    permutations = d._permutations(num_perm, seed)[:, : bands * values]
+    bands, values = minhash.bands_for(threshold, num_perm)
+    permutations = minhash.permutations_of(num_perm, seed)[:, : bands * values]
     hashes, counts = hashed_ngrams([words_of(text) for text in texts], ngram)
-    keys = d._band_keys(hashes, counts, permutations, bands)
-    buckets = d._shared_buckets(keys, counts > 0)
+    keys = minhash.band_keys(hashes, counts, permutations, bands)
+    buckets = minhash.shared_buckets(keys, counts > 0)
     pairs = set()
     for column in buckets.T:
         order = np.argsort(column, kind="stable")

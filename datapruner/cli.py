@@ -24,9 +24,9 @@ from datapruner.limits import limited, parse_limits
 from datapruner.progress import say
 
 if TYPE_CHECKING:
+    from datapruner.cleaning.pairs import Pair
     from datapruner.recipe import Recipe
     from datapruner.scores import Selection
-    from datapruner.selection.pairs import Pair
 
 # The base of what typer says of a command line; the click package's own or typer's copy of it, by version.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -959,8 +959,8 @@ def _summary(selection: Selection, out: Path, quiet: bool, *, report: bool, pair
 
 def _pair_lines(pair: Pair) -> str:
     """Show a dropped row above what it was dropped for, from a little before the place where they part."""
-    from datapruner.selection.pairs import LEAK
-    from datapruner.selection.telling import parted
+    from datapruner.cleaning.pairs import LEAK
+    from datapruner.cleaning.telling import parted
     from datapruner.text import safe_text
 
     same = pair.text == pair.other_text or not pair.other_text

@@ -22,11 +22,11 @@ from datapruner.outputs.score_files import TABLE
 from datapruner.paths import expanded, is_file
 from datapruner.recipe import Recipe, load_recipe
 from datapruner.results.columns import GROUPS, WITHIN
+from datapruner.results.standing import Standing, standing
 from datapruner.results.view import ALWAYS, SelectionView
 from datapruner.scorers.base import Measure, Ranking
 from datapruner.scores import load_scores
 from datapruner.selection.budget import Amount, Budget
-from datapruner.selection.standing import Standing, standing
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:

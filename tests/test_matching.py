@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from datapruner.cleaning.near import near_duplicates
 from datapruner.matching import holds_code, match_form, nesting
-from datapruner.selection.deduplication import near_duplicates
 
 LEVELS = ("exact", "text", "loose")
 TEXTS = st.text("aB\t\n :{-.5'*%\0`~é\u0301\u0085\u2028\u200d\u0651", max_size=14) | st.text(max_size=12)

@@ -27,6 +27,21 @@ MOVED = {
         "load": "datapruner.saved",
         "load_selection": "datapruner.saved",
     },
+    "datapruner.selection.cleaning": {
+        "clean_texts": "datapruner.cleaning.stage",
+        "without": "datapruner.cleaning.rows",
+    },
+    "datapruner.selection.deduplication": {
+        "exact_duplicates": "datapruner.cleaning.exact",
+        "near_duplicates": "datapruner.cleaning.near",
+        "semantic_duplicates": "datapruner.cleaning.semantic",
+    },
+    "datapruner.selection.decontamination": {"contaminated": "datapruner.cleaning.decontamination"},
+    "datapruner.selection.vetoes": {"Vetoes": "datapruner.cleaning.vetoes"},
+    "datapruner.selection.pairs": {"Pair": "datapruner.cleaning.pairs"},
+    "datapruner.selection.own_text": {"OwnText": "datapruner.cleaning.own_text"},
+    "datapruner.selection.grams": {"hashed_ngrams": "datapruner.cleaning.grams"},
+    "datapruner.selection.standing": {"Standing": "datapruner.results.standing"},
 }
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datapruner.selection.decontamination import contaminated
-from datapruner.selection.deduplication import near_duplicates
+from datapruner.cleaning.decontamination import contaminated
+from datapruner.cleaning.near import near_duplicates
 from datapruner.signals.concepts import extract_concepts
 from datapruner.words import bare_words, has_unspaced, joined, numbers_of, spread, words_of
 

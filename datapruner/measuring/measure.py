@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.cleaning.own_text import OwnText
+from datapruner.cleaning.stage import clean_embeddings
+from datapruner.cleaning.telling import tell_drops
+from datapruner.cleaning.vetoes import Vetoes
 from datapruner.errors import DataPrunerError
 from datapruner.inputs import Inputs
 from datapruner.measuring.reading import read_samples
@@ -25,10 +29,6 @@ from datapruner.options import PrunedModel
 from datapruner.recipe import FILES, Recipe
 from datapruner.scorers import make_scorer
 from datapruner.scorers.base import Scorer
-from datapruner.selection.cleaning import clean_embeddings
-from datapruner.selection.own_text import OwnText
-from datapruner.selection.telling import tell_drops
-from datapruner.selection.vetoes import Vetoes
 from datapruner.signals import Signals
 from datapruner.signals.store import SignalStore
 

@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.cleaning.own_text import OwnText
+from datapruner.cleaning.rows import without
+from datapruner.cleaning.stage import clean_texts
+from datapruner.cleaning.telling import tell_drops
+from datapruner.cleaning.vetoes import Vetoes
 from datapruner.errors import DataPrunerError, in_words
 from datapruner.inputs import Inputs
 from datapruner.recipe import Recipe
 from datapruner.samples import load_samples
 from datapruner.samples.portable import check_free
 from datapruner.scorers.base import Scorer
-from datapruner.selection.cleaning import clean_texts, without
-from datapruner.selection.own_text import OwnText
 from datapruner.selection.selectors import Selector
-from datapruner.selection.telling import tell_drops
-from datapruner.selection.vetoes import Vetoes
 
 if TYPE_CHECKING:
     from datapruner.samples.rendered import TokenCounts

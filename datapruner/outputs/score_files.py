@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from datapruner.checksums import check
+from datapruner.cleaning.vetoes import Vetoes
 from datapruner.errors import MALFORMED, DataPrunerError
 from datapruner.outputs.dataset import files_read
 from datapruner.outputs.folder import whole_folder
@@ -27,7 +28,6 @@ from datapruner.recipe import Recipe, load_recipe
 from datapruner.results.columns import arrow_array, steps_of
 from datapruner.results.scored import Scored
 from datapruner.scorers.base import Ranking
-from datapruner.selection.vetoes import Vetoes
 from datapruner.signals import Ragged
 
 TABLE = "scores.parquet"

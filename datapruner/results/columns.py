@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from datapruner.cleaning.vetoes import Vetoes
     from datapruner.scorers.base import Ranking
-    from datapruner.selection.vetoes import Vetoes
 
 GROUPS = b"datapruner_groups"
 """Its metadata: each group of the budget, how much of it was kept, of how much, in which unit; JSON."""

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.cleaning.vetoes import Vetoes
 from datapruner.errors import DataPrunerError
 from datapruner.results.columns import arrow_array, encoded, method_columns, steps_of
 from datapruner.results.explanation import Summary
 from datapruner.results.view import find_rows, frame
-from datapruner.selection.vetoes import Vetoes
 from datapruner.text import did_you_mean, safe_text
 
 if TYPE_CHECKING:

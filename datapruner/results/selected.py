@@ -14,18 +14,18 @@ from datapruner.errors import DataPrunerError
 from datapruner.ragged import Ragged
 from datapruner.results.columns import GROUPS, WITHIN, arrow_array, encoded, method_columns
 from datapruner.results.scored import Scored
+from datapruner.results.standing import Grouping, Standing, crossed, standing
 from datapruner.results.view import ALWAYS, SelectionView
 from datapruner.selection.budget import Budget, encode_labels
-from datapruner.selection.standing import Grouping, Standing, crossed, standing
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
 
+    from datapruner.cleaning.pairs import Pair
     from datapruner.recipe import Recipe
     from datapruner.samples.samples import Samples
     from datapruner.scorers.base import Measure
-    from datapruner.selection.pairs import Pair
     from datapruner.selection.selectors import Selector
 
 NO_TOKENS = "dropped: no supervised tokens"
@@ -70,7 +70,7 @@ class Selected(SelectionView):
         count : int, optional
             Pairs of each cleaning step at most; all of them by default.
         """
-        from datapruner.selection.pairs import pairs
+        from datapruner.cleaning.pairs import pairs
 
         return pairs(self.scores.samples, self.scores.vetoes, count)
 

@@ -1,1 +1,1 @@
-"""Selection: budgets, allocation, selectors, cleaning steps and the result."""
+"""Selection: budgets, allocation and selectors."""

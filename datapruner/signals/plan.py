@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.checksums import check_file
+from datapruner.cleaning.own_text import OwnText
 from datapruner.errors import DataPrunerError, in_words
 from datapruner.geometry.blocks import iter_blocks, normalise_rows
 from datapruner.models.embedders import load_image_embedder, load_text_embedder
@@ -23,7 +24,6 @@ from datapruner.models.names import DEFAULT_TOKENIZER, first_line
 from datapruner.models.tokenizers import load_tokenizer
 from datapruner.paths import expanded
 from datapruner.progress import PASSES, Ahead, say
-from datapruner.selection.own_text import OwnText
 from datapruner.signals import COLUMN, KNOWN, TARGET
 from datapruner.signals.embedding import (
     check_embeddings,

@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import datapruner as dp
+from datapruner.cleaning.vetoes import Vetoes
 from datapruner.outputs.score_files import META, TABLE
 from datapruner.recipe import Method, Recipe
 from datapruner.samples import load_samples
 from datapruner.scorers import Random, Ranking, Scorer
 from datapruner.scores import Scores, load_scores
-from datapruner.selection.vetoes import Vetoes
 
 N = 12
 ROWS = [{"text": f"row {i}"} for i in range(N)]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import datapruner as dp
+from datapruner.cleaning.vetoes import Vetoes
 from datapruner.measuring.rows import check_token_columns
 from datapruner.outputs.folder import OURS
 from datapruner.recipe import Method, Recipe
@@ -17,7 +18,6 @@ from datapruner.scorers import make_scorer
 from datapruner.scores import Scores
 from datapruner.selection.eu_plane import EUPlaneSelector
 from datapruner.selection.selectors import TopK
-from datapruner.selection.vetoes import Vetoes
 from datapruner.signals import Ragged, Signals
 
 N = 40

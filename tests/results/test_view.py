@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import datapruner as dp
+from datapruner.results.standing import standing
 from datapruner.scorers import ConceptComplexity, Length, Prototypes, Ranking
 from datapruner.scorers.base import Measure
-from datapruner.selection.standing import standing
 
 N = 90
 TOPICS = ["kitten whiskers", "puppy leash", "harbour captain"]

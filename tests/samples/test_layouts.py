@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import datapruner as dp
+from datapruner.cleaning.near import near_duplicates
+from datapruner.cleaning.semantic import semantic_duplicates
 from datapruner.errors import DataPrunerError
 from datapruner.samples import Message, inspect_samples, load_samples
 from datapruner.samples.layouts import LAYOUTS, ROLE_NAMES
 from datapruner.samples.unread import overlooked
-from datapruner.selection.deduplication import near_duplicates, semantic_duplicates
 
 U, A, S = (lambda text, role=role: Message(role, text) for role in ("user", "assistant", "system"))
 

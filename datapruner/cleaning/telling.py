@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from datapruner.cleaning.vetoes import Vetoes
 from datapruner.errors import in_words
-from datapruner.selection.vetoes import Vetoes
 from datapruner.text import safe_text
 from datapruner.words import numbers_of, words_of
 

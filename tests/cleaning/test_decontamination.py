@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datapruner.cleaning.decontamination import contaminated
 from datapruner.errors import DataPrunerError
-from datapruner.selection.decontamination import contaminated
 
 RNG = np.random.default_rng(0)
 TEST = [" ".join(f"w{i}" for i in RNG.integers(0, 3000, 40)) for _ in range(30)]

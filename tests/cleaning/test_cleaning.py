@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import datapruner as dp
+from datapruner.cleaning.stage import clean_texts
 from datapruner.matching import match_form
 from datapruner.recipe import Recipe
 from datapruner.samples import inspect_samples, load_samples
 from datapruner.samples.sample import Message, Sample
-from datapruner.selection.cleaning import clean_texts
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 

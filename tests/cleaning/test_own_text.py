@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import datapruner as dp
+from datapruner.cleaning.own_text import OwnText, Shared, find_shared
 from datapruner.samples import load_samples
-from datapruner.selection.own_text import OwnText, Shared, find_shared
 
 GUIDE = (
     "You answer for the harbour office. Give the berth and the hour of high water. Never guess a depth. If a "
@@ -150,13 +150,13 @@ def test_blocks_of_texts_give_what_each_gives_alone(monkeypatch):
     shared = find_shared(rows)
     alone = [next(shared.leave_out([text])) for text in rows]
     assert list(shared.leave_out(rows)) == alone
-    monkeypatch.setattr("datapruner.selection.own_text.BLOCK", 3)
+    monkeypatch.setattr("datapruner.cleaning.own_text.BLOCK", 3)
     assert list(shared.leave_out(rows)) == alone
     assert alone[-2:] == ["", "alone"]
 
 
 def test_a_large_source_is_looked_at_in_part(monkeypatch, caplog):
-    monkeypatch.setattr("datapruner.selection.own_text.SAMPLED", 40)
+    monkeypatch.setattr("datapruner.cleaning.own_text.SAMPLED", 40)
     rng = np.random.default_rng(3)
     rows = [
         {"text": (GUIDE + " ") * bool(number % 2) + " ".join(rng.choice([f"w{i}" for i in range(500)], 12))}

@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datapruner.cleaning import minhash, near
+from datapruner.cleaning.crowd import Crowd
+from datapruner.cleaning.exact import exact_duplicates
+from datapruner.cleaning.grams import hashed_ngrams
+from datapruner.cleaning.near import near_duplicates
+from datapruner.cleaning.rows import text_blocks
+from datapruner.cleaning.semantic import semantic_duplicates
+from datapruner.cleaning.vetoes import Vetoes
 from datapruner.errors import DataPrunerError
 from datapruner.matching import match_form
-from datapruner.selection import deduplication
-from datapruner.selection.deduplication import (
-    exact_duplicates,
-    hashed_ngrams,
-    near_duplicates,
-    semantic_duplicates,
-)
-from datapruner.selection.vetoes import Vetoes
 
 WORDS = [f"w{i}" for i in range(400)]
 
@@ -185,7 +185,7 @@ class TestNear:
         from datasketch import MinHash
 
         hashes, counts = hashed_ngrams([text.split() for text in corpus(np.random.default_rng(0), 10, 3)], 3)
-        ours = deduplication._signatures(hashes, counts, deduplication._permutations(64, 5))
+        ours = minhash.signatures(hashes, counts, minhash.permutations_of(64, 5))
         for signature, part in zip(ours, np.split(hashes, np.cumsum(counts)[:-1]), strict=True):
             sketch = MinHash(num_perm=64, seed=5, scheme="affine32", hashfunc=int)
             sketch.update_batch((part >> np.uint64(32)).tolist())
@@ -193,7 +193,7 @@ class TestNear:
 
     @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7, 0.9, 1.0])
     def test_bands_find_a_pair_at_the_threshold(self, threshold):
-        bands, values = deduplication._bands(threshold, 128)
+        bands, values = minhash.bands_for(threshold, 128)
         assert bands * values <= 128
         assert 1 - (1 - threshold**values) ** bands >= 0.995
         longer = 128 // (values + 1)
@@ -223,10 +223,8 @@ class TestNear:
         sets = [shingles(text, 3) for text in texts]
         close = {(i, j) for j in range(len(sets)) for i in range(j) if jaccard(sets[i], sets[j]) >= 0.7}
         hashes, counts = hashed_ngrams([text.split() for text in texts], 3)
-        bands, values = deduplication._bands(0.7, 128)
-        keys = deduplication._band_keys(
-            hashes, counts, deduplication._permutations(128, 0)[:, : bands * values], bands
-        )
+        bands, values = minhash.bands_for(0.7, 128)
+        keys = minhash.band_keys(hashes, counts, minhash.permutations_of(128, 0)[:, : bands * values], bands)
         found = {(i, j) for i, j in close if (keys[i] == keys[j]).any()}
         assert len(close) > 200
         assert len(found) >= 0.98 * len(close)
@@ -275,7 +273,7 @@ class TestNear:
             lambda i, j: s if (s := jaccard(sets[i], sets[j])) >= 0.7 else -1,
             protected,
         )
-        monkeypatch.setattr(deduplication, "_CROWD", 8)
+        monkeypatch.setattr(near, "CROWDED", 8)
         vetoes = near_duplicates(texts, rows, protected=protected)
         assert len(truth) > 40
         assert dict(zip(vetoes.rows.tolist(), vetoes.others.tolist(), strict=True)) == {
@@ -290,7 +288,7 @@ class TestNear:
         hashes, counts = hashed_ngrams([text.split() for text in texts], 1)
         starts = np.concatenate([[0], np.cumsum(counts)])
         rows = np.arange(0, len(texts), 1 if threshold < 0.6 else 2)
-        crowd = deduplication._Crowd.build(hashes, starts, rows, threshold)
+        crowd = Crowd.build(hashes, starts, rows, threshold)
         kept = np.ones(len(texts), dtype=bool)
         sets = [set(text.split()) for text in texts]
         for i in rows.tolist():
@@ -305,10 +303,10 @@ class TestNear:
         words = [f"v{i}" for i in range(5000)]
         texts = [" ".join([*WORDS[: 90 - own], *rng.choice(words, own)]) for _ in range(600)]
         compared = []
-        closest = deduplication._closest
+        closest = near.closest
         monkeypatch.setattr(
-            deduplication,
-            "_closest",
+            near,
+            "closest",
             lambda i, found, *rest: compared.append(found.size) or closest(i, found, *rest),
         )
         assert len(near_duplicates(texts, np.arange(len(texts)))) == 0
@@ -331,7 +329,7 @@ class TestNear:
     def test_same_bytes_across_blocks(self, monkeypatch):
         texts = corpus(np.random.default_rng(5), 60, 4)
         whole = near_duplicates(texts, np.arange(len(texts)))
-        monkeypatch.setattr(deduplication.text_blocks, "__defaults__", (7,))
+        monkeypatch.setattr(text_blocks, "__defaults__", (7,))
         parts = near_duplicates(iter(texts), np.arange(len(texts)))
         assert len(whole) > 10
         for name in ("rows", "others", "measures"):

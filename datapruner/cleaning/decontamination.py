@@ -1,0 +1,199 @@
+"""Training rows that give a test row away: word n-grams of the test set found in the training set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from datapruner.cleaning.grams import hashed_ngrams
+from datapruner.cleaning.rows import checked_rows, text_blocks
+from datapruner.cleaning.vetoes import Vetoes
+from datapruner.errors import DataPrunerError
+from datapruner.words import bare_words
+
+_ROUNDING = 1e-9
+
+
+def contaminated(
+    train_texts: Iterable[str],
+    test_texts: Iterable[str],
+    rows: ArrayLike,
+    *,
+    ngram: int = 5,
+    share: float = 0.5,
+    min_words: int = 4,
+    common: int = 100,
+) -> Vetoes:
+    """Drop training rows that contain a large part of a test row.
+
+    *Published*: word n-gram overlap against the test set (GPT-3, arXiv 2005.14165, appendix C: one
+    shared 13-gram, overly common grams ignored; PaLM, arXiv 2204.02311, section 8: 8-grams, 70 % of
+    them). *Ours*: the measure is the share of the **test row's** n-grams found in one training row, so
+    that long training rows are not favoured and the culprit is named. A gram that f test rows share
+    weighs 1 / f^2, because it belongs to a template (an instruction, a list of tools) rather than to
+    the question, and nothing above ``common`` rows, unless a test row has no other gram. The defaults
+    come from ``benchmarks/duplicates.py``.
+
+    Compared are words without punctuation, case and apostrophes, see
+    :func:`~datapruner.words.bare_words`. What to pass: for the training rows
+    the full text; for the test rows the **prompt** is the default of the callers, because a leaked
+    question is what counts; pass prompt and answer joined to ask for more.
+
+    Parameters
+    ----------
+    train_texts
+        One text for every entry of ``rows``, in that order; streamed.
+    test_texts
+        Texts of the test rows, held as an inverted index.
+    rows
+        int64 [m], strictly ascending: the training rows that are still alive.
+    ngram
+        Words a gram.
+    share
+        Share in (0, 1] of a test row's weighted grams from which a training row is dropped.
+    min_words
+        A test row of ``min_words`` to ``ngram - 1`` words is compared as one gram of all its words;
+        a shorter one is not compared at all, since it would match by chance.
+    common
+        Distinct test rows above which a gram is ignored; it would weigh next to nothing and be found
+        everywhere, so this bounds the work.
+
+    Returns
+    -------
+    Vetoes
+        Kind ``contaminated``; other = position of the test row in ``test_texts`` (the first of equals),
+        measure = the share.
+
+    Notes
+    -----
+    An even edit of one word in twenty leaves three quarters of the 5-grams, one in six leaves a sixth:
+    translations and free paraphrases are not found.
+    """
+    if ngram < 1 or min_words < 1 or common < 1:
+        raise DataPrunerError(
+            f"ngram, min_words and common must be at least 1, not {ngram}, {min_words} and {common}."
+        )
+    if not 0 < share <= 1:
+        raise DataPrunerError(f"The contamination share must lie in (0, 1], not {share}.")
+    alive = checked_rows(rows, None)
+    index = _TestIndex.build(test_texts, ngram, min_words, common)
+    found: list[NDArray[np.int64]] = []
+    others: list[NDArray[np.int64]] = []
+    measures: list[NDArray[np.float64]] = []
+    for block, block_rows in text_blocks(train_texts, alive):
+        train, test, measure = index.best([bare_words(text) for text in block])
+        # The weights' sums round: a verbatim copy may be one digit short of 1.
+        hit = measure >= share - _ROUNDING
+        measure = np.minimum(measure, 1.0)
+        found.append(block_rows[train[hit]])
+        others.append(test[hit])
+        measures.append(measure[hit])
+    empty = np.empty(0, dtype=np.int64)
+    return Vetoes(
+        kind="contaminated",
+        rows=np.concatenate([empty, *found]),
+        others=np.concatenate([empty, *others]),
+        measures=np.concatenate([np.empty(0), *measures]),
+        template="contaminated: holds {measure:.0%} of the word " + f"{ngram}-grams of test row {{other}}",
+    )
+
+
+@dataclass(frozen=True)
+class _TestIndex:
+    """Inverted index of the test side: gram -> test rows, as sorted arrays.
+
+    Parameters
+    ----------
+    lengths
+        Gram lengths in use: ``ngram`` and those of the shorter test rows.
+    grams
+        uint64 [G], ascending.
+    starts
+        int64 [G + 1]: the test rows of gram g are ``owners[starts[g] : starts[g + 1]]``.
+    owners
+        int64 [postings].
+    weights
+        float64 [G]: 1 / f^2 for a gram of f test rows.
+    totals
+        float64 [test rows]: summed weight of its grams, 0 for a row that is not compared.
+    """
+
+    lengths: tuple[int, ...]
+    grams: NDArray[np.uint64]
+    starts: NDArray[np.int64]
+    owners: NDArray[np.int64]
+    weights: NDArray[np.float64]
+    totals: NDArray[np.float64]
+
+    @classmethod
+    def build(cls, texts: Iterable[str], ngram: int, min_words: int, common: int) -> _TestIndex:
+        """Index every distinct test row of at least ``min(min_words, ngram)`` words."""
+        # Equal test rows would make their own grams look like a template: keep the first of each.
+        first: dict[tuple[str, ...], int] = {}
+        total = 0
+        for row, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise DataPrunerError(f"Test row {row} holds {type(text).__name__} where a text is needed.")
+            first.setdefault(tuple(bare_words(text)), row)
+            total = row + 1
+        by_length: dict[int, list[tuple[str, ...]]] = {}
+        for words in first:
+            if len(words) >= min(min_words, ngram):
+                by_length.setdefault(min(len(words), ngram), []).append(words)
+        if not by_length:
+            raise DataPrunerError(
+                f"None of the {total} test rows has {min(min_words, ngram)} words or more, "
+                "so there is nothing to compare the training rows with."
+            )
+        hashes, owners = [], []
+        for length, group in by_length.items():
+            grams, counts = hashed_ngrams(group, length)
+            hashes.append(grams)
+            owners.append(np.repeat(np.array([first[words] for words in group], dtype=np.int64), counts))
+        gram, owner = np.concatenate(hashes), np.concatenate(owners)
+        _, inverse, frequency = np.unique(gram, return_inverse=True, return_counts=True)
+        special = frequency[inverse] <= common
+        # A row made of template alone keeps all its grams.
+        special |= (np.bincount(owner[special], minlength=total) == 0)[owner]
+        gram, owner, weight = gram[special], owner[special], 1.0 / frequency[inverse][special] ** 2
+        order = np.lexsort((owner, gram))
+        unique, starts = np.unique(gram[order], return_index=True)
+        return cls(
+            lengths=tuple(sorted(by_length)),
+            grams=unique,
+            starts=np.append(starts, gram.size).astype(np.int64),
+            owners=owner[order],
+            weights=weight[order][starts],
+            totals=np.bincount(owner, weights=weight, minlength=total).astype(np.float64),
+        )
+
+    def best(
+        self, words: list[list[str]]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+        """Return (training item, test row, share): the best test row of every item that matches any."""
+        keys: list[NDArray[np.int64]] = []
+        weights: list[NDArray[np.float64]] = []
+        for length in self.lengths:
+            hashes, counts = hashed_ngrams(words, length, short_rows=False)
+            item = np.repeat(np.arange(len(words)), counts)
+            slot = np.minimum(np.searchsorted(self.grams, hashes), self.grams.size - 1)
+            hit = self.grams[slot] == hashes
+            item, slot = item[hit], slot[hit]
+            postings = self.starts[slot + 1] - self.starts[slot]
+            # Ragged ranges: every hit expands to the test rows that own the gram.
+            inside = np.arange(postings.sum()) - np.repeat(np.cumsum(postings) - postings, postings)
+            owner = self.owners[np.repeat(self.starts[slot], postings) + inside]
+            keys.append(np.repeat(item, postings) * self.totals.size + owner)
+            weights.append(np.repeat(self.weights[slot], postings))
+        pairs, pair = np.unique(np.concatenate(keys), return_inverse=True)
+        shared = np.bincount(pair, weights=np.concatenate(weights), minlength=pairs.size)
+        item, test = np.divmod(pairs, self.totals.size)
+        measure = shared / self.totals[test]
+        order = np.lexsort((test, -measure, item))
+        item, test, measure = item[order], test[order], measure[order]
+        head = np.ones(item.size, dtype=bool)
+        head[1:] = item[1:] != item[:-1]
+        return item[head], test[head], measure[head]

@@ -1,0 +1,80 @@
+"""MinHash signatures in bands: which rows may be near-duplicates."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datapruner.cleaning.grams import MULTIPLIER
+
+BAND_RECALL = 0.995
+"""Probability that the bands find a pair lying exactly at the threshold; above it, it only rises."""
+
+
+def bands_for(threshold: float, num_perm: int) -> tuple[int, int]:
+    """Return (bands, values a band): the most selective pair that still finds the threshold."""
+    for values in range(num_perm, 1, -1):
+        bands = num_perm // values
+        if 1 - (1 - threshold**values) ** bands >= BAND_RECALL:
+            return bands, values
+    return num_perm, 1
+
+
+def permutations_of(num_perm: int, seed: int) -> NDArray[np.uint32]:
+    """Return datasketch's permutations a * h + b modulo 2^32: uint32 [2, num_perm]."""
+    from datasketch import MinHash
+
+    sketch = MinHash(num_perm=num_perm, seed=seed, scheme="affine32")
+    return np.asarray(sketch.permutations, dtype=np.uint32)
+
+
+def signatures(
+    hashes: NDArray[np.uint64], counts: NDArray[np.int64], permutations: NDArray[np.uint32]
+) -> NDArray[np.uint32]:
+    """MinHash of every row with at least one shingle: uint32 [rows with shingles, permutations]."""
+    # datasketch mixes a 32-bit hash with Murmur's finalizer first; the upper half of ours is that hash.
+    mixed = (hashes >> np.uint64(32)).astype(np.uint32)
+    for shift, multiplier in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        mixed ^= mixed >> np.uint32(shift)
+        mixed *= np.uint32(multiplier)
+    mixed ^= mixed >> np.uint32(16)
+    filled = counts[counts > 0]
+    starts = np.cumsum(filled) - filled
+    signatures = np.empty((filled.size, permutations.shape[1]), dtype=np.uint32)
+    # One permutation over all rows of the block at a time stays in cache.
+    for k, (a, b) in enumerate(permutations.T):
+        signatures[:, k] = np.minimum.reduceat(mixed * a + b, starts)
+    return signatures
+
+
+def band_keys(
+    hashes: NDArray[np.uint64],
+    counts: NDArray[np.int64],
+    permutations: NDArray[np.uint32],
+    bands: int,
+) -> NDArray[np.uint64]:
+    """Fold each band of the signatures to one key: uint64 [rows, bands]; zeros for a row without shingles."""
+    keys = np.zeros((counts.size, bands), dtype=np.uint64)
+    if hashes.size:
+        found = signatures(hashes, counts, permutations).astype(np.uint64)
+        folded = np.ones((found.shape[0], bands), dtype=np.uint64)
+        for value in np.moveaxis(found.reshape(found.shape[0], bands, -1), 2, 0):
+            folded = (folded ^ (folded >> np.uint64(29))) * MULTIPLIER + value
+        keys[counts > 0] = folded
+    return keys
+
+
+def shared_buckets(keys: NDArray[np.uint64], filled: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Give every bucket of two or more rows a number: int32 [rows, bands], -1 where a row is alone.
+
+    Most rows are alone in most bands, so the Python dictionaries that follow stay small.
+    """
+    buckets = np.full(keys.shape, -1, dtype=np.int32)
+    members = np.flatnonzero(filled)
+    used = 0
+    for band in range(keys.shape[1]):
+        _, bucket, sizes = np.unique(keys[members, band], return_inverse=True, return_counts=True)
+        number = np.where(sizes > 1, np.cumsum(sizes > 1) - 1 + used, -1)
+        used += int(np.count_nonzero(sizes > 1))
+        buckets[members, band] = number[bucket]
+    return buckets

@@ -1,0 +1,68 @@
+"""Rows as sets of shingles, and how alike two of them are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datapruner.cleaning.grams import hashed_ngrams, ranges
+from datapruner.cleaning.rows import text_blocks
+from datapruner.words import words_of
+
+
+class Sets(NamedTuple):
+    """The shingles of all rows, ascending inside a row, and where each row starts."""
+
+    hashes: NDArray[np.uint64]
+    starts: NDArray[np.int64]
+
+    @classmethod
+    def read(cls, texts: Iterable[str], alive: NDArray[np.int64], ngram: int) -> Sets:
+        """Cut texts into shingles."""
+        blocks = [
+            hashed_ngrams([words_of(text) for text in block], ngram) for block, _ in text_blocks(texts, alive)
+        ]
+        hashes = np.concatenate([np.empty(0, np.uint64), *(found for found, _ in blocks)])
+        return cls(
+            hashes,
+            np.concatenate([[0], np.cumsum(np.concatenate([[], *(n for _, n in blocks)]))]).astype(np.int64),
+        )
+
+    def similarity(self, i: int, candidates: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Jaccard similarity of row ``i`` to each candidate, all of which have shingles."""
+        mine = self.hashes[self.starts[i] : self.starts[i + 1]]
+        sizes = self.starts[candidates + 1] - self.starts[candidates]
+        theirs = self.hashes[ranges(self.starts[candidates], sizes)]
+        where = np.minimum(np.searchsorted(mine, theirs), mine.size - 1)
+        shared = np.add.reduceat((mine[where] == theirs).astype(np.int64), np.cumsum(sizes) - sizes)
+        return np.asarray(shared / (sizes + mine.size - shared))
+
+
+def closest(
+    i: int,
+    candidates: NDArray[np.int64],
+    sets: Sets,
+    threshold: float,
+    nested: NDArray[np.int64],
+    whole: Sets | None,
+) -> tuple[int, float]:
+    """Return the candidate of highest exact Jaccard similarity to item ``i``, and that similarity.
+
+    A candidate of the same shingles whose lines are nested otherwise is none, nor one that is less similar whole.
+    """
+    size = sets.starts[i + 1] - sets.starts[i]
+    sizes = sets.starts[candidates + 1] - sets.starts[candidates]
+    # |A n B| <= min and |A u B| >= max, so sizes alone rule out many candidates; divided as the
+    # similarity is, so that rounding cannot lose a pair that lies exactly at the threshold.
+    candidates = candidates[np.minimum(sizes, size) / np.maximum(sizes, size) >= threshold]
+    if not candidates.size:
+        return -1, 0.0
+    jaccard = sets.similarity(i, candidates)
+    jaccard[(jaccard == 1) & (nested[candidates] != nested[i])] = 0
+    if whole is not None and (alike := np.flatnonzero(jaccard >= threshold)).size:
+        jaccard[alike[whole.similarity(i, candidates[alike]) < threshold]] = 0
+    best = int(jaccard.argmax())
+    return int(candidates[best]), float(jaccard[best])
