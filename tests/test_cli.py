@@ -188,7 +188,7 @@ def test_a_summary_lists_forty_groups_and_counts_the_others(place, first, monkey
 
 def test_the_help_sorts_every_option_under_a_title():
     verbs = {
-        name: held for name, held in get_command(cli.app).commands.items() if isinstance(held, cli._Panels)
+        name: held for name, held in get_command(cli.app).commands.items() if isinstance(held, cli.Panels)
     }
     assert set(verbs) == {"prune", "clean", "score", "compare", "damage"}
     placed = [name for names in cli.PANELS.values() for name in names.split()]

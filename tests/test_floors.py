@@ -23,7 +23,7 @@ FLOORS = (
         "version words",
     ),
     ("rows, models, geometry", "samples models geometry"),
-    ("recipe", "recipe recipe_formats options inputs"),
+    ("recipe", "recipe options inputs"),
     ("selection", "selection"),
     ("cleaning, signals", "cleaning signals"),
     ("scorers", "scorers parts"),

@@ -2,60 +2,22 @@
 
 from __future__ import annotations
 
-import glob
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from datapruner.arguments import instead_of
-from datapruner.bounded_yaml import load_yaml
-from datapruner.checksums import check_file
 from datapruner.errors import DataPrunerError
 from datapruner.matching import Match
-from datapruner.models.offline import MODELS
-from datapruner.paths import exists, expanded, resolved
-from datapruner.patterns import files_of
-from datapruner.recipe_formats import FORMAT, HEADER, as_of_today
-from datapruner.samples.readers import file_format
-from datapruner.text import safe_repr, safe_text
-
-FILES = ("embeddings", "target_embeddings", "divergences")
-"""Fields that are paths, whatever they look like."""
-PATHS = (
-    "source",
-    "decontaminate",
-    "target",
-    "embedder",
-    "tokenizer",
-    "model",
-    "adapter",
-    "pruned_model",
-    *FILES,
-)
-"""Fields that may be paths; they are saved relative to the recipe's own folder."""
-MASKS = ("always_keep", "never_keep")
-MOST_ROWS = 20_000_000
-LONG = 1000
-"""A longer list of rows is saved as ranges."""
-
-
-class Method(BaseModel):
-    """A scorer or a selector with its parameters, which are plain values: a recipe has to hold them."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    parameters: dict[str, Any] = Field(default_factory=dict)
-
-    @field_validator("parameters", mode="before")
-    @classmethod
-    def _plain(cls, given: Any) -> Any:
-        return {key: plain(value, f"the parameter '{key}'") for key, value in dict(given).items()}
+from datapruner.recipe.formats import FORMAT, HEADER
+from datapruner.recipe.places import FILES, PATHS, absolute, is_path, matches, relative
+from datapruner.recipe.values import LONG, MASKS, Method, ranges, sentence_of
+from datapruner.text import safe_text
 
 
 class Recipe(BaseModel):
@@ -186,9 +148,9 @@ class Recipe(BaseModel):
     def path(self, name: str) -> str | None:
         """Give a field as an absolute path; None where it names no path but a model, a hub dataset or nothing."""
         value = getattr(self, name)
-        if value is None or not (name in FILES or _is_path(value, self._folder)):
+        if value is None or not (name in FILES or is_path(value, self._folder)):
             return None
-        return _absolute(value, self._folder)
+        return absolute(value, self._folder)
 
     @property
     def taken_as_it_is(self) -> Recipe:
@@ -220,7 +182,7 @@ class Recipe(BaseModel):
         here = self.located()
         named = [getattr(here, name) for name in PATHS if here.path(name) is not None]
         # A pattern is replaced by what it matches, which may lie anywhere.
-        return [found for value in named for found in (_matches(value) or [value])]
+        return [found for value in named for found in (matches(value) or [value])]
 
     def located(self) -> Recipe:
         """Give the recipe as it can be run from here: itself, unless the working folder is another by now."""
@@ -245,8 +207,8 @@ class Recipe(BaseModel):
             gone = {"source": None, "source_content": None}
             return self.model_copy(update={**gone, "in_memory": ["source", *held]})
         value = str(source)
-        if _is_path(value, os.getcwd()):  # noqa: PTH109
-            value = _absolute(value, os.getcwd())  # noqa: PTH109
+        if is_path(value, os.getcwd()):  # noqa: PTH109
+            value = absolute(value, os.getcwd())  # noqa: PTH109
         return self.model_copy(update={"source": value, "in_memory": held})
 
     def save_yaml(self, folder: Path | None) -> str:
@@ -262,20 +224,20 @@ class Recipe(BaseModel):
         for name in PATHS:
             path = self.path(name)
             if path is not None:
-                out[name] = f"./{Path(path).name}" if folder is None else _relative(path, folder)
+                out[name] = f"./{Path(path).name}" if folder is None else relative(path, folder)
         for name in MASKS:
             rows = out.get(name)
             if isinstance(rows, list) and len(rows) > LONG:
-                out[name] = {"rows": _ranges(rows)}
+                out[name] = {"rows": ranges(rows)}
         return HEADER + yaml.safe_dump({"recipe_format": FORMAT, **out}, sort_keys=False, allow_unicode=True)
 
 
 def make_recipe(**arguments: Any) -> Recipe:
     """Build a recipe from arguments, saying in one sentence what is wrong with them."""
-    return _checked(arguments, "--{}")
+    return checked(arguments, "--{}")
 
 
-def _checked(arguments: dict[str, Any], form: str) -> Recipe:
+def checked(arguments: dict[str, Any], form: str) -> Recipe:
     """Build it; ``form`` writes the name of a field that a value does not fit."""
     unknown = [name for name in arguments if name not in Recipe.model_fields]
     if unknown:
@@ -289,171 +251,4 @@ def _checked(arguments: dict[str, Any], form: str) -> Recipe:
     try:
         return Recipe.model_validate(given)
     except ValidationError as error:
-        raise DataPrunerError(_sentence(error, form)) from error
-
-
-def method_of(name: str, parameters: Mapping[str, Any], *, named: bool) -> Method:
-    """Describe a scorer or selector.
-
-    Parameters
-    ----------
-    name : str
-    parameters : mapping
-    named : bool
-        A recipe can build it again by its name. Of any other object, what no recipe can hold is left out.
-
-    Raises
-    ------
-    DataPrunerError
-        A parameter that no recipe can hold.
-    """
-    held = {}
-    for key, value in parameters.items():
-        try:
-            held[key] = plain(value, f"'{name}': {key}")
-        except DataPrunerError:
-            if named:
-                raise
-    return Method(name=name, parameters=held)
-
-
-def plain(value: Any, what: str) -> Any:
-    """Turn numpy's values and tuples into what YAML holds.
-
-    Raises
-    ------
-    DataPrunerError
-        It is an object that YAML cannot hold; ``what`` is its name in the sentence.
-    """
-    if isinstance(value, np.generic | np.ndarray):
-        value = value.tolist()
-    if isinstance(value, dict):
-        return {plain(key, what): plain(part, what) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(part, what) for part in value]
-    if value is None or isinstance(value, bool):
-        return value
-    for kind in (str, int, float):
-        if isinstance(value, kind):
-            return kind(value)
-    raise DataPrunerError(
-        f"{what} is {safe_repr(value)}, which no recipe can hold; give text, numbers, lists or mappings"
-    )
-
-
-def load_recipe(path: Path) -> Recipe:
-    """Read a recipe file; its relative paths count from its own folder.
-
-    A path starts with ``.``, ``/`` or ``~``, is a pattern, ends like a data file, or is the bare name of something
-    beside the recipe; anything else is a model or a hub dataset.
-
-    Raises
-    ------
-    DataPrunerError
-        The file is missing, is not YAML, or holds something a recipe does not know.
-    """
-    path = expanded(path)
-    check_file(path)
-    given = load_yaml(path, "the recipe")
-    if not isinstance(given, dict):
-        raise DataPrunerError(f"the recipe {path} must hold names and values")
-    given = as_of_today(given, path.read_text(encoding="utf-8"))
-    folder = str(resolved(path.parent))
-    for name in PATHS:
-        value = given.get(name)
-        if isinstance(value, str) and (name in FILES or _is_path(value, folder, bare_only=True)):
-            given[name] = _absolute(value, folder)
-    try:
-        for name in MASKS:
-            if isinstance(given.get(name), dict):
-                given[name] = _rows(given[name], name)
-        return _checked({str(key): value for key, value in given.items()}, "{}")
-    except DataPrunerError as error:
-        raise DataPrunerError(f"the recipe {path}: {error}") from error
-
-
-def _is_path(value: str, folder: str, *, bare_only: bool = False) -> bool:
-    """Whether a field names a path and no model or hub dataset, seen from a folder.
-
-    Parameters
-    ----------
-    value, folder : str
-    bare_only : bool
-        What lies in the folder counts only under a bare name: ``org/name`` stays a hub name whatever lies there.
-    """
-    if value in MODELS or not value:  # an alias stays one, whatever lies beside it
-        return False
-    if value in (".", "..") or value.startswith(("./", "../", "/", "~")) or Path(value).is_absolute():
-        return True
-    if _has_marks(value) or file_format(Path(value)) is not None:
-        return True
-    return not (bare_only and "/" in value) and exists(Path(folder) / value)
-
-
-def _has_marks(value: str) -> bool:
-    return any(mark in value for mark in "*?[")
-
-
-def _matches(value: str) -> list[str]:
-    path = expanded(Path(value))
-    if not _has_marks(value) or exists(path):
-        return []
-    return [str(found) for found in files_of(str(path), safe_text(value, 200))]
-
-
-def _absolute(value: str, folder: str) -> str:
-    """Join a path to the folder that it counts from; a mark in that folder's own name is no pattern."""
-    path = str(expanded(Path(value)))
-    joined = os.path.join(folder, path)  # noqa: PTH118 - Path would not do for the pattern
-    if _has_marks(path) and not exists(Path(joined)):
-        joined = os.path.join(glob.escape(folder), path)  # noqa: PTH118
-    return os.path.normpath(joined)
-
-
-def _relative(path: str, folder: Path) -> str:
-    """Write an absolute path as seen from a folder; links on the way are followed, the last part's is not."""
-    base = str(resolved(expanded(folder)))
-    if _has_marks(path) and not exists(Path(path)):
-        base = glob.escape(base)
-    found = Path(os.path.relpath(resolved(Path(path).parent) / Path(path).name, base)).as_posix()
-    return found if found.startswith("../") or found in (".", "..") else f"./{found}"
-
-
-def _ranges(rows: list[int]) -> str:
-    """Write row numbers as ``0-99,105``."""
-    array = np.unique(np.asarray(rows, dtype=np.int64))
-    ends = np.flatnonzero(np.diff(array) != 1)
-    first, last = array[np.r_[0, ends + 1]].tolist(), array[np.r_[ends, len(array) - 1]].tolist()
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in zip(first, last, strict=True))
-
-
-def _rows(given: dict[Any, Any], name: str) -> list[int]:
-    """Read row numbers written as ``rows: 0-99,105``."""
-    out: list[int] = []
-    try:
-        if set(given) != {"rows"}:
-            raise ValueError
-        for part in str(given["rows"]).split(","):
-            first, dash, last = part.partition("-")
-            found = range(int(first), int(last if dash else first) + 1)
-            if len(out) + len(found) > MOST_ROWS:
-                raise DataPrunerError(
-                    f"{name}: more than {MOST_ROWS:,} rows are named one by one; put them into a boolean column"
-                )
-            out += found
-    except (ValueError, OverflowError):
-        raise DataPrunerError(
-            f"{name}: row numbers are a list, or ranges such as `rows: 0-99,105`, not {safe_repr(given)}"
-        ) from None
-    return out
-
-
-def _sentence(error: ValidationError, form: str) -> str:
-    first = error.errors()[0]
-    field, *inside = (
-        str(part) for part in first["loc"] if not str(part).startswith(("function-", "constrained"))
-    )
-    # A union's members and the parts of a mapping are no options of their own.
-    where = ".".join([field, *inside]) if field in ("scorers", "selector") else field
-    name = form.format(where.replace("_", "-")) if form != "{}" and where == field else where
-    return f"{safe_repr(first.get('input'))} is no value for {name}: {first['msg']}"
+        raise DataPrunerError(sentence_of(error, form)) from error

@@ -1,0 +1,70 @@
+"""What is printed of a result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from datapruner.cleaning.pairs import Pair
+    from datapruner.scores import Selection
+
+
+MOST_GROUPS = 40
+"""Groups of a budget that a summary lists."""
+
+
+def summarise(selection: Selection, out: Path, quiet: bool, *, report: bool, pairs: int = 0) -> None:
+    """Say what was kept, why the others were not, and what to be careful with."""
+    if quiet:
+        return
+    from datapruner.outputs.facets import find_labels
+    from datapruner.outputs.warnings import warning_words
+    from datapruner.samples.sample import column_list
+    from datapruner.text import safe_text
+
+    typer.echo("\n".join(selection.summary.lines(MOST_GROUPS)))
+    read = {*selection.scores.recipe.strings(), selection.budget.per_group}
+    if left := [name for name in selection.scores.samples.unread if name not in read]:
+        typer.echo(f"{'':>10}  not read: {column_list(left)}")
+    for pair in selection.pairs(pairs) if pairs else ():
+        typer.echo(f"\n{_pair_lines(pair)}")
+    for sentence in warning_words(selection, find_labels([selection])):
+        typer.echo(f"\n{sentence}")  # its names are harmless already
+    shown = safe_text(str(out))
+    split = selection.scores.samples.split
+    typer.echo(
+        f'\n{shown}\n  load_dataset("{shown}", split="{safe_text(split)}")\n  datapruner explain {shown} --row 0'
+        + page(out) * report
+    )
+
+
+def _pair_lines(pair: Pair) -> str:
+    """Show a dropped row above what it was dropped for, from a little before the place where they part."""
+    from datapruner.cleaning.pairs import LEAK
+    from datapruner.cleaning.telling import parted
+    from datapruner.text import safe_text
+
+    same = pair.text == pair.other_text or not pair.other_text
+    rows = (pair.text, pair.other_text) if same else parted(pair.text, pair.other_text)
+    other = "test row" if pair.cause == LEAK else "row"
+    return (
+        f"{pair.cause.replace('_', ' ')}, {pair.measure:.2f}\n  row {pair.row}: {safe_text(rows[0], 100)}\n  {other} "
+        f"{pair.other}: {safe_text(rows[1], 100)}"
+    )
+
+
+def page(out: Path) -> str:
+    """Give the line that says which page to look at."""
+    from datapruner.text import safe_text
+
+    return f"\n  look at {safe_text(str(out / 'report.html'))}"
+
+
+def width() -> int:
+    """Give the terminal's columns, or 100 where there is none."""
+    import shutil
+
+    return shutil.get_terminal_size((100, 24)).columns

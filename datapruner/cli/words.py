@@ -1,0 +1,135 @@
+"""What words of the command line mean: names, amounts, pairs, values."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from datapruner.errors import DataPrunerError
+
+
+def named(names: list[str], *, combined: bool) -> list[str]:
+    """Put the built-in scorers in the place of `all`, so that --set and --n-clusters find them."""
+    from datapruner.comparison.scorers import UNRANKED
+    from datapruner.scorers import BUILT_IN
+
+    if "all" not in names:
+        return names
+    if combined:
+        raise DataPrunerError("--combine joins the scorers that are named; name them instead of `all`")
+    every = [name for name in BUILT_IN if name != UNRANKED]
+    return list(dict.fromkeys([*(name for name in names if name != "all"), *every]))
+
+
+def combined(
+    scorers: list[dict[str, Any]], by: str | None, within: str | None, n_clusters: int | None
+) -> list[dict[str, Any]]:
+    """Join scorers into one where that is asked for."""
+    from datapruner.scorers import make_scorer
+
+    if by is None:
+        if within is not None:
+            raise DataPrunerError("--combine-within needs --combine: say how the scorers are joined")
+        return scorers
+    parameters: dict[str, Any] = {"scorers": scorers, "by": by, "within": within}
+    if within == "cluster" and n_clusters is not None:
+        parameters["n_clusters"] = n_clusters
+    make_scorer("combined", parameters)
+    return [{"name": "combined", "parameters": parameters}]
+
+
+def scorers_of(
+    names: list[str], settings: list[str], n_clusters: int | None, *, clustering: bool = False
+) -> list[dict[str, Any]]:
+    """Give the scorers with the parameters that words set."""
+    from dataclasses import fields
+
+    from datapruner.scorers import make_scorer, scorer_class
+
+    out: dict[str, dict[str, Any]] = {name: {} for name in names}
+    if len(out) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataPrunerError(f"the scorer '{twice}' is named twice; name every scorer once")
+    if n_clusters is not None:
+        takers = [
+            name for name in names if "n_clusters" in {spec.name for spec in fields(scorer_class(name))}
+        ]
+        if not takers and not clustering:
+            raise DataPrunerError(f"--n-clusters is for scorers that cluster; {', '.join(names)} does not")
+        for name in takers:
+            out[name]["n_clusters"] = n_clusters
+    for setting in settings:
+        key, value = pair_of(setting, "--set")
+        scorer, dot, parameter = key.partition(".")
+        if not dot:
+            if len(names) != 1:
+                raise DataPrunerError(f"say whose parameter it is: --set SCORER.{key}={value}")
+            scorer, parameter = names[0], key
+        if scorer not in out:
+            raise DataPrunerError(f"--set {setting}: the scorer '{scorer}' is not in this run")
+        out[scorer][parameter] = value_of(value)
+    for name, parameters in out.items():
+        make_scorer(name, parameters)  # refused now, not after the model has run
+    return [{"name": name, "parameters": parameters} for name, parameters in out.items()]
+
+
+def selector_of(name: str | None, settings: list[str] | None) -> dict[str, Any] | None:
+    """Give the selector with the parameters that words set."""
+    from datapruner.selection.selectors import make_selector
+
+    if name is None:
+        if settings:
+            raise DataPrunerError("--selector-set needs --selector")
+        return None
+    parameters = {
+        key: value_of(value) for key, value in (pair_of(s, "--selector-set") for s in settings or [])
+    }
+    make_selector(name, parameters)
+    return {"name": name, "parameters": parameters}
+
+
+def quotas_of(given: list[str] | None) -> dict[str, float | int]:
+    """Read ``GROUP=AMOUNT``."""
+    from datapruner.selection.budget import parse_amount
+
+    return {
+        key: parse_amount(value, f"--quota {key}")
+        for key, value in (pair_of(q, "--quota") for q in given or [])
+    }
+
+
+def amount_of(keep: str | None) -> float | int | None:
+    """Read a fraction or a number of rows."""
+    from datapruner.selection.budget import parse_amount
+
+    return None if keep is None else parse_amount(keep)
+
+
+def numbers_of(text: str, option: str) -> list[float]:
+    """Read numbers between commas."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise DataPrunerError(f"{option} takes numbers such as 0.25,0.5,1, not '{text}'") from None
+
+
+def pair_of(text: str, option: str) -> tuple[str, str]:
+    """Read ``name=value``."""
+    key, equals, value = text.rpartition("=")
+    if not equals or not key:
+        raise DataPrunerError(f"{option} takes name=value, not '{text}'")
+    return key, value
+
+
+def value_of(text: str) -> Any:
+    """Read a value as JSON does, and what is no JSON as text."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+    except (ValueError, RecursionError):
+        from datapruner.text import safe_text
+
+        raise DataPrunerError(
+            f"'{safe_text(text, 40)}' has more digits, or is nested deeper, than is read"
+        ) from None
