@@ -132,6 +132,13 @@ def whole_file(path: Path, mode: int = 0o666) -> Iterator[IO[bytes]]:
         return
 
 
+def atomic_write(path: Path, parts: Iterable[bytes], mode: int = 0o600) -> None:
+    """Write a file under a temporary name, sync it, then rename it into place."""
+    with whole_file(path, mode) as handle:
+        for part in parts:
+            handle.write(part)
+
+
 def sync_folder(folder: Path) -> None:
     """Sync all files and folders below a folder, and itself."""
     for place, _, files in os.walk(folder, topdown=False):

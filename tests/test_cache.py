@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from datapruner import cache, temporary
+from datapruner.errors import DataPrunerError
 from datapruner.notes import Notes
-from datapruner.signals import store as store_module
-from datapruner.signals.store import SignalStore, row_keys
+from datapruner.signals.store import SignalStore, row_keys, shards, shelf
 
 CONTEXT = {"signal": "test"}
 WIDTH = 3
@@ -22,9 +22,8 @@ WIDTH = 3
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
-    monkeypatch.setattr(store_module, "FLUSH_ROWS", 10)
-    for name, value in (("_ASIDE", {}), ("_BARRED", set()), ("_TOLD", set())):
-        monkeypatch.setattr(store_module, name, value)
+    for name, value in (("ASIDE", {}), ("BARRED", set()), ("TOLD", set())):
+        monkeypatch.setattr(shelf, name, value)
     monkeypatch.delenv(cache.KEY, raising=False)
 
 
@@ -35,7 +34,7 @@ def fetch(root: Path, rows: int = 25) -> int:
         for one in np.array_split(positions, 3):
             yield one, np.repeat(one, WIDTH).reshape(-1, WIDTH).astype(np.float32)
 
-    store = SignalStore(root)
+    store = SignalStore(root, flush_rows=10)
     keys = row_keys((f"row {row}".encode() for row in range(rows)), CONTEXT)
     values = store.fetch(keys, CONTEXT, WIDTH, compute)
     np.testing.assert_array_equal(values, np.repeat(np.arange(rows), WIDTH).reshape(-1, WIDTH))
@@ -97,7 +96,7 @@ def test_a_cache_that_is_only_read_gives_what_it_holds_and_computes_the_rest(
 
 def test_a_full_disk_still_ends_with_a_sentence(tmp_path, forbidden):
     forbidden(tmp_path / "cache", errno.ENOSPC)
-    with pytest.raises(store_module.DataPrunerError, match="free some space"):
+    with pytest.raises(DataPrunerError, match="free some space"):
         fetch(tmp_path / "cache")
 
 
@@ -153,7 +152,8 @@ def test_a_file_that_the_disk_does_not_give_stays(tmp_path, caplog, monkeypatch,
             raise OSError(number, os.strerror(number))
         return real(asked)
 
-    monkeypatch.setattr(store_module, "open_plain", failing)
+    for module in (shelf, shards):
+        monkeypatch.setattr(module, "open_plain", failing)
     fetch(tmp_path)
     assert fetch(tmp_path) == 0
     assert os.strerror(number) in said(caplog)[0]
@@ -175,7 +175,7 @@ def test_a_damaged_file_of_another_user_is_not_removed(tmp_path, caplog, monkeyp
 
 @pytest.mark.parametrize("when", [1, 2, 3])
 def test_a_cache_that_is_removed_meanwhile_is_made_anew(tmp_path, monkeypatch, when):
-    root, calls, real = tmp_path / "cache", [], store_module.atomic_write
+    root, calls, real = tmp_path / "cache", [], temporary.atomic_write
 
     def write(path, parts, mode=0o600):
         calls.append(path)
@@ -183,7 +183,7 @@ def test_a_cache_that_is_removed_meanwhile_is_made_anew(tmp_path, monkeypatch, w
             shutil.rmtree(root)
         real(path, parts, mode)
 
-    monkeypatch.setattr(store_module, "atomic_write", write)
+    monkeypatch.setattr(shelf, "atomic_write", write)
     assert fetch(root) >= 25
     assert len(calls) > 3
     assert fetch(root) == 0
@@ -201,20 +201,19 @@ def test_shards_that_go_or_shrink_meanwhile_are_computed_anew(tmp_path, monkeypa
     def damage() -> None:
         if not hurt:
             hurt.append(when)
-            shards = sorted(root.rglob("*.shard"))
-            os.truncate(shards[0], shards[0].stat().st_size - 100)
-            os.truncate(shards[1], 0)
-            shards[2].unlink()
+            files = sorted(root.rglob("*.shard"))
+            os.truncate(files[0], files[0].stat().st_size - 100)
+            os.truncate(files[1], 0)
+            files[2].unlink()
 
     if when == "while shards are read":
-        real = store_module._Shelf._shards
-        monkeypatch.setattr(store_module._Shelf, "_shards", lambda shelf: (real(shelf), damage())[0])
+        real = shelf.Shelf._shards
+        monkeypatch.setattr(shelf.Shelf, "_shards", lambda held: (real(held), damage())[0])
     elif when == "while rows are copied":
-        gather = store_module._Shelf._gather
-        monkeypatch.setattr(store_module._Shelf, "_gather", lambda *given: (damage(), gather(*given))[1])
+        monkeypatch.setattr(shelf, "gather", lambda *given: (damage(), shards.gather(*given))[1])
     else:
-        write = store_module._Shelf._write_shard
-        monkeypatch.setattr(store_module._Shelf, "_write_shard", lambda *given: (damage(), write(*given)))
+        write = shelf.Shelf._write_shard
+        monkeypatch.setattr(shelf.Shelf, "_write_shard", lambda *given: (damage(), write(*given)))
     assert fetch(root, 50) >= 15
     assert hurt == [when]
     assert fetch(root, 50) == 0
@@ -223,10 +222,10 @@ def test_shards_that_go_or_shrink_meanwhile_are_computed_anew(tmp_path, monkeypa
 def test_a_file_in_another_ones_place_gives_no_other_rows(tmp_path):
     """Each is whole, and closed by its own right checksum."""
     fetch(tmp_path)
-    shards = sorted(tmp_path.rglob("*.shard"))
-    first, last = shards[0].read_bytes(), shards[-1].read_bytes()
+    files = sorted(tmp_path.rglob("*.shard"))
+    first, last = files[0].read_bytes(), files[-1].read_bytes()
     found(tmp_path, "rows").unlink()
-    shards[0].write_bytes(last)
+    files[0].write_bytes(last)
     assert 0 < fetch(tmp_path) < 25  # the rows that one held, and nothing else
     for shard in tmp_path.rglob("*.shard"):
         shard.write_bytes(first)
@@ -323,6 +322,6 @@ def test_a_note_that_is_no_file_is_not_waited_for(tmp_path):
 def test_what_was_laid_aside_goes_with_the_process(tmp_path, forbidden):
     forbidden(tmp_path / "cache")
     fetch(tmp_path / "cache")
-    (aside,) = store_module._ASIDE.values()
+    (aside,) = shelf.ASIDE.values()
     assert aside.is_relative_to(temporary._PRIVATE[os.getpid()][0])
     assert stat.S_IMODE(aside.parent.stat().st_mode) == 0o700

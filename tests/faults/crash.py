@@ -130,10 +130,8 @@ class Store(Story):
 
     def action(self) -> None:
         from datapruner.errors import DataPrunerError
-        from datapruner.signals import store
         from datapruner.signals.store import SignalStore, row_keys
 
-        store.FLUSH_ROWS = 4  # several shards
         context = {"signal": "test"}
         contents = [f"row {number}".encode() for number in range(ROWS)]
         values = np.arange(2 * ROWS, dtype=np.float32).reshape(ROWS, 2)
@@ -144,7 +142,8 @@ class Store(Story):
 
         logging.disable(logging.CRITICAL)
         try:
-            found = SignalStore(self.place).fetch(row_keys(contents, context), context, 2, compute)
+            store = SignalStore(self.place, flush_rows=4)  # several shards
+            found = store.fetch(row_keys(contents, context), context, 2, compute)
         except DataPrunerError as error:
             sys.stderr.write(f"{error}\n")
             raise SystemExit(2) from None

@@ -20,6 +20,7 @@ from datapruner.signals import language_model as module
 from datapruner.signals import output_layer
 from datapruner.signals.language_model import LanguageModel, measure_language_model, number_surprise
 from datapruner.signals.store import SignalStore
+from datapruner.signals.store.shelf import Shelf
 
 SYSTEM = "{% if messages[0]['role'] != 'system' %}<|system|>You are kind and brief.</s>{% endif %}"
 SPECIALS = ["<pad>", "</s>", "<|user|>", "<|assistant|>", "<|system|>", "<s>"]
@@ -452,13 +453,10 @@ def test_bits_do_not_depend_on_windows(what, packing, llama, tokenizer, tmp_path
 @pytest.mark.parametrize("what", ["row", "response"])
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_an_interrupted_run_goes_on(error, what, llama, tokenizer, tmp_path, monkeypatch, forwards):
-    from datapruner.signals import store as store_module
-
-    monkeypatch.setattr(store_module, "FLUSH_ROWS", 1)
     monkeypatch.setattr(module, "HEAD_POSITIONS", 1)
     rows = some_rows(30)
     options = {"batch_tokens": 128, "what": what}
-    whole = measure(rows, llama, tokenizer, tmp_path / "a", **options)
+    whole = measure(rows, llama, tokenizer, SignalStore(tmp_path / "a", flush_rows=1), **options)
     total = len(forwards)
     own = module.Pass._forward
     left = [total // 2]
@@ -470,7 +468,7 @@ def test_an_interrupted_run_goes_on(error, what, llama, tokenizer, tmp_path, mon
         return own(self, batch, waiting)
 
     monkeypatch.setattr(module.Pass, "_forward", forward)
-    store = SignalStore(tmp_path / "b")
+    store = SignalStore(tmp_path / "b", flush_rows=1)
     with pytest.raises(error, match="on purpose"):
         measure(rows, llama, tokenizer, store, **options)
     left[0] = 10**6
@@ -737,10 +735,7 @@ def test_an_answer_that_is_its_rows_first_token_alone(tmp_path):
 
 def test_rows_of_many_turns_come_when_their_last_turn_does(tokenizer, llama, tmp_path, monkeypatch):
     """Output layers that complete no row write no shard of nothing, which would look damaged."""
-    from datapruner.signals import store as store_module
-
     monkeypatch.setattr(module, "HEAD_POSITIONS", 1)
-    monkeypatch.setattr(store_module, "FLUSH_SECONDS", 0.0)
     rows = [
         chat("ua", "a" + "x" * 80, "ub", "a" + "y" * (70 - number), "uc", f"az{number}")
         for number in range(4)
@@ -754,7 +749,7 @@ def test_rows_of_many_turns_come_when_their_last_turn_does(tokenizer, llama, tmp
             yield batch
 
     monkeypatch.setattr(module.Pass, "compute", compute)
-    store = SignalStore(tmp_path)
+    store = SignalStore(tmp_path, flush_seconds=0.0)
     measure(rows, llama, tokenizer, store, what="response", batch_tokens=64)
     assert all(batches)
     assert sorted(place for batch in batches for place in batch) == [0, 1, 2, 3]
@@ -986,24 +981,21 @@ def test_a_model_in_training_is_evaluated_and_goes_on_training(packing, tokenize
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 @pytest.mark.parametrize("where", ["model", "store", "tokenizer"])
 def test_a_model_is_as_it_was_also_after_an_exception(where, error, llama, tokenizer, tmp_path, monkeypatch):
-    from datapruner.signals import store as store_module
-
     def fail(*given, **options):
         raise error("on purpose")
 
     llama.train()
     before = state_of(llama)
     monkeypatch.setattr(module, "HEAD_POSITIONS", 1)
-    monkeypatch.setattr(store_module, "FLUSH_ROWS", 1)
     if where == "model":
         monkeypatch.setattr(output_layer, "output_statistics", fail)
     elif where == "store":
-        monkeypatch.setattr(store_module._Shelf, "_write_shard", fail)
+        monkeypatch.setattr(Shelf, "_write_shard", fail)
     else:
         monkeypatch.setattr(LanguageModel, "render", fail)
     kept = None
     try:
-        measure(some_rows(20), llama, tokenizer, tmp_path)
+        measure(some_rows(20), llama, tokenizer, SignalStore(tmp_path, flush_rows=1))
     except error as caught:
         kept = caught  # as a notebook does: its traceback holds the frames
     assert kept is not None

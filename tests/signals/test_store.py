@@ -7,6 +7,7 @@ import os
 import signal
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -19,8 +20,10 @@ from hypothesis import strategies as st
 from datapruner import temporary
 from datapruner.cache import cache_folder
 from datapruner.errors import DataPrunerError
-from datapruner.signals import store as store_module
-from datapruner.signals.store import DIGEST_BYTES, MAGIC, SignalStore, atomic_write, row_keys
+from datapruner.signals.store import SignalStore, row_keys
+from datapruner.signals.store.shards import DIGEST_BYTES, MAGIC
+from datapruner.signals.store.shelf import Shelf
+from datapruner.temporary import atomic_write
 
 WIDTH = 5
 CONTEXT = {"signal": "test", "version": 1}
@@ -53,9 +56,14 @@ class Model:
             yield batch, expected([self.contents[row] for row in batch])
 
 
-def fetch(folder, contents, *, context=CONTEXT, width=WIDTH, **options):
+def small(folder, flush_rows=10, **options) -> SignalStore:
+    """A store of small shards."""
+    return SignalStore(folder, flush_rows=flush_rows, **options)
+
+
+def fetch(folder, contents, *, context=CONTEXT, width=WIDTH, store=small, **options):
     model = Model(contents, **options)
-    store = SignalStore(folder)
+    store = store(folder)
     values = store.fetch(row_keys(contents, context), context, width, model)
     assert store.computed == len(model.rows)
     return np.asarray(values).copy(), model
@@ -72,11 +80,6 @@ def shelf(folder: Path) -> Path:
 
 def files(folder: Path, ending: str) -> list[Path]:
     return sorted(shelf(folder).glob(f"*.{ending}"))
-
-
-@pytest.fixture(autouse=True)
-def small_shards(monkeypatch):
-    monkeypatch.setattr(store_module, "FLUSH_ROWS", 10)
 
 
 # --- keys ---------------------------------------------------------------------------------------------------
@@ -100,7 +103,7 @@ def test_keys_that_end_in_zero_bytes_are_told_apart(tmp_path):
         yield rows, table[rows]
 
     for _ in range(2):
-        store = SignalStore(tmp_path)
+        store = small(tmp_path)
         np.testing.assert_array_equal(store.fetch(keys, CONTEXT, WIDTH, compute), table)
         for compact in files(tmp_path, "rows"):
             compact.unlink()
@@ -196,21 +199,19 @@ def test_what_was_computed_before_an_interruption_is_kept(tmp_path):
     np.testing.assert_array_equal(values, expected(contents))
 
 
-def test_what_takes_long_is_written_before_a_shard_is_full(tmp_path, monkeypatch):
-    monkeypatch.setattr(store_module, "FLUSH_SECONDS", 0.0)
-    fetch(tmp_path, names("row", 12))
+def test_what_takes_long_is_written_before_a_shard_is_full(tmp_path):
+    fetch(tmp_path, names("row", 12), store=partial(small, flush_seconds=0.0))
     assert len(files(tmp_path, "shard")) == 4
 
 
-def test_more_shards_than_a_process_may_hold_open(tmp_path, monkeypatch):
+def test_more_shards_than_a_process_may_hold_open(tmp_path):
     resource = pytest.importorskip("resource")
-    monkeypatch.setattr(store_module, "FLUSH_ROWS", 1)
     contents = names("row", 300)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, limits[1]))
     try:
-        with mock.patch.object(store_module.os, "fsync"):
-            values, _ = fetch(tmp_path, contents)
+        with mock.patch.object(os, "fsync"):
+            values, _ = fetch(tmp_path, contents, store=partial(small, flush_rows=1))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert len(files(tmp_path, "shard")) == 100
@@ -227,7 +228,7 @@ def test_a_row_left_out_is_named(tmp_path):
         yield rows[rows != 4], expected([contents[row] for row in rows if row != 4])
 
     with pytest.raises(DataPrunerError, match="row 4"):
-        SignalStore(tmp_path).fetch(row_keys(contents, CONTEXT), CONTEXT, WIDTH, forgetful)
+        small(tmp_path).fetch(row_keys(contents, CONTEXT), CONTEXT, WIDTH, forgetful)
 
 
 @pytest.mark.parametrize("shape", [(9, WIDTH + 1), (8, WIDTH), (9,)])
@@ -238,7 +239,7 @@ def test_another_shape_is_refused_before_it_is_stored(tmp_path, shape):
         yield rows, np.zeros(shape, dtype=np.float32)
 
     with pytest.raises(DataPrunerError, match="shape"):
-        SignalStore(tmp_path).fetch(row_keys(contents, CONTEXT), CONTEXT, WIDTH, careless)
+        small(tmp_path).fetch(row_keys(contents, CONTEXT), CONTEXT, WIDTH, careless)
     values, _ = fetch(tmp_path, contents)
     np.testing.assert_array_equal(values, expected(contents))
 
@@ -368,7 +369,7 @@ def test_records_of_other_widths_are_others_under_the_same_keys(tmp_path, caplog
     table = records(np.random.default_rng(0), [2] * 20)
     computed = []
     for width in (3, 5, None, 3, 5, None, 1):
-        store = SignalStore(tmp_path)
+        store = small(tmp_path)
         if width is None:
             got = store.fetch_ragged(keys, CONTEXT, lambda rows: iter([(rows, table.take(rows))]))
             np.testing.assert_array_equal(got.values, table.values)
@@ -421,7 +422,7 @@ def test_a_shard_that_vanishes_during_the_run_is_computed_again(tmp_path):
     contents = names("row", 30)
     fetch(tmp_path, contents)
     forget_compact(tmp_path)
-    real = store_module._Shelf.read_index
+    real = Shelf.read_index
 
     def read_then_lose(self):
         index = real(self)
@@ -431,7 +432,7 @@ def test_a_shard_that_vanishes_during_the_run_is_computed_again(tmp_path):
         return index
 
     lost: list[bytes] = []
-    with mock.patch.object(store_module._Shelf, "read_index", read_then_lose):
+    with mock.patch.object(Shelf, "read_index", read_then_lose):
         values, model = fetch(tmp_path, contents)
     assert len(model.rows) == json.loads(lost[0].split(b"\n")[1])["rows"]
     np.testing.assert_array_equal(values, expected(contents))
@@ -440,7 +441,7 @@ def test_a_shard_that_vanishes_during_the_run_is_computed_again(tmp_path):
 def test_a_folder_that_keeps_nothing_ends_with_a_sentence(tmp_path):
     contents = names("row", 30)
     with (
-        mock.patch.object(store_module._Shelf, "_write_shard"),
+        mock.patch.object(Shelf, "_write_shard"),
         pytest.raises(DataPrunerError, match="DATAPRUNER_CACHE"),
     ):
         fetch(tmp_path, contents)
@@ -452,7 +453,7 @@ def test_a_folder_that_cannot_be_written_ends_with_a_sentence(tmp_path):
         fetch(tmp_path / "file", names("row", 3))
     full = OSError(28, "No space left on device")
     with (
-        mock.patch.object(store_module.os, "fsync", side_effect=full),
+        mock.patch.object(os, "fsync", side_effect=full),
         pytest.raises(DataPrunerError, match="No space left"),
     ):
         fetch(tmp_path / "full", names("row", 3))
@@ -491,7 +492,6 @@ def test_a_failed_write_leaves_nothing(tmp_path):
 
 
 def work(folder: Path, start: int, stop: int, pause: float) -> None:
-    store_module.FLUSH_ROWS = 10
     contents = names("row", 200)[start:stop]
     values, _ = fetch(folder, contents, pause=pause)
     np.testing.assert_array_equal(values, expected(contents))
@@ -573,19 +573,18 @@ def hurt(folder: Path, how: str, which: int, where: int) -> None:
 @settings(max_examples=120, deadline=None)
 @given(STEPS)
 def test_growth_death_and_damage_in_any_order_never_give_a_wrong_row(steps):
-    logging.getLogger(store_module.__name__).setLevel(logging.ERROR)
+    logging.getLogger("datapruner.signals.store").setLevel(logging.ERROR)
     try:
         with (
             tempfile.TemporaryDirectory() as name,
-            mock.patch.object(store_module, "FLUSH_ROWS", 4),
-            mock.patch.object(store_module.os, "fsync"),
+            mock.patch.object(os, "fsync"),
         ):
             folder, stored, hurt_since = Path(name), set(), False
             for step in [*steps, ("fetch", list(range(40)))]:
                 if step[0] == "fetch":
                     contents = [f"row{number}".encode() for number in step[1]]
                     model = Model(contents)
-                    values = SignalStore(folder).fetch(row_keys(contents, CONTEXT), CONTEXT, WIDTH, model)
+                    values = small(folder, 4).fetch(row_keys(contents, CONTEXT), CONTEXT, WIDTH, model)
                     assert values.shape == (len(contents), WIDTH)
                     if contents:
                         np.testing.assert_array_equal(values, expected(contents))
@@ -595,7 +594,7 @@ def test_growth_death_and_damage_in_any_order_never_give_a_wrong_row(steps):
                 elif step[0] == "die":
                     contents = [f"row{number}".encode() for number in step[1]]
                     try:
-                        fetch(folder, contents, dies_after=step[2])
+                        fetch(folder, contents, store=partial(small, flush_rows=4), dies_after=step[2])
                         stored |= set(contents)
                     except KeyboardInterrupt:
                         pass
@@ -603,7 +602,7 @@ def test_growth_death_and_damage_in_any_order_never_give_a_wrong_row(steps):
                     hurt(folder, *step)
                     hurt_since = True
     finally:
-        logging.getLogger(store_module.__name__).setLevel(logging.NOTSET)
+        logging.getLogger("datapruner.signals.store").setLevel(logging.NOTSET)
 
 
 def records(rng, lengths):
@@ -629,7 +628,7 @@ def test_records_of_any_length_come_back_in_order(tmp_path):
 
     mixed = rng.permutation(np.concatenate([np.arange(300), np.arange(50)]))
     for rows in (np.arange(200), np.arange(300), mixed):
-        got = SignalStore(tmp_path).fetch_ragged(keys[rows], CONTEXT, compute)
+        got = small(tmp_path).fetch_ragged(keys[rows], CONTEXT, compute)
         want = Ragged.from_rows([table[row] for row in rows])
         np.testing.assert_array_equal(got.offsets, want.offsets)
         np.testing.assert_array_equal(got.values, want.values)
@@ -644,24 +643,22 @@ def test_damaged_records_are_computed_again(tmp_path, caplog):
     def compute(rows):
         yield rows, table.take(rows)
 
-    SignalStore(tmp_path).fetch_ragged(keys, CONTEXT, compute)
+    small(tmp_path).fetch_ragged(keys, CONTEXT, compute)
     for ending in ("shard", "rows"):
         (path,) = tmp_path.rglob(f"*.{ending}")
         raw = bytearray(path.read_bytes())
         raw[-20] ^= 4
         path.write_bytes(raw)
-    got = SignalStore(tmp_path).fetch_ragged(keys, CONTEXT, compute)
+    got = small(tmp_path).fetch_ragged(keys, CONTEXT, compute)
     np.testing.assert_array_equal(got.values, table.values)
     assert "damaged" in caplog.text
 
 
 def test_records_that_are_all_empty(tmp_path):
     table = records(np.random.default_rng(0), [0, 0])
-    got = SignalStore(tmp_path).fetch_ragged(
+    got = small(tmp_path).fetch_ragged(
         row_keys(names("row", 2), CONTEXT), CONTEXT, lambda rows: iter([(rows, table.take(rows))])
     )
     assert got.lengths.tolist() == [0, 0]
-    again = SignalStore(tmp_path).fetch_ragged(
-        row_keys(names("row", 2), CONTEXT), CONTEXT, lambda rows: iter([])
-    )
+    again = small(tmp_path).fetch_ragged(row_keys(names("row", 2), CONTEXT), CONTEXT, lambda rows: iter([]))
     assert again.lengths.tolist() == [0, 0]

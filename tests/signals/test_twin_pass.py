@@ -65,8 +65,9 @@ def reader(folder):
 
 
 def measured(samples, dense, pruned, cache, **options):
+    store = cache if isinstance(cache, SignalStore) else SignalStore(cache)
     return measure_twins(
-        samples, np.arange(len(samples)), dense, lambda: pruned, SignalStore(cache), progress=False, **options
+        samples, np.arange(len(samples)), dense, lambda: pruned, store, progress=False, **options
     )
 
 
@@ -227,11 +228,10 @@ def test_a_stopped_pass_goes_on_and_gives_the_same_bytes(samples, dense, pruned,
             raise KeyboardInterrupt
         return own(self, batch, waiting)
 
-    monkeypatch.setattr("datapruner.signals.store.FLUSH_ROWS", 2)
     with monkeypatch.context() as patch:
         patch.setattr(Pass, "_forward", failing)
         with pytest.raises(KeyboardInterrupt):
-            measured(samples, *readers, tmp_path / "killed")
+            measured(samples, *readers, SignalStore(tmp_path / "killed", flush_rows=2))
     again = measured(samples, *readers, tmp_path / "killed")
     assert whole["token_jsd"].values.tobytes() == again["token_jsd"].values.tobytes()
     assert whole["jsd"].tobytes() == again["jsd"].tobytes()
