@@ -48,8 +48,6 @@ EXCEPTIONS: dict[str, str] = {
     "comparison.result -> comparison.plots": "what is compared and its pictures are one class",
     "comparison.result -> comparison.tables": "what is compared and its pictures are one class",
     "comparison.result -> comparison.text": "what is compared and its pictures are one class",
-    "plots -> pruning_damage": "pictures take the record and not its fields",
-    "plots -> stability": "pictures take the record and not its fields",
     "signals.plan -> scorers.base": "the plan takes scorers, not what they need",
 }
 """``importer -> imported``, as the modules are called within the package, and why it is still there. Only to shrink."""

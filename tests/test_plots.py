@@ -226,7 +226,7 @@ def test_damage_with_losses_and_more_groups_than_fit(monkeypatch):
     ]
     zeros = np.zeros(20, dtype=np.int64)
     held = Damage(tuple(groups), np.arange(20), zeros, np.full(20, 0.48), None, None, None, None)
-    monkeypatch.setattr("datapruner.plots.MOST_GROUPS", 3)
+    monkeypatch.setattr("datapruner.pruning_damage.picture.MOST_GROUPS", 3)
     ax = drawn(dp.plots.plot_damage(held, "kind"))
     assert [text.get_text() for text in ax.texts] == ["1.00 → 2.00", "1.00 → 3.00", "1.00 → 4.00"]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["k0", "k1", "k2"]
@@ -258,9 +258,9 @@ def test_without_matplotlib(selection, steadiness, tmp_path, monkeypatch):
         DataPrunerError, match=r"^pictures need matplotlib: pip install 'datapruner\[plots\]'$"
     ):
         dp.plots.plot_manifold(selection)
-    from datapruner import stability
+    from datapruner.stability import result
 
-    monkeypatch.setattr(stability, "find_spec", lambda name: None)
+    monkeypatch.setattr(result, "find_spec", lambda name: None)
     steadiness.save(tmp_path / "out")
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
         "checksums.txt",

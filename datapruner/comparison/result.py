@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from datapruner.scores import Scores, Selection
     from datapruner.selection.budget import Budget
-    from datapruner.stability import Stability
+    from datapruner.stability.result import Stability
 
 
 @dataclass(frozen=True, eq=False)

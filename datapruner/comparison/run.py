@@ -29,13 +29,7 @@ from datapruner.scorers.baselines import BASELINES, Length, Random
 from datapruner.selection.budget import Amount, Budget, check_rows
 from datapruner.selection.selectors import make_selector
 from datapruner.signals.plan import make_plan
-from datapruner.stability import (
-    NOISE,
-    OF_ONE_SELECTION,
-    Second,
-    Variations,
-    stability_of,
-)
+from datapruner.stability import NOISE, OF_ONE_SELECTION, Second, Variations, stability_of
 from datapruner.text import safe_repr, safe_text
 
 if TYPE_CHECKING:

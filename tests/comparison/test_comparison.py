@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from scipy.stats import rankdata, spearmanr
 
 import datapruner as dp
-from datapruner import stability
 from datapruner.comparison.tables import balance
 from datapruner.errors import DataPrunerError
+from datapruner.overlap import chance, jaccard
 from datapruner.ranks import rank_correlation
 from datapruner.scorers import Ranking, Scorer, available_scorers
 from datapruner.signals import Signals
@@ -129,7 +129,7 @@ def test_chance_follows_the_numbers_of_rows(compared):
     eligible, forced = np.isin(np.arange(N), left(compared)), np.zeros(N, bool)
     for i, a in enumerate(counts):
         for j, b in enumerate(counts):
-            assert at.chance[i, j] == pytest.approx(stability.chance((a, b), (eligible, eligible), forced))
+            assert at.chance[i, j] == pytest.approx(chance((a, b), (eligible, eligible), forced))
     assert compared.chance == pytest.approx(np.full((5, 5), compared.chance[0, 0]))
 
 
@@ -434,7 +434,7 @@ def test_stability_of_a_budget_in_tokens(rows, cache):
     assert records["up"].jaccard == 1
     random = found.selections["random"]
     other = dp.prune(rows, scorer="random", keep_tokens=200, seed=1)
-    assert records["random"].jaccard == pytest.approx(stability.jaccard(random.kept, other.kept))
+    assert records["random"].jaccard == pytest.approx(jaccard(random.kept, other.kept))
 
 
 # --- one pass, and all scorers ------------------------------------------------------------------------------

@@ -301,9 +301,9 @@ def test_its_picture(tmp_path):
 
 
 def test_without_matplotlib_there_is_no_picture(tmp_path, monkeypatch):
-    from datapruner import pruning_damage
+    from datapruner.pruning_damage import result
 
-    monkeypatch.setattr(pruning_damage, "find_spec", lambda name: None)
+    monkeypatch.setattr(result, "find_spec", lambda name: None)
     given().save(tmp_path / "out")
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
         "checksums.txt",
@@ -314,13 +314,13 @@ def test_without_matplotlib_there_is_no_picture(tmp_path, monkeypatch):
 
 
 def test_it_is_saved_whole_or_not_at_all(tmp_path, monkeypatch):
-    from datapruner import pruning_damage
+    from datapruner.pruning_damage import result
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     found = given()
-    monkeypatch.setattr(pruning_damage, "write_csv", full)
+    monkeypatch.setattr(result, "write_csv", full)
     with pytest.raises(DataPrunerError, match="No space left"):
         found.save(tmp_path / "down" / "out")
     assert list(tmp_path.iterdir()) == []
