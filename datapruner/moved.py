@@ -13,8 +13,22 @@ from typing import Any
 MOVED: dict[str, tuple[str, ...]] = {
     "datapruner.outputs.reading": ("datapruner.saved",),
     "datapruner.outputs.scores": ("datapruner.scores", "datapruner.outputs.score_files"),
+    "datapruner.selection.cleaning": ("datapruner.cleaning.rows", "datapruner.cleaning.stage"),
+    "datapruner.selection.decontamination": ("datapruner.cleaning.decontamination",),
+    "datapruner.selection.deduplication": (
+        "datapruner.cleaning.exact",
+        "datapruner.cleaning.near",
+        "datapruner.cleaning.semantic",
+        "datapruner.cleaning.rows",
+    ),
     "datapruner.selection.explanation": ("datapruner.results.explanation",),
+    "datapruner.selection.grams": ("datapruner.cleaning.grams",),
+    "datapruner.selection.own_text": ("datapruner.cleaning.own_text",),
+    "datapruner.selection.pairs": ("datapruner.cleaning.pairs",),
     "datapruner.selection.result": ("datapruner.scores",),
+    "datapruner.selection.standing": ("datapruner.results.standing",),
+    "datapruner.selection.telling": ("datapruner.cleaning.telling",),
+    "datapruner.selection.vetoes": ("datapruner.cleaning.vetoes",),
     "datapruner.signals.ragged": ("datapruner.ragged",),
 }
 """A module that is gone -> those that its names stand in now. No file is left behind for it: a line here is enough."""
