@@ -274,7 +274,7 @@ def load_scores(path: str | Path, *, source: Any = None, scorers: Sequence[Score
     """
     from datapruner.outputs.score_files import open_scores
     from datapruner.scorers import make_scorer
-    from datapruner.signals.plan import renderer_of
+    from datapruner.signals.models import renderer_of
 
     held = open_scores(expanded(Path(path)))
     recipe = held.recipe

@@ -224,7 +224,7 @@ def instant_geometry(monkeypatch):
     The pages' lines are what is tested here, not the methods.
     """
     from datapruner.geometry import diffusion, manifold
-    from datapruner.signals import plan
+    from datapruner.signals import vectors
 
     choose = diffusion.choose_k
 
@@ -233,8 +233,8 @@ def instant_geometry(monkeypatch):
         vectors = np.random.default_rng(len(texts)).normal(size=(len(texts), 8)).astype(np.float32)
         return vectors, np.tile(np.float32([5, 0, 5]), (len(texts), 1))
 
-    monkeypatch.setattr(plan, "load_text_embedder", lambda *arguments, **options: None)
-    monkeypatch.setattr(plan, "embed_and_tell", embed)
+    monkeypatch.setattr(vectors, "load_text_embedder", lambda *arguments, **options: None)
+    monkeypatch.setattr(vectors, "embed_and_tell", embed)
     monkeypatch.setattr(manifold, "_umap", lambda near, start, min_dist, seed: start)
     monkeypatch.setattr(
         diffusion, "choose_k", lambda walk, choices, **options: choose(walk, choices[:2], **options)

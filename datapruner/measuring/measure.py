@@ -30,13 +30,19 @@ from datapruner.recipe import FILES, Recipe
 from datapruner.scorers import make_scorer
 from datapruner.scorers.base import Scorer
 from datapruner.signals import Signals
+from datapruner.signals.columns import measure_tokens
+from datapruner.signals.divergences import read_divergences
+from datapruner.signals.models import known_pruned, open_language_model, open_pruned, renderer_of
+from datapruner.signals.plan import make_plan, measure_losses, measure_the_rest
 from datapruner.signals.store import SignalStore
+from datapruner.signals.tokens import NamedTokenizer, stored_counts
+from datapruner.signals.vectors import measure_embedding, measure_target
 
 if TYPE_CHECKING:
     from datapruner.models.encoders import Encoder
     from datapruner.samples.rendered import TokenCounts
     from datapruner.samples.samples import Samples
-    from datapruner.signals.plan import Renderer
+    from datapruner.signals.models import Renderer
     from datapruner.signals.readers import Reader
 
 
@@ -83,19 +89,6 @@ def measure(
     samples : Samples, optional
         What :func:`read_samples` gave for this recipe, where somebody had to look at the rows before.
     """
-    from datapruner.signals.plan import (
-        known_pruned,
-        make_plan,
-        measure_embedding,
-        measure_losses,
-        measure_target,
-        measure_the_rest,
-        measure_tokens,
-        open_pruned,
-        read_divergences,
-        renderer_of,
-    )
-
     made = _once_each(
         list(scorers) if scorers is not None else [make_scorer(m.name, m.parameters) for m in recipe.scorers]
     )
@@ -195,9 +188,6 @@ def _feed(
     recipe: Recipe, model: tuple[Any, Any] | None, samples: Samples, store: SignalStore, *, progress: bool
 ) -> _Fed:
     """Take the model and tokenise all rows: whatever is wrong with them is said before the long pass."""
-    from datapruner.signals.plan import open_language_model
-    from datapruner.signals.tokens import NamedTokenizer, stored_counts
-
     reader = open_language_model(recipe, store, model, progress=progress)
     tokenizer = NamedTokenizer(
         lambda: reader.tokenizer, None if reader.known is None else reader.known.tokenizer

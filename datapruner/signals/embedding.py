@@ -10,28 +10,21 @@ so every row of a bucket is padded, or none is (see :func:`canonical_shape`).
 from __future__ import annotations
 
 import io
-import tokenize
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
-from datapruner.checksums import check_file
 from datapruner.errors import DataPrunerError
-from datapruner.models.encoders import Encoder, ImageEmbedder, Named, TokenEmbedder
-from datapruner.models.identity import PROBE_TEXTS
-from datapruner.paths import exists, is_file
+from datapruner.models.encoders import ImageEmbedder, Named, TokenEmbedder
 from datapruner.progress import bar
+from datapruner.signals.shapes import canonical_shape
 from datapruner.signals.store import Batch, SignalStore, row_keys
-from datapruner.text import safe_text
 
 if TYPE_CHECKING:
-    from datapruner.geometry.blocks import Matrix
+    pass
 
 
 class Images(Protocol):
@@ -49,38 +42,8 @@ class Images(Protocol):
 CODE_VERSION = 3
 TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 32768}
 IMAGES_PER_BATCH = 16
-TEXTS_PER_CALL = 256
 WINDOW_ROWS = 16384
 """Rows that are tokenised together; bounds memory, and mixes lengths so that the time left is honest."""
-
-
-def bucket_length(tokens: int) -> int:
-    """Give the padded length of a row: steps of 8 up to 128, then an eighth of the power of two below.
-
-    Padding stays under an eighth of a row beyond 64 tokens.
-    """
-    step = 8 if tokens <= 128 else 1 << (max(tokens - 1, 1).bit_length() - 4)
-    return -(-max(tokens, 1) // step) * step
-
-
-def canonical_shape(tokens: int, limit: int) -> tuple[int, bool]:
-    """Give the padded length of a row, and whether it is full.
-
-    Parameters
-    ----------
-    tokens : int
-    limit : int
-        The longest row there can be; no row is padded beyond.
-
-    Returns
-    -------
-    length, full
-        Rows share a batch if both are equal: all rows of a batch are as long as the limit, or each has
-        padding.
-    """
-    if tokens >= limit:
-        return tokens, True
-    return min(bucket_length(tokens + 1), limit), False
 
 
 def embed_texts(
@@ -143,7 +106,7 @@ def embed_and_tell(
                 shown.update(len(batch[0]))
                 yield batch
 
-    found = _stored(embedder, context, lambda: map(_bytes, texts), compute, store, more=3)
+    found = _stored(embedder, context, lambda: map(text_bytes, texts), compute, store, more=3)
     return found[:, :-3], np.array(found[:, -3:])
 
 
@@ -215,198 +178,6 @@ def _stored(
     raise DataPrunerError("the embedder's files change while they are read; wait until they are whole")
 
 
-def embed_with_encoder(
-    texts: Sequence[str],
-    encoder: Encoder,
-    store: SignalStore,
-    *,
-    progress: bool = True,
-    name: str = "embedding",
-) -> NDArray[np.float32]:
-    """Embed texts with any object that has ``encode``; cached only where it tells an ``identity``.
-
-    What it gives for a few fixed texts is part of the key, so that an ``encode`` that was corrected under the same
-    ``identity`` shares nothing with the one before. An ``encode`` whose bits vary from call to call is never cached.
-
-    Parameters
-    ----------
-    texts : sequence of str, length n
-    encoder : Encoder
-    store : SignalStore
-    progress : bool
-
-    Returns
-    -------
-    ndarray, float32, shape (n, d)
-
-    Raises
-    ------
-    DataPrunerError
-        The object gives something else than one vector a text.
-    """
-
-    def encode(batch: list[str]) -> NDArray[np.float32]:
-        given: Any = encoder.encode(batch)
-        if hasattr(given, "detach"):
-            given = given.detach().float().cpu().numpy()
-        try:
-            vectors = np.asarray(given, dtype=np.float32)
-        except (TypeError, ValueError) as error:
-            raise DataPrunerError(
-                f"{type(encoder).__name__}.encode gave no array of numbers, one vector a text"
-            ) from error
-        if vectors.ndim != 2 or len(vectors) != len(batch):
-            raise DataPrunerError(
-                f"{type(encoder).__name__}.encode gave an array of shape {vectors.shape} for {len(batch)} texts; "
-                "it must give one vector a text"
-            )
-        return vectors
-
-    def compute(rows: NDArray[np.int64]) -> Iterator[Batch]:
-        with bar(len(rows), name, "rows", progress) as shown:
-            for start in range(0, len(rows), TEXTS_PER_CALL):
-                of = rows[start : start + TEXTS_PER_CALL]
-                shown.update(len(of))
-                yield of, encode([texts[row] for row in of])
-
-    identity = getattr(encoder, "identity", None)
-    probed = [encode([text]) for text in (PROBE_TEXTS[:2] if identity is not None else texts[:1])]
-    width = probed[0].shape[1]
-    if identity is None:
-        out = np.empty((len(texts), width), dtype=np.float32)
-        for rows, values in compute(np.arange(len(texts), dtype=np.int64)):
-            if values.shape[1] != width:
-                raise DataPrunerError(
-                    f"{type(encoder).__name__}.encode gave vectors of length {width} and of {values.shape[1]}"
-                )
-            out[rows] = values
-        return out
-    context = {
-        "signal": "encoder",
-        "version": CODE_VERSION,
-        "model": str(identity),
-        "answers": xxhash.xxh3_128_hexdigest(b"".join(vector.tobytes() for vector in probed)),
-        "width": width,
-    }
-    return store.fetch(row_keys(map(_bytes, texts), context), context, width, compute)
-
-
-def read_embeddings(path: Path, rows: int) -> Matrix:
-    """Open vectors that lie beside the data, memory-mapped where the format allows.
-
-    Parameters
-    ----------
-    path : Path
-        ``.npy`` with shape (n, d), or ``.parquet`` with one column of equally long lists (or one numeric
-        column a dimension).
-    rows : int
-        How many the dataset has.
-
-    Returns
-    -------
-    Matrix, shape (n, d)
-
-    Raises
-    ------
-    DataPrunerError
-        The file is missing, is not of these formats, is ragged, or has another number of rows.
-    """
-    if not exists(path):
-        raise DataPrunerError(f"there is no embeddings file {path}")
-    if not is_file(path):
-        raise DataPrunerError(f"the embeddings {path} are no file")
-    check_file(path)
-    if path.suffix == ".npy":
-        try:
-            found = load_npy(path)
-        except ValueError as error:
-            raise DataPrunerError(f"{path} is not a readable .npy file of numbers: {error}") from error
-    elif path.suffix == ".parquet":
-        found = _read_parquet(path)
-    else:
-        raise DataPrunerError(f"embeddings must be a .npy or .parquet file, not {path.name}")
-    return check_embeddings(found, rows, str(path))
-
-
-UNREADABLE = (zipfile.BadZipFile, tokenize.TokenError, SyntaxError)
-
-
-def load_npy(path: Path) -> NDArray[Any]:
-    """Map a file of one array.
-
-    Raises
-    ------
-    ValueError
-        It is no such file, whatever numpy says of it.
-    """
-    try:
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, EOFError, MemoryError, OverflowError, RecursionError, TypeError, *UNREADABLE) as error:
-        raise ValueError(safe_text(str(error) or type(error).__name__, 200)) from error
-    if not isinstance(found, np.ndarray):
-        found.close()
-        raise ValueError("it is an archive of arrays (.npz)")
-    return found
-
-
-def check_embeddings(found: NDArray[Any], rows: int, origin: str) -> NDArray[Any]:
-    """Check shape and dtype of given vectors; their values are checked when they are first read."""
-    if found.ndim != 2 or found.shape[1] == 0:
-        raise DataPrunerError(f"{origin} holds an array of shape {found.shape}; one vector a row is needed")
-    if found.dtype.kind != "f":
-        if found.dtype.kind not in "iub":
-            raise DataPrunerError(f"{origin} holds {found.dtype}, not numbers")
-        found = found.astype(np.float32)
-    if len(found) != rows:
-        raise DataPrunerError(f"{origin} holds {len(found)} vectors, but the dataset has {rows} rows")
-    return found
-
-
-def column_embeddings(column: Any, origin: str) -> NDArray[Any]:
-    """Turn an Arrow column of lists into an array; ragged or null rows are named."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if isinstance(column, pa.ChunkedArray):
-        column = pa.concat_arrays(column.chunks)
-    nested = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
-    if not nested and not pa.types.is_fixed_size_list(column.type):
-        raise DataPrunerError(f"{origin} holds {column.type}, not lists of numbers")
-    lengths = np.asarray(pc.fill_null(pc.list_value_length(column), -1))
-    if (len(lengths) and (lengths != lengths[0]).any()) or (len(lengths) and lengths[0] < 0):
-        row = int(np.argmax(lengths != max(int(lengths[0]), 0)))
-        said = "no vector" if lengths[row] < 0 else f"a vector of length {lengths[row]}"
-        raise DataPrunerError(
-            f"{origin}, row {row}: {said}, where row 0 has length {max(int(lengths[0]), 0)}"
-        )
-    flat = column.flatten()
-    if flat.null_count:
-        row = int(np.argmax(np.asarray(flat.is_null()))) // max(int(lengths[0]), 1)
-        raise DataPrunerError(f"{origin}, row {row}: a number is missing in the vector")
-    values: NDArray[Any] = flat.to_numpy(zero_copy_only=False)
-    return values.reshape(len(column), -1)
-
-
-def _read_parquet(path: Path) -> NDArray[Any]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        raise DataPrunerError(f"{path} is not a readable parquet file") from error
-    if table.num_columns == 1:
-        return column_embeddings(table.column(0), str(path))
-    numeric = all(pa.types.is_floating(kind) or pa.types.is_integer(kind) for kind in table.schema.types)
-    if not numeric or table.num_columns == 0:
-        raise DataPrunerError(
-            f"{path} must hold one column of vectors or one numeric column a dimension; it has "
-            f"{', '.join(table.column_names[:8])}"
-        )
-    return np.column_stack([column.to_numpy() for column in table.columns])
-
-
 def _canonical_batches(
     texts: Sequence[str], rows: NDArray[np.int64], embedder: TokenEmbedder, batch_tokens: int
 ) -> Iterator[Batch]:
@@ -457,7 +228,8 @@ def _run(
     return np.array([row for row, _ in bucket], dtype=np.int64), np.column_stack([vectors, read])
 
 
-def _bytes(text: str) -> bytes:
+def text_bytes(text: str) -> bytes:
+    """Give what a text's key is made from."""
     return text.encode("utf-8", "surrogatepass")
 
 

@@ -35,9 +35,9 @@ from datapruner.samples.rendered import Rendered
 from datapruner.samples.rendering import render, responses
 from datapruner.samples.sample import Message, Sample
 from datapruner.signals.attention import Pack, Segment, packed_attention
-from datapruner.signals.embedding import canonical_shape
 from datapruner.signals.readers import LanguageModel, Reader
 from datapruner.signals.records import STATISTICS, TOKENS, TWINS, Asked, Way, What, fed_content, numbers_of
+from datapruner.signals.shapes import canonical_shape
 from datapruner.signals.store import Batch, RaggedBatch, SignalStore, row_keys
 
 if TYPE_CHECKING:

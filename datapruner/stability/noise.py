@@ -45,7 +45,7 @@ def with_noise(vectors: Matrix, scale: NDArray[np.float32], seed: int, draw: int
 
 def varied_measurement(held: Measured, *, seed: int | None = None, vectors: Matrix | None = None) -> Measured:
     """Give the same measurements under another seed or with other vectors; what follows from these is made again."""
-    from datapruner.signals.plan import measure_shape
+    from datapruner.signals.shape import measure_shape
 
     recipe = held.recipe if seed is None else held.recipe.model_copy(update={"seed": seed})
     measured = dict(held.signals.measured)

@@ -597,7 +597,7 @@ def test_a_tokenizer_without_a_pad_token_is_fine(llama):
 def test_saved_scores_are_rendered_with_the_adapter_s_tokenizer(llama, adapter):
     from datapruner.recipe import Recipe
     from datapruner.samples import load_samples
-    from datapruner.signals.plan import renderer_of
+    from datapruner.signals.models import renderer_of
 
     folder, _ = adapter
     own = load_tokenizer(str(llama))

@@ -18,17 +18,10 @@ from datapruner.errors import DataPrunerError
 from datapruner.models.embedders import load_image_embedder, load_text_embedder
 from datapruner.models.encoders import TokenEmbedder
 from datapruner.signals import embedding as module
-from datapruner.signals.embedding import (
-    bucket_length,
-    canonical_shape,
-    check_embeddings,
-    column_embeddings,
-    embed_and_tell,
-    embed_images,
-    embed_texts,
-    embed_with_encoder,
-    read_embeddings,
-)
+from datapruner.signals.embedding import embed_and_tell, embed_images, embed_texts
+from datapruner.signals.encoded import TEXTS_PER_CALL, embed_with_encoder
+from datapruner.signals.given_vectors import check_embeddings, column_embeddings, read_embeddings
+from datapruner.signals.shapes import bucket_length, canonical_shape
 from datapruner.signals.store import SignalStore
 from tests.conftest import without_progress
 
@@ -214,9 +207,9 @@ def test_what_is_unknown_is_counted_and_kept_with_the_vector(tmp_path):
 
 
 def test_rows_that_the_embedder_cannot_read_are_told_and_stay(monkeypatch, tmp_path, caplog):
-    from datapruner.signals import plan
+    from datapruner.signals import vectors
 
-    monkeypatch.setattr(plan, "load_text_embedder", lambda *names, **how: letters())
+    monkeypatch.setattr(vectors, "load_text_embedder", lambda *names, **how: letters())
     rows = [{"text": text} for text in ("ห้องสมุด", "แม่น้ำใส", "word " * 20, *["read me"] * 12)]
     for _ in range(2):
         caplog.clear()
@@ -319,7 +312,7 @@ def test_an_encoder_without_identity_is_not_cached(cache):
             embed_with_encoder(texts, encoder, SignalStore(), progress=False), expected
         )
     assert sum(len(call) for call in encoder.asked) >= 600
-    assert max(len(call) for call in encoder.asked) == module.TEXTS_PER_CALL
+    assert max(len(call) for call in encoder.asked) == TEXTS_PER_CALL
     assert not cache.exists()
 
 

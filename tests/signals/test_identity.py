@@ -14,7 +14,7 @@ from datapruner.models import load_causal_lm
 from datapruner.models.identity import model_identity, structure_hash, tokenizer_hash
 from datapruner.models.twins import load_pruned_lm
 from datapruner.samples import load_samples
-from datapruner.signals.embedding import embed_with_encoder
+from datapruner.signals.encoded import embed_with_encoder
 from datapruner.signals.language_model import LanguageModel, measure_language_model
 from datapruner.signals.store import SignalStore
 from datapruner.signals.twins import measure_twins

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from datapruner.geometry.neighbours import neighbour_table
 from datapruner.recipe import Recipe
-from datapruner.signals.plan import measure_shape
+from datapruner.signals.shape import measure_shape
 from datapruner.signals.store import SignalStore
 
 VECTORS = np.random.default_rng(0).normal(size=(24, 5)).astype(np.float32)

@@ -1,0 +1,42 @@
+"""What needs no model: the labels, and how many tokens every row has."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datapruner.models.names import DEFAULT_TOKENIZER
+from datapruner.signals.store import SignalStore
+
+if TYPE_CHECKING:
+    from datapruner.recipe import Recipe
+    from datapruner.samples.samples import Samples
+
+
+def measure_label(samples: Samples) -> NDArray[np.int64]:
+    """Give every row the number of its label, 0 for all rows where the dataset has no label column."""
+    from datapruner.selection.budget import encode_labels
+
+    # Beside a text, what is called a label may be a vote or a mark: there, groups are asked for by a column's name.
+    column = None if samples.layout.has_text else samples.layout.columns.get("label")
+    if column is None:
+        return np.zeros(len(samples), dtype=np.int64)
+    return encode_labels(samples.column(column))[1]
+
+
+def measure_tokens(
+    recipe: Recipe, samples: Samples, store: SignalStore, *, required: bool
+) -> dict[str, NDArray[np.int64]]:
+    """Count every row's tokens and supervised tokens; nothing where there is no text and nobody asked."""
+    from datapruner.signals.tokens import NamedTokenizer, stored_counts
+
+    if not samples.layout.has_text and not required:
+        return {}
+    if recipe.tokenizer is None:
+        tokenizer = NamedTokenizer.of(recipe.model or DEFAULT_TOKENIZER, recipe.adapter, store)
+    else:
+        tokenizer = NamedTokenizer.of(recipe.tokenizer, None, store)
+    counts = stored_counts(samples, tokenizer, store, last_turn_only=recipe.last_turn_only)
+    return {"num_tokens": counts.tokens, "num_supervised_tokens": counts.supervised}

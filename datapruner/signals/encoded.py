@@ -1,0 +1,99 @@
+"""Vectors of an object of the user's that has ``encode``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from datapruner.errors import DataPrunerError
+from datapruner.models.encoders import Encoder
+from datapruner.models.identity import PROBE_TEXTS
+from datapruner.progress import bar
+from datapruner.signals.embedding import CODE_VERSION, text_bytes
+from datapruner.signals.store import Batch, SignalStore, row_keys
+
+if TYPE_CHECKING:
+    pass
+
+
+TEXTS_PER_CALL = 256
+
+
+def embed_with_encoder(
+    texts: Sequence[str],
+    encoder: Encoder,
+    store: SignalStore,
+    *,
+    progress: bool = True,
+    name: str = "embedding",
+) -> NDArray[np.float32]:
+    """Embed texts with any object that has ``encode``; cached only where it tells an ``identity``.
+
+    What it gives for a few fixed texts is part of the key, so that an ``encode`` that was corrected under the same
+    ``identity`` shares nothing with the one before. An ``encode`` whose bits vary from call to call is never cached.
+
+    Parameters
+    ----------
+    texts : sequence of str, length n
+    encoder : Encoder
+    store : SignalStore
+    progress : bool
+
+    Returns
+    -------
+    ndarray, float32, shape (n, d)
+
+    Raises
+    ------
+    DataPrunerError
+        The object gives something else than one vector a text.
+    """
+
+    def encode(batch: list[str]) -> NDArray[np.float32]:
+        given: Any = encoder.encode(batch)
+        if hasattr(given, "detach"):
+            given = given.detach().float().cpu().numpy()
+        try:
+            vectors = np.asarray(given, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise DataPrunerError(
+                f"{type(encoder).__name__}.encode gave no array of numbers, one vector a text"
+            ) from error
+        if vectors.ndim != 2 or len(vectors) != len(batch):
+            raise DataPrunerError(
+                f"{type(encoder).__name__}.encode gave an array of shape {vectors.shape} for {len(batch)} texts; "
+                "it must give one vector a text"
+            )
+        return vectors
+
+    def compute(rows: NDArray[np.int64]) -> Iterator[Batch]:
+        with bar(len(rows), name, "rows", progress) as shown:
+            for start in range(0, len(rows), TEXTS_PER_CALL):
+                of = rows[start : start + TEXTS_PER_CALL]
+                shown.update(len(of))
+                yield of, encode([texts[row] for row in of])
+
+    identity = getattr(encoder, "identity", None)
+    probed = [encode([text]) for text in (PROBE_TEXTS[:2] if identity is not None else texts[:1])]
+    width = probed[0].shape[1]
+    if identity is None:
+        out = np.empty((len(texts), width), dtype=np.float32)
+        for rows, values in compute(np.arange(len(texts), dtype=np.int64)):
+            if values.shape[1] != width:
+                raise DataPrunerError(
+                    f"{type(encoder).__name__}.encode gave vectors of length {width} and of {values.shape[1]}"
+                )
+            out[rows] = values
+        return out
+    context = {
+        "signal": "encoder",
+        "version": CODE_VERSION,
+        "model": str(identity),
+        "answers": xxhash.xxh3_128_hexdigest(b"".join(vector.tobytes() for vector in probed)),
+        "width": width,
+    }
+    return store.fetch(row_keys(map(text_bytes, texts), context), context, width, compute)

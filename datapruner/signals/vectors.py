@@ -1,0 +1,251 @@
+"""One vector a row: given ones, a column, images, or the embedder's; of the target's rows in the same way."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datapruner.cleaning.own_text import OwnText
+from datapruner.errors import DataPrunerError, in_words
+from datapruner.geometry.blocks import iter_blocks, normalise_rows
+from datapruner.models.embedders import load_image_embedder, load_text_embedder
+from datapruner.models.encoders import Encoder, Named
+from datapruner.models.known import opening
+from datapruner.progress import say
+from datapruner.signals import TARGET
+from datapruner.signals.embedding import embed_and_tell, embed_images
+from datapruner.signals.encoded import embed_with_encoder
+from datapruner.signals.given_vectors import given_embeddings
+from datapruner.signals.store import SignalStore
+from datapruner.text import safe_text
+
+if TYPE_CHECKING:
+    from datapruner.geometry.blocks import Matrix
+    from datapruner.models.encoders import ImageEmbedder, TokenEmbedder
+    from datapruner.recipe import Recipe
+    from datapruner.samples.samples import Samples
+
+logger = logging.getLogger(__name__)
+
+
+def measure_embedding(
+    recipe: Recipe,
+    samples: Samples,
+    rows: NDArray[np.int64],
+    store: SignalStore,
+    *,
+    embeddings: Any = None,
+    embedder: Encoder | None = None,
+    own: OwnText | None = None,
+    progress: bool = True,
+    name: str = "embedding",
+    unread: NDArray[np.bool_] | None = None,
+) -> Matrix:
+    """Get one vector for each of ``rows``: given ones, a column, images, or the embedder's.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    samples : Samples
+    rows : ndarray, int64, ascending
+        The rows that cleaning left.
+    store : SignalStore
+    embeddings : array of shape (n, d), optional
+        Given in memory.
+    embedder : Encoder, optional
+        Given as an object.
+    own : OwnText, optional
+        What of the rows' texts is embedded, where that is known already.
+    progress : bool
+    name : str
+        Of the pass.
+    unread : ndarray, bool, shape (n,), optional
+        Is set where the embedder knows too little of a source row for its vector to say anything.
+
+    Returns
+    -------
+    Matrix, shape (len(rows), d)
+    """
+    given = given_embeddings(recipe, samples, embeddings)
+    if given is not None:
+        from datapruner.geometry.blocks import RowView
+
+        return given if len(rows) == len(samples) else RowView(given, rows)
+    own = OwnText(samples, recipe.similarity_context) if own is None else own
+    made = _make_embedding(recipe, samples, rows, store, embedder, own, progress, name, unread)
+    # Here, while the rows' source positions are known: later stages count among those that cleaning left.
+    for start, stop, block in iter_blocks(made):
+        normalise_rows(block, rows[start:stop])
+    return made
+
+
+def _make_embedding(
+    recipe: Recipe,
+    samples: Samples,
+    rows: NDArray[np.int64],
+    store: SignalStore,
+    embedder: Encoder | None,
+    own: OwnText,
+    progress: bool,
+    name: str,
+    unread: NDArray[np.bool_] | None = None,
+) -> NDArray[np.float32]:
+    if samples.layout.name == "image":
+        images = _Images(samples, rows)
+        model = _image_model(recipe)
+
+        def load_images() -> ImageEmbedder:
+            say(f"loading the image model {model}", progress)
+            return load_image_embedder(model)
+
+        seeing = Named(load_images, lambda: opening("image model", model, store.notes, device=None))
+        return embed_images(images, seeing, store, progress=progress, name=name)
+    texts = list(own.texts(recipe.embed, None if len(rows) == len(samples) else rows))
+    if embedder is not None:
+        return embed_with_encoder(texts, embedder, store, progress=progress, name=name)
+    how: dict[str, Any] = {"pooling": recipe.pooling, "max_length": recipe.embedder_max_length}
+
+    def load() -> TokenEmbedder:
+        say(f"loading the embedder {recipe.embedder}", progress)
+        return load_text_embedder(recipe.embedder, **how)
+
+    named = Named(load, lambda: opening("embedder", recipe.embedder, store.notes, device=None, **how))
+    vectors, reading = embed_and_tell(texts, named, store, progress=progress, name=name)
+    _tell_reading(reading, rows, name)
+    if unread is not None:
+        unread[rows[_is_unread(reading)]] = True
+    return vectors
+
+
+def _is_unread(reading: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Mark rows most of whose tokens, but for the two that frame a row, are unknown: their vectors say nothing."""
+    return np.asarray(2 * reading[:, 1] > np.maximum(reading[:, 0] - 2, 1))
+
+
+def _tell_reading(reading: NDArray[np.float32], rows: NDArray[np.int64], name: str) -> None:
+    """Say how many rows the embedder read in part, or not at all."""
+    tokens, read = reading[:, 0], reading[:, 2]
+    if (cut := tokens > read).any():
+        logger.warning(
+            "%s: %s of %s rows are longer than the %s tokens that the embedder reads, and their middle was cut, up to "
+            "%.0f %% of a row; %s sets the limit",
+            safe_text(name),
+            f"{int(cut.sum()):,}",
+            f"{len(rows):,}",
+            f"{int(read.max()):,}",
+            100 * float((1 - read[cut] / tokens[cut]).max()),
+            in_words("--embedder-max-length"),
+        )
+    if (unread := _is_unread(reading)).any():
+        first = int(np.argmax(unread))
+        logger.warning(
+            "%s: %s of %s rows are in a script that the embedder's vocabulary does not hold (row %s: %s of %s tokens "
+            "unknown): their vectors say next to nothing, and none of them is dropped as a semantic duplicate; name a "
+            "model that reads it with %s",
+            safe_text(name),
+            f"{int(unread.sum()):,}",
+            f"{len(rows):,}",
+            int(rows[first]),
+            int(reading[first, 1]),
+            int(tokens[first]),
+            in_words("--embedder"),
+        )
+
+
+def measure_target(
+    recipe: Recipe,
+    samples: Samples,
+    store: SignalStore,
+    *,
+    given: bool,
+    own: OwnText | None = None,
+    embedder: Encoder | None = None,
+    progress: bool = True,
+    read: Callable[[Samples], None] = lambda _: None,
+) -> dict[str, Matrix]:
+    """Get one vector for each row of the target set, made as those of the rows are.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    samples : Samples
+        The rows that are chosen from.
+    store : SignalStore
+    given : bool
+        Their vectors were given in memory.
+    own : OwnText, optional
+        Of the rows: what is left out of their texts is left out of the target's.
+    embedder : Encoder, optional
+        Given as an object.
+    progress : bool
+    read : callable
+        Is told the target's rows, and may refuse them.
+    """
+    from datapruner.samples import load_samples
+
+    file, column = recipe.target_embeddings, recipe.embedding_column
+    given = given or bool(recipe.embeddings or column) or samples.layout.name == "embedding"
+    try:
+        target = load_samples(
+            recipe.target,
+            split=recipe.target_split,
+            columns=recipe.target_columns,
+            embeddings_given=bool(file or column),
+        )
+        read(target)
+        if given and not (file or column) and target.layout.name != "embedding":
+            raise DataPrunerError(
+                "the rows' vectors are given, so its own have to be as well; pass them with --target-embeddings"
+            )
+        as_its = recipe.model_copy(
+            update={"embeddings": file, "embedding_column": None if file is not None else column}
+        )
+        every = np.arange(len(target), dtype=np.int64)
+        own = OwnText(samples, recipe.similarity_context) if own is None else own
+        found = measure_embedding(
+            as_its,
+            target,
+            every,
+            store,
+            embedder=embedder,
+            own=own.of(target),
+            progress=progress,
+            name="embedding the target",
+        )
+        return {TARGET: found}
+    except DataPrunerError as error:
+        said = error.sentence
+        for option in ("columns", "split", "embeddings"):
+            said = said.replace(f"--{option}", f"--target-{option}")
+        raise DataPrunerError(f"the target: {said}") from error
+
+
+def _image_model(recipe: Recipe) -> str:
+    if recipe.embedder == "minilm":
+        raise DataPrunerError(
+            "images need an image model: pass --embedder with its path or hub name, or --embeddings"
+        )
+    return recipe.embedder
+
+
+@dataclass(frozen=True)
+class _Images:
+    """Images read one by one, so that they are never all in memory."""
+
+    samples: Samples
+    rows: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, place: int) -> Any:
+        column = self.samples.layout.columns["image"]
+        value = self.samples.dataset[int(self.rows[place])][column]
+        if value is None or not hasattr(value, "convert"):
+            raise DataPrunerError(f"row {int(self.rows[place])} has no readable image in column '{column}'")
+        return value
