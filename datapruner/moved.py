@@ -11,7 +11,15 @@ from types import ModuleType
 from typing import Any
 
 MOVED: dict[str, tuple[str, ...]] = {
+    "datapruner.comparison.plots": ("datapruner.comparison.pictures",),
     "datapruner.outputs.reading": ("datapruner.saved",),
+    "datapruner.outputs.report.facets": ("datapruner.outputs.facets",),
+    "datapruner.outputs.report.words": (
+        "datapruner.outputs.wording",
+        "datapruner.outputs.warnings",
+        "datapruner.outputs.report.summary",
+        "datapruner.outputs.report.contrasts",
+    ),
     "datapruner.outputs.scores": ("datapruner.scores", "datapruner.outputs.score_files"),
     "datapruner.selection.cleaning": ("datapruner.cleaning.rows", "datapruner.cleaning.stage"),
     "datapruner.selection.decontamination": ("datapruner.cleaning.decontamination",),

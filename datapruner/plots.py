@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from datapruner.comparison.pictures import (
+    plot_budgets,
+    plot_correlation,
+    plot_groups,
+    plot_length_bias,
+    plot_lengths,
+    plot_overlap,
+    plot_scores,
+)
 from datapruner.drawing import (
     BLUE,
     COLOURS,
@@ -40,9 +49,16 @@ __all__ = [
     "YELLOW",
     "new_axes",
     "plain_label",
+    "plot_budgets",
+    "plot_correlation",
     "plot_damage",
     "plot_diagrams",
+    "plot_groups",
+    "plot_length_bias",
+    "plot_lengths",
     "plot_manifold",
+    "plot_overlap",
+    "plot_scores",
     "plot_stability",
     "pyplot",
 ]

@@ -45,9 +45,6 @@ EXCEPTIONS: dict[str, str] = {
     "selection.message_passing -> scorers.base": "a ranking is a type of its own, apart from scorers",
     "selection.paser -> scorers.base": "a ranking is a type of its own, apart from scorers",
     "selection.selectors -> scorers.base": "a ranking is a type of its own, apart from scorers",
-    "comparison.result -> comparison.plots": "what is compared and its pictures are one class",
-    "comparison.result -> comparison.tables": "what is compared and its pictures are one class",
-    "comparison.result -> comparison.text": "what is compared and its pictures are one class",
     "signals.plan -> scorers.base": "the plan takes scorers, not what they need",
 }
 """``importer -> imported``, as the modules are called within the package, and why it is still there. Only to shrink."""

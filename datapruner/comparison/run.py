@@ -16,7 +16,8 @@ from datapruner.api import (
     run_arguments,
 )
 from datapruner.arguments import takes
-from datapruner.comparison.result import AtBudget, Comparison
+from datapruner.comparison.compared import AtBudget
+from datapruner.comparison.result import Comparison
 from datapruner.comparison.scorers import LeftOut, scorers_of, why_not
 from datapruner.comparison.tables import OF_SCORERS
 from datapruner.errors import DataPrunerError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -14,8 +15,8 @@ from datapruner.selection.budget import encode_labels
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from datapruner.comparison.result import Comparison
-    from datapruner.scores import Selection
+    from datapruner.comparison.compared import Compared
+    from datapruner.results.selected import Selected
 
 
 QUANTILES = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95}
@@ -44,7 +45,7 @@ class Grouping(NamedTuple):
     codes: NDArray[np.int64]
 
 
-def pairs(comparison: Comparison) -> DataFrame:
+def pairs(comparison: Compared) -> DataFrame:
     """Give every budget and pair of scorers with overlap, chance and rank correlation."""
     import pandas as pd
 
@@ -68,7 +69,7 @@ def pairs(comparison: Comparison) -> DataFrame:
     )
 
 
-def groupings(comparison: Comparison) -> list[Grouping]:
+def groupings(comparison: Compared) -> list[Grouping]:
     """Give the columns asked for, the labels where the layout has some, and the groups that scorers made.
 
     Groups that another scorer made before are left out.
@@ -90,12 +91,12 @@ def groupings(comparison: Comparison) -> list[Grouping]:
     return out
 
 
-def kept_by_group(comparison: Comparison) -> DataFrame:
+def kept_by_group(comparison: Compared, groupings: Sequence[Grouping]) -> DataFrame:
     """Count what every scorer keeps of every group that has rows."""
     import pandas as pd
 
     rows, parts = comparison.rows, []
-    for grouping in comparison.groupings:
+    for grouping in groupings:
         k = len(grouping.names)
         sizes = np.bincount(grouping.codes, minlength=k)
         present = np.flatnonzero(sizes)
@@ -132,7 +133,7 @@ def balance(groups: DataFrame) -> DataFrame:
     return found.reset_index()
 
 
-def kept_lengths(comparison: Comparison) -> DataFrame:
+def kept_lengths(comparison: Compared) -> DataFrame:
     """Sum up the lengths of what every scorer keeps, beside those of all rows."""
     import pandas as pd
 
@@ -160,13 +161,13 @@ def kept_lengths(comparison: Comparison) -> DataFrame:
     return pd.DataFrame(records, columns=columns)
 
 
-def _in_loss(selection: Selection | None, lengths: NDArray[np.int64]) -> int:
+def _in_loss(selection: Selected | None, lengths: NDArray[np.int64]) -> int:
     """Count the supervised tokens that are trained on: fewer than the rows have, where tokens were pruned."""
     pruned = None if selection is None else selection.supervised_tokens_kept
     return int(lengths.sum() if pruned is None else pruned.sum())
 
 
-def score_distributions(comparison: Comparison) -> DataFrame:
+def score_distributions(comparison: Compared) -> DataFrame:
     """Sum up every scorer's values, and how they go with length."""
     import pandas as pd
 
@@ -191,8 +192,8 @@ def _quantiles(values: NDArray[Any]) -> dict[str, float]:
     return dict(zip(QUANTILES, np.quantile(values, list(QUANTILES.values())).tolist(), strict=True))
 
 
-def disagreements(comparison: Comparison, count: int, budget: int) -> DataFrame:
-    """Give the rows whose ranks differ most from scorer to scorer; see :meth:`Comparison.disagreements_frame`."""
+def disagreements(comparison: Compared, count: int, budget: int) -> DataFrame:
+    """Give the rows whose ranks differ most from scorer to scorer; see :meth:`Frames.disagreements_frame`."""
     import pandas as pd
 
     if count < 1:

@@ -1,26 +1,17 @@
-"""A comparison for a terminal, and as files."""
+"""A comparison for a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from datapruner.arrays import Floats
+from datapruner.comparison.compared import AtBudget, Compared
+from datapruner.comparison.frames import Frames
 from datapruner.comparison.tables import EVERY, TOKENS
-from datapruner.outputs.folder import whole_folder
-from datapruner.outputs.report import Section, require_report, write_report
-from datapruner.outputs.tables import aligned, as_saved, figure, write_csv, write_json
-from datapruner.paths import expanded
-from datapruner.recipe import method_of
+from datapruner.outputs.tables import aligned, figure
 from datapruner.text import safe_text
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
-    from datapruner.comparison.result import AtBudget, Comparison
 
 MOST_GROUPS = 15
 """Groups of a column that get a line; the smaller ones are summed up in one."""
@@ -31,7 +22,7 @@ ALIKE = 1 - 1e-9
 """Rank correlation above which two scorers are one."""
 
 
-def describe(comparison: Comparison, examples: int) -> str:
+def describe(comparison: Frames, examples: int) -> str:
     """Give the tables for a terminal; see :meth:`datapruner.comparison.result.Comparison.describe`."""
     if len(comparison.names) > 1:
         parts = [_overlap(comparison, at) for at in comparison.budgets]
@@ -57,7 +48,7 @@ def describe(comparison: Comparison, examples: int) -> str:
     return "\n\n".join("\n".join(lines) for lines in parts if lines)
 
 
-def _overlap(comparison: Comparison, at: AtBudget) -> list[str]:
+def _overlap(comparison: Compared, at: AtBudget) -> list[str]:
     n, kept = len(comparison.scores), [len(selection) for selection in at.selections.values()]
     what = (
         f"the rows that each keeps of {n:,} for {at.budget.keep_tokens:,} supervised tokens"
@@ -79,7 +70,7 @@ def _matrix(names: Sequence[str], matrix: Floats) -> list[str]:
     return aligned([["", *_numbers(names)], *rows])
 
 
-def _alike(comparison: Comparison) -> list[str]:
+def _alike(comparison: Compared) -> list[str]:
     """Name the pairs that rank all rows alike: what they keep differs by the selector alone, if at all."""
     names = comparison.names
     pairs = zip(*np.nonzero(np.triu(comparison.correlation > ALIKE, 1)), strict=True)
@@ -90,7 +81,7 @@ def _numbers(names: Sequence[str]) -> list[str]:
     return [f"({number + 1})" for number in range(len(names))]
 
 
-def _lengths(comparison: Comparison) -> list[list[str]]:
+def _lengths(comparison: Frames) -> list[list[str]]:
     """Give a table a budget of what is kept in tokens, with the scores' length bias beside it."""
     frame = comparison.lengths_frame()
     if frame.empty:
@@ -126,7 +117,7 @@ def _lengths(comparison: Comparison) -> list[list[str]]:
     return parts
 
 
-def _groups(comparison: Comparison) -> list[list[str]]:
+def _groups(comparison: Frames) -> list[list[str]]:
     """Give a table a column and budget of the groups' shares, and one a budget of how far all shares were moved."""
     groups = comparison.groups_frame()
     if groups.empty:
@@ -158,7 +149,7 @@ def _groups(comparison: Comparison) -> list[list[str]]:
     return parts
 
 
-def _disagreements(comparison: Comparison, examples: int) -> list[str]:
+def _disagreements(comparison: Frames, examples: int) -> list[str]:
     if examples < 1:
         return []
     frame, samples = comparison.disagreements_frame(examples), comparison.scores.samples
@@ -179,96 +170,3 @@ def _disagreements(comparison: Comparison, examples: int) -> list[str]:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
-
-
-def sections(comparison: Comparison) -> list[Section]:
-    """Give what the page says of a comparison beside its selections."""
-    found = []
-    if comparison.stability is not None:
-        head, *rows = comparison.stability.table()
-        told = (
-            "How much of the first budget's rows is kept again when seeds, vectors or the embedder vary: Jaccard, "
-            "mean ± deviation; then the rank correlation of the scores."
-        )
-        found.append(Section("What moves the selections", told, ["scorer", *head[1:]], rows))
-    if comparison.left_out:
-        rows = [list(one) for one in comparison.left_out.items()]
-        found.append(Section("Scorers that were left out", "", ["scorer", "why"], rows))
-    return found
-
-
-def save(comparison: Comparison, path: Path, *, overwrite: bool, report: bool) -> Path:
-    """Write the files; see :meth:`datapruner.comparison.result.Comparison.save`."""
-    if report:
-        require_report()
-    path, names, scores = expanded(path), comparison.names, comparison.scores
-    # Of the one selection that its recipe is asked of, only what all of them share is saved.
-    recipe = next(iter(comparison.selections.values())).recipe
-    shared = {"scorer": None, "selector": None, "keep": None, "keep_tokens": None}
-    ran = [method for method in recipe.scorers if method.name in names]
-    recipe = recipe.model_copy(update={**shared, "scorers": ran})
-    frames = {
-        "pairs": comparison.to_frame(),
-        "groups": comparison.groups_frame(),
-        "balance": comparison.balance_frame(),
-        "lengths": comparison.lengths_frame(),
-        "scores": comparison.scores_frame(),
-        "disagreements": comparison.disagreements_frame(),
-    }
-    matrices = {"overlap": _cells(comparison.overlap), "correlation": _cells(comparison.correlation)}
-    held = {
-        "rows": len(scores),
-        "eligible": len(comparison.rows),
-        "budgets": [_budget(at) for at in comparison.budgets],
-        "scorers": [
-            {
-                "name": name,
-                "parameters": method_of(name, scores.scorers[name].parameters(), named=False).parameters,
-                "selector": selection.selector.name,
-            }
-            for name, selection in comparison.selections.items()
-        ],
-        "left_out": dict(comparison.left_out),
-        "correlation": matrices["correlation"],
-        **{name: _records(frame) for name, frame in frames.items() if name != "pairs"},
-        "recipe": as_saved(recipe, path),
-    }
-    with whole_folder(path, overwrite=overwrite, reads=recipe.reads) as folder:
-        write_json(folder / "comparison.json", held)
-        for name, matrix in matrices.items():
-            rows = [[scorer, *row] for scorer, row in zip(names, matrix, strict=True)]
-            write_csv(folder / f"{name}.csv", ["scorer", *names], rows)
-        for name, frame in frames.items():
-            write_csv(folder / f"{name}.csv", list(frame.columns), _plain(frame))
-        if comparison.stability is not None:
-            comparison.stability.write(folder, path)
-        if report:
-            write_report(
-                folder / "report.html", comparison.every, sections=sections(comparison), by=comparison.by
-            )
-    return path
-
-
-def _budget(at: AtBudget) -> dict[str, Any]:
-    return {
-        "budget": at.label,
-        "keep": at.budget.keep,
-        "keep_tokens": at.budget.keep_tokens,
-        "kept": {name: len(selection) for name, selection in at.selections.items()},
-        "overlap": _cells(at.overlap),
-        "chance": _cells(at.chance),
-    }
-
-
-def _cells(matrix: Floats) -> list[list[float | None]]:
-    return [[None if np.isnan(held) else held for held in row] for row in matrix.tolist()]
-
-
-def _plain(frame: DataFrame) -> list[list[Any]]:
-    """Give a table's rows as Python's own values, None where there is no figure."""
-    rows: list[list[Any]] = frame.astype(object).where(frame.notna(), None).to_numpy().tolist()
-    return rows
-
-
-def _records(frame: DataFrame) -> list[dict[str, Any]]:
-    return [dict(zip(frame.columns, row, strict=True)) for row in _plain(frame)]

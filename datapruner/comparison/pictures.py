@@ -9,6 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.arrays import Floats
+from datapruner.comparison.cells import draw_bar, draw_cells
+from datapruner.comparison.compared import Compared
+from datapruner.comparison.frames import Frames
 from datapruner.comparison.tables import EVERY, TOKENS
 from datapruner.drawing import BESIDE, BLUE, COLOURS, GREY, MARKERS, new_axes, plain_label, pyplot
 from datapruner.errors import DataPrunerError
@@ -17,24 +20,18 @@ from datapruner.text import safe_text
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from datapruner.comparison.result import Comparison
-
 
 MOST_GROUPS = 20
 BINS = 40
-DIVERGING = "PuOr"
-"""Orange below, purple above, which people with any colour vision can tell apart."""
-DARK = 0.6
-"""Beyond this share of a diverging scale's range, in both directions, white figures are legible and black are not."""
 WHAT = {"num_tokens": "tokens a row", "num_supervised_tokens": "supervised tokens a row"}
 
 
-def plot_overlap(comparison: Comparison, budget: int = 0, ax: Axes | None = None) -> Axes:
+def plot_overlap(comparison: Compared, budget: int = 0, ax: Axes | None = None) -> Axes:
     """Draw the Jaccard index of what every pair of scorers keeps; white stands for what chance would give.
 
     Parameters
     ----------
-    comparison : Comparison
+    comparison : Compared
     budget : int
         Position in its ``budgets``.
     ax : matplotlib.axes.Axes, optional
@@ -52,33 +49,33 @@ def plot_overlap(comparison: Comparison, budget: int = 0, ax: Axes | None = None
         _above(at.overlap, at.chance),
         f"Jaccard of what is kept, {safe_text(at.label)}\nwhite: chance, {low if low == high else f'{low} to {high}'}",
     )
-    _bar(ax, ["nothing shared", "chance", "the same rows"])
+    draw_bar(ax, ["nothing shared", "chance", "the same rows"])
     return ax
 
 
-def plot_correlation(comparison: Comparison, ax: Axes | None = None) -> Axes:
+def plot_correlation(comparison: Compared, ax: Axes | None = None) -> Axes:
     """Draw the Spearman correlation of every pair of scorers.
 
     Parameters
     ----------
-    comparison : Comparison
+    comparison : Compared
     ax : matplotlib.axes.Axes, optional
         Default: a new figure's.
     """
     found = comparison.correlation
     ax = _heatmap(found, comparison.names, ax, found, "Rank correlation of the scores (Spearman)")
-    _bar(ax, ["-1", "0", "1"])
+    draw_bar(ax, ["-1", "0", "1"])
     return ax
 
 
-def plot_budgets(comparison: Comparison, scorer: str | None = None, ax: Axes | None = None) -> Axes:
+def plot_budgets(comparison: Compared, scorer: str | None = None, ax: Axes | None = None) -> Axes:
     """Draw the overlap of what one scorer keeps with what each other keeps, against the budget.
 
     The dotted line is what random selections of these sizes share.
 
     Parameters
     ----------
-    comparison : Comparison
+    comparison : Compared
         Of two budgets or more in rows, or else in tokens: those of one kind are drawn.
     scorer : str, optional
         Default: the first.
@@ -117,16 +114,14 @@ def plot_budgets(comparison: Comparison, scorer: str | None = None, ax: Axes | N
     return ax
 
 
-def plot_groups(
-    comparison: Comparison, by: str | None = None, budget: int = 0, ax: Axes | None = None
-) -> Axes:
+def plot_groups(comparison: Frames, by: str | None = None, budget: int = 0, ax: Axes | None = None) -> Axes:
     """Draw every group's share of the kept rows, a column a scorer, beside its share of the data.
 
     Purple: more than its share of the data; orange: less; the colours end at a quarter and at four times.
 
     Parameters
     ----------
-    comparison : Comparison
+    comparison : Frames
     by : str, optional
         A column that was compared by, or ``groups of`` a scorer; default: the first there is.
     budget : int
@@ -156,7 +151,7 @@ def plot_groups(
         names = [*names[: MOST_GROUPS - 1], f"{len(rest):,} smaller groups"]
     with np.errstate(divide="ignore"):
         colour = np.clip(np.log2(shares / shares[:, :1]) / 2, -1, 1)
-    ax = _cells(
+    ax = draw_cells(
         colour,
         [["0" if share == 0 else f"{100 * share:.1f}" for share in row] for row in shares.tolist()],
         names,
@@ -165,18 +160,16 @@ def plot_groups(
         f"Percent of the kept rows, by {plain_label(by, 60)}, {safe_text(at.label)}",
     )
     ax.axvline(0.5, color="black", linewidth=1)
-    _bar(ax, ["a quarter", "as in the data", "four times"])
+    draw_bar(ax, ["a quarter", "as in the data", "four times"])
     return ax
 
 
-def plot_lengths(
-    comparison: Comparison, of: str = TOKENS[1], budget: int = 0, ax: Axes | None = None
-) -> Axes:
+def plot_lengths(comparison: Frames, of: str = TOKENS[1], budget: int = 0, ax: Axes | None = None) -> Axes:
     """Draw how long the rows are that every scorer keeps: median, the middle half, and from 5 to 95 %.
 
     Parameters
     ----------
-    comparison : Comparison
+    comparison : Frames
     of : {"num_supervised_tokens", "num_tokens"}
     budget : int
         Position in its ``budgets``.
@@ -216,12 +209,12 @@ def plot_lengths(
     return ax
 
 
-def plot_length_bias(comparison: Comparison, ax: Axes | None = None) -> Axes:
+def plot_length_bias(comparison: Frames, ax: Axes | None = None) -> Axes:
     """Draw the Spearman correlation of every score with the rows' tokens and supervised tokens.
 
     Parameters
     ----------
-    comparison : Comparison
+    comparison : Frames
     ax : matplotlib.axes.Axes, optional
         Default: a new figure's.
     """
@@ -245,14 +238,14 @@ def plot_length_bias(comparison: Comparison, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def plot_scores(comparison: Comparison, budget: int = 0, axes: Sequence[Axes] | None = None) -> NDArray[Any]:
+def plot_scores(comparison: Compared, budget: int = 0, axes: Sequence[Axes] | None = None) -> NDArray[Any]:
     """Draw a histogram of every scorer's values, kept rows in blue on the dropped in grey.
 
     Values beyond the middle 99 % are counted in the first and the last bin.
 
     Parameters
     ----------
-    comparison : Comparison
+    comparison : Compared
     budget : int
         Position in its ``budgets``.
     axes : sequence of matplotlib Axes, optional
@@ -303,34 +296,4 @@ def _above(overlap: Floats, level: Floats) -> Floats:
 def _heatmap(values: Floats, names: Sequence[str], ax: Axes | None, colour: Floats, title: str) -> Axes:
     texts = [["-" if np.isnan(held) else f"{held + 0.0:.2f}" for held in row] for row in values.tolist()]
     labels = [plain_label(name) for name in names]
-    return _cells(colour, texts, labels, labels, ax, title)
-
-
-def _cells(
-    colour: Floats,
-    texts: Sequence[Sequence[str]],
-    rows: Sequence[str],
-    columns: Sequence[str],
-    ax: Axes | None,
-    title: str,
-) -> Axes:
-    """Draw a table of coloured cells; what there is no colour for is grey."""
-    if ax is None:
-        size = (3.4 + 0.55 * len(columns), 2.2 + 0.36 * len(rows))
-        ax = pyplot().figure(figsize=size, layout="constrained").add_subplot()
-    ax.set_facecolor(GREY)
-    ax.imshow(np.ma.masked_invalid(colour), cmap=DIVERGING, vmin=-1, vmax=1, aspect="auto")
-    for (i, j), shade in np.ndenumerate(colour):
-        ink = "white" if abs(shade) > DARK else "black"
-        ax.text(j, i, texts[i][j], ha="center", va="center", color=ink, fontsize="small")
-    ax.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor")
-    ax.set_yticks(range(len(rows)), rows)
-    ax.tick_params(length=0)
-    ax.set_title(title)
-    return ax
-
-
-def _bar(ax: Axes, words: Sequence[str]) -> None:
-    bar = ax.figure.colorbar(ax.images[0], ax=ax, ticks=[-1, 0, 1])
-    bar.ax.set_yticklabels(list(words))
-    bar.ax.tick_params(labelsize="small")
+    return draw_cells(colour, texts, labels, labels, ax, title)
