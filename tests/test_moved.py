@@ -17,6 +17,14 @@ MOVED = {
         "Explanation": "datapruner.results.explanation",
         "Summary": "datapruner.results.explanation",
     },
+    "datapruner.comparison.plots": {"plot_overlap": "datapruner.comparison.pictures"},
+    "datapruner.outputs.report.facets": {"Facet": "datapruner.outputs.facets"},
+    "datapruner.outputs.report.words": {
+        "percent": "datapruner.outputs.wording",
+        "warning_words": "datapruner.outputs.warnings",
+        "selection_words": "datapruner.outputs.report.summary",
+        "comparison_words": "datapruner.outputs.report.contrasts",
+    },
     "datapruner.outputs.scores": {
         "load_scores": "datapruner.scores",
         "save_scores": "datapruner.outputs.score_files",
