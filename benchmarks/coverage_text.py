@@ -31,7 +31,8 @@ from datapruner.models.embedders import load_text_embedder
 from datapruner.samples import load_samples
 from datapruner.scorers import KCenter, Prototypes, TopoPrune
 from datapruner.scorers.d2 import D2
-from datapruner.selection.selectors import CCS, Moderate
+from datapruner.selection.selectors.ccs import CCS
+from datapruner.selection.selectors.moderate import Moderate
 from datapruner.signals.embedding import embed_texts
 from datapruner.signals.store import SignalStore
 

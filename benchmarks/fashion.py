@@ -41,8 +41,11 @@ from datapruner.scorers.k_center import KCenter
 from datapruner.scorers.prototypes import Prototypes
 from datapruner.scorers.topoprune import TopoPrune
 from datapruner.selection.budget import Portion
-from datapruner.selection.coverage import Coverage
-from datapruner.selection.selectors import CCS, GroupQuota, Moderate, Selector
+from datapruner.selection.selector import Selector
+from datapruner.selection.selectors.ccs import CCS
+from datapruner.selection.selectors.coverage import Coverage
+from datapruner.selection.selectors.group_quota import GroupQuota
+from datapruner.selection.selectors.moderate import Moderate
 from datapruner.signals import Signals
 
 IMAGES = Path("/usr/share/datasets/fashion-mnist")

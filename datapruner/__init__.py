@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from datapruner.names import inspect, select
     from datapruner.outputs.dataset import push_to_hub
     from datapruner.pruning_damage import Damage, damage
+    from datapruner.ranking import Ranking
     from datapruner.results.explanation import Explanation, Summary
     from datapruner.samples.inspection import inspect_samples
     from datapruner.samples.source import load_samples
     from datapruner.saved import SavedSelection, explain, load, load_selection
-    from datapruner.scorers.base import Ranking, Scorer
+    from datapruner.scorers.base import Scorer
     from datapruner.scores import Scores, Selection, load_scores
     from datapruner.signals import Signals
     from datapruner.stability import Stability, compare_stability
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 _WHERE = {
     "Comparison": "datapruner.comparison",
     "DataPrunerError": "datapruner.errors",
-    "Ranking": "datapruner.scorers.base",
+    "Ranking": "datapruner.ranking",
     "Scorer": "datapruner.scorers.base",
     "Scores": "datapruner.scores",
     "Selection": "datapruner.scores",

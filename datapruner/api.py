@@ -14,12 +14,14 @@ from datapruner.errors import DataPrunerError
 from datapruner.measuring.measure import Measured, measure
 from datapruner.options import DEFAULTS, PrunedModel, Running, Scoring, ScoringReading
 from datapruner.parameters import one_or_more
+from datapruner.parts import SCORERS, is_named
 from datapruner.recipe import Recipe, load_recipe, make_recipe, method_of, plain
-from datapruner.scorers import make_scorer, scorer_class
+from datapruner.scorers import make_scorer
 from datapruner.scorers.base import Scorer
 from datapruner.scores import Scores, Selection
 from datapruner.selection.budget import Amount, Budget
-from datapruner.selection.selectors import Selector, make_selector
+from datapruner.selection.selector import Selector
+from datapruner.selection.selectors import make_selector
 
 if TYPE_CHECKING:
     from datapruner.models.encoders import Encoder
@@ -174,12 +176,14 @@ def run_arguments(
         "model": isinstance(model, tuple),
         "pruned_model": pruned_model is not None and not isinstance(pruned_model, str | Path),
         "divergences": divergences is not None and not isinstance(divergences, str | Path),
-        **{f"scorer {scorer.name}": not _is_registered(scorer) for scorer in made},
+        **{f"scorer {scorer.name}": not is_named(SCORERS, scorer) for scorer in made},
     }
     recipe = make_recipe(
         source=str(source) if named else None,
         in_memory=[name for name, held in objects.items() if held],
-        scorers=[method_of(scorer.name, _changed(scorer), named=_is_registered(scorer)) for scorer in made],
+        scorers=[
+            method_of(scorer.name, _changed(scorer), named=is_named(SCORERS, scorer)) for scorer in made
+        ],
         embeddings=str(embeddings) if isinstance(embeddings, str | Path) else None,
         embedder=embedder if isinstance(embedder, str) else "minilm",
         model=str(model) if isinstance(model, str | Path) else None,
@@ -379,14 +383,6 @@ def _check_model(model: Any, options: Mapping[str, Any]) -> None:
             raise DataPrunerError(
                 f"'{name}' is for a model that is loaded by its name; this one is loaded already"
             )
-
-
-def _is_registered(scorer: Scorer) -> bool:
-    """Whether a recipe can build it again by its name."""
-    try:
-        return scorer_class(scorer.name) is type(scorer)
-    except DataPrunerError:
-        return False
 
 
 def _changed(scorer: Scorer) -> dict[str, Any]:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from datapruner.samples.inspection import Inspection
     from datapruner.scores import Scores, Selection
     from datapruner.selection.budget import Amount
-    from datapruner.selection.selectors import Selector
+    from datapruner.selection.selector import Selector
 
 INSTEAD = {
     "load_dataset": "load_samples",

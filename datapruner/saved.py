@@ -20,11 +20,11 @@ from datapruner.measuring.reading import read_samples
 from datapruner.outputs.dataset import REASONS
 from datapruner.outputs.score_files import TABLE
 from datapruner.paths import expanded, is_file
+from datapruner.ranking import Measure, Ranking
 from datapruner.recipe import Recipe, load_recipe
 from datapruner.results.columns import GROUPS, WITHIN
 from datapruner.results.standing import Standing, standing
 from datapruner.results.view import ALWAYS, SelectionView
-from datapruner.scorers.base import Measure, Ranking
 from datapruner.scores import load_scores
 from datapruner.selection.budget import Amount, Budget
 from datapruner.text import safe_text

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
     from datapruner.scorers.base import Scorer
-    from datapruner.selection.selectors import Selector
+    from datapruner.selection.selector import Selector
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
 from datapruner.ragged import offsets_of
-from datapruner.scorers.base import Ranking, Scorer
+from datapruner.ranking import Ranking
+from datapruner.scorers.base import Scorer
 from datapruner.selection.budget import Portion
-from datapruner.selection.message_passing import DISTANCES, NEIGHBOURS
-from datapruner.selection.selectors import Selector
+from datapruner.selection.selector import Selector
+from datapruner.selection.selectors.message_passing import DISTANCES, NEIGHBOURS
 from datapruner.signals import TARGET, Ragged, Signals
 
 BUDGETS = (0.1, 0.3, 0.5, 1.0)

@@ -12,7 +12,7 @@ import pytest
 from typer.main import get_command
 
 import datapruner as dp
-from datapruner import cli, scorers
+from datapruner import cli, parts
 from datapruner.scorers.base import Ranking, Scorer
 from tests.conftest import command, without_progress
 
@@ -48,8 +48,8 @@ class First(Scorer):
 
 @pytest.fixture
 def first(monkeypatch):
-    assert dp.prune  # which takes the function by its name when it is first imported
-    monkeypatch.setattr(scorers, "scorer_class", lambda name: First)
+    find = parts.find
+    monkeypatch.setattr(parts, "find", lambda kind, name: First if name == First.name else find(kind, name))
 
 
 def test_a_label_that_is_all_but_lost_is_told_with_what_helps(place, first, monkeypatch, capsys):

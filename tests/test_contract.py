@@ -8,10 +8,15 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from datapruner.scorers import BUILT_IN, make_scorer
+from datapruner.parts import SCORERS, SELECTORS, built_in
+from datapruner.scorers import make_scorer
 from datapruner.scorers.base import Ranking, Scorer
-from datapruner.selection.message_passing import MessagePassingSelector
-from datapruner.selection.selectors import CCS, SELECTORS, Choice, GroupQuota, Selector, TopK, make_selector
+from datapruner.selection.selector import Choice, Selector
+from datapruner.selection.selectors import make_selector
+from datapruner.selection.selectors.ccs import CCS
+from datapruner.selection.selectors.group_quota import GroupQuota
+from datapruner.selection.selectors.message_passing import MessagePassingSelector
+from datapruner.selection.selectors.topk import TopK
 from datapruner.testing import (
     SCORER_CHECKS,
     SELECTOR_CHECKS,
@@ -61,7 +66,7 @@ def signals_and_a_column():
 
 
 @pytest.mark.parametrize("check", SCORER_CHECKS.values(), ids=SCORER_CHECKS)
-@pytest.mark.parametrize(("name", "parameters"), [(name, {}) for name in BUILT_IN] + VARIANTS)
+@pytest.mark.parametrize(("name", "parameters"), [(name, {}) for name in built_in(SCORERS)] + VARIANTS)
 def test_built_in_scorers(name, parameters, check):
     check(make_scorer(name, parameters), signals_and_a_column())
 
@@ -70,7 +75,7 @@ def test_built_in_scorers(name, parameters, check):
 @pytest.mark.parametrize(
     "selector",
     [
-        *(make_selector(name) for name in SELECTORS),
+        *(make_selector(name) for name in built_in(SELECTORS)),
         GroupQuota("proportional"),
         GroupQuota("l2", 0.5),
         TopK(0.5),

@@ -86,12 +86,15 @@ def test_every_page_of_docs_is_in_the_navigation(site):
 
 def test_reference_comes_from_the_code(site):
     from datapruner.cli import app
-    from datapruner.scorers import BUILT_IN
+    from datapruner.parts import SCORERS, built_in, find
     from datapruner.signals import KNOWN
 
     scorers = " ".join(read(site / "reference_scorers.html").text)
-    for name, place in BUILT_IN.items():
-        assert f'id="{place.replace(":", ".")}"' in (site / "reference_scorers.html").read_text("utf-8"), name
+    for name in built_in(SCORERS):
+        cls = find(SCORERS, name)
+        assert f'id="{cls.__module__}.{cls.__name__}"' in (site / "reference_scorers.html").read_text(
+            "utf-8"
+        ), name
         assert name in scorers
     parts = " ".join(read(site / "reference_parts.html").text)
     assert all(name in parts for name in KNOWN)

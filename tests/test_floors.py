@@ -19,14 +19,14 @@ FLOORS = (
     (
         "ground",
         "apart arguments arrays bounded bounded_yaml cache checksums drawing errors extras html_tables intervals "
-        "limits matching moved notes overlap parameters paths patterns progress ragged ranking ranks temporary text "
-        "version words",
+        "limits matching moved notes overlap parameters parts paths patterns progress ragged ranking ranks temporary "
+        "text version words",
     ),
     ("rows, models, geometry", "samples models geometry"),
     ("recipe", "recipe options inputs"),
     ("selection", "selection"),
     ("cleaning, signals", "cleaning signals"),
-    ("scorers", "scorers parts"),
+    ("scorers", "scorers"),
     ("measuring, results", "measuring results"),
     ("outputs", "outputs"),
     ("verbs", "scores api saved names explaining"),
@@ -35,16 +35,6 @@ FLOORS = (
 )
 """From the ground up, and the files and folders on each; a longer name goes before the folder that it lies in."""
 EXCEPTIONS: dict[str, str] = {
-    "scorers.combined -> scorers": "a scorer that holds others finds them by name",
-    "selection.selectors -> selection.coverage": "a selector writes itself into the table",
-    "selection.selectors -> selection.eu_plane": "a selector writes itself into the table",
-    "selection.selectors -> selection.message_passing": "a selector writes itself into the table",
-    "selection.selectors -> selection.paser": "a selector writes itself into the table",
-    "selection.coverage -> scorers.base": "a ranking is a type of its own, apart from scorers",
-    "selection.eu_plane -> scorers.base": "a ranking is a type of its own, apart from scorers",
-    "selection.message_passing -> scorers.base": "a ranking is a type of its own, apart from scorers",
-    "selection.paser -> scorers.base": "a ranking is a type of its own, apart from scorers",
-    "selection.selectors -> scorers.base": "a ranking is a type of its own, apart from scorers",
     "signals.plan -> scorers.base": "the plan takes scorers, not what they need",
 }
 """``importer -> imported``, as the modules are called within the package, and why it is still there. Only to shrink."""

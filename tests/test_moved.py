@@ -10,7 +10,32 @@ import pytest
 
 from datapruner import moved
 
+SELECTORS = "datapruner.selection.selectors"
 MOVED = {
+    "datapruner.scorers.baselines": {
+        **{
+            name.capitalize(): f"datapruner.scorers.{name}"
+            for name in ("length", "random", "stratified", "unranked")
+        },
+        "BASELINES": "datapruner.scorers._baselines",
+    },
+    "datapruner.scorers.grouping": {"groups_of": "datapruner.scorers._grouping"},
+    "datapruner.scorers.losses": {
+        "Perplexity": "datapruner.scorers.perplexity",
+        "MidPerplexity": "datapruner.scorers.mid_perplexity",
+        "EL2N": "datapruner.scorers.el2n",
+        "GradNorm": "datapruner.scorers.grad_norm",
+    },
+    "datapruner.scorers.target": {
+        "FeatureMapping": "datapruner.scorers.feature_mapping",
+        "LabelMapping": "datapruner.scorers.label_mapping",
+    },
+    "datapruner.selection.coverage": dict.fromkeys(("WALK", "Coverage", "evenly"), f"{SELECTORS}.coverage"),
+    "datapruner.selection.eu_plane": dict.fromkeys(
+        ("EUPlaneSelector", "check_tokens"), f"{SELECTORS}.eu_plane"
+    ),
+    "datapruner.selection.message_passing": {"MessagePassingSelector": f"{SELECTORS}.message_passing"},
+    "datapruner.selection.paser": dict.fromkeys(("PaserSelector", "proportional"), f"{SELECTORS}.paser"),
     "datapruner.signals.ragged": {"Ragged": "datapruner.ragged", "offsets_of": "datapruner.ragged"},
     "datapruner.selection.result": {"Scores": "datapruner.scores", "Selection": "datapruner.scores"},
     "datapruner.selection.explanation": {

@@ -11,13 +11,13 @@ from datapruner.errors import DataPrunerError
 def named(names: list[str], *, combined: bool) -> list[str]:
     """Put the built-in scorers in the place of `all`, so that --set and --n-clusters find them."""
     from datapruner.comparison.scorers import UNRANKED
-    from datapruner.scorers import BUILT_IN
+    from datapruner.parts import SCORERS, built_in
 
     if "all" not in names:
         return names
     if combined:
         raise DataPrunerError("--combine joins the scorers that are named; name them instead of `all`")
-    every = [name for name in BUILT_IN if name != UNRANKED]
+    every = [name for name in built_in(SCORERS) if name != UNRANKED]
     return list(dict.fromkeys([*(name for name in names if name != "all"), *every]))
 
 

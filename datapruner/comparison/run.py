@@ -26,7 +26,9 @@ from datapruner.measuring.reading import read_samples
 from datapruner.options import Scoring
 from datapruner.overlap import chance, jaccard
 from datapruner.parameters import one_or_more
-from datapruner.scorers.baselines import BASELINES, Length, Random
+from datapruner.scorers._baselines import BASELINES
+from datapruner.scorers.length import Length
+from datapruner.scorers.random import Random
 from datapruner.selection.budget import Amount, Budget, check_rows
 from datapruner.selection.selectors import make_selector
 from datapruner.signals.plan import make_plan
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from datapruner.samples.samples import Samples
     from datapruner.scorers.base import Scorer
     from datapruner.scores import Scores
-    from datapruner.selection.selectors import Selector
+    from datapruner.selection.selector import Selector
 
 MANY = 10_000
 """Groups of a column at most: of more, every scorer and budget would have a table as long as the data."""

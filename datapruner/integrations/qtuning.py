@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from datapruner.errors import DataPrunerError
 from datapruner.parameters import as_written, check_parameters
 from datapruner.ragged import Ragged, offsets_of
-from datapruner.selection.eu_plane import check_tokens
 from datapruner.selection.quadrants import Fill, triage
+from datapruner.selection.selectors.eu_plane import check_tokens
 from datapruner.selection.tokens import prune_tokens
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from datapruner.recipe import Recipe
 from datapruner.samples import load_samples
 from datapruner.samples.portable import check_free
 from datapruner.scorers.base import Scorer
-from datapruner.selection.selectors import Selector
+from datapruner.selection.selector import Selector
 
 if TYPE_CHECKING:
     from datapruner.samples.rendered import TokenCounts
@@ -44,7 +44,7 @@ def check_columns(
 
 def check_token_columns(samples: Samples, selector: Selector) -> None:
     """Refuse, before a model runs, a source that token-pruned data could not be made from."""
-    if getattr(selector, "prunes_tokens", False):
+    if selector.prunes_tokens:
         check_free(samples)
 
 

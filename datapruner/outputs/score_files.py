@@ -24,10 +24,10 @@ from datapruner.errors import MALFORMED, DataPrunerError
 from datapruner.outputs.dataset import files_read
 from datapruner.outputs.folder import whole_folder
 from datapruner.paths import expanded, is_file
+from datapruner.ranking import Ranking
 from datapruner.recipe import Recipe, load_recipe
 from datapruner.results.columns import arrow_array, steps_of
 from datapruner.results.scored import Scored
-from datapruner.scorers.base import Ranking
 from datapruner.signals import Ragged
 
 TABLE = "scores.parquet"

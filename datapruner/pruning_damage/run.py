@@ -18,8 +18,9 @@ from datapruner.measuring.measure import measure
 from datapruner.options import Measuring, PrunedModel
 from datapruner.pruning_damage.groups import CLUSTERS, GroupDamage, counts_of, nearness
 from datapruner.pruning_damage.result import Damage
-from datapruner.scorers.base import Ranking, Scorer
-from datapruner.scorers.paser import damage_groups
+from datapruner.ranking import Ranking
+from datapruner.scorers._damage import damage_groups
+from datapruner.scorers.base import Scorer
 from datapruner.selection.budget import encode_labels
 from datapruner.signals import COLUMN, Signals
 from datapruner.signals.keywords import distinctive

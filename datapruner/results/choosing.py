@@ -16,7 +16,7 @@ from datapruner.selection.budget import Budget, portions
 from datapruner.selection.tokens import gather
 
 if TYPE_CHECKING:
-    from datapruner.selection.selectors import Selector
+    from datapruner.selection.selector import Selector
 
 Kind = TypeVar("Kind", bound=Selected)
 
@@ -39,7 +39,7 @@ def choose(scored: Scored, name: str, selector: Selector, budget: Budget, kind: 
     DataPrunerError
         A budget that cannot be met.
     """
-    from datapruner.selection.selectors import best_first, fill
+    from datapruner.selection.selector import best_first, fill
 
     n = len(scored)
     codes, texts = scored.dropped_before()
@@ -89,7 +89,7 @@ def choose(scored: Scored, name: str, selector: Selector, budget: Budget, kind: 
 
 def not_chosen(scored: Scored, name: str, kind: type[Kind]) -> Kind:
     """Give a selection as if nothing were kept: a rank for every row, and no cut."""
-    from datapruner.selection.selectors import TopK
+    from datapruner.selection.selectors.topk import TopK
 
     nothing = np.zeros(len(scored), dtype=np.bool_)
     codes, texts = scored.dropped_before()

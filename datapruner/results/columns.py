@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from datapruner.cleaning.vetoes import Vetoes
-    from datapruner.scorers.base import Ranking
+    from datapruner.ranking import Ranking
 
 GROUPS = b"datapruner_groups"
 """Its metadata: each group of the budget, how much of it was kept, of how much, in which unit; JSON."""

@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+    from datapruner.ranking import Ranking
     from datapruner.recipe import Recipe
     from datapruner.samples.rendered import Rendered
     from datapruner.samples.samples import Samples
-    from datapruner.scorers.base import Ranking, Scorer
+    from datapruner.scorers.base import Scorer
 
 
 @dataclass(frozen=True, eq=False)

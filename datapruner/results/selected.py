@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from datapruner.cleaning.pairs import Pair
+    from datapruner.ranking import Measure
     from datapruner.recipe import Recipe
     from datapruner.samples.samples import Samples
-    from datapruner.scorers.base import Measure
-    from datapruner.selection.selectors import Selector
+    from datapruner.selection.selector import Selector
 
 NO_TOKENS = "dropped: no supervised tokens"
 
@@ -223,13 +223,13 @@ class Selected(SelectionView):
     @property
     def recipe(self) -> Recipe:
         """The arguments that lead here."""
+        from datapruner.parts import SELECTORS, is_named
         from datapruner.recipe import method_of, plain
-        from datapruner.selection.selectors import SELECTORS
 
         scores, selector = self.scores, self.selector
         recipe = scores.recipe.pinned(scores.samples.revision)
         is_default = selector == scores.scorers[self.scorer].selector()
-        named = SELECTORS.get(selector.name) is type(selector)
+        named = is_named(SELECTORS, selector)
         return recipe.model_copy(
             update={
                 "in_memory": recipe.in_memory

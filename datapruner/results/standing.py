@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from datapruner.arrays import Ints
 
 if TYPE_CHECKING:
-    from datapruner.scorers.base import Measure
+    from datapruner.ranking import Measure
 
 Grouping = tuple[list[str], Ints]
 """Names, and for every row which of them is its; -1 where a row is in none."""

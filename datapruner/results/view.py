@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
+from datapruner.ranking import Measure
 from datapruner.results.explanation import Explanation, Summary
 from datapruner.results.standing import Standing, missed_words, place_words
-from datapruner.scorers.base import Measure
 from datapruner.selection.budget import Budget, encode_labels
 from datapruner.text import safe_text
 

@@ -10,12 +10,13 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner import parts
 from datapruner.arrays import Floats
 from datapruner.errors import DataPrunerError
+from datapruner.ranking import Ranking
 from datapruner.ranks import average_ranks, topsis
-from datapruner.scorers import make_scorer
-from datapruner.scorers.base import Ranking, Scorer
-from datapruner.scorers.grouping import CLUSTER, groups_of, rows_of_groups, signals_of
+from datapruner.scorers._grouping import CLUSTER, groups_of, rows_of_groups, signals_of
+from datapruner.scorers.base import Scorer
 from datapruner.signals import COLUMN, Signals
 from datapruner.text import safe_repr
 
@@ -145,11 +146,12 @@ class Combined(Scorer):
 def member(given: str | dict[str, Any], whose: str) -> Scorer:
     """Build a scorer that works inside of another from its name, or from its name and parameters."""
     if isinstance(given, str):
-        return make_scorer(given)
+        given = {"name": given}
     parameters = given.get("parameters", {})
     if given.keys() - {"name", "parameters"} or "name" not in given or not isinstance(parameters, dict):
         raise DataPrunerError(
             f"{whose}: a scorer is a name, or a mapping of `name` and `parameters`, not "
             f"{safe_repr(given, 80)}"
         )
-    return make_scorer(given["name"], parameters)
+    made: Scorer = parts.make(parts.SCORERS, Scorer, given["name"], parameters)
+    return made

@@ -9,11 +9,12 @@ import numpy as np
 
 from datapruner.errors import DataPrunerError
 from datapruner.geometry.clustering import inter_distance, intra_distance, spherical_kmeans
-from datapruner.scorers.base import Ranking, Scorer
+from datapruner.ranking import Ranking
+from datapruner.scorers.base import Scorer
 from datapruner.signals import Signals
 
 if TYPE_CHECKING:
-    from datapruner.selection.selectors import GroupQuota
+    from datapruner.selection.selectors.group_quota import GroupQuota
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class ConceptComplexity(Scorer):
 
     def selector(self) -> GroupQuota:
         """Bounded least-squares shares, with the published code's lower bounds."""
-        from datapruner.selection.selectors import GroupQuota
+        from datapruner.selection.selectors.group_quota import GroupQuota
 
         return GroupQuota(projection="l2", floor_share=0.5)
 

@@ -12,13 +12,19 @@ from numpy.typing import NDArray
 from datapruner.errors import DataPrunerError
 from datapruner.geometry.neighbours import Neighbours, knn_graph
 from datapruner.ragged import offsets_of
-from datapruner.scorers.base import Ranking, Scorer
+from datapruner.ranking import Ranking
+from datapruner.scorers.base import Scorer
 from datapruner.scorers.combined import member
-from datapruner.selection.message_passing import DISTANCES, NEIGHBOURS, MessagePassingSelector, check_gamma
+from datapruner.selection.selectors.message_passing import (
+    DISTANCES,
+    NEIGHBOURS,
+    MessagePassingSelector,
+    check_gamma,
+)
 from datapruner.signals import Ragged, Signals
 
 if TYPE_CHECKING:
-    from datapruner.selection.selectors import Selector
+    from datapruner.selection.selector import Selector
 
 
 @dataclass(frozen=True)
@@ -27,10 +33,10 @@ class D2(Scorer):
 
     *Published*: a graph of every row's k nearest neighbours, symmetrised; forward messages s_i = x_i + sum over its
     neighbours of exp(-gamma_forward d_ij^2) x_j, with gamma_forward = 1; then the reverse messages of
-    :class:`datapruner.selection.message_passing.MessagePassingSelector`, its default selector. Difficulties were
-    forgetting events, the area under the margin and, without labels, prototypes; k and gamma_reverse were searched for
-    every dataset (1 to 15, 0 to 1). *Ours*: any scorer as the difficulty, scaled to [0, 1] over the set (1 everywhere
-    where it is constant); distances between rows of length one; one graph over the whole set rather than one a class.
+    :class:`datapruner.selection.selectors.message_passing.MessagePassingSelector`, its default selector. Difficulties
+    were forgetting events, the area under the margin and, without labels, prototypes; k and gamma_reverse were searched
+    for every dataset (1 to 15, 0 to 1). *Ours*: any scorer as the difficulty, scaled to [0, 1] over the set (1 where it
+    is constant everywhere); distances between rows of length one; one graph over the whole set rather than one a class.
     The released code weighs by exp(-d), where the paper squares d.
 
     Equal rows may have other neighbours, since ties go by position; beyond 50,000 rows neighbours are searched in

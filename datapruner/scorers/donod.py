@@ -12,8 +12,9 @@ import numpy as np
 
 from datapruner.arrays import Floats
 from datapruner.errors import DataPrunerError
+from datapruner.ranking import Ranking
 from datapruner.ranks import Normalization, spearman, topsis
-from datapruner.scorers.base import Ranking, Scorer
+from datapruner.scorers.base import Scorer
 from datapruner.signals import Signals
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,8 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from datapruner.arrays import Floats
-from datapruner.scorers.base import Ranking, Scorer
+from datapruner.ranking import Ranking
+from datapruner.scorers.base import Scorer
 from datapruner.signals import Signals
 
 MOST = 1e12

@@ -16,7 +16,8 @@ from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
 from datapruner.geometry.blocks import FloatBlock, Matrix, gather, iter_blocks, normalise_rows
 from datapruner.parameters import as_written
-from datapruner.scorers.base import Ranking, Scorer
+from datapruner.ranking import Ranking
+from datapruner.scorers.base import Scorer
 from datapruner.signals import Signals
 
 logger = logging.getLogger(__name__)

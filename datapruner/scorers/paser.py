@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from datapruner.arrays import Floats, Ints
 from datapruner.errors import DataPrunerError
-from datapruner.scorers.base import Ranking, Scorer
-from datapruner.scorers.grouping import groups_of, signals_of
+from datapruner.ranking import Ranking
+from datapruner.scorers._damage import DEGRADATION, damage_groups, degradation_of, rise, votes_of
+from datapruner.scorers._grouping import signals_of
+from datapruner.scorers.base import Scorer
 from datapruner.signals import TARGET, Signals
 
 if TYPE_CHECKING:
-    from datapruner.selection.selectors import Selector
+    from datapruner.selection.selector import Selector
     from datapruner.signals.concepts import Concepts
 
 logger = logging.getLogger(__name__)
-
-
-DEGRADATION = {
-    "jsd": frozenset({"jsd"}),
-    "loss": frozenset({"log_ppl", "pruned_log_ppl"}),
-    "gradient": frozenset({"grad_norm", "pruned_grad_norm", "gradient_dot"}),
-}
-"""What a group's damage is told by, and the signals of it."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +110,7 @@ class Paser(Scorer):
 
     def selector(self) -> Selector:
         """Shares by damage, and inside a group the rows in order while their concepts fit together."""
-        from datapruner.selection.paser import PaserSelector
+        from datapruner.selection.selectors.paser import PaserSelector
 
         return PaserSelector()
 
@@ -151,7 +144,7 @@ class Paser(Scorer):
         if self.efficiency == "typical":
             centre = np.array([np.median(jsd[groups == j]) if (groups == j).any() else 0 for j in range(k)])
             return np.asarray(-np.abs(jsd - centre[groups]))
-        lost = jsd if self.efficiency.startswith("jsd") else _rise(signals)
+        lost = jsd if self.efficiency.startswith("jsd") else rise(signals)
         if not self.efficiency.endswith("cost"):
             return lost.copy()
         cost = np.log1p(np.asarray(signals["num_tokens"], dtype=np.float64) ** 2)
@@ -168,7 +161,7 @@ class Paser(Scorer):
         }[self.budget]
         shares = np.where(sizes > 0, shares, 0.0)
         if self.target:
-            shares = shares * _votes(signals, groups, k)
+            shares = shares * votes_of(signals, groups, k)
         numbers = {str(number): number for number in range(k)}
         for name, weight in self.weights.items():
             if name not in numbers:
@@ -181,68 +174,3 @@ class Paser(Scorer):
             logger.warning("paser: no group is damaged, so the budget is shared by size")
             return sizes
         return shares
-
-
-class Groups(NamedTuple):
-    """Rows in groups, and what is to be told of how these were found.
-
-    Attributes
-    ----------
-    groups : ndarray, int64, shape (n,)
-    k : int
-    state : dict
-        ``cluster_stability``: float64 (candidates, 3), K and the mean and standard error of the adjusted Rand index
-        of bootstrap pairs; only where K was chosen.
-    """
-
-    groups: Ints
-    k: int
-    state: dict[str, NDArray[Any]]
-
-
-def damage_groups(signals: Signals, within: str | None, n_clusters: int | None) -> Groups:
-    """Group the rows of a damage table or of a recovery set: NMF spectral clusters unless something else is named."""
-    if within is not None:
-        groups = groups_of(signals, within, n_clusters)
-        return Groups(groups, int(groups.max(initial=-1)) + 1, {})
-    from datapruner.geometry.diffusion import spectral_clusters
-
-    found = spectral_clusters(signals["embedding"], signals["neighbours"], n_clusters, seed=signals.seed)
-    state: dict[str, NDArray[Any]] = {}
-    if (held := found.stability) is not None:
-        state["cluster_stability"] = np.column_stack([held.k, held.mean, held.error])
-    return Groups(found.assignment, found.n_clusters, state)
-
-
-def degradation_of(signals: Signals, groups: Ints, k: int, kind: str) -> Floats:
-    """Tell every group's damage; float64 (k,), never negative, 0 for a group without rows."""
-    sizes = np.maximum(np.bincount(groups, minlength=k), 1)
-
-    def sums(values: Floats) -> Floats:
-        return np.asarray(np.bincount(groups, values, k), dtype=np.float64)
-
-    if kind == "jsd":
-        return np.asarray(sums(np.asarray(signals["jsd"], dtype=np.float64)) / sizes)
-    if kind == "loss":
-        return np.asarray(np.maximum(sums(_rise(signals)) / sizes, 0))
-    dense, pruned, dot = (
-        np.asarray(signals[name], dtype=np.float64)
-        for name in ("grad_norm", "pruned_grad_norm", "gradient_dot")
-    )
-    scale = np.sqrt(sums(dense**2) * sums(pruned**2))
-    correlation = np.divide(sums(dot), scale, out=np.ones(k), where=scale > 0)
-    return np.asarray(np.clip(1 - correlation, 0, 2), dtype=np.float64)
-
-
-def _rise(signals: Signals) -> Floats:
-    """How much more the pruned model loses on a row than the dense one; nats, float64 (n,)."""
-    return np.asarray(signals["pruned_log_ppl"], dtype=np.float64) - np.asarray(
-        signals["log_ppl"], dtype=np.float64
-    )
-
-
-def _votes(signals: Signals, groups: Ints, k: int) -> Floats:
-    """Share of the target's rows whose nearest group mean is each group's; float64 (k,)."""
-    from datapruner.scorers.target import nearest_groups
-
-    return np.bincount(nearest_groups(signals, groups), minlength=k) / len(signals[TARGET])

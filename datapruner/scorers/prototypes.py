@@ -9,11 +9,12 @@ import numpy as np
 
 from datapruner.errors import DataPrunerError
 from datapruner.geometry.clustering import spherical_kmeans
-from datapruner.scorers.base import Ranking, Scorer
+from datapruner.ranking import Ranking
+from datapruner.scorers.base import Scorer
 from datapruner.signals import Signals
 
 if TYPE_CHECKING:
-    from datapruner.selection.selectors import TopK
+    from datapruner.selection.selectors.topk import TopK
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Prototypes(Scorer):
 
     def selector(self) -> TopK:
         """Top-k with the class-balance floor."""
-        from datapruner.selection.selectors import TopK
+        from datapruner.selection.selectors.topk import TopK
 
         return TopK(balance=self.balance)
 

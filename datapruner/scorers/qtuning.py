@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from datapruner.scorers.base import Ranking, Scorer
+from datapruner.ranking import Ranking
+from datapruner.scorers.base import Scorer
 from datapruner.selection.quadrants import Fill, gaps, quadrants_at
 from datapruner.signals import Signals
 
 if TYPE_CHECKING:
-    from datapruner.selection.eu_plane import EUPlaneSelector
+    from datapruner.selection.selectors.eu_plane import EUPlaneSelector
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class QTuning(Scorer):
 
     def __post_init__(self) -> None:
         """Refuse parameters that have no meaning."""
-        from datapruner.selection.eu_plane import check_tokens
+        from datapruner.selection.selectors.eu_plane import check_tokens
 
         super().__post_init__()
         check_tokens(self.name, self.token_keep, self.smoothing)
@@ -61,7 +62,7 @@ class QTuning(Scorer):
 
     def selector(self) -> EUPlaneSelector:
         """Quadrants by bisection, with the same parameters."""
-        from datapruner.selection.eu_plane import EUPlaneSelector
+        from datapruner.selection.selectors.eu_plane import EUPlaneSelector
 
         return EUPlaneSelector(self.fill, self.token_keep, self.smoothing)
 

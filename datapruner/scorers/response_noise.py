@@ -8,10 +8,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from datapruner.ranking import Ranking
 from datapruner.ranks import average_ranks
-from datapruner.scorers.base import Ranking, Scorer
+from datapruner.scorers._grouping import CLUSTER
+from datapruner.scorers.base import Scorer
 from datapruner.scorers.combined import Combined
-from datapruner.scorers.grouping import CLUSTER
 from datapruner.signals import Signals
 
 

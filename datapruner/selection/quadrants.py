@@ -1,6 +1,6 @@
 """Q-Tuning's first stage: the quadrants of the Error-Uncertainty plane (arXiv 2509.23873, Algorithm 1).
 
-Used over a whole dataset by :class:`~datapruner.selection.eu_plane.EUPlaneSelector` and over a mini-batch by
+Used over a whole dataset by :class:`~datapruner.selection.selectors.eu_plane.EUPlaneSelector` and over a mini-batch by
 :mod:`datapruner.integrations.qtuning`.
 """
 

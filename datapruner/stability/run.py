@@ -24,7 +24,7 @@ from datapruner.stability.variations import NOISE, OF_VECTORS, Measurement, Seco
 
 if TYPE_CHECKING:
     from datapruner.scorers.base import Scorer
-    from datapruner.selection.selectors import Selector
+    from datapruner.selection.selector import Selector
 
 UNREAD = "reads no embedding"
 OF_ONE_SELECTION = {

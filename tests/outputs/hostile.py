@@ -9,7 +9,8 @@ import numpy as np
 
 import datapruner as dp
 from datapruner.scorers import Ranking, Scorer
-from datapruner.selection.selectors import Choice, Selector, TopK
+from datapruner.selection.selector import Choice, Selector
+from datapruner.selection.selectors.topk import TopK
 
 SCRIPT = "</script><script>window.pwned = 1; alert(1)</script>"
 IMAGE = "<img src=x onerror=window.pwned=1>"

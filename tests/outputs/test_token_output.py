@@ -16,8 +16,8 @@ from datapruner.samples import load_samples
 from datapruner.samples.rendering import render_many
 from datapruner.scorers import make_scorer
 from datapruner.scores import Scores
-from datapruner.selection.eu_plane import EUPlaneSelector
-from datapruner.selection.selectors import TopK
+from datapruner.selection.selectors.eu_plane import EUPlaneSelector
+from datapruner.selection.selectors.topk import TopK
 from datapruner.signals import Ragged, Signals
 
 N = 40

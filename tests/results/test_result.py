@@ -13,7 +13,8 @@ from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 
 import datapruner as dp
 from datapruner.scorers import ConceptComplexity, Prototypes, Random
-from datapruner.selection.selectors import CCS, TopK
+from datapruner.selection.selectors.ccs import CCS
+from datapruner.selection.selectors.topk import TopK
 
 N = 240
 

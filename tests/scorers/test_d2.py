@@ -12,7 +12,7 @@ from datapruner.geometry.neighbours import Neighbours
 from datapruner.scorers import D2, Prototypes
 from datapruner.scorers.d2 import symmetrised
 from datapruner.scores import load_scores
-from datapruner.selection.message_passing import DISTANCES, NEIGHBOURS, MessagePassingSelector
+from datapruner.selection.selectors.message_passing import DISTANCES, NEIGHBOURS, MessagePassingSelector
 from datapruner.signals import Signals
 from datapruner.testing import example_signals
 

@@ -12,8 +12,8 @@ import yaml
 
 import datapruner as dp
 from datapruner.scorers import FeatureMapping, LabelMapping, make_scorer
-from datapruner.scorers.grouping import groups_of
-from datapruner.selection.selectors import GroupQuota
+from datapruner.scorers._grouping import groups_of
+from datapruner.selection.selectors.group_quota import GroupQuota
 from datapruner.signals import TARGET, Signals
 from tests.conftest import command
 

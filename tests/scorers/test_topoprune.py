@@ -18,7 +18,7 @@ from datapruner.errors import DataPrunerError
 from datapruner.geometry.neighbours import neighbour_table
 from datapruner.geometry.persistence import merge_order, pairs
 from datapruner.scorers import TopoPrune
-from datapruner.scorers.topoprune import entanglement, loss, optimise
+from datapruner.scorers._topology import entanglement, loss, optimise
 from datapruner.signals import Signals
 from tests.conftest import without_progress
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from datapruner.errors import DataPrunerError
 from datapruner.scorers.base import Ranking
 from datapruner.selection.budget import Portion
-from datapruner.selection.coverage import WALK, Coverage, evenly
-from datapruner.selection.selectors import CCS
+from datapruner.selection.selectors.ccs import CCS
+from datapruner.selection.selectors.coverage import WALK, Coverage, evenly
 
 
 def portion(n, budget, costs=None):

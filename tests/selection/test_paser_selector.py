@@ -15,7 +15,7 @@ import datapruner as dp
 from datapruner.scorers import Paser
 from datapruner.scorers.base import Ranking
 from datapruner.selection.budget import Portion
-from datapruner.selection.paser import PaserSelector, proportional
+from datapruner.selection.selectors.paser import PaserSelector, proportional
 from datapruner.signals import Ragged
 from datapruner.testing import check_selector
 

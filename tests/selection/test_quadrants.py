@@ -14,9 +14,9 @@ from datapruner.ragged import offsets_of
 from datapruner.scorers import make_scorer
 from datapruner.scorers.base import Ranking
 from datapruner.selection.budget import Portion
-from datapruner.selection.eu_plane import EUPlaneSelector
 from datapruner.selection.quadrants import find_quadrants, gaps, quadrants_at, triage
 from datapruner.selection.selectors import make_selector
+from datapruner.selection.selectors.eu_plane import EUPlaneSelector
 from datapruner.signals import Ragged
 from datapruner.testing import check_scorer, check_selector, example_signals
 

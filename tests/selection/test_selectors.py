@@ -13,7 +13,12 @@ from datapruner.errors import DataPrunerError
 from datapruner.scorers.base import Ranking
 from datapruner.selection.allocation import allocate
 from datapruner.selection.budget import Portion
-from datapruner.selection.selectors import CCS, GroupQuota, Moderate, TopK, best_first, make_selector, take
+from datapruner.selection.selector import best_first, take
+from datapruner.selection.selectors import make_selector
+from datapruner.selection.selectors.ccs import CCS
+from datapruner.selection.selectors.group_quota import GroupQuota
+from datapruner.selection.selectors.moderate import Moderate
+from datapruner.selection.selectors.topk import TopK
 
 
 def portion(n, budget, costs=None):

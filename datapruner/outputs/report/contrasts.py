@@ -21,7 +21,7 @@ from datapruner.outputs.wording import (
     upper,
 )
 from datapruner.overlap import jaccard
-from datapruner.scorers.baselines import BASELINES
+from datapruner.scorers._baselines import BASELINES
 
 if TYPE_CHECKING:
     from datapruner.results.selected import Selected

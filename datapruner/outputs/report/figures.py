@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from datapruner.arrays import Floats, Ints
 from datapruner.outputs.wording import counted_here
-from datapruner.selection.eu_plane import NAMES, EUPlaneSelector
 from datapruner.selection.quadrants import find_quadrants, quadrants_at
+from datapruner.selection.selectors.eu_plane import NAMES, EUPlaneSelector
 
 if TYPE_CHECKING:
     from datapruner.results.selected import Selected

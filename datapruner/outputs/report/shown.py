@@ -16,7 +16,7 @@ from datapruner.outputs.wording import counted, share_of_rows
 from datapruner.ranks import average_ranks
 from datapruner.results.scored import Scored
 from datapruner.results.selected import Selected
-from datapruner.scorers.baselines import BASELINES
+from datapruner.scorers._baselines import BASELINES
 from datapruner.text import safe_text
 
 SHARE_FORCED = 20

@@ -1,9 +1,7 @@
-"""Choose the part of the data nearest to a target set: DP4TL's two mappings (arXiv 2310.08782)."""
+"""What DP4TL's two mappings to a target set share (arXiv 2310.08782)."""
 
 from __future__ import annotations
 
-import logging
-import warnings
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,18 +10,15 @@ import numpy as np
 
 from datapruner.arrays import Floats, Ints
 from datapruner.errors import DataPrunerError
-from datapruner.geometry.blocks import FloatBlock, Matrix, gather, iter_blocks, normalise_rows
-from datapruner.scorers.base import Ranking, Scorer
-from datapruner.scorers.grouping import CLUSTER, groups_of, signals_of
+from datapruner.geometry.blocks import FloatBlock, Matrix, iter_blocks, normalise_rows
+from datapruner.ranking import Ranking
+from datapruner.scorers._grouping import CLUSTER, groups_of, signals_of
+from datapruner.scorers.base import Scorer
 from datapruner.signals import COLUMN, TARGET, Signals
-
-logger = logging.getLogger(__name__)
-
-ITERATIONS = 1000
 
 
 @dataclass(frozen=True)
-class _Mapping(Scorer):
+class Mapping(Scorer):
     """What both mappings share: the target's rows vote for groups, and groups are taken by their votes.
 
     Parameters
@@ -91,95 +86,16 @@ class _Mapping(Scorer):
         )
 
 
-@dataclass(frozen=True)
-class FeatureMapping(_Mapping):
-    """Take the groups whose mean is nearest to most rows of a target set.
-
-    *Published*: the mean feature of every source class or cluster; each row of the target votes for the nearest
-    mean; the classes with the most votes are kept. *Ours*: means of embeddings scaled to length one; the budget ends
-    inside a group, whose rows are taken by their cosine to the mean of the rows that voted for it; equal votes by the
-    distance of the group's mean to the target's, so that groups without votes come last, the nearest first. The
-    released code takes the nearest over the wrong axis.
-
-    The values say "group by group": a group's votes decide before a row's own nearness does. With the selector
-    ``group_quota`` the votes share the budget instead. The clustering depends on the order of the rows.
-
-    Parameters
-    ----------
-    within : str, optional
-        What the groups are: ``label``, ``cluster`` (spherical k-means of the embeddings) or a column's name; by
-        default the label where rows differ in it, else clusters.
-    n_clusters : int, optional
-        k of the clusters; default round(sqrt(n / 2)) between 8 and 1000.
-    """
-
-    name: ClassVar[str] = "feature_mapping"
-    provenance: ClassVar[str] = "published; unit rows, ties and the order inside a group ours"
-
-    def _votes(self, signals: Signals, groups: Ints, means: Floats, target: FloatBlock) -> Ints:
-        return _nearest(means, target)
-
-
-@dataclass(frozen=True)
-class LabelMapping(_Mapping):
-    """Take the groups that a classifier of the groups sees in a target set.
-
-    *Published*: a surrogate model trained on the source's labels predicts every row of the target, each prediction is
-    a vote, and the classes with the most votes are kept. *Ours*: the surrogate is a logistic regression on the
-    embeddings, trained on a seeded sample of the rows where there are many; the order of equal votes and inside a
-    group is that of :class:`FeatureMapping`. A group without a row in the sample gets no vote.
-
-    Parameters
-    ----------
-    within, n_clusters
-        The groups, as in :class:`FeatureMapping`.
-    train_rows : int
-        Rows that the classifier is trained on, at most.
-    """
-
-    train_rows: int = 20_000
-    name: ClassVar[str] = "label_mapping"
-    provenance: ClassVar[str] = (
-        "published; logistic regression on embeddings, ties and the order inside a group ours"
-    )
-
-    def __post_init__(self) -> None:
-        """Refuse parameters that have no meaning."""
-        super().__post_init__()
-        if self.train_rows < 1:
-            raise DataPrunerError(f"label_mapping: train_rows must be 1 or more, not {self.train_rows}")
-
-    def _votes(self, signals: Signals, groups: Ints, means: Floats, target: FloatBlock) -> Ints:
-        rows = np.arange(len(groups))
-        if len(rows) > self.train_rows:
-            drawn = np.random.default_rng(signals.seed).choice(len(rows), self.train_rows, replace=False)
-            rows = np.sort(drawn)
-        if len(np.unique(groups[rows])) == 1:  # nothing to tell apart
-            return np.full(len(target), groups[rows[0]], dtype=np.int64)
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.linear_model import LogisticRegression
-
-        block = gather(signals["embedding"], rows)
-        normalise_rows(block, rows, matrix=signals["embedding"])
-        model = LogisticRegression(max_iter=ITERATIONS)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # said below, in our words
-            model.fit(block, groups[rows])
-        if int(np.max(model.n_iter_)) >= ITERATIONS:
-            logger.warning("label_mapping: the classifier had not converged after %d iterations", ITERATIONS)
-        voted: Ints = model.predict(target).astype(np.int64)
-        return voted
-
-
 def nearest_groups(signals: Signals, groups: Ints) -> Ints:
     """Give the number of the group whose mean is nearest to each row of the target; int64 (m,)."""
     matrix: Matrix = signals["embedding"]
     numbers, compact = np.unique(groups, return_inverse=True)
-    voted = _nearest(_means(matrix, compact), _target(signals[TARGET], matrix.shape[1]))
+    voted = nearest(_means(matrix, compact), _target(signals[TARGET], matrix.shape[1]))
     return np.asarray(numbers[voted], dtype=np.int64)
 
 
-def _nearest(means: Floats, target: FloatBlock) -> Ints:
+def nearest(means: Floats, target: FloatBlock) -> Ints:
+    """Give the group whose mean is nearest to each of the target's rows; int64 (m,)."""
     voted: Ints = ((means**2).sum(axis=1) - 2 * (target @ means.T)).argmin(axis=1).astype(np.int64)
     return voted
 

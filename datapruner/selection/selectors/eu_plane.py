@@ -10,10 +10,10 @@ import numpy as np
 from datapruner.arrays import Flags, Floats
 from datapruner.errors import DataPrunerError
 from datapruner.ragged import Ragged
-from datapruner.scorers.base import Ranking
+from datapruner.ranking import Ranking
 from datapruner.selection.budget import Portion
 from datapruner.selection.quadrants import Fill, Quadrants, triage
-from datapruner.selection.selectors import SELECTORS, Choice, Selector, fill
+from datapruner.selection.selector import Choice, Selector, fill
 from datapruner.selection.tokens import gather, prune_tokens
 
 NAMES = {
@@ -126,6 +126,3 @@ def check_tokens(name: str, keep: float, smoothing: float) -> None:
         raise DataPrunerError(f"{name}: token_keep must lie above 0 and at most 1, not {keep}")
     if not 0 <= smoothing <= 1:
         raise DataPrunerError(f"{name}: smoothing must lie between 0 and 1, not {smoothing}")
-
-
-SELECTORS[EUPlaneSelector.name] = EUPlaneSelector

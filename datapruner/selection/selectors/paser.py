@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from datapruner.arrays import Flags, Ints
 from datapruner.ragged import Ragged
-from datapruner.scorers.base import Ranking
+from datapruner.ranking import Ranking
 from datapruner.selection.allocation import allocate
 from datapruner.selection.budget import Portion
 from datapruner.selection.concept_graph import ConceptGraph
-from datapruner.selection.selectors import SELECTORS, Choice, Selector, best_first, fill
+from datapruner.selection.selector import Choice, Selector, best_first, fill
 
 CONCEPTS, NAMES = "concepts", "concept_names"
 """A ranking's state: the numbers of every row's concepts, and what each is called."""
@@ -166,6 +166,3 @@ def proportional(weights: NDArray[np.float64], caps: Ints, budget: int) -> Ints:
         rest = np.where(weights > 0, 0, caps)
         shares += allocate(rest, rest, budget - reach, projection="proportional")
     return shares
-
-
-SELECTORS[PaserSelector.name] = PaserSelector

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
 from datapruner.ragged import Ragged
-from datapruner.scorers.base import Ranking
+from datapruner.ranking import Ranking
 from datapruner.selection.budget import Portion
-from datapruner.selection.selectors import SELECTORS, Choice, Selector
+from datapruner.selection.selector import Choice, Selector
 
 NEIGHBOURS, DISTANCES = "neighbours", "neighbour_distances"
 """A ranking's state: the source positions of every row's neighbours, and how far they are."""
@@ -126,6 +126,3 @@ def check_gamma(name: str, parameter: str, value: float) -> None:
     """Refuse a scale of distances that has no meaning."""
     if not 0 <= value < math.inf:
         raise DataPrunerError(f"{name}: {parameter} must be 0 or more, not {value}")
-
-
-SELECTORS[MessagePassingSelector.name] = MessagePassingSelector

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
-from datapruner.scorers.base import Ranking
+from datapruner.ranking import Ranking
 from datapruner.selection.budget import Portion
-from datapruner.selection.selectors import CCS, SELECTORS
+from datapruner.selection.selectors.ccs import CCS
 
 WALK = "walk_place"
 """A ranking's column: every row's place on a walk on which neighbours stand together."""
@@ -22,9 +22,9 @@ WALK = "walk_place"
 class Coverage(CCS):
     """Coverage-centric selection that steps evenly along a walk instead of drawing at random.
 
-    *Published*, as in :class:`datapruner.selection.selectors.CCS`: the highest scores dropped, equal-width strata, the
-    smallest first. *Ours*: in a stratum every (size / budget)-th row of the walk is kept (systematic sampling, from a
-    seeded start), so that every part of the data is met in proportion; few strata.
+    *Published*, as in :class:`datapruner.selection.selectors.ccs.CCS`: the highest scores dropped, equal-width strata,
+    the smallest first. *Ours*: in a stratum every (size / budget)-th row of the walk is kept (systematic sampling, from
+    a seeded start), so that every part of the data is met in proportion; few strata.
 
     The ranking must have the column that the scorer ``topoprune`` gives: the places along the merge trees of its
     groups, one group after the other.
@@ -80,6 +80,3 @@ def evenly(costs: Ints, budget: int, start: float) -> NDArray[np.bool_]:
     count = m if budget >= total else budget * m // total
     reached = np.arange(m + 1) * count + int(start * m)
     return np.asarray(np.diff(reached // max(1, m)) > 0)
-
-
-SELECTORS[Coverage.name] = Coverage

@@ -1,0 +1,83 @@
+"""Groups of rows and what pruning a model cost each: what PASER and a damage report share."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datapruner.arrays import Floats, Ints
+from datapruner.scorers._grouping import groups_of
+from datapruner.scorers._target import nearest_groups
+from datapruner.signals import TARGET, Signals
+
+DEGRADATION = {
+    "jsd": frozenset({"jsd"}),
+    "loss": frozenset({"log_ppl", "pruned_log_ppl"}),
+    "gradient": frozenset({"grad_norm", "pruned_grad_norm", "gradient_dot"}),
+}
+"""What a group's damage is told by, and the signals of it."""
+
+
+class Groups(NamedTuple):
+    """Rows in groups, and what is to be told of how these were found.
+
+    Attributes
+    ----------
+    groups : ndarray, int64, shape (n,)
+    k : int
+    state : dict
+        ``cluster_stability``: float64 (candidates, 3), K and the mean and standard error of the adjusted Rand index
+        of bootstrap pairs; only where K was chosen.
+    """
+
+    groups: Ints
+    k: int
+    state: dict[str, NDArray[Any]]
+
+
+def damage_groups(signals: Signals, within: str | None, n_clusters: int | None) -> Groups:
+    """Group the rows of a damage table or of a recovery set: NMF spectral clusters unless something else is named."""
+    if within is not None:
+        groups = groups_of(signals, within, n_clusters)
+        return Groups(groups, int(groups.max(initial=-1)) + 1, {})
+    from datapruner.geometry.diffusion import spectral_clusters
+
+    found = spectral_clusters(signals["embedding"], signals["neighbours"], n_clusters, seed=signals.seed)
+    state: dict[str, NDArray[Any]] = {}
+    if (held := found.stability) is not None:
+        state["cluster_stability"] = np.column_stack([held.k, held.mean, held.error])
+    return Groups(found.assignment, found.n_clusters, state)
+
+
+def degradation_of(signals: Signals, groups: Ints, k: int, kind: str) -> Floats:
+    """Tell every group's damage; float64 (k,), never negative, 0 for a group without rows."""
+    sizes = np.maximum(np.bincount(groups, minlength=k), 1)
+
+    def sums(values: Floats) -> Floats:
+        return np.asarray(np.bincount(groups, values, k), dtype=np.float64)
+
+    if kind == "jsd":
+        return np.asarray(sums(np.asarray(signals["jsd"], dtype=np.float64)) / sizes)
+    if kind == "loss":
+        return np.asarray(np.maximum(sums(rise(signals)) / sizes, 0))
+    dense, pruned, dot = (
+        np.asarray(signals[name], dtype=np.float64)
+        for name in ("grad_norm", "pruned_grad_norm", "gradient_dot")
+    )
+    scale = np.sqrt(sums(dense**2) * sums(pruned**2))
+    correlation = np.divide(sums(dot), scale, out=np.ones(k), where=scale > 0)
+    return np.asarray(np.clip(1 - correlation, 0, 2), dtype=np.float64)
+
+
+def rise(signals: Signals) -> Floats:
+    """How much more the pruned model loses on a row than the dense one; nats, float64 (n,)."""
+    return np.asarray(signals["pruned_log_ppl"], dtype=np.float64) - np.asarray(
+        signals["log_ppl"], dtype=np.float64
+    )
+
+
+def votes_of(signals: Signals, groups: Ints, k: int) -> Floats:
+    """Share of the target's rows whose nearest group mean is each group's; float64 (k,)."""
+    return np.bincount(nearest_groups(signals, groups), minlength=k) / len(signals[TARGET])

@@ -1,0 +1,174 @@
+"""What every selector is: a ranking and a budget in, the kept rows and a reason for every row out.
+
+They all do two things, share a budget over groups and take the best inside a group: the first is
+:func:`datapruner.selection.allocation.allocate`, the second :func:`take`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datapruner.arrays import Flags, Ints
+from datapruner.errors import DataPrunerError
+from datapruner.parameters import check_parameters
+from datapruner.ragged import Ragged
+from datapruner.ranking import Ranking
+from datapruner.selection.budget import Portion
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a selector decided over the rows of a portion.
+
+    Attributes
+    ----------
+    kept : ndarray, bool, shape (m,)
+    codes : ndarray, int64, shape (m,)
+        Which of ``texts`` is each row's reason.
+    texts : list of str
+    token_masks : Ragged, optional
+        bool, m rows: which of a kept row's supervised tokens stay in the loss; empty where all of them do.
+    """
+
+    kept: Flags
+    codes: Ints
+    texts: list[str]
+    token_masks: Ragged | None = None
+
+
+def take(
+    order: Ints, costs: Ints, budgets: Ints, groups: Ints | None = None, *, spend_rest: bool = True
+) -> Flags:
+    """Take the best inside each group until its budget is spent; then spend what tokens left over.
+
+    Parameters
+    ----------
+    order : ndarray, int64, shape (m,)
+        Positions, best first.
+    costs : ndarray, int64, shape (m,)
+        By position.
+    budgets : ndarray, int64, shape (k,)
+    groups : ndarray, int64, shape (m,), optional
+        By position, in [0, k); one group by default.
+    spend_rest : bool
+        Whether what the groups' budgets leave over is spent in a last round over all rows.
+
+    Returns
+    -------
+    ndarray, bool, shape (m,)
+        With unit costs every group gets exactly its budget (or all it has). With others a row that does not
+        fit is passed over for the next that does; a last round over all groups then spends the remainders,
+        so that less is left than the cheapest row that was not taken.
+    """
+    kept = np.zeros(len(order), dtype=np.bool_)
+    groups = np.zeros(len(order), dtype=np.int64) if groups is None else groups
+    by_group = order[np.argsort(groups[order], kind="stable")]
+    edges = np.searchsorted(groups[by_group], np.arange(len(budgets) + 1))
+    if (costs == 1).all():
+        place = np.arange(len(order)) - edges[groups[by_group]]
+        kept[by_group[place < budgets[groups[by_group]]]] = True
+        return kept
+    left = 0
+    for j, budget in enumerate(budgets.tolist()):
+        left += fill(by_group[edges[j] : edges[j + 1]], costs, budget, kept)
+    if spend_rest:
+        fill(order[~kept[order]], costs, left, kept)
+    return kept
+
+
+def fill(order: Ints, costs: Ints, budget: int, kept: Flags) -> int:
+    """Mark rows in ``kept``, in order while they fit, passing over those that do not; give what is left."""
+    while True:
+        order = order[costs[order] <= budget]
+        if not order.size:
+            return budget
+        spent = np.cumsum(costs[order])
+        fit = int(np.searchsorted(spent, budget, side="right"))
+        kept[order[:fit]] = True
+        budget -= int(spent[fit - 1])
+        order = order[fit:]
+
+
+def best_first(values: NDArray[np.float64]) -> Ints:
+    """Positions by descending value; ties by position."""
+    order: Ints = np.argsort(-values, kind="stable")
+    return order
+
+
+@dataclass(frozen=True)
+class Selector(ABC):
+    """Base of all selectors: a dataclass whose fields are its parameters.
+
+    Attributes
+    ----------
+    name : str
+        What users write; also the entry point's name of a plug-in (``datapruner.selectors``).
+    needs_groups : bool
+        Whether the ranking must have groups and group weights.
+    """
+
+    name: ClassVar[str]
+    needs_groups: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Check the parameters' types; a subclass that checks more calls this first."""
+        check_parameters(self)
+
+    @property
+    def by_groups(self) -> bool:
+        """Whether rows compete inside the ranking's groups: ``needs_groups`` unless overridden."""
+        return self.needs_groups
+
+    @property
+    def prunes_tokens(self) -> bool:
+        """Whether a selection has token masks, and its data ``input_ids`` and ``labels``; not unless overridden."""
+        return False
+
+    @abstractmethod
+    def _select(self, ranking: Ranking, portion: Portion, rng: np.random.Generator) -> Choice:
+        """Choose among ``portion.rows``, whose order in the result is that of the portion."""
+
+    def select(self, ranking: Ranking, portion: Portion, rng: np.random.Generator) -> Choice:
+        """Choose the rows of a portion.
+
+        Parameters
+        ----------
+        ranking : Ranking
+            Of the whole dataset; finite at ``portion.rows``.
+        portion : Portion
+        rng : numpy.random.Generator
+
+        Returns
+        -------
+        Choice
+
+        Raises
+        ------
+        DataPrunerError
+            The ranking lacks what this selector needs, or the budget was not met.
+        """
+        if self.needs_groups and (ranking.groups is None or ranking.group_weights is None):
+            raise DataPrunerError(
+                f"the selector '{self.name}' needs groups with weights, which this scorer does not give; use topk"
+            )
+        if not np.isfinite(ranking.values[portion.rows]).all():
+            row = portion.rows[int(np.argmin(np.isfinite(ranking.values[portion.rows])))]
+            raise DataPrunerError(f"row {row} has no finite score and cannot be chosen or refused")
+        choice = self._select(ranking, portion, rng)
+        spent = int(portion.costs[choice.kept].sum())
+        rest = portion.costs[~choice.kept]
+        if spent > portion.budget or (rest.size and portion.budget - spent >= int(rest.min())):
+            raise DataPrunerError(
+                f"the selector '{self.name}' spent {spent} of {portion.budget} {portion.unit}; the budget must be "
+                "spent until no further row fits"
+            )
+        return choice
+
+    def parameters(self) -> dict[str, Any]:
+        """Give the parameters by name, as they go into a recipe."""
+        return {spec.name: getattr(self, spec.name) for spec in fields(self)}

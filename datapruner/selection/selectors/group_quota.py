@@ -1,0 +1,67 @@
+"""Shares of the budget by the groups' weights, and in every group the best."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from datapruner.errors import DataPrunerError
+from datapruner.parameters import as_written
+from datapruner.ranking import Ranking
+from datapruner.selection.allocation import allocate
+from datapruner.selection.budget import Portion
+from datapruner.selection.selector import Choice, Selector, best_first, take
+from datapruner.selection.shares import Projection
+
+
+@dataclass(frozen=True)
+class GroupQuota(Selector):
+    """Share the budget over the ranking's groups by its weights, then keep the best of each group.
+
+    Parameters
+    ----------
+    projection : {"l2", "proportional"}
+        See :func:`datapruner.selection.allocation.allocate`.
+    floor_share : float
+        Every group gets at least min(size - 1, floor(floor_share * budget / groups)); 0.5 in the official code
+        of arXiv 2401.04578.
+    """
+
+    projection: Projection = "l2"
+    floor_share: float = 0.0
+    name: ClassVar[str] = "group_quota"
+    needs_groups: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Refuse parameters that have no meaning."""
+        super().__post_init__()
+        if not 0 <= self.floor_share <= 1:
+            raise DataPrunerError(
+                f"group_quota: floor_share must lie between 0 and 1, not {self.floor_share}"
+            )
+
+    def _select(self, ranking: Ranking, portion: Portion, rng: np.random.Generator) -> Choice:
+        assert ranking.groups is not None
+        assert ranking.group_weights is not None
+        values = ranking.values[portion.rows]
+        if not len(values):
+            return Choice(np.zeros(0, np.bool_), np.zeros(0, np.int64), [])
+        numbers, groups = np.unique(ranking.groups[portion.rows], return_inverse=True)
+        sizes = np.bincount(groups, portion.costs).astype(np.int64)
+        budget = min(portion.budget, int(sizes.sum()))
+        floors = np.minimum(sizes - 1, math.floor(as_written(self.floor_share) * budget / len(numbers)))
+        names = [f"cluster {number}" for number in numbers]
+        weights = ranking.group_weights[numbers]
+        shares = allocate(weights, sizes, budget, floors, self.projection, names=names)
+        kept = take(best_first(values), portion.costs, shares, groups)
+        rows = np.bincount(groups)
+        taken = np.bincount(groups, kept).astype(np.int64)
+        where = f" within {portion.name}" if portion.name else ""
+        texts = []
+        for name, of, got in zip(names, rows.tolist(), taken.tolist(), strict=True):
+            share = f"the {got} of {of} rows that {name} keeps{where}"
+            texts += [f"dropped: not among {share}", f"kept: among {share}"]
+        return Choice(kept, 2 * groups + kept, texts)
