@@ -70,6 +70,7 @@ MOVED = {
         "semantic_duplicates": "datapruner.cleaning.semantic",
     },
     "datapruner.selection.decontamination": {"contaminated": "datapruner.cleaning.decontamination"},
+    "datapruner.selection.telling": {"tell_drops": "datapruner.cleaning.telling"},
     "datapruner.selection.vetoes": {"Vetoes": "datapruner.cleaning.vetoes"},
     "datapruner.selection.pairs": {"Pair": "datapruner.cleaning.pairs"},
     "datapruner.selection.own_text": {"OwnText": "datapruner.cleaning.own_text"},
