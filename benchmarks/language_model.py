@@ -42,25 +42,34 @@ from datapruner.samples import Rendered, load_samples
 from datapruner.samples.rendering import token_counts
 from datapruner.samples.samples import Samples
 from datapruner.scorers.donod import weight_delta
-from datapruner.signals import Ragged, output_layer
-from datapruner.signals import language_model as the_pass
-from datapruner.signals.attention import Pack, packed_attention
-from datapruner.signals.language_model import LanguageModel, measure_language_model
-from datapruner.signals.output_layer import body
+from datapruner.signals import Ragged
+from datapruner.signals.language_model import (
+    LanguageModel,
+    feeding,
+    find_output_layer,
+    forward,
+    measure_language_model,
+    token_statistics,
+)
+from datapruner.signals.language_model.attention import Pack, packed_attention
+from datapruner.signals.language_model.find_output_layer import body
+from datapruner.signals.language_model.sequences import Sequences as RowSequences
 from datapruner.signals.store import SignalStore
 
 SEED = 0
 PLAIN_BATCH = 8
 STEP_SIZE = 1e-3
 PARTS = {
-    "_run_packed": "body",
+    "run_packed": "body",
     "output_statistics": "output layer",
     "find_output_layer": "proof of the output layer",
-    "_template_prefix": "proof of packing",
-    "_packs_exactly": "proof of packing",
+    "template_prefix": "proof of packing",
+    "packs_exactly": "proof of packing",
     "model_identity": "hash of the weights",
 }
 """Functions of the pass that are timed, beside tokenising; what is left of the time is the rest."""
+HOMES = (forward, feeding, find_output_layer, token_statistics, known)
+"""Where they are looked up when the pass calls them."""
 SQUARES = (512, 1024, 2048, 4096)
 GEMM_SECONDS, GEMM_TIMES = 0.3, 5
 """A product is repeated at least so long and so often, and its fastest time counts."""
@@ -84,10 +93,10 @@ class Parts:
         self.packs = []
         with ExitStack() as stack:
             for name, part in PARTS.items():
-                home = next(place for place in (the_pass, output_layer, known) if hasattr(place, name))
+                home = next(place for place in HOMES if hasattr(place, name))
                 stack.enter_context(mock.patch.object(home, name, self._timing(part, getattr(home, name))))
-            items = self._timing("tokenising", the_pass.Pass._items)
-            stack.enter_context(mock.patch.object(the_pass.Pass, "_items", items))
+            items = self._timing("tokenising", RowSequences.of)
+            stack.enter_context(mock.patch.object(RowSequences, "of", items))
             yield
 
     def _timing(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -191,10 +200,10 @@ class Gemm:
 def profile(feed: LanguageModel, packs: Sequence[Pack], gemm: Gemm) -> dict[str, Any]:
     """What the body spends on matrix products, on a few packs."""
     with packed_attention(feed.model), torch.inference_mode():
-        the_pass._run_packed(feed, fresh(packs[0]))
+        forward.run_packed(feed, fresh(packs[0]))
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
             for pack in packs:
-                the_pass._run_packed(feed, fresh(pack))
+                forward.run_packed(feed, fresh(pack))
     spent = Counter({event.key: event.self_cpu_time_total / 1e6 for event in profiler.key_averages()})
     products = spent["aten::mm"] + spent["aten::addmm"]
     work = 2 * gemm.parameters * sum(len(pack.ids) for pack in packs)

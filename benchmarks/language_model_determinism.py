@@ -43,10 +43,9 @@ from datapruner.models.sizes import context_length
 from datapruner.samples import Rendered, load_samples
 from datapruner.samples.rendering import responses
 from datapruner.selection.quadrants import triage
-from datapruner.signals import Ragged, output_layer
-from datapruner.signals import language_model as the_pass
-from datapruner.signals.language_model import LanguageModel, measure_language_model
-from datapruner.signals.output_layer import body
+from datapruner.signals import Ragged
+from datapruner.signals.language_model import LanguageModel, forward, measure_language_model, token_statistics
+from datapruner.signals.language_model.find_output_layer import body
 from datapruner.signals.store import SignalStore
 
 SEED = 0
@@ -241,7 +240,7 @@ def kills(source: Path, work: Path, count: int) -> dict[str, Any]:
 @contextmanager
 def tokens_kept(el2n: dict[int, np.ndarray]) -> Iterator[None]:
     """Keep EL2N of every token, of which the pass stores each row's mean."""
-    statistics, head = output_layer.output_statistics, the_pass.Pass._head
+    statistics, head = token_statistics.output_statistics, forward.Pass._head
     last: list[torch.Tensor] = []
 
     def noted(*args: Any, **options: Any) -> Any:
@@ -256,8 +255,8 @@ def tokens_kept(el2n: dict[int, np.ndarray]) -> Iterator[None]:
         return out
 
     with (
-        mock.patch.object(output_layer, "output_statistics", noted),
-        mock.patch.object(the_pass.Pass, "_head", split),
+        mock.patch.object(token_statistics, "output_statistics", noted),
+        mock.patch.object(forward.Pass, "_head", split),
     ):
         yield
 

@@ -41,7 +41,8 @@ def run_layer(lengths: list[int]) -> tuple[float, PeakMemory]:
     """The output layer's statistics alone."""
     import torch
 
-    from datapruner.signals.output_layer import OutputLayer, output_statistics
+    from datapruner.signals.language_model.output_layer import OutputLayer
+    from datapruner.signals.language_model.token_statistics import output_statistics
 
     def inputs(vocabulary: int, sizes: list[int]) -> tuple[Any, Any, Any]:
         # Of the size that trained models have: states of norm sqrt(d), logits of a few nats.
@@ -83,19 +84,19 @@ def run_body(lengths: list[int]) -> tuple[float, PeakMemory]:
     """The body alone, one row after the other, as the pass runs it."""
     import torch
 
-    from datapruner.signals import language_model as the_pass
-    from datapruner.signals.attention import packed_attention
+    from datapruner.signals.language_model import LanguageModel, batches
+    from datapruner.signals.language_model.attention import packed_attention
 
-    feed = the_pass.LanguageModel(make_model(), None, max(lengths))
+    feed = LanguageModel(make_model(), None, max(lengths))
     rng = np.random.default_rng(SEED)
     rows = [rng.integers(0, VOCABULARY, length).astype(np.int32) for length in lengths]
-    items = [the_pass._Item(number, ids, np.arange(1, len(ids))) for number, ids in enumerate(rows)]
+    items = [batches.Item(number, ids, np.arange(1, len(ids))) for number, ids in enumerate(rows)]
 
     def run() -> None:
         with packed_attention(feed.model), torch.inference_mode():
             for item in items:
-                pack = the_pass._pack([item], np.empty(0, np.int32), feed.tokens_a_batch)
-                the_pass._run_packed(feed, pack)
+                pack = batches.lay_out([item], np.empty(0, np.int32), feed.tokens_a_batch)
+                batches.run_packed(feed, pack)
 
     seconds, _, memory = timed(run)
     return seconds, memory

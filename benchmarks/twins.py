@@ -54,8 +54,8 @@ def main() -> None:
     from datapruner.models import load_causal_lm, load_pruned_lm
     from datapruner.samples import load_samples
     from datapruner.signals.language_model import LanguageModel
+    from datapruner.signals.language_model.twins import measure_twins
     from datapruner.signals.store import SignalStore
-    from datapruner.signals.twins import measure_twins
 
     samples = load_samples(str(MIXTURE))
     rows = sample_rows(samples, arguments.rows, 0)

@@ -60,7 +60,17 @@ MOVED: dict[str, tuple[str, ...]] = {
     "datapruner.selection.standing": ("datapruner.results.standing",),
     "datapruner.selection.telling": ("datapruner.cleaning.telling",),
     "datapruner.selection.vetoes": ("datapruner.cleaning.vetoes",),
+    "datapruner.signals.attention": ("datapruner.signals.language_model.attention",),
+    "datapruner.signals.divergence": ("datapruner.signals.language_model.divergence",),
+    "datapruner.signals.output_layer": (
+        "datapruner.signals.language_model.output_layer",
+        "datapruner.signals.language_model.find_output_layer",
+        "datapruner.signals.language_model.token_statistics",
+    ),
     "datapruner.signals.ragged": ("datapruner.ragged",),
+    "datapruner.signals.readers": ("datapruner.signals.language_model.reader",),
+    "datapruner.signals.records": ("datapruner.signals.language_model.records",),
+    "datapruner.signals.twins": ("datapruner.signals.language_model.twins",),
 }
 """A module that is gone -> those that its names stand in now. No file is left behind for it: a line here is enough."""
 
@@ -73,21 +83,24 @@ def moved(old: str, new: Iterable[str] | Mapping[str, str]) -> Callable[[str], A
     old : str
         The module, by its ``__name__``.
     new : iterable of str, or mapping
-        The modules where its names stand now, of which the first that has one gives it; or name -> module.
+        The modules where its names stand now, of which the one that defines it gives it; or name -> module.
     """
     places = tuple(dict.fromkeys(new.values() if isinstance(new, Mapping) else new))
 
     def look_up(name: str) -> Any:
-        for place in () if name.startswith("__") else places:
-            module = importlib.import_module(place)
-            if name in vars(module):
-                warnings.warn(
-                    f"{old}.{name} has moved to {place}.{name}; the old name goes with the next release",
-                    DeprecationWarning,
-                    stacklevel=2,
-                )
-                return getattr(module, name)
-        raise AttributeError(f"module {old!r} has no attribute {name!r}")
+        holders = {} if name.startswith("__") else {place: importlib.import_module(place) for place in places}
+        found = {place: getattr(holder, name) for place, holder in holders.items() if name in vars(holder)}
+        if not found:
+            raise AttributeError(f"module {old!r} has no attribute {name!r}")
+        # Rather where it is defined than where it is only imported.
+        own = (place for place, value in found.items() if getattr(value, "__module__", None) == place)
+        place = next(own, next(iter(found)))
+        warnings.warn(
+            f"{old}.{name} has moved to {place}.{name}; the old name goes with the next release",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return found[place]
 
     return look_up
 

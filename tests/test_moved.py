@@ -37,6 +37,24 @@ MOVED = {
     "datapruner.selection.message_passing": {"MessagePassingSelector": f"{SELECTORS}.message_passing"},
     "datapruner.selection.paser": dict.fromkeys(("PaserSelector", "proportional"), f"{SELECTORS}.paser"),
     "datapruner.signals.ragged": {"Ragged": "datapruner.ragged", "offsets_of": "datapruner.ragged"},
+    "datapruner.signals.attention": {"Pack": "datapruner.signals.language_model.attention"},
+    "datapruner.signals.divergence": {"Divergence": "datapruner.signals.language_model.divergence"},
+    "datapruner.signals.output_layer": {
+        "OutputLayer": "datapruner.signals.language_model.output_layer",
+        "find_output_layer": "datapruner.signals.language_model.find_output_layer",
+        "output_statistics": "datapruner.signals.language_model.token_statistics",
+    },
+    "datapruner.signals.readers": {"LanguageModel": "datapruner.signals.language_model.reader"},
+    "datapruner.signals.records": {"numbers_of": "datapruner.signals.language_model.records"},
+    "datapruner.signals.twins": {"measure_twins": "datapruner.signals.language_model.twins"},
+    "datapruner.signals.language_model": {
+        "Pass": "datapruner.signals.language_model.forward",
+        "fetch": "datapruner.signals.language_model.measure",
+    },
+    "datapruner.signals.store": {
+        "MAGIC": "datapruner.signals.store.shards",
+        "atomic_write": "datapruner.temporary",
+    },
     "datapruner.selection.result": {"Scores": "datapruner.scores", "Selection": "datapruner.scores"},
     "datapruner.selection.explanation": {
         "Explanation": "datapruner.results.explanation",

@@ -246,7 +246,8 @@ def instant_model(monkeypatch):
     """Losses and divergences that cost nothing in place of the forward passes, for a page of many rows."""
     from datapruner.ragged import offsets_of
     from datapruner.samples.rendering import count_tokens
-    from datapruner.signals import Ragged, language_model, twins
+    from datapruner.signals import Ragged, language_model
+    from datapruner.signals.language_model import twins
 
     def measure(samples, rows, reader, store, *, what="row", **options):
         del store, options

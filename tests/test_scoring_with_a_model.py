@@ -18,8 +18,7 @@ from datapruner.outputs.score_files import save_scores
 from datapruner.samples import load_samples
 from datapruner.samples.rendering import render_many
 from datapruner.scores import load_scores
-from datapruner.signals import language_model as module
-from datapruner.signals import output_layer
+from datapruner.signals.language_model import forward, token_statistics
 from tests.conftest import without_progress
 
 OF_ROWS = ["donod", "qtuning", "perplexity", "mid_perplexity", "el2n", "grad_norm"]
@@ -59,13 +58,13 @@ def rows():
 def computed(monkeypatch):
     """Rows that run through the model, by pass; a row of several turns has several sequences."""
     seen = {"row": [], "response": []}
-    own = module.Pass._forward
+    own = forward.Pass._forward
 
-    def forward(self, batch, waiting):
+    def counted(self, batch, waiting):
         seen[self.what] += [int(self.rows[item.place]) for item in batch]
         return own(self, batch, waiting)
 
-    monkeypatch.setattr(module.Pass, "_forward", forward)
+    monkeypatch.setattr(forward.Pass, "_forward", counted)
     return seen
 
 
@@ -137,13 +136,13 @@ def test_dropped_rows_do_not_run(rows, tiny_llama, cache, computed):
 
 def test_token_columns_say_what_the_model_saw(rows, tiny_llama, cache, monkeypatch, caplog):
     seen = {}
-    own = module.Pass._forward
+    own = forward.Pass._forward
 
-    def forward(self, batch, waiting):
+    def counted(self, batch, waiting):
         seen.update({int(self.rows[item.place]): (len(item.ids), len(item.targets)) for item in batch})
         return own(self, batch, waiting)
 
-    monkeypatch.setattr(module.Pass, "_forward", forward)
+    monkeypatch.setattr(forward.Pass, "_forward", counted)
     scores = score(rows, model=str(tiny_llama), max_length=40)
     seen[N - 1] = seen[0]
     tokens, supervised = np.array([seen[row] for row in range(N)]).T
@@ -218,7 +217,7 @@ def test_the_users_model_is_left_as_it_was(own, rows, tiny_llama, cache, monkeyp
     def fail(*given, **options):
         raise RuntimeError("on purpose")
 
-    monkeypatch.setattr(output_layer, "output_statistics", fail)
+    monkeypatch.setattr(token_statistics, "output_statistics", fail)
     with pytest.raises(RuntimeError, match="on purpose"):
         score(rows, model=(model, tokenizer), max_length=50)
     assert state_of(model) == before

@@ -267,16 +267,16 @@ def test_a_smaller_batch_is_remembered(place, cache, opened, monkeypatch, caplog
     """After memory ran out, the next run looks for the records of the batch that was small enough."""
     import torch
 
-    from datapruner.signals import language_model
+    from datapruner.signals.language_model import forward
 
-    own = language_model._run_packed
+    own = forward.run_packed
 
     def run(feed, pack):
         if len(pack.ids) > 600:
             raise torch.OutOfMemoryError("CUDA")
         return own(feed, pack)
 
-    monkeypatch.setattr(language_model, "_run_packed", run)
+    monkeypatch.setattr(forward, "run_packed", run)
     first = scored(place)
     assert "halved" in caplog.text
     assert np.array_equal(scored(place), first)

@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from datapruner.models.encoders import Encoder
     from datapruner.samples.rendered import TokenCounts
     from datapruner.samples.samples import Samples
+    from datapruner.signals.language_model.reader import Reader
     from datapruner.signals.models import Renderer
-    from datapruner.signals.readers import Reader
 
 
 class Measured(NamedTuple):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from datapruner.recipe import Recipe
     from datapruner.samples.rendered import Rendered
     from datapruner.samples.samples import Samples
-    from datapruner.signals.readers import LanguageModel, NamedModel
+    from datapruner.signals.language_model.reader import LanguageModel, NamedModel
 
     Renderer = Callable[[Samples, NDArray[np.int64]], Iterator[Rendered]]
 
@@ -39,7 +39,7 @@ def open_language_model(
     from datapruner.models.known import known_model, learn_model
     from datapruner.models.loading import load_causal_lm
     from datapruner.models.sizes import LONGEST, positions
-    from datapruner.signals.readers import LanguageModel, NamedModel
+    from datapruner.signals.language_model.reader import LanguageModel, NamedModel
 
     fed = (recipe.last_turn_only, recipe.packing, recipe.batch_tokens)
 
@@ -88,7 +88,7 @@ def open_pruned(
     from datapruner.models.known import learn_model
     from datapruner.models.sizes import positions
     from datapruner.models.twins import load_pruned_lm
-    from datapruner.signals.readers import LanguageModel
+    from datapruner.signals.language_model.reader import LanguageModel
 
     known = None
     if given is not None:
@@ -153,7 +153,7 @@ def renderer_of(recipe: Recipe) -> Renderer | None:
         return None
 
     def renderer(samples: Samples, rows: NDArray[np.int64]) -> Iterator[Rendered]:
-        from datapruner.signals.readers import LanguageModel
+        from datapruner.signals.language_model.reader import LanguageModel
 
         reader = LanguageModel(None, _tokenizer_of(recipe), limit, recipe.last_turn_only)
         return reader.render(samples, rows)

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from datapruner.samples.rendered import TokenCounts
     from datapruner.samples.samples import Samples
     from datapruner.scorers.base import Scorer
-    from datapruner.signals.readers import LanguageModel, NamedModel
-    from datapruner.signals.records import What
+    from datapruner.signals.language_model.reader import LanguageModel, NamedModel
+    from datapruner.signals.language_model.records import What
 
 
 OF_RESPONSES = frozenset({"response_log_ppl", "response_token_nll"})
@@ -190,7 +190,7 @@ def measure_losses(
     counts : TokenCounts
         Of all source rows.
     open_twin, twin_known, in_turn, release
-        The pruned model; see :func:`datapruner.signals.twins.measure_twins`.
+        The pruned model; see :func:`datapruner.signals.language_model.twins.measure_twins`.
     """
     from datapruner.signals.language_model import measure_language_model, number_surprise
 
@@ -215,7 +215,7 @@ def measure_losses(
             ahead=[*later, *twins],
         )
     if plan.twins:
-        from datapruner.signals.twins import measure_twins
+        from datapruner.signals.language_model.twins import measure_twins
 
         assert open_twin is not None
         measured |= measure_twins(

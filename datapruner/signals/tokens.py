@@ -15,7 +15,7 @@ from datapruner.models.known import opening
 from datapruner.models.tokenizers import load_tokenizer
 from datapruner.samples.rendered import TokenCounts
 from datapruner.samples.rendering import CODE_VERSION, token_counts
-from datapruner.signals.records import fed_content
+from datapruner.signals.language_model.records import fed_content
 from datapruner.signals.store import Batch, SignalStore, row_keys
 
 if TYPE_CHECKING:

@@ -456,7 +456,7 @@ def forwards(monkeypatch):
     """Calls of the two models' bodies, and the rows of either pass of the language model."""
     from transformers import BertModel, LlamaModel
 
-    from datapruner.signals.language_model import Pass
+    from datapruner.signals.language_model.forward import Pass
 
     seen = {"embedder": 0, "language model": 0, "row": [], "response": []}
     for name, cls in (("embedder", BertModel), ("language model", LlamaModel)):

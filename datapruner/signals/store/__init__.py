@@ -10,8 +10,17 @@ once into dataset order, so that millions of rows are read sequentially. Where t
 it lacks is computed and laid aside for as long as the process lasts.
 """
 
+from typing import TYPE_CHECKING
+
+from datapruner.moved import moved
 from datapruner.signals.store.keys import Keys as Keys
 from datapruner.signals.store.keys import row_keys as row_keys
 from datapruner.signals.store.shards import RaggedBatch as RaggedBatch
 from datapruner.signals.store.store import Batch as Batch
 from datapruner.signals.store.store import SignalStore as SignalStore
+
+if not TYPE_CHECKING:
+    __getattr__ = moved(
+        __name__,
+        [*(f"{__name__}.{part}" for part in ("store", "keys", "shards", "shelf")), "datapruner.temporary"],
+    )

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from datapruner.arrays import Ints
 from datapruner.models.known import Known, learn_model
 from datapruner.samples.rendered import Rendered
 from datapruner.samples.rendering import render_many
@@ -71,7 +69,7 @@ class LanguageModel:
         """Tell what it is."""
         return self.known or learn_model(self.model, self.tokenizer, probe=True)
 
-    def render(self, samples: Samples, rows: NDArray[np.int64]) -> Iterator[Rendered]:
+    def render(self, samples: Samples, rows: Ints) -> Iterator[Rendered]:
         """Tokenise rows as the pass does."""
         return render_many(
             samples.iter_samples(rows, identity=False),
@@ -124,7 +122,7 @@ class NamedModel:
         """Tell what it is."""
         return self.known
 
-    def render(self, samples: Samples, rows: NDArray[np.int64]) -> Iterator[Rendered]:
+    def render(self, samples: Samples, rows: Ints) -> Iterator[Rendered]:
         """Tokenise rows as the pass does."""
         return LanguageModel(None, self.tokenizer, self.max_length, self.last_turn_only).render(samples, rows)
 

@@ -7,19 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.arrays import Floats, Ints
 from datapruner.models.known import Known
 from datapruner.ragged import Ragged, offsets_of
 from datapruner.samples.rendering import CODE_VERSION as RENDERING
 from datapruner.samples.sample import Sample
-from datapruner.signals.readers import Reader, tokens_a_batch
+from datapruner.signals.language_model.reader import Reader, tokens_a_batch
 from datapruner.signals.store import Keys, SignalStore, row_keys
 
 if TYPE_CHECKING:
+    import torch
+
     from datapruner.samples.samples import Samples
 
 CODE_VERSION = 2
@@ -86,13 +90,11 @@ class Asked:
             "prefix": way.prefix,
         }
 
-    def keys(self, samples: Samples, rows: NDArray[np.int64], way: Way) -> Keys:
+    def keys(self, samples: Samples, rows: Ints, way: Way) -> Keys:
         """Give the rows' keys."""
         return row_keys(map(fed_content, samples.iter_samples(rows, identity=False)), self.context(way))
 
-    def held(
-        self, samples: Samples, rows: NDArray[np.int64], store: SignalStore
-    ) -> tuple[Ragged, Way] | None:
+    def held(self, samples: Samples, rows: Ints, store: SignalStore) -> tuple[Ragged, Way] | None:
         """Find the records of all rows, where the way of feeding is known and none is missing."""
         facts = store.notes.get(self._about())
         if facts is None or facts.keys() != set(Way._fields):
@@ -128,9 +130,7 @@ def fed_content(sample: Sample) -> bytes:
     return sample.fed().encode("utf-8", "surrogatepass")
 
 
-def numbers_of(
-    records: Ragged, names: Sequence[str], kinds: int
-) -> tuple[dict[str, NDArray[np.float64]], list[Ragged]]:
+def numbers_of(records: Ragged, names: Sequence[str], kinds: int) -> tuple[dict[str, Floats], list[Ragged]]:
     """Take stored records apart: the rows' numbers by name, and ``kinds`` numbers a token."""
     words = 2 * len(names)
     starts, tokens = records.offsets[:-1], (records.lengths - words) // kinds
@@ -143,3 +143,23 @@ def numbers_of(
         ragged.append(Ragged(records.values[place], offsets))
         place += np.repeat(tokens, tokens)
     return {name: np.ascontiguousarray(table[:, number]) for number, name in enumerate(names)}, ragged
+
+
+def row_record(parts: dict[int, tuple[list[NDArray[np.float32]], Floats]]) -> NDArray[np.float32]:
+    """Put a row's numbers and tokens together as they are stored: means of loss and entropy, the rest, the tokens."""
+    ordered = [parts[part] for part in sorted(parts)]
+    tokens = [np.concatenate(held) for held in zip(*(part[0] for part in ordered), strict=True)]
+    head = [tokens[0].mean(dtype=np.float64), tokens[1].mean(dtype=np.float64), *ordered[0][1]]
+    return np.concatenate(
+        [np.array(head, dtype="<f8").view("<f4"), *(held.astype(np.float32) for held in tokens)]
+    )
+
+
+def row_means(tokens: torch.Tensor, lengths: Sequence[int]) -> Floats:
+    """Average a number of every token over its row, each row by itself."""
+    offsets = offsets_of(np.array(lengths))
+    held = tokens.cpu().numpy()
+    return np.array(
+        [held[start:end].mean(dtype=np.float64) for start, end in pairwise(offsets.tolist())],
+        dtype=np.float64,
+    )

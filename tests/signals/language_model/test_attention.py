@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datapruner.signals.attention import NAME, Pack, Segment, attend, packed_attention
+from datapruner.signals.language_model.attention import NAME, Pack, Segment, attend, packed_attention
 
 HEADS, WIDTH = 4, 16
 

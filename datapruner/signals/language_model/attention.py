@@ -13,8 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+from datapruner.arrays import Ints
 
 if TYPE_CHECKING:
     import torch
@@ -44,8 +43,8 @@ class Pack:
         Its length, 0 where there is none.
     """
 
-    ids: NDArray[np.int64]
-    positions: NDArray[np.int64]
+    ids: Ints
+    positions: Ints
     segments: list[Segment]
     prefix: int = 0
     _groups: dict[Any, list[tuple[int, torch.Tensor]]] = field(default_factory=dict)

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from datapruner.signals.output_layer import CPU_PART, TILE, OutputLayer, logits_of, statistics_of, token_steps
+from datapruner.arrays import Floats
+from datapruner.signals.language_model.output_layer import CPU_PART, TILE, OutputLayer, logits_of, token_steps
+from datapruner.signals.language_model.token_statistics import statistics_of
 
 LN2 = math.log(2)
 """The largest divergence there is, in nats: predictions that share no token."""
@@ -127,7 +128,7 @@ def gradient_agreement(
     lengths: Sequence[int],
     *,
     byte_budget: int = 128 << 20,
-) -> NDArray[np.float64]:
+) -> Floats:
     """Compare the gradients that two models' output layers get from the same rows (*ours*).
 
     G = (1/T) sum_t delta_t h_t^T is a row's mean loss's gradient by the output layer's weight, through the output path

@@ -16,8 +16,8 @@ from datapruner.models.twins import load_pruned_lm
 from datapruner.samples import load_samples
 from datapruner.signals.encoded import embed_with_encoder
 from datapruner.signals.language_model import LanguageModel, measure_language_model
+from datapruner.signals.language_model.twins import measure_twins
 from datapruner.signals.store import SignalStore
-from datapruner.signals.twins import measure_twins
 
 ROWS = [
     {

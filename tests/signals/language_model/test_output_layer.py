@@ -14,8 +14,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from datapruner.errors import DataPrunerError
 from datapruner.models.foreign import without_peft
-from datapruner.signals import output_layer as module
-from datapruner.signals.output_layer import OutputLayer, body, find_output_layer, output_statistics
+from datapruner.signals.language_model import output_layer as module
+from datapruner.signals.language_model.find_output_layer import body, find_output_layer
+from datapruner.signals.language_model.output_layer import OutputLayer
+from datapruner.signals.language_model.token_statistics import output_statistics
 from tests.conftest import rotated_head
 
 V, D = 37, 16

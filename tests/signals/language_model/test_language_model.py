@@ -16,9 +16,15 @@ from datapruner import progress
 from datapruner.errors import DataPrunerError
 from datapruner.samples import load_samples
 from datapruner.samples.rendering import render
-from datapruner.signals import language_model as module
-from datapruner.signals import output_layer
-from datapruner.signals.language_model import LanguageModel, measure_language_model, number_surprise
+from datapruner.signals.language_model import (
+    LanguageModel,
+    feeding,
+    forward,
+    measure_language_model,
+    number_surprise,
+    token_statistics,
+)
+from datapruner.signals.language_model.batches import Item, fill_packs, padded_shape
 from datapruner.signals.store import SignalStore
 from datapruner.signals.store.shelf import Shelf
 
@@ -155,7 +161,11 @@ def measure(rows, model, tokenizer, folder, *, what="row", chosen=None, **option
     samples = load_samples(rows)
     chosen = np.arange(len(samples)) if chosen is None else np.asarray(chosen)
     feed = {"max_length": 256, "batch_tokens": 128, **options}
-    given = {name: feed.pop(name) for name in ("progress", "num_tokens") if name in feed}
+    given = {
+        name: feed.pop(name)
+        for name in ("progress", "num_tokens", "window_rows", "head_positions")
+        if name in feed
+    }
     store = folder if isinstance(folder, SignalStore) else SignalStore(folder)
     return measure_language_model(
         samples,
@@ -171,13 +181,13 @@ def measure(rows, model, tokenizer, folder, *, what="row", chosen=None, **option
 def forwards(monkeypatch):
     """Rows of every batch that runs through the model."""
     seen = []
-    own = module.Pass._forward
+    own = forward.Pass._forward
 
-    def forward(self, batch, waiting):
+    def counted(self, batch, waiting):
         seen.append([(int(self.rows[item.place]), item.part) for item in batch])
         return own(self, batch, waiting)
 
-    monkeypatch.setattr(module.Pass, "_forward", forward)
+    monkeypatch.setattr(forward.Pass, "_forward", counted)
     return seen
 
 
@@ -246,7 +256,7 @@ def test_a_row_in_a_batch_is_the_row_alone(family, packing, template, backend, t
     with exact_softmax():
         found = measure(MIXED, model, backend, tmp_path, packing=packing)
     assert "cannot be packed" not in caplog.text
-    prefix = module._template_prefix(LanguageModel(model, backend, 256, batch_tokens=128))
+    prefix = feeding.template_prefix(LanguageModel(model, backend, 256, batch_tokens=128))
     assert (len(prefix) > 4) == (template == "shared")
     with exact_softmax():
         for row, sample in enumerate(load_samples(MIXED)):
@@ -310,13 +320,13 @@ def test_a_model_that_cannot_be_packed_runs_in_padded_batches(family, dtype, tok
 def test_half_precision_does_not_hide_that_packing_fails(tokenizer):
     model = make_model("llama", torch.bfloat16, **HEADS)
     feed = LanguageModel(model, tokenizer, 256)
-    prefix = module._template_prefix(feed)
-    assert module._packs_exactly(feed, prefix)
-    own = module.packed_attention
+    prefix = feeding.template_prefix(feed)
+    assert feeding.packs_exactly(feed, prefix)
+    own = feeding.packed_attention
     with pytest.MonkeyPatch.context() as patch:
         # Rows do not see the prefix then.
-        patch.setattr(module, "packed_attention", lambda model: own(model, on=False))
-        assert not module._packs_exactly(feed, prefix)
+        patch.setattr(feeding, "packed_attention", lambda model: own(model, on=False))
+        assert not feeding.packs_exactly(feed, prefix)
 
 
 @pytest.mark.parametrize(
@@ -351,16 +361,16 @@ def test_half_precision_does_not_hide_that_packing_fails(tokenizer):
 def test_what_shows_in_long_rows_only_is_found_out(family, changes, tokenizer):
     model = make_model(family, torch.float32, **changes)
     feed = LanguageModel(model, tokenizer, max_length=200)
-    prefix = module._template_prefix(feed)
-    assert not module._packs_exactly(feed, prefix)
+    prefix = feeding.template_prefix(feed)
+    assert not feeding.packs_exactly(feed, prefix)
     short = LanguageModel(model, tokenizer, max_length=40)
-    assert module._packs_exactly(short, module._template_prefix(short))
+    assert feeding.packs_exactly(short, feeding.template_prefix(short))
 
 
 def test_a_window_longer_than_the_probe_is_kept(tokenizer, tmp_path):
     model = make_model("mistral", torch.float64, sliding_window=40)
     feed = LanguageModel(model, tokenizer, max_length=256)
-    assert module._telling_length(feed) > 40
+    assert feeding.telling_length(feed) > 40
     found = measure(MIXED, model, tokenizer, tmp_path)
     for row, sample in enumerate(load_samples(MIXED)):
         rendered = render(sample, tokenizer)
@@ -372,7 +382,7 @@ def test_a_window_longer_than_the_probe_is_kept(tokenizer, tmp_path):
 def test_an_eager_softmax_in_float32_does_not_count_as_a_difference(tokenizer):
     model = make_model("gemma2", torch.float64)
     feed = LanguageModel(model, tokenizer, 256)
-    assert module._packs_exactly(feed, module._template_prefix(feed))
+    assert feeding.packs_exactly(feed, feeding.template_prefix(feed))
 
 
 # --- a row's bits -------------------------------------------------------------------------------------------
@@ -439,35 +449,33 @@ def test_bits_do_not_depend_on_place_with_any_number_of_threads(
 
 @pytest.mark.parametrize("packing", [True, False])
 @pytest.mark.parametrize("what", ["row", "response"])
-def test_bits_do_not_depend_on_windows(what, packing, llama, tokenizer, tmp_path, monkeypatch):
+def test_bits_do_not_depend_on_windows(what, packing, llama, tokenizer, tmp_path):
     rows = some_rows(30) + MIXED
     options = {"packing": packing, "what": what}
     whole = measure(rows, llama, tokenizer, tmp_path / "a", **options)
     for number, (window, positions) in enumerate(((7, 4096), (8192, 1), (1, 50), (16, 129))):
-        monkeypatch.setattr(module, "WINDOW_ROWS", window)
-        monkeypatch.setattr(module, "HEAD_POSITIONS", positions)
-        cut = measure(rows, llama, tokenizer, tmp_path / f"b{number}", **options)
+        sizes = {"window_rows": window, "head_positions": positions}
+        cut = measure(rows, llama, tokenizer, tmp_path / f"b{number}", **options, **sizes)
         assert same_bits(cut, range(len(rows)), whole, range(len(rows)))
 
 
 @pytest.mark.parametrize("what", ["row", "response"])
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_an_interrupted_run_goes_on(error, what, llama, tokenizer, tmp_path, monkeypatch, forwards):
-    monkeypatch.setattr(module, "HEAD_POSITIONS", 1)
     rows = some_rows(30)
-    options = {"batch_tokens": 128, "what": what}
+    options = {"batch_tokens": 128, "what": what, "head_positions": 1}
     whole = measure(rows, llama, tokenizer, SignalStore(tmp_path / "a", flush_rows=1), **options)
     total = len(forwards)
-    own = module.Pass._forward
+    own = forward.Pass._forward
     left = [total // 2]
 
-    def forward(self, batch, waiting):
+    def failing(self, batch, waiting):
         left[0] -= 1
         if left[0] < 0:
             raise error("on purpose")
         return own(self, batch, waiting)
 
-    monkeypatch.setattr(module.Pass, "_forward", forward)
+    monkeypatch.setattr(forward.Pass, "_forward", failing)
     store = SignalStore(tmp_path / "b", flush_rows=1)
     with pytest.raises(error, match="on purpose"):
         measure(rows, llama, tokenizer, store, **options)
@@ -515,14 +523,14 @@ def test_no_rows(llama, tokenizer, tmp_path, forwards):
 
 
 def item(number, length, targets=(1,)):
-    return module._Item(number, np.arange(length, dtype=np.int32), np.array(targets))
+    return Item(number, np.arange(length, dtype=np.int32), np.array(targets))
 
 
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 60), max_size=60), st.integers(1, 40))
 def test_every_sequence_is_in_one_pack_that_has_room(lengths, room):
     items = [item(number, length) for number, length in enumerate(lengths)]
-    packs = list(module._fill(lengths, items, room))
+    packs = list(fill_packs(lengths, items, room))
     assert sorted(held.place for pack in packs for held in pack) == list(range(len(items)))
     for pack in packs:
         used = sum(len(held.ids) for held in pack)
@@ -531,20 +539,20 @@ def test_every_sequence_is_in_one_pack_that_has_room(lengths, room):
     # No two packs with room could have been one.
     used = sorted(sum(len(held.ids) for held in pack) for pack in packs)
     assert len(used) < 2 or used[0] + used[1] > room
-    assert packs == list(module._fill(lengths, items, room))
+    assert packs == list(fill_packs(lengths, items, room))
 
 
 def test_a_pack_is_as_long_as_any_other(llama, tokenizer, tmp_path, monkeypatch):
     lengths = []
-    own = module._run_packed
+    own = forward.run_packed
 
     def run(feed, pack):
         lengths.append((len(pack.ids), max(segment.length for segment in pack.segments)))
         return own(feed, pack)
 
-    monkeypatch.setattr(module, "_run_packed", run)
+    monkeypatch.setattr(forward, "run_packed", run)
     measure(some_rows(40), llama, tokenizer, tmp_path, batch_tokens=128)
-    assert {length for length, longest in lengths[1:] if longest <= 100} == {128}
+    assert {length for length, longest in lengths if longest <= 100} == {128}
     assert len(lengths) > 5
 
 
@@ -584,7 +592,7 @@ def test_a_row_cut_inside_the_prefix_or_right_behind_it(tokenizer, tmp_path):
     model = make_model("llama", torch.float64)
     rows = [chat("ux", f"a{text}") for text in ("0", "0 is a number", "Why", "Why?", "write a list", "Zoë")]
     feed = LanguageModel(model, backend, 256, batch_tokens=128)
-    taken = len(module._template_prefix(feed))
+    taken = len(feeding.template_prefix(feed))
     assert taken > 10
     found = measure(rows, model, backend, tmp_path)
     for row, sample in enumerate(load_samples(rows)):
@@ -610,11 +618,9 @@ def test_packing_batches_and_threads_move_the_last_digits_only(what, llama, toke
 
 
 def test_memory_of_a_pass_is_a_window(llama, tokenizer, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "WINDOW_ROWS", 5)
-    monkeypatch.setattr(module, "HEAD_POSITIONS", 40)
     passes, most = [], []
-    own = module.Pass.__init__
-    finish = module.Pass._finish
+    own = forward.Pass.__init__
+    finish = forward.Pass._finish
 
     def init(self, *given, **options):
         own(self, *given, **options)
@@ -625,10 +631,11 @@ def test_memory_of_a_pass_is_a_window(llama, tokenizer, tmp_path, monkeypatch):
         assert waiting.positions < 40 + 200
         return finish(self, waiting, clock)
 
-    monkeypatch.setattr(module.Pass, "__init__", init)
-    monkeypatch.setattr(module.Pass, "_finish", watched)
+    monkeypatch.setattr(forward.Pass, "__init__", init)
+    monkeypatch.setattr(forward.Pass, "_finish", watched)
     for what in ("row", "response"):
-        measure(some_rows(40) + MIXED, llama, tokenizer, tmp_path, what=what)
+        sizes = {"window_rows": 5, "head_positions": 40}
+        measure(some_rows(40) + MIXED, llama, tokenizer, tmp_path, what=what, **sizes)
     assert max(most) <= 2 * 5
     assert [(run.parts, run.found) for run in passes] == [({}, {})] * 2
 
@@ -735,22 +742,21 @@ def test_an_answer_that_is_its_rows_first_token_alone(tmp_path):
 
 def test_rows_of_many_turns_come_when_their_last_turn_does(tokenizer, llama, tmp_path, monkeypatch):
     """Output layers that complete no row write no shard of nothing, which would look damaged."""
-    monkeypatch.setattr(module, "HEAD_POSITIONS", 1)
     rows = [
         chat("ua", "a" + "x" * 80, "ub", "a" + "y" * (70 - number), "uc", f"az{number}")
         for number in range(4)
     ]
     batches = []
-    own = module.Pass.compute
+    own = forward.Pass.compute
 
     def compute(self, places):
         for batch in own(self, places):
             batches.append(batch[0].tolist())
             yield batch
 
-    monkeypatch.setattr(module.Pass, "compute", compute)
+    monkeypatch.setattr(forward.Pass, "compute", compute)
     store = SignalStore(tmp_path, flush_seconds=0.0)
-    measure(rows, llama, tokenizer, store, what="response", batch_tokens=64)
+    measure(rows, llama, tokenizer, store, what="response", batch_tokens=64, head_positions=1)
     assert all(batches)
     assert sorted(place for batch in batches for place in batch) == [0, 1, 2, 3]
     measure([*rows, MIXED[0]], llama, tokenizer, store, what="response", batch_tokens=64)
@@ -760,15 +766,14 @@ def test_rows_of_many_turns_come_when_their_last_turn_does(tokenizer, llama, tmp
 # --- what goes wrong ----------------------------------------------------------------------------------------
 
 
-def test_a_tokenizer_of_another_model(tokenizer, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "WINDOW_ROWS", 2)
+def test_a_tokenizer_of_another_model(tokenizer, tmp_path):
     ids = [render(sample, tokenizer).input_ids.max() for sample in load_samples(MIXED)]
     small = make_model("llama", vocab_size=int(max(ids)))
     row = int(np.argmax(ids))
     with pytest.raises(
         DataPrunerError, match=rf"^row {row} holds the token id {max(ids)}, but the model knows"
     ):
-        measure(MIXED, small, tokenizer, tmp_path)
+        measure(MIXED, small, tokenizer, tmp_path, window_rows=2)
 
 
 def test_not_a_number_is_named_by_its_row(tokenizer, tmp_path):
@@ -817,7 +822,7 @@ def test_models_that_are_none(tokenizer, tmp_path):
 @contextmanager
 def little_memory(tokens, error):
     """A machine on which a forward pass over more tokens fails."""
-    packed, padded = module._run_packed, module._run_padded
+    packed, padded = forward.run_packed, forward.run_padded
 
     def run_packed(feed, pack):
         if len(pack.ids) > tokens:
@@ -825,14 +830,15 @@ def little_memory(tokens, error):
         return packed(feed, pack)
 
     def run_padded(feed, batch):
-        length, rows = module._shape(batch, feed)
+        length, rows = padded_shape(batch, feed)
         if length * rows > tokens:
             raise error
         return padded(feed, batch)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_run_packed", run_packed)
-        patch.setattr(module, "_run_padded", run_padded)
+        for module in (feeding, forward):
+            patch.setattr(module, "run_packed", run_packed)
+        patch.setattr(forward, "run_padded", run_padded)
         yield
 
 
@@ -874,7 +880,7 @@ def test_memory_for_less_than_one_row(packing, llama, tokenizer, tmp_path):
 
 
 def test_memory_that_runs_out_in_the_output_layer(llama, tokenizer, tmp_path, monkeypatch, caplog):
-    own, left = output_layer.output_statistics, [1]
+    own, left = token_statistics.output_statistics, [1]
 
     def output_statistics(*given, **options):
         left[0] -= 1
@@ -882,7 +888,7 @@ def test_memory_that_runs_out_in_the_output_layer(llama, tokenizer, tmp_path, mo
             raise torch.OutOfMemoryError("CUDA")
         return own(*given, **options)
 
-    monkeypatch.setattr(output_layer, "output_statistics", output_statistics)
+    monkeypatch.setattr(token_statistics, "output_statistics", output_statistics)
     found = measure(MIXED, llama, tokenizer, tmp_path / "a", batch_tokens=512)
     assert caplog.text.count("the batch is halved") == 1
     assert np.isfinite(found["log_ppl"]).all()
@@ -898,7 +904,6 @@ def test_other_errors_are_not_taken_for_missing_memory(llama, tokenizer, tmp_pat
 
 @pytest.mark.parametrize("window", [0, 2])
 def test_what_goes_wrong_while_tokenising_comes_out(window, llama, tokenizer, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "WINDOW_ROWS", 3)
     rows = some_rows(12)
     rows[3 * window + 1]["messages"][1]["role"] = "assistant"
     own = LanguageModel.render
@@ -912,12 +917,11 @@ def test_what_goes_wrong_while_tokenising_comes_out(window, llama, tokenizer, tm
     monkeypatch.setattr(LanguageModel, "render", rendering)
     before = threading.active_count()
     with pytest.raises(DataPrunerError, match=f"^row {3 * window + 1} cannot be rendered"):
-        measure(rows, llama, tokenizer, tmp_path)
+        measure(rows, llama, tokenizer, tmp_path, window_rows=3)
     assert threading.active_count() == before
 
 
 def test_an_interrupt_does_not_wait_for_the_next_window(llama, tokenizer, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "WINDOW_ROWS", 20)
     own = LanguageModel.render
 
     def slowly(self, samples, numbers):
@@ -926,14 +930,14 @@ def test_an_interrupt_does_not_wait_for_the_next_window(llama, tokenizer, tmp_pa
                 time.sleep(0.5)
             yield rendered
 
-    def forward(self, batch, waiting):
+    def interrupted(self, batch, waiting):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(LanguageModel, "render", slowly)
-    monkeypatch.setattr(module.Pass, "_forward", forward)
+    monkeypatch.setattr(forward.Pass, "_forward", interrupted)
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        measure(some_rows(40), llama, tokenizer, tmp_path)
+        measure(some_rows(40), llama, tokenizer, tmp_path, window_rows=20)
     assert time.monotonic() - start < 5
     assert not any("ThreadPoolExecutor" in thread.name for thread in threading.enumerate())
 
@@ -986,16 +990,15 @@ def test_a_model_is_as_it_was_also_after_an_exception(where, error, llama, token
 
     llama.train()
     before = state_of(llama)
-    monkeypatch.setattr(module, "HEAD_POSITIONS", 1)
     if where == "model":
-        monkeypatch.setattr(output_layer, "output_statistics", fail)
+        monkeypatch.setattr(token_statistics, "output_statistics", fail)
     elif where == "store":
         monkeypatch.setattr(Shelf, "_write_shard", fail)
     else:
         monkeypatch.setattr(LanguageModel, "render", fail)
     kept = None
     try:
-        measure(some_rows(20), llama, tokenizer, SignalStore(tmp_path, flush_rows=1))
+        measure(some_rows(20), llama, tokenizer, SignalStore(tmp_path, flush_rows=1), head_positions=1)
     except error as caught:
         kept = caught  # as a notebook does: its traceback holds the frames
     assert kept is not None
@@ -1013,7 +1016,7 @@ def test_a_model_of_few_positions(tokenizer, tmp_path):
             expected = alone(model, rendered.input_ids, np.flatnonzero(rendered.supervised))
             assert_alone(found, row, expected, 1e-9)
     short = make_model("gpt2", n_positions=12)
-    assert module._packs_exactly(LanguageModel(short, tokenizer, 12), np.empty(0, np.int32))
+    assert feeding.packs_exactly(LanguageModel(short, tokenizer, 12), np.empty(0, np.int32))
 
 
 def test_adapters_are_part_of_the_model(tokenizer, tmp_path):
@@ -1069,12 +1072,10 @@ def test_the_bar_ends_where_it_should(what, counted, llama, tokenizer, tmp_path,
 
     monkeypatch.setattr(progress.Clock, "__exit__", leave)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    monkeypatch.setattr(module, "HEAD_POSITIONS", 30)
     rows = some_rows(10) + MIXED[:-1]
     tokens = np.array([len(render(sample, tokenizer).input_ids) for sample in load_samples(rows)])
-    measure(
-        rows, llama, tokenizer, tmp_path, what=what, progress=True, num_tokens=tokens if counted else None
-    )
+    shown = {"progress": True, "num_tokens": tokens if counted else None}
+    measure(rows, llama, tokenizer, tmp_path, what=what, head_positions=30, **shown)
     total = int(tokens.sum()) if counted and what == "row" else len(rows)
     assert bars == [(total, total)]
 

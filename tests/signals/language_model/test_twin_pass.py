@@ -14,9 +14,10 @@ import datapruner as dp
 from datapruner.errors import DataPrunerError
 from datapruner.models import load_causal_lm
 from datapruner.samples import load_samples
-from datapruner.signals.language_model import LanguageModel, Pass, measure_language_model
+from datapruner.signals.language_model import LanguageModel, measure_language_model
+from datapruner.signals.language_model.forward import Pass
+from datapruner.signals.language_model.twins import measure_twins
 from datapruner.signals.store import SignalStore
-from datapruner.signals.twins import measure_twins
 from tests.conftest import rotated_head, save_tiny_llama
 
 N = 40
@@ -215,11 +216,8 @@ def test_models_of_other_widths_and_depths_are_twins(samples, dense, tmp_path):
 
 
 def test_a_stopped_pass_goes_on_and_gives_the_same_bytes(samples, dense, pruned, tmp_path, monkeypatch):
-    import datapruner.signals.language_model as module
-
-    monkeypatch.setattr(module, "HEAD_POSITIONS", 50)
     readers = [replace(reader(folder), batch_tokens=128) for folder in (dense, pruned)]
-    whole = measured(samples, *readers, tmp_path / "whole")
+    whole = measured(samples, *readers, tmp_path / "whole", head_positions=50)
     own, calls = Pass._forward, [0]
 
     def failing(self, batch, waiting):
@@ -231,8 +229,8 @@ def test_a_stopped_pass_goes_on_and_gives_the_same_bytes(samples, dense, pruned,
     with monkeypatch.context() as patch:
         patch.setattr(Pass, "_forward", failing)
         with pytest.raises(KeyboardInterrupt):
-            measured(samples, *readers, SignalStore(tmp_path / "killed", flush_rows=2))
-    again = measured(samples, *readers, tmp_path / "killed")
+            measured(samples, *readers, SignalStore(tmp_path / "killed", flush_rows=2), head_positions=50)
+    again = measured(samples, *readers, tmp_path / "killed", head_positions=50)
     assert whole["token_jsd"].values.tobytes() == again["token_jsd"].values.tobytes()
     assert whole["jsd"].tobytes() == again["jsd"].tobytes()
 
@@ -241,7 +239,8 @@ def test_states_that_do_not_fit_on_the_disk_are_refused(samples, dense, pruned, 
     import shutil
 
     monkeypatch.setattr(
-        "datapruner.signals.twins.shutil.disk_usage", lambda folder: shutil._ntuple_diskusage(10, 10, 100)
+        "datapruner.signals.language_model.twins.shutil.disk_usage",
+        lambda folder: shutil._ntuple_diskusage(10, 10, 100),
     )
     with pytest.raises(DataPrunerError, match="DATAPRUNER_CACHE"):
         measured(samples, reader(dense), reader(pruned), tmp_path, in_turn=True, num_supervised=1000)

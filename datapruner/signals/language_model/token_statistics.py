@@ -1,4 +1,4 @@
-"""The output layer of a causal language model, and what its logits say: exact, from one forward pass.
+"""What the output layer says of supervised positions: exact, from one forward pass, without a backward pass.
 
 With the last hidden state h of a position (d,), the output matrix W (V, d), the target y, the logits
 z = softcap(scale (W h + b)) and p = softmax(z), everything here follows from the residual
@@ -13,68 +13,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from datapruner.errors import DataPrunerError
-from datapruner.models.identity import evaluation
-from datapruner.models.names import first_line
-from datapruner.models.sizes import input_device, vocabulary_size
-
-TILE = 128
-"""Positions that go through the output matrix together. Always as many, filled up with zeros: the bits of a
-product may depend on its shape, so a position's statistics would otherwise depend on its company."""
-
-CPU_PART = 32
-"""Positions of a tile whose logits are gone through together, so that they stay in a CPU's cache."""
-
-CHUNK_BYTES = 8 << 20
-"""Part of the output matrix that is multiplied or cast, or of its gradient that exists, at a time."""
-
-PROBE_TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
-"""Root mean square by which our logits may differ from the model's, relative to the logits'."""
-
-
-@dataclass(frozen=True, eq=False)
-class OutputLayer:
-    """Logits from last hidden states: ``softcap * tanh(scale * (W h + b) / softcap)``.
-
-    Parameters
-    ----------
-    weight : Tensor, shape (V, d)
-        In the model's dtype; the model's own memory, except that of a wrapped layer, which is worked out.
-    bias : Tensor, shape (V,), optional
-    scale : float
-        Cohere's ``logit_scale``, the inverse of Granite's ``logits_scaling``.
-    softcap : float, optional
-        Gemma's ``final_logit_softcapping``.
-    """
-
-    weight: Tensor
-    bias: Tensor | None = None
-    scale: float = 1.0
-    softcap: float | None = None
-
-    def first(self, tokens: int) -> OutputLayer:
-        """Give the layer of the first tokens alone, without the rows of padding."""
-        if tokens == len(self.weight):
-            return self
-        bias = None if self.bias is None else self.bias[:tokens]
-        return replace(self, weight=self.weight[:tokens], bias=bias)
-
-    def norm(self) -> float:
-        """Give the Frobenius norm of the weight, summed in float64."""
-        step = _step(self.weight.shape[1] * 8)
-        total = 0.0
-        # Summed at once: a list of results between the casts would fragment the heap.
-        for part in torch.split(self.weight.detach(), step):
-            total += part.to(torch.float64, copy=True).square_().sum().item()
-        return math.sqrt(total)
+from datapruner.arrays import Floats
+from datapruner.signals.language_model.output_layer import (
+    CPU_PART,
+    TILE,
+    OutputLayer,
+    logits_of,
+    step,
+    token_steps,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,100 +53,8 @@ class TokenStatistics:
     nll: Tensor
     entropy: Tensor
     el2n: Tensor
-    grad_norm: NDArray[np.float64]
-    weight_dot: NDArray[np.float64]
-
-
-def body(model: Any) -> Any:
-    """Give the module whose ``last_hidden_state``, after the final norm, goes into the output layer."""
-    decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
-    # transformers 4 lacks get_decoder for some families (GPT-2).
-    return model.base_model if decoder is None or decoder is model else decoder
-
-
-def find_output_layer(model: Any) -> OutputLayer:
-    """Find the output layer of a causal language model, and prove on a few tokens that it is understood.
-
-    The scale and the soft-capping are read from the configuration of the families cohere, cohere2, granite,
-    gemma2 and gemma3_text; any other family is taken to give W h + b. Whatever the family, our logits
-    are compared with the model's.
-
-    Parameters
-    ----------
-    model : transformers.PreTrainedModel
-        A causal language model; it is left in its mode.
-
-    Returns
-    -------
-    OutputLayer
-
-    Raises
-    ------
-    DataPrunerError
-        There is no output layer, it does not map states linearly, its weights are quantised or elsewhere, or the
-        logits differ from the model's.
-    """
-    module = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    if module is None:
-        raise DataPrunerError(
-            f"the model {type(model).__name__} has no output layer, so it gives no token a probability: "
-            "load a causal language model, as AutoModelForCausalLM does"
-        )
-    scale, softcap = _scale_and_softcap(model.config)
-    if _is_plain(module):
-        bias = None if module.bias is None else module.bias.detach()
-        layer = OutputLayer(module.weight.detach(), bias, scale, softcap)
-    else:
-        layer = OutputLayer(*_worked_out(model, module), scale, softcap)
-    _probe(model, layer)
-    return layer
-
-
-def _worked_out(model: Any, module: Any) -> tuple[Tensor, Tensor | None]:
-    """Give the matrix and the bias of a module that maps states linearly: what it makes of unit vectors, and of zero.
-
-    A linear layer between rotations, permutations or scales (as pruning tools leave it), or with an adapter, is one
-    matrix all the same (*ours*). Gradients are then those of this matrix.
-    """
-    called = type(module).__name__
-    held = [*module.parameters(), *module.buffers()]
-    if not held or any(type(one.data) is not Tensor or one.is_meta or _packed(one) for one in held):
-        raise DataPrunerError(
-            f"the output layer of {type(model).__name__} is no plain linear layer in memory ({called}): load it "
-            "neither quantised nor offloaded, and merge its adapter"
-        )
-    weights = [one for one in held if one.is_floating_point()]
-    try:
-        width = int(model.config.get_text_config().hidden_size)
-        with torch.no_grad(), evaluation(model):
-            unit = torch.eye(width, dtype=weights[0].dtype, device=weights[0].device)
-            zero = module(torch.zeros_like(unit[:1]))[0]
-            weight = zero.new_empty(len(zero), width)
-            for start in range(0, width, TILE):
-                weight[:, start : start + TILE] = (module(unit[start : start + TILE]) - zero).T
-            # A layer without a bias gives exactly zero.
-            bias = zero if zero.any() else None
-            other = torch.randn(TILE, width, generator=torch.Generator().manual_seed(0)).to(unit)
-            theirs, ours = module(other), torch.nn.functional.linear(other, weight, bias)
-            size = _root_mean_square(theirs)
-    except Exception as error:
-        raise DataPrunerError(
-            f"the output layer of {type(model).__name__} ({called}) cannot be asked for its matrix: "
-            f"{first_line(error)}; put a plain linear layer in its place"
-        ) from error
-    if not _root_mean_square(ours - theirs) <= PROBE_TOLERANCE[weight.dtype] * size:
-        raise DataPrunerError(
-            f"the output layer of {type(model).__name__} ({called}) does not map last hidden states linearly, and "
-            "exact losses need one matrix: put what is not linear before it, into the model's body"
-        )
-    return weight, bias
-
-
-def _packed(tensor: Tensor) -> bool:
-    """Whether a tensor may hold quantised numbers: bytes of more than one dimension, or floats of eight bits."""
-    if tensor.is_floating_point():
-        return tensor.dtype not in PROBE_TOLERANCE
-    return tensor.dtype in (torch.int8, torch.uint8, torch.int32) and tensor.dim() > 1
+    grad_norm: Floats
+    weight_dot: Floats
 
 
 def output_statistics(
@@ -389,22 +250,6 @@ def statistics_of(
     return torch.stack([nll, entropy, el2n, miss * weight_dot, miss, top + log_total])
 
 
-def logits_of(layer: OutputLayer, states: Tensor, out: Tensor, first: int = 0) -> None:
-    """Write scale (W h + b) for the tokens from ``first`` on into ``out``, before any soft-capping."""
-    tokens = out.shape[1]
-    # Faster than one product where they are few states; and so only a chunk of the weight is cast.
-    step = _step(layer.weight.shape[1] * out.element_size())
-    scaled = states if layer.scale == 1 else states * layer.scale
-    for start in range(0, tokens, step):
-        of = slice(first + start, first + min(start + step, tokens))
-        matrix = layer.weight[of].to(out.dtype).T
-        part = out[:, start : start + step]
-        if layer.bias is None:
-            torch.mm(scaled, matrix, out=part)
-        else:
-            torch.addmm(layer.bias[of].to(out.dtype) * layer.scale, scaled, matrix, out=part)
-
-
 def _softcap_slope(logits: Tensor, softcap: float) -> Tensor:
     """Turn logits, in place, into the derivative there of ``softcap * tanh(logits / softcap)``."""
     # 1 - tanh^2 cancels where it is small.
@@ -426,9 +271,9 @@ def _squared_norm(residual: Tensor, weighted: Tensor, gram: Tensor | None) -> Te
     if gram is not None:
         return (residual @ residual.T).double().mul_(gram).sum()
     states = weighted.to(residual.dtype)
-    step = _step(states.shape[1] * states.element_size())
+    columns = step(states.shape[1] * states.element_size())
     # A float32 norm adds up plainly; a sum does not.
-    sums = [(part.T @ states).square_().sum() for part in torch.split(residual, step, dim=1)]
+    sums = [(part.T @ states).square_().sum() for part in torch.split(residual, columns, dim=1)]
     return torch.stack(sums).double().sum()
 
 
@@ -460,70 +305,3 @@ def _long_squared_norm(
             residual.mul_(slope[0])
         total += _squared_norm(residual, weighted, gram)
     return total
-
-
-def token_steps(vocabulary: int, bytes_each: int, byte_budget: int) -> list[tuple[int, int]]:
-    """Cut the vocabulary into chunks, first token and number of tokens, at ``bytes_each`` a token."""
-    step = max(1, min(vocabulary, byte_budget // bytes_each))
-    return [(first, min(step, vocabulary - first)) for first in range(0, vocabulary, step)]
-
-
-def _step(bytes_each: int) -> int:
-    return max(1, CHUNK_BYTES // bytes_each)
-
-
-def _is_plain(module: Any) -> bool:
-    """Tell whether a module is a linear layer of floating-point numbers that lie in memory."""
-    if type(module) is not torch.nn.Linear:
-        return False
-    weight = module.weight
-    return type(weight.data) is Tensor and weight.dtype in PROBE_TOLERANCE and not weight.is_meta
-
-
-def _scale_and_softcap(config: Any) -> tuple[float, float | None]:
-    family = config.model_type
-    if family in {"cohere", "cohere2"}:
-        return float(config.logit_scale), None
-    if family == "granite":
-        return 1 / config.logits_scaling, None
-    if family in {"gemma2", "gemma3_text"}:
-        return 1.0, config.final_logit_softcapping
-    return 1.0, None
-
-
-def _probe(model: Any, layer: OutputLayer) -> None:
-    """Refuse a model whose logits are not those of the layer found."""
-    family = model.config.model_type
-    try:
-        ids = torch.randint(vocabulary_size(model), (2, 8), generator=torch.Generator().manual_seed(0))
-        ids = ids.to(input_device(model))
-        with torch.no_grad(), evaluation(model):
-            arguments = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
-            theirs = model(**arguments, return_dict=True).logits.flatten(0, 1)
-            states = body(model)(**arguments, return_dict=True).last_hidden_state.flatten(0, 1)
-            dtype = torch.float64 if layer.weight.dtype == torch.float64 else torch.float32
-            ours = torch.empty(len(states), len(layer.weight), dtype=dtype, device=layer.weight.device)
-            logits_of(layer, states.to(ours), ours)
-    except Exception as error:  # whatever a model of another kind says to being called like this
-        raise DataPrunerError(
-            f"the output layer of the family '{family}' cannot be checked on token ids alone: {first_line(error)}; "
-            "take a causal language model of text"
-        ) from error
-    if layer.softcap is not None:
-        ours.div_(layer.softcap).tanh_().mul_(layer.softcap)
-    size = _root_mean_square(theirs)
-    if not math.isfinite(size):
-        raise DataPrunerError(
-            f"the model of the family '{family}' gives logits that are not numbers: load it in another dtype, "
-            "or look at its weights"
-        )
-    same = ours.shape == theirs.shape
-    if not same or _root_mean_square(ours - theirs.to(ours)) > PROBE_TOLERANCE[layer.weight.dtype] * size:
-        raise DataPrunerError(
-            f"the family '{family}' changes its logits in a way that datapruner does not know; take a model of "
-            "another family, or a scorer that needs no language model"
-        )
-
-
-def _root_mean_square(values: Tensor) -> float:
-    return values.double().square().mean().sqrt().item()

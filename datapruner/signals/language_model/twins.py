@@ -10,19 +10,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.arrays import Floats, Ints
 from datapruner.errors import DataPrunerError
 from datapruner.models.identity import evaluation
 from datapruner.models.known import Known
 from datapruner.models.twins import check_twins
 from datapruner.progress import Ahead
 from datapruner.ragged import Ragged
-from datapruner.signals.language_model import Other, Pass, fetch, way_of_feeding
-from datapruner.signals.readers import LanguageModel, Reader
-from datapruner.signals.records import TWIN_TOKENS, TWINS, Asked, Way, numbers_of
+from datapruner.signals.language_model.feeding import way_of_feeding
+from datapruner.signals.language_model.forward import HEAD_POSITIONS, WINDOW_ROWS, Pass
+from datapruner.signals.language_model.measure import fetch
+from datapruner.signals.language_model.reader import LanguageModel, Reader
+from datapruner.signals.language_model.records import TWIN_TOKENS, TWINS, Asked, Way, numbers_of
+from datapruner.signals.language_model.waiting import Other
 
 if TYPE_CHECKING:
     from datapruner.samples.samples import Samples
-    from datapruner.signals.output_layer import OutputLayer
+    from datapruner.signals.language_model.output_layer import OutputLayer
     from datapruner.signals.store import SignalStore
 
 ROOM = 0.9
@@ -31,7 +35,7 @@ ROOM = 0.9
 
 def measure_twins(
     samples: Samples,
-    rows: NDArray[np.int64],
+    rows: Ints,
     dense: Reader,
     open_pruned: Callable[[], LanguageModel],
     store: SignalStore,
@@ -41,9 +45,11 @@ def measure_twins(
     release: bool = False,
     gradients: bool = False,
     agreement: bool = False,
-    num_tokens: NDArray[np.int64] | None = None,
+    num_tokens: Ints | None = None,
     num_supervised: int = 0,
     progress: bool = True,
+    window_rows: int = WINDOW_ROWS,
+    head_positions: int = HEAD_POSITIONS,
 ) -> dict[str, Any]:
     """Measure what pruning changed in every row's predictions, and what the dense model says of the row.
 
@@ -76,6 +82,8 @@ def measure_twins(
     num_supervised : int
         Supervised tokens of all rows, for the room that states take.
     progress : bool
+    window_rows, head_positions : int
+        As in :func:`datapruner.signals.language_model.measure_language_model`.
 
     Returns
     -------
@@ -107,6 +115,8 @@ def measure_twins(
             num_tokens=num_tokens,
             num_supervised=num_supervised,
             progress=progress,
+            window_rows=window_rows,
+            head_positions=head_positions,
         )
     records, way = held
     table, tokens = numbers_of(records, TWINS, len(TWIN_TOKENS))
@@ -115,7 +125,7 @@ def measure_twins(
 
 def _run(
     samples: Samples,
-    rows: NDArray[np.int64],
+    rows: Ints,
     dense: LanguageModel,
     open_pruned: Callable[[], LanguageModel],
     store: SignalStore,
@@ -124,12 +134,14 @@ def _run(
     release: bool,
     gradients: bool,
     agreement: bool,
-    num_tokens: NDArray[np.int64] | None,
+    num_tokens: Ints | None,
     num_supervised: int,
     progress: bool,
+    window_rows: int,
+    head_positions: int,
 ) -> tuple[Ragged, Way]:
     """Open both models and run them over the rows that are missing."""
-    from datapruner.signals.output_layer import find_output_layer
+    from datapruner.signals.language_model.find_output_layer import find_output_layer
 
     layer = find_output_layer(dense.model)
     known, norm = dense.told(), layer.norm()
@@ -140,7 +152,19 @@ def _run(
             feed, prefix = way_of_feeding(dense)
             tokens = 0 if num_tokens is None else int(num_tokens.sum())
             ahead = [Ahead("pruned model", len(rows), tokens)]
-            run = Pass(feed, layer, prefix, samples, rows, "states", num_tokens, progress, ahead=ahead)
+            run = Pass(
+                feed,
+                layer,
+                prefix,
+                samples,
+                rows,
+                "states",
+                num_tokens,
+                progress,
+                ahead=ahead,
+                window_rows=window_rows,
+                head_positions=head_positions,
+            )
             states, _ = fetch(run, Asked("states", known.identity, known, dense), store, norm)
     if in_turn and release:
         # Whoever still holds the object: the tensors go, except the output layer's.
@@ -176,6 +200,8 @@ def _run(
             other,
             gradients=gradients,
             agreement=agreement,
+            window_rows=window_rows,
+            head_positions=head_positions,
         )
         return fetch(run, asked, store, norm)
 
@@ -187,7 +213,7 @@ def _asked(dense: Reader, known: Known, pruned: Known, gradients: bool, agreemen
 
 
 def _signals(
-    table: dict[str, NDArray[np.float64]],
+    table: dict[str, Floats],
     tokens: list[Ragged],
     norm: float,
     *,

@@ -8,8 +8,9 @@ import torch
 from scipy.spatial.distance import jensenshannon
 from scipy.special import log_softmax, softmax
 
-from datapruner.signals.divergence import LN2, divergence_statistics, gradient_agreement
-from datapruner.signals.output_layer import OutputLayer, output_statistics
+from datapruner.signals.language_model.divergence import LN2, divergence_statistics, gradient_agreement
+from datapruner.signals.language_model.output_layer import OutputLayer
+from datapruner.signals.language_model.token_statistics import output_statistics
 
 V = 1003
 M = 150

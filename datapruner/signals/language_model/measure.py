@@ -1,0 +1,155 @@
+"""Losses of rows by one language model, through the store: what is not there is measured in one forward pass."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from datapruner.arrays import Ints
+from datapruner.errors import DataPrunerError
+from datapruner.models.identity import evaluation
+from datapruner.progress import Ahead
+from datapruner.ragged import Ragged
+from datapruner.signals.language_model.attention import packed_attention
+from datapruner.signals.language_model.feeding import way_of_feeding
+from datapruner.signals.language_model.forward import HEAD_POSITIONS, WINDOW_ROWS, Pass
+from datapruner.signals.language_model.memory import OutOfMemoryError
+from datapruner.signals.language_model.reader import Reader
+from datapruner.signals.language_model.records import STATISTICS, TOKENS, Asked, Way, What, numbers_of
+from datapruner.signals.store import SignalStore
+
+if TYPE_CHECKING:
+    from datapruner.samples.samples import Samples
+
+logger = logging.getLogger(__name__)
+
+LEAST_TOKENS = 128
+"""Batches are not halved below this many tokens."""
+
+
+def measure_language_model(
+    samples: Samples,
+    rows: Ints,
+    language_model: Reader,
+    store: SignalStore,
+    *,
+    what: What = "row",
+    num_tokens: Ints | None = None,
+    progress: bool = True,
+    ahead: Sequence[Ahead] = (),
+    window_rows: int = WINDOW_ROWS,
+    head_positions: int = HEAD_POSITIONS,
+) -> dict[str, Any]:
+    """Measure rows through the store: one forward pass over those that are not there.
+
+    Parameters
+    ----------
+    samples : Samples
+    rows : ndarray, int64, shape (m,), ascending
+        Each must have a supervised token.
+    language_model : LanguageModel or NamedModel
+        One that is named is opened only where a row is missing.
+    store : SignalStore
+    what : {"row", "response"}
+        Every row as it is, or every supervised turn after the assistant's header alone (the unconditional pass of
+        IFD), which gives losses only.
+    num_tokens : ndarray, int64, shape (m,), optional
+        Tokens a row that the pass reads, about, for the time left.
+    progress : bool
+        Show tokens a second and the time left on a terminal, and announce how long a long pass will take.
+    ahead : sequence of Ahead
+        The passes after it, for how long all of them will take.
+    window_rows : int
+        Rows that are tokenised and packed together, while the model is busy with those before.
+    head_positions : int
+        Supervised positions that wait for the output layer together.
+
+    Returns
+    -------
+    dict
+        For ``row``: ``log_ppl``, ``entropy``, ``el2n``, ``grad_norm``, ``weight_dot``, ``weight_norm`` (float64,
+        shape (m,)), ``token_nll``, ``token_entropy`` (:class:`Ragged`, float32). For ``response``:
+        ``response_log_ppl``, ``response_token_nll``. Nats, all of them.
+
+    Raises
+    ------
+    DataPrunerError
+        The model's logits cannot be computed exactly or are not finite, the tokenizer is another model's, or memory
+        does not suffice for one row.
+    """
+    held = None
+    if language_model.known is not None:
+        known = language_model.known
+        held = Asked(what, known.identity, known, language_model).held(samples, rows, store)
+    if held is None:
+        from datapruner.signals.language_model.find_output_layer import find_output_layer
+
+        opened = language_model.opened
+        layer = find_output_layer(opened.model)
+        known = opened.told()
+        # It is put back here: a generator that an exception leaves open would keep the user's model changed.
+        with evaluation(opened.model):
+            feed, prefix = way_of_feeding(opened)
+            run = Pass(
+                feed,
+                layer,
+                prefix,
+                samples,
+                rows,
+                what,
+                num_tokens,
+                progress,
+                ahead=ahead,
+                window_rows=window_rows,
+                head_positions=head_positions,
+            )
+            held = fetch(run, Asked(what, known.identity, known, opened), store, layer.norm())
+    records, way = held
+    table, tokens = numbers_of(records, STATISTICS, len(TOKENS))
+    if what == "response":
+        return {"response_log_ppl": table["log_ppl"], "response_token_nll": tokens[0]}
+    return {
+        **table,
+        "weight_norm": np.full(len(rows), way.norm),
+        **dict(zip(TOKENS, tokens, strict=True)),
+    }
+
+
+def fetch(run: Pass, asked: Asked, store: SignalStore, norm: float) -> tuple[Ragged, Way]:
+    """Get the records of a pass through the store, with a smaller batch where memory runs out.
+
+    Parameters
+    ----------
+    norm : float
+        Of the dense model's output layer, to be noted.
+
+    Returns
+    -------
+    records, way
+        With the way in which the model was fed in the end.
+    """
+    while True:
+        feed = run.feed
+        way = Way(feed.packing, feed.tokens_a_batch, len(run.prefix), norm)
+        try:
+            with ExitStack() as packed:
+                for model in run.live:
+                    packed.enter_context(packed_attention(model, on=feed.packing))
+                keys = asked.keys(run.samples, run.rows, way)
+                records = store.fetch_ragged(keys, asked.context(way), run.compute)
+        except OutOfMemoryError as error:
+            if error.alone or feed.tokens_a_batch < 2 * LEAST_TOKENS:
+                raise DataPrunerError(
+                    f"memory does not suffice for row {error.row} ({error.tokens:,} tokens) alone: pass a smaller "
+                    "--max-length, --dtype=bfloat16, --quantize=4bit, or another --device"
+                ) from error
+            run = run.smaller()
+            logger.warning("memory ran out: the batch is halved to %s tokens", f"{run.feed.tokens_a_batch:,}")
+            continue
+        if asked.reader.known is not None:
+            asked.note(way, store)
+        return records, way
