@@ -26,8 +26,8 @@ import numpy as np
 from common import MIXTURE, RESULTS, machine, timed, versions, write
 from xxhash import xxh3_64_hexdigest
 
-from datapruner.signals.concepts import Concepts, extract_concepts
-from datapruner.signals.stop_words import FUNCTION_WORDS
+from datapruner.signals.texts.concepts import Concepts, extract_concepts
+from datapruner.signals.texts.stop_words import FUNCTION_WORDS
 
 LABELS = Path(__file__).resolve().parent / "concepts_labels.json"
 SEED = 0

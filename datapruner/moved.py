@@ -61,7 +61,9 @@ MOVED: dict[str, tuple[str, ...]] = {
     "datapruner.selection.telling": ("datapruner.cleaning.telling",),
     "datapruner.selection.vetoes": ("datapruner.cleaning.vetoes",),
     "datapruner.signals.attention": ("datapruner.signals.language_model.attention",),
+    "datapruner.signals.concepts": ("datapruner.signals.texts.concepts",),
     "datapruner.signals.divergence": ("datapruner.signals.language_model.divergence",),
+    "datapruner.signals.keywords": ("datapruner.signals.texts.keywords",),
     "datapruner.signals.output_layer": (
         "datapruner.signals.language_model.output_layer",
         "datapruner.signals.language_model.find_output_layer",
@@ -70,6 +72,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "datapruner.signals.ragged": ("datapruner.ragged",),
     "datapruner.signals.readers": ("datapruner.signals.language_model.reader",),
     "datapruner.signals.records": ("datapruner.signals.language_model.records",),
+    "datapruner.signals.stop_words": ("datapruner.signals.texts.stop_words",),
     "datapruner.signals.twins": ("datapruner.signals.language_model.twins",),
 }
 """A module that is gone -> those that its names stand in now. No file is left behind for it: a line here is enough."""

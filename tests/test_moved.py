@@ -38,6 +38,12 @@ MOVED = {
     "datapruner.selection.paser": dict.fromkeys(("PaserSelector", "proportional"), f"{SELECTORS}.paser"),
     "datapruner.signals.ragged": {"Ragged": "datapruner.ragged", "offsets_of": "datapruner.ragged"},
     "datapruner.signals.attention": {"Pack": "datapruner.signals.language_model.attention"},
+    "datapruner.signals.concepts": {
+        "Concepts": "datapruner.signals.texts.concepts",
+        "extract_concepts": "datapruner.signals.texts.concepts",
+    },
+    "datapruner.signals.keywords": {"distinctive": "datapruner.signals.texts.keywords"},
+    "datapruner.signals.stop_words": {"FUNCTION_WORDS": "datapruner.signals.texts.stop_words"},
     "datapruner.signals.divergence": {"Divergence": "datapruner.signals.language_model.divergence"},
     "datapruner.signals.output_layer": {
         "OutputLayer": "datapruner.signals.language_model.output_layer",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from datapruner.cleaning.decontamination import contaminated
 from datapruner.cleaning.near import near_duplicates
-from datapruner.signals.concepts import extract_concepts
+from datapruner.signals.texts.concepts import extract_concepts
 from datapruner.words import bare_words, has_unspaced, joined, numbers_of, spread, words_of
 
 SPACED = {

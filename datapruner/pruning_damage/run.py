@@ -23,7 +23,7 @@ from datapruner.scorers._damage import damage_groups
 from datapruner.scorers.base import Scorer
 from datapruner.selection.budget import encode_labels
 from datapruner.signals import COLUMN, Signals
-from datapruner.signals.keywords import distinctive
+from datapruner.signals.texts.keywords import distinctive
 
 if TYPE_CHECKING:
     from datapruner.recipe import Recipe
@@ -126,7 +126,7 @@ def damage_of(
     n_clusters: int | None = None,
 ) -> Damage:
     """Break down what was measured; see :func:`damage`."""
-    from datapruner.signals.concepts import extract_concepts
+    from datapruner.signals.texts.concepts import extract_concepts
 
     found = damage_groups(signals, None, n_clusters)
     jsd = np.asarray(signals["jsd"], dtype=np.float64)

@@ -279,7 +279,7 @@ class SelectionView(ABC):
             return ()
         cluster = int(self.clusters[row])
         if cluster not in self._words:
-            from datapruner.signals.keywords import words_of
+            from datapruner.signals.texts.keywords import words_of
 
             found: tuple[str, ...] = ()
             if (samples := self._readable()) is not None:

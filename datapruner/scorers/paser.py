@@ -18,7 +18,7 @@ from datapruner.signals import TARGET, Signals
 
 if TYPE_CHECKING:
     from datapruner.selection.selector import Selector
-    from datapruner.signals.concepts import Concepts
+    from datapruner.signals.texts.concepts import Concepts
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Paser(Scorer):
     the sparse diffusion map and the choice of K by bootstrap (:mod:`datapruner.geometry.diffusion`); the divergence a
     supervised token, averaged over the row, where the released code sums over the prompt; log1p; caps and largest
     remainders (:func:`datapruner.selection.allocation.allocate`, ``proportional``); concepts without a tagger
-    (:mod:`datapruner.signals.concepts`); and every option below that is not marked as published.
+    (:mod:`datapruner.signals.texts.concepts`); and every option below that is not marked as published.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ class Paser(Scorer):
             }
         state: dict[str, Any] = dict(found.state)
         if self.concepts:
-            from datapruner.signals.concepts import extract_concepts
+            from datapruner.signals.texts.concepts import extract_concepts
 
             held: Concepts = extract_concepts(signals["text"], per_row=self.concepts)
             state |= {"concepts": held.ids, "concept_names": held.names}

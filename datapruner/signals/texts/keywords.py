@@ -6,7 +6,8 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+
+from datapruner.arrays import Ints
 
 if TYPE_CHECKING:
     from datapruner.samples.samples import Samples
@@ -39,7 +40,7 @@ def distinctive(here: Counter[int], everywhere: Counter[int], rows: int, n: int)
     return sorted((one for one in here if worth(one) > 0), key=lambda one: (-worth(one), one))[:KEYWORDS]
 
 
-def words_of(samples: Samples, members: NDArray[np.int64], every: NDArray[np.int64]) -> tuple[str, ...]:
+def words_of(samples: Samples, members: Ints, every: Ints) -> tuple[str, ...]:
     """Find the words of a group from a sample of its rows and of all rows.
 
     Parameters
@@ -55,7 +56,7 @@ def words_of(samples: Samples, members: NDArray[np.int64], every: NDArray[np.int
     tuple of str
         The most telling first; empty where rows share nothing.
     """
-    from datapruner.signals.concepts import extract_concepts
+    from datapruner.signals.texts.concepts import extract_concepts
 
     rows = np.union1d(_spread(members, INSIDE), _spread(every, BESIDE))
     inside = np.flatnonzero(np.isin(rows, members))
@@ -70,7 +71,7 @@ def words_of(samples: Samples, members: NDArray[np.int64], every: NDArray[np.int
     return tuple(str(concepts.names[one]) for one in found)
 
 
-def _spread(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+def _spread(rows: Ints, most: int) -> Ints:
     if len(rows) <= most:
         return rows
     return rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)]

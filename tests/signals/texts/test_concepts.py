@@ -14,8 +14,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from datapruner.errors import DataPrunerError
-from datapruner.signals import concepts as module
-from datapruner.signals.concepts import FEW_ROWS, MAX_SHARE, extract_concepts
+from datapruner.signals.texts.concepts import FEW_ROWS, MAX_SHARE, extract, extract_concepts
+from datapruner.signals.texts.corpus import read
+from datapruner.signals.texts.ngrams import frequent_grams, frequent_words, likely_grams
 
 # Words that no list holds; one that may open a concept but not close it, and a stop word.
 WORDS = ["zan", "zeb", "zic", "zod", "social", "the"]
@@ -108,15 +109,15 @@ def test_contract(rows, seed, min_rows, max_words, per_row):
 
 
 @pytest.mark.parametrize("buckets", [1, 7, 1 << 10])
-def test_counting_hashes_first_changes_nothing(monkeypatch, buckets):
+def test_counting_hashes_first_changes_nothing(buckets):
     rng = np.random.default_rng(0)
     words = np.array([f"z{a}{b}" for a in "abcd" for b in "klmn"])
     rows = [" ".join(rng.choice(words, rng.integers(0, 30))) for _ in range(400)]
-    corpus = module._read(rows)
-    plain = module._extract(corpus, 3, 3, 5, None)
+    corpus = read(rows)
+    plain = extract(corpus, 3, 3, 5, None)
     assert (np.char.count(plain.names, " ") == 2).sum() > 10
-    monkeypatch.setattr(module, "_BLOCK", 500)  # many blocks, and their counts merged
-    pruned = module._extract(corpus, 3, 3, 5, buckets)
+    # Many blocks, and their counts merged.
+    pruned = extract(corpus._replace(at_once=500), 3, 3, 5, buckets)
     assert listed(pruned) == listed(plain)
     assert table(pruned) == table(plain)
 
@@ -124,16 +125,16 @@ def test_counting_hashes_first_changes_nothing(monkeypatch, buckets):
 def test_crowded_hashes_are_a_small_part():
     rng = np.random.default_rng(1)
     words = np.array([f"zz{a}{b}{c}" for a in "abcdefgh" for b in "klmnopqr" for c in "aeiou"])
-    corpus = module._read([" ".join(rng.choice(words, 40)) for _ in range(300)])
-    level = module._words(corpus, 2)
+    corpus = read([" ".join(rng.choice(words, 40)) for _ in range(300)])
+    level = frequent_words(corpus, 2)
     grams = np.full(len(corpus.words) + 1, -1, dtype=np.int32)
     grams[level.keys] = np.arange(len(level.keys))
-    likely = module._likely(corpus, grams[corpus.tokens], 2, 1 << 20)
+    likely = likely_grams(corpus, grams[corpus.tokens], 2, 1 << 20)
     pairs = Counter(
         pair for row in range(300) for pair in set(pairwise(corpus.tokens[row * 41 : row * 41 + 40]))
     )
     frequent = sum(times >= 2 for times in pairs.values())
-    assert len(module._frequent(corpus, grams[corpus.tokens], 2, likely).keys) == frequent
+    assert len(frequent_grams(corpus, grams[corpus.tokens], 2, likely).keys) == frequent
     assert frequent <= likely.sum() < len(pairs) / 2
 
 
