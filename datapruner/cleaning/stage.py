@@ -18,7 +18,8 @@ from datapruner.cleaning.semantic import semantic_duplicates
 from datapruner.cleaning.vetoes import Vetoes
 from datapruner.errors import DataPrunerError
 from datapruner.matching import Match, match_form
-from datapruner.samples.layouts import LAYOUTS, TEXT, kinds_of
+from datapruner.samples.column_kinds import TEXT, kinds_of
+from datapruner.samples.layouts import LAYOUTS
 from datapruner.selection.budget import encode_labels
 from datapruner.text import safe_text
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from datapruner.samples.layouts import is_json
+from datapruner.samples.column_kinds import is_json
 
 if TYPE_CHECKING:
     import pyarrow as pa

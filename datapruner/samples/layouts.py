@@ -1,36 +1,26 @@
-"""The table of layouts, and how a source's layout is found: what the user said first, names and types second."""
+"""The table of layouts: which roles each has, which kinds of column can play them, and what else they are called."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
 
 from datapruner.errors import DataPrunerError
-from datapruner.samples.sample import Layout, column_list
-from datapruner.text import did_you_mean, safe_text
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-    from datasets import Dataset
-
-# What a column may hold, as far as its type tells.
-TEXT, MESSAGE, TRUTH, NUMBER, IMAGE, MEDIA, OTHER = (
-    "text",
-    "message",
-    "truth",
-    "number",
-    "image",
-    "media",
-    "other",
+from datapruner.samples.column_kinds import (
+    IMAGE,
+    LISTED,
+    LISTS,
+    MESSAGE,
+    MESSAGES,
+    NUMBER,
+    NUMBERS,
+    SAID,
+    TEXT,
+    TEXTS,
+    TRUTH,
+    UNTYPED,
 )
-MESSAGES, TEXTS, NUMBERS, LISTS = "messages", "texts", "numbers", "lists"
-UNTYPED = "untyped"
-"""JSON, or nothing but nulls."""
-
-SAID = frozenset({TEXT, MESSAGES, MESSAGE})
-TEXT_KINDS = SAID | {TEXTS, LISTS, UNTYPED}
-LISTED = frozenset({MESSAGES, TEXTS, LISTS, NUMBERS})
+from datapruner.text import did_you_mean, safe_text
 
 TAKES: dict[str, frozenset[str]] = {
     "messages": frozenset({TEXT, *LISTED}),
@@ -228,92 +218,7 @@ def check_roles(roles: Iterable[str]) -> None:
             )
 
 
-def detect_layout(
-    dataset: Dataset,
-    *,
-    columns: dict[str, str] | None = None,
-    layout: str | None = None,
-    embeddings_given: bool = False,
-) -> Layout:
-    """Find the layout of a dataset, from what the user said first, from names and types of columns second."""
-    names = list(dataset.column_names)
-    mapping = dict(columns or {})
-    check_roles(mapping)
-    for role, column in mapping.items():
-        if column not in names:
-            raise DataPrunerError(
-                f"There is no column '{safe_text(column, 60)}' for the role"
-                f" '{role}'.{did_you_mean(column, names)}"
-                f" The columns are {column_list(names)}."
-            )
-    if layout is not None and layout not in LAYOUTS:
-        raise DataPrunerError(
-            f"There is no layout '{safe_text(layout, 60)}'.{did_you_mean(layout, LAYOUTS)}"
-            f" The layouts are {', '.join(LAYOUTS)}."
-        )
-    kinds = kinds_of(dataset)
-    tried = list(LAYOUTS) if layout is None else [layout]
-    if layout is None and "image" in mapping and set(mapping) <= {"image", "label"}:
-        tried.insert(0, "image")  # who names the image alone means the image
-    for name in tried:
-        found = _fit(name, kinds, mapping, by_name_only=layout is not None)
-        if found is not None:
-            if name == "embedding" and kinds[found["embedding"]] != NUMBERS:
-                shown = safe_text(found["embedding"], 60)
-                raise DataPrunerError(
-                    f"The column '{shown}' holds no lists of numbers; map embedding to one that does."
-                )
-            return _layout(name, found, kinds)
-    if embeddings_given and not mapping and layout in (None, "embedding"):
-        return Layout("embedding", {})
-    raise DataPrunerError(_nothing_fits(names, mapping, layout, _misfits(dataset, kinds)))
-
-
-def _layout(name: str, found: dict[str, str], kinds: dict[str, str]) -> Layout:
-    """Add the columns that are images or sounds by their type, whatever they are called."""
-    roles = LAYOUTS[name]
-    if not roles.text:
-        return Layout(name, found, tuple(role for role in found if role == "label"))
-    beside = [role for role in found if role not in roles.spoken]
-    for column, kind in kinds.items():
-        if kind in (IMAGE, MEDIA) and column not in found.values():
-            role = column if column not in roles.meant else f"media {column}"
-            found[role] = column
-            beside.append(role)
-    return Layout(name, found, tuple(beside), found[roles.answers or roles.needs[0]])
-
-
-def _fit(
-    name: str, kinds: dict[str, str], mapping: dict[str, str], *, by_name_only: bool
-) -> dict[str, str] | None:
-    """Return the layout's role -> column map, or None when the layout does not fit."""
-    roles = LAYOUTS[name]
-    meant = roles.meant
-    given = {meant[role]: column for role, column in mapping.items() if role in meant}
-    if len(given) < len(mapping):  # a role that it has not, or two that are one here
-        return None
-    found: dict[str, str] = {}
-    for role in roles.roles:
-        taken = {*given.values(), *found.values()}
-        called = [role, *(other for other, meaning in roles.others.items() if meaning == role)]
-        column = given.get(role) or next(
-            (
-                column
-                for column in called
-                if column in kinds
-                and column not in taken
-                and ((by_name_only and role in roles.needs) or _takes(name, role, kinds[column]))
-            ),
-            None,
-        )
-        if column is not None:
-            found[role] = column
-        elif role in roles.needs:
-            return None
-    return found
-
-
-def _takes(layout: str, role: str, kind: str) -> bool:
+def takes(layout: str, role: str, kind: str) -> bool:
     """Whether a kind of column can play a role: a numeric column called ``text`` is not the text."""
     if (layout, role) in NARROWED:
         return kind == NARROWED[layout, role]
@@ -323,84 +228,3 @@ def _takes(layout: str, role: str, kind: str) -> bool:
         # A column of nulls fits by its name, so that the error can name its first row.
         return role != "embedding"
     return kind in TAKES.get(role, frozenset({TEXT}))
-
-
-def kinds_of(dataset: Dataset) -> dict[str, str]:
-    """Tell what each column holds, from its feature and its Arrow type."""
-    features = dataset.features  # asked for once: each time, those of all columns are copied
-    types = features.arrow_schema.types
-    return {
-        name: _kind_of(feature, kind) for (name, feature), kind in zip(features.items(), types, strict=True)
-    }
-
-
-def _kind_of(feature: Any, kind: pa.DataType) -> str:
-    inner = feature[0] if isinstance(feature, list) else getattr(feature, "feature", feature)
-    # By name: what `datasets` knows of depends on its version.
-    if type(inner).__name__ in ("Image", "Audio", "Video", "Pdf", "Nifti", "Mesh"):
-        return IMAGE if inner is feature and type(feature).__name__ == "Image" else MEDIA
-    return _kind(kind)
-
-
-def _kind(kind: pa.DataType) -> str:
-    import pyarrow as pa
-    import pyarrow.types as t
-
-    if is_json(kind) or t.is_null(kind):
-        return UNTYPED
-    if isinstance(kind, pa.BaseExtensionType):
-        return OTHER
-    if t.is_string(kind) or t.is_large_string(kind) or getattr(t, "is_string_view", t.is_string)(kind):
-        return TEXT
-    if t.is_struct(kind):
-        return MESSAGE
-    if t.is_boolean(kind):
-        return TRUTH
-    if t.is_integer(kind) or t.is_floating(kind):
-        return NUMBER
-    if t.is_list(kind) or t.is_large_list(kind) or t.is_fixed_size_list(kind):
-        within = {MESSAGE: MESSAGES, UNTYPED: MESSAGES, TEXT: TEXTS, NUMBER: NUMBERS}
-        return within.get(_kind(kind.value_type), LISTS)
-    return OTHER
-
-
-def is_json(kind: pa.DataType) -> bool:
-    """Whether a type is Arrow's JSON, which is what ``Json()`` of `datasets` is stored as."""
-    import pyarrow as pa
-
-    # Arrow knows it since version 19.
-    return isinstance(kind, pa.BaseExtensionType) and kind.extension_name == "arrow.json"
-
-
-def _misfits(dataset: Dataset, kinds: dict[str, str]) -> str:
-    """Say of the columns that are called as text what they hold instead."""
-    types = dataset.features.arrow_schema
-    called = {name for roles in LAYOUTS.values() if roles.text for name in (*roles.roles, *roles.others)}
-    odd = [
-        f"'{safe_text(name, 60)}' holds {safe_text(str(types.field(name).type), 80)}"
-        for name, kind in kinds.items()
-        if name in called and kind not in (TEXT, MESSAGES, UNTYPED, IMAGE, MEDIA)
-    ]
-    return f"; {' and '.join(odd[:5])} where a text is needed" if odd else ""
-
-
-def _nothing_fits(names: list[str], mapping: dict[str, str], layout: str | None, misfits: str) -> str:
-    """Return the error message with the mapping to pass."""
-    shown = f"its columns are {column_list(names)}{misfits}"
-    nearest = [name for name, roles in LAYOUTS.items() if mapping and set(mapping) <= {*roles.meant}]
-    if layout is not None or nearest:
-        name = layout or nearest[0]
-        needed = LAYOUTS[name].needs
-        example = ",".join(f"{role}=COLUMN" for role in needed)
-        return (
-            f"The layout '{name}' needs the roles {', '.join(needed)}, and {shown}; pass --columns={example}."
-        )
-    if mapping:
-        return (
-            f"No layout has the roles {', '.join(mapping)}, and {shown}; pass the roles of one layout,"
-            f" e.g. --columns=question=COLUMN,answer=COLUMN or --columns=text=COLUMN."
-        )
-    return (
-        f"No text, conversation, image or embedding column was found: {shown}. Say which columns to read, e.g. "
-        f"--columns=question=COLUMN,answer=COLUMN or --columns=text=COLUMN (roles: {', '.join(ROLE_NAMES)})."
-    )

@@ -11,8 +11,8 @@ from datapruner.errors import DataPrunerError
 from datapruner.limits import Limits, limited
 from datapruner.patterns import files_of
 from datapruner.samples.confined import confined, offline
+from datapruner.samples.detecting import detect_layout
 from datapruner.samples.files import load_files, load_folder
-from datapruner.samples.layouts import detect_layout
 from datapruner.samples.memory import load_memory
 from datapruner.samples.readers import file_format
 from datapruner.samples.samples import Samples

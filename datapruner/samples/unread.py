@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from datapruner.errors import DataPrunerError
+from datapruner.samples.column_kinds import TEXT_KINDS, kinds_of
 from datapruner.samples.decoding import decoder
 from datapruner.samples.identity import said
-from datapruner.samples.layouts import LAYOUTS, MEDIA_ROLES, TEXT_KINDS, kinds_of
+from datapruner.samples.layouts import LAYOUTS, MEDIA_ROLES
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:

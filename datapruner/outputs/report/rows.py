@@ -11,7 +11,7 @@ import numpy as np
 
 from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
-from datapruner.samples.layouts import is_json
+from datapruner.samples.column_kinds import is_json
 from datapruner.samples.sample import leading
 from datapruner.selection.allocation import allocate
 from datapruner.text import safe_lines, safe_text
