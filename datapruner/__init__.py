@@ -18,18 +18,19 @@ if TYPE_CHECKING:
     from datapruner.api import clean, prune, run, score
     from datapruner.comparison import Comparison, compare
     from datapruner.errors import DataPrunerError
-    from datapruner.names import inspect, select
     from datapruner.outputs.dataset import push_to_hub
     from datapruner.pruning_damage import Damage, damage
     from datapruner.ranking import Ranking
-    from datapruner.results.explanation import Explanation, Summary
+    from datapruner.results.explanation import Explanation
+    from datapruner.results.summary import Summary
     from datapruner.samples.inspection import inspect_samples
     from datapruner.samples.source import load_samples
-    from datapruner.saved import SavedSelection, explain, load, load_selection
+    from datapruner.saved import SavedSelection, load_selection
     from datapruner.scorers.base import Scorer
     from datapruner.scores import Scores, Selection, load_scores
     from datapruner.signals import Signals
     from datapruner.stability import Stability, compare_stability
+    from datapruner.verbs import explain, inspect, load, select
 
 _WHERE = {
     "Comparison": "datapruner.comparison",
@@ -43,15 +44,15 @@ _WHERE = {
     "Damage": "datapruner.pruning_damage",
     "Explanation": "datapruner.results.explanation",
     "SavedSelection": "datapruner.saved",
-    "Summary": "datapruner.results.explanation",
+    "Summary": "datapruner.results.summary",
     "clean": "datapruner.api",
     "compare": "datapruner.comparison",
     "compare_stability": "datapruner.stability",
     "damage": "datapruner.pruning_damage",
-    "explain": "datapruner.saved",
-    "inspect": "datapruner.names",
+    "explain": "datapruner.verbs",
+    "inspect": "datapruner.verbs",
     "inspect_samples": "datapruner.samples.inspection",
-    "load": "datapruner.saved",
+    "load": "datapruner.verbs",
     "load_samples": "datapruner.samples.source",
     "load_scores": "datapruner.scores",
     "load_selection": "datapruner.saved",
@@ -59,7 +60,7 @@ _WHERE = {
     "push_to_hub": "datapruner.outputs.dataset",
     "run": "datapruner.api",
     "score": "datapruner.api",
-    "select": "datapruner.names",
+    "select": "datapruner.verbs",
 }
 
 __all__ = [
@@ -104,7 +105,7 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module(_WHERE[name]), name)
     if name in ("plots", "scorers", "testing"):
         return importlib.import_module(f"datapruner.{name}")
-    from datapruner.names import missing
+    from datapruner.instead import missing
 
     raise AttributeError(missing(name, __all__))
 

@@ -12,7 +12,9 @@ from typing import Any
 
 MOVED: dict[str, tuple[str, ...]] = {
     "datapruner.comparison.plots": ("datapruner.comparison.pictures",),
-    "datapruner.outputs.reading": ("datapruner.saved",),
+    "datapruner.explaining": ("datapruner.cli.explaining",),
+    "datapruner.names": ("datapruner.verbs", "datapruner.instead"),
+    "datapruner.outputs.reading": ("datapruner.verbs", "datapruner.saved"),
     "datapruner.outputs.report.facets": ("datapruner.outputs.facets",),
     "datapruner.outputs.report.words": (
         "datapruner.outputs.wording",
@@ -50,7 +52,7 @@ MOVED: dict[str, tuple[str, ...]] = {
         "datapruner.cleaning.rows",
     ),
     "datapruner.selection.eu_plane": ("datapruner.selection.selectors.eu_plane",),
-    "datapruner.selection.explanation": ("datapruner.results.explanation",),
+    "datapruner.selection.explanation": ("datapruner.results.explanation", "datapruner.results.summary"),
     "datapruner.selection.grams": ("datapruner.cleaning.grams",),
     "datapruner.selection.message_passing": ("datapruner.selection.selectors.message_passing",),
     "datapruner.selection.own_text": ("datapruner.cleaning.own_text",),

@@ -1,4 +1,4 @@
-"""Read back what a run left: a selection, one of its rows, whatever a folder holds."""
+"""A selection that was saved, read back from its folder."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ from datapruner.api import run
 from datapruner.checksums import check
 from datapruner.errors import DataPrunerError
 from datapruner.measuring.reading import read_samples
+from datapruner.moved import moved
 from datapruner.outputs.dataset import REASONS
-from datapruner.outputs.score_files import TABLE
 from datapruner.paths import expanded, is_file
 from datapruner.ranking import Measure, Ranking
 from datapruner.recipe import Recipe, load_recipe
-from datapruner.results.columns import GROUPS, WITHIN
+from datapruner.results.columns import GROUPS, WITHIN, decoded, numbers_of
 from datapruner.results.standing import Standing, standing
 from datapruner.results.view import ALWAYS, SelectionView
-from datapruner.scores import load_scores
 from datapruner.selection.budget import Amount, Budget
 from datapruner.text import safe_text
 
@@ -33,20 +32,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset, DatasetDict
 
-    from datapruner.results.explanation import Explanation
     from datapruner.samples.samples import Samples
-    from datapruner.scores import Scores, Selection
+    from datapruner.scores import Selection
 
 logger = logging.getLogger(__name__)
 
 OURS = frozenset({"index", "kept", "cause", "reason", "score", WITHIN})
 CLUSTERS = ("cluster", "topology_group")
 """Columns of methods that number clusters."""
-OTHER_RESULTS = {
-    "comparison.json": "a comparison; its tables are CSV files, and rows.parquet has every row",
-    "stability.json": "a stability study; its tables are CSV files",
-    "damage.json": "a table of damage; damage.csv has its groups, and rows.parquet every row",
-}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -85,7 +78,7 @@ class SavedSelection(SelectionView):
     @cached_property
     def values(self) -> NDArray[np.float64]:
         """The scorer's value of every row, NaN where it was dropped before scoring; float64 (n,)."""
-        return _numbers(self._held, "score")
+        return numbers_of(self._held, "score")
 
     @cached_property
     def _ranking(self) -> Ranking:
@@ -96,7 +89,7 @@ class SavedSelection(SelectionView):
             for column in self._held.schema
             if column.name not in OURS and (pt.is_integer(column.type) or pt.is_floating(column.type))
         ]
-        return Ranking(self.values, columns={name: _numbers(self._held, name) for name in numeric})
+        return Ranking(self.values, columns={name: numbers_of(self._held, name) for name in numeric})
 
     @property
     def measure(self) -> Measure:
@@ -120,7 +113,7 @@ class SavedSelection(SelectionView):
 
     @cached_property
     def _reasons(self) -> tuple[list[str], NDArray[np.int64]]:
-        return _encoded(self._held, "reason")
+        return decoded(self._held, "reason")
 
     def reason(self, row: int) -> str:
         """Why a source row was kept or dropped, in the words of ``selection.parquet``."""
@@ -134,7 +127,7 @@ class SavedSelection(SelectionView):
     @cached_property
     def _fates(self) -> tuple[list[str], NDArray[np.int64]]:
         if "cause" in self._held.column_names:
-            names, codes = _encoded(self._held, "cause")
+            names, codes = decoded(self._held, "cause")
             # In the order of the steps, of which the file keeps no other trace than its dictionary's.
             return names, codes
         # Before causes were written: what has no score was cleaned away.
@@ -154,7 +147,7 @@ class SavedSelection(SelectionView):
             competing &= numbers != texts.index(ALWAYS)
         within = ([""], np.zeros(len(self.kept), dtype=np.int64))
         if WITHIN in self._held.column_names:
-            within = _encoded(self._held, WITHIN)
+            within = decoded(self._held, WITHIN)
         costs = self._tokens() if self.recipe.keep_tokens is not None else None
         return standing(self.values, self.kept, competing, [within], costs)
 
@@ -180,7 +173,7 @@ class SavedSelection(SelectionView):
         return name
 
     def _tokens(self) -> NDArray[np.int64]:
-        return _numbers(self._held, "num_supervised_tokens").astype(np.int64)
+        return numbers_of(self._held, "num_supervised_tokens").astype(np.int64)
 
     def _known(self, row: int) -> dict[str, Any]:
         held: dict[str, Any] = self._held.slice(row, 1).to_pylist()[0]
@@ -329,69 +322,4 @@ def load_selection(path: str | Path, *, source: Any = None) -> SavedSelection:
     return SavedSelection(folder, recipe, scorer, kept, table, source)
 
 
-def load(path: str | Path, *, source: Any = None) -> Scores | SavedSelection:
-    """Read what a folder of datapruner holds: scores, or a selection.
-
-    Parameters
-    ----------
-    path : str or Path
-    source : optional
-        The dataset, where it was in memory or has moved.
-
-    Raises
-    ------
-    DataPrunerError
-        It holds neither; the sentence says what to call.
-    """
-    folder = expanded(Path(path))
-    if is_file(folder / TABLE):
-        return load_scores(folder, source=source)
-    if is_file(folder / REASONS):
-        return load_selection(folder, source=source)
-    shown = safe_text(str(path), 200)
-    for name, what in OTHER_RESULTS.items():
-        if is_file(folder / name):
-            raise DataPrunerError(f"{shown} holds {what}")
-    raise DataPrunerError(
-        f"{shown} is no result of datapruner: it has neither scores.parquet nor selection.parquet. A dataset is read "
-        "by dp.load_samples and looked at by dp.inspect; dp.prune chooses rows of it"
-    )
-
-
-def explain(result: str | Path | SelectionView | Scores, row: int, scorer: str | None = None) -> Explanation:
-    """Say everything that is known of one source row: why it was kept or dropped, its rank, what it missed.
-
-    Parameters
-    ----------
-    result : str, Path, Selection, SavedSelection or Scores
-        A result, or the folder that ``prune``, ``select``, ``run`` or ``score`` wrote.
-    row : int
-        Position in the source dataset; a result's ``find`` finds it by a text or a column's value.
-    scorer : str, optional
-        Of scores by several scorers: whose rank.
-
-    Raises
-    ------
-    DataPrunerError
-        It is no such folder, or there is no such row.
-    """
-    held = load(result) if isinstance(result, str | Path) else result
-    if isinstance(held, SelectionView):
-        return held.explain(row)
-    return held.explain(row, scorer)
-
-
-def _numbers(table: pa.Table, name: str) -> NDArray[np.float64]:
-    values: NDArray[Any] = table[name].to_numpy()
-    return values.astype(np.float64, copy=False)
-
-
-def _encoded(table: pa.Table, name: str) -> tuple[list[str], NDArray[np.int64]]:
-    """Give a column's texts, and every row's number among them; -1 where it has none."""
-    import pyarrow.compute as pc
-
-    column = table[name].combine_chunks()
-    if not hasattr(column, "dictionary"):
-        column = pc.dictionary_encode(column)
-    codes = pc.fill_null(column.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
-    return column.dictionary.to_pylist(), codes
+__getattr__ = moved(__name__, {"load": "datapruner.verbs", "explain": "datapruner.verbs"})

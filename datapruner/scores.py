@@ -13,9 +13,9 @@ from datapruner.measuring.reading import read_samples
 from datapruner.paths import expanded
 from datapruner.results.choosing import choose, not_chosen
 from datapruner.results.explanation import Explanation
+from datapruner.results.finding import checked_row
 from datapruner.results.scored import Scored
 from datapruner.results.selected import Selected
-from datapruner.results.view import checked_row
 from datapruner.selection.budget import Amount, Budget
 from datapruner.text import safe_text
 

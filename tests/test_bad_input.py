@@ -27,9 +27,9 @@ import datapruner as dp
 from datapruner import cli
 from datapruner.errors import DataPrunerError
 from datapruner.samples import tables
-from datapruner.saved import explain
 from datapruner.scorers import Random
 from datapruner.temporary import private_folder
+from datapruner.verbs import explain
 from tests.conftest import save_tiny_llama, without_progress
 
 N = 12

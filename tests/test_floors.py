@@ -29,7 +29,7 @@ FLOORS = (
     ("scorers", "scorers"),
     ("measuring, results", "measuring results"),
     ("outputs", "outputs"),
-    ("verbs", "scores api saved names explaining"),
+    ("verbs", "scores api saved verbs instead"),
     ("studies", "comparison integrations plots pruning_damage stability testing"),
     ("command line", "cli doctor __init__ __main__"),
 )

@@ -64,7 +64,7 @@ MOVED = {
     "datapruner.selection.result": {"Scores": "datapruner.scores", "Selection": "datapruner.scores"},
     "datapruner.selection.explanation": {
         "Explanation": "datapruner.results.explanation",
-        "Summary": "datapruner.results.explanation",
+        "Summary": "datapruner.results.summary",
     },
     "datapruner.comparison.plots": {"plot_overlap": "datapruner.comparison.pictures"},
     "datapruner.outputs.report.facets": {"Facet": "datapruner.outputs.facets"},
@@ -78,10 +78,12 @@ MOVED = {
         "load_scores": "datapruner.scores",
         "save_scores": "datapruner.outputs.score_files",
     },
+    "datapruner.explaining": {"explain_row": "datapruner.cli.explaining"},
+    "datapruner.names": {"inspect": "datapruner.verbs", "missing": "datapruner.instead"},
     "datapruner.outputs.reading": {
         "SavedSelection": "datapruner.saved",
-        "explain": "datapruner.saved",
-        "load": "datapruner.saved",
+        "explain": "datapruner.verbs",
+        "load": "datapruner.verbs",
         "load_selection": "datapruner.saved",
     },
     "datapruner.selection.cleaning": {
@@ -143,4 +145,4 @@ def test_every_way_of_importing_an_old_name():
         "print(save_scores.__module__, reading.load.__module__, result.Scores.__module__)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["datapruner.outputs.score_files", "datapruner.saved", "datapruner.scores"]
+    assert done.stdout.split() == ["datapruner.outputs.score_files", "datapruner.verbs", "datapruner.scores"]

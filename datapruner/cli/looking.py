@@ -35,7 +35,7 @@ def explain(
     scorer: Annotated[str | None, typer.Option(help="Of scores by several scorers: whose rank.")] = None,
 ) -> None:
     """Say why a row was kept or dropped."""
-    from datapruner.explaining import explain_row, explain_rows
+    from datapruner.cli.explaining import explain_row, explain_rows
 
     given = None if where is None else dict(pair_of(one, "--where") for one in where)
     if row is not None and (match is not None or given):

@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 
 from datapruner.outputs.tokens import IGNORED
-from datapruner.results.explanation import KINDS
+from datapruner.results.summary import KINDS
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:

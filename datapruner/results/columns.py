@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
     from datapruner.cleaning.vetoes import Vetoes
@@ -55,3 +56,26 @@ def steps_of(vetoes: Sequence[Vetoes], n: int, *, empty: int | None = -1) -> pa.
     for number, step in enumerate(vetoes):
         steps[step.rows] = number
     return pa.array(steps, mask=steps < 0) if empty is None else pa.array(steps)
+
+
+def frame(table: pa.Table) -> pd.DataFrame:
+    """Turn a table of all rows into pandas; what repeats itself stays encoded."""
+    made: pd.DataFrame = table.to_pandas()
+    return made.set_index("index").rename_axis("row")
+
+
+def numbers_of(table: pa.Table, name: str) -> NDArray[np.float64]:
+    """Give a column as numbers, NaN where it has none."""
+    values: NDArray[Any] = table[name].to_numpy()
+    return values.astype(np.float64, copy=False)
+
+
+def decoded(table: pa.Table, name: str) -> tuple[list[str], NDArray[np.int64]]:
+    """Give a column's texts, and every row's number among them; -1 where it has none."""
+    import pyarrow.compute as pc
+
+    column = table[name].combine_chunks()
+    if not hasattr(column, "dictionary"):
+        column = pc.dictionary_encode(column)
+    codes = pc.fill_null(column.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+    return column.dictionary.to_pylist(), codes

@@ -1,4 +1,4 @@
-"""What is told of one row, and of all rows together: one shape for results in memory and on disk."""
+"""What is told of one row: one shape for results in memory and on disk."""
 
 from __future__ import annotations
 
@@ -9,21 +9,6 @@ from typing import Any
 
 from datapruner.html_tables import block, table
 from datapruner.text import did_you_mean, safe_text
-
-MOST_GROUPS = 10
-"""Groups that a notebook shows."""
-KINDS = {
-    "kept": "kept",
-    "over_budget": "dropped by the budget",
-    "exact_duplicate": "dropped as exact duplicates",
-    "near_duplicate": "dropped as near duplicates",
-    "semantic_duplicate": "dropped as semantic duplicates",
-    "contaminated": "dropped as contaminated by the test set",
-    "no_answer": "dropped for having no answer",
-    "no_supervised_tokens": "dropped for having no supervised tokens",
-    "never_keep": "dropped by the never-keep list",
-}
-"""What became of a row -> in words."""
 
 
 @dataclass(frozen=True)
@@ -145,88 +130,3 @@ _NAMES = (
     *(spec.name for spec in fields(Explanation) if spec.name not in ("columns", "_keywords")),
     "keywords",
 )
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What became of the rows, counted.
-
-    Attributes
-    ----------
-    rows : int
-        Of the source.
-    causes : dict
-        Cause -> rows: ``kept`` (``ranked`` where nothing has been chosen yet), every cleaning step's, and
-        ``over_budget``. They add up to ``rows``.
-    groups : dict
-        Value of the budget's column -> (kept, of how many, ``rows`` or ``supervised tokens``); for a token budget
-        without groups one entry, ``budget``: what of it was spent.
-    scorers : tuple of str
-    selector, budget : str
-        Empty where nothing has been chosen yet.
-    """
-
-    rows: int
-    causes: dict[str, int]
-    groups: dict[str, tuple[int, int, str]] = field(default_factory=dict)
-    scorers: tuple[str, ...] = ()
-    selector: str = ""
-    budget: str = ""
-
-    @property
-    def kept(self) -> int:
-        """The kept rows; those that were ranked where nothing has been chosen yet."""
-        return self.causes.get("kept", self.causes.get("ranked", 0))
-
-    @property
-    def dropped(self) -> int:
-        """All other rows."""
-        return self.rows - self.kept
-
-    def words(self) -> dict[str, int]:
-        """Count rows by what became of them, in words."""
-        named = {"ranked": "ranked", **KINDS}
-        return {named.get(cause, cause.replace("_", " ")): count for cause, count in self.causes.items()}
-
-    def lines(self, most_groups: int = 40) -> list[str]:
-        """Give the table that the command line prints; of so many groups at most."""
-        lines = [
-            f"{count:>10,}  {100 * count / max(self.rows, 1):5.1f} %  {words}"
-            for words, count in self.words().items()
-        ]
-        groups = list(self.groups.items())
-        for name, (kept, whole, unit) in groups[:most_groups]:
-            lines.append(f"{kept:>10,}  of {whole:,} {unit}  {safe_text(name, 60)}")
-        if len(groups) > most_groups:
-            more = len(groups) - most_groups
-            lines.append(f"{'':>10}  and {more:,} more groups: README.md of the result has them")
-        return lines
-
-    def __str__(self) -> str:
-        """Give these lines."""
-        return "\n".join(self.lines())
-
-    def _repr_html_(self) -> str:
-        """Show it in a notebook."""
-        return block(self.html_tables())
-
-    def html_tables(self) -> list[str]:
-        """Give the counts by cause and by group, a table each; no text for what there is not."""
-        counts = [
-            [f"{count:,}", f"{100 * count / max(self.rows, 1):.1f} %", words]
-            for words, count in self.words().items()
-        ]
-        return [table(counts, head=False, right=2), self._groups_table()]
-
-    def _groups_table(self) -> str:
-        if not self.groups:
-            return ""
-        groups = list(self.groups.items())
-        unit = groups[0][1][2]
-        shown = [
-            [safe_text(name, 60), f"{kept:,}", f"{whole:,}", f"{100 * kept / max(whole, 1):.1f} %"]
-            for name, (kept, whole, _) in groups[:MOST_GROUPS]
-        ]
-        if len(groups) > MOST_GROUPS:
-            shown.append([f"and {len(groups) - MOST_GROUPS:,} more", "", "", ""])
-        return table([["group", "kept", f"of {unit}", ""], *shown], caption="by group", left=1)

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from datapruner.cleaning.vetoes import Vetoes
 from datapruner.errors import DataPrunerError
-from datapruner.results.columns import arrow_array, encoded, method_columns, steps_of
-from datapruner.results.explanation import Summary
-from datapruner.results.view import find_rows, frame
+from datapruner.results.columns import arrow_array, encoded, frame, method_columns, steps_of
+from datapruner.results.finding import find_rows
+from datapruner.results.summary import Summary
 from datapruner.text import did_you_mean, safe_text
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from datapruner.outputs.report.made import damage_sections, how_it_was_made, rec
 from datapruner.outputs.report.payload import payload
 from datapruner.outputs.report.shown import Shown
 from datapruner.outputs.report.summary import groups_words, independence
-from datapruner.results.explanation import KINDS
+from datapruner.results.summary import KINDS
 
 
 def rows(count=40):

@@ -16,8 +16,8 @@ from datapruner.outputs.warnings import comparison_warnings, warning_words
 from datapruner.outputs.wording import by_budget, counted, listed, percent
 from datapruner.overlap import jaccard
 from datapruner.ranks import rank_correlation
-from datapruner.results.explanation import KINDS
 from datapruner.results.selected import Selected
+from datapruner.results.summary import KINDS
 from datapruner.text import safe_text
 
 

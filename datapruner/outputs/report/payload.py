@@ -14,8 +14,8 @@ from datapruner.outputs.report.figures import digits, histogram, maps, plane
 from datapruner.outputs.report.made import recipe_text
 from datapruner.outputs.report.shown import Shown
 from datapruner.outputs.wording import by_budget, counted_here
-from datapruner.results.explanation import KINDS
 from datapruner.results.selected import Selected
+from datapruner.results.summary import KINDS
 from datapruner.text import safe_text
 
 BARS = 40

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from datapruner.errors import DataPrunerError
 from datapruner.outputs.notebook import excerpt
 from datapruner.samples.inspection import render_sample
-from datapruner.saved import load
 from datapruner.scores import Scores
 from datapruner.text import safe_text
+from datapruner.verbs import load
 
 if TYPE_CHECKING:
     from datapruner.results.explanation import Explanation
