@@ -14,7 +14,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "datapruner.comparison.plots": ("datapruner.comparison.pictures",),
     "datapruner.explaining": ("datapruner.cli.explaining",),
     "datapruner.names": ("datapruner.verbs", "datapruner.instead"),
-    "datapruner.outputs.reading": ("datapruner.verbs", "datapruner.saved"),
+    "datapruner.outputs.reading": ("datapruner.saved", "datapruner.verbs"),
     "datapruner.outputs.report.facets": ("datapruner.outputs.facets",),
     "datapruner.outputs.report.words": (
         "datapruner.outputs.wording",
