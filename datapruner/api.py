@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 from numpy.typing import ArrayLike
 
-from datapruner.arguments import notes_of, takes
+from datapruner.arguments import takes
 from datapruner.errors import DataPrunerError
 from datapruner.measuring.measure import Measured, measure
-from datapruner.options import DEFAULTS, PrunedModel, Running, Scoring, ScoringReading
+from datapruner.options import DEFAULTS, PrunedModel, Running, Scoring, ScoringReading, notes
 from datapruner.parameters import one_or_more
 from datapruner.parts import SCORERS, is_named
 from datapruner.recipe import Recipe, load_recipe, make_recipe, method_of, plain
@@ -29,11 +29,6 @@ if TYPE_CHECKING:
 
 SELECTING = frozenset({"scorer", "selector", "keep", "keep_tokens", "quotas"})
 """A recipe's fields of the selection; `per_group` is taken, to find a typo before a model runs."""
-OPTION_DEFAULTS = {
-    **{name: field.get_default(call_default_factory=True) for name, field in Recipe.model_fields.items()},
-    **DEFAULTS,
-}
-"""Of everything that the verbs take as further options."""
 _PARAMETERS = (
     "these are a scorer's own parameters; give an object, such as datapruner.scorers.Prototypes(n_clusters=8)"
 )
@@ -42,15 +37,10 @@ _WRITES = "the result is written by its own save(FOLDER)"
 RESULTS_OWN = dict.fromkeys(("out", "output", "output_dir", "overwrite", "report", "push_to_hub"), _WRITES)
 
 
-def option_notes(*options: type) -> str:
-    """Give what the recipe says of some options, for the help of a verb."""
-    return notes_of(Recipe.__doc__ or "", [name for of in options for name in of.__annotations__])
-
-
 @takes(
     ScoringReading,
-    defaults=OPTION_DEFAULTS,
-    told=option_notes(ScoringReading),
+    defaults=DEFAULTS,
+    told=notes(ScoringReading),
     elsewhere={
         **dict.fromkeys(SELECTING, "it ranks with `scorers`, and `select` on its result spends a budget"),
         **SCORERS_OWN,
@@ -213,8 +203,8 @@ def run_arguments(
 
 @takes(
     Scoring,
-    defaults=OPTION_DEFAULTS,
-    told=option_notes(Scoring),
+    defaults=DEFAULTS,
+    told=notes(Scoring),
     elsewhere={
         "scorers": "it takes one `scorer`; use datapruner.score for several `scorers`",
         **SCORERS_OWN,
@@ -274,8 +264,8 @@ def prune(
 
 @takes(
     Scoring,
-    defaults={**OPTION_DEFAULTS, "dedup": True},
-    told=option_notes(Scoring),
+    defaults={**DEFAULTS, "dedup": True},
+    told=notes(Scoring),
     elsewhere={
         **dict.fromkeys(
             ("scorer", "scorers", *SELECTING), "cleaning ranks nothing and spends no budget; prune does"
@@ -309,7 +299,7 @@ def clean(source: Any, **options: Unpack[Scoring]) -> Selection:
     return prune(source, scorer="unranked", keep=1.0, **options)
 
 
-@takes(Running, defaults=OPTION_DEFAULTS)
+@takes(Running, defaults=DEFAULTS, told=notes(Running))
 def run(recipe: str | Path | Recipe, **objects: Unpack[Running]) -> Selection:
     """Do again what a recipe says.
 

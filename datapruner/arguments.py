@@ -39,9 +39,6 @@ _FOREIGN = {
 }
 FOREIGN = {name: told for told, names in _FOREIGN.items() for name in names.split()}
 """What other tools call an option, and the sentence that says ours."""
-_LIMITS = """limits
-    How much of a source is taken before it is refused, such as ``{"row_bytes": "100MB"}``; not part of the recipe. The
-    names are those of ``datapruner.limits.DEFAULTS``."""
 _OPTION = re.compile(r"--([a-z-]+)")
 
 
@@ -94,27 +91,10 @@ def takes(
                 return verb(*args, **given)
 
         checked.__signature__ = own.replace(parameters=[*named, *more])  # type: ignore[attr-defined]
-        checked.__doc__ = _with_section(verb.__doc__ or "", told and "\n".join([told, _LIMITS]))
+        checked.__doc__ = _with_section(verb.__doc__ or "", told)
         return checked  # type: ignore[return-value]
 
     return taught
-
-
-def notes_of(doc: str, names: Iterable[str]) -> str:
-    r"""Take what a class's docstring says of some of its attributes: numpydoc blocks with these names alone.
-
-    >>> notes_of("A thing.\n\nAttributes\n----------\na, b\n    Two.\nc\n    One.", ["b", "c"])
-    'b\n    Two.\nc\n    One.'
-    """
-    wanted, blocks, shown = set(names), [], False
-    for line in cleandoc(doc).partition("----------\n")[2].splitlines():
-        if line and not line.startswith(" "):
-            held = [name for name in line.split(", ") if name in wanted]
-            shown = bool(held)
-            blocks += [", ".join(held)] * shown
-        elif shown and line:
-            blocks.append(line)
-    return "\n".join(blocks)
 
 
 def _annotations(of: type) -> dict[str, Any]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 import regex
 
+from datapruner.choices import Match
 from datapruner.text import normalise
 from datapruner.words import POINTS
 
-Match = Literal["exact", "text", "loose"]
 TAB = 4
 """Columns of a tab."""
 

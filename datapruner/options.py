@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from numpy.typing import ArrayLike
 
+from datapruner.choices import Match
 from datapruner.limits import Limits
-from datapruner.matching import Match
+from datapruner.recipe.option import declared
+from datapruner.recipe.sections import SECTIONS
+from datapruner.recipe.sections import Running as RunningSection
 
 if TYPE_CHECKING:
     from datapruner.models.encoders import Encoder
@@ -102,20 +105,12 @@ class Running(TypedDict, total=False):
     limits: Limits | None
 
 
-DEFAULTS: Mapping[str, Any] = {
-    "embeddings": None,
-    "embedder": "minilm",
-    "always_keep": None,
-    "never_keep": None,
-    "dedup": False,
-    "count_tokens": False,
-    "cache": None,
-    "progress": True,
-    "trust_code": False,
-    "changed_source": False,
-    "limits": None,
-    "model": None,
-    "pruned_model": None,
-    "divergences": None,
-}
-"""What they are where a verb's default is not the recipe's."""
+DECLARED = {one.name: one for section in (*SECTIONS, RunningSection) for one in declared(section)}
+DEFAULTS: Mapping[str, Any] = {name: one.default for name, one in DECLARED.items()} | {"dedup": False}
+"""Of everything that the verbs take as further options."""
+
+
+def notes(*options: type) -> str:
+    """Give what is said of some options where they are declared, as numpydoc, for the help of a verb."""
+    names = [name for of in options for name in of.__annotations__]
+    return "\n".join(f"{name}\n    {DECLARED[name].option.help}" for name in names)

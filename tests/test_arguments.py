@@ -17,6 +17,7 @@ from datapruner import arguments, cli, options
 from datapruner.errors import SWITCHES, DataPrunerError, flags, in_words
 from datapruner.models.encoders import Encoder
 from datapruner.recipe import Recipe
+from datapruner.recipe.sections import Running
 from tests.conftest import command, without_progress
 
 VERBS = [dp.prune, dp.score, dp.compare, dp.damage, dp.compare_stability]
@@ -40,6 +41,7 @@ def test_the_options_are_the_recipes_fields():
     typed = get_type_hints(options.Scoring, localns={"Encoder": Encoder})
     fields = {name: field.annotation for name, field in Recipe.model_fields.items() if name not in NOT_TOLD}
     assert set(typed) | {"changed_source"} == set(fields) | set(options.Running.__annotations__)
+    assert set(options.Running.__annotations__) == set(Running.__annotations__)
     alone = get_type_hints(options.Reading)
     assert alone == {name: fields[name] for name in alone}  # the others may be objects too
 
@@ -148,7 +150,9 @@ def test_switches_are_told_from_options_that_take_a_value():
         for opt in one.opts
         if opt.startswith("--")
     }
-    assert flag - {"quiet", "text", "dedup-semantic"} == SWITCHES  # those have other names in Python, or none
+    assert (
+        flag - {"quiet", "text", "dedup-semantic", "help-all"} == SWITCHES
+    )  # those have other names in Python, or none
     assert in_words("pass --near-numbers") == "pass near_numbers=True"
 
 

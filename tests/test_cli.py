@@ -9,10 +9,9 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from typer.main import get_command
 
 import datapruner as dp
-from datapruner import cli, parts
+from datapruner import parts
 from datapruner.scorers.base import Ranking, Scorer
 from tests.conftest import command, without_progress
 
@@ -184,31 +183,3 @@ def test_a_summary_lists_forty_groups_and_counts_the_others(place, first, monkey
     assert len(re.findall(r"  of 2 rows  u\d", said)) == 40
     assert "and 10 more groups: README.md of the result has them\n" in said
     assert (place / "out" / "README.md").read_text().count("| 1 | 2 | rows |") == 50
-
-
-def test_the_help_sorts_every_option_under_a_title():
-    verbs = {
-        name: held for name, held in get_command(cli.app).commands.items() if isinstance(held, cli.Panels)
-    }
-    assert set(verbs) == {"prune", "clean", "score", "compare", "damage"}
-    placed = [name for names in cli.PANELS.values() for name in names.split()]
-    assert len(set(placed)) == len(placed)
-    found = {
-        held.name
-        for verb in verbs.values()
-        for held in verb.get_params(verb.context_class(verb))
-        if held.param_type_name == "option"
-    }
-    assert found == set(placed)
-
-
-def test_the_help_lists_an_option_once(monkeypatch, capsys):
-    assert command(monkeypatch, "prune", "--help") == 0
-    said = capsys.readouterr().out
-    sections = dict(re.findall(r"^(\S.*):\n((?:  .*\n?)+)", said, re.MULTILINE))
-    assert "--keep-tokens" in sections["What is kept"]
-    assert "--dedup-semantic" in sections["Cleaning, before anything is scored"]
-    assert "Stability" not in sections  # of another verb
-    assert "Other" not in sections
-    named = re.findall(r"^  (?:-\w, )?(--[\w-]+)", said, re.MULTILINE)
-    assert len(named) == len(set(named)) > 50

@@ -7,9 +7,10 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from datapruner.choices import Match
 from datapruner.cleaning.rows import checked_rows, text_blocks
 from datapruner.cleaning.vetoes import Vetoes
-from datapruner.matching import Match, match_form
+from datapruner.matching import match_form
 
 
 def exact_duplicates(

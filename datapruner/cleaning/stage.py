@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.arrays import Flags, Ints
+from datapruner.choices import Match
 from datapruner.cleaning.decontamination import contaminated
 from datapruner.cleaning.exact import exact_duplicates
 from datapruner.cleaning.near import near_duplicates
@@ -17,7 +18,7 @@ from datapruner.cleaning.rows import without
 from datapruner.cleaning.semantic import semantic_duplicates
 from datapruner.cleaning.vetoes import Vetoes
 from datapruner.errors import DataPrunerError
-from datapruner.matching import Match, match_form
+from datapruner.matching import match_form
 from datapruner.samples.column_kinds import TEXT, kinds_of
 from datapruner.samples.layouts import LAYOUTS
 from datapruner.selection.budget import encode_labels

@@ -1,7 +1,6 @@
-"""The command line: the same verbs as :mod:`datapruner.api`."""
+"""The command line: the same verbs as :mod:`datapruner.api`, a file each."""
 
-from datapruner.cli import looking, pruning, studies
-from datapruner.cli.app import PANELS, Panels, app
+from datapruner.cli.app import app
 from datapruner.cli.entry import main
 
-__all__ = ["PANELS", "Panels", "app", "looking", "main", "pruning", "studies"]
+__all__ = ["app", "main"]

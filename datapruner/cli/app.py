@@ -1,51 +1,85 @@
-"""The application, and how its help sorts options."""
+"""The application: which verbs there are, each read when it is asked for."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import importlib
+from collections.abc import Iterator, MutableMapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperGroup
 
-PANELS = {
-    "What is kept": "keep keep_tokens per_group quota selector selector_set always_keep never_keep seed",
-    "Scorers": "scorer set_ n_clusters combine combine_within by examples",
-    "Stability": "stability seeds noise embedders second_embeddings",
-    "Cleaning alone": "pairs",
-    "How rows are read": "split columns layout on_empty last_turn_only max_length tokenizer count_tokens",
-    "Cleaning, before anything is scored": "dedup dedup_semantic match near_threshold near_ngram "
-    "near_numbers semantic_eps decontaminate decontaminate_split decontaminate_columns decontaminate_ngram "
-    "decontaminate_share",
-    "Embeddings": "embedder embed similarity_context pooling embedder_max_length embeddings embedding_column manifold "
-    "manifold_dimensions n_neighbors",
-    "Language model": "model adapter dtype device device_map quantize packing batch_tokens",
-    "Pruned model (paser, damage)": "pruned_model twins divergences trust_code",
-    "Target set (feature_mapping, label_mapping)": "target target_split target_columns target_embeddings",
-    "Result": "out format overwrite report push_to_hub quiet limit help",
+from datapruner.cli import help as told
+
+if TYPE_CHECKING:
+    from datapruner.cli.verb import Verb
+
+VERBS = {
+    "Choose rows": "prune clean score select run",
+    "Compare and look into": "compare damage",
+    "Look": "explain inspect scorers doctor",
 }
-"""Where the help of a verb with many options shows which of them, by the parameters' names."""
+"""Where the help lists which verbs. A verb is a module here of its name, which holds a :class:`Verb` of that name."""
 
 
-class Panels(TyperCommand):
-    """A command whose help sorts its options."""
+def verb_of(name: str) -> Verb:
+    """Give a verb."""
+    verb: Verb = getattr(importlib.import_module(f"datapruner.cli.{name}"), name)
+    return verb
 
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write them under their titles."""
-        place = {name: title for title, names in PANELS.items() for name in names.split()}
-        found: dict[str, list[tuple[str, str]]] = {title: [] for title in ("Arguments", *PANELS, "Other")}
-        for parameter in self.get_params(ctx):
-            if (record := parameter.get_help_record(ctx)) is not None:
-                argument = parameter.param_type_name == "argument"
-                found["Arguments" if argument else place.get(parameter.name or "", "Other")].append(record)
-        for title, records in found.items():
-            if records:
-                with formatter.section(title):
-                    formatter.write_dl(records)
+
+class Commands(MutableMapping[str, Any]):
+    """typer's commands by name, each made when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._names = [name for names in VERBS.values() for name in names.split()]
+        self._made: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._made:
+            if name not in self._names:
+                raise KeyError(name)
+            self._made[name] = verb_of(name).command()
+        return self._made[name]
+
+    def __setitem__(self, name: str, command: Any) -> None:
+        self._names.append(name)
+        self._made[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        self._names.remove(name)
+        self._made.pop(name, None)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+class Program(TyperGroup):
+    """The verbs together."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = Commands()
+
+    def get_help(self, ctx: Any) -> str:
+        """Give the help: the verbs, and what each does."""
+        groups = {
+            title: {name: verb_of(name).summary for name in names.split()} for title, names in VERBS.items()
+        }
+        options = [
+            told.Row(", ".join(held.opts), "", getattr(held, "help", "") or "")
+            for held in self.get_params(ctx)
+            if held.param_type_name == "option"
+        ]
+        return told.of_all(ctx.command_path, self.help or "", groups, options)
 
 
 app = typer.Typer(
     name="datapruner",
-    add_completion=False,
+    cls=Program,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )

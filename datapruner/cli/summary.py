@@ -61,10 +61,3 @@ def page(out: Path) -> str:
     from datapruner.text import safe_text
 
     return f"\n  look at {safe_text(str(out / 'report.html'))}"
-
-
-def width() -> int:
-    """Give the terminal's columns, or 100 where there is none."""
-    import shutil
-
-    return shutil.get_terminal_size((100, 24)).columns

@@ -88,21 +88,27 @@ def selector_of(name: str | None, settings: list[str] | None) -> dict[str, Any] 
     return {"name": name, "parameters": parameters}
 
 
-def quotas_of(given: list[str] | None) -> dict[str, float | int]:
+def quotas_of(given: list[str], option: str) -> dict[str, float | int]:
     """Read ``GROUP=AMOUNT``."""
     from datapruner.selection.budget import parse_amount
 
-    return {
-        key: parse_amount(value, f"--quota {key}")
-        for key, value in (pair_of(q, "--quota") for q in given or [])
-    }
+    pairs = (pair_of(one, option) for one in given)
+    return {key: parse_amount(value, f"{option} {key}") for key, value in pairs}
 
 
-def amount_of(keep: str | None) -> float | int | None:
+def amount_of(text: str, option: str) -> float | int:
     """Read a fraction or a number of rows."""
     from datapruner.selection.budget import parse_amount
 
-    return None if keep is None else parse_amount(keep)
+    return parse_amount(text, option)
+
+
+def mapping_of(text: str, option: str) -> dict[str, str] | None:
+    """Read ``role=column,...``."""
+    from datapruner.samples import parse_mapping
+
+    del option
+    return parse_mapping(text) if text else None
 
 
 def numbers_of(text: str, option: str) -> list[float]:

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from datapruner.api import (
-    OPTION_DEFAULTS,
-    option_notes,
     rank,
     run_arguments,
 )
@@ -23,7 +21,7 @@ from datapruner.comparison.tables import OF_SCORERS
 from datapruner.errors import DataPrunerError
 from datapruner.measuring.measure import Measured, measure
 from datapruner.measuring.reading import read_samples
-from datapruner.options import Scoring
+from datapruner.options import DEFAULTS, Scoring, notes
 from datapruner.overlap import chance, jaccard
 from datapruner.parameters import one_or_more
 from datapruner.scorers._baselines import BASELINES
@@ -45,7 +43,7 @@ MANY = 10_000
 """Groups of a column at most: of more, every scorer and budget would have a table as long as the data."""
 
 
-@takes(Scoring, defaults=OPTION_DEFAULTS, told=option_notes(Scoring), elsewhere=OF_ONE_SELECTION)
+@takes(Scoring, defaults=DEFAULTS, told=notes(Scoring), elsewhere=OF_ONE_SELECTION)
 def compare(
     source: Any,
     *,

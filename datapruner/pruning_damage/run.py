@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import numpy as np
 
-from datapruner.api import OPTION_DEFAULTS, option_notes, run_arguments
+from datapruner.api import run_arguments
 from datapruner.arguments import takes
 from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
 from datapruner.intervals import mean_interval
 from datapruner.measuring.measure import measure
-from datapruner.options import Measuring, PrunedModel
+from datapruner.options import DEFAULTS, Measuring, PrunedModel, notes
 from datapruner.pruning_damage.groups import CLUSTERS, GroupDamage, counts_of, nearness
 from datapruner.pruning_damage.result import Damage
 from datapruner.ranking import Ranking
@@ -55,8 +55,8 @@ class Probe(Scorer):
 
 @takes(
     Measuring,
-    defaults=OPTION_DEFAULTS,
-    told=option_notes(Measuring),
+    defaults=DEFAULTS,
+    told=notes(Measuring),
     elsewhere=dict.fromkeys(
         ("scorers", "scorer", "keep", "keep_tokens", "selector", "quotas", "per_group"), "it only measures"
     ),

@@ -1,9 +1,32 @@
-"""The recipe: what decides a run, its file, and what it can hold."""
+"""The recipe: what decides a run, its file, and what it can hold.
 
-from datapruner.recipe.files import MOST_ROWS, load_recipe
-from datapruner.recipe.places import FILES, PATHS
-from datapruner.recipe.recipe import Recipe, make_recipe
-from datapruner.recipe.values import LONG, MASKS, Method, method_of, plain
+Lazy, so that the command line reads :mod:`datapruner.recipe.sections` without what checks a recipe.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datapruner.recipe.files import MOST_ROWS, load_recipe
+    from datapruner.recipe.places import FILES, PATHS
+    from datapruner.recipe.recipe import Recipe, make_recipe
+    from datapruner.recipe.values import LONG, MASKS, Method, method_of, plain
+
+_WHERE = {
+    "FILES": "places",
+    "LONG": "values",
+    "MASKS": "values",
+    "MOST_ROWS": "files",
+    "PATHS": "places",
+    "Method": "values",
+    "Recipe": "recipe",
+    "load_recipe": "files",
+    "make_recipe": "recipe",
+    "method_of": "values",
+    "plain": "values",
+}
 
 __all__ = [
     "FILES",
@@ -18,3 +41,9 @@ __all__ = [
     "method_of",
     "plain",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
-from datapruner.api import OPTION_DEFAULTS, SCORERS_OWN, SELECTING, option_notes, rank, run_arguments
+from datapruner.api import SCORERS_OWN, SELECTING, rank, run_arguments
 from datapruner.arguments import takes
 from datapruner.measuring.measure import Measured, measure
-from datapruner.options import Scoring
+from datapruner.options import DEFAULTS, Scoring, notes
 from datapruner.parameters import one_or_more
 from datapruner.progress import bar as progress_bar
 from datapruner.scorers import make_scorer
@@ -36,8 +36,8 @@ OF_ONE_SELECTION = {
 
 @takes(
     Scoring,
-    defaults=OPTION_DEFAULTS,
-    told=option_notes(Scoring),
+    defaults=DEFAULTS,
+    told=notes(Scoring),
     elsewhere=OF_ONE_SELECTION,
 )
 def compare_stability(

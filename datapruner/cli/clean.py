@@ -1,0 +1,63 @@
+"""``datapruner clean``."""
+
+# No `from __future__ import annotations`: what is said of an option is read from its annotation.
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from datapruner.cli.options import CLEANING, Folder, Report, Saying
+from datapruner.cli.parameters import picked
+from datapruner.cli.verb import verb
+from datapruner.cli.writing import carry_out
+from datapruner.recipe.option import Option, Section
+from datapruner.recipe.sections import Embedding, Lists, Output, Rows, Running, Source
+
+
+class CleaningAlone(Section):
+    """Cleaning, before anything is scored."""
+
+    dedup: Annotated[bool, Option("Drop exact and near duplicates.")] = True
+    pairs: Annotated[int, Option("Pairs shown of every step, the least alike first.", least=0)] = 2
+
+
+@verb(
+    Source,
+    *CLEANING,
+    picked(Rows, "on_empty"),
+    CleaningAlone,
+    Lists,
+    picked(Embedding, "similarity_context embedder embeddings"),
+    Folder,
+    Output,
+    Report,
+    Saying,
+    picked(Running, "cache limits"),
+    common="source split columns dedup dedup_semantic match near_threshold decontaminate on_empty always_keep "
+    "never_keep pairs out overwrite format report quiet",
+)
+def clean(
+    fields: dict[str, Any],
+    pairs: int,
+    out: Path,
+    overwrite: bool,
+    report: bool,
+    quiet: bool,
+    cache: str | None,
+) -> None:
+    """Drop copies, leaks and rows without an answer, and nothing else: no scorer, no budget.
+
+    datapruner clean data.jsonl --decontaminate test.jsonl --out cleaned
+    """
+    from datapruner.recipe import make_recipe
+
+    recipe = make_recipe(**fields, scorers=[{"name": "unranked"}], keep=1.0)
+    carry_out(
+        recipe,
+        out,
+        overwrite=overwrite,
+        report=report,
+        quiet=quiet,
+        cache=cache,
+        trust_code=False,
+        pairs=pairs,
+    )

@@ -1,0 +1,157 @@
+"""``datapruner compare``."""
+
+# No `from __future__ import annotations`: what is said of an option is read from its annotation.
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from datapruner.cli.options import RANKING, RUNNING, Folder, Selector
+from datapruner.cli.summary import page
+from datapruner.cli.verb import verb
+from datapruner.cli.words import numbers_of
+from datapruner.cli.writing import check_report
+from datapruner.errors import DataPrunerError
+from datapruner.progress import say
+from datapruner.recipe.option import Option, Section
+from datapruner.recipe.sections import DEFAULT_SCORER
+
+
+class Budgets(Section):
+    """What is kept."""
+
+    keep: Annotated[
+        list[str] | None,
+        Option("Fraction such as 0.3, or number of rows; may be repeated.", metavar="AMOUNT"),
+    ] = None
+    keep_tokens: Annotated[
+        list[int] | None,
+        Option("Number of supervised tokens to keep; may be repeated.", metavar="NUMBER"),
+    ] = None
+
+
+class Compared(Section):
+    """Scorers."""
+
+    scorer: Annotated[
+        list[str],
+        Option(
+            "Scorer's name, or all: those that cannot run here are left out.",
+            metavar="NAME",
+            complete="scorers",
+        ),
+    ] = [DEFAULT_SCORER]  # noqa: RUF012 - typer copies it
+    by: Annotated[
+        list[str] | None,
+        Option("Column whose values are groups to count by; may be repeated.", metavar="COLUMN"),
+    ] = None
+
+
+class Stability(Section):
+    """Stability."""
+
+    stability: Annotated[bool, Option("Vary seeds, vectors and embedder too, and see what is kept.")] = False
+    seeds: Annotated[int, Option("Runs with other seeds, and draws of noise.")] = 5
+    noise: Annotated[
+        str, Option("Noise on the vectors, in standard deviations of every dimension.", metavar="NUMBER,...")
+    ] = "0.25,0.5,1"
+    embedders: Annotated[
+        str | None,
+        Option("Two embedders whose selections are compared: minilm,PATH.", metavar="MODEL,MODEL"),
+    ] = None
+    second_embeddings: Annotated[
+        str | None,
+        Option(".npy or .parquet with the vectors of a second embedder.", metavar="FILE"),
+    ] = None
+
+
+class MaybeReport(Section):
+    """Result."""
+
+    report: Annotated[
+        bool | None, Option("Write report.html too: one page to look at. Default: if it can be.")
+    ] = None
+
+
+@verb(
+    Budgets,
+    Selector,
+    *RANKING,
+    Compared,
+    Stability,
+    Folder,
+    MaybeReport,
+    *RUNNING,
+    common="keep keep_tokens selector seed scorer set_ by stability source split columns dedup embedder embeddings "
+    "model target out overwrite report quiet",
+)
+def compare(
+    fields: dict[str, Any],
+    scorer: list[str],
+    keep: list[str] | None,
+    keep_tokens: list[int] | None,
+    by: list[str] | None,
+    stability: bool,
+    seeds: int,
+    noise: str,
+    embedders: str | None,
+    second_embeddings: str | None,
+    out: Path,
+    overwrite: bool,
+    report: bool | None,
+    quiet: bool,
+    cache: str | None,
+    trust_code: bool,
+) -> None:
+    """Compare what scorers keep, and with --stability what moves it; random and length stand beside them.
+
+    datapruner compare data.jsonl --scorer prototypes --scorer d2 --keep 0.3 --out compared
+    """
+    source = fields.pop("source")
+    say(f"reading {source}", not quiet)
+    from datapruner.comparison import budgets_of
+    from datapruner.comparison import compare as compare_scorers
+    from datapruner.outputs.folder import check_target
+    from datapruner.outputs.report import has_report
+    from datapruner.recipe import make_recipe
+    from datapruner.scorers import make_scorer
+    from datapruner.selection.budget import parse_amount
+    from datapruner.selection.selectors import make_selector
+    from datapruner.text import safe_text
+
+    if report is None:
+        report = has_report()
+    check_report(report)
+    if not keep and not keep_tokens:
+        raise DataPrunerError(
+            "compare needs --keep, a fraction such as 0.3 or a number of rows such as 5000, or --keep-tokens"
+        )
+    amounts = [parse_amount(one) for one in keep or []]
+    budgets_of(amounts, keep_tokens)
+    chosen, scorers = fields.pop("selector"), fields.pop("scorers")
+    reads = make_recipe(source=source, scorers=scorers, **fields).reads
+    check_target(
+        out, overwrite=overwrite, reads=reads if second_embeddings is None else [*reads, second_embeddings]
+    )
+    comparison = compare_scorers(
+        source,
+        scorers=[make_scorer(one["name"], one["parameters"]) for one in scorers]
+        + ["all"] * ("all" in scorer),
+        keep=amounts,
+        keep_tokens=keep_tokens,
+        by=by or [],
+        selector=None if chosen is None else make_selector(chosen["name"], chosen["parameters"]),
+        stability=stability,
+        seeds=seeds,
+        noise=numbers_of(noise, "--noise"),
+        embedders=None if embedders is None else embedders.split(","),
+        second_embeddings=second_embeddings,
+        cache=cache,
+        progress=not quiet,
+        trust_code=trust_code,
+        **fields,
+    )
+    comparison.save(out, overwrite=overwrite, report=report)
+    if not quiet:
+        typer.echo(f"{comparison.describe()}\n\n{safe_text(str(out))}" + page(out) * report)

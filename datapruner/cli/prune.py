@@ -1,0 +1,56 @@
+"""``datapruner prune``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from datapruner.cli.options import RANKING, RUNNING, Folder, Hub, Report, Selector
+from datapruner.cli.verb import verb
+from datapruner.cli.writing import carry_out
+from datapruner.errors import DataPrunerError
+from datapruner.recipe.sections import Budget, Output
+
+
+@verb(
+    Budget,
+    Selector,
+    *RANKING,
+    Folder,
+    Output,
+    Report,
+    Hub,
+    *RUNNING,
+    common="keep keep_tokens per_group selector seed scorer set_ source split columns dedup decontaminate embedder "
+    "model target out overwrite report quiet",
+)
+def prune(
+    fields: dict[str, Any],
+    out: Path,
+    overwrite: bool,
+    report: bool,
+    push_to_hub: str | None,
+    quiet: bool,
+    cache: str | None,
+    trust_code: bool,
+) -> None:
+    """Choose the rows to train on and write them as a dataset.
+
+    datapruner prune data.jsonl --keep 0.3 --out pruned
+    """
+    from datapruner.recipe import make_recipe
+
+    if len(fields["scorers"]) != 1:
+        raise DataPrunerError(
+            "prune takes one --scorer, or several with --combine; use `datapruner score` to compare several"
+        )
+    carry_out(
+        make_recipe(**fields),
+        out,
+        overwrite=overwrite,
+        report=report,
+        quiet=quiet,
+        hub=push_to_hub,
+        cache=cache,
+        trust_code=trust_code,
+    )

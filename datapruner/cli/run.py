@@ -1,0 +1,48 @@
+"""``datapruner run``."""
+
+# No `from __future__ import annotations`: what is said of an option is read from its annotation.
+
+from pathlib import Path
+from typing import Annotated
+
+from datapruner.cli.options import Folder, Report, Saying
+from datapruner.cli.parameters import picked
+from datapruner.cli.verb import verb
+from datapruner.cli.writing import carry_out
+from datapruner.recipe.option import Option, Section
+from datapruner.recipe.sections import Running
+
+
+class Saved(Section):
+    """What is run."""
+
+    recipe: Annotated[Path, Option("recipe.yaml, as saved beside a result.", "RECIPE")]
+
+
+@verb(Saved, Folder, Report, Saying, picked(Running, "cache trust_code changed_source limits"))
+def run(
+    recipe: Path,
+    out: Path,
+    overwrite: bool,
+    report: bool,
+    quiet: bool,
+    cache: str | None,
+    trust_code: bool,
+    changed_source: bool,
+) -> None:
+    """Do again what a recipe says; the same inputs give the same bytes.
+
+    datapruner run pruned/recipe.yaml --out again
+    """
+    from datapruner.recipe import load_recipe
+
+    carry_out(
+        load_recipe(recipe),
+        out,
+        overwrite=overwrite,
+        report=report,
+        quiet=quiet,
+        cache=cache,
+        trust_code=trust_code,
+        changed_source=changed_source,
+    )

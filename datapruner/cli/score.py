@@ -1,0 +1,58 @@
+"""``datapruner score``."""
+
+# No `from __future__ import annotations`: what is said of an option is read from its annotation.
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from datapruner.cli.options import RANKING, RUNNING, Folder
+from datapruner.cli.verb import verb
+from datapruner.errors import DataPrunerError
+from datapruner.progress import say
+from datapruner.recipe.option import Option, Section
+
+
+class Counting(Section):
+    """What is read of a row."""
+
+    count_tokens: Annotated[bool, Option("Count tokens, for token budgets later on.")] = True
+
+
+@verb(
+    *RANKING,
+    Counting,
+    Folder,
+    *RUNNING,
+    common="scorer set_ n_clusters source split columns dedup decontaminate on_empty embedder embeddings model target "
+    "seed out overwrite quiet",
+)
+def score(
+    fields: dict[str, Any],
+    scorer: list[str],
+    out: Path,
+    overwrite: bool,
+    quiet: bool,
+    cache: str | None,
+    trust_code: bool,
+) -> None:
+    """Rank every row with one or more scorers in one go, and keep the scores.
+
+    datapruner score data.jsonl --scorer donod --scorer ifd --model smollm2 --out scores
+    datapruner select scores --scorer ifd --keep 0.3 --out pruned
+    """
+    from datapruner.outputs.folder import check_target
+    from datapruner.recipe import make_recipe
+
+    if "all" in scorer:
+        raise DataPrunerError("score takes scorers by their names; --scorer all is for `datapruner compare`")
+    recipe = make_recipe(**fields)
+    check_target(out, overwrite=overwrite, reads=recipe.reads)
+    say(f"reading {fields['source']}", not quiet)
+    from datapruner.api import run_scores
+
+    scores = run_scores(recipe, cache=cache, progress=not quiet, trust_code=trust_code)
+    scores.save(out, overwrite=overwrite)
+    if not quiet:
+        typer.echo(f"{len(scores):,} rows scored by {', '.join(scores.rankings)}: {out}")

@@ -1,0 +1,316 @@
+"""The sections of a recipe: every option, declared and described once.
+
+The recipe is made of these classes, in this order; the command line, its help, the reference pages and what Python's
+help says of the verbs' further options come from them. Only what needs no heavy library stands here.
+"""
+
+# No `from __future__ import annotations`: what is said of a field is read from its annotation.
+
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le, Lt
+
+from datapruner.choices import Match
+from datapruner.recipe.option import Option, Section
+
+DEFAULT_SCORER = "concept_complexity"
+
+
+class Source(Section):
+    """How rows are read."""
+
+    source: Annotated[
+        str | None,
+        Option("File, glob, folder, or hub name org/name[:config][@revision].", "SOURCE"),
+    ] = None
+    source_content: Annotated[
+        str | None,
+        Option(
+            "The hash of what was read, which a saved result has: whoever runs its recipe on another content is told.",
+            "",
+        ),
+    ] = None
+    inputs_content: Annotated[
+        dict[str, str],
+        Option(
+            "The same of what else was read: the rows of --decontaminate and --target, and the bytes of --embeddings, "
+            "--target-embeddings and --divergences.",
+            "",
+        ),
+    ] = {}  # noqa: RUF012 - pydantic copies it
+    in_memory: Annotated[
+        list[str],
+        Option(
+            "What was given as an object that no recipe can name (source, embedder, scorer NAME, ...), so that only "
+            "the same call with these objects makes the result again.",
+            "",
+        ),
+    ] = []  # noqa: RUF012
+    split: Annotated[str | None, Option("Split to prune; the others are carried over.")] = None
+    columns: Annotated[
+        dict[str, str] | None,
+        Option("Which column plays which role: question=Q,answer=A.", metavar="ROLE=COLUMN,..."),
+    ] = None
+    layout: Annotated[str | None, Option("Layout, where detection should not decide.", metavar="NAME")] = None
+
+
+class Embedding(Section):
+    """Embeddings."""
+
+    embeddings: Annotated[str | None, Option(".npy or .parquet with one vector a row.", metavar="FILE")] = (
+        None
+    )
+    embedding_column: Annotated[
+        str | None, Option("Column that holds one vector a row.", metavar="COLUMN")
+    ] = None
+    embedder: Annotated[
+        str, Option("minilm, or a model's path or hub name.", metavar="MODEL", complete="models")
+    ] = "minilm"
+    pooling: Annotated[
+        Literal["auto", "mean", "last"],
+        Option("How states become a vector; mean and last read a language model's states."),
+    ] = "auto"
+    embedder_max_length: Annotated[
+        int | None, Ge(1), Option("Tokens an embedder reads; default: its own limit.")
+    ] = None
+    embed: Annotated[Literal["both", "prompt", "response"], Option("What is embedded of a row.")] = "both"
+    similarity_context: Annotated[
+        bool,
+        Option(
+            "Compare rows with their system turns and with what many of them share; left out else. It counts for near "
+            "and semantic duplicates, leaks, clusters and whatever reads vectors."
+        ),
+    ] = False
+    manifold: Annotated[Literal["umap", "pca"], Option("pca is fast and the same on every machine.")] = "umap"
+    manifold_dimensions: Annotated[int, Ge(1), Option("Dimensions of the manifold; 1 to 3 for topology.")] = 2
+    n_neighbors: Annotated[int, Ge(2), Option("Neighbours a row, itself counted, for UMAP.")] = 15
+
+
+class LanguageModel(Section):
+    """Language model."""
+
+    model: Annotated[
+        str | None,
+        Option(
+            "Causal language model for scorers of losses: path, hub name or alias.",
+            metavar="MODEL",
+            complete="models",
+        ),
+    ] = None
+    adapter: Annotated[
+        str | None,
+        Option("LoRA adapter on top of it; a path to one may be the model too.", metavar="PATH"),
+    ] = None
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16", "float64"], Option("Precision of the model.")
+    ] = "auto"
+    device: Annotated[
+        str | None, Option("cpu, cuda, cuda:1, ...; default: CUDA where there is one.", metavar="DEVICE")
+    ] = None
+    device_map: Annotated[
+        str | None, Option("auto spreads the model over all devices (accelerate).", metavar="MAP")
+    ] = None
+    quantize: Annotated[Literal["4bit", "8bit"] | None, Option("Smaller weights (bitsandbytes, CUDA).")] = (
+        None
+    )
+
+
+class PrunedModel(Section):
+    """Pruned model (paser, damage)."""
+
+    pruned_model: Annotated[
+        str | None,
+        Option(
+            "The same model after pruning, for `paser`: folder, hub name, pickle or module:function.",
+            metavar="MODEL",
+        ),
+    ] = None
+    twins: Annotated[
+        Literal["together", "in_turn"],
+        Option("Both models in memory together, or in_turn: the dense one's states are stored."),
+    ] = "together"
+    divergences: Annotated[
+        str | None,
+        Option(
+            "Measured before, instead of both models: .npy, or .parquet with a column jsd.",
+            metavar="FILE",
+        ),
+    ] = None
+
+
+class Rows(Section):
+    """What is read of a row."""
+
+    max_length: Annotated[
+        int | None, Ge(2), Option("Tokens of a row that the model reads; default: its limit, at most 2048.")
+    ] = None
+    last_turn_only: Annotated[bool, Option("Supervise the last assistant turn alone.")] = False
+    packing: Annotated[bool, Option("Rows share sequences without padding.")] = True
+    batch_tokens: Annotated[
+        int | None, Ge(1), Option("Tokens a forward pass; halved where memory runs out.")
+    ] = None
+    on_empty: Annotated[
+        Literal["drop", "error", "keep"],
+        Option(
+            "Rows whose answer says nothing, or of which a model would supervise no token: drop them, make them an "
+            "error, or keep them."
+        ),
+    ] = "drop"
+    tokenizer: Annotated[
+        str | None,
+        Option("Counts tokens; default: the model's, else SmolLM2's.", metavar="MODEL", complete="models"),
+    ] = None
+    count_tokens: Annotated[
+        bool, Option("Count tokens even if no scorer needs them, for token budgets later on.")
+    ] = False
+
+
+class Cleaning(Section):
+    """Cleaning, before anything is scored."""
+
+    dedup: Annotated[
+        list[Literal["exact", "near", "semantic"]],
+        Option("Which duplicates are dropped: exact, near, semantic (SemDeDup).", ""),
+    ] = []  # noqa: RUF012
+    match: Annotated[
+        Match,
+        Option("Exact duplicates: exact, byte for byte; text, but for white space; loose, but for case too."),
+    ] = "text"
+    near_threshold: Annotated[float, Gt(0), Le(1), Option("Jaccard similarity of near duplicates.")] = 0.7
+    near_ngram: Annotated[int, Ge(1), Le(1000), Option("Words a shingle.")] = 3
+    near_numbers: Annotated[bool, Option("Rows with other numbers are no near duplicates.")] = False
+    semantic_eps: Annotated[float, Gt(0), Le(2), Option("1 - cosine of semantic duplicates.")] = 0.05
+    decontaminate: Annotated[
+        str | None,
+        Option("Test set whose rows must not be in the data.", metavar="SOURCE"),
+    ] = None
+    decontaminate_split: Annotated[
+        str | None, Option("Its split; default: test where there is one.", metavar="SPLIT")
+    ] = None
+    decontaminate_columns: Annotated[
+        dict[str, str] | None,
+        Option("Which column of the test set plays which role: text=question.", metavar="ROLE=COLUMN,..."),
+    ] = None
+    decontaminate_ngram: Annotated[int, Ge(1), Le(1000), Option("Words an n-gram.")] = 5
+    decontaminate_share: Annotated[
+        float, Gt(0), Le(1), Option("Share of a test row's n-grams that condemns a row.")
+    ] = 0.5
+
+
+class Target(Section):
+    """Target set (feature_mapping, label_mapping)."""
+
+    target: Annotated[
+        str | None,
+        Option(
+            "Set that `feature_mapping` and `label_mapping` look for the likes of.",
+            metavar="SOURCE",
+        ),
+    ] = None
+    target_split: Annotated[
+        str | None, Option("Its split; default: train where there is one.", metavar="SPLIT")
+    ] = None
+    target_columns: Annotated[
+        dict[str, str] | None,
+        Option(
+            "Which column of the target plays which role: question=Q,answer=A.", metavar="ROLE=COLUMN,..."
+        ),
+    ] = None
+    target_embeddings: Annotated[
+        str | None,
+        Option("Its vectors, .npy or .parquet, where --embeddings are given.", metavar="FILE"),
+    ] = None
+
+
+class Scoring(Section):
+    """Scorers."""
+
+    # The types of what holds parameters, and their defaults, stand in the recipe, which checks them.
+    scorers: Annotated[list[Any], Option("What ranks the rows, with its parameters.", "")]
+    scorer: Annotated[str | None, Option("Which of several scorers chooses.", "")] = None
+    selector: Annotated[Any, Option("How rows are taken; default: as the method was published.", "")]
+
+
+class Budget(Section):
+    """What is kept."""
+
+    keep: Annotated[
+        int | float | None,
+        Option("Fraction such as 0.3, or number of rows such as 5000.", metavar="AMOUNT"),
+    ] = None
+    keep_tokens: Annotated[int | None, Option("Number of supervised tokens to keep.")] = None
+    per_group: Annotated[
+        str | None, Option("Column whose values share the budget in proportion.", metavar="COLUMN")
+    ] = None
+    quotas: Annotated[
+        dict[str, int | float],
+        Option(
+            "math=0.5 keeps half of math's own rows, math=400 so many; tokens under --keep-tokens.",
+            "--quota",
+            metavar="GROUP=AMOUNT",
+        ),
+    ] = {}  # noqa: RUF012
+
+
+class Lists(Section):
+    """What is kept."""
+
+    always_keep: Annotated[
+        str | list[int] | None, Option("Boolean column of rows that are always kept.", metavar="COLUMN")
+    ] = None
+    never_keep: Annotated[
+        str | list[int] | None, Option("Boolean column of rows that are never kept.", metavar="COLUMN")
+    ] = None
+    seed: Annotated[int, Ge(0), Lt(2**32), Option("Seed of everything random.")] = 0
+
+
+class Output(Section):
+    """Result."""
+
+    format: Annotated[
+        Literal["parquet", "jsonl", "arrow"], Option("Format of the data; arrow is save_to_disk's.")
+    ] = "parquet"
+
+
+SECTIONS: tuple[type[Section], ...] = (
+    Source,
+    Embedding,
+    LanguageModel,
+    PrunedModel,
+    Rows,
+    Cleaning,
+    Target,
+    Scoring,
+    Budget,
+    Lists,
+    Output,
+)
+"""All that a recipe is made of, in the order in which it is saved."""
+
+
+class Running(Section):
+    """How it runs."""
+
+    cache: Annotated[
+        str | None,
+        Option(
+            "Folder of the signals; default: DATAPRUNER_CACHE, else the user's cache folder.",
+            metavar="FOLDER",
+        ),
+    ] = None
+    progress: Annotated[bool, Option("Show progress on a terminal.", "")] = True
+    trust_code: Annotated[bool, Option("Run the code of a pruned model: module:function, or a pickle.")] = (
+        False
+    )
+    changed_source: Annotated[
+        bool, Option("Go on where the source, or another input, is not what the recipe was saved with.")
+    ] = False
+    limits: Annotated[
+        dict[str, int | str] | None,
+        Option(
+            "How much of a source is taken before it is refused: row_bytes=100MB. The names are those of "
+            "`datapruner.limits.DEFAULTS`.",
+            "--limit",
+            metavar="NAME=SIZE",
+        ),
+    ] = None
