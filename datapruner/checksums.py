@@ -7,8 +7,9 @@ who means harm, who could write the digests anew, it is no protection.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import xxhash
 
@@ -27,6 +28,17 @@ _MOST = 64 << 20
 """Bytes of a list: a million files."""
 _DEEPEST = 3
 """Folders between a file of a result and the result's own, that one counted: ``data/train/x.arrow``."""
+
+
+Lists = dict[Path, Mapping[str, str]]
+"""Lists that were read, by their path: name -> digest."""
+
+
+class _Result(NamedTuple):
+    """A result of ours: its folder, and the digest that its list names for each file."""
+
+    folder: Path
+    wanted: Mapping[str, str]
 
 
 def digest(file: Path) -> str:
@@ -71,7 +83,7 @@ def check(folder: Path, *names: str) -> None:
         _compare(folder / name, wanted.get(name))
 
 
-def check_file(file: Path) -> None:
+def check_file(file: Path, lists: Lists | None = None) -> None:
     """Refuse a file that lies in a result of ours, where it is listed with another digest, or not at all.
 
     Parameters
@@ -79,17 +91,21 @@ def check_file(file: Path) -> None:
     file : Path
         Anything that is about to be read, by a link or not; what lies in no result is taken as it is, and what a user
         put beside a result's files, too.
+    lists : dict, optional
+        What was read for other files: whoever checks many hands on the same, and each list is read once.
 
     Raises
     ------
     DataPrunerError
         The file is not as the result's run wrote it.
     """
-    for seen in _seen(file):
-        for folder, wanted in _results(seen.parents):
-            name = seen.relative_to(folder).as_posix()
-            if name in wanted or name in _OURS or name.startswith(_INSIDE):
-                _compare(seen, wanted.get(name))
+    for seen in _ways(file):
+        found = _result_around(seen.parents, lists)
+        if found is None:
+            continue
+        name = seen.relative_to(found.folder).as_posix()
+        if name in found.wanted or name in _OURS or name.startswith(_INSIDE):
+            _compare(seen, found.wanted.get(name))
 
 
 def check_files(folder: Path, files: Iterable[Path]) -> None:
@@ -107,46 +123,58 @@ def check_files(folder: Path, files: Iterable[Path]) -> None:
     DataPrunerError
         A file of the data is not there, or one is that the result's run did not write.
     """
-    files = list(files)
-    for root, *given in zip(_seen(folder), *map(_seen, files), strict=False):
-        for place, wanted in _results([root, *root.parents]):
-            inside = root.relative_to(place).as_posix()
-            inside = "data/" if inside == "." else f"{inside}/"
-            gone = (name for name in wanted if name.startswith(inside) and name.startswith("data/"))
-            for name in gone:
-                if not (place / name).exists():
-                    raise _other(place / name, f"is gone ({CHECKSUMS} of its result lists it)")
-            for file in given:
-                name = file.relative_to(place).as_posix() if file.is_relative_to(place) else str(file)
-                if name not in wanted and (root == place or name.startswith("data/")):
-                    raise _other(
-                        file, f"is no file of the result that it lies in ({CHECKSUMS} does not list it)"
-                    )
+    lists: Lists = {}
+    named, real = zip(_ways(folder), *map(_ways, files), strict=True)
+    for root, *given in (named, real):
+        found = _result_around([root, *root.parents], lists)
+        if found is not None:
+            _check_gone(found, root)
+            _check_put_in(found, root, given)
 
 
-def _seen(file: Path) -> list[Path]:
+def _check_gone(result: _Result, root: Path) -> None:
+    """Refuse a result of whose data, as far as it lies in a folder, a file is not there."""
+    inside = "data/" if root == result.folder else f"{root.relative_to(result.folder).as_posix()}/"
+    for name in result.wanted:
+        if name.startswith(inside) and name.startswith("data/") and not (result.folder / name).exists():
+            raise _other(result.folder / name, f"is gone ({CHECKSUMS} of its result lists it)")
+
+
+def _check_put_in(result: _Result, root: Path, files: Iterable[Path]) -> None:
+    """Refuse files among a result's data that it does not list."""
+    for file in files:
+        within = file.is_relative_to(result.folder)
+        name = file.relative_to(result.folder).as_posix() if within else str(file)
+        if name not in result.wanted and (root == result.folder or name.startswith("data/")):
+            raise _other(file, f"is no file of the result that it lies in ({CHECKSUMS} does not list it)")
+
+
+def _ways(file: Path) -> tuple[Path, Path]:
     """Give a path as it is named and as it is; a result may hold links, and be led to by some."""
     try:
-        return [file.absolute(), file.resolve()]
+        return file.absolute(), file.resolve()
     except (OSError, RuntimeError):  # a loop: who opens it says so
-        return [file.absolute(), file.absolute()]
+        return file.absolute(), file.absolute()
 
 
-def _results(folders: Sequence[Path]) -> Iterator[tuple[Path, dict[str, str]]]:
+def _result_around(folders: Sequence[Path], lists: Lists | None) -> _Result | None:
     """Give the nearest folder that is a result of ours, and what its list names."""
+    lists = {} if lists is None else lists
     for folder in folders[:_DEEPEST]:
         listed = folder / CHECKSUMS
-        wanted = _listed(listed)
+        if listed not in lists:
+            lists[listed] = _listed(listed)
+        wanted = lists[listed]
         # Others' lists have this name too; ours may be damaged.
-        result = wanted.keys() & _OURS or (
+        ours = wanted.keys() & _OURS or (
             is_file(folder / "recipe.yaml") and any(is_file(folder / table) for table in _TABLES)
         )
-        if result and exists(listed):
-            yield folder, wanted
-            return
+        if ours and exists(listed):
+            return _Result(folder, wanted)
+    return None
 
 
-def _listed(file: Path) -> dict[str, str]:
+def _listed(file: Path) -> Mapping[str, str]:
     """Read names and their digests; nothing where it cannot be read, no digest where two are given."""
     try:
         with open_plain(file) as handle:

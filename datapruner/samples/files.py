@@ -8,7 +8,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from datapruner.checksums import check_file, check_files
+from datapruner.checksums import Lists, check_file, check_files
 from datapruner.errors import MALFORMED, DataPrunerError
 from datapruner.paths import is_file, resolved
 from datapruner.patterns import Place, Search, files_of, is_new, place_of
@@ -53,6 +53,7 @@ def _load_files(files: list[Path], source: str) -> Read:
     from datasets import Dataset
     from datasets.table import InMemoryTable
 
+    lists: Lists = {}
     kinds = {file: file_format(file) for file in files}
     for file, kind in kinds.items():
         if kind is None:
@@ -63,7 +64,7 @@ def _load_files(files: list[Path], source: str) -> Read:
             )
         if not file.is_file():
             raise DataPrunerError(f"'{safe_text(str(file), 200)}' is not a file.")
-        check_file(file)
+        check_file(file, lists)
     _one_format({kind for kind in kinds.values() if kind}, source)
     if len(files) == 1 and kinds[files[0]] == ".arrow" and files[0].suffix.lower() == ".arrow":
         refuse_pointer(files[0], source)
@@ -221,7 +222,7 @@ def _load_saved(folder: Path, label: str) -> dict[str, Read]:
 
 def _check_saved(folder: Path, label: str) -> None:
     """Refuse what is opened by its name alone and is no file, such as a pipe that nobody writes to."""
-    search = Search(label)
+    search, lists = Search(label), Lists()
     splits = [Path(entry.path) for entry in search.entries(str(folder)) if entry.is_dir()]
     for place in (folder, *splits):
         for entry in search.entries(str(place)):
@@ -230,7 +231,7 @@ def _check_saved(folder: Path, label: str) -> None:
                     f"The folder {label} cannot be loaded: {safe_text(entry.name, 60)} is no file; save it again."
                 )
             if not entry.is_dir():
-                check_file(Path(entry.path))
+                check_file(Path(entry.path), lists)
         for name in [*_named_in(place / "state.json"), *_splits_in(place / "dataset_dict.json")]:
             if not resolved(place / name).is_relative_to(resolved(place)):
                 raise DataPrunerError(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+
+from datapruner.arrays import Flags, Floats
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,7 +43,7 @@ def _inside(kind: pa.DataType) -> list[pa.DataType]:
     return [kind.field(place).type for place in range(kind.num_fields)]
 
 
-def unshared(array: pa.Array) -> NDArray[np.float64]:
+def unshared(array: pa.Array) -> Floats:
     """Return the bytes of each value once nothing is shared, about; the array has been validated in full."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -52,17 +53,11 @@ def unshared(array: pa.Array) -> NDArray[np.float64]:
     if isinstance(array, pa.ExtensionArray):
         return unshared(array.storage)
     if t.is_dictionary(kind):
-        held = np.append(unshared(array.dictionary), 0.0)
-        places = pc.fill_null(array.indices.cast(pa.int64()), len(held) - 1)
-        return np.asarray(held[places.to_numpy(zero_copy_only=False)])
+        return _of_dictionary(array)
     if t.is_run_end_encoded(kind):
-        ends = np.asarray(array.run_ends.to_numpy(zero_copy_only=False))
-        runs = np.searchsorted(ends, array.offset + np.arange(n), side="right")
-        return np.asarray(unshared(array.values)[runs])
+        return _of_runs(array)
     if t.is_string_view(kind) or t.is_binary_view(kind):
-        views = np.frombuffer(array.buffers()[1] or b"", dtype=np.int32).reshape(-1, 4)
-        valid = array.is_valid().to_numpy(zero_copy_only=False)
-        return np.asarray(np.where(valid, views[array.offset : array.offset + n, 0], 0), np.float64)
+        return _of_views(array)
     if t.is_struct(kind):
         return np.asarray(np.sum([np.zeros(n), *map(unshared, array.flatten())], axis=0))
     if t.is_fixed_size_list(kind):
@@ -70,22 +65,55 @@ def unshared(array: pa.Array) -> NDArray[np.float64]:
         return np.asarray(inner.reshape(n, kind.list_size).sum(axis=1))
     if t.is_string(kind) or t.is_large_string(kind) or t.is_binary(kind) or t.is_large_binary(kind):
         return np.asarray(pc.fill_null(pc.binary_length(array), 0).to_numpy(zero_copy_only=False), np.float64)
-    if t.is_map(kind) or (t.is_nested(kind) and not t.is_union(kind)):
-        values = (
-            pa.StructArray.from_arrays([array.keys, array.items], ["k", "v"])
-            if t.is_map(kind)
-            else array.values
-        )
-        before = np.concatenate([[0.0], np.cumsum(unshared(values))])
-        valid = array.is_valid().to_numpy(zero_copy_only=False)
-        offsets = array.offsets.to_numpy(zero_copy_only=False).astype(np.int64)
-        if t.is_list_view(kind) or t.is_large_list_view(kind):
-            starts, ends = offsets[:n], offsets[:n] + array.sizes.to_numpy(zero_copy_only=False)
-        else:
-            starts, ends = offsets[:-1], offsets[1:]
-        return np.asarray(before[np.where(valid, ends, 0)] - before[np.where(valid, starts, 0)])
+    if t.is_map(kind):
+        return _of_lists(array, pa.StructArray.from_arrays([array.keys, array.items], ["k", "v"]))
+    if t.is_nested(kind) and not t.is_union(kind):
+        return _of_lists(array, array.values)
     try:
         width = kind.bit_width / 8
     except ValueError:  # unions, which no dataset holds
         width = 0.0
     return np.full(n, width)
+
+
+def _of_dictionary(array: pa.Array) -> Floats:
+    """Look sizes up: each value is as large as the entry that it points to; a null points nowhere."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    held = np.append(unshared(array.dictionary), 0.0)
+    places = pc.fill_null(array.indices.cast(pa.int64()), len(held) - 1)
+    return np.asarray(held[places.to_numpy(zero_copy_only=False)])
+
+
+def _of_runs(array: pa.Array) -> Floats:
+    """Look sizes up: each value is as large as that of the run in which it lies."""
+    ends = np.asarray(array.run_ends.to_numpy(zero_copy_only=False))
+    runs = np.searchsorted(ends, array.offset + np.arange(len(array)), side="right")
+    return np.asarray(unshared(array.values)[runs])
+
+
+def _of_views(array: pa.Array) -> Floats:
+    """Take the first of the four numbers that tell where a text or bytes lie: its length."""
+    views = np.frombuffer(array.buffers()[1] or b"", dtype=np.int32).reshape(-1, 4)
+    return np.asarray(
+        np.where(_valid(array), views[array.offset : array.offset + len(array), 0], 0), np.float64
+    )
+
+
+def _of_lists(array: pa.Array, values: pa.Array) -> Floats:
+    """Add up the values of each list, wherever they lie."""
+    import pyarrow.types as t
+
+    n, valid = len(array), _valid(array)
+    before = np.concatenate([[0.0], np.cumsum(unshared(values))])
+    offsets = array.offsets.to_numpy(zero_copy_only=False).astype(np.int64)
+    if t.is_list_view(array.type) or t.is_large_list_view(array.type):
+        starts, ends = offsets[:n], offsets[:n] + array.sizes.to_numpy(zero_copy_only=False)
+    else:
+        starts, ends = offsets[:-1], offsets[1:]
+    return np.asarray(before[np.where(valid, ends, 0)] - before[np.where(valid, starts, 0)])
+
+
+def _valid(array: pa.Array) -> Flags:
+    return np.asarray(array.is_valid().to_numpy(zero_copy_only=False), dtype=np.bool_)

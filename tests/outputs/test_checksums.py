@@ -14,6 +14,7 @@ import xxhash
 from datasets import Dataset
 
 import datapruner as dp
+from datapruner import cache, checksums
 from datapruner.checksums import CHECKSUMS, digest
 from datapruner.scores import load_scores
 
@@ -110,6 +111,31 @@ def test_a_result_that_is_read_again_as_a_source_a_recipe_or_vectors_is_as_writt
         for _ in flips(file, 3):
             with pytest.raises(dp.DataPrunerError, match="is not as it was written"):
                 read()
+
+
+def test_a_list_is_read_once_for_all_files_of_a_folder(tmp_path, monkeypatch):
+    read = []
+
+    def counted(file):
+        read.append(file.name)
+        return cache.open_plain(file)
+
+    rows = [{"text": f"row {number}"} for number in range(40)]
+    dp.prune(rows, keep=30, scorer="random", progress=False).save(tmp_path / "out")
+    data = tmp_path / "out" / "data"
+    (whole,) = data.iterdir()
+    table = pq.read_table(whole)
+    whole.unlink()
+    for number in range(30):
+        pq.write_table(table.slice(number, 1), data / f"train-{number:05d}-of-00030.parquet")
+    checksums.write_checksums(tmp_path / "out")
+    monkeypatch.setattr(checksums, "open_plain", counted)
+    assert dp.load_samples(str(data / "*.parquet")).dataset["text"][:] == table["text"].to_pylist()
+    here = read.count(CHECKSUMS)
+    assert 1 <= here < 10
+    (data / "train-00007-of-00030.parquet").write_bytes(b"PAR1")
+    with pytest.raises(dp.DataPrunerError, match=r"00007-of-00030\.parquet is not as it was written"):
+        dp.load_samples(str(data / "*.parquet"))
 
 
 def test_other_peoples_lists_of_digests_are_theirs(tmp_path):
