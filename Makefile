@@ -26,8 +26,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: install
 	@HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/demo.py $(if $(DATA),--data '$(DATA)') --keep $(KEEP)
 
-# A process a core; the threads of each are told by tests/conftest.py.
-PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+# A process a core; the threads of each are told by tests/conftest.py. What is compiled is kept for the next run.
+PYTEST := HF_HUB_OFFLINE=1 env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 test: install
 	$(PYTEST) -m 'not slow and not faults'

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import re
 from pathlib import Path
@@ -173,6 +174,20 @@ def save_tiny_vit(folder: Path, *, seed: int = 0) -> Path:
     }
     (folder / "preprocessor_config.json").write_text(json.dumps(described))
     return folder
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays: the collector need not go through it again with every test."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_disks():
+    """Nothing here cuts the power: what was written is read again without it. Programs of their own do wait."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)  # which refuses what is no open file, too
+        yield
 
 
 def without_progress(said: str) -> str:

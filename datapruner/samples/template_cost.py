@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 NAMES = frozenset({"varargs", "kwargs", "dict", "lipsum", "cycler", "joiner"})
@@ -48,6 +49,7 @@ FILTERS = frozenset(
 CALLED = frozenset({"fromkeys", "maketrans"})
 
 
+@lru_cache(maxsize=16)
 def stops(text: str) -> bool:
     """Whether everything that a template does lets itself be interrupted, soon and in little memory.
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -20,7 +18,7 @@ from datapruner.geometry.persistence import merge_order, pairs
 from datapruner.scorers import TopoPrune
 from datapruner.scorers._topology import entanglement, loss, optimise
 from datapruner.signals import Signals
-from tests.conftest import without_progress
+from tests.conftest import command, without_progress
 
 
 def blobs(n=240, d=12, k=3, seed=0, spread=1.0):
@@ -218,38 +216,16 @@ def source(tmp_path):
     return path
 
 
-def run(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, "-m", "datapruner", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        check=False,
-    )
-
-
 @pytest.mark.parametrize("manifold", ["umap", "pca"])
 def test_end_to_end_same_bytes_and_equal_scores_of_duplicates(source, tmp_path, monkeypatch, manifold):
+    """In this process; tests/signals/test_embedding.py compares its bytes with those of another one."""
     monkeypatch.setenv("DATAPRUNER_CACHE", str(tmp_path / "cache"))
-    for name in ("one", "two"):
-        done = run(
-            "prune",
-            source,
-            "--scorer",
-            "topoprune",
-            "--manifold",
-            manifold,
-            "--keep",
-            "0.3",
-            "-o",
-            name,
-            cwd=tmp_path,
-        )
-        assert done.returncode == 0, done.stderr
-        if name == "one":
-            (tmp_path / "cache").rename(tmp_path / "elsewhere")  # nothing is taken from the first run
-    again = run("run", "one/recipe.yaml", "-o", "three", cwd=tmp_path)  # what it reads is in the cache
-    assert again.returncode == 0, again.stderr
+    monkeypatch.chdir(tmp_path)
+    line = ["prune", source, "--scorer", "topoprune", "--manifold", manifold, "--keep", "0.3"]
+    assert command(monkeypatch, *line, "-o", "one") == 0
+    (tmp_path / "cache").rename(tmp_path / "elsewhere")  # nothing is taken from the first run
+    assert command(monkeypatch, *line, "-o", "two") == 0
+    assert command(monkeypatch, "run", "one/recipe.yaml", "-o", "three") == 0  # what it reads is in the cache
     for file in ("selection.parquet", "data/train-00000-of-00001.parquet", "README.md"):
         texts = [(tmp_path / name / file).read_bytes() for name in ("one", "two", "three")]
         assert texts[0] == texts[1] == texts[2], file
@@ -284,13 +260,22 @@ def test_one_row_and_few_rows(tmp_path):
         assert len(selection) == 1
 
 
-def test_more_dimensions_than_there_are_is_one_sentence(source, tmp_path):
+def test_more_dimensions_than_there_are_is_one_sentence(source, tmp_path, monkeypatch, capfd):
+    line = [
+        "prune",
+        source,
+        "--scorer",
+        "topoprune",
+        "--manifold",
+        "pca",
+        "--keep",
+        5,
+        "-o",
+        tmp_path / "out",
+    ]
     for dimensions, said in ((13, "1 to 12 dimensions"), (4, "--manifold-dimensions 2")):
-        done = run(
-            "prune", source, "--scorer", "topoprune", "--manifold", "pca", "--manifold-dimensions", dimensions,
-            "--keep", "5", "-o", "out", cwd=tmp_path,
-        )  # fmt: skip
-        assert done.returncode == 2
-        assert said in done.stderr
-        assert len(without_progress(done.stderr).splitlines()) == 1
+        assert command(monkeypatch, *line, "--manifold-dimensions", dimensions) == 2
+        err = capfd.readouterr().err
+        assert said in err
+        assert len(without_progress(err).splitlines()) == 1
         assert not (tmp_path / "out").exists()

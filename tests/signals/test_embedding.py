@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-import os
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +23,7 @@ from datapruner.signals.encoded import TEXTS_PER_CALL, embed_with_encoder
 from datapruner.signals.given_vectors import check_embeddings, column_embeddings, read_embeddings
 from datapruner.signals.shapes import bucket_length, canonical_shape
 from datapruner.signals.store import SignalStore
-from tests.conftest import without_progress
+from tests.conftest import command, without_progress
 
 
 def some_texts(count, *, seed=0, longest=120):
@@ -579,44 +579,36 @@ FORKS_TOLD = (
 )
 
 
-def test_a_damaged_shard_is_told_in_one_line_on_stderr(tiny_sentence_transformer, tmp_path):
+def test_a_damaged_shard_is_told_in_one_line_on_stderr(
+    tiny_sentence_transformer, cache, tmp_path, monkeypatch, capfd
+):
+    """The first run in a process of its own, which UMAP's places are the same in."""
     source = tmp_path / "rows.jsonl"
     source.write_text("".join(json.dumps({"text": text}) + "\n" for text in some_texts(40)))
-    cache = tmp_path / "cache"
-    environment = {**os.environ, "DATAPRUNER_CACHE": str(cache)}
+    line = ["prune", source, "--keep", 0.5, "--embedder", tiny_sentence_transformer, "-o"]
 
-    def prune(out):
-        command = [
-            sys.executable,
-            "-c",
-            FORKS_TOLD,
-            "prune",
-            str(source),
-            "--keep",
-            "0.5",
-            "-o",
-            str(tmp_path / out),
-        ]
-        done = subprocess.run(
-            [*command, "--embedder", str(tiny_sentence_transformer)],
-            env=environment,
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=100,
-        )
-        assert done.returncode == 0, done.stderr
-        lines = without_progress(done.stderr).splitlines(keepends=True)
+    def beside_progress(said):
+        lines = without_progress(said).splitlines(keepends=True)
         return "".join(line for line in lines if "sets the limit" not in line)
 
-    assert prune("one") == ""
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS_TOLD, *map(str, [*line, tmp_path / "one"])],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    assert beside_progress(done.stderr) == ""
     (shard,) = cache.rglob("*.shard")
     for path in [*cache.rglob("*.rows"), *cache.rglob("*.sum")]:
         path.unlink()
     raw = bytearray(shard.read_bytes())
     raw[len(raw) // 2] ^= 1
     shard.write_bytes(raw)
-    said = prune("two")
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's; a program of its own has none
+    assert command(monkeypatch, *line, tmp_path / "two") == 0
+    said = beside_progress(capfd.readouterr().err)
     assert said.count("\n") == 1
     assert f"a stored shard is damaged ({shard.name}): its rows are computed again" in said
     for file in (tmp_path / "one").rglob("*"):
