@@ -238,6 +238,20 @@ def test_damage_with_losses_and_more_groups_than_fit(monkeypatch):
         dp.plots.plot_damage(held)
 
 
+@pytest.mark.parametrize("jsd", [(0.5, 0.4999), (0.5, 0.0), (0.0, 0.0)])
+def test_no_dot_of_damage_is_cut_off(jsd):
+    from datapruner.pruning_damage import Damage, GroupDamage
+
+    groups = tuple(GroupDamage("kind", f"k{j}", 4, one, None, None, None, None, 0.5) for j, one in enumerate(jsd))
+    held = Damage(groups, np.arange(8), np.zeros(8, np.int64), np.repeat(jsd, 4), None, None, None, None)
+    ax = drawn(held.plot("kind"))
+    left, right = ax.get_xlim()
+    dots = ax.get_lines()[0]
+    assert left == 0
+    assert right >= 1.04 * max(jsd)  # a dot's radius is under 1 % of the axes' width
+    assert not dots.get_clip_on()  # and at zero it lies on the edge
+
+
 def test_what_cannot_be_drawn(selection, steadiness):
     with pytest.raises(DataPrunerError, match="no manifold of two dimensions"):
         dp.plots.plot_manifold(dp.prune([{"text": "a"}, {"text": "b"}], scorer=Flat(dimensions=1), keep=1))

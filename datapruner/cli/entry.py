@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import sys
 import threading
@@ -57,6 +58,8 @@ def main() -> None:
         if isinstance(error.__context__, BrokenPipeError):
             os._exit(PIPE_CLOSED)
         raise
+    except MemoryError as error:
+        _quit(out_of_memory(error), 2)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EIO, errno.EDQUOT) or error.filename is not None:
             raise
@@ -127,6 +130,16 @@ def _terminated(told: list[int]) -> Iterator[None]:
         for number, was in before.items():
             if number not in told:
                 signal.signal(number, was)
+
+
+def out_of_memory(error: MemoryError) -> str:
+    """Say that memory ran out, what for where that is known, and what takes less."""
+    found = re.match(r"Unable to allocate (\S+ \S+) for", str(error))  # numpy's words
+    asked = f" ({found[1]} more were asked for)" if found else ""
+    return (
+        f"there is not enough memory{asked}; what was measured so far is kept. Use a machine with more, fewer rows, or "
+        "a smaller --batch-tokens or --max-length where a model was running"
+    )
 
 
 def usage(error: Any) -> str:

@@ -46,6 +46,7 @@ def draw(groups: Sequence[GroupDamage], mean: float, by: str = CLUSTERS, ax: Axe
         ecolor=GREY,
         capsize=3,
         zorder=2,
+        clip_on=False,  # a dot at zero is whole
     )
     ax.axvline(mean, color="black", linestyle=":", zorder=1)
     words = [
@@ -68,7 +69,8 @@ def draw(groups: Sequence[GroupDamage], mean: float, by: str = CLUSTERS, ax: Axe
     ax.set(
         xlabel="divergence of the two models' predictions (nats a token); dotted: all rows; right: loss",
         title=f"What pruning broke, by {plain_label(by)}{left_out}",
-        xlim=(0, None),
+        # Seen from zero, not from the smallest: groups that hardly differ would lie on the edge.
+        xlim=(0, 1.05 * max(float(high.max(initial=0)), float(middle.max(initial=0)), mean) or 1.0),
         ylim=(-0.7, len(shown) - 0.3),
     )
     return ax

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from datapruner.scorers.base import Scorer
 
 NOISE = (0.25, 0.5, 1.0)
+MOST_SEEDS = 1000
+"""Every seed is a run of its own, and all pairs of them are compared."""
 OF_VECTORS = frozenset({"embedding", "manifold", "neighbours"})
 """Signals that move when the vectors do."""
 
@@ -29,7 +31,7 @@ class Variations:
     Parameters
     ----------
     seeds : int
-        Runs that differ in the seed, the recipe's own among them; also draws of noise.
+        Runs that differ in the seed, the recipe's own among them; also draws of noise. From 2 to 1,000.
     noise : sequence of float
         Standard deviations of the noise, in those of every dimension.
     """
@@ -41,6 +43,11 @@ class Variations:
         """Refuse what varies nothing."""
         if isinstance(self.seeds, bool) or not isinstance(self.seeds, int) or self.seeds < 2:
             raise DataPrunerError(f"seeds must be 2 or more, so that there is a pair, not {self.seeds}")
+        if self.seeds > MOST_SEEDS:
+            raise DataPrunerError(
+                f"seeds must be {MOST_SEEDS:,} at most, not {self.seeds:,}: all scorers rank and choose again for each, "
+                "and all pairs of runs are compared"
+            )
         for level in self.noise:
             if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level < np.inf:
                 raise DataPrunerError(

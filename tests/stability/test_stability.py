@@ -356,6 +356,7 @@ def test_losses_are_not_computed_again(rows, vectors, cache, monkeypatch, tiny_l
         (["--keep", "0.3", "--stability", "--noise", "-1"], "noise must be numbers above 0"),
         (["--keep", "0.3", "--stability", "--noise", "much"], "--noise takes numbers"),
         (["--keep", "0.3", "--stability", "--seeds", "1"], "seeds must be 2 or more"),
+        (["--keep", "0.3", "--stability", "--seeds", "1001"], "seeds must be 1,000 at most, not 1,001"),
         (
             ["--keep", "0.3", "--stability", "--second-embeddings", "short.npy"],
             "short.npy holds 399 vectors, but the dataset has 400 rows",
