@@ -242,7 +242,9 @@ def test_damage_with_losses_and_more_groups_than_fit(monkeypatch):
 def test_no_dot_of_damage_is_cut_off(jsd):
     from datapruner.pruning_damage import Damage, GroupDamage
 
-    groups = tuple(GroupDamage("kind", f"k{j}", 4, one, None, None, None, None, 0.5) for j, one in enumerate(jsd))
+    groups = tuple(
+        GroupDamage("kind", f"k{j}", 4, one, None, None, None, None, 0.5) for j, one in enumerate(jsd)
+    )
     held = Damage(groups, np.arange(8), np.zeros(8, np.int64), np.repeat(jsd, 4), None, None, None, None)
     ax = drawn(held.plot("kind"))
     left, right = ax.get_xlim()

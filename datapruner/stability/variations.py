@@ -45,7 +45,7 @@ class Variations:
             raise DataPrunerError(f"seeds must be 2 or more, so that there is a pair, not {self.seeds}")
         if self.seeds > MOST_SEEDS:
             raise DataPrunerError(
-                f"seeds must be {MOST_SEEDS:,} at most, not {self.seeds:,}: all scorers rank and choose again for each, "
+                f"seeds must be {MOST_SEEDS:,} at most, not {self.seeds:,}: for each, all scorers rank and choose, "
                 "and all pairs of runs are compared"
             )
         for level in self.noise:
