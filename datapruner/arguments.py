@@ -9,7 +9,7 @@ from inspect import Parameter, cleandoc, signature
 from typing import Any, TypeVar
 
 from datapruner.errors import DataPrunerError
-from datapruner.limits import limited
+from datapruner.guards.limits import limited
 from datapruner.text import did_you_mean, safe_text
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])

@@ -25,7 +25,7 @@ CORE = [
 
 def report() -> str:
     """Give the report of ``datapruner doctor`` as text."""
-    from datapruner.cache import cache_folder
+    from datapruner.files.cache import cache_folder
     from datapruner.models import offline
     from datapruner.version import __version__
 

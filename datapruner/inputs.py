@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from datapruner.checksums import digest
 from datapruner.errors import DataPrunerError
-from datapruner.paths import is_file
+from datapruner.files.checksums import digest
+from datapruner.files.paths import is_file
 from datapruner.samples.samples import Samples
 from datapruner.samples.stamps import Stamp, stamps
 from datapruner.text import safe_text

@@ -11,6 +11,16 @@ from types import ModuleType
 from typing import Any
 
 MOVED: dict[str, tuple[str, ...]] = {
+    "datapruner.apart": ("datapruner.guards.apart",),
+    "datapruner.bounded": ("datapruner.guards.bounded",),
+    "datapruner.bounded_yaml": ("datapruner.guards.bounded_yaml",),
+    "datapruner.cache": ("datapruner.files.cache",),
+    "datapruner.checksums": ("datapruner.files.checksums",),
+    "datapruner.limits": ("datapruner.guards.limits",),
+    "datapruner.notes": ("datapruner.files.notes",),
+    "datapruner.paths": ("datapruner.files.paths",),
+    "datapruner.patterns": ("datapruner.files.patterns",),
+    "datapruner.temporary": ("datapruner.files.temporary",),
     "datapruner.comparison.plots": ("datapruner.comparison.pictures",),
     "datapruner.explaining": ("datapruner.cli.explaining",),
     "datapruner.names": ("datapruner.verbs", "datapruner.instead"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 from numpy.typing import ArrayLike
 
 from datapruner.choices import Match
-from datapruner.limits import Limits
+from datapruner.guards.limits import Limits
 from datapruner.recipe.option import declared
 from datapruner.recipe.sections import SECTIONS
 from datapruner.recipe.sections import Running as RunningSection

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.api import run
-from datapruner.checksums import check
 from datapruner.errors import DataPrunerError
+from datapruner.files.checksums import check
+from datapruner.files.paths import expanded, is_file
 from datapruner.measuring.reading import read_samples
 from datapruner.moved import moved
 from datapruner.outputs.dataset import REASONS
-from datapruner.paths import expanded, is_file
 from datapruner.ranking import Measure, Ranking
 from datapruner.recipe import Recipe, load_recipe
 from datapruner.results.columns import GROUPS, WITHIN, decoded, numbers_of

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datapruner.errors import DataPrunerError
+from datapruner.files.paths import expanded
 from datapruner.measuring.reading import read_samples
-from datapruner.paths import expanded
 from datapruner.results.choosing import choose, not_chosen
 from datapruner.results.explanation import Explanation
 from datapruner.results.finding import checked_row
@@ -179,8 +179,8 @@ class Selection(Selected):
 
     @cached_property
     def _with_tokens(self) -> DatasetDict:
+        from datapruner.files.temporary import private_folder
         from datapruner.outputs.tokens import token_splits
-        from datapruner.temporary import private_folder
 
         return token_splits(self, private_folder())
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datapruner.errors import DataPrunerError
+from datapruner.files.paths import expanded, is_file
 from datapruner.outputs.dataset import REASONS
 from datapruner.outputs.score_files import TABLE
-from datapruner.paths import expanded, is_file
 from datapruner.results.view import SelectionView
 from datapruner.saved import SavedSelection, load_selection
 from datapruner.scores import Scores, load_scores

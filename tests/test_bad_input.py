@@ -26,9 +26,9 @@ from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 import datapruner as dp
 from datapruner import cli
 from datapruner.errors import DataPrunerError
+from datapruner.files.temporary import private_folder
 from datapruner.samples import tables
 from datapruner.scorers import Random
-from datapruner.temporary import private_folder
 from datapruner.verbs import explain
 from tests.conftest import save_tiny_llama, without_progress
 
@@ -728,7 +728,8 @@ def test_a_terminated_run_ends_as_an_interrupted_one(workplace, tmp_path, monkey
 
 ENDED = """
 import os, signal, sys
-from datapruner import api, cli, temporary
+from datapruner import api, cli
+from datapruner.files import temporary
 def stop(*_, **__):
     (temporary.private_folder() / "spilled").write_text("x")
     try:
@@ -940,8 +941,8 @@ def test_a_cache_that_cannot_be_written(workplace, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["big.jsonl", "big.parquet.gz"])
 def test_a_temporary_folder_that_is_full(name, workplace, tmp_path, monkeypatch, run):
     monkeypatch.setattr(tables, "IN_MEMORY_BYTES", 10)
-    monkeypatch.setattr("datapruner.temporary.new_folder", no_space)
-    monkeypatch.setattr("datapruner.temporary._PRIVATE", {})
+    monkeypatch.setattr("datapruner.files.temporary.new_folder", no_space)
+    monkeypatch.setattr("datapruner.files.temporary._PRIVATE", {})
     source = tmp_path / name
     if name == "big.jsonl":
         write_lines(source, rows())

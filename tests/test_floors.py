@@ -18,9 +18,8 @@ PACKAGE = Path(__file__).parents[1] / "datapruner"
 FLOORS = (
     (
         "ground",
-        "apart arguments arrays bounded bounded_yaml cache checksums choices drawing errors extras html_tables "
-        "intervals limits matching moved notes overlap parameters parts paths patterns progress ragged ranking ranks "
-        "temporary text version words",
+        "arguments arrays choices drawing errors extras files guards html_tables intervals matching moved "
+        "overlap parameters parts progress ragged ranking ranks text version words",
     ),
     ("rows, models, geometry", "samples models geometry"),
     ("recipe", "recipe options inputs"),

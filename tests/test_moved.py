@@ -12,6 +12,16 @@ from datapruner import moved
 
 SELECTORS = "datapruner.selection.selectors"
 MOVED = {
+    "datapruner.apart": {"Raised": "datapruner.guards.apart"},
+    "datapruner.bounded": {"bounded": "datapruner.guards.bounded"},
+    "datapruner.bounded_yaml": {"load_yaml": "datapruner.guards.bounded_yaml"},
+    "datapruner.cache": {"cache_folder": "datapruner.files.cache"},
+    "datapruner.checksums": {"check_file": "datapruner.files.checksums"},
+    "datapruner.limits": {"limit": "datapruner.guards.limits"},
+    "datapruner.notes": {"Notes": "datapruner.files.notes"},
+    "datapruner.paths": {"exists": "datapruner.files.paths"},
+    "datapruner.patterns": {"Search": "datapruner.files.patterns"},
+    "datapruner.temporary": {"whole_file": "datapruner.files.temporary"},
     "datapruner.scorers.baselines": {
         **{
             name.capitalize(): f"datapruner.scorers.{name}"
@@ -59,7 +69,7 @@ MOVED = {
     },
     "datapruner.signals.store": {
         "MAGIC": "datapruner.signals.store.shards",
-        "atomic_write": "datapruner.temporary",
+        "atomic_write": "datapruner.files.temporary",
     },
     "datapruner.selection.result": {"Scores": "datapruner.scores", "Selection": "datapruner.scores"},
     "datapruner.selection.explanation": {

@@ -13,9 +13,9 @@ import pytest
 from conftest import command, save_tiny_llama, save_tiny_sentence_transformer
 
 import datapruner as dp
+from datapruner.files.notes import Notes
 from datapruner.models import files
 from datapruner.models.files import file_digest, folder_digest
-from datapruner.notes import Notes
 from datapruner.signals.store import SignalStore
 
 HEAVY = ["torch", "transformers", "sentence_transformers", "peft", "umap", "numba"]

@@ -13,7 +13,7 @@ from typer.core import TyperCommand
 from datapruner.cli.help import of_verb
 from datapruner.cli.options import Words
 from datapruner.cli.parameters import fields_of, options_of, parameter
-from datapruner.limits import limited, parse_limits
+from datapruner.guards.limits import limited, parse_limits
 from datapruner.recipe.sections import SECTIONS
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ import numpy as np
 from datapruner.arrays import Floats
 from datapruner.comparison.compared import AtBudget
 from datapruner.comparison.frames import Frames
+from datapruner.files.paths import expanded
 from datapruner.outputs.folder import whole_folder
 from datapruner.outputs.report import Section, require_report, write_report
 from datapruner.outputs.tables import as_saved, write_csv, write_json
-from datapruner.paths import expanded
 from datapruner.recipe import method_of
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import xxhash
 
+from datapruner.files.notes import Notes
+from datapruner.files.paths import exists, expanded
 from datapruner.models import offline
-from datapruner.notes import Notes
-from datapruner.paths import exists, expanded
 
 INERT = (
     ".md",

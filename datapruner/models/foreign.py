@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datapruner.errors import DataPrunerError
+from datapruner.files.paths import exists, expanded, is_file
 from datapruner.models.checkpoints import OWN_FUNCTION
 from datapruner.models.formats import refuse_file
 from datapruner.models.names import first_line
-from datapruner.paths import exists, expanded, is_file
 from datapruner.text import did_you_mean
 
 if TYPE_CHECKING:

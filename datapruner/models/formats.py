@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from datapruner.errors import DataPrunerError
-from datapruner.paths import exists
+from datapruner.files.paths import exists
 from datapruner.text import safe_text
 
 IN_CODE = (

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xxhash
 
-from datapruner.bounded import asked
+from datapruner.guards.bounded import asked
 from datapruner.models.sizes import input_device, vocabulary_size
 
 if TYPE_CHECKING:

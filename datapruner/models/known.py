@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from datapruner.errors import DataPrunerError
+from datapruner.files.notes import Notes
 from datapruner.models import offline
 from datapruner.models.files import folder_digest, local_folder
 from datapruner.models.identity import LIBRARIES, model_identity, tokenizer_hash, versions
 from datapruner.models.names import base_and_adapter
 from datapruner.models.options import likely_device
 from datapruner.models.sizes import positions
-from datapruner.notes import Notes
 
 CODE_VERSION = 1
 

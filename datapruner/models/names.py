@@ -8,10 +8,10 @@ from pathlib import Path
 
 from datapruner.errors import DataPrunerError
 from datapruner.extras import how_to_install
+from datapruner.files.paths import exists, expanded
 from datapruner.models import offline
 from datapruner.models.formats import refuse_file
 from datapruner.models.untrusted import check_files
-from datapruner.paths import exists, expanded
 from datapruner.text import did_you_mean
 
 DEFAULT_TOKENIZER = "smollm2-135m-q4"

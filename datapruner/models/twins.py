@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datapruner.errors import DataPrunerError
+from datapruner.files.paths import exists, expanded, is_file
 from datapruner.models.checkpoints import (
     checkpoint_files,
     checkpoint_shapes,
@@ -25,7 +26,6 @@ from datapruner.models.options import Quantize, check_options, default_device
 from datapruner.models.quiet import quiet_loading
 from datapruner.models.sizes import predicted_tokens
 from datapruner.models.tokenizers import load_tokenizer
-from datapruner.paths import exists, expanded, is_file
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from datapruner.bounded import SECONDS, bounded, tried
-from datapruner.cache import open_plain
 from datapruner.errors import DataPrunerError
-from datapruner.paths import exists
+from datapruner.files.cache import open_plain
+from datapruner.files.paths import exists
+from datapruner.guards.bounded import SECONDS, bounded, tried
 from datapruner.text import safe_repr, safe_text
 
 MOST_BYTES = 64 << 20

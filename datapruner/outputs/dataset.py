@@ -14,11 +14,11 @@ import xxhash
 from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
+from datapruner.files.paths import expanded
 from datapruner.outputs.card import dataset_card
 from datapruner.outputs.folder import whole_folder
 from datapruner.outputs.json_lines import write_json_lines
 from datapruner.outputs.tokens import kept_splits
-from datapruner.paths import expanded
 from datapruner.samples.portable import check_format, check_splits
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from datapruner.checksums import write_checksums
 from datapruner.errors import DataPrunerError
+from datapruner.files.checksums import write_checksums
+from datapruner.files.paths import expanded, resolved
+from datapruner.files.temporary import MARK, new_folder, release, remove, sweep, sync, sync_folder
 from datapruner.outputs.swap import place, recover
-from datapruner.paths import expanded, resolved
-from datapruner.temporary import MARK, new_folder, release, remove, sweep, sync, sync_folder
 from datapruner.text import safe_text
 
 MARKER = "recipe.yaml"

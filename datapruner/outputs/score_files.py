@@ -18,12 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from datapruner.checksums import check
 from datapruner.cleaning.vetoes import Vetoes
 from datapruner.errors import MALFORMED, DataPrunerError
+from datapruner.files.checksums import check
+from datapruner.files.paths import expanded, is_file
 from datapruner.outputs.dataset import files_read
 from datapruner.outputs.folder import whole_folder
-from datapruner.paths import expanded, is_file
 from datapruner.ranking import Ranking
 from datapruner.recipe import Recipe, load_recipe
 from datapruner.results.columns import arrow_array, steps_of

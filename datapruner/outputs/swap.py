@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from datapruner.temporary import locked, remove
+from datapruner.files.temporary import locked, remove
 from datapruner.text import safe_text
 
 logger = logging.getLogger(__name__)

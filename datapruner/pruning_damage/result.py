@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from datapruner.arrays import Floats, Ints
 from datapruner.errors import DataPrunerError
+from datapruner.files.paths import expanded
 from datapruner.intervals import with_interval
 from datapruner.outputs.folder import whole_folder
 from datapruner.outputs.tables import aligned, as_saved, write_csv, write_json
-from datapruner.paths import expanded
 from datapruner.pruning_damage.groups import CLUSTERS, GroupDamage
 from datapruner.pruning_damage.picture import draw
 from datapruner.text import safe_text

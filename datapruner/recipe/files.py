@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from datapruner.bounded_yaml import load_yaml
-from datapruner.checksums import check_file
 from datapruner.errors import DataPrunerError
-from datapruner.paths import expanded, resolved
+from datapruner.files.checksums import check_file
+from datapruner.files.paths import expanded, resolved
+from datapruner.guards.bounded_yaml import load_yaml
 from datapruner.recipe.formats import as_of_today
 from datapruner.recipe.places import FILES, PATHS, absolute, is_path
 from datapruner.recipe.recipe import Recipe, checked

@@ -6,9 +6,9 @@ import glob
 import os
 from pathlib import Path
 
+from datapruner.files.paths import exists, expanded, resolved
+from datapruner.files.patterns import files_of
 from datapruner.models.offline import MODELS
-from datapruner.paths import exists, expanded, resolved
-from datapruner.patterns import files_of
 from datapruner.samples.readers import file_format
 from datapruner.text import safe_text
 

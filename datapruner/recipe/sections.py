@@ -309,7 +309,7 @@ class Running(Section):
         dict[str, int | str] | None,
         Option(
             "How much of a source is taken before it is refused: row_bytes=100MB. The names are those of "
-            "`datapruner.limits.DEFAULTS`.",
+            "`datapruner.guards.limits.DEFAULTS`.",
             "--limit",
             metavar="NAME=SIZE",
         ),

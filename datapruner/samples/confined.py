@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
-from datapruner.paths import is_file, resolved
+from datapruner.files.paths import is_file, resolved
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from datapruner.checksums import Lists, check_file, check_files
 from datapruner.errors import MALFORMED, DataPrunerError
-from datapruner.paths import is_file, resolved
-from datapruner.patterns import Place, Search, files_of, is_new, place_of
+from datapruner.files.checksums import Lists, check_file, check_files
+from datapruner.files.paths import is_file, resolved
+from datapruner.files.patterns import Place, Search, files_of, is_new, place_of
 from datapruner.samples.confined import confined
 from datapruner.samples.media import is_media, media_rows, metadata_of, with_media
 from datapruner.samples.readers import FORMATS, PACKED, arrow_table, file_format, read_blocks, refuse_pointer

@@ -10,7 +10,7 @@ from itertools import chain, islice
 from typing import IO, Any
 
 from datapruner.errors import DataPrunerError
-from datapruner.limits import limit, over
+from datapruner.guards.limits import limit, over
 from datapruner.samples.rows import check_keys
 from datapruner.text import safe_text
 

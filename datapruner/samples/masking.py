@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from datapruner.bounded import asked
 from datapruner.errors import DataPrunerError
+from datapruner.guards.bounded import asked
 from datapruner.samples.rendered import Ids, Turn
 from datapruner.samples.sample import Sample
 from datapruner.samples.shown import Said, follows, header_start, holds, overlap, squeeze

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datapruner.errors import DataPrunerError
-from datapruner.paths import is_file, resolved
+from datapruner.files.paths import is_file, resolved
 from datapruner.samples.readers import refuse_pointer
 from datapruner.samples.tables import Read
 from datapruner.text import safe_text

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from datapruner.errors import DataPrunerError
-from datapruner.limits import UNPACKED, check_columns, check_rows, limit, over
+from datapruner.files.temporary import private_folder
+from datapruner.guards.limits import UNPACKED, check_columns, check_rows, limit, over
 from datapruner.samples.json_rows import Row, json_lines, json_rows
 from datapruner.samples.plain import say_converted
 from datapruner.samples.rows import Rows
 from datapruner.samples.shared import shares, unshared
 from datapruner.samples.sound import check_table, longest_text
 from datapruner.samples.tables import spilling
-from datapruner.temporary import private_folder
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:

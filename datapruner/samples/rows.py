@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from datapruner.errors import DataPrunerError
-from datapruner.limits import check_columns
+from datapruner.guards.limits import check_columns
 from datapruner.samples.exact import HIGH, LOW, exact_array, holds_json, is_list
 from datapruner.text import safe_text
 

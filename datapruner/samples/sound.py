@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from datapruner.errors import DataPrunerError
-from datapruner.limits import UNPACKED, check_columns, limit, over
+from datapruner.guards.limits import UNPACKED, check_columns, limit, over
 from datapruner.samples.exact import holds_json, is_json
 from datapruner.samples.shared import DEEPEST, depth, shares, unshared
 from datapruner.text import safe_text

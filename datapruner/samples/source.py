@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from datapruner.errors import DataPrunerError
-from datapruner.limits import Limits, limited
-from datapruner.patterns import files_of
+from datapruner.files.patterns import files_of
+from datapruner.guards.limits import Limits, limited
 from datapruner.samples.confined import confined, offline
 from datapruner.samples.detecting import detect_layout
 from datapruner.samples.files import load_files, load_folder
@@ -59,7 +59,7 @@ def load_samples(
     prefer
         The split that is taken where there are several and none was named: ``train``, or ``test`` for a test set.
     limits
-        How much is taken before it is refused, such as ``{"row_bytes": "100MB"}``; see :mod:`datapruner.limits`.
+        How much is taken before it is refused, such as ``{"row_bytes": "100MB"}``; see :mod:`datapruner.guards.limits`.
     """
     with limited(limits):
         return _load_samples(source, split, columns, layout, embeddings_given=embeddings_given, prefer=prefer)

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.errors import MALFORMED, DataPrunerError
+from datapruner.files.temporary import private_folder
 from datapruner.samples.exact import as_type, merged
 from datapruner.samples.plain import is_plain, plain, say_converted
 from datapruner.samples.rows import Rows
 from datapruner.samples.sample import column_list
 from datapruner.samples.stamps import Stamp
-from datapruner.temporary import private_folder
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:

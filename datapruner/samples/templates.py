@@ -7,9 +7,9 @@ import re
 from functools import cached_property, partial
 from typing import Any
 
-from datapruner.apart import Apart
-from datapruner.bounded import bounded
 from datapruner.errors import DataPrunerError
+from datapruner.guards.apart import Apart
+from datapruner.guards.bounded import bounded
 from datapruner.samples.sample import REASONING, Message, json_text
 from datapruner.samples.template_cost import stops
 

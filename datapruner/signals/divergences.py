@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datapruner.checksums import check_file
 from datapruner.errors import DataPrunerError
+from datapruner.files.checksums import check_file
+from datapruner.files.paths import expanded
 from datapruner.models.names import first_line
-from datapruner.paths import expanded
 from datapruner.signals.given_vectors import load_npy
 
 if TYPE_CHECKING:

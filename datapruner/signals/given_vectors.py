@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datapruner.checksums import check_file
 from datapruner.errors import DataPrunerError
-from datapruner.paths import exists, expanded, is_file
+from datapruner.files.checksums import check_file
+from datapruner.files.paths import exists, expanded, is_file
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from datapruner.files.paths import expanded
 from datapruner.outputs.folder import whole_folder
 from datapruner.outputs.tables import aligned, as_saved, figure, write_csv, write_json
-from datapruner.paths import expanded
 from datapruner.stability.agreement import Agreement
 from datapruner.stability.picture import draw
 

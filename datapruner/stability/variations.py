@@ -11,8 +11,8 @@ import numpy as np
 
 from datapruner.api import run_arguments
 from datapruner.errors import DataPrunerError
+from datapruner.files.paths import expanded
 from datapruner.measuring.measure import Measured, measure
-from datapruner.paths import expanded
 
 if TYPE_CHECKING:
     from datapruner.scorers.base import Scorer

@@ -168,7 +168,7 @@ class Judge:
 
 def whole(folder: Path, held: dict[str, str] | None) -> bool:
     """Whether a folder is a result with every file as its digests say."""
-    from datapruner.checksums import CHECKSUMS, check
+    from datapruner.files.checksums import CHECKSUMS, check
 
     if not held or CHECKSUMS not in held:
         return False

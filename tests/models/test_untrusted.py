@@ -258,7 +258,7 @@ def test_more_parameters_than_the_files_hold_are_not_made_up(tmp_path, tiny_llam
 def test_an_adapters_expression_without_end_is_ended(monkeypatch, which):
     from types import SimpleNamespace
 
-    from datapruner.bounded import bounded
+    from datapruner.guards.bounded import bounded
 
     monkeypatch.setattr(bounded.__wrapped__, "__defaults__", (0.3,))
     config = SimpleNamespace(**{which: r"(\w+\s?)+$"}, rank_pattern={"q_proj": 3})

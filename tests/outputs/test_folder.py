@@ -28,7 +28,7 @@ with whole_folder(Path(sys.argv[1]), overwrite=False) as folder:
 SWEEP = """
 import glob, sys
 from pathlib import Path
-from datapruner.temporary import sweep
+from datapruner.files.temporary import sweep
 sweep(Path(sys.argv[1]).parent.glob(".*"))
 """
 
@@ -367,7 +367,7 @@ def test_a_second_rename_that_fails_puts_the_first_back(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO])
 def test_without_locks_results_are_written_and_replaced(tmp_path, monkeypatch, number):
-    from datapruner import temporary
+    from datapruner.files import temporary
 
     def lacking(handle, how):
         raise OSError(number, os.strerror(number))

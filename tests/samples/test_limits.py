@@ -231,7 +231,7 @@ def test_a_limit_is_a_number_or_a_size(wrong):
 
 
 def test_rows_that_take_no_room_are_refused_before_they_are_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("datapruner.limits.MANY_ROWS", 1000)
+    monkeypatch.setattr("datapruner.guards.limits.MANY_ROWS", 1000)
     pq.write_table(pa.table({"text": pa.nulls(200_000, pa.string())}), tmp_path / "nulls.parquet")
     with pytest.raises(dp.DataPrunerError, match=r"has 200,000 rows in .*rows_per_byte.*40.* allows more"):
         load_samples(tmp_path / "nulls.parquet")

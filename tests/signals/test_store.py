@@ -17,13 +17,13 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datapruner import temporary
-from datapruner.cache import cache_folder
 from datapruner.errors import DataPrunerError
+from datapruner.files import temporary
+from datapruner.files.cache import cache_folder
+from datapruner.files.temporary import atomic_write
 from datapruner.signals.store import SignalStore, row_keys
 from datapruner.signals.store.shards import DIGEST_BYTES, MAGIC
 from datapruner.signals.store.shelf import Shelf
-from datapruner.temporary import atomic_write
 
 WIDTH = 5
 CONTEXT = {"signal": "test", "version": 1}

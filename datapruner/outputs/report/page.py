@@ -14,14 +14,14 @@ import numpy as np
 
 from datapruner.errors import DataPrunerError
 from datapruner.extras import how_to_install
+from datapruner.files.paths import expanded
+from datapruner.files.temporary import whole_file
 from datapruner.outputs.report.facts import facts_of, title_of
 from datapruner.outputs.report.made import Section, damage_sections
 from datapruner.outputs.report.payload import payload
 from datapruner.outputs.report.rows import ROOM, excerpts, script_json
 from datapruner.outputs.report.shown import Shown
-from datapruner.paths import expanded
 from datapruner.results.selected import Selected
-from datapruner.temporary import whole_file
 from datapruner.text import safe_text
 
 NEEDED = ("plotly", "jinja2")

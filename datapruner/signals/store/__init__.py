@@ -22,5 +22,8 @@ from datapruner.signals.store.store import SignalStore as SignalStore
 if not TYPE_CHECKING:
     __getattr__ = moved(
         __name__,
-        [*(f"{__name__}.{part}" for part in ("store", "keys", "shards", "shelf")), "datapruner.temporary"],
+        [
+            *(f"{__name__}.{part}" for part in ("store", "keys", "shards", "shelf")),
+            "datapruner.files.temporary",
+        ],
     )

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.arrays import Ints
-from datapruner.cache import hasher, open_plain
+from datapruner.files.cache import hasher, open_plain
 from datapruner.ragged import Ragged, offsets_of
 from datapruner.signals.store.keys import KEY_BYTES, Keys
 

@@ -16,7 +16,8 @@ import numpy as np
 import xxhash
 
 from datapruner.arrays import Ints
-from datapruner.cache import (
+from datapruner.errors import DataPrunerError
+from datapruner.files.cache import (
     FORBIDDEN,
     discard,
     file_mode,
@@ -26,7 +27,7 @@ from datapruner.cache import (
     open_plain,
     write_plain,
 )
-from datapruner.errors import DataPrunerError
+from datapruner.files.temporary import MARK, atomic_write, private_folder, sweep
 from datapruner.ragged import Ragged, offsets_of
 from datapruner.signals.store.keys import KEY_BYTES, Keys, canonical
 from datapruner.signals.store.shards import (
@@ -38,7 +39,6 @@ from datapruner.signals.store.shards import (
     read_shard,
     shard_parts,
 )
-from datapruner.temporary import MARK, atomic_write, private_folder, sweep
 from datapruner.text import safe_text
 
 logger = logging.getLogger(__name__)

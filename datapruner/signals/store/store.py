@@ -10,9 +10,9 @@ import xxhash
 from numpy.typing import NDArray
 
 from datapruner.arrays import Ints
-from datapruner.cache import cache_folder, keyed
 from datapruner.errors import DataPrunerError
-from datapruner.notes import Notes
+from datapruner.files.cache import cache_folder, keyed
+from datapruner.files.notes import Notes
 from datapruner.ragged import Ragged
 from datapruner.signals.store.keys import Keys
 from datapruner.signals.store.shards import RaggedBatch, RowsMissingError

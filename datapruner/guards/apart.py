@@ -11,8 +11,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from datapruner.bounded import CHILD_BYTES, SECONDS, bounded, confine
 from datapruner.errors import DataPrunerError
+from datapruner.guards.bounded import CHILD_BYTES, SECONDS, bounded, confine
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection

@@ -13,8 +13,8 @@ from yaml.reader import Reader
 from yaml.resolver import Resolver
 from yaml.scanner import Scanner
 
-from datapruner.bounded import bounded
 from datapruner.errors import DataPrunerError
+from datapruner.guards.bounded import bounded
 from datapruner.text import safe_text
 
 MOST_BYTES = 64 << 20

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import datapruner as dp
-from datapruner.limits import DEFAULTS, limit
-from datapruner.patterns import files_of
+from datapruner.files.patterns import files_of
+from datapruner.guards.limits import DEFAULTS, limit
 from datapruner.recipe import load_recipe
 from datapruner.samples import load_samples
 

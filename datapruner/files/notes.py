@@ -13,8 +13,8 @@ from typing import Any
 
 import xxhash
 
-from datapruner.cache import hasher, keyed, make_folder, open_plain, write_plain
-from datapruner.temporary import MARK, sweep
+from datapruner.files.cache import hasher, keyed, make_folder, open_plain, write_plain
+from datapruner.files.temporary import MARK, sweep
 
 MOST_BYTES = 1 << 20
 

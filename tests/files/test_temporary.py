@@ -9,13 +9,13 @@ import sys
 
 import pytest
 
-from datapruner import temporary
-from datapruner.temporary import MARK, new_folder, release, sweep, whole_file
+from datapruner.files import temporary
+from datapruner.files.temporary import MARK, new_folder, release, sweep, whole_file
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from datapruner.temporary import new_folder
+from datapruner.files.temporary import new_folder
 folder, _ = new_folder(Path(sys.argv[1]))
 (folder / "half").write_text("x")
 print(folder, flush=True)
@@ -23,7 +23,7 @@ time.sleep(60)
 """
 PRIVATE = """
 import os, signal, sys
-from datapruner.temporary import private_folder
+from datapruner.files.temporary import private_folder
 folder = private_folder()
 (folder / "spilled").write_text("x")
 if len(sys.argv) > 1:

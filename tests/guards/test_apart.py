@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from datapruner.apart import Apart, Raised
 from datapruner.errors import DataPrunerError
+from datapruner.guards.apart import Apart, Raised
 from datapruner.samples.template_cost import stops
 from datapruner.samples.templates import Template
 from tests.conftest import byte_tokenizer

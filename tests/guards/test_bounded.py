@@ -12,8 +12,8 @@ from contextlib import suppress
 
 import pytest
 
-from datapruner.bounded import bounded, tried
 from datapruner.errors import DataPrunerError
+from datapruner.guards.bounded import bounded, tried
 from datapruner.samples.templates import Template
 from tests.conftest import byte_tokenizer
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from datapruner.errors import DataPrunerError
-from datapruner.limits import limit, over
+from datapruner.guards.limits import limit, over
 
 Place = tuple[int, int]
 MARKS = re.compile(r"[*?[]")

@@ -16,8 +16,8 @@ from typing import Protocol
 
 import xxhash
 
-from datapruner.paths import expanded
-from datapruner.temporary import whole_file
+from datapruner.files.paths import expanded
+from datapruner.files.temporary import whole_file
 
 KEY = "DATAPRUNER_CACHE_KEY"
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)

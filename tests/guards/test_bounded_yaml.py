@@ -12,9 +12,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datapruner import bounded_yaml
-from datapruner.bounded_yaml import DEEPEST, MOST_BYTES, MOST_WRITTEN, load_yaml
 from datapruner.errors import DataPrunerError
+from datapruner.guards import bounded_yaml
+from datapruner.guards.bounded_yaml import DEEPEST, MOST_BYTES, MOST_WRITTEN, load_yaml
 from datapruner.recipe import MOST_ROWS, load_recipe
 
 PLAIN = st.recursive(
@@ -119,7 +119,7 @@ def test_without_the_parser_in_c_the_same_is_read(tmp_path, monkeypatch):
     (tmp_path / "f.yaml").write_text(text)
     with monkeypatch.context() as patched:
         patched.setitem(sys.modules, "yaml._yaml", None)
-        other = importlib.util.module_from_spec(importlib.util.find_spec("datapruner.bounded_yaml"))
+        other = importlib.util.module_from_spec(importlib.util.find_spec("datapruner.guards.bounded_yaml"))
         other.__spec__.loader.exec_module(other)
     assert other._Parser is not bounded_yaml._Parser
     assert other.load_yaml(tmp_path / "f.yaml", "the file") == yaml.safe_load(text)

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datapruner import cache, temporary
 from datapruner.errors import DataPrunerError
-from datapruner.notes import Notes
+from datapruner.files import cache, temporary
+from datapruner.files.notes import Notes
 from datapruner.signals.store import SignalStore, row_keys, shards, shelf
 
 CONTEXT = {"signal": "test"}

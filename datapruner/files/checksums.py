@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import xxhash
 
-from datapruner.cache import open_plain
 from datapruner.errors import DataPrunerError
-from datapruner.paths import exists, is_file
+from datapruner.files.cache import open_plain
+from datapruner.files.paths import exists, is_file
 from datapruner.text import safe_text
 
 CHECKSUMS = "checksums.txt"

@@ -14,8 +14,8 @@ import xxhash
 from datasets import Dataset
 
 import datapruner as dp
-from datapruner import cache, checksums
-from datapruner.checksums import CHECKSUMS, digest
+from datapruner.files import cache, checksums
+from datapruner.files.checksums import CHECKSUMS, digest
 from datapruner.scores import load_scores
 
 

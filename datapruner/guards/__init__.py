@@ -1,0 +1,1 @@
+"""What holds off others' programs and data: limits of time, memory, size and depth, and children that can be ended."""
