@@ -10,6 +10,7 @@ import html
 import json
 import os
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +97,29 @@ def signals() -> str:
     )
 
 
-WRITTEN = {"commands": commands, "signals": signals}
+def reference(word: str) -> str:
+    """Describe every built-in part of a kind, from the part itself."""
+    from datapruner.cli.listing import facts
+    from datapruner.parts import KINDS, built_in, find
+
+    told = []
+    for name in built_in(KINDS[word]):
+        part = find(KINDS[word], name)
+        place = part if isinstance(part, type) else type(part)
+        told.append(
+            f"::: {place.__module__}.{place.__qualname__}\n"
+            f"    options: {{heading_level: 3, members: false, heading: {name}, toc_label: {name}}}\n"
+        )
+        told += [f"- {label}: {text}" for label, text in facts(KINDS[word], part)]
+        told.append("")
+    return "\n".join(told)
+
+
+WRITTEN = {
+    "commands": commands,
+    "signals": signals,
+    **{word: partial(reference, word) for word in ("scorers", "selectors", "measurements", "cleaning")},
+}
 """What a page asks for with a comment of that name."""
 
 

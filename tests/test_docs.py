@@ -86,16 +86,19 @@ def test_every_page_of_docs_is_in_the_navigation(site):
 
 def test_reference_comes_from_the_code(site):
     from datapruner.cli import app
-    from datapruner.parts import SCORERS, built_in, find
+    from datapruner.parts import KINDS, built_in, find
     from datapruner.signals import KNOWN
 
-    scorers = " ".join(read(site / "reference_scorers.html").text)
-    for name in built_in(SCORERS):
-        cls = find(SCORERS, name)
-        assert f'id="{cls.__module__}.{cls.__name__}"' in (site / "reference_scorers.html").read_text(
-            "utf-8"
-        ), name
-        assert name in scorers
+    pages = {"scorers": "reference_scorers.html", "selectors": "reference_selectors.html"}
+    for word, page in pages.items():
+        shown = (site / page).read_text("utf-8")
+        for name in built_in(KINDS[word]):
+            part = find(KINDS[word], name)
+            assert f'id="{part.__module__}.{part.__name__}"' in shown, name
+            assert f'<a href="#{part.__module__}.{part.__name__}"' in shown, f"{name} is not in the contents"
+    assert "<li>needs: embedding, label, manifold, neighbours</li>" in (site / pages["scorers"]).read_text(
+        "utf-8"
+    )
     parts = " ".join(read(site / "reference_parts.html").text)
     assert all(name in parts for name in KNOWN)
     commands = " ".join(read(site / "reference_commands.html").text)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 VERBS = {
     "Choose rows": "prune clean score select run",
     "Compare and look into": "compare damage",
-    "Look": "explain inspect scorers doctor",
+    "Look": "explain inspect parts scorers doctor",
 }
 """Where the help lists which verbs. A verb is a module here of its name, which holds a :class:`Verb` of that name."""
 

@@ -1,0 +1,146 @@
+"""What the checks work on: signals, rankings with the state that selectors read, portions of a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datapruner.ragged import Ragged, offsets_of
+from datapruner.ranking import Ranking
+from datapruner.selection.budget import Portion
+from datapruner.selection.selectors.message_passing import DISTANCES, NEIGHBOURS
+from datapruner.signals import TARGET, Signals
+
+
+def example_signals(n: int = 120, *, seed: int = 0, more: Mapping[str, Any] | None = None) -> Signals:
+    """Make every known signal for ``n`` rows: three uneven clusters of 16-dimensional vectors, and texts.
+
+    Parameters
+    ----------
+    n : int
+    seed : int
+    more : mapping, optional
+        Signals that a plug-in measures: name -> array, ragged array or list of n rows.
+
+    Returns
+    -------
+    Signals
+    """
+    rng = np.random.default_rng(seed)
+    cluster = rng.choice(3, size=n, p=[0.6, 0.3, 0.1])
+    centres = rng.normal(size=(3, 16))
+    embedding = (centres[cluster] + 0.3 * rng.normal(size=(n, 16))).astype(np.float32)
+    supervised = rng.integers(1, 200, size=n)
+    offsets = np.concatenate([[0], np.cumsum(supervised)]).astype(np.int64)
+    of = np.repeat(np.arange(n), supervised)
+
+    def mean(values: NDArray[Any]) -> NDArray[np.float64]:
+        return np.bincount(of, values.astype(np.float64), n) / supervised
+
+    level = rng.normal(size=(3, n))
+    nll = np.exp(0.5 * level[0][of] + rng.normal(size=len(of))).astype(np.float32)
+    alone = (nll * np.exp(0.3 * level[1][of] + 0.2)).astype(np.float32)
+    entropy = np.exp(0.4 * level[2][of] + 0.5 * rng.normal(size=len(of))).astype(np.float32)
+    near, twin = (np.random.default_rng([seed, number]) for number in (1, 2))
+    token_jsd = (np.log(2) * twin.beta(1 + cluster[of], 6)).astype(np.float32)
+    pruned_nll = (nll * np.exp(twin.normal(0.3, 0.2, size=len(of)))).astype(np.float32)
+    norms = 3 * mean(nll) / np.sqrt(supervised)
+    target = embedding[near.permutation(n)[: max(12, n // 8)]]
+    words = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"]
+    return Signals(
+        n,
+        {
+            "embedding": embedding,
+            TARGET: (target + 0.2 * near.normal(size=target.shape)).astype(np.float32),
+            "neighbours": _neighbours(embedding),
+            "manifold": (embedding[:, :2] + 0.1 * embedding[:, 2:4]).astype(np.float64),
+            "label": rng.integers(0, 3, size=n),
+            "num_tokens": supervised + rng.integers(1, 300, size=n),
+            "num_supervised_tokens": supervised,
+            "text": [f"{' '.join(rng.choice(words, size=6))} {row}" for row in range(n)],
+            "log_ppl": mean(nll),
+            "entropy": mean(entropy),
+            "el2n": mean(np.sqrt(-np.expm1(-nll))),
+            "grad_norm": norms,
+            "weight_dot": mean(nll) - mean(entropy),
+            "weight_norm": np.full(n, 40.0),
+            "token_nll": Ragged(nll, offsets),
+            "token_entropy": Ragged(entropy, offsets),
+            "number_surprise": np.where(rng.random(n) < 0.3, 0.0, rng.normal(size=n)),
+            "jsd": mean(token_jsd),
+            "token_jsd": Ragged(token_jsd, offsets),
+            "pruned_log_ppl": mean(pruned_nll),
+            "pruned_token_nll": Ragged(pruned_nll, offsets),
+            "pruned_grad_norm": 1.5 * norms,
+            "gradient_dot": 1.5 * norms**2 * twin.uniform(-0.2, 1, size=n),
+            "response_log_ppl": mean(alone),
+            "response_token_nll": Ragged(alone, offsets),
+            **(more or {}),
+        },
+        seed,
+    )
+
+
+def random_ranking(seed: int) -> tuple[Ranking, NDArray[np.int64]]:
+    """Draw a ranking full of ties, with groups and what selectors read, and its rows' supervised tokens."""
+    rng = np.random.default_rng(seed)
+    n, k = int(rng.integers(2, 200)), int(rng.integers(1, 9))
+    # Rounded, so that ties are common.
+    values = np.round(rng.normal(size=n), int(rng.integers(0, 4)))
+    groups, weights = rng.integers(0, k, size=n), rng.random(k) * (rng.random(k) < 0.8) + 1e-9
+    tokens = rng.integers(1, 50, size=n)
+    return Ranking(values, groups, weights, *plane(np.round(rng.gamma(2, size=n), 2), tokens)), tokens
+
+
+def plane(log_ppl: NDArray[np.float64], tokens: NDArray[np.int64]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Give columns and state that scorers leave for their selectors: of a language model's pass, a walk, a graph."""
+    token_nll = Ragged(np.repeat(log_ppl, tokens), offsets_of(tokens))
+    walk = np.random.default_rng(len(log_ppl)).permutation(len(log_ppl))
+    return {"log_ppl": log_ppl, "entropy": np.sqrt(log_ppl[::-1]), "walk_place": walk}, {
+        "token_nll": token_nll,
+        **_graph(len(log_ppl)),
+    }
+
+
+def _graph(n: int) -> dict[str, Ragged]:
+    """Give the state that D2 leaves, for random neighbours: each edge stands at both of its ends."""
+    rng = np.random.default_rng(n)
+    low, high = np.divmod(np.unique(rng.integers(0, n * n, size=3 * n)), n)
+    low, high = low[low < high], high[low < high]
+    own, other = np.concatenate([low, high]), np.concatenate([high, low])
+    apart = np.tile(np.round(rng.random(len(low)), 1), 2).astype(np.float32)
+    order, offsets = np.lexsort((other, own)), offsets_of(np.bincount(own, minlength=n))
+    return {NEIGHBOURS: Ragged(other[order], offsets), DISTANCES: Ragged(apart[order], offsets)}
+
+
+def portion(n: int, costs: NDArray[np.int64], budget: int) -> Portion:
+    """Make one portion of all rows; its unit is rows where each costs 1."""
+    return Portion(np.arange(n), costs, budget, "", "rows" if (costs == 1).all() else "tokens")
+
+
+def reordered(signals: Signals, rows: NDArray[np.int64]) -> Signals:
+    """Give the signals of some rows, in their order; a row may come several times."""
+
+    def taken(value: Any) -> Any:
+        if isinstance(value, Ragged):
+            return value.take(rows)
+        return value[rows] if isinstance(value, np.ndarray) else [value[row] for row in rows.tolist()]
+
+    measured = {name: value if name == TARGET else taken(value) for name, value in signals.measured.items()}
+    if "neighbours" in measured:  # positions among the rows
+        measured["neighbours"] = _neighbours(measured["embedding"])
+    return Signals(len(rows), measured, signals.seed)
+
+
+def _neighbours(embedding: NDArray[np.float32]) -> NDArray[np.int64]:
+    from datapruner.geometry.neighbours import neighbour_table
+
+    return neighbour_table(embedding, 8).indices
+
+
+def rng() -> np.random.Generator:
+    """Make the generator that every selector is given here."""
+    return np.random.default_rng(0)

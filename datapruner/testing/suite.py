@@ -1,0 +1,86 @@
+"""One test for each part and check, under pytest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from datapruner.errors import DataPrunerError
+from datapruner.ranking import Ranking
+from datapruner.scorers.base import Scorer
+from datapruner.selection.selector import Selector
+from datapruner.signals import Signals
+from datapruner.testing.examples import example_signals
+from datapruner.testing.scorer_checks import SCORER_CHECKS
+from datapruner.testing.selector_checks import SELECTOR_CHECKS
+from datapruner.text import safe_repr
+
+if TYPE_CHECKING:
+    import pytest
+
+
+def parametrize_with_checks(
+    parts: Iterable[Any],
+    *,
+    signals: Callable[[], Signals] = example_signals,
+    ranking: Ranking | None = None,
+) -> pytest.MarkDecorator:
+    """Make a test of two arguments, ``part`` and ``check``, run once for each part and each check of its kind.
+
+    Parameters
+    ----------
+    parts : iterable
+        Objects of any kind, built with the parameters that they are tested with.
+    signals : callable
+        Makes the signals that scorers read, anew for every check.
+    ranking : Ranking, optional
+        With the columns and the state that the selectors read; see :func:`check_selector`.
+
+    Returns
+    -------
+    pytest.MarkDecorator
+        The test calls ``check(part)``.
+
+    Raises
+    ------
+    DataPrunerError
+        Something is no part: a class that was not called, a name.
+
+    Examples
+    --------
+    >>> @parametrize_with_checks([MyScorer(), MyScorer(power=2), MySelector()])  # doctest: +SKIP
+    ... def test_contract(part, check):
+    ...     check(part)
+    """
+    import pytest
+
+    cases = []
+    for part in parts:
+        for name, check in checks_of(part, signals=signals, ranking=ranking).items():
+            cases.append(pytest.param(part, check, id=f"{part!r}-{name}"))
+    return pytest.mark.parametrize(("part", "check"), cases)
+
+
+def checks_of(
+    part: Any, *, signals: Callable[[], Signals] = example_signals, ranking: Ranking | None = None
+) -> dict[str, Callable[[Any], None]]:
+    """Give the checks of a part's kind by name, each to be called with the part."""
+    if isinstance(part, Scorer):
+        return {name: partial(_on_signals, check, signals) for name, check in SCORER_CHECKS.items()}
+    if isinstance(part, Selector):
+        return {name: partial(_on_ranking, check, ranking) for name, check in SELECTOR_CHECKS.items()}
+    called = f"; write {part.__name__}()" if isinstance(part, type) else ""
+    raise DataPrunerError(f"checks are for objects: scorers and selectors, not {safe_repr(part)}{called}")
+
+
+def _on_signals(
+    check: Callable[[Scorer, Signals], None], signals: Callable[[], Signals], part: Scorer
+) -> None:
+    check(part, signals())
+
+
+def _on_ranking(
+    check: Callable[[Selector, Ranking | None], None], ranking: Ranking | None, part: Selector
+) -> None:
+    check(part, ranking)

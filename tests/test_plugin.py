@@ -1,0 +1,148 @@
+"""A plug-in that is installed beside the package: its parts work everywhere without an edit here."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import datapruner as dp
+from tests.conftest import command
+from tests.plugin import install
+
+MODULE = '''
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from datapruner import Ranking, Scorer
+from datapruner.selection.selector import Choice, Selector, take
+
+
+@dataclass(frozen=True)
+class Backwards(Scorer):
+    """The source's last rows first.
+
+    Parameters
+    ----------
+    step : int
+        What a row is worth.
+    """
+
+    step: int = 1
+    name: ClassVar[str] = "backwards"
+    needs: ClassVar[frozenset[str]] = frozenset()
+    paper: ClassVar[str] = "a story told backwards"
+    provenance: ClassVar[str] = "theirs"
+
+    @property
+    def promises(self):
+        return frozenset()
+
+    def _score(self, signals):
+        place = np.arange(signals.num_rows)
+        return Ranking(self.step * place.astype(np.float64), columns={"place_from_start": place})
+
+
+@dataclass(frozen=True)
+class Alternate(Selector):
+    """Every other row of the ranking first."""
+
+    name: ClassVar[str] = "alternate"
+
+    def _select(self, ranking, portion, rng):
+        order = np.argsort(-ranking.values[portion.rows], kind="stable")
+        order = np.concatenate([order[::2], order[1::2]])
+        kept = take(order, portion.costs, np.array([portion.budget]))
+        return Choice(kept, kept.astype(np.int64), ["dropped: theirs, between", "kept: theirs, alternately"])
+'''
+POINTS = {
+    "datapruner.scorers": {"backwards": "their_parts:Backwards"},
+    "datapruner.selectors": {"alternate": "their_parts:Alternate"},
+}
+ROWS = [{"instruction": f"question {row}", "output": f"answer {row} " * (1 + row % 3)} for row in range(10)]
+KEPT = [5, 7, 9]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    install(tmp_path / "site", monkeypatch, "their_parts", MODULE, POINTS)
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_from_python(place):
+    selection = dp.prune(ROWS, scorer="backwards", selector="alternate", keep=3)
+    assert selection.indices.tolist() == KEPT
+    assert selection.explain(5).reason.startswith("kept: theirs, alternately;")
+    assert selection.explain(8).reason.startswith("dropped: theirs, between;")
+    with pytest.raises(dp.DataPrunerError, match=r"no selector 'alternte'\. Did you mean 'alternate'"):
+        dp.prune(ROWS, scorer="backwards", selector="alternte", keep=3)
+
+
+def test_from_the_command_line(place, monkeypatch, capsys):
+    words = ["prune", "rows.jsonl", "--scorer", "backwards", "--set", "step=2", "--selector", "alternate"]
+    assert command(monkeypatch, *words, "--keep", "3", "-o", "out", "--report") == 0
+    recipe = yaml.safe_load((place / "out" / "recipe.yaml").read_text())
+    assert recipe["scorers"] == [{"name": "backwards", "parameters": {"step": 2}}]
+    assert recipe["selector"]["name"] == "alternate"
+    assert "in_memory" not in recipe
+    page = (place / "out" / "report.html").read_text()
+    assert "backwards" in page
+    assert "alternately" in page
+    capsys.readouterr()
+    assert command(monkeypatch, "explain", "out", "--row", "5") == 0
+    said = capsys.readouterr().out
+    assert "kept: theirs, alternately" in said
+    assert "place_from_start" in said
+    before = (place / "out" / "selection.parquet").read_bytes()
+    assert command(monkeypatch, "run", "out/recipe.yaml", "-o", "again") == 0
+    assert (place / "again" / "selection.parquet").read_bytes() == before
+
+
+def test_in_a_comparison(place, monkeypatch, capsys):
+    found = dp.compare(ROWS, scorers=["backwards", "length"], selector="alternate", keep=3)
+    assert found.selections["backwards"].indices.tolist() == KEPT
+    assert (
+        command(
+            monkeypatch,
+            "compare",
+            "rows.jsonl",
+            "--scorer",
+            "backwards",
+            "--keep",
+            "3",
+            "-o",
+            "compared",
+            "--report",
+        )
+        == 0
+    )
+    assert "backwards" in capsys.readouterr().out
+
+
+def test_the_real_command_finds_them(place):
+    """A child of its own: nothing is there but what is installed."""
+    path = os.pathsep.join([str(place / "site"), os.environ.get("PYTHONPATH", "")])
+    ran = subprocess.run(
+        [sys.executable, "-m", "datapruner", "prune", "rows.jsonl", "--scorer", "backwards", "--selector", "alternate",
+         "--keep", "3", "-o", "out"],
+        cwd=place, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    kept = [json.loads(line)["instruction"] for line in _lines(place / "out")]
+    assert kept == [f"question {row}" for row in KEPT]
+
+
+def _lines(folder: Path) -> list[str]:
+    import pyarrow.parquet as pq
+
+    (file,) = (folder / "data").glob("*.parquet")
+    return [json.dumps(row) for row in pq.read_table(file).to_pylist()]

@@ -1,0 +1,262 @@
+"""Each check of the contract suite catches a part that breaks its promise, and says so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from datapruner.errors import DataPrunerError
+from datapruner.ragged import Ragged
+from datapruner.scorers.base import Ranking, Scorer
+from datapruner.selection.selector import Choice, Selector, best_first, take
+from datapruner.selection.selectors.eu_plane import EUPlaneSelector
+from datapruner.selection.selectors.topk import TopK
+from datapruner.testing import (
+    SCORER_CHECKS,
+    SELECTOR_CHECKS,
+    check_scorer,
+    check_selector,
+    example_signals,
+    parametrize_with_checks,
+)
+from datapruner.testing.suite import checks_of
+
+
+@dataclass(frozen=True)
+class Fair(Scorer):
+    name: ClassVar[str] = "fair"
+    needs: ClassVar[frozenset[str]] = frozenset({"embedding"})
+
+    def _score(self, signals):
+        from datapruner.geometry.blocks import iter_blocks, require_finite
+
+        norms = []
+        for start, _, block in iter_blocks(signals["embedding"]):
+            require_finite(block, start, matrix=signals["embedding"])
+            norms.append(np.linalg.norm(block, axis=1).astype(np.float64))
+        return Ranking(np.concatenate(norms))
+
+
+def scorer(score=Fair._score, **more):
+    return dataclass(frozen=True)(type("Broken", (Fair,), {"_score": score, **more}))()
+
+
+def counting():
+    calls = [0]
+
+    def score(self, signals):
+        calls[0] += 1
+        return Ranking(np.full(signals.num_rows, float(calls[0])))
+
+    return score
+
+
+def mutating(self, signals):
+    signals["embedding"][0] = 1
+    return Ranking(np.ones(signals.num_rows))
+
+
+def by_place(self, signals):
+    return Ranking(np.arange(float(signals.num_rows)))
+
+
+def by_second_row(self, signals):
+    return Ranking(np.full(signals.num_rows, float(signals["embedding"][1, 0])))
+
+
+@dataclass(frozen=True)
+class Even(Selector):
+    """As fair as can be."""
+
+    name: ClassVar[str] = "even"
+
+    def _select(self, ranking, portion, rng):
+        kept = take(best_first(ranking.values[portion.rows]), portion.costs, np.array([portion.budget]))
+        return Choice(kept, kept.astype(np.int64), ["dropped: as it came", "kept: as it came"])
+
+
+def selector(choose=Even._select, **more):
+    return dataclass(frozen=True)(type("Broken", (Even,), {"_select": choose, **more}))()
+
+
+def one_too_few(self, ranking, portion, rng):
+    """A selector that does not let its choice be checked."""
+    return Even()._select(ranking, replace(portion, budget=portion.budget - 1), rng)
+
+
+def one_too_many(self, ranking, portion, rng):
+    return Even()._select(ranking, replace(portion, budget=portion.budget + 1), rng)
+
+
+def turning(calls=None):
+    """Every call another selector: as one that draws from a state of its own."""
+    calls = [0]
+
+    def own(self):
+        calls[0] += 1
+        return TopK() if calls[0] % 2 else selector(last_first)
+
+    return own
+
+
+def last_first(self, ranking, portion, rng):
+    return Even()._select(replace(ranking, values=-ranking.values), portion, rng)
+
+
+def mixed_up(self, ranking, portion, rng):
+    choice = Even()._select(ranking, portion, rng)
+    return replace(choice, codes=1 - choice.codes)
+
+
+def masking(self, ranking, portion, rng):
+    choice = Even()._select(ranking, portion, rng)
+    every = [np.ones(int(length), np.bool_) for length in ranking.state["token_nll"].lengths[portion.rows]]
+    return replace(choice, token_masks=Ragged.from_rows(every, np.bool_))
+
+
+def drawing():
+    own = np.random.default_rng()
+
+    def select(self, ranking, portion, rng):
+        return Even()._select(replace(ranking, values=own.random(len(ranking.values))), portion, rng)
+
+    return select
+
+
+def by_all_rows(self, ranking, portion, rng):
+    apart = np.abs(ranking.values - ranking.values.mean())
+    return Even()._select(replace(ranking, values=np.nan_to_num(apart)), portion, rng)
+
+
+def by_second_place(self, ranking, portion, rng):
+    ranking.values[portion.rows[1]]
+    return Even()._select(ranking, portion, rng)
+
+
+SCORERS = [
+    (scorer(name="not a word"), "scorer_describes_itself", "is not a plain word"),
+    (scorer(needs=frozenset({"nowhere"})), "scorer_describes_itself", "nowhere"),
+    (scorer(lambda self, s: Ranking(np.ones(3))), "scorer_ranks_every_row", "shape"),
+    (scorer(lambda self, s: Ranking(np.ones(s.num_rows, np.float32))), "scorer_ranks_every_row", "float64"),
+    (
+        scorer(lambda self, s: Ranking(np.ones(s.num_rows), np.arange(s.num_rows) - 1, np.ones(2))),
+        "scorer_ranks_every_row",
+        "groups from -1",
+    ),
+    (
+        scorer(lambda self, s: Ranking(np.ones(s.num_rows), np.zeros(s.num_rows, np.int64), -np.ones(1))),
+        "scorer_ranks_every_row",
+        "negative",
+    ),
+    (
+        scorer(lambda self, s: Ranking(np.ones(s.num_rows), columns={"kept": np.ones(s.num_rows)})),
+        "scorer_ranks_every_row",
+        "must not name a column 'kept'",
+    ),
+    (scorer(lambda self, s: np.ones(s.num_rows)), "scorer_ranks_every_row", "must return"),
+    (scorer(counting()), "scorer_repeats", "two calls"),
+    (scorer(mutating), "scorer_leaves_signals_alone", "'embedding' was changed"),
+    (scorer(by_place), "scorer_follows_rows", "Not equal"),
+    (scorer(by_place), "scorer_treats_equals_equally", "Not equal"),
+    (scorer(by_second_row), "scorer_takes_one_row", "IndexError"),
+    (
+        scorer(lambda self, s: Ranking(np.ones(s.num_rows))),
+        "scorer_refuses_nan",
+        "NaN in 'embedding' was ranked",
+    ),
+    (scorer(selector=lambda self: selector(select=one_too_few)), "scorer_meets_budgets", "kept .* rows of a"),
+    (scorer(selector=turning()), "scorer_survives_saving", "selects other rows"),
+]
+SELECTORS = [
+    (selector(name="not a word"), "selector_describes_itself", "is not a plain word"),
+    (selector(one_too_few), "selector_meets_budgets", "spent"),
+    (selector(select=one_too_few), "selector_meets_budgets", "kept .* rows of a budget"),
+    (selector(select=one_too_many), "selector_meets_budgets", "kept .* rows of a budget"),
+    (
+        selector(mixed_up),
+        "selector_gives_reasons",
+        "a row that is kept=True says: dropped|a row that is kept=False says: kept",
+    ),
+    (
+        selector(masking, prunes_tokens=True),
+        "selector_masks_tokens_of_kept_rows",
+        "a dropped row has a token mask",
+    ),
+    (selector(masking), "selector_masks_tokens_of_kept_rows", "prunes_tokens is not true"),
+    (selector(drawing()), "selector_repeats", "two calls"),
+    (selector(by_all_rows), "selector_reads_only_its_portion", "outside the portion"),
+    (selector(by_second_place), "selector_takes_little", "IndexError"),
+]
+
+
+@pytest.mark.parametrize(("part", "check", "said"), [*SCORERS, *SELECTORS])
+def test_a_broken_part_is_caught(part, check, said):
+    with pytest.raises((AssertionError, DataPrunerError), match=said):
+        checks_of(part)[check](part)
+
+
+def test_every_check_has_a_part_that_it_catches():
+    assert {check for _, check, _ in SCORERS} == set(SCORER_CHECKS)
+    assert {check for _, check, _ in SELECTORS} == set(SELECTOR_CHECKS)
+
+
+@parametrize_with_checks([Fair(), Even()])
+def test_parts_that_break_nothing_pass(part, check):
+    check(part)
+
+
+def test_all_checks_at_once():
+    check_scorer(Fair())
+    check_selector(Even())
+    with pytest.raises(AssertionError):
+        check_scorer(scorer(counting()))
+    with pytest.raises(AssertionError):
+        check_selector(selector(drawing()))
+
+
+@dataclass(frozen=True)
+class ByTheirState(Even):
+    """Reads what only its own scorer leaves."""
+
+    name: ClassVar[str] = "by_their_state"
+
+    def _select(self, ranking, portion, rng):
+        if "theirs" not in ranking.state:
+            raise DataPrunerError("the selector 'by_their_state' needs the state 'theirs'")
+        values = np.asarray(ranking.state["theirs"])[:, 0]
+        return Even()._select(replace(ranking, values=values), portion, rng)
+
+
+def test_a_selector_is_checked_on_a_ranking_with_its_state():
+    with pytest.raises(DataPrunerError, match="needs the state 'theirs'"):
+        check_selector(ByTheirState())
+    state = {"theirs": np.random.default_rng(0).random((40, 2))}
+    check_selector(ByTheirState(), Ranking(np.arange(40.0), state=state))
+    for name in set(SELECTOR_CHECKS) - {"selector_describes_itself", "selector_masks_tokens_of_kept_rows"}:
+        broken = next(part for part, check, _ in SELECTORS if check == name)
+        with pytest.raises((AssertionError, DataPrunerError)):
+            SELECTOR_CHECKS[name](broken, Ranking(np.random.default_rng(1).random(40), state=state))
+
+
+def test_a_built_in_selector_on_the_ranking_of_its_scorer():
+    from datapruner.scorers.qtuning import QTuning
+
+    check_selector(EUPlaneSelector(), QTuning().score(example_signals()))
+
+
+def test_what_is_no_part_is_refused():
+    with pytest.raises(DataPrunerError, match=r"checks are for objects: .*write Fair\(\)"):
+        parametrize_with_checks([Fair])
+    with pytest.raises(DataPrunerError, match="not 'topk'"):
+        parametrize_with_checks(["topk"])
+
+
+def test_failures_show_part_and_check():
+    mark = parametrize_with_checks([Fair(), Even()])
+    ids = [case.id for case in mark.mark.args[1]]
+    assert ids[0] == "Fair()-scorer_describes_itself"
+    assert ids[-1] == "Even()-selector_takes_little"
+    assert len(set(ids)) == len(SCORER_CHECKS) + len(SELECTOR_CHECKS)

@@ -1,0 +1,74 @@
+"""Every built-in part passes the contract suite, with its defaults and with other parameters."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from datapruner.parts import SCORERS, SELECTORS, built_in
+from datapruner.scorers import make_scorer
+from datapruner.selection.selectors import make_selector
+from datapruner.testing import example_signals, parametrize_with_checks
+
+VARIANTS = [
+    ("concept_complexity", {"keep": "easy", "n_clusters": 3}),
+    ("concept_complexity", {"keep": "random", "temperature": 0.1, "n_clusters": 3}),
+    ("prototypes", {"keep": "easy", "balance": 0.0, "n_clusters": 4}),
+    ("length", {"shortest": True}),
+    ("stratified", {"n_clusters": 3}),
+    ("donod", {"step_size": 1e-3, "weights": [0.7, 0.3]}),
+    ("donod", {"don": "grow"}),
+    ("donod", {"step_size": 10.0, "normalization": "minmax", "length_correction": True}),
+    ("perplexity", {"keep": "high"}),
+    ("el2n", {"keep": "low"}),
+    ("grad_norm", {"keep": "low"}),
+    ("ifd", {"variant": "superfiltering", "drop_above_one": False}),
+    ("ifd", {"keep": "low"}),
+    ("response_noise", {"numbers": False, "n_clusters": 3}),
+    ("combined", {"by": "mean_rank", "within": "kind", "min_group": 20}),
+    ("combined", {"by": "topsis", "within": "column:kind", "scorers": ["donod", "ifd", "length"]}),
+    ("combined", {"by": "topsis", "scorers": ["ifd", {"name": "ifd", "parameters": {"keep": "low"}}]}),
+    ("combined", {"within": "cluster", "n_clusters": 3, "scorers": ["el2n", "prototypes"]}),
+    ("combined", {"scorers": ["random", "perplexity", "combined"]}),
+    (
+        "d2",
+        {"scorer": {"name": "el2n", "parameters": {"keep": "low"}}, "n_neighbors": 3, "gamma_reverse": 0.1},
+    ),
+    ("k_center", {"centres": 20}),
+    ("feature_mapping", {"within": "cluster", "n_clusters": 3}),
+    ("label_mapping", {"within": "kind", "train_rows": 50}),
+    ("paser", {"n_clusters": 3, "target": True, "budget": "degradation_size"}),
+    ("paser", {"within": "kind", "degradation": "gradient", "efficiency": "typical", "weights": {"1": 0.0}}),
+    ("paser", {"within": "cluster", "degradation": "loss", "efficiency": "loss_per_cost", "concepts": 0}),
+    ("paser", {"n_clusters": 4, "efficiency": "random", "budget": "uniform"}),
+]
+SELECTOR_VARIANTS = [
+    ("group_quota", {"projection": "proportional"}),
+    ("group_quota", {"floor_share": 0.5}),
+    ("topk", {"balance": 0.5}),
+    ("ccs", {"beta": 0.0, "strata": 7}),
+    ("ccs", {"beta": 0.9, "strata": 3}),
+    ("message_passing", {"gamma_reverse": 0.0}),
+]
+
+
+def signals_and_a_column():
+    signals = example_signals()
+    codes = np.random.default_rng(0).choice(4, size=signals.num_rows, p=[0.5, 0.3, 0.15, 0.05])
+    return replace(signals, measured={**signals.measured, "column:kind": codes})
+
+
+@parametrize_with_checks(
+    [make_scorer(*case) for case in [*((name, {}) for name in built_in(SCORERS)), *VARIANTS]],
+    signals=signals_and_a_column,
+)
+def test_scorers(part, check):
+    check(part)
+
+
+@parametrize_with_checks(
+    [make_selector(*case) for case in [*((name, {}) for name in built_in(SELECTORS)), *SELECTOR_VARIANTS]]
+)
+def test_selectors(part, check):
+    check(part)
