@@ -7,10 +7,6 @@ from pathlib import Path
 
 # Before anything imports torch, faiss or transformers: they read these once.
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ.setdefault(  # of the processes that pytest-xdist runs beside each other, each has its share
-    "OMP_NUM_THREADS",
-    str(max(1, min(2, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))),
-)
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import pytest
@@ -174,6 +170,17 @@ def save_tiny_vit(folder: Path, *, seed: int = 0) -> Path:
     }
     (folder / "preprocessor_config.json").write_text(json.dumps(described))
     return folder
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Of the processes that pytest-xdist runs beside each other, each has its share of the cores.
+
+    What starts them is told nothing: they would inherit it. Two threads that wait for each other while another
+    process has their core take fifty times as long.
+    """
+    if not getattr(config.option, "numprocesses", None):
+        share = (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, min(2, share))))
 
 
 def pytest_collection_finish() -> None:
