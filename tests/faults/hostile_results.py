@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from tests.faults.hostile_sources import Case, also, link, noise, pipe, put
 from tests.faults.hostile_tables import Runs
-from tests.test_bounded_yaml import HOSTILE
+from tests.guards.test_bounded_yaml import HOSTILE
 
 R = "run r.yaml -q -o out --overwrite"
 HEAD = "source: good.jsonl\nkeep: 3\nscorers:\n- name: random\n"
