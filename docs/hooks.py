@@ -90,10 +90,14 @@ def commands() -> str:
 
 def signals() -> str:
     """Tabulate the signals that a scorer may read."""
-    from datapruner.signals import KNOWN
+    from datapruner.signals.plan import known_signals
 
     return "\n".join(
-        ["| signal | |", "|---|---|", *(f"| `{name}` | {what} |" for name, what in KNOWN.items())]
+        [
+            "| signal | |",
+            "|---|---|",
+            *(f"| `{name}` | {given.described()} |" for name, given in known_signals().items()),
+        ]
     )
 
 

@@ -33,9 +33,7 @@ FLOORS = (
     ("command line", "cli doctor __init__ __main__"),
 )
 """From the ground up, and the files and folders on each; a longer name goes before the folder that it lies in."""
-EXCEPTIONS: dict[str, str] = {
-    "signals.plan -> scorers.base": "the plan takes scorers, not what they need",
-}
+EXCEPTIONS: dict[str, str] = {}
 """``importer -> imported``, as the modules are called within the package, and why it is still there. Only to shrink."""
 
 

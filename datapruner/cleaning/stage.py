@@ -22,6 +22,7 @@ from datapruner.matching import match_form
 from datapruner.samples.column_kinds import TEXT, kinds_of
 from datapruner.samples.layouts import LAYOUTS
 from datapruner.selection.budget import encode_labels
+from datapruner.signals.shared import Shared
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
@@ -191,6 +192,7 @@ def clean_embeddings(
     rows: Ints,
     protected: NDArray[np.bool_],
     unread: NDArray[np.bool_] | None = None,
+    shared: Shared | None = None,
 ) -> tuple[list[Vetoes], Ints]:
     """Drop semantic duplicates (SemDeDup) among the rows that are left.
 
@@ -205,12 +207,12 @@ def clean_embeddings(
     protected : ndarray, bool, shape (n,)
     unread : ndarray, bool, shape (n,), optional
         Rows whose vectors say nothing: they are no duplicates of anything.
+    shared : Shared, optional
+        What was made of the vectors before, and where their clusters are left for scorers.
     """
     if "semantic" not in recipe.dedup:
         return [], rows
-    from datapruner.geometry.clustering import spherical_kmeans
-
-    clusters = spherical_kmeans(embeddings, seed=recipe.seed)
+    clusters = (shared or Shared()).clusters(embeddings, seed=recipe.seed)
     local = semantic_duplicates(
         embeddings,
         clusters.assignment if unread is None else np.where(unread[rows], -1, clusters.assignment),

@@ -19,7 +19,7 @@ from datapruner.comparison.result import Comparison
 from datapruner.comparison.scorers import LeftOut, scorers_of, why_not
 from datapruner.comparison.tables import OF_SCORERS
 from datapruner.errors import DataPrunerError
-from datapruner.measuring.measure import Measured, measure
+from datapruner.measuring.measure import Measured, measure, plan_of
 from datapruner.measuring.reading import read_samples
 from datapruner.options import DEFAULTS, Scoring, notes
 from datapruner.overlap import chance, jaccard
@@ -29,7 +29,6 @@ from datapruner.scorers.length import Length
 from datapruner.scorers.random import Random
 from datapruner.selection.budget import Amount, Budget, check_rows
 from datapruner.selection.selectors import make_selector
-from datapruner.signals.plan import make_plan
 from datapruner.stability import NOISE, OF_ONE_SELECTION, Second, Variations, stability_of
 from datapruner.text import safe_repr, safe_text
 
@@ -107,7 +106,7 @@ def compare(
     made = asked if "random" in {scorer.name for scorer in asked} else [*asked, Random()]
     arguments = run_arguments(source, scorers=made, **given)
     if left_out is None:  # refused before anything is read, like everything above
-        make_plan(arguments["recipe"], made)
+        plan_of(arguments["recipe"], made)
     samples = read_samples(
         arguments["recipe"], arguments["source"], embeddings_given=arguments["embeddings"] is not None
     )

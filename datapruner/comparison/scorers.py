@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 from datapruner.errors import DataPrunerError
 from datapruner.parameters import one_or_more
 from datapruner.scorers import available_scorers, make_scorer
-from datapruner.signals import TARGET
-from datapruner.signals.plan import OF_RESPONSES, OF_ROWS, OF_TWINS, make_plan
+from datapruner.signals.plan import make_plan, readers_of, without_unread
 
 if TYPE_CHECKING:
     from datapruner.recipe import Recipe
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
 UNRANKED = "unranked"
 ALL = "all"
 """In the place of a scorer's name: all that there are; those that cannot run are left out with a reason."""
-OF_TEXT = OF_ROWS | OF_RESPONSES | OF_TWINS | {"num_tokens", "num_supervised_tokens", "text"}
-TWIN_FIELDS = ("pruned_model", "divergences")
-TARGET_FIELDS = ("target", "target_split", "target_columns", "target_embeddings")
 
 LeftOut = dict[str, str]
 
@@ -65,16 +61,13 @@ def why_not(scorer: Scorer, recipe: Recipe, samples: Samples) -> str | None:
     recipe : Recipe
     samples : Samples
     """
-    needs = scorer.requires
-    # What another scorer reads is not in this one's way.
-    unread = (() if needs & OF_TWINS else TWIN_FIELDS) + (() if TARGET in needs else TARGET_FIELDS)
-    in_memory = [name for name in recipe.in_memory if name not in unread]
-    alone = recipe.model_copy(update={**dict.fromkeys(unread), "in_memory": in_memory})
+    readers = readers_of([scorer])
     try:
-        plan = make_plan(alone, [scorer])
+        # What another scorer reads is not in this one's way.
+        plan = make_plan(without_unread(recipe, scorer.requires), readers)
     except DataPrunerError as error:
         return str(error)
-    of_text = needs & (OF_TEXT - {"jsd"} if plan.divergences else OF_TEXT)
+    of_text = scorer.requires & plan.of_text
     if of_text and not samples.layout.has_text:
         return (
             f"the scorer '{scorer.name}' reads {', '.join(sorted(of_text))}, and rows of the layout "

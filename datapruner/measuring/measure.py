@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,19 +29,15 @@ from datapruner.recipe import FILES, Recipe
 from datapruner.scorers import make_scorer
 from datapruner.scorers.base import Scorer
 from datapruner.signals import Signals
-from datapruner.signals.columns import measure_tokens
-from datapruner.signals.divergences import read_divergences
-from datapruner.signals.models import known_pruned, open_language_model, open_pruned, renderer_of
-from datapruner.signals.plan import make_plan, measure_losses, measure_the_rest
+from datapruner.signals.losses import feed
+from datapruner.signals.measurement import Objects, Run
+from datapruner.signals.models import renderer_of
+from datapruner.signals.plan import Plan, Step, make_plan, readers_of
 from datapruner.signals.store import SignalStore
-from datapruner.signals.tokens import NamedTokenizer, stored_counts
-from datapruner.signals.vectors import measure_embedding, measure_target
 
 if TYPE_CHECKING:
     from datapruner.models.encoders import Encoder
-    from datapruner.samples.rendered import TokenCounts
     from datapruner.samples.samples import Samples
-    from datapruner.signals.language_model.reader import Reader
     from datapruner.signals.models import Renderer
 
 
@@ -92,110 +87,72 @@ def measure(
     made = _once_each(
         list(scorers) if scorers is not None else [make_scorer(m.name, m.parameters) for m in recipe.scorers]
     )
-    plan = make_plan(recipe, made)
+    plan = plan_of(recipe, made)
     if samples is None:
         samples = read_samples(recipe, source, embeddings_given=embeddings is not None)
     inputs = _files_read(recipe)
-    given_jsd = read_divergences(recipe, divergences, len(samples)) if plan.divergences else None
-    check_columns(recipe, plan, samples, made, masks or {})
-    store = SignalStore(None if cache is None else Path(cache).expanduser())
+    run = Run(
+        recipe,
+        samples,
+        SignalStore(None if cache is None else Path(cache).expanduser()),
+        OwnText(samples, recipe.similarity_context),
+        inputs,
+        np.arange(len(samples), dtype=np.int64),
+        Objects(embeddings, embedder, model, pruned_model, divergences, trust_code),
+        progress,
+        plan.required,
+        unread=np.zeros(len(samples), dtype=np.bool_),
+    )
+    for one, wanted in plan.steps:
+        run.prepared[one.name] = one.prepare(run, wanted)
+    check_columns(recipe, samples, made, masks or {})
     forced = row_mask(recipe.always_keep, samples, "always_keep")
-    own = OwnText(samples, recipe.similarity_context)
-    vetoes, rows = cleaned(recipe, plan, samples, forced, own, inputs)
+    vetoes, run.rows = cleaned(recipe, samples, forced, run.own, inputs)
     tell_unread(recipe, plan, samples, vetoes)
-    fed: _Fed | None = None
-    if plan.language_model or plan.responses or plan.twins:
-        require_rows(rows)
-        fed = _feed(recipe, model, samples, store, progress=progress)
-        recipe = recipe.model_copy(update={"max_length": fed.reader.max_length})
-        found, rows = with_targets(recipe, fed.counts, rows, forced)
+    if plan.feeds(recipe):
+        require_rows(run.rows)
+        run.fed = feed(run)
+        run.recipe = recipe = recipe.model_copy(update={"max_length": run.fed.reader.max_length})
+        found, run.rows = with_targets(recipe, run.fed.counts, run.rows, forced)
         vetoes += found
-    measured: dict[str, Any] = {}
-    if plan.target:
-        measured |= measure_target(
-            recipe,
-            samples,
-            store,
-            given=embeddings is not None,
-            own=own,
-            embedder=embedder,
-            progress=progress,
-            read=partial(inputs.rows, "target"),
+    require_rows(run.rows)
+    take(run, plan.steps[: plan.first], plan)
+    if "semantic" in recipe.dedup:
+        found, rows = clean_embeddings(
+            recipe, samples, run.signals["embedding"], run.rows, forced, run.unread, run.shared
         )
-    if plan.embedding:
-        require_rows(rows)
-        unread = np.zeros(len(samples), dtype=np.bool_)
-        matrix = measure_embedding(
-            recipe,
-            samples,
-            rows,
-            store,
-            embeddings=embeddings,
-            embedder=embedder,
-            own=own,
-            progress=progress,
-            unread=unread,
-        )
-        before = rows
-        found, rows = clean_embeddings(recipe, samples, matrix, rows, forced, unread)
         tell_drops(samples, found)
         vetoes += found
-        measured["embedding"] = matrix
-        if len(rows) < len(before):
-            from datapruner.geometry.blocks import RowView
+        run.keep(rows)
+        require_rows(run.rows)
+    take(run, plan.steps[plan.first :], plan)
 
-            measured["embedding"] = RowView(matrix, np.searchsorted(before, rows))
-    require_rows(rows)
-    if fed is not None and recipe.tokenizer is None:
-        tokens = {"num_tokens": fed.counts.tokens, "num_supervised_tokens": fed.counts.supervised}
-    else:
-        tokens = measure_tokens(recipe, samples, store, required=plan.tokens_required) if plan.tokens else {}
-    measured |= {name: counted[rows] for name, counted in tokens.items()}
-    if fed is not None:
-        reader = fed.reader
-        measured |= measure_losses(
-            plan,
-            reader,
-            samples,
-            rows,
-            store,
-            fed.counts,
-            open_twin=lambda: open_pruned(
-                recipe, store, pruned_model, reader, trust_code=trust_code, progress=progress
-            ),
-            twin_known=known_pruned(recipe, store, pruned_model, reader.max_length) if plan.twins else None,
-            in_turn=recipe.twins == "in_turn",
-            release=model is None,
-            progress=progress,
-        )
-    measured |= {} if given_jsd is None else {"jsd": given_jsd[rows]}
-    measured |= measure_the_rest(plan, recipe, samples, rows, measured.get("embedding"), store, own)
-
-    renderer = renderer_of(recipe) if fed is None or model is None else fed.reader.render
+    renderer = renderer_of(recipe) if run.fed is None or model is None else run.fed.reader.render
     recipe = _with_inputs(recipe, samples, inputs)
-    signals = Signals(len(rows), measured, recipe.seed, rows)
-    return Measured(recipe, made, samples.unchanged(), rows, signals, vetoes, forced, tokens, renderer, store)
-
-
-class _Fed(NamedTuple):
-    """A language model, and the tokens of every row as it reads them."""
-
-    reader: Reader
-    counts: TokenCounts
-
-
-def _feed(
-    recipe: Recipe, model: tuple[Any, Any] | None, samples: Samples, store: SignalStore, *, progress: bool
-) -> _Fed:
-    """Take the model and tokenise all rows: whatever is wrong with them is said before the long pass."""
-    reader = open_language_model(recipe, store, model, progress=progress)
-    tokenizer = NamedTokenizer(
-        lambda: reader.tokenizer, None if reader.known is None else reader.known.tokenizer
+    rows = run.rows
+    signals = Signals(len(rows), run.signals, recipe.seed, rows, run.shared)
+    return Measured(
+        recipe, made, samples.unchanged(), rows, signals, vetoes, forced, run.tokens, renderer, run.store
     )
-    counts = stored_counts(
-        samples, tokenizer, store, last_turn_only=reader.last_turn_only, max_length=reader.max_length
-    )
-    return _Fed(reader, counts)
+
+
+def plan_of(recipe: Recipe, scorers: Sequence[Scorer]) -> Plan:
+    """Plan what is measured for a recipe's scorers, cleaning steps and budget."""
+    semantic = {"dropping semantic duplicates": frozenset({"embedding"})}
+    return make_plan(recipe, readers_of(scorers), cleaning=semantic if "semantic" in recipe.dedup else None)
+
+
+def take(run: Run, steps: Sequence[Step], plan: Plan) -> None:
+    """Measure, a step after the other."""
+    for one, wanted in steps:
+        later = plan.steps[plan.names.index(one.name) + 1 :]
+        run.ahead = [ahead for step in later for ahead in step.measurement.passes(run)]
+        found = one.measure(run, wanted)
+        if lost := sorted((wanted & run.required) - found.keys()):
+            raise DataPrunerError(
+                f"the measurement '{one.name}' did not give the signal '{lost[0]}', which it announces"
+            )
+        run.signals |= found
 
 
 def _files_read(recipe: Recipe) -> Inputs:

@@ -30,12 +30,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def check_columns(
-    recipe: Recipe, plan: Plan, samples: Samples, scorers: list[Scorer], masks: Mapping[str, Any]
-) -> None:
+def check_columns(recipe: Recipe, samples: Samples, scorers: list[Scorer], masks: Mapping[str, Any]) -> None:
     """Refuse columns that are not there, or in the way of what will be written, and masks of another length."""
-    for column in {recipe.per_group, *plan.columns} - {None}:
-        samples.check_column(str(column))
+    if recipe.per_group is not None:
+        samples.check_column(recipe.per_group)
     if len(scorers) == 1 and recipe.selector is None:
         check_token_columns(samples, scorers[0].selector())
     for name, mask in masks.items():
@@ -50,7 +48,6 @@ def check_token_columns(samples: Samples, selector: Selector) -> None:
 
 def cleaned(
     recipe: Recipe,
-    plan: Plan,
     samples: Samples,
     forced: NDArray[np.bool_],
     own: OwnText,
@@ -58,7 +55,8 @@ def cleaned(
 ) -> tuple[list[Vetoes], NDArray[np.int64]]:
     """Drop what is listed, and what the steps that read texts drop."""
     vetoes, rows = _never_kept(recipe, samples, forced)
-    if not plan.cleaning:
+    steps = {"exact", "near"} & set(recipe.dedup)
+    if not steps and recipe.decontaminate is None and recipe.on_empty == "keep":
         return vetoes, rows
     tests = _test_texts(recipe, inputs)
     found, rows = clean_texts(recipe, samples, tests, rows, forced, own)
@@ -140,11 +138,10 @@ def tell_unread(recipe: Recipe, plan: Plan, samples: Samples, found: list[Vetoes
     """Say which parts of the rows took no part, where it looks as if they should have."""
     from datapruner.samples.unread import copies_that_differ, overlooked, unseen
 
-    by_model = plan.language_model or plan.responses or plan.twins
-    by_model |= plan.embedding and not recipe.has_embeddings
+    by_model = bool(plan.models(recipe))
     if by_model and (note := unseen(samples)):
         logger.warning("%s", note)
-    if by_model or recipe.dedup or plan.text:
+    if by_model or recipe.dedup or "text" in plan.wanted:
         copies = [
             pair
             for vetoes in found

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.arrays import Floats, Ints
-from datapruner.geometry.blocks import iter_blocks, normalise_rows
+from datapruner.geometry.blocks import Matrix, iter_blocks, normalise_rows
 
 CLUSTERS = "cluster"
 
@@ -53,7 +53,7 @@ class GroupDamage:
     typical: tuple[int, ...] = ()
 
 
-def nearness(vectors: NDArray[Any], groups: Ints, k: int) -> Floats:
+def nearness(vectors: Matrix, groups: Ints, k: int) -> Floats:
     """Give every row's product with its group's mean, of unit vectors; float64 (n,), a block in memory at a time."""
     means = np.zeros((k, vectors.shape[1]))
     for start, stop, block in iter_blocks(vectors):

@@ -50,7 +50,7 @@ class Probe(Scorer):
         return frozenset({"jsd", "embedding", "neighbours", "text"} | losses | columns)
 
     def _score(self, signals: Signals) -> Ranking:
-        return Ranking(np.asarray(signals["jsd"], dtype=np.float64))
+        return Ranking(np.asarray(signals.column("jsd"), dtype=np.float64))
 
 
 @takes(
@@ -129,12 +129,12 @@ def damage_of(
     from datapruner.signals.texts.concepts import extract_concepts
 
     found = damage_groups(signals, None, n_clusters)
-    jsd = np.asarray(signals["jsd"], dtype=np.float64)
+    jsd = np.asarray(signals.column("jsd"), dtype=np.float64)
     losses = [
-        np.asarray(signals[name], dtype=np.float64) if name in signals.measured else None
+        np.asarray(signals.column(name), dtype=np.float64) if name in signals.measured else None
         for name in ("log_ppl", "pruned_log_ppl")
     ]
-    concepts = extract_concepts(signals["text"])
+    concepts = extract_concepts(signals.texts())
     named = [(CLUSTERS, [str(j) for j in range(found.k)], found.groups)]
     for column in columns:
         names, codes = encode_labels(samples.column(column))
@@ -145,7 +145,7 @@ def damage_of(
     groups: list[GroupDamage] = []
     for by, names, codes in named:
         some = []
-        near = nearness(signals["embedding"], codes, len(names))
+        near = nearness(signals.matrix("embedding"), codes, len(names))
         for j, name in enumerate(names):
             of = np.flatnonzero(codes == j)
             if not len(of):

@@ -44,7 +44,9 @@ def damage_groups(signals: Signals, within: str | None, n_clusters: int | None) 
         return Groups(groups, int(groups.max(initial=-1)) + 1, {})
     from datapruner.geometry.diffusion import spectral_clusters
 
-    found = spectral_clusters(signals["embedding"], signals["neighbours"], n_clusters, seed=signals.seed)
+    found = spectral_clusters(
+        signals.matrix("embedding"), signals.table("neighbours"), n_clusters, seed=signals.seed
+    )
     state: dict[str, NDArray[Any]] = {}
     if (held := found.stability) is not None:
         state["cluster_stability"] = np.column_stack([held.k, held.mean, held.error])
@@ -59,11 +61,11 @@ def degradation_of(signals: Signals, groups: Ints, k: int, kind: str) -> Floats:
         return np.asarray(np.bincount(groups, values, k), dtype=np.float64)
 
     if kind == "jsd":
-        return np.asarray(sums(np.asarray(signals["jsd"], dtype=np.float64)) / sizes)
+        return np.asarray(sums(np.asarray(signals.column("jsd"), dtype=np.float64)) / sizes)
     if kind == "loss":
         return np.asarray(np.maximum(sums(rise(signals)) / sizes, 0))
     dense, pruned, dot = (
-        np.asarray(signals[name], dtype=np.float64)
+        np.asarray(signals.column(name), dtype=np.float64)
         for name in ("grad_norm", "pruned_grad_norm", "gradient_dot")
     )
     scale = np.sqrt(sums(dense**2) * sums(pruned**2))
@@ -73,11 +75,12 @@ def degradation_of(signals: Signals, groups: Ints, k: int, kind: str) -> Floats:
 
 def rise(signals: Signals) -> Floats:
     """How much more the pruned model loses on a row than the dense one; nats, float64 (n,)."""
-    return np.asarray(signals["pruned_log_ppl"], dtype=np.float64) - np.asarray(
-        signals["log_ppl"], dtype=np.float64
+    return np.asarray(signals.column("pruned_log_ppl"), dtype=np.float64) - np.asarray(
+        signals.column("log_ppl"), dtype=np.float64
     )
 
 
 def votes_of(signals: Signals, groups: Ints, k: int) -> Floats:
     """Share of the target's rows whose nearest group mean is each group's; float64 (k,)."""
-    return np.bincount(nearest_groups(signals, groups), minlength=k) / len(signals[TARGET])
+    counts = np.bincount(nearest_groups(signals, groups), minlength=k)
+    return np.asarray(counts / signals.matrix(TARGET).shape[0])

@@ -37,15 +37,13 @@ def groups_of(signals: Signals, within: str | None, n_clusters: int | None = Non
     -------
     ndarray, int64, shape (n,)
     """
-    if within != CLUSTER and (within is not None or len(np.unique(signals[LABEL])) > 1):
+    if within != CLUSTER and (within is not None or len(np.unique(signals.column(LABEL))) > 1):
         if within is None:  # a broken embedding is refused whether or not it is what the groups are made of
-            for start, _, block in iter_blocks(signals["embedding"]):
-                require_finite(block, start, matrix=signals["embedding"])
+            for start, _, block in iter_blocks(signals.matrix("embedding")):
+                require_finite(block, start, matrix=signals.matrix("embedding"))
         held = next(iter(signals_of(within or LABEL)))
-        return np.asarray(signals[held], dtype=np.int64)
-    from datapruner.geometry.clustering import spherical_kmeans
-
-    return spherical_kmeans(signals["embedding"], n_clusters, seed=signals.seed).assignment
+        return np.asarray(signals.column(held), dtype=np.int64)
+    return signals.clusters(n_clusters).assignment
 
 
 def rows_of_groups(groups: NDArray[np.int64]) -> list[NDArray[np.int64]]:

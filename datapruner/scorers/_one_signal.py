@@ -14,5 +14,5 @@ Keep = Literal["low", "high"]
 
 def by_signal(signal: str, keep: Keep, signals: Signals) -> Ranking:
     """Rank by one signal."""
-    values = np.array(signals[signal], dtype=np.float64)
-    return Ranking(values if keep == "high" else -values, columns={signal: signals[signal]})
+    values = np.array(signals.column(signal), dtype=np.float64)
+    return Ranking(values if keep == "high" else -values, columns={signal: signals.column(signal)})

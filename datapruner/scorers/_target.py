@@ -58,8 +58,8 @@ class Mapping(Scorer):
         """Give the group that each row of the target votes for."""
 
     def _score(self, signals: Signals) -> Ranking:
-        matrix: Matrix = signals["embedding"]
-        target = _target(signals[TARGET], matrix.shape[1])
+        matrix: Matrix = signals.matrix("embedding")
+        target = _target(signals.matrix(TARGET), matrix.shape[1])
         named = groups_of(signals, self.within, self.n_clusters)
         # A group of which cleaning left no row has no mean.
         numbers, groups = np.unique(named, return_inverse=True)
@@ -88,9 +88,9 @@ class Mapping(Scorer):
 
 def nearest_groups(signals: Signals, groups: Ints) -> Ints:
     """Give the number of the group whose mean is nearest to each row of the target; int64 (m,)."""
-    matrix: Matrix = signals["embedding"]
+    matrix: Matrix = signals.matrix("embedding")
     numbers, compact = np.unique(groups, return_inverse=True)
-    voted = nearest(_means(matrix, compact), _target(signals[TARGET], matrix.shape[1]))
+    voted = nearest(_means(matrix, compact), _target(signals.matrix(TARGET), matrix.shape[1]))
     return np.asarray(numbers[voted], dtype=np.int64)
 
 

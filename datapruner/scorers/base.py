@@ -31,7 +31,7 @@ class Scorer(ABC):
     name : str
         What users write; also the entry point's name of a plug-in.
     needs : frozenset of str
-        Signals it reads, from :data:`datapruner.signals.KNOWN`.
+        Signals it reads, from :func:`datapruner.signals.plan.known_signals`.
     paper : str
         Where the method comes from.
     provenance : str

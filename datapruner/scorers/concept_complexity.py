@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 
 from datapruner.errors import DataPrunerError
-from datapruner.geometry.clustering import inter_distance, intra_distance, spherical_kmeans
+from datapruner.geometry.clustering import inter_distance, intra_distance
 from datapruner.ranking import Ranking
 from datapruner.scorers.base import Scorer
 from datapruner.signals import Signals
@@ -70,9 +70,7 @@ class ConceptComplexity(Scorer):
         return GroupQuota(projection="l2", floor_share=0.5)
 
     def _score(self, signals: Signals) -> Ranking:
-        clusters = spherical_kmeans(
-            signals["embedding"], self.n_clusters, seed=signals.seed, iterations=self.iterations
-        )
+        clusters = signals.clusters(self.n_clusters, iterations=self.iterations)
         intra, inter = intra_distance(clusters), inter_distance(clusters.centroids)
         complexity = inter * intra
         distance = clusters.distance.astype(np.float64)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
-from datapruner.geometry.neighbours import Neighbours, knn_graph
+from datapruner.geometry.neighbours import Neighbours
 from datapruner.ragged import offsets_of
 from datapruner.ranking import Ranking
 from datapruner.scorers.base import Scorer
@@ -97,7 +97,7 @@ class D2(Scorer):
         k = min(self.n_neighbors, n - 1)
         found = Neighbours(np.empty((n, 0), np.int64), np.empty((n, 0), np.float32))
         if k:
-            found = knn_graph(signals["embedding"], k, seed=signals.seed)
+            found = signals.graph(k)
         graph, distances = symmetrised(found)
         weights = np.exp(-self.gamma_forward * np.square(distances.values, dtype=np.float64))
         messages = np.bincount(graph.rows(), weights * x[graph.values], minlength=n)

@@ -99,13 +99,15 @@ class Donod(Scorer):
         return self.needs if self.step_size is None else self.needs | {"weight_norm"}
 
     def _score(self, signals: Signals) -> Ranking:
-        tokens = signals["num_supervised_tokens"]
-        dot, norm = (np.asarray(signals[name], dtype=np.float64) for name in ("weight_dot", "grad_norm"))
+        tokens = signals.column("num_supervised_tokens")
+        dot, norm = (
+            np.asarray(signals.column(name), dtype=np.float64) for name in ("weight_dot", "grad_norm")
+        )
         if self.step_size is None:
             growth, nod, ratio = -dot, norm.copy(), 0.0
         else:
             growth, nod = weight_delta(
-                dot, norm, np.asarray(signals["weight_norm"], np.float64), self.step_size
+                dot, norm, np.asarray(signals.column("weight_norm"), np.float64), self.step_size
             )
             ratio = self._ratio(dot, norm)
         don = growth if self.don == "grow" else -growth
@@ -113,9 +115,9 @@ class Donod(Scorer):
             nod *= np.sqrt(tokens)
         correlation = spearman(nod, tokens.astype(np.float64))
         logger.info("donod: NOD's rank correlation with the number of supervised tokens is %.2f", correlation)
-        columns = {"don": don, "nod": nod, "log_ppl": signals["log_ppl"]}
+        columns = {"don": don, "nod": nod, "log_ppl": signals.column("log_ppl")}
         if "entropy" in signals.measured:
-            columns["entropy"] = signals["entropy"]
+            columns["entropy"] = signals.column("entropy")
         return Ranking(
             topsis(np.column_stack([don, nod]), self.weights, (True, False), self.normalization),
             columns={**columns, "num_supervised_tokens": tokens},

@@ -49,7 +49,7 @@ class IFD(Scorer):
 
     def _score(self, signals: Signals) -> Ranking:
         given, alone = (
-            np.maximum(np.asarray(signals[name], dtype=np.float64), 0)
+            np.maximum(np.asarray(signals.column(name), dtype=np.float64), 0)
             for name in ("log_ppl", "response_log_ppl")
         )
         ifd = self._ratio(given, alone)
@@ -60,7 +60,7 @@ class IFD(Scorer):
             values = np.where(given >= alone, -ifd, ifd)
         else:
             values = ifd.copy()
-        columns = {"ifd": ifd, **{name: signals[name] for name in ("log_ppl", "response_log_ppl")}}
+        columns = {"ifd": ifd, **{name: signals.column(name) for name in ("log_ppl", "response_log_ppl")}}
         return Ranking(values, columns=columns)
 
     def _ratio(self, given: Floats, alone: Floats) -> Floats:

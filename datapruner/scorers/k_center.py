@@ -82,7 +82,7 @@ class KCenter(Scorer):
         if not isinstance(wanted, int):
             wanted = max(1, math.floor(as_written(wanted) * n + Fraction(1, 2)))
         start = int(np.random.default_rng(signals.seed).integers(n))
-        centres, distance = farthest_first(signals["embedding"], wanted, start)
+        centres, distance = farthest_first(signals.matrix("embedding"), wanted, start)
         place = np.full(n, -1, dtype=np.int64)
         place[centres] = np.arange(len(centres))
         # Distances of unit rows are at most 2: every centre stands above every other row.

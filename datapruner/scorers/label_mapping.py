@@ -60,8 +60,8 @@ class LabelMapping(Mapping):
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
 
-        block = gather(signals["embedding"], rows)
-        normalise_rows(block, rows, matrix=signals["embedding"])
+        block = gather(signals.matrix("embedding"), rows)
+        normalise_rows(block, rows, matrix=signals.matrix("embedding"))
         model = LogisticRegression(max_iter=ITERATIONS)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # said below, in our words

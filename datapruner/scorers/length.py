@@ -29,6 +29,6 @@ class Length(Scorer):
     provenance: ClassVar[str] = "ours"
 
     def _score(self, signals: Signals) -> Ranking:
-        tokens = signals["num_supervised_tokens"]
+        tokens = signals.column("num_supervised_tokens")
         values = tokens.astype(np.float64)
         return Ranking(-values if self.shortest else values, columns={"num_supervised_tokens": tokens})

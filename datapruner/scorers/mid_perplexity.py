@@ -27,6 +27,6 @@ class MidPerplexity(Scorer):
     provenance: ClassVar[str] = "published for pretraining; average ranks ours"
 
     def _score(self, signals: Signals) -> Ranking:
-        ranks = average_ranks(signals["log_ppl"])
+        ranks = average_ranks(signals.column("log_ppl"))
         apart = np.abs(ranks - np.median(ranks))
-        return Ranking(-apart, columns={"log_ppl": signals["log_ppl"], "ranks_from_median": apart})
+        return Ranking(-apart, columns={"log_ppl": signals.column("log_ppl"), "ranks_from_median": apart})

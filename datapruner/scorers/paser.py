@@ -119,18 +119,19 @@ class Paser(Scorer):
         groups, k = found.groups, found.k
         damage = degradation_of(signals, groups, k, self.degradation)
         weights = self._shares(signals, groups, damage, k)
-        jsd = np.asarray(signals["jsd"], dtype=np.float64)
+        jsd = np.asarray(signals.column("jsd"), dtype=np.float64)
         columns: dict[str, Any] = {"cluster": groups, "jsd": jsd, "degradation": damage[groups]}
         # The pass of both models measures the losses whoever asked for it, and they say what the damage means.
         if DEGRADATION["loss"] <= signals.measured.keys():
             columns |= {
-                name: np.asarray(signals[name], dtype=np.float64) for name in sorted(DEGRADATION["loss"])
+                name: np.asarray(signals.column(name), dtype=np.float64)
+                for name in sorted(DEGRADATION["loss"])
             }
         state: dict[str, Any] = dict(found.state)
         if self.concepts:
             from datapruner.signals.texts.concepts import extract_concepts
 
-            held: Concepts = extract_concepts(signals["text"], per_row=self.concepts)
+            held: Concepts = extract_concepts(signals.texts(), per_row=self.concepts)
             state |= {"concepts": held.ids, "concept_names": held.names}
         values = self._values(signals, groups, k, jsd)
         if self.efficiency == "typical":
@@ -147,7 +148,7 @@ class Paser(Scorer):
         lost = jsd if self.efficiency.startswith("jsd") else rise(signals)
         if not self.efficiency.endswith("cost"):
             return lost.copy()
-        cost = np.log1p(np.asarray(signals["num_tokens"], dtype=np.float64) ** 2)
+        cost = np.log1p(np.asarray(signals.column("num_tokens"), dtype=np.float64) ** 2)
         return np.asarray(lost / np.maximum(cost, np.log(2)))
 
     def _shares(self, signals: Signals, groups: Ints, damage: Floats, k: int) -> Floats:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 
 from datapruner.errors import DataPrunerError
-from datapruner.geometry.clustering import spherical_kmeans
 from datapruner.ranking import Ranking
 from datapruner.scorers.base import Scorer
 from datapruner.signals import Signals
@@ -64,7 +63,7 @@ class Prototypes(Scorer):
         return TopK(balance=self.balance)
 
     def _score(self, signals: Signals) -> Ranking:
-        clusters = spherical_kmeans(signals["embedding"], self.n_clusters, seed=signals.seed)
+        clusters = signals.clusters(self.n_clusters)
         distance = clusters.distance.astype(np.float64)
         return Ranking(
             distance if self.keep == "hard" else -distance,

@@ -67,7 +67,9 @@ class QTuning(Scorer):
         return EUPlaneSelector(self.fill, self.token_keep, self.smoothing)
 
     def _score(self, signals: Signals) -> Ranking:
-        log_ppl, entropy = (np.asarray(signals[name], dtype=np.float64) for name in ("log_ppl", "entropy"))
+        log_ppl, entropy = (
+            np.asarray(signals.column(name), dtype=np.float64) for name in ("log_ppl", "entropy")
+        )
         return Ranking(
             gaps(log_ppl, entropy, self.fill),
             columns={
@@ -75,5 +77,5 @@ class QTuning(Scorer):
                 "entropy": entropy,
                 "quadrant": quadrants_at(log_ppl, entropy, 0.5).numbers,
             },
-            state={"token_nll": signals["token_nll"]} if self.token_keep < 1 else {},
+            state={"token_nll": signals.ragged("token_nll")} if self.token_keep < 1 else {},
         )

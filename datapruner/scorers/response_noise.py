@@ -69,7 +69,7 @@ class ResponseNoise(Scorer):
         text = self._text.score(signals)
         values, columns = text.values, dict(text.columns)
         if self.numbers:
-            surprise = np.asarray(signals["number_surprise"], dtype=np.float64)
+            surprise = np.asarray(signals.column("number_surprise"), dtype=np.float64)
             expected = 1 - (average_ranks(surprise) - 0.5) / len(surprise)
             expected[surprise <= 0] = 1  # no number, or one that was expected
             values = np.minimum(values, expected)

@@ -113,7 +113,7 @@ class TopoPrune(Scorer):
 
     def _score(self, signals: Signals) -> Ranking:
         groups = groups_of(signals, self.within, self.n_clusters)
-        points = np.asarray(signals["manifold"], dtype=np.float64)
+        points = np.asarray(signals.matrix("manifold"), dtype=np.float64)
         if not np.isfinite(points).all():
             row = signals.source_row(int(np.argmin(np.isfinite(points).all(axis=1))))
             raise DataPrunerError(f"the signal 'manifold' is not finite in row {row}")
@@ -125,7 +125,7 @@ class TopoPrune(Scorer):
             optimiser=self.optimiser,
             weights=(self.h0_weight, self.h1_weight, self.anchor),
         )
-        mixed = entanglement(signals["neighbours"], groups, self.walk)
+        mixed = entanglement(signals.table("neighbours"), groups, self.walk)
         score = mixed if self.value == "entanglement" else moved.displacement
         if self.density_weight:
             score = score * density(points, groups) ** self.density_weight

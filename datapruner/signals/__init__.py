@@ -2,43 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
 from datapruner.ragged import Ragged as Ragged
+from datapruner.signals.shared import Shared
+from datapruner.text import safe_repr, safe_text
 
-KNOWN = {
-    "embedding": "one vector a row, from the embedder or given",
-    "target_embedding": "one vector a row of the target set, not of the data",
-    "neighbours": "the nearest other distinct rows of every row, the first row equal to it before them",
-    "manifold": "the embedding in two or three dimensions, standardised",
-    "label": "number of the row's label, 0 for all where the dataset has none",
-    "num_tokens": "tokens a row, as the model would see it",
-    "num_supervised_tokens": "tokens a row that the loss counts",
-    "text": "the row's turns as one string",
-    "log_ppl": "mean negative log-likelihood of the supervised tokens, nats",
-    "entropy": "mean entropy of the model's predictions at the supervised tokens, nats",
-    "el2n": "mean norm of (prediction - target) at the supervised tokens",
-    "grad_norm": "Frobenius norm of the mean loss's gradient by the output layer's weights",
-    "weight_dot": "inner product of these weights and this gradient",
-    "weight_norm": "Frobenius norm of the output layer's weights, the same for every row",
-    "token_nll": "negative log-likelihood of every supervised token (ragged), nats",
-    "token_entropy": "entropy of the prediction at every supervised token (ragged), nats",
-    "number_surprise": "largest NLL - entropy in the last number of the supervised text, nats; 0: no number",
-    "jsd": "mean Jensen-Shannon divergence of the dense and the pruned model's predictions, nats",
-    "token_jsd": "that divergence at every supervised token (ragged), nats",
-    "pruned_log_ppl": "log_ppl of the pruned model, nats",
-    "pruned_token_nll": "token_nll of the pruned model (ragged), nats",
-    "pruned_grad_norm": "grad_norm of the pruned model",
-    "gradient_dot": "inner product of the dense and the pruned model's gradients by their output layers' weights",
-    "response_log_ppl": "log_ppl of the same tokens when the model sees the response alone, nats",
-    "response_token_nll": "token_nll when the model sees the response alone (ragged), nats",
-}
+if TYPE_CHECKING:
+    from datapruner.geometry.blocks import Matrix
+    from datapruner.geometry.clustering import Clustering
+    from datapruner.geometry.neighbours import Neighbours
+
 TARGET = "target_embedding"
 """The one signal with an entry for every row of another set, the one that `--target` names."""
 COLUMN = "column:"
@@ -53,18 +33,21 @@ class Signals:
     ----------
     num_rows : int
     measured : mapping
-        Name -> array, sequence or :class:`Ragged` of length ``num_rows`` (but :data:`TARGET`); the names are those of
-        :data:`KNOWN`.
+        Name -> array, sequence or :class:`Ragged` of length ``num_rows`` (but :data:`TARGET`); the names are those that
+        measurements give, see :func:`datapruner.signals.plan.known_signals`.
     seed : int
         Seed of everything random that reads these signals.
     rows : ndarray, int64, shape (num_rows,), optional
         Their source positions, for messages; by default they are all rows.
+    shared : Shared, optional
+        What was made of the vectors before: :meth:`clusters` and :meth:`graph` make the same only once.
     """
 
     num_rows: int
     measured: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     rows: NDArray[np.int64] | None = None
+    shared: Shared = field(default_factory=Shared, compare=False, repr=False)
 
     def __getitem__(self, name: str) -> Any:
         """Give a measured signal.
@@ -80,6 +63,115 @@ class Signals:
             )
         return self.measured[name]
 
+    def column(self, name: str) -> NDArray[Any]:
+        """Give a signal of one number a row, shape (num_rows,).
+
+        Raises
+        ------
+        DataPrunerError
+            It was not measured, or is something else.
+        """
+        found: NDArray[Any] = self._as("column", name)
+        return found
+
+    def ragged(self, name: str) -> Ragged:
+        """Give a signal of one number for every supervised token of a row.
+
+        Raises
+        ------
+        DataPrunerError
+            It was not measured, or is something else.
+        """
+        found: Ragged = self._as("ragged", name)
+        return found
+
+    def matrix(self, name: str) -> Matrix:
+        """Give a signal of one vector a row, shape (num_rows, d); those of a target set have as many as that has rows.
+
+        Raises
+        ------
+        DataPrunerError
+            It was not measured, or is something else.
+        """
+        found: Matrix = self._as("matrix", name)
+        return found
+
+    def table(self, name: str) -> NDArray[np.int64]:
+        """Give a signal of some integers a row, shape (num_rows, k), such as neighbours.
+
+        Raises
+        ------
+        DataPrunerError
+            It was not measured, or is something else.
+        """
+        found: NDArray[np.int64] = self._as("table", name)
+        return found
+
+    def texts(self, name: str = "text") -> Sequence[str]:
+        """Give a signal of one text a row.
+
+        Raises
+        ------
+        DataPrunerError
+            It was not measured, or is something else.
+        """
+        found: Sequence[str] = self._as("texts", name)
+        return found
+
+    def clusters(self, k: int | None = None, *, iterations: int = 20, of: str = "embedding") -> Clustering:
+        """Cluster the rows by the direction of their vectors, once for all who ask for the same.
+
+        Parameters
+        ----------
+        k : int, optional
+            As for :func:`datapruner.geometry.clustering.spherical_kmeans`; so are ``iterations``.
+        of : str
+            The signal with the vectors.
+        """
+        return self.shared.clusters(self.matrix(of), k, seed=self.seed, iterations=iterations)
+
+    def graph(self, k: int, *, of: str = "embedding") -> Neighbours:
+        """Find every row's k nearest other rows, once for all who ask for the same; one of more neighbours serves too.
+
+        Parameters
+        ----------
+        k : int
+            As for :func:`datapruner.geometry.neighbours.knn_graph`.
+        of : str
+            The signal with the vectors.
+        """
+        return self.shared.graph(self.matrix(of), k, seed=self.seed)
+
+    def _as(self, kind: str, name: str) -> Any:
+        """Give a signal of one kind, or say what it is."""
+        found = self[name]
+        if (own := _kind(found)) == kind:
+            return found
+        raise DataPrunerError(
+            f"the signal '{safe_text(name, 60)}' is {KINDS[own]}, not {KINDS[kind]}: read it with signals."
+            f"{own}({safe_repr(name, 60)})"
+        )
+
     def source_row(self, place: int) -> int:
         """Give the source position of a row."""
         return place if self.rows is None else int(self.rows[place])
+
+
+KINDS = {
+    "column": "one number a row",
+    "ragged": "one number for every token of a row",
+    "matrix": "one vector a row",
+    "table": "some integers a row",
+    "texts": "one text a row",
+}
+"""How a signal is read -> what it is."""
+
+
+def _kind(signal: Any) -> str:
+    if isinstance(signal, Ragged):
+        return "ragged"
+    if not hasattr(signal, "shape"):
+        return "texts"
+    if len(signal.shape) == 1:
+        return "column"
+    return "table" if signal.dtype.kind in "iu" else "matrix"

@@ -1,290 +1,266 @@
-"""Merge the needs of all scorers in a run into the fewest passes, and make them."""
+"""What a run measures: the fewest measurements that give what its readers want, each after those it needs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from datapruner.cleaning.own_text import OwnText
 from datapruner.errors import DataPrunerError
-from datapruner.models.names import DEFAULT_TOKENIZER
-from datapruner.progress import PASSES, Ahead
-from datapruner.signals import COLUMN, KNOWN, TARGET
-from datapruner.signals.columns import measure_label
-from datapruner.signals.shape import measure_shape
-from datapruner.signals.store import SignalStore
+from datapruner.parts import MEASUREMENTS, available, built_in, find_class
+from datapruner.signals import COLUMN
+from datapruner.signals.measurement import LANGUAGE_MODEL, Given, Measurement, Readers
+from datapruner.text import did_you_mean, safe_text
 
 if TYPE_CHECKING:
-    from datapruner.geometry.blocks import Matrix
-    from datapruner.models.known import Known
     from datapruner.recipe import Recipe
-    from datapruner.samples.rendered import TokenCounts
-    from datapruner.samples.samples import Samples
-    from datapruner.scorers.base import Scorer
-    from datapruner.signals.language_model.reader import LanguageModel, NamedModel
-    from datapruner.signals.language_model.records import What
+
+TOKENS = frozenset({"num_tokens", "num_supervised_tokens"})
+"""What a budget in tokens counts by."""
+TOKENS_A_ROW = 300
+"""Taken for a row whose tokens are not counted yet."""
 
 
-OF_RESPONSES = frozenset({"response_log_ppl", "response_token_nll"})
-OF_ROWS = frozenset(
-    {"log_ppl", "entropy", "el2n", "grad_norm", "weight_dot", "weight_norm", "token_nll", "token_entropy"}
-    | {"number_surprise"}
-)
-"""The signals of the two passes of a language model."""
-OF_AGREEMENT = frozenset({"pruned_grad_norm", "gradient_dot"})
-OF_TWINS = frozenset({"jsd", "token_jsd", "pruned_log_ppl", "pruned_token_nll"}) | OF_AGREEMENT
-"""The signals of the pass of two models."""
-OF_GRADIENTS = frozenset({"el2n", "grad_norm", "weight_dot"})
+class Step(NamedTuple):
+    """A measurement of a run, and those of its signals that somebody reads."""
+
+    measurement: Measurement
+    wanted: frozenset[str]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Which signals a run measures.
+    """The measurements of a run in their order.
 
     Attributes
     ----------
-    embedding, tokens, text, manifold, label, target : bool
-    language_model, responses : bool
-        The forward pass over the rows, and the one over the assistant's turns alone.
-    twins, gradients, agreement : bool
-        The pass of the dense and the pruned model, which serves the dense model's losses too; whether these need the
-        gradients; whether the two models' gradients are compared.
-    divergences : bool
-        The divergences are read from a file instead.
-    numbers : bool
-        Final numbers are looked for among the tokens.
-    columns : tuple of str
-        Columns that scorers read as groups.
-    tokens_required : bool
-        A scorer or the budget needs them: a dataset without text is then an error.
-    cleaning : bool
-        A cleaning step reads the texts.
-    reads_texts : bool
-        It, a language model or the embedder reads the texts of all rows.
+    steps : tuple of Step
+    first : int
+        So many of them come before the cleaning steps that read signals; the others after.
+    required : frozenset of str
+        What somebody cannot do without; other signals are left out where the rows have none.
     """
 
-    embedding: bool
-    manifold: bool
-    neighbours: bool
-    label: bool
-    target: bool
-    tokens: bool
-    text: bool
-    language_model: bool
-    responses: bool
-    twins: bool
-    gradients: bool
-    agreement: bool
-    divergences: bool
-    numbers: bool
-    columns: tuple[str, ...]
-    tokens_required: bool
-    cleaning: bool
-    reads_texts: bool
+    steps: tuple[Step, ...]
+    first: int = 0
+    required: frozenset[str] = frozenset()
+
+    @property
+    def wanted(self) -> frozenset[str]:
+        """All signals that somebody reads."""
+        return frozenset().union(*(step.wanted for step in self.steps))
+
+    @property
+    def of_text(self) -> frozenset[str]:
+        """Those that rows without text have not."""
+        return frozenset().union(*(step.wanted for step in self.steps if step.measurement.reads_text))
+
+    @property
+    def columns(self) -> list[str]:
+        """The dataset's columns among them."""
+        return sorted(signal.removeprefix(COLUMN) for signal in self.wanted if signal.startswith(COLUMN))
+
+    @property
+    def names(self) -> list[str]:
+        """The measurements' names, in their order."""
+        return [step.measurement.name for step in self.steps]
+
+    def models(self, recipe: Recipe) -> set[str]:
+        """Give the kinds of models that read the rows."""
+        return {kind for step in self.steps if (kind := step.measurement.model(recipe)) is not None}
+
+    def feeds(self, recipe: Recipe) -> bool:
+        """Whether a language model reads the rows."""
+        return LANGUAGE_MODEL in self.models(recipe)
 
 
-def make_plan(recipe: Recipe, scorers: Sequence[Scorer]) -> Plan:
-    """Work out what the scorers, the cleaning steps and the budget need.
+def measurements() -> Iterator[Measurement]:
+    """Give all built-in measurements, by their names."""
+    for name in built_in(MEASUREMENTS):
+        yield find_class(MEASUREMENTS, name, Measurement)()
+
+
+def plugged(beside: Sequence[Measurement]) -> Iterator[Measurement]:
+    """Give the measurements that plug-ins bring, by their names.
 
     Raises
     ------
     DataPrunerError
-        A scorer needs a signal that does not exist.
+        One gives a signal that a built-in one gives.
     """
-    needs: set[str] = set()
-    for scorer in scorers:
-        for need in (need for need in scorer.requires - KNOWN.keys() if not need.startswith(COLUMN)):
-            raise DataPrunerError(
-                f"the scorer '{scorer.name}' needs a signal '{need}'; there are {', '.join(KNOWN)}"
-            )
-        needs |= scorer.requires
-    given = _check_twins(recipe, scorers)
-    if needs & (OF_ROWS | OF_RESPONSES) and recipe.model is None and "model" not in recipe.in_memory:
-        named = next(scorer.name for scorer in scorers if scorer.requires & (OF_ROWS | OF_RESPONSES))
-        raise DataPrunerError(
-            f"the scorer '{named}' reads a language model's losses: name the model that you will train with --model, "
-            f"a folder or a hub name, or {DEFAULT_TOKENIZER} (small, and bundled)"
-        )
-    _check_target(recipe, scorers)
-    required = recipe.keep_tokens is not None or bool(needs & {"num_tokens", "num_supervised_tokens"})
-    embedding = bool(needs & {"embedding", "manifold", "neighbours"}) or "semantic" in recipe.dedup
-    twins = bool(needs & OF_TWINS) and not given
-    cleaning = (
-        bool({"exact", "near"} & set(recipe.dedup))
-        or recipe.decontaminate is not None
-        or recipe.on_empty != "keep"
-    )
-    return Plan(
-        tokens_required=required,
-        embedding=embedding,
-        manifold="manifold" in needs,
-        neighbours="neighbours" in needs,
-        label="label" in needs,
-        target=TARGET in needs,
-        tokens=recipe.count_tokens or required,
-        text="text" in needs,
-        language_model=bool(needs & OF_ROWS),
-        responses=bool(needs & OF_RESPONSES),
-        twins=twins,
-        gradients=bool(needs & OF_GRADIENTS),
-        agreement=bool(needs & OF_AGREEMENT),
-        divergences=given,
-        numbers="number_surprise" in needs,
-        columns=tuple(sorted(need.removeprefix(COLUMN) for need in needs if need.startswith(COLUMN))),
-        cleaning=cleaning,
-        reads_texts=cleaning
-        or twins
-        or bool(needs & (OF_ROWS | OF_RESPONSES))
-        or (embedding and not recipe.has_embeddings),
-    )
+    for name in sorted(available(MEASUREMENTS).keys() - set(built_in(MEASUREMENTS))):
+        one: Measurement = find_class(MEASUREMENTS, name, Measurement)()
+        for given in one.gives:
+            if any(other.given(given.name) is not None for other in beside):
+                raise DataPrunerError(
+                    f"the measurement '{safe_text(name, 60)}' gives a signal '{safe_text(given.name, 60)}', which is "
+                    "built in; it needs another name"
+                )
+        yield one
 
 
-def measure_the_rest(
-    plan: Plan,
-    recipe: Recipe,
-    samples: Samples,
-    rows: NDArray[np.int64],
-    matrix: Matrix | None,
-    store: SignalStore,
-    own: OwnText | None = None,
-) -> dict[str, Any]:
-    """Measure what needs no pass of a model: texts, columns, labels, and the manifold of the vectors."""
-    from datapruner.selection.budget import encode_labels
-
-    measured: dict[str, Any] = {}
-    if plan.text:
-        own = OwnText(samples, recipe.similarity_context) if own is None else own
-        measured["text"] = list(own.texts("both", None if len(rows) == len(samples) else rows))
-    for column in plan.columns:
-        measured[COLUMN + column] = encode_labels(samples.column(column))[1][rows]
-    if plan.label:
-        measured["label"] = measure_label(samples)[rows]
-    if plan.manifold or plan.neighbours:
-        assert matrix is not None
-        measured |= measure_shape(recipe, matrix, store, neighbours=plan.neighbours, manifold=plan.manifold)
-    return measured
+def known_signals() -> dict[str, Given]:
+    """Give the signals that there are, by name: the built-in ones, and then those of plug-ins."""
+    own = list(measurements())
+    return {given.name: given for one in (*own, *plugged(own)) for given in one.gives}
 
 
-def measure_losses(
-    plan: Plan,
-    language_model: LanguageModel | NamedModel,
-    samples: Samples,
-    rows: NDArray[np.int64],
-    store: SignalStore,
-    counts: TokenCounts,
-    *,
-    open_twin: Callable[[], LanguageModel] | None = None,
-    twin_known: Known | None = None,
-    in_turn: bool = False,
-    release: bool = False,
-    progress: bool = True,
-) -> dict[str, Any]:
-    """Run the language model over ``rows`` as often as the plan needs: once, and once without the prompts.
+def readers_of(scorers: Iterable[Any]) -> Readers:
+    """Tell what scorers read, by what each is called in a sentence."""
+    return {f"the scorer '{scorer.name}'": frozenset(scorer.requires) for scorer in scorers}
+
+
+def without_unread(recipe: Recipe, signals: frozenset[str]) -> Recipe:
+    """Give a recipe without the options of measurements that none of these signals needs."""
+    unread = {option for one in measurements() if not one.reads(signals) for option in one.options}
+    in_memory = [name for name in recipe.in_memory if name not in unread]
+    return recipe.model_copy(update={**dict.fromkeys(unread), "in_memory": in_memory})
+
+
+def make_plan(recipe: Recipe, readers: Readers, *, cleaning: Readers | None = None) -> Plan:
+    """Work out what is measured for everybody who reads signals.
+
+    Where several measurements give a signal, one that runs anyway gives it, and else the cheapest: so the pass of two
+    models serves the losses of the first.
 
     Parameters
     ----------
-    counts : TokenCounts
-        Of all source rows.
-    open_twin, twin_known, in_turn, release
-        The pruned model; see :func:`datapruner.signals.language_model.twins.measure_twins`.
+    recipe : Recipe
+    readers : mapping
+        Who reads signals, such as ``the scorer 'd2'`` -> which.
+    cleaning : mapping, optional
+        The same of the cleaning steps that read signals: these are measured first.
+
+    Raises
+    ------
+    DataPrunerError
+        A signal that no measurement gives is needed, measurements need each other in a circle, or one cannot be made
+        with this recipe.
     """
-    from datapruner.signals.language_model import measure_language_model, number_surprise
-
-    measured: dict[str, Any] = {}
-    num_tokens, num_supervised = counts.tokens[rows], counts.supervised[rows]
-    passes: list[tuple[What, NDArray[np.int64]]] = []
-    if plan.language_model and not plan.twins:
-        passes.append(("row", num_tokens))
-    if plan.responses:
-        passes.append(("response", num_supervised))
-    twins = [Ahead(PASSES["twins"], len(rows), int(num_tokens.sum()), 2)] if plan.twins else []
-    for place, (what, tokens) in enumerate(passes):
-        later = [Ahead(PASSES[name], len(rows), int(of.sum())) for name, of in passes[place + 1 :]]
-        measured |= measure_language_model(
-            samples,
-            rows,
-            language_model,
-            store,
-            what=what,
-            num_tokens=tokens,
-            progress=progress,
-            ahead=[*later, *twins],
-        )
-    if plan.twins:
-        from datapruner.signals.language_model.twins import measure_twins
-
-        assert open_twin is not None
-        measured |= measure_twins(
-            samples,
-            rows,
-            language_model,
-            open_twin,
-            store,
-            pruned_known=twin_known,
-            in_turn=in_turn,
-            release=release,
-            gradients=plan.gradients,
-            agreement=plan.agreement,
-            num_tokens=num_tokens,
-            num_supervised=int(num_supervised.sum()),
-            progress=progress,
-        )
-    if plan.numbers:
-        measured["number_surprise"] = number_surprise(
-            samples, rows, language_model, measured["token_nll"], measured["token_entropy"], store
-        )
-    return measured
+    cleaning = cleaning or {}
+    everybody = {**readers, **cleaning}
+    if recipe.keep_tokens is not None:
+        everybody["the budget"] = TOKENS
+    required = frozenset().union(*everybody.values())
+    able = _able(everybody)
+    givers = _givers(recipe, required, able)
+    fed = any(one.model(recipe) == LANGUAGE_MODEL for one in givers.values())
+    who_reads = everybody
+    if recipe.count_tokens or (fed and recipe.tokenizer is None):  # whoever feeds a model has counted them
+        who_reads = {**everybody, "counting tokens": TOKENS}
+        givers = _givers(recipe, required | TOKENS, able)
+    who_reads = {who: _with_needs(needs, givers) for who, needs in who_reads.items()}
+    for one in sorted(able, key=lambda one: -_price(one)):
+        one.check(recipe, _readers_of_one(one, who_reads))
+    wanted: dict[str, set[str]] = {}
+    for signal, giver in givers.items():
+        wanted.setdefault(giver.name, set()).add(signal)
+    reading = frozenset().union(*(who_reads[who] for who in cleaning))
+    early = frozenset(givers[signal].name for signal in reading)
+    order = in_order({giver.name: giver for giver in givers.values()}, givers, early)
+    return Plan(tuple(Step(one, frozenset(wanted[one.name])) for one in order), len(early), required)
 
 
-def _check_twins(recipe: Recipe, scorers: Sequence[Scorer]) -> bool:
-    """Refuse a pruned model that nobody reads, and a scorer that needs one; whether divergences are given instead."""
-    wanted = {scorer.name: scorer.requires & OF_TWINS for scorer in scorers}
-    readers = [name for name, needs in wanted.items() if needs]
-    pruned = recipe.pruned_model is not None or "pruned_model" in recipe.in_memory
-    given = recipe.divergences is not None or "divergences" in recipe.in_memory
-    if not readers:
-        if pruned or given:
+def in_order(
+    chosen: Mapping[str, Measurement], givers: Mapping[str, Measurement], first: frozenset[str] = frozenset()
+) -> list[Measurement]:
+    """Sort measurements so that each comes after those it needs; of those that may come next the cheapest.
+
+    Parameters
+    ----------
+    chosen : mapping
+        By name.
+    givers : mapping
+        Signal -> the measurement that gives it.
+    first : frozenset of str
+        Names that come before all others; what these need is among them.
+
+    Raises
+    ------
+    DataPrunerError
+        Some need each other in a circle.
+    """
+    after = {name: {givers[need].name for need in one.needs} for name, one in chosen.items()}
+    order: list[Measurement] = []
+    done: set[str] = set()
+    while len(done) < len(chosen):
+        ready = [one for name, one in chosen.items() if name not in done and after[name] <= done]
+        if not ready:
+            left = ", ".join(safe_text(name, 60) for name in sorted(chosen.keys() - done))
+            raise DataPrunerError(f"measurements need each other in a circle: {left}")
+        one = min(ready, key=lambda one: (one.name not in first, _price(one), one.name))
+        order.append(one)
+        done.add(one.name)
+    return order
+
+
+def _able(everybody: Readers) -> list[Measurement]:
+    """Give the measurements that there are: the plug-ins' too where the built-in ones do not give all signals."""
+    able = list(measurements())
+    more: list[Measurement] | None = None
+    asked = [(who, need) for who, needs in everybody.items() for need in sorted(needs)]
+    seen: set[str] = set()
+    for who, need in asked:  # grows while it is gone through
+        if need in seen:
+            continue
+        seen.add(need)
+        if more is None and not any(one.given(need) for one in able):
+            more = list(plugged(able))
+            able += more
+        giving = [one for one in able if one.given(need)]
+        if not giving:
+            names = list(dict.fromkeys(given.name for one in able for given in one.gives))
             raise DataPrunerError(
-                f"--{'pruned-model' if pruned else 'divergences'} is given, and no scorer of this run compares a "
-                "pruned model with the dense one; take the scorer paser"
+                f"{who} needs a signal '{safe_text(need, 60)}'; there are "
+                f"{', '.join(safe_text(name, 60) for name in names)}.{did_you_mean(need, names)}"
             )
-        return False
-    if pruned and given:
-        raise DataPrunerError("divergences are measured or given: leave --pruned-model or --divergences out")
-    if given:
-        if more := sorted(set().union(*wanted.values()) - {"jsd"}):
-            raise DataPrunerError(
-                f"the scorer '{readers[0]}' reads {', '.join(more)} too, which --divergences do not tell; pass --model "
-                "and --pruned-model"
-            )
-        return True
-    if not pruned or (recipe.model is None and "model" not in recipe.in_memory):
-        missing = (
-            "--model with the dense model" if pruned else "--pruned-model with the model that was pruned"
-        )
-        raise DataPrunerError(
-            f"the scorer '{readers[0]}' compares a pruned model with the dense one: pass {missing}, or --divergences "
-            "with what was measured before"
-        )
-    return False
+        asked += [(f"the measurement '{one.name}'", of) for one in giving for of in sorted(one.needs)]
+    return able
 
 
-def _check_target(recipe: Recipe, scorers: Sequence[Scorer]) -> None:
-    """Refuse a target that nobody reads, and a scorer that reads one where none is named."""
-    fields = ("target", "target_split", "target_columns", "target_embeddings")
-    named = [name for name in fields if getattr(recipe, name) is not None]
-    readers = [scorer.name for scorer in scorers if TARGET in scorer.requires]
-    if readers and recipe.target is None:
-        raise DataPrunerError(
-            f"the scorer '{readers[0]}' looks for the rows nearest to a target set: name one with --target, a file, a "
-            "folder or a hub name"
+def _givers(recipe: Recipe, signals: frozenset[str], able: Sequence[Measurement]) -> dict[str, Measurement]:
+    """Choose who gives each signal, those included that measurements need themselves."""
+    givers: dict[str, Measurement] = {}
+    waiting = sorted(signals)
+
+    def give(signal: str, one: Measurement) -> None:
+        givers[signal] = one
+        waiting.extend(sorted(one.needs - givers.keys() - set(waiting)))
+
+    while waiting:
+        choice = {signal: _who_can(recipe, signal, able) for signal in waiting}
+        running = {giver.name for giver in givers.values()}
+        # Those without a choice first, since they may serve the others too.
+        signal = next(
+            (signal for signal in waiting if len(choice[signal]) == 1),
+            next((s for s in waiting if any(one.name in running for one in choice[s])), waiting[0]),
         )
-    if named and not readers:
-        raise DataPrunerError(
-            f"--{named[0].replace('_', '-')} is given, and no scorer of this run reads a target; take the scorer "
-            "feature_mapping or label_mapping"
-        )
+        waiting.remove(signal)
+        runs = [one for one in choice[signal] if one.name in running]
+        give(signal, min(runs or choice[signal], key=lambda one: (_price(one), one.name)))
+    return givers
+
+
+def _who_can(recipe: Recipe, signal: str, able: Sequence[Measurement]) -> list[Measurement]:
+    giving = [one for one in able if one.given(signal) is not None]
+    return [one for one in giving if one.applies(recipe)] or giving[:1]  # whose check says what is missing
+
+
+def _with_needs(signals: frozenset[str], givers: Mapping[str, Measurement]) -> frozenset[str]:
+    """Give signals, and those that measuring them takes."""
+    found, waiting = set(signals), list(signals)
+    while waiting:
+        more = givers[waiting.pop()].needs - found
+        found |= more
+        waiting += more
+    return frozenset(found)
+
+
+def _readers_of_one(one: Measurement, who_reads: Readers) -> Readers:
+    """Tell who reads a measurement's signals, and which."""
+    reading = {who: frozenset(filter(one.given, needs)) for who, needs in who_reads.items()}
+    return {who: needs for who, needs in reading.items() if needs}
+
+
+def _price(one: Measurement) -> float:
+    return one.cost.seconds * (TOKENS_A_ROW if one.cost.of == "token" else 1)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.signals.shared import Shared
 from datapruner.signals.store import SignalStore, row_keys
 
 if TYPE_CHECKING:
@@ -18,7 +19,13 @@ if TYPE_CHECKING:
 
 
 def measure_shape(
-    recipe: Recipe, matrix: Matrix, store: SignalStore, *, neighbours: bool, manifold: bool
+    recipe: Recipe,
+    matrix: Matrix,
+    store: SignalStore,
+    *,
+    neighbours: bool,
+    manifold: bool,
+    shared: Shared | None = None,
 ) -> dict[str, NDArray[Any]]:
     """Measure how vectors lie to each other: their neighbours, and their places on a manifold of few dimensions.
 
@@ -32,6 +39,8 @@ def measure_shape(
     store : SignalStore
     neighbours, manifold : bool
         What is wanted.
+    shared : Shared, optional
+        Takes over the graph of neighbours, and gives the one that is there already.
 
     Returns
     -------
@@ -61,9 +70,12 @@ def measure_shape(
             return np.column_stack([found.indices.astype(np.int32).view(np.float32), found.distances])
 
         both = np.ascontiguousarray(stored({"signal": "neighbours", **near}, 2 * k, computed))
-        return Neighbours(
+        found = Neighbours(
             np.ascontiguousarray(both[:, :k]).view(np.int32).astype(np.int64), np.array(both[:, k:])
         )
+        if shared is not None:
+            shared.add_table(matrix, found, seed=recipe.seed)
+        return found
 
     def placed() -> NDArray[np.float32]:
         return manifolds.manifold(

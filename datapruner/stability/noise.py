@@ -53,5 +53,7 @@ def varied_measurement(held: Measured, *, seed: int | None = None, vectors: Matr
         measured["embedding"] = vectors
     again = {name: name in measured for name in ("neighbours", "manifold")}
     if any(again.values()):
-        measured |= measure_shape(recipe, measured["embedding"], held.store, **again)
+        measured |= measure_shape(
+            recipe, measured["embedding"], held.store, **again, shared=held.signals.shared
+        )
     return held._replace(recipe=recipe, signals=replace(held.signals, measured=measured, seed=recipe.seed))

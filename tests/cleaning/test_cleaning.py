@@ -114,14 +114,14 @@ def test_steps_see_what_is_left_in_source_order():
     assert dropped(rows, dedup=["near"]) == {"near_duplicate": [2, 3]}
 
 
-@pytest.mark.parametrize("dedup", [[], ["exact"]])
-def test_texts_are_measured_for_scorers_only(dedup):
+@pytest.mark.parametrize(("dedup", "measured"), [([], []), (["exact"], []), (["semantic"], ["embedding"])])
+def test_what_cleaning_reads_is_measured(dedup, measured):
+    from datapruner.measuring.measure import plan_of
     from datapruner.scorers import make_scorer
-    from datapruner.signals.plan import make_plan
 
     recipe = Recipe(source="x", scorers=[{"name": "random"}], keep=1, dedup=dedup, on_empty="keep")
-    plan = make_plan(recipe, [make_scorer("random", {})])
-    assert (plan.text, plan.cleaning) == (False, bool(dedup))
+    plan = plan_of(recipe, [make_scorer("random", {})])
+    assert (plan.names, plan.first) == (measured, len(measured))
 
 
 def test_a_row_without_an_answer_is_told_or_dropped_and_never_outlives_its_copy(caplog):

@@ -41,6 +41,8 @@ class SignalStore:
     ----------
     computed : int
         Rows that the last :meth:`fetch` had to compute.
+    made : int
+        Rows that all of them together had to compute.
     """
 
     def __init__(
@@ -53,7 +55,7 @@ class SignalStore:
         self.flush_rows, self.flush_seconds = flush_rows, flush_seconds
         self.root = folder or cache_folder()
         self.folder = self.root / keyed("signals")
-        self.computed = 0
+        self.computed = self.made = 0
 
     def fetch(
         self, keys: Keys, context: Mapping[str, object], width: int, compute: Compute
@@ -120,6 +122,13 @@ class SignalStore:
         self.computed = 0
         return found
 
+    def missing(self, keys: Keys, context: Mapping[str, object], width: int | None) -> int:
+        """Count the rows that :meth:`fetch` (without a width :meth:`fetch_ragged`) would compute; none is written."""
+        shelf = Shelf.of(self.folder, context, width)
+        if shelf.open_compact(xxhash.xxh3_128_hexdigest(keys.tobytes()), len(keys)) is not None:
+            return 0
+        return int((~np.isin(np.unique(keys), shelf.read_index().keys)).sum())
+
     @property
     def notes(self) -> Notes:
         """Small facts beside the signals."""
@@ -146,6 +155,7 @@ class SignalStore:
             try:
                 if missing.size:
                     self.computed += int(missing.size)
+                    self.made += int(missing.size)
                     shelf.add(keys, missing, compute(missing), self.flush_rows, self.flush_seconds)
                     index = shelf.read_index()
                 return shelf.write_compact(name, keys, index)

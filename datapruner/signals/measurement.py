@@ -1,0 +1,289 @@
+"""A measurement: what signals it gives, what it needs for them, what that costs, and how rows are measured."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datapruner.arrays import Flags, Ints
+from datapruner.ragged import Ragged
+from datapruner.signals import TARGET
+from datapruner.signals.shared import Shared
+from datapruner.signals.store import SignalStore
+
+if TYPE_CHECKING:
+    from datapruner.cleaning.own_text import OwnText
+    from datapruner.inputs import Inputs
+    from datapruner.models.encoders import Encoder
+    from datapruner.options import PrunedModel
+    from datapruner.progress import Ahead
+    from datapruner.recipe import Recipe
+    from datapruner.samples.rendered import TokenCounts
+    from datapruner.samples.samples import Samples
+    from datapruner.signals.language_model.reader import Reader
+
+Shape = Literal["row", "token", "matrix", "table", "text", "other set"]
+SHAPES: dict[str, str] = {
+    "row": "one number a row",
+    "token": "one number for every supervised token of a row",
+    "matrix": "one vector a row",
+    "table": "a row of the table for every row",
+    "text": "one text a row",
+    "other set": "one vector for every row of another set",
+}
+"""What the shapes are called in sentences."""
+LANGUAGE_MODEL, EMBEDDER = "language model", "embedder"
+OPEN = ":"
+"""Ends the name of signals that are asked for with something behind it, such as ``column:capability``."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """A signal as a measurement announces it.
+
+    Attributes
+    ----------
+    name : str
+        What scorers ask for; one that ends in a colon stands for all names that begin so.
+    what : str
+        In a few words.
+    shape : {"row", "token", "matrix", "table", "text", "other set"}
+        One number a row (n,); a number for every supervised token (:class:`datapruner.ragged.Ragged`); a vector a row
+        (n, d); integers (n, k); texts; vectors of another set's rows (m, d).
+    dtype : str
+        Of the entries, as numpy writes it.
+    unit : str
+        Such as nats; empty where there is none.
+    """
+
+    name: str
+    what: str
+    shape: Shape = "row"
+    dtype: str = "float64"
+    unit: str = ""
+
+    def covers(self, signal: str) -> bool:
+        """Whether it is the one that was asked for."""
+        return signal.startswith(self.name) if self.name.endswith(OPEN) else signal == self.name
+
+    def described(self) -> str:
+        """Say what it is, with its shape and unit where they are not a plain number a row."""
+        shape = {"token": " (ragged)"}.get(self.shape, "")
+        return f"{self.what}{shape}{f', {self.unit}' if self.unit else ''}"
+
+
+class Cost(NamedTuple):
+    """What measuring costs, about, on a processor with a small model; what was measured before is noted and wins.
+
+    Attributes
+    ----------
+    seconds : float
+        For each row or token that has to be computed.
+    of : {"row", "token"}
+    """
+
+    seconds: float = 0.0
+    of: Literal["row", "token"] = "row"
+
+
+class Fed(NamedTuple):
+    """A language model, and the tokens of every source row as it reads them."""
+
+    reader: Reader
+    counts: TokenCounts
+
+
+@dataclass(frozen=True)
+class Objects:
+    """What stands in memory for something that a recipe names; None where the recipe's own is taken."""
+
+    embeddings: Any = None
+    embedder: Encoder | None = None
+    model: tuple[Any, Any] | None = None
+    pruned_model: PrunedModel | None = None
+    divergences: Any = None
+    trust_code: bool = False
+
+
+@dataclass
+class Run:
+    """What a measurement may look at, and what was measured so far.
+
+    Attributes
+    ----------
+    recipe : Recipe
+    samples : Samples
+        The source, whole.
+    store : SignalStore
+    own : OwnText
+        What of the rows' texts is theirs alone.
+    inputs : Inputs
+        Is told what else is read.
+    objects : Objects
+    progress : bool
+    rows : ndarray, int64, ascending
+        The source rows that cleaning has left so far; signals are of these.
+    signals : dict
+        Name -> what was measured, of these rows.
+    tokens : dict
+        Tokens and supervised tokens of all source rows, where they were counted.
+    unread : ndarray, bool, shape (source rows,)
+        Source rows of which the embedder knows too little for a vector to say anything.
+    prepared : dict
+        Measurement -> what its ``prepare`` gave.
+    required : frozenset of str
+        Signals that somebody cannot do without.
+    fed : Fed, optional
+        The language model, where a measurement of the run reads one.
+    shared : Shared
+        What is made of the vectors once for all.
+    ahead : list of Ahead
+        The passes of language models after the present measurement.
+    """
+
+    recipe: Recipe
+    samples: Samples
+    store: SignalStore
+    own: OwnText
+    inputs: Inputs
+    rows: Ints
+    objects: Objects = field(default_factory=Objects)
+    progress: bool = True
+    required: frozenset[str] = frozenset()
+    signals: dict[str, Any] = field(default_factory=dict)
+    tokens: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    unread: Flags = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
+    prepared: dict[str, Any] = field(default_factory=dict)
+    fed: Fed | None = None
+    shared: Shared = field(default_factory=Shared)
+    ahead: list[Ahead] = field(default_factory=list)
+
+    @property
+    def every(self) -> bool:
+        """Whether cleaning left all rows of the source."""
+        return len(self.rows) == len(self.samples)
+
+    def keep(self, rows: Ints) -> None:
+        """Go on with fewer rows: what was measured is of these."""
+        if len(rows) == len(self.rows):
+            return
+        places = np.searchsorted(self.rows, rows)
+        self.rows = rows
+        for name, held in self.signals.items():
+            if name != TARGET:
+                self.signals[name] = taken(held, places)
+
+    @property
+    def language_model(self) -> Fed:
+        """The language model and how it is fed."""
+        assert self.fed is not None
+        return self.fed
+
+
+def taken(signal: Any, places: Ints) -> Any:
+    """Give some rows of a signal; of vectors a view, since they may not fit in memory."""
+    if isinstance(signal, Ragged):
+        return signal.take(places)
+    if isinstance(signal, list):
+        return [signal[place] for place in places]
+    if len(signal.shape) == 2 and signal.dtype.kind == "f":
+        from datapruner.geometry.blocks import RowView
+
+        return RowView(signal, places)
+    return signal[places]
+
+
+Readers = Mapping[str, frozenset[str]]
+"""Who reads signals, such as ``the scorer 'd2'``, -> which."""
+
+
+class Measurement(ABC):
+    """Base of all measurements: one file each, found by its name.
+
+    A plug-in mostly derives from :class:`datapruner.signals.by_rows.RowMeasurement` and writes how a block of rows
+    becomes arrays; what reads a model, a file or the whole set at once derives from this.
+
+    Attributes
+    ----------
+    name : str
+        The file's, or the entry point's.
+    gives : tuple of Given
+    needs : frozenset of str
+        Signals that it reads.
+    options : tuple of str
+        The recipe's fields that nobody else reads, so that a scorer without this measurement can do without them.
+    reads_text : bool
+        Rows without text cannot be measured.
+    cost : Cost
+    """
+
+    name: ClassVar[str]
+    gives: ClassVar[tuple[Given, ...]]
+    needs: ClassVar[frozenset[str]] = frozenset()
+    options: ClassVar[tuple[str, ...]] = ()
+    reads_text: ClassVar[bool] = False
+    cost: ClassVar[Cost] = Cost()
+
+    def applies(self, recipe: Recipe) -> bool:
+        """Whether it is the one to give its signals in a run of this recipe; where others give them too."""
+        return True
+
+    def model(self, recipe: Recipe) -> str | None:
+        """Name the kind of model that reads the rows: a language model, an embedder, or none."""
+        return None
+
+    def reads(self, signals: frozenset[str]) -> bool:
+        """Whether somebody who reads these signals, and no others, makes use of its options."""
+        return any(self.given(signal) is not None for signal in signals)
+
+    def check(self, recipe: Recipe, readers: Readers) -> None:  # noqa: B027 - most have nothing to refuse
+        """Refuse what cannot be measured, or what was given for it and nobody reads; before anything is read.
+
+        Parameters
+        ----------
+        recipe : Recipe
+        readers : mapping
+            Who reads its signals in this run -> which of them; empty where it will not run.
+
+        Raises
+        ------
+        DataPrunerError
+        """
+
+    def prepare(self, run: Run, wanted: frozenset[str]) -> Any:
+        """Read what is small, and refuse what the rows show, before they are cleaned and any model runs."""
+        return None
+
+    def passes(self, run: Run) -> list[Ahead]:
+        """Give the passes of a language model that it will make, for how long all of them take."""
+        return []
+
+    def missing(self, run: Run, wanted: frozenset[str]) -> int | None:
+        """Count the rows that are not stored; None where only measuring tells. No model is opened for it."""
+        return None
+
+    @abstractmethod
+    def measure(self, run: Run, wanted: frozenset[str]) -> Mapping[str, Any]:
+        """Measure ``run.rows``.
+
+        Parameters
+        ----------
+        run : Run
+        wanted : frozenset of str
+            Those of its signals that somebody reads.
+
+        Returns
+        -------
+        mapping
+            Signal -> array, :class:`datapruner.ragged.Ragged` or list, an entry a row; at least those wanted, or
+            nothing where they are not required and these rows have none.
+        """
+
+    def given(self, signal: str) -> Given | None:
+        """Give the announcement of a signal; None where it gives no such thing."""
+        return next((given for given in self.gives if given.covers(signal)), None)

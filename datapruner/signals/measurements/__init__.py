@@ -1,0 +1,1 @@
+"""The built-in measurements: a file each, by the name of the measurement."""

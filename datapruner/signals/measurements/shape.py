@@ -1,0 +1,37 @@
+"""How the vectors lie to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from datapruner.signals.measurement import Cost, Given, Measurement, Run
+from datapruner.signals.shape import measure_shape
+
+
+class Shape(Measurement):
+    """Neighbours, and places on a manifold made from them; see :func:`datapruner.signals.shape.measure_shape`."""
+
+    name: ClassVar[str] = "shape"
+    gives: ClassVar[tuple[Given, ...]] = (
+        Given(
+            "neighbours",
+            "the nearest other distinct rows of every row, the first row equal to it before them",
+            shape="table",
+            dtype="int64",
+        ),
+        Given("manifold", "the embedding in two or three dimensions, standardised", shape="matrix"),
+    )
+    needs: ClassVar[frozenset[str]] = frozenset({"embedding"})
+    cost: ClassVar[Cost] = Cost(6e-3)
+
+    def measure(self, run: Run, wanted: frozenset[str]) -> Mapping[str, Any]:
+        """Find the neighbours, and place the rows."""
+        return measure_shape(
+            run.recipe,
+            run.signals["embedding"],
+            run.store,
+            neighbours="neighbours" in wanted,
+            manifold="manifold" in wanted,
+            shared=run.shared,
+        )
