@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
 from datapruner.extras import how_to_install
 from datapruner.text import safe_text
@@ -39,7 +40,7 @@ def draw_groups(
     ax: Axes,
     x: NDArray[Any],
     y: NDArray[Any],
-    rows: NDArray[np.int64],
+    rows: Ints,
     values: NDArray[Any],
     style: dict[str, Any],
 ) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+
+from datapruner.arrays import Floats
 
 RESAMPLES = 1000
 FEWEST = 5
@@ -12,7 +13,7 @@ NORMAL_ROWS = 20_000
 """More rows get the normal interval, which theirs no longer differs from."""
 
 
-def mean_interval(values: NDArray[np.float64], seed: int) -> tuple[float, float] | None:
+def mean_interval(values: Floats, seed: int) -> tuple[float, float] | None:
     """Give the 95 % percentile bootstrap interval of a mean; None of fewer than five values."""
     n = len(values)
     if n < FEWEST:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.arrays import Ints
+
 
 @dataclass(frozen=True, eq=False)
 class Ragged:
@@ -23,7 +25,7 @@ class Ragged:
     """
 
     values: NDArray[Any]
-    offsets: NDArray[np.int64]
+    offsets: Ints
 
     @classmethod
     def from_rows(cls, rows: Sequence[NDArray[Any]], dtype: Any = np.float32) -> Ragged:
@@ -47,11 +49,11 @@ class Ragged:
         return (self[row] for row in range(len(self)))
 
     @property
-    def lengths(self) -> NDArray[np.int64]:
+    def lengths(self) -> Ints:
         """Entries of each row; int64 (n,)."""
         return np.diff(self.offsets)
 
-    def take(self, rows: NDArray[np.int64]) -> Ragged:
+    def take(self, rows: Ints) -> Ragged:
         """Give some rows, in the order asked for; -1 stands for an empty row."""
         rows = np.asarray(rows, dtype=np.int64)
         lengths = np.where(rows < 0, 0, self.lengths[rows]) if len(self) else np.zeros(len(rows), np.int64)
@@ -60,18 +62,18 @@ class Ragged:
         within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
         return Ragged(self.values[np.repeat(starts, lengths) + within], offsets)
 
-    def scatter(self, rows: NDArray[np.int64], n: int) -> Ragged:
+    def scatter(self, rows: Ints, n: int) -> Ragged:
         """Place the rows into a dataset of ``n`` rows, the others being empty."""
         of = np.full(n, -1, dtype=np.int64)
         of[rows] = np.arange(len(rows))
         return self.take(of)
 
-    def rows(self) -> NDArray[np.int64]:
+    def rows(self) -> Ints:
         """Give the row that each entry belongs to; int64 (total,)."""
         return np.repeat(np.arange(len(self)), self.lengths)
 
 
-def offsets_of(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+def offsets_of(lengths: Ints) -> Ints:
     """Turn lengths into offsets; int64 (n + 1,)."""
     offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
     np.cumsum(lengths, out=offsets[1:])

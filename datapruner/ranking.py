@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.arrays import Floats, Ints
 from datapruner.ragged import Ragged
 
 RESERVED = frozenset({"index", "kept", "reason", "score"})
@@ -57,9 +58,9 @@ class Ranking:
         What a selector may need: arrays of any shape, or :class:`datapruner.signals.Ragged` of n rows.
     """
 
-    values: NDArray[np.float64]
-    groups: NDArray[np.int64] | None = None
-    group_weights: NDArray[np.float64] | None = None
+    values: Floats
+    groups: Ints | None = None
+    group_weights: Floats | None = None
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     state: Mapping[str, NDArray[Any] | Ragged] = field(default_factory=dict)
 
@@ -84,7 +85,7 @@ class Ranking:
                     return Measure(name, high)
         return Measure()
 
-    def scatter(self, rows: NDArray[np.int64], n: int) -> Ranking:
+    def scatter(self, rows: Ints, n: int) -> Ranking:
         """Place a ranking of some rows into the whole dataset: NaN, -1 or empty elsewhere."""
         if len(rows) == n:
             return self

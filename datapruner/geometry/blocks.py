@@ -39,7 +39,7 @@ class Matrix(Protocol):
     def ndim(self) -> int:
         """Two."""
 
-    def __getitem__(self, key: slice | NDArray[np.int64], /) -> Any:
+    def __getitem__(self, key: slice | Ints, /) -> Any:
         """Those rows, as an ndarray."""
 
 

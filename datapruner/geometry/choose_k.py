@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from datapruner.arrays import Floats, Ints
 from datapruner.errors import DataPrunerError
@@ -30,7 +29,7 @@ class Stability(NamedTuple):
     chosen : int
     """
 
-    k: NDArray[np.int64]
+    k: Ints
     mean: Floats
     error: Floats
     chosen: int
@@ -121,9 +120,7 @@ def check_choice(n_clusters: int | None, candidates: Sequence[int], method: str)
         )
 
 
-def clusters_of(
-    walk: DiffusionMap, k: int, method: Method, seed: int, iterations: int = 200
-) -> NDArray[np.int64]:
+def clusters_of(walk: DiffusionMap, k: int, method: Method, seed: int, iterations: int = 200) -> Ints:
     """Cluster the rows of a map: k-means, and from there NMF where that is the method; the largest cluster first."""
     if k < 1:
         raise DataPrunerError(f"k = {k} clusters were asked for; ask for 1 or more.")

@@ -9,7 +9,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from datapruner.arrays import Ints
+from datapruner.arrays import Floats, Ints
 from datapruner.errors import DataPrunerError
 from datapruner.geometry.blocks import (
     BLOCK_BYTES,
@@ -42,11 +42,11 @@ class Clustering:
     """
 
     centroids: FloatBlock
-    assignment: NDArray[np.int64]
+    assignment: Ints
     distance: NDArray[np.float32]
 
     @property
-    def sizes(self) -> NDArray[np.int64]:
+    def sizes(self) -> Ints:
         """Members a cluster, int64 (k,)."""
         return np.bincount(self.assignment, minlength=len(self.centroids)).astype(np.int64, copy=False)
 
@@ -202,7 +202,7 @@ def _assign(embeddings: Matrix, centroids: FloatBlock, n: int) -> Clustering:
     return Clustering(centroids, assignment, distance)
 
 
-def intra_distance(clustering: Clustering) -> NDArray[np.float64]:
+def intra_distance(clustering: Clustering) -> Floats:
     """Average 1 - cos of a cluster's members to its centroid: d_intra (*published*, arXiv 2401.04578).
 
     Returns
@@ -211,11 +211,11 @@ def intra_distance(clustering: Clustering) -> NDArray[np.float64]:
         float64 (k,).
     """
     sums = np.bincount(clustering.assignment, clustering.distance, minlength=len(clustering.centroids))
-    means: NDArray[np.float64] = sums / clustering.sizes
+    means: Floats = sums / clustering.sizes
     return means
 
 
-def inter_distance(centroids: FloatBlock, neighbours: int = 20) -> NDArray[np.float64]:
+def inter_distance(centroids: FloatBlock, neighbours: int = 20) -> Floats:
     """Average 1 - cos of a centroid to its nearest others: d_inter (*published*, arXiv 2401.04578).
 
     Parameters
@@ -235,5 +235,5 @@ def inter_distance(centroids: FloatBlock, neighbours: int = 20) -> NDArray[np.fl
     if count < 1:
         return np.zeros(len(centroids), dtype=np.float64)
     distances = nearest_neighbours(centroids, centroids, count, metric="cosine", exclude_self=True)[1]
-    means: NDArray[np.float64] = distances.mean(axis=1, dtype=np.float64)
+    means: Floats = distances.mean(axis=1, dtype=np.float64)
     return means

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datapruner.arrays import Floats, Ints
+from datapruner.arrays import Flags, Floats, Ints
 from datapruner.errors import DataPrunerError
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def _flatter(cloud: Floats, *, loops: bool) -> Pairs:
     return alpha_pairs(cloud @ axes.T, loops=loops)
 
 
-def _persists(births: Any, deaths: Any) -> NDArray[np.bool_]:
+def _persists(births: Any, deaths: Any) -> Flags:
     with np.errstate(invalid="ignore"):
         return np.asarray(deaths - births > ROUNDING * deaths)
 

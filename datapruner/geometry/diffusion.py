@@ -75,14 +75,14 @@ class SpectralClustering:
         Of the graph of neighbours.
     """
 
-    assignment: NDArray[np.int64]
+    assignment: Ints
     n_clusters: int
     stability: Stability | None
     eigenvalues: Floats
     components: int
 
     @property
-    def sizes(self) -> NDArray[np.int64]:
+    def sizes(self) -> Ints:
         """Rows a cluster, int64 (n_clusters,)."""
         return np.bincount(self.assignment, minlength=self.n_clusters).astype(np.int64, copy=False)
 
@@ -154,7 +154,7 @@ def spectral_clusters(
     )
 
 
-def spectral_nmf(walk: DiffusionMap, k: int, *, seed: int = 0, iterations: int = 200) -> NDArray[np.int64]:
+def spectral_nmf(walk: DiffusionMap, k: int, *, seed: int = 0, iterations: int = 200) -> Ints:
     """Cluster the rows of a diffusion map by symmetric nonnegative matrix factorisation.
 
     Minimises ||A - H H^T||_F over H >= 0 of shape (n, k) by multiplicative updates with beta = 1/2 (*published*, Ding

@@ -43,7 +43,7 @@ class Neighbours(NamedTuple):
         Euclidean, between rows scaled to length one: sqrt(2 (1 - cos)).
     """
 
-    indices: NDArray[np.int64]
+    indices: Ints
     distances: NDArray[np.float32]
 
 

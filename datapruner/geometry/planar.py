@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from datapruner.arrays import Floats, Ints
+from datapruner.arrays import Flags, Floats, Ints
 
 
 def _compiled(function: Callable[..., Any]) -> Any:
@@ -87,7 +87,7 @@ def root(parent: NDArray[np.int32], x: int) -> int:
 @_compiled
 def sweep(
     n: int, edges: NDArray[np.int32], cofaces: NDArray[np.int32], order: Ints, radii: Floats, loops: bool
-) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
+) -> tuple[Flags, NDArray[np.int32]]:
     """Mark the edges of the spanning tree, and give for every other one the triangle that fills its loop."""
     merged = np.zeros(len(edges), np.bool_)
     filler = np.full(len(edges), -1, np.int32)

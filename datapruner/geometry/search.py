@@ -34,7 +34,7 @@ def nearest_neighbours(
     metric: Metric = "cosine",
     exclude_self: bool = False,
     memory_bytes: int = 512 << 20,
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+) -> tuple[Ints, NDArray[np.float32]]:
     """Find the k nearest rows of ``base`` for every row of ``queries``, exactly.
 
     Blocks of queries meet blocks of the base, faiss proposes k + 16 candidates for each pair of blocks, and

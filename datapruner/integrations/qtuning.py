@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from datapruner.arrays import Floats, Ints
 from datapruner.errors import DataPrunerError
 from datapruner.parameters import as_written, check_parameters
 from datapruner.ragged import Ragged, offsets_of
@@ -72,7 +72,7 @@ class QTuningSettings:
                 )
         check_tokens(self.name, self.token_ratio, self.smoothing)
 
-    def choose(self, token_nll: Ragged, entropy: NDArray[np.float64]) -> tuple[NDArray[np.int64], Ragged]:
+    def choose(self, token_nll: Ragged, entropy: Floats) -> tuple[Ints, Ragged]:
         """Choose among rows by the loss of their tokens and their mean entropy.
 
         Returns
@@ -152,9 +152,7 @@ def prune_batch(
     return pruned, {**counts, "rows_kept": len(rows), "tokens_kept": int(masks.values.sum())}
 
 
-def score_batch(
-    model: Any, batch: Mapping[str, Any], targets: torch.Tensor
-) -> tuple[Ragged, NDArray[np.float64]]:
+def score_batch(model: Any, batch: Mapping[str, Any], targets: torch.Tensor) -> tuple[Ragged, Floats]:
     """Give the loss of every supervised token, and the mean entropy of each row (0 where it has none).
 
     The model's own logits are read, a few rows at a time, so that whatever it does to them is in the result.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
 from datapruner.models import offline
 from datapruner.models.encoders import ImageEmbedder, Pooling, TokenEmbedder
@@ -115,7 +116,7 @@ def _language_model(
         end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else 0
         return [row or [end] for row in ids]
 
-    def forward(input_ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+    def forward(input_ids: Ints, mask: Ints) -> NDArray[np.float32]:
         device = next(body.parameters()).device
         attention = torch.from_numpy(mask).to(device)
         with torch.inference_mode():

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, runt
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.arrays import Ints
+
 if TYPE_CHECKING:
     from datapruner.models.known import Opening
 
@@ -58,7 +60,7 @@ class TokenEmbedder:
     context: dict[str, object]
     width: int
     whole: Callable[[list[str]], list[list[int]]]
-    forward: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
+    forward: Callable[[Ints, Ints], NDArray[np.float32]]
     pad_id: int
     max_length: int
     device: str = "cpu"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
 from datapruner.extras import how_to_install
 from datapruner.models import offline
@@ -142,7 +143,7 @@ def load_sentence_model(name: str, folder: str, max_length: int | None, device: 
         )["input_ids"]
         return [row or [pad] for row in ids]
 
-    def forward(input_ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+    def forward(input_ids: Ints, mask: Ints) -> NDArray[np.float32]:
         features = {
             "input_ids": torch.from_numpy(input_ids).to(model.device),
             "attention_mask": torch.from_numpy(mask).to(model.device),

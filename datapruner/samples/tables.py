@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from datapruner.arrays import Ints
 from datapruner.errors import MALFORMED, DataPrunerError
 from datapruner.files.temporary import private_folder
 from datapruner.samples.exact import as_type, merged
@@ -61,7 +61,7 @@ class Read:
     """
 
     dataset: Dataset
-    given_nulls: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    given_nulls: Mapping[str, Ints] = field(default_factory=dict)
     exact: bool = False
     stamps: Mapping[str, Stamp] = field(default_factory=dict)
 
@@ -79,7 +79,7 @@ class Gatherer:
         self.exact = False
         self.padded = False
         self.rows = 0
-        self.nulls: dict[str, list[NDArray[np.int64]]] = {}
+        self.nulls: dict[str, list[Ints]] = {}
         self.held: Counter[str] = Counter()
 
     def add(self, block: pa.Table | Rows, file: str) -> None:
@@ -139,7 +139,7 @@ class Gatherer:
 
     def read(self) -> Read:
         """Return what was gathered."""
-        none: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+        none: Ints = np.zeros(0, dtype=np.int64)
         dataset = self._dataset()
         partial = [name for name, rows in self.held.items() if rows < self.rows]
         nulls = {name: np.concatenate([none, *self.nulls.get(name, [])]) for name in partial}

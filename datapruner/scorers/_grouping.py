@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from datapruner.arrays import Ints
 from datapruner.geometry.blocks import iter_blocks, require_finite
 from datapruner.signals import COLUMN, Signals
 
@@ -21,7 +21,7 @@ def signals_of(within: str | None) -> frozenset[str]:
     return frozenset({within if within == LABEL else COLUMN + within.removeprefix(COLUMN)})
 
 
-def groups_of(signals: Signals, within: str | None, n_clusters: int | None = None) -> NDArray[np.int64]:
+def groups_of(signals: Signals, within: str | None, n_clusters: int | None = None) -> Ints:
     """Give every row's group; a label or column keeps its numbers, some of which may have no row left.
 
     Parameters
@@ -46,7 +46,7 @@ def groups_of(signals: Signals, within: str | None, n_clusters: int | None = Non
     return signals.clusters(n_clusters).assignment
 
 
-def rows_of_groups(groups: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+def rows_of_groups(groups: Ints) -> list[Ints]:
     """Give the rows of every group that has any, ascending."""
     order = np.argsort(groups, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)

@@ -7,8 +7,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
 from datapruner.geometry.neighbours import Neighbours
 from datapruner.ragged import offsets_of
@@ -124,7 +124,7 @@ def symmetrised(found: Neighbours) -> tuple[Ragged, Ragged]:
     """
     n, k = found.indices.shape
     own = np.repeat(np.arange(n), k)
-    other: NDArray[np.int64] = found.indices.reshape(-1)
+    other: Ints = found.indices.reshape(-1)
     # Each edge as one number, own * n + other; n^2 stays below 2^63 up to three thousand million rows.
     keys = np.concatenate([own * n + other, other * n + own])
     edges, first = np.unique(keys, return_index=True)

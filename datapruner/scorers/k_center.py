@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from datapruner.arrays import Ints
+from datapruner.arrays import Floats, Ints
 from datapruner.errors import DataPrunerError
 from datapruner.geometry.blocks import FloatBlock, Matrix, gather, iter_blocks, normalise_rows
 from datapruner.parameters import as_written
@@ -93,7 +93,7 @@ class KCenter(Scorer):
 
 def farthest_first(
     embeddings: Matrix, count: int, start: int, *, pool_rows: int = POOL
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+) -> tuple[Ints, Floats]:
     """Choose centres by greedy farthest-first traversal.
 
     A row's largest cosine to the centres only grows with their number, so a row may meet a centre late (*ours*): a pool

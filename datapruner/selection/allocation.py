@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from datapruner.arrays import Floats, Ints
+from datapruner.arrays import Flags, Floats, Ints
 from datapruner.errors import DataPrunerError
 from datapruner.selection.shares import Projection, Whole, largest, solve
 
@@ -134,7 +134,7 @@ def _validated(
         )
     total = operator.index(budget)
 
-    def named(mask: NDArray[np.bool_]) -> str:
+    def named(mask: Flags) -> str:
         places = np.flatnonzero(mask)
         shown = [str(names[i]) if names is not None else f"group {i}" for i in places[:5].tolist()]
         return ", ".join(shown) + (f" and {len(places) - 5} more" if len(places) > 5 else "")

@@ -10,8 +10,8 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from datapruner.arrays import Flags, Ints
 from datapruner.errors import DataPrunerError
 from datapruner.parameters import as_written
 from datapruner.selection.allocation import allocate
@@ -113,8 +113,8 @@ class Portion:
         A quota: what others leave over is not spent here.
     """
 
-    rows: NDArray[np.int64]
-    costs: NDArray[np.int64]
+    rows: Ints
+    costs: Ints
     budget: int
     name: str = ""
     unit: str = "rows"
@@ -143,9 +143,9 @@ def parse_amount(text: str, what: str = "--keep") -> Amount:
 
 def portions(
     budget: Budget,
-    costs: NDArray[np.int64],
-    eligible: NDArray[np.bool_],
-    forced: NDArray[np.bool_],
+    costs: Ints,
+    eligible: Flags,
+    forced: Flags,
     labels: Sequence[Any] | None,
 ) -> list[Portion]:
     """Divide a budget over the groups of a column, and take the always-kept rows out of it.
@@ -235,7 +235,7 @@ def check_rows(keep: Amount | None, n: int) -> None:
         raise DataPrunerError(f"{keep} rows are to be kept, but the dataset has {n}")
 
 
-def _total(budget: Budget, n: int, eligible: NDArray[np.bool_], costs: NDArray[np.int64]) -> int:
+def _total(budget: Budget, n: int, eligible: Flags, costs: Ints) -> int:
     room = int(costs[eligible].sum())
     if budget.keep_tokens is not None:
         if budget.keep_tokens > int(costs.sum()):
@@ -268,7 +268,7 @@ def _part(share: float, of: int) -> int:
     return math.floor(as_written(share) * of + Fraction(1, 2))
 
 
-def encode_labels(labels: Sequence[Any]) -> tuple[list[str], NDArray[np.int64]]:
+def encode_labels(labels: Sequence[Any]) -> tuple[list[str], Ints]:
     """Give a column's values numbers in the order of their first rows; None is ``(none)``."""
     numbers: dict[str, int] = {}
     texts = ("(none)" if label is None else str(label) for label in labels)

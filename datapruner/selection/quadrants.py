@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from datapruner.arrays import Floats, Ints
+from datapruner.arrays import Flags, Floats, Ints
 from datapruner.errors import DataPrunerError
 from datapruner.ranks import average_ranks
 
@@ -164,8 +163,8 @@ def triage(
     return np.lexsort((-apart, ~_wanted(quadrants))), quadrants, apart
 
 
-def _wanted(quadrants: Quadrants) -> NDArray[np.bool_]:
-    wanted: NDArray[np.bool_] = (quadrants.numbers == 2) | (quadrants.numbers == 4)
+def _wanted(quadrants: Quadrants) -> Flags:
+    wanted: Flags = (quadrants.numbers == 2) | (quadrants.numbers == 4)
     return wanted
 
 

@@ -11,9 +11,8 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from datapruner.arrays import Flags, Ints
+from datapruner.arrays import Flags, Floats, Ints
 from datapruner.errors import DataPrunerError
 from datapruner.parameters import check_parameters
 from datapruner.ragged import Ragged
@@ -94,7 +93,7 @@ def fill(order: Ints, costs: Ints, budget: int, kept: Flags) -> int:
         order = order[fit:]
 
 
-def best_first(values: NDArray[np.float64]) -> Ints:
+def best_first(values: Floats) -> Ints:
     """Positions by descending value; ties by position."""
     order: Ints = np.argsort(-values, kind="stable")
     return order

@@ -177,7 +177,7 @@ def _sum(values: Whole) -> int:
     return (int((values >> 31).sum()) << 31) + int((values & (1 << 31) - 1).sum())
 
 
-def largest(values: Whole, count: int) -> NDArray[np.int64]:
+def largest(values: Whole, count: int) -> Ints:
     """Find the ``count`` largest of whole numbers that are not negative; of equal ones the first.
 
     Sorted by their leading 62 bits, which numpy does quickly; all digits decide where these are equal at the cut.
@@ -205,7 +205,7 @@ def _whole(weights: NDArray[Any]) -> Whole:
     return whole // math.gcd(*whole.tolist())
 
 
-def _between(order: NDArray[np.int64], reached: Callable[[int], bool]) -> tuple[Flags, Flags]:
+def _between(order: Ints, reached: Callable[[int], bool]) -> tuple[Flags, Flags]:
     """Which groups lie at their floor and which at their cap, found between two sorted breakpoints.
 
     A group leaves its floor at one breakpoint and reaches its cap at another; in between the total is

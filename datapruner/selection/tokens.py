@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from datapruner.arrays import Ints
+from datapruner.arrays import Floats, Ints
 from datapruner.errors import DataPrunerError
 from datapruner.parameters import as_written
 from datapruner.ragged import Ragged, offsets_of
@@ -19,7 +18,7 @@ BLOCK = 1 << 21
 """Tokens sorted at a time."""
 
 
-def token_scores(token_nll: Ragged, smoothing: float) -> NDArray[np.float64]:
+def token_scores(token_nll: Ragged, smoothing: float) -> Floats:
     """Score tokens by their own perplexity and their neighbours'; the highest are the first to go.
 
     *Published*: s_t = (1 - smoothing) PPL_t + smoothing (PPL_{t-1} + PPL_{t+1}), zero beyond the row's ends.
@@ -41,7 +40,7 @@ def token_scores(token_nll: Ragged, smoothing: float) -> NDArray[np.float64]:
     before[1:], after[:-1] = ppl[:-1], ppl[1:]
     before[starts[filled]] = 0
     after[token_nll.offsets[1:][filled] - 1] = 0
-    scores: NDArray[np.float64] = (1 - smoothing) * ppl + smoothing * (before + after)
+    scores: Floats = (1 - smoothing) * ppl + smoothing * (before + after)
     return scores
 
 

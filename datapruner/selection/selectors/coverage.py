@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from datapruner.arrays import Ints
+from datapruner.arrays import Flags, Ints
 from datapruner.errors import DataPrunerError
 from datapruner.ranking import Ranking
 from datapruner.selection.budget import Portion
@@ -60,7 +59,7 @@ class Coverage(CCS):
         return np.concatenate(out)
 
 
-def evenly(costs: Ints, budget: int, start: float) -> NDArray[np.bool_]:
+def evenly(costs: Ints, budget: int, start: float) -> Flags:
     """Mark rows at even steps: systematic sampling.
 
     Parameters

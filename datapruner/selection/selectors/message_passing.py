@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from datapruner.arrays import Ints
+from datapruner.arrays import Floats, Ints
 from datapruner.errors import DataPrunerError
 from datapruner.ragged import Ragged
 from datapruner.ranking import Ranking
@@ -69,9 +68,7 @@ class MessagePassingSelector(Selector):
         return Choice(kept, codes, _texts(len(picks), last, where))
 
 
-def _pick(
-    ranking: Ranking, portion: Portion, graph: Ragged, weights: NDArray[np.float64]
-) -> tuple[Ints, Ints, float]:
+def _pick(ranking: Ranking, portion: Portion, graph: Ragged, weights: Floats) -> tuple[Ints, Ints, float]:
     """Give the places picked, in order; those passed over before the last pick; and the score of the last pick."""
     rows = portion.rows
     place = np.full(len(ranking.values), -1, dtype=np.int64)

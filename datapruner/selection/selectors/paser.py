@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from datapruner.arrays import Flags, Ints
+from datapruner.arrays import Flags, Floats, Ints
 from datapruner.ragged import Ragged
 from datapruner.ranking import Ranking
 from datapruner.selection.allocation import allocate
@@ -156,7 +155,7 @@ class PaserSelector(Selector):
         return Choice(kept, codes, texts)
 
 
-def proportional(weights: NDArray[np.float64], caps: Ints, budget: int) -> Ints:
+def proportional(weights: Floats, caps: Ints, budget: int) -> Ints:
     """Share a budget by weight, within caps; groups of no weight get what the others cannot take, by their size."""
     reach = int(caps[weights > 0].sum())
     shares = np.zeros(len(caps), dtype=np.int64)
