@@ -21,11 +21,11 @@ from itertools import pairwise
 
 import numpy as np
 
-from datapruner.cleaning.decontamination import contaminated
-from datapruner.cleaning.exact import exact_duplicates
 from datapruner.cleaning.grams import hashed_ngrams
-from datapruner.cleaning.near import near_duplicates
-from datapruner.cleaning.semantic import semantic_duplicates
+from datapruner.cleaning.steps.contaminated import contaminated
+from datapruner.cleaning.steps.exact import exact_duplicates
+from datapruner.cleaning.steps.near import near_duplicates
+from datapruner.cleaning.steps.semantic import semantic_duplicates
 from datapruner.words import words_of
 
 PLANTED = 500

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.api import run
-from datapruner.errors import DataPrunerError
+from datapruner.cleaning.reasons import CLEANED, KEPT, OVER_BUDGET, Reason, reason_of
+from datapruner.errors import MALFORMED, DataPrunerError
 from datapruner.files.checksums import check
 from datapruner.files.paths import expanded, is_file
 from datapruner.measuring.reading import read_samples
@@ -23,6 +24,7 @@ from datapruner.outputs.dataset import REASONS
 from datapruner.ranking import Measure, Ranking
 from datapruner.recipe import Recipe, load_recipe
 from datapruner.results.columns import GROUPS, WITHIN, decoded, numbers_of
+from datapruner.results.columns import REASONS as REASONS_HELD
 from datapruner.results.standing import Standing, standing
 from datapruner.results.view import ALWAYS, SelectionView
 from datapruner.selection.budget import Amount, Budget
@@ -132,16 +134,23 @@ class SavedSelection(SelectionView):
             return names, codes
         # Before causes were written: what has no score was cleaned away.
         unscored = np.isnan(self.values)
-        return ["kept", "dropped_before_scoring", "over_budget"], np.where(
-            self.kept, 0, np.where(unscored, 1, 2)
-        )
+        return [KEPT, CLEANED, OVER_BUDGET], np.where(self.kept, 0, np.where(unscored, 1, 2))
+
+    @cached_property
+    def reasons_by_code(self) -> dict[str, Reason]:
+        """What :meth:`counts` names, in words: those that are built in, and those that the file brings."""
+        try:
+            saved = json.loads((self._held.schema.metadata or {}).get(REASONS_HELD, b"{}"))
+            return {code: reason_of(code, saved) for code in self.fates()[0]}
+        except MALFORMED as error:
+            raise DataPrunerError(f"{self.folder / REASONS} is damaged; run its recipe again") from error
 
     @cached_property
     def standing(self) -> Standing:
         """Every row's rank among those that it competed with."""
         names, codes = self.fates()
         competing = np.isfinite(self.values)
-        competing &= np.isin(codes, [j for j, name in enumerate(names) if name in ("kept", "over_budget")])
+        competing &= np.isin(codes, [j for j, name in enumerate(names) if name in (KEPT, OVER_BUDGET)])
         texts, numbers = self._reasons
         if ALWAYS in texts:
             competing &= numbers != texts.index(ALWAYS)

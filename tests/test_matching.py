@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datapruner.cleaning.near import near_duplicates
+from datapruner.cleaning.steps.near import near_duplicates
 from datapruner.matching import holds_code, match_form, nesting
 
 LEVELS = ("exact", "text", "loose")

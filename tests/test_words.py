@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datapruner.cleaning.decontamination import contaminated
-from datapruner.cleaning.near import near_duplicates
+from datapruner.cleaning.steps.contaminated import contaminated
+from datapruner.cleaning.steps.near import near_duplicates
 from datapruner.signals.texts.concepts import extract_concepts
 from datapruner.words import bare_words, has_unspaced, joined, numbers_of, spread, words_of
 

@@ -13,8 +13,6 @@ from datapruner.cleaning.vetoes import Vetoes
 if TYPE_CHECKING:
     from datapruner.samples.samples import Samples
 
-LEAK = "contaminated"
-
 
 @dataclass(frozen=True)
 class Pair:
@@ -30,6 +28,8 @@ class Pair:
         Jaccard similarity, cosine, or the share of the test row's n-grams; 1.0 for an exact duplicate.
     text, other_text : str
         What the two say; empty for a test row, and where rows have no text.
+    refers_to : str
+        What ``other`` is: ``row``, or ``test row``.
     """
 
     cause: str
@@ -38,6 +38,7 @@ class Pair:
     measure: float
     text: str
     other_text: str
+    refers_to: str = "row"
 
 
 def pairs(samples: Samples, steps: Sequence[Vetoes], count: int | None = None) -> list[Pair]:
@@ -52,12 +53,14 @@ def pairs(samples: Samples, steps: Sequence[Vetoes], count: int | None = None) -
     """
     found = []
     for step in steps:
+        refers_to = step.reason.refers_to
         referring = np.flatnonzero(step.others >= 0)
         for place in referring[np.argsort(step.measures[referring], kind="stable")][:count].tolist():
             row, other = int(step.rows[place]), int(step.others[place])
-            texts = ["", ""]
+            text = other_text = ""
             if samples.layout.has_text:
-                texts[0] = samples[row].part("both")
-                texts[1] = "" if step.kind == LEAK else samples[other].part("both")
-            found.append(Pair(step.kind, row, other, float(step.measures[place]), *texts))
+                text = samples[row].part("both")
+                other_text = samples[other].part("both") if refers_to == "row" else ""
+            measure = float(step.measures[place])
+            found.append(Pair(step.kind, row, other, measure, text, other_text, refers_to))
     return found

@@ -1,28 +1,28 @@
-"""The rows that a cleaning step is given: checked, read in blocks, and what is left of them."""
+"""The rows that a cleaning step is given: checked, read in blocks, listed, and what they are besides texts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from datapruner.arrays import Ints
-from datapruner.cleaning.vetoes import Vetoes
+from datapruner.arrays import Flags, Ints
+from datapruner.choices import Match
 from datapruner.errors import DataPrunerError
+from datapruner.matching import match_form
+from datapruner.samples.column_kinds import TEXT, kinds_of
+from datapruner.selection.budget import encode_labels
+
+if TYPE_CHECKING:
+    from datapruner.samples.samples import Samples
 
 BLOCK_ROWS = 4096
 
 
-def without(rows: Ints, vetoes: Vetoes) -> Ints:
-    """Give the rows that a step left."""
-    return rows[~np.isin(rows, vetoes.rows)]
-
-
-def text_blocks(
-    texts: Iterable[str], rows: NDArray[np.int64], size: int = BLOCK_ROWS
-) -> Iterator[tuple[list[str], NDArray[np.int64]]]:
+def text_blocks(texts: Iterable[str], rows: Ints, size: int = BLOCK_ROWS) -> Iterator[tuple[list[str], Ints]]:
     """Yield the texts in blocks with their source rows; refuse a missing, a spare or a non-text entry."""
     stream = iter(texts)
     for start in range(0, rows.size, size):
@@ -40,7 +40,7 @@ def text_blocks(
         raise DataPrunerError(f"There are more texts than the {rows.size} rows; give one a row.")
 
 
-def checked_rows(rows: ArrayLike, protected: NDArray[np.bool_] | None) -> NDArray[np.int64]:
+def checked_rows(rows: ArrayLike, protected: Flags | None) -> Ints:
     """Return the rows as int64, or say what is wrong with them."""
     array = np.asarray(rows, dtype=np.int64)
     if array.ndim != 1 or (array.size and (array[0] < 0 or np.any(np.diff(array) <= 0))):
@@ -50,3 +50,55 @@ def checked_rows(rows: ArrayLike, protected: NDArray[np.bool_] | None) -> NDArra
             f"The mask of protected rows has {len(protected)} entries and none for row {array[-1]}."
         )
     return array
+
+
+def asides(samples: Samples, rows: Ints, match: Match) -> Ints | None:
+    """Give rows a number for what they are besides their texts: the rejected answer, the label, images, sounds.
+
+    Near and semantic duplicates compare texts or vectors, which say nothing of these: rows that differ there are
+    kept, however alike they read.
+
+    Returns
+    -------
+    ndarray, int64, shape (len(rows),), or None
+        None where a row is its text alone.
+    """
+    from xxhash import xxh3_64_intdigest
+
+    layout = samples.layout
+    # Messages may hold images themselves.
+    kinds = kinds_of(samples.dataset)
+    texts = all(kinds[column] == TEXT for column in layout.spoken) and layout.has_text
+    if not layout.beside and (texts or not layout.has_text):
+        return None
+    if not layout.has_text:
+        return encode_labels(samples.column(layout.columns["label"]))[1][rows]
+    beside = (
+        match_form(sample.aside(), match).encode("utf-8", "surrogatepass")
+        for sample in samples.iter_samples(rows)
+    )
+    hashes = np.fromiter(map(xxh3_64_intdigest, beside), np.uint64, len(rows))
+    numbers: Ints = np.unique(hashes, return_inverse=True)[1].astype(np.int64)
+    return numbers if numbers.any() else None
+
+
+def row_mask(value: str | list[int] | None, samples: Samples, what: str) -> Flags:
+    """Give a mask over the source rows from a column of booleans or from row numbers."""
+    mask = np.zeros(len(samples), dtype=np.bool_)
+    if value is None:
+        return mask
+    if isinstance(value, str):
+        column = samples.column(value)
+        for row, cell in enumerate(column):
+            if cell is not None and not isinstance(cell, bool):
+                raise DataPrunerError(
+                    f"{what}: column '{value}', row {row}, holds {cell!r}, not true or false"
+                )
+        return np.array([bool(cell) for cell in column], dtype=np.bool_)
+    for row in value:
+        if not 0 <= row < len(mask):
+            raise DataPrunerError(
+                f"{what} names row {row}, but the dataset has {len(mask)} rows, counted from 0"
+            )
+    mask[value] = True
+    return mask

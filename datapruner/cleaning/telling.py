@@ -30,16 +30,8 @@ LOOKED_AT = 2000
 SHOWN = 100
 """Characters of a row."""
 
-WAYS_OUT = {
-    "near_duplicate": "raise --near-threshold if these are different rows",
-    "semantic_duplicate": "lower --semantic-eps if these are different rows",
-    "contaminated": "raise --decontaminate-share if the rows give nothing away",
-}
 
-
-def tell_drops(
-    samples: Samples, steps: Sequence[Vetoes], *, tests: Sequence[str] | None = None, numbers: bool = False
-) -> None:
+def tell_drops(samples: Samples, steps: Sequence[Vetoes]) -> None:
     """Warn of steps that dropped much, and of rows that many were dropped for.
 
     Parameters
@@ -48,10 +40,6 @@ def tell_drops(
         The source, whole.
     steps
         What each step dropped.
-    tests
-        The texts of the test rows, to which the step ``contaminated`` refers.
-    numbers
-        Rows of other numbers were kept apart already, so that nothing is said of them.
     """
     total = len(samples)
     for vetoes in steps:
@@ -64,23 +52,20 @@ def tell_drops(
             busiest = int(others[times.argmax()])
             place = int(referring[vetoes.others[referring] == busiest][0])
             row = int(vetoes.rows[place])
-            kept = tests[busiest] if vetoes.kind == "contaminated" and tests else _row(samples, busiest)
-            named = "test row" if vetoes.kind == "contaminated" else "row"
-            out = WAYS_OUT.get(vetoes.kind)
+            kept = vetoes.texts[busiest] if vetoes.texts is not None else _row(samples, busiest)
+            reason = vetoes.reason
             logger.warning(
                 "%s: %s of %s rows are dropped, %s of them for %s %s%s\n  row %s: %s\n  %s %s: %s",
-                vetoes.kind.replace("_", " "),
+                reason.code.replace("_", " "),
                 f"{len(vetoes):,}",
                 f"{total:,}",
                 f"{most:,}",
-                named,
+                reason.refers_to,
                 f"{busiest:,}",
-                f"; {in_words(out)}" if out else "",
+                f"; {in_words(reason.way_out)}" if reason.way_out else "",
                 row,
-                *_shown(_row(samples, row), kept, named, busiest),
+                *_shown(_row(samples, row), kept, reason.refers_to, busiest),
             )
-        if vetoes.kind == "near_duplicate" and not numbers:
-            _tell_numbers(samples, vetoes)
 
 
 def _row(samples: Samples, row: int) -> str:
@@ -103,7 +88,7 @@ def parted(first: str, second: str) -> tuple[str, str]:
     return lead + first[start:], lead + second[start:]
 
 
-def _tell_numbers(samples: Samples, vetoes: Vetoes) -> None:
+def tell_numbers(samples: Samples, vetoes: Vetoes) -> None:
     """Say how many near-duplicates have other numbers and no other word."""
     looked_at = np.unique(np.linspace(0, len(vetoes) - 1, min(LOOKED_AT, len(vetoes))).astype(np.int64))
     if not len(vetoes):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
+
+from datapruner.arrays import Floats, Ints
+from datapruner.cleaning.reasons import SENTENCE, Reason
 
 
 @dataclass(frozen=True, eq=False)
@@ -14,23 +18,23 @@ class Vetoes:
 
     Parameters
     ----------
-    kind
-        Why: ``exact_duplicate``, ``near_duplicate``, ``semantic_duplicate``, ``contaminated``, ...
+    reason
+        Why, in a code and in words.
     rows
         int64 [m], strictly ascending: positions in the source dataset.
     others
-        int64 [m]: the kept row (or the test row) that each refers to, -1 where there is none.
+        int64 [m]: the kept row (or whatever else the reason refers to) of each, -1 where there is none.
     measures
         float64 [m]: Jaccard similarity, cosine or share; 1.0 for an exact duplicate.
-    template
-        Sentence with the fields ``{other}`` and ``{measure}``.
+    texts
+        What ``others`` count, where these are no rows of the source: the texts of the test rows.
     """
 
-    kind: str
-    rows: NDArray[np.int64]
-    others: NDArray[np.int64]
-    measures: NDArray[np.float64]
-    template: str
+    reason: Reason
+    rows: Ints
+    others: Ints
+    measures: Floats
+    texts: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         """Fix the dtypes and refuse arrays that do not belong together."""
@@ -45,6 +49,13 @@ class Vetoes:
             )
         if self.rows.size and (self.rows[0] < 0 or np.any(np.diff(self.rows) <= 0)):
             raise ValueError("Vetoed rows must be unique, ascending and not negative.")
+        if not SENTENCE.fullmatch(self.reason.sentence):
+            raise ValueError(f"the sentence '{self.reason.sentence}' has fields that nobody filled.")
+
+    @property
+    def kind(self) -> str:
+        """The code of the reason."""
+        return self.reason.code
 
     def __len__(self) -> int:
         """Return the number of dropped rows."""
@@ -53,18 +64,40 @@ class Vetoes:
     def reasons(self) -> list[str]:
         """Return one sentence for every dropped row, in the order of ``rows``."""
         return [
-            self.template.format(other=int(other), measure=float(measure))
+            self.reason.said(int(other), float(measure))
             for other, measure in zip(self.others, self.measures, strict=True)
         ]
 
 
-def collected(kind: str, dropped: list[tuple[int, int, float]], template: str) -> Vetoes:
+def drops(
+    reason: Reason,
+    rows: ArrayLike,
+    others: ArrayLike | None = None,
+    measures: ArrayLike | None = None,
+    texts: Sequence[str] | None = None,
+) -> Vetoes:
+    """Drop rows for a reason, in whatever order they are given.
+
+    Parameters
+    ----------
+    reason : Reason
+    rows : array-like of int, shape (m,)
+        Positions in the source, each once.
+    others : array-like of int, shape (m,), optional
+        What each is dropped for; -1 by default: nothing.
+    measures : array-like of float, shape (m,), optional
+        How sure that is; 0 by default.
+    texts : sequence of str, optional
+        What ``others`` count, where these are no rows of the source.
+    """
+    array = np.asarray(rows, dtype=np.int64)
+    order = np.argsort(array, kind="stable")
+    given = (np.full(array.shape, -1), others), (np.zeros(array.shape), measures)
+    other, measure = (np.asarray(empty if held is None else held)[order] for empty, held in given)
+    return Vetoes(reason, array[order], other, measure, texts)
+
+
+def collected(reason: Reason, dropped: Sequence[tuple[int, int, float]]) -> Vetoes:
     """Collect (row, other, measure) in row order."""
-    dropped = sorted(dropped)
-    return Vetoes(
-        kind=kind,
-        rows=np.array([row for row, _, _ in dropped], dtype=np.int64),
-        others=np.array([other for _, other, _ in dropped], dtype=np.int64),
-        measures=np.array([measure for _, _, measure in dropped], dtype=np.float64),
-        template=template,
-    )
+    rows, others, measures = ([held[place] for held in dropped] for place in range(3))
+    return drops(reason, rows, others, measures)

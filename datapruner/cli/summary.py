@@ -43,16 +43,14 @@ def summarise(selection: Selection, out: Path, quiet: bool, *, report: bool, pai
 
 def _pair_lines(pair: Pair) -> str:
     """Show a dropped row above what it was dropped for, from a little before the place where they part."""
-    from datapruner.cleaning.pairs import LEAK
     from datapruner.cleaning.telling import parted
     from datapruner.text import safe_text
 
     same = pair.text == pair.other_text or not pair.other_text
     rows = (pair.text, pair.other_text) if same else parted(pair.text, pair.other_text)
-    other = "test row" if pair.cause == LEAK else "row"
     return (
-        f"{pair.cause.replace('_', ' ')}, {pair.measure:.2f}\n  row {pair.row}: {safe_text(rows[0], 100)}\n  {other} "
-        f"{pair.other}: {safe_text(rows[1], 100)}"
+        f"{pair.cause.replace('_', ' ')}, {pair.measure:.2f}\n  row {pair.row}: {safe_text(rows[0], 100)}\n"
+        f"  {pair.refers_to} {pair.other}: {safe_text(rows[1], 100)}"
     )
 
 

@@ -10,19 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.cleaning.own_text import OwnText
-from datapruner.cleaning.stage import clean_embeddings
-from datapruner.cleaning.telling import tell_drops
+from datapruner.cleaning.rows import row_mask
+from datapruner.cleaning.stage import Stage, steps_of
+from datapruner.cleaning.step import UNREAD, CleaningStep
 from datapruner.cleaning.vetoes import Vetoes
 from datapruner.errors import DataPrunerError
 from datapruner.inputs import Inputs
 from datapruner.measuring.reading import read_samples
 from datapruner.measuring.rows import (
     check_columns,
-    cleaned,
     require_rows,
-    row_mask,
+    tell_cut,
     tell_unread,
-    with_targets,
 )
 from datapruner.options import PrunedModel
 from datapruner.recipe import FILES, Recipe
@@ -71,6 +70,7 @@ def measure(
     progress: bool = True,
     trust_code: bool = False,
     samples: Samples | None = None,
+    cleaning: Sequence[CleaningStep] | None = None,
 ) -> Measured:
     """Carry out a recipe up to the scorers: read, clean, measure.
 
@@ -83,11 +83,14 @@ def measure(
         As in :func:`datapruner.score`.
     samples : Samples, optional
         What :func:`read_samples` gave for this recipe, where somebody had to look at the rows before.
+    cleaning : sequence of CleaningStep, optional
+        Objects that stand in for the steps that the recipe names under ``cleaning``.
     """
     made = _once_each(
         list(scorers) if scorers is not None else [make_scorer(m.name, m.parameters) for m in recipe.scorers]
     )
-    plan = plan_of(recipe, made)
+    steps = steps_of(recipe, cleaning)
+    plan = plan_of(recipe, made, steps)
     if samples is None:
         samples = read_samples(recipe, source, embeddings_given=embeddings is not None)
     inputs = _files_read(recipe)
@@ -107,39 +110,70 @@ def measure(
         run.prepared[one.name] = one.prepare(run, wanted)
     check_columns(recipe, samples, made, masks or {})
     forced = row_mask(recipe.always_keep, samples, "always_keep")
-    vetoes, run.rows = cleaned(recipe, samples, forced, run.own, inputs)
-    tell_unread(recipe, plan, samples, vetoes)
+    stage = Stage(steps, samples, forced, run.own, recipe.seed, inputs, run.shared)
+    clean(run, stage)
+    tell_unread(recipe, plan, samples, stage.vetoes)
     if plan.feeds(recipe):
         require_rows(run.rows)
         run.fed = feed(run)
         run.recipe = recipe = recipe.model_copy(update={"max_length": run.fed.reader.max_length})
-        found, run.rows = with_targets(recipe, run.fed.counts, run.rows, forced)
-        vetoes += found
+        counts = run.fed.counts
+        tell_cut(counts, run.rows)
+        clean(run, stage, supervised_as_fed=counts.supervised, cut_as_fed=counts.truncated)
     require_rows(run.rows)
-    take(run, plan.steps[: plan.first], plan)
-    if "semantic" in recipe.dedup:
-        found, rows = clean_embeddings(
-            recipe, samples, run.signals["embedding"], run.rows, forced, run.unread, run.shared
-        )
-        tell_drops(samples, found)
-        vetoes += found
-        run.keep(rows)
+    early, later = plan.steps[: plan.first], plan.steps[plan.first :]
+    for number, step in enumerate(early, 1):
+        take(run, [step], plan)
+        if clean(run, stage, **{UNREAD: run.unread}):
+            take(run, [one for one in early[:number] if one.measurement.together], plan)
         require_rows(run.rows)
-    take(run, plan.steps[plan.first :], plan)
+    take(run, later, plan)
 
     renderer = renderer_of(recipe) if run.fed is None or model is None else run.fed.reader.render
     recipe = _with_inputs(recipe, samples, inputs)
     rows = run.rows
     signals = Signals(len(rows), run.signals, recipe.seed, rows, run.shared)
     return Measured(
-        recipe, made, samples.unchanged(), rows, signals, vetoes, forced, run.tokens, renderer, run.store
+        recipe,
+        made,
+        samples.unchanged(),
+        rows,
+        signals,
+        stage.vetoes,
+        forced,
+        run.tokens,
+        renderer,
+        run.store,
     )
 
 
-def plan_of(recipe: Recipe, scorers: Sequence[Scorer]) -> Plan:
+def plan_of(
+    recipe: Recipe, scorers: Sequence[Scorer], cleaning: Sequence[CleaningStep] | None = None
+) -> Plan:
     """Plan what is measured for a recipe's scorers, cleaning steps and budget."""
-    semantic = {"dropping semantic duplicates": frozenset({"embedding"})}
-    return make_plan(recipe, readers_of(scorers), cleaning=semantic if "semantic" in recipe.dedup else None)
+    steps = steps_of(recipe) if cleaning is None else cleaning
+    reading = {
+        f"the cleaning step '{step.name}'": frozenset(step.needs) - {UNREAD}
+        for step in steps
+        if step.needs and not step.passive
+    }
+    return make_plan(recipe, readers_of(scorers), cleaning=reading)
+
+
+def clean(run: Run, stage: Stage, **of_source: NDArray[Any]) -> bool:
+    """Run the cleaning steps whose signals are there; whether they dropped a row.
+
+    Parameters
+    ----------
+    run : Run
+    stage : Stage
+    **of_source : ndarray, shape (source rows,)
+        What only cleaning reads.
+    """
+    before = len(run.rows)
+    stage.run({**run.signals, **{name: values[run.rows] for name, values in of_source.items()}})
+    run.keep(stage.rows)
+    return len(run.rows) < before
 
 
 def take(run: Run, steps: Sequence[Step], plan: Plan) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 import yaml
 
 from datapruner.outputs.tokens import IGNORED
-from datapruner.results.summary import KINDS
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
@@ -95,7 +94,7 @@ def dataset_card(
         *_tokens(selection),
         "| rows | |",
         "|---|---:|",
-        *(f"| {KINDS.get(kind, kind)} | {count:,} |" for kind, count in selection.counts().items()),
+        *(f"| {words} | {count:,} |" for words, count in selection.summary.words().items()),
         *_shares(selection),
         "",
         "## Scores",

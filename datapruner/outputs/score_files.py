@@ -7,8 +7,8 @@ another shape lies in ``state/<scorer>.npz`` (read without pickle); ``recipe.yam
 from __future__ import annotations
 
 import json
-import re
 import zipfile
+from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from datapruner.cleaning.reasons import SENTENCE, reason_of, saved_words
 from datapruner.cleaning.vetoes import Vetoes
 from datapruner.errors import MALFORMED, DataPrunerError
 from datapruner.files.checksums import check
@@ -32,8 +33,6 @@ from datapruner.signals import Ragged
 
 TABLE = "scores.parquet"
 META = b"datapruner"
-TEMPLATE = re.compile(r"(?:[^{}]|\{(?:other|measure)(?::\.?\d{0,2}[a-z%]?)?\})*")
-"""Fields of a sentence: nothing wide, and nothing of an object."""
 STATE = "state/"
 """Stands before the names of a scorer's own arrays."""
 VALUES, OFFSETS = "ragged-values/", "ragged-offsets/"
@@ -62,10 +61,13 @@ def save_scores(scores: Scored, path: Path, *, overwrite: bool = False) -> Path:
     meta: dict[str, Any] = {
         "rows": n,
         "content": scores.samples.own_content,
-        "vetoes": [[vetoes.kind, vetoes.template] for vetoes in scores.vetoes],
+        "vetoes": [[vetoes.kind, vetoes.reason.sentence] for vetoes in scores.vetoes],
         "tokens": {},
         "scorers": {},
     }
+
+    if words := saved_words(scores.reasons_by_code):
+        meta["reasons"] = words
 
     def place(name: str, scorer: str, values: NDArray[Any]) -> str:
         """Store a column under its plain name, or beside another of that name that differs."""
@@ -138,10 +140,11 @@ class ScoresFolder(NamedTuple):
             )
             vetoes = []
             for number, (kind, template) in enumerate(self.meta["vetoes"]):
-                if not TEMPLATE.fullmatch(template):
+                if not SENTENCE.fullmatch(template):
                     raise ValueError(template)
+                reason = replace(reason_of(str(kind), self.meta.get("reasons")), sentence=template)
                 vetoed = np.flatnonzero(steps == number)
-                vetoes.append(Vetoes(str(kind), vetoed, others[vetoed], measures[vetoed], template))
+                vetoes.append(Vetoes(reason, vetoed, others[vetoed], measures[vetoed]))
             tokens = {name: _column(self.table, stored) for name, stored in self.meta["tokens"].items()}
             forced = _column(self.table, "always_keep")
         except MALFORMED as error:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from datapruner.errors import DataPrunerError
 from datapruner.ragged import Ragged
 from datapruner.results.scored import Scored
-from datapruner.results.selected import NO_TOKENS, Selected
+from datapruner.results.selected import TOKENLESS, Selected
 from datapruner.results.view import ALWAYS
 from datapruner.selection.budget import Budget, portions
 from datapruner.selection.tokens import gather
@@ -52,7 +52,7 @@ def choose(scored: Scored, name: str, selector: Selector, budget: Budget, kind: 
         empty = eligible & (costs == 0) & ~scored.forced
         eligible &= ~empty
         codes[empty] = len(texts)
-        texts.append(NO_TOKENS)
+        texts.append(TOKENLESS)
     forced = scored.forced & eligible
     codes[forced] = len(texts)
     texts.append(ALWAYS)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 GROUPS = b"datapruner_groups"
 """Its metadata: each group of the budget, how much of it was kept, of how much, in which unit; JSON."""
+REASONS = b"datapruner_reasons"
+"""Its metadata too: the words for the causes of steps that are not built in; JSON."""
 WITHIN = "ranked_within"
 """Its column of what a row was ranked in, where that is not the whole dataset."""
 

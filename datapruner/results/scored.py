@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.cleaning.reasons import RANKED, Reason
 from datapruner.cleaning.vetoes import Vetoes
 from datapruner.errors import DataPrunerError
 from datapruner.results.columns import arrow_array, encoded, frame, method_columns, steps_of
@@ -53,7 +54,7 @@ class Scored:
         dropped = [
             f"{count:,} {words}"
             for (cause, count), words in zip(self.summary.causes.items(), self.summary.words(), strict=True)
-            if cause != "ranked"
+            if cause != RANKED
         ]
         scorers = ", ".join(safe_text(name, 60) for name in self.rankings)
         return f"{type(self).__name__}({'; '.join([f'{len(self):,} rows', scorers, *dropped])})"
@@ -66,7 +67,14 @@ class Scored:
             if len(vetoes):
                 steps[vetoes.kind] = steps.get(vetoes.kind, 0) + len(vetoes)
         ranked = len(self) - sum(steps.values())
-        return Summary(len(self), {"ranked": ranked, **steps}, scorers=tuple(self.rankings))
+        return Summary(
+            len(self), {RANKED: ranked, **steps}, scorers=tuple(self.rankings), reasons=self.reasons_by_code
+        )
+
+    @property
+    def reasons_by_code(self) -> dict[str, Reason]:
+        """Give what cleaning steps dropped rows for."""
+        return {vetoes.kind: vetoes.reason for vetoes in self.vetoes}
 
     def to_pandas(self) -> pd.DataFrame:
         """Give every row's scores, and why a cleaning step dropped it; the index is the row's position in the source.
@@ -81,7 +89,7 @@ class Scored:
         import pyarrow as pa
 
         n = len(self)
-        kinds = list(dict.fromkeys(["ranked", *(vetoes.kind for vetoes in self.vetoes)]))
+        kinds = list(dict.fromkeys([RANKED, *(vetoes.kind for vetoes in self.vetoes)]))
         steps = np.array([0, *(kinds.index(vetoes.kind) for vetoes in self.vetoes)])
         codes, texts = self.dropped_before()
         different = {text: number for number, text in enumerate(dict.fromkeys(texts))}

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.cleaning.reasons import KEPT, OVER_BUDGET, Reason, reason_of, saved_words
+from datapruner.cleaning.steps.no_supervised_tokens import NO_TOKENS
 from datapruner.errors import DataPrunerError
 from datapruner.ragged import Ragged
-from datapruner.results.columns import GROUPS, WITHIN, arrow_array, encoded, method_columns
+from datapruner.results.columns import GROUPS, REASONS, WITHIN, arrow_array, encoded, method_columns
 from datapruner.results.scored import Scored
 from datapruner.results.standing import Grouping, Standing, crossed, standing
 from datapruner.results.view import ALWAYS, SelectionView
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
     from datapruner.samples.samples import Samples
     from datapruner.selection.selector import Selector
 
-NO_TOKENS = "dropped: no supervised tokens"
+TOKENLESS = f"dropped: {NO_TOKENS.sentence}"
+"""Of rows that a budget in tokens drops."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -130,13 +133,21 @@ class Selected(SelectionView):
     @cached_property
     def _fates(self) -> tuple[list[str], NDArray[np.int64]]:
         steps = [(vetoes.kind, vetoes.rows) for vetoes in self.scores.vetoes]
-        if NO_TOKENS in self.texts:
-            steps.append(("no_supervised_tokens", np.flatnonzero(self.codes == self.texts.index(NO_TOKENS))))
-        names = list(dict.fromkeys(["kept", *(kind for kind, _ in steps), "over_budget"]))
+        if TOKENLESS in self.texts:
+            steps.append((NO_TOKENS.code, np.flatnonzero(self.codes == self.texts.index(TOKENLESS))))
+        names = list(dict.fromkeys([KEPT, *(kind for kind, _ in steps), OVER_BUDGET]))
         codes = np.where(self.kept, 0, len(names) - 1)
         for kind, rows in steps:
             codes[rows] = names.index(kind)
         return names, codes
+
+    @property
+    def reasons_by_code(self) -> dict[str, Reason]:
+        """Give the reasons that rows may have been dropped for, by their codes."""
+        return {
+            **self.scores.reasons_by_code,
+            **{code: reason_of(code) for code in (KEPT, OVER_BUDGET, NO_TOKENS.code)},
+        }
 
     def table(self) -> pa.Table:
         """Give every source row as ``selection.parquet`` has it."""
@@ -163,8 +174,9 @@ class Selected(SelectionView):
             columns[WITHIN] = encoded(np.maximum(standing.parts, 0), standing.names, empty=standing.parts < 0)
         table = pa.table(columns)
         # What each group got cannot be told from the rows' fates alone: the source has the groups.
-        groups = self.shares()
-        return table.replace_schema_metadata({GROUPS: json.dumps(groups)}) if groups else table
+        said = {GROUPS: self.shares(), REASONS: saved_words(self.scores.reasons_by_code)}
+        held = {name: json.dumps(told) for name, told in said.items() if told}
+        return table.replace_schema_metadata(held) if held else table
 
     @cached_property
     def standing(self) -> Standing:
@@ -173,7 +185,7 @@ class Selected(SelectionView):
         competing = np.isfinite(self.values)
         for vetoes in self.scores.vetoes:
             competing[vetoes.rows] = False
-        for text in (ALWAYS, NO_TOKENS):
+        for text in (ALWAYS, TOKENLESS):
             if text in self.texts:
                 competing &= self.codes != self.texts.index(text)
         found: list[Grouping] = [([""], np.zeros(n, dtype=np.int64))]

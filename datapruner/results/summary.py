@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from datapruner.cleaning.reasons import KEPT, RANKED, Reason, reason_of
 from datapruner.html_tables import block, table
 from datapruner.text import safe_text
 
 MOST_GROUPS = 10
 """Groups that a notebook shows."""
-KINDS = {
-    "kept": "kept",
-    "over_budget": "dropped by the budget",
-    "exact_duplicate": "dropped as exact duplicates",
-    "near_duplicate": "dropped as near duplicates",
-    "semantic_duplicate": "dropped as semantic duplicates",
-    "contaminated": "dropped as contaminated by the test set",
-    "no_answer": "dropped for having no answer",
-    "no_supervised_tokens": "dropped for having no supervised tokens",
-    "never_keep": "dropped by the never-keep list",
-}
-"""What became of a row -> in words."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +30,8 @@ class Summary:
     scorers : tuple of str
     selector, budget : str
         Empty where nothing has been chosen yet.
+    reasons : dict
+        Cause -> the words for it; those that are built in are known without.
     """
 
     rows: int
@@ -48,11 +40,12 @@ class Summary:
     scorers: tuple[str, ...] = ()
     selector: str = ""
     budget: str = ""
+    reasons: Mapping[str, Reason] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def kept(self) -> int:
         """The kept rows; those that were ranked where nothing has been chosen yet."""
-        return self.causes.get("kept", self.causes.get("ranked", 0))
+        return self.causes.get(KEPT, self.causes.get(RANKED, 0))
 
     @property
     def dropped(self) -> int:
@@ -61,8 +54,11 @@ class Summary:
 
     def words(self) -> dict[str, int]:
         """Count rows by what became of them, in words."""
-        named = {"ranked": "ranked", **KINDS}
-        return {named.get(cause, cause.replace("_", " ")): count for cause, count in self.causes.items()}
+        out: dict[str, int] = {}
+        for cause, count in self.causes.items():
+            label = (self.reasons.get(cause) or reason_of(cause)).label
+            out[label if label not in out else f"{label} ({safe_text(cause, 60)})"] = count
+        return out
 
     def lines(self, most_groups: int = 40) -> list[str]:
         """Give the table that the command line prints; of so many groups at most."""

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.arrays import Ints
+from datapruner.cleaning.reasons import KEPT, Reason
 from datapruner.ranking import Measure
 from datapruner.results.columns import frame
 from datapruner.results.explanation import Explanation
@@ -68,6 +69,11 @@ class SelectionView(ABC):
     def fates(self) -> tuple[list[str], Ints]:
         """Give what may become of a row, as :meth:`counts` names it, and each row's number among these, int64 (n,)."""
 
+    @property
+    @abstractmethod
+    def reasons_by_code(self) -> Mapping[str, Reason]:
+        """What :meth:`counts` names, in words."""
+
     @abstractmethod
     def reason(self, row: int) -> str:
         """Why a source row was kept or dropped, in the words of ``selection.parquet``."""
@@ -121,8 +127,8 @@ class SelectionView(ABC):
 
     def __repr__(self) -> str:
         """Say what was kept and what was not."""
-        counted = Summary(len(self.kept), self.counts()).words()
-        dropped = [f"{count:,} {words}" for words, count in counted.items() if words != "kept"]
+        counted = Summary(len(self.kept), self.counts(), reasons=self.reasons_by_code).words()
+        dropped = [f"{count:,} {words}" for words, count in counted.items() if words != KEPT]
         said = f"{len(self):,} of {len(self.kept):,} rows kept by {safe_text(self.scorer, 60)}"
         return f"{type(self).__name__}({'; '.join([said, *dropped])})"
 
@@ -147,6 +153,7 @@ class SelectionView(ABC):
             (self.scorer,),
             self._selector(),
             self._budget().describe(),
+            self.reasons_by_code,
         )
 
     def shares(self) -> dict[str, tuple[int, int, str]]:

@@ -219,6 +219,8 @@ class Measurement(ABC):
         The recipe's fields that nobody else reads, so that a scorer without this measurement can do without them.
     reads_text : bool
         Rows without text cannot be measured.
+    together : bool
+        A row's signal depends on the other rows: it is measured again where a cleaning step dropped some of them.
     cost : Cost
     """
 
@@ -227,6 +229,7 @@ class Measurement(ABC):
     needs: ClassVar[frozenset[str]] = frozenset()
     options: ClassVar[tuple[str, ...]] = ()
     reads_text: ClassVar[bool] = False
+    together: ClassVar[bool] = False
     cost: ClassVar[Cost] = Cost()
 
     def applies(self, recipe: Recipe) -> bool:

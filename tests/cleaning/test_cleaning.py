@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import datapruner as dp
-from datapruner.cleaning.stage import clean_texts
+from datapruner.cleaning.own_text import OwnText
+from datapruner.cleaning.stage import Stage, steps_of
 from datapruner.matching import match_form
 from datapruner.recipe import Recipe
 from datapruner.samples import inspect_samples, load_samples
@@ -28,9 +29,10 @@ def talk(*turns):
 def dropped(rows, **settings):
     samples = load_samples(rows)
     recipe = Recipe(source="x", scorers=[{"name": "random"}], keep=1, **{"on_empty": "keep", **settings})
-    none = np.zeros(len(rows), dtype=bool)
-    found, left = clean_texts(recipe, samples, settings.get("test_texts"), np.arange(len(rows)), none)
-    assert sorted([*left, *(row for vetoes in found for row in vetoes.rows)]) == list(range(len(rows)))
+    stage = Stage(steps_of(recipe), samples, np.zeros(len(rows), dtype=bool), OwnText(samples))
+    stage.run()
+    found = stage.vetoes
+    assert sorted([*stage.rows, *(row for vetoes in found for row in vetoes.rows)]) == list(range(len(rows)))
     return {vetoes.kind: vetoes.rows.tolist() for vetoes in found}
 
 
@@ -137,6 +139,7 @@ def test_a_row_without_an_answer_is_told_or_dropped_and_never_outlives_its_copy(
     assert dropped(rows, dedup=["near"]) == {"near_duplicate": [1]}
     assert dropped(rows, dedup=["near"], on_empty="drop") == {"no_answer": [0], "near_duplicate": []}
 
+    caplog.clear()
     with caplog.at_level("WARNING"):
         selection = dp.prune(rows, scorer="random", keep=4)
     assert caplog.messages == [

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datapruner.cleaning.decontamination import contaminated
+from datapruner.cleaning.steps.contaminated import contaminated
 from datapruner.errors import DataPrunerError
 
 RNG = np.random.default_rng(0)

@@ -7,13 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datapruner.cleaning import minhash, near
+from datapruner.cleaning import minhash
 from datapruner.cleaning.crowd import Crowd
-from datapruner.cleaning.exact import exact_duplicates
 from datapruner.cleaning.grams import hashed_ngrams
-from datapruner.cleaning.near import near_duplicates
+from datapruner.cleaning.reasons import Reason
 from datapruner.cleaning.rows import text_blocks
-from datapruner.cleaning.semantic import semantic_duplicates
+from datapruner.cleaning.steps import near
+from datapruner.cleaning.steps.exact import exact_duplicates
+from datapruner.cleaning.steps.near import near_duplicates
+from datapruner.cleaning.steps.semantic import semantic_duplicates
 from datapruner.cleaning.vetoes import Vetoes
 from datapruner.errors import DataPrunerError
 from datapruner.matching import match_form
@@ -61,11 +63,10 @@ def greedy(order, similar, protected):
 class TestVetoes:
     def test_reasons_name_the_other_row(self):
         vetoes = Vetoes(
-            "near_duplicate",
+            Reason("near_duplicate", "{other}: {measure:.2f}"),
             np.array([3, 5]),
             np.array([0, 1]),
             np.array([0.75, 1]),
-            "{other}: {measure:.2f}",
         )
         assert vetoes.reasons() == ["0: 0.75", "1: 1.00"]
         assert len(vetoes) == 2
@@ -78,11 +79,11 @@ class TestVetoes:
     )
     def test_refuses_arrays_that_do_not_belong_together(self, rows, others):
         with pytest.raises(ValueError, match="must be"):
-            Vetoes("x", np.array(rows), np.array(others), np.ones(np.shape(rows)), "")
+            Vetoes(Reason("x"), np.array(rows), np.array(others), np.ones(np.shape(rows)))
 
     def test_arrays_are_copies_that_cannot_be_written(self):
         rows = np.array([1, 2])
-        vetoes = Vetoes("x", rows, rows, np.ones(2), "")
+        vetoes = Vetoes(Reason("x"), rows, rows, np.ones(2))
         rows[0] = 9
         assert vetoes.rows[0] == 1
         with pytest.raises(ValueError, match="read-only"):

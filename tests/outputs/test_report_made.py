@@ -18,12 +18,12 @@ from datapruner.recipe import load_recipe
 pytest.importorskip("plotly", reason="the extra `report` is not installed")
 pytest.importorskip("jinja2", reason="the extra `report` is not installed")
 
+from datapruner.cleaning.reasons import reason_of
 from datapruner.outputs.facets import Facet
 from datapruner.outputs.report.made import damage_sections, how_it_was_made, recipe_text
 from datapruner.outputs.report.payload import payload
 from datapruner.outputs.report.shown import Shown
 from datapruner.outputs.report.summary import groups_words, independence
-from datapruner.results.summary import KINDS
 
 
 def rows(count=40):
@@ -96,7 +96,7 @@ def test_every_shown_row_has_its_cause(cache):
     selection = pruned(data, dedup=["exact"])
     (held,) = payload(Shown([selection], 5000))["selections"]
     told = [held["causes"][code] for code in held["cause"]]
-    assert told[40:] == [KINDS["exact_duplicate"], KINDS["no_answer"]]
+    assert told[40:] == [reason_of(code).label for code in ("exact_duplicate", "no_answer")]
     assert [one == "1" for one in held["kept"]] == [code == 0 for code in held["cause"]]
 
 

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import datapruner as dp
+from datapruner.cleaning.reasons import Reason
 from datapruner.cleaning.vetoes import Vetoes
 from datapruner.outputs.score_files import META, TABLE
 from datapruner.recipe import Method, Recipe
@@ -99,9 +100,19 @@ def test_arrays_of_objects_are_one_sentence(tmp_path):
 def test_two_steps_of_one_kind_stay_apart(tmp_path):
     samples = load_samples(ROWS)
     vetoes = [
-        Vetoes("mine", np.array([1, 4]), np.array([0, 2]), np.array([0.5, 0.25]), "first {other} {measure}"),
-        Vetoes("mine", np.array([2, 5]), np.array([3, 6]), np.array([1.0, 2.0]), "second {other} {measure}"),
-        Vetoes("none", np.array([], int), np.array([], int), np.array([]), "never"),
+        Vetoes(
+            Reason("mine", "first {other} {measure}"),
+            np.array([1, 4]),
+            np.array([0, 2]),
+            np.array([0.5, 0.25]),
+        ),
+        Vetoes(
+            Reason("mine", "second {other} {measure}"),
+            np.array([2, 5]),
+            np.array([3, 6]),
+            np.array([1.0, 2.0]),
+        ),
+        Vetoes(Reason("none", "never"), np.array([], int), np.array([], int), np.array([])),
     ]
     values = np.arange(N, dtype=np.float64)
     values[[1, 2, 4, 5]] = np.nan

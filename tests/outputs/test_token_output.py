@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import datapruner as dp
-from datapruner.cleaning.vetoes import Vetoes
+from datapruner.cleaning.steps.never_keep import NEVER_KEEP
+from datapruner.cleaning.vetoes import drops
 from datapruner.measuring.rows import check_token_columns
 from datapruner.outputs.folder import OURS
 from datapruner.recipe import Method, Recipe
@@ -73,7 +74,7 @@ def make_scores(folder, source=None, *, vetoed=(), scorer=None, renderer=True):
         Recipe(scorers=[Method(name="qtuning", parameters=scorer.parameters())]),
         {"qtuning": scorer},
         {"qtuning": scorer.score(signals).scatter(rows, n)},
-        [Vetoes("never_keep", vetoed, np.full(len(vetoed), -1), np.ones(len(vetoed)), "listed")],
+        [drops(NEVER_KEEP, vetoed)],
         np.zeros(n, np.bool_),
         {"num_supervised_tokens": nll.lengths},
         (lambda of, some: render_many(of.iter_samples(some), tokenizer, numbers=some.tolist()))

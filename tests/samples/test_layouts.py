@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import datapruner as dp
-from datapruner.cleaning.near import near_duplicates
-from datapruner.cleaning.semantic import semantic_duplicates
+from datapruner.cleaning.steps.near import near_duplicates
+from datapruner.cleaning.steps.semantic import semantic_duplicates
 from datapruner.errors import DataPrunerError
 from datapruner.samples import Message, inspect_samples, load_samples
 from datapruner.samples.layouts import LAYOUTS, ROLE_NAMES

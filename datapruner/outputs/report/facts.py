@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from datapruner.cleaning.reasons import KEPT, OVER_BUDGET
 from datapruner.outputs.card import source_name
 from datapruner.outputs.report.contrasts import comparison_words
 from datapruner.outputs.report.made import how_it_was_made, recipe_text
@@ -17,7 +18,6 @@ from datapruner.outputs.wording import by_budget, counted, listed, percent
 from datapruner.overlap import jaccard
 from datapruner.ranks import rank_correlation
 from datapruner.results.selected import Selected
-from datapruner.results.summary import KINDS
 from datapruner.text import safe_text
 
 
@@ -68,11 +68,11 @@ def _fates(selection: Selected) -> list[dict[str, Any]]:
     n = len(selection.kept)
     return [
         {
-            "words": KINDS.get(name, name),
+            "words": selection.reasons_by_code[name].label,
             "count": f"{count:,}",
             "share": percent(count, n),
             "width": f"{100 * count / n:.3f}",
-            "colour": {"kept": 0, "over_budget": 1}.get(name, place + 1),
+            "colour": {KEPT: 0, OVER_BUDGET: 1}.get(name, place + 1),
         }
         for place, (name, count) in enumerate(selection.counts().items())
     ]

@@ -15,7 +15,6 @@ from datapruner.outputs.report.made import recipe_text
 from datapruner.outputs.report.shown import Shown
 from datapruner.outputs.wording import by_budget, counted_here
 from datapruner.results.selected import Selected
-from datapruner.results.summary import KINDS
 from datapruner.text import safe_text
 
 BARS = 40
@@ -75,7 +74,7 @@ def _selection(shown: Shown, selection: Selected, name: str, budget: int) -> dic
         "kept": "".join("1" if kept else "0" for kept in selection.kept[rows].tolist()),
         "count": len(selection),
         "cause": fates[rows].tolist(),
-        "causes": [safe_text(KINDS.get(name, name), 60) for name in causes],
+        "causes": [safe_text(selection.reasons_by_code[name].label, 60) for name in causes],
         "recipe": recipe_text(selection).splitlines(),
         "reason": places.tolist(),
         "reasons": [safe_text(selection.texts[code], SENTENCE) for code in used.tolist()],

@@ -138,7 +138,7 @@ class Shown:
         """The row that each shown row copies, where it was dropped for that, else -1; int64 (m,)."""
         of = np.full(len(self.scores), -1, dtype=np.int64)
         for vetoes in self.scores.vetoes:
-            if vetoes.kind.endswith("_duplicate"):
+            if vetoes.reason.refers_to == "row":
                 of[vetoes.rows] = vetoes.others
         return np.asarray(of[self.rows], dtype=np.int64)
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import chdtrc
 
 from datapruner.arrays import Ints
+from datapruner.cleaning.reasons import OVER_BUDGET
 from datapruner.outputs.facets import Facet, group_name
 from datapruner.outputs.report.dropped import cleaning_words, forced_words, tokenless_words
 from datapruner.outputs.warnings import CHANCE, NAMED, starved_groups
@@ -153,7 +154,7 @@ def length_correlation(values: NDArray[np.float64], lengths: Ints) -> float:
 def _length_bias(selection: Selected, lengths: Ints, unit: str) -> list[str]:
     scored = np.isfinite(selection.values)
     names, fates = selection.fates()
-    ours, others = lengths[selection.kept & scored], lengths[fates == names.index("over_budget")]
+    ours, others = lengths[selection.kept & scored], lengths[fates == names.index(OVER_BUDGET)]
     if not len(ours) or not len(others):
         return []
     one, other = float(np.median(ours)), float(np.median(others))

@@ -23,6 +23,7 @@ class Shape(Measurement):
         Given("manifold", "the embedding in two or three dimensions, standardised", shape="matrix"),
     )
     needs: ClassVar[frozenset[str]] = frozenset({"embedding"})
+    together: ClassVar[bool] = True
     cost: ClassVar[Cost] = Cost(6e-3)
 
     def measure(self, run: Run, wanted: frozenset[str]) -> Mapping[str, Any]:

@@ -2,14 +2,72 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from datapruner.choices import Match
+from datapruner.cleaning.reasons import Reason
 from datapruner.cleaning.rows import checked_rows
+from datapruner.cleaning.step import UNREAD, CleaningStep, Remaining
 from datapruner.cleaning.vetoes import Vetoes, collected
 from datapruner.errors import DataPrunerError
+
+if TYPE_CHECKING:
+    from datapruner.recipe import Recipe
+
+SEMANTIC = Reason(
+    "semantic_duplicate",
+    "semantic duplicate of row {other} (cosine {measure:.3f})",
+    "semantic duplicate",
+    label="dropped as semantic duplicates",
+    way_out="lower --semantic-eps if these are different rows",
+)
+
+
+@dataclass(frozen=True)
+class Semantic(CleaningStep):
+    """Rows whose vectors all but coincide; see :func:`semantic_duplicates`.
+
+    Attributes
+    ----------
+    eps : float
+        Cosine distance below which a row goes, in (0, 2].
+    match : {"text", "exact", "loose"}
+        What counts as the same where rows are more than their texts.
+    """
+
+    name = "semantic"
+    reasons = (SEMANTIC,)
+    needs = ("embedding", UNREAD)
+    order = 60
+    switch = "--dedup=semantic"
+
+    eps: float = 0.05
+    match: Match = "text"
+
+    @classmethod
+    def switched_on(cls, recipe: Recipe) -> Self | None:
+        """Where ``dedup`` says so."""
+        return cls(recipe.semantic_eps, recipe.match) if "semantic" in recipe.dedup else None
+
+    def clean(self, left: Remaining) -> Vetoes:
+        """Compare the vectors inside clusters; rows whose vectors say nothing are duplicates of none."""
+        rows, matrix = left.rows, left.signals["embedding"]
+        clusters = left.shared.clusters(matrix, seed=left.seed)
+        found = semantic_duplicates(
+            matrix,
+            np.where(left.signals[UNREAD], -1, clusters.assignment),
+            clusters.centroids,
+            np.arange(len(rows)),
+            eps=self.eps,
+            protected=left.protected[rows],
+            apart=left.apart(self.match),
+        )
+        others = np.where(found.others >= 0, rows[found.others], -1)
+        return Vetoes(SEMANTIC, rows[found.rows], others, found.measures)
 
 
 def semantic_duplicates(
@@ -107,9 +165,7 @@ def semantic_duplicates(
             keep_rule=keep_rule,
             block_size=block_size,
         )
-    return collected(
-        "semantic_duplicate", dropped, "semantic duplicate of row {other} (cosine {measure:.3f})"
-    )
+    return collected(SEMANTIC, dropped)
 
 
 def _suppressed(

@@ -3,25 +3,93 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from datapruner.choices import Match
 from datapruner.cleaning.crowd import Crowd
 from datapruner.cleaning.grams import MULTIPLIER, hashed_ngrams
 from datapruner.cleaning.minhash import band_keys, bands_for, permutations_of, shared_buckets
+from datapruner.cleaning.reasons import Reason
 from datapruner.cleaning.rows import checked_rows, text_blocks
 from datapruner.cleaning.shingles import Sets, closest
+from datapruner.cleaning.step import CleaningStep, Remaining
+from datapruner.cleaning.telling import tell_numbers
 from datapruner.cleaning.vetoes import Vetoes, collected
 from datapruner.errors import DataPrunerError
 from datapruner.matching import nesting
 from datapruner.words import numbers_of, words_of
 
+if TYPE_CHECKING:
+    from datapruner.recipe import Recipe
+
 CROWDED = 64
 """Rows from which a bucket says little about its members."""
 CHEAPER = 20
 """Postings of a rare shingle that are read in the time of one candidate's verification."""
-_NEAR = "near-duplicate of row {other} (Jaccard {measure:.2f})"
+NEAR = Reason(
+    "near_duplicate",
+    "near-duplicate of row {other} (Jaccard {measure:.2f})",
+    "near duplicate",
+    label="dropped as near duplicates",
+    way_out="raise --near-threshold if these are different rows",
+)
+
+
+@dataclass(frozen=True)
+class Near(CleaningStep):
+    """Rows that share most of their words with an earlier one; see :func:`near_duplicates`.
+
+    Attributes
+    ----------
+    threshold : float
+        Jaccard similarity from which a row goes, in (0, 1].
+    ngram : int
+        Words a shingle.
+    numbers : bool
+        Rows of other numbers are kept apart.
+    match : {"text", "exact", "loose"}
+        What counts as the same where rows are more than their texts.
+    """
+
+    name = "near"
+    reasons = (NEAR,)
+    order = 50
+    switch = "--dedup=near"
+
+    threshold: float = 0.7
+    ngram: int = 3
+    numbers: bool = False
+    match: Match = "text"
+
+    @classmethod
+    def switched_on(cls, recipe: Recipe) -> Self | None:
+        """Where ``dedup`` says so."""
+        if "near" not in recipe.dedup:
+            return None
+        return cls(recipe.near_threshold, recipe.near_ngram, recipe.near_numbers, recipe.match)
+
+    def clean(self, left: Remaining) -> Vetoes:
+        """Compare the words of all turns but the system's, without what many rows share."""
+        return near_duplicates(
+            left.texts(),
+            left.rows,
+            threshold=self.threshold,
+            ngram=self.ngram,
+            seed=left.seed,
+            protected=left.protected,
+            numbers=self.numbers,
+            apart=left.apart(self.match),
+            whole=left.own.turns("both", left.rows) if left.own.leaves_out else None,
+        )
+
+    def tell(self, left: Remaining, found: Vetoes) -> None:
+        """Say how many differ in their numbers alone."""
+        if not self.numbers:
+            tell_numbers(left.samples, found)
 
 
 def near_duplicates(
@@ -106,7 +174,7 @@ def near_duplicates(
         texts, alive, ngram, permutations, bands, numbers, kinds
     )
     if not alive.size:
-        return collected("near_duplicate", [], _NEAR)
+        return collected(NEAR, [])
     starts = np.concatenate([[0], np.cumsum(counts)])
     second = None if whole is None else Sets.read(whole, alive, ngram)
     buckets = shared_buckets(keys, counts > 0)
@@ -143,7 +211,7 @@ def near_duplicates(
         kept[i] = True
         for bucket in mine:
             kept_in.setdefault(bucket, []).append(i)
-    return collected("near_duplicate", dropped, _NEAR)
+    return collected(NEAR, dropped)
 
 
 def _shingled(

@@ -4,17 +4,95 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from datapruner.cleaning.grams import hashed_ngrams
+from datapruner.cleaning.reasons import Reason
 from datapruner.cleaning.rows import checked_rows, text_blocks
+from datapruner.cleaning.step import CleaningStep, Remaining
 from datapruner.cleaning.vetoes import Vetoes
 from datapruner.errors import DataPrunerError
+from datapruner.samples import load_samples
 from datapruner.words import bare_words
 
+if TYPE_CHECKING:
+    from datapruner.recipe import Recipe
+
+CONTAMINATED = Reason(
+    "contaminated",
+    "contaminated: holds {measure:.0%} of the word {ngram}-grams of test row {other}",
+    "row that leaks from the test set",
+    "rows that leak from the test set",
+    "dropped as contaminated by the test set",
+    "raise --decontaminate-share if the rows give nothing away",
+    "test row",
+)
 _ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Contaminated(CleaningStep):
+    """Rows that give a row of a test set away; see :func:`contaminated`.
+
+    Attributes
+    ----------
+    source : str
+        The test set; its ``test`` split is read where it has one and no split is named.
+    split : str, optional
+    columns : dict, optional
+        As in :func:`datapruner.load_samples`.
+    ngram : int
+    share : float
+        As in :func:`contaminated`.
+    """
+
+    name = "contaminated"
+    reasons = (CONTAMINATED,)
+    order = 20
+    switch = "--decontaminate"
+
+    source: str
+    split: str | None = None
+    columns: dict[str, str] | None = None
+    ngram: int = 5
+    share: float = 0.5
+
+    @classmethod
+    def switched_on(cls, recipe: Recipe) -> Self | None:
+        """Where ``decontaminate`` names a test set."""
+        if recipe.decontaminate is None:
+            return None
+        return cls(
+            recipe.decontaminate,
+            recipe.decontaminate_split,
+            recipe.decontaminate_columns,
+            recipe.decontaminate_ngram,
+            recipe.decontaminate_share,
+        )
+
+    def clean(self, left: Remaining) -> Vetoes:
+        """Compare the rows with the test rows' prompts, both without what many rows share."""
+        tests = self._tests(left)
+        found = contaminated(
+            left.texts("both", left.free),
+            left.own.others(tests),
+            left.free,
+            ngram=self.ngram,
+            share=self.share,
+        )
+        return Vetoes(found.reason, found.rows, found.others, found.measures, tests)
+
+    def _tests(self, left: Remaining) -> list[str]:
+        try:
+            tests = load_samples(self.source, split=self.split, columns=self.columns, prefer="test")
+        except DataPrunerError as error:
+            said = error.sentence.replace("--columns", "--decontaminate-columns")
+            raise DataPrunerError(f"the test set: {said}") from error
+        left.inputs.rows("decontaminate", tests)
+        return [sample.part("both") if sample.plain else sample.part("prompt") for sample in tests]
 
 
 def contaminated(
@@ -93,11 +171,10 @@ def contaminated(
         measures.append(measure[hit])
     empty = np.empty(0, dtype=np.int64)
     return Vetoes(
-        kind="contaminated",
+        CONTAMINATED.filled(ngram=ngram),
         rows=np.concatenate([empty, *found]),
         others=np.concatenate([empty, *others]),
         measures=np.concatenate([np.empty(0), *measures]),
-        template="contaminated: holds {measure:.0%} of the word " + f"{ngram}-grams of test row {{other}}",
     )
 
 

@@ -3,14 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from datapruner.choices import Match
+from datapruner.cleaning.reasons import Reason
 from datapruner.cleaning.rows import checked_rows, text_blocks
-from datapruner.cleaning.vetoes import Vetoes
+from datapruner.cleaning.step import CleaningStep, Remaining
+from datapruner.cleaning.vetoes import Vetoes, drops
 from datapruner.matching import match_form
+
+if TYPE_CHECKING:
+    from datapruner.recipe import Recipe
+
+EXACT = Reason(
+    "exact_duplicate",
+    "exact duplicate of row {other}",
+    "exact duplicate",
+    label="dropped as exact duplicates",
+)
+
+
+@dataclass(frozen=True)
+class Exact(CleaningStep):
+    """Copies: rows that agree in roles, turns, texts and tools; see :func:`exact_duplicates`.
+
+    Attributes
+    ----------
+    match : {"text", "exact", "loose"}
+        What counts as the same text.
+    """
+
+    name = "exact"
+    reasons = (EXACT,)
+    order = 40
+    switch = "--dedup=exact"
+
+    match: Match = "text"
+
+    @classmethod
+    def switched_on(cls, recipe: Recipe) -> Self | None:
+        """Where ``dedup`` says so."""
+        return cls(recipe.match) if "exact" in recipe.dedup else None
+
+    def clean(self, left: Remaining) -> Vetoes:
+        """Drop all but the first of rows that say the same."""
+        return exact_duplicates(left.samples.iter_keys(left.rows), left.rows, left.protected, self.match)
 
 
 def exact_duplicates(
@@ -63,10 +104,4 @@ def exact_duplicates(
     keeper = np.empty_like(order)
     keeper[order] = order[np.flatnonzero(head)[np.cumsum(head) - 1]]
     dropped = np.flatnonzero((keeper != np.arange(alive.size)) & ~safe)
-    return Vetoes(
-        kind="exact_duplicate",
-        rows=alive[dropped],
-        others=alive[keeper[dropped]],
-        measures=np.ones(dropped.size),
-        template="exact duplicate of row {other}",
-    )
+    return drops(EXACT, alive[dropped], alive[keeper[dropped]], np.ones(dropped.size))
