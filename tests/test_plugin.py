@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,18 @@ import numpy as np
 
 from datapruner import Ranking, Scorer
 from datapruner.selection.selector import Choice, Selector, take
+from datapruner.signals.by_rows import RowMeasurement
+from datapruner.signals.measurement import Given
+
+
+class Questions(RowMeasurement):
+    """The number of a question."""
+
+    name: ClassVar[str] = "questions"
+    gives: ClassVar[tuple[Given, ...]] = (Given("number_in_prompt", "the number that a prompt ends in"),)
+
+    def measure_rows(self, block):
+        return np.array([float(sample.part("prompt").split()[-1]) for sample in block.samples])
 
 
 @dataclass(frozen=True)
@@ -37,7 +50,7 @@ class Backwards(Scorer):
 
     step: int = 1
     name: ClassVar[str] = "backwards"
-    needs: ClassVar[frozenset[str]] = frozenset()
+    needs: ClassVar[frozenset[str]] = frozenset({"number_in_prompt"})
     paper: ClassVar[str] = "a story told backwards"
     provenance: ClassVar[str] = "theirs"
 
@@ -46,8 +59,8 @@ class Backwards(Scorer):
         return frozenset()
 
     def _score(self, signals):
-        place = np.arange(signals.num_rows)
-        return Ranking(self.step * place.astype(np.float64), columns={"place_from_start": place})
+        number = signals.column("number_in_prompt")
+        return Ranking(self.step * number, columns={"place_from_start": number.astype(np.int64)})
 
 
 @dataclass(frozen=True)
@@ -63,6 +76,7 @@ class Alternate(Selector):
         return Choice(kept, kept.astype(np.int64), ["dropped: theirs, between", "kept: theirs, alternately"])
 '''
 POINTS = {
+    "datapruner.measurements": {"questions": "their_parts:Questions"},
     "datapruner.scorers": {"backwards": "their_parts:Backwards"},
     "datapruner.selectors": {"alternate": "their_parts:Alternate"},
 }
@@ -146,3 +160,36 @@ def _lines(folder: Path) -> list[str]:
 
     (file,) = (folder / "data").glob("*.parquet")
     return [json.dumps(row) for row in pq.read_table(file).to_pylist()]
+
+
+def test_the_parts_are_listed(place, monkeypatch, capsys):
+    assert command(monkeypatch, "parts") == 0
+    said = capsys.readouterr().out
+    assert re.search(
+        r"^  backwards +The source's last rows first\. \(plug-in: their_parts:Backwards\)$", said, re.M
+    )
+    assert re.search(
+        r"^  questions +The number of a question\. \(plug-in: their_parts:Questions\)$", said, re.M
+    )
+    assert re.search(r"^  alternate +Every other row of the ranking first\. \(plug-in: ", said, re.M)
+    assert command(monkeypatch, "parts", "scorers") == 0
+    said = capsys.readouterr().out
+    assert "\nbackwards\n  The source's last rows first.\n  needs   number_in_prompt\n" in said
+    assert "  --set   step=1\n" in said
+    assert command(monkeypatch, "parts", "measurements") == 0
+    assert "  gives   number_in_prompt: the number that a prompt ends in\n" in capsys.readouterr().out
+    assert command(monkeypatch, "parts", "scorer") == 2
+    assert "no kind of part 'scorer'. Did you mean 'scorers'?" in capsys.readouterr().err
+
+
+def test_a_broken_plug_in_is_listed_with_what_is_wrong(tmp_path, monkeypatch, capsys):
+    points = {"datapruner.scorers": {"odd": "theirs:Missing"}}
+    install(tmp_path / "site", monkeypatch, "theirs", "", points)
+    for words in (["parts"], ["scorers"]):
+        assert command(monkeypatch, *words) == 0
+        assert (
+            "cannot be used: the scorer 'odd' cannot be imported from theirs:Missing"
+            in capsys.readouterr().out
+        )
+    found = dp.compare(ROWS, scorers="all", keep=3)
+    assert "cannot be imported" in found.left_out["odd"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from datapruner.errors import DataPrunerError
 from datapruner.parts import KINDS, Kind, available, find
 from datapruner.text import safe_text
 
+ROLE = re.compile(r":\w+:`~?([^`]+)`")
 SETTERS = {"scorer": "--set", "selector": "--selector-set"}
 """How a part's parameters are set; other kinds' are called parameters."""
 
@@ -49,7 +51,8 @@ def list_parts(kind: Kind) -> None:
 
 def summary(part: Any) -> str:
     """Give the first line of a part's docstring, or its name."""
-    return safe_text(((part.__doc__ or "").strip() or part.name).splitlines()[0], 200)
+    first = ((part.__doc__ or "").strip() or part.name).splitlines()[0]
+    return safe_text(ROLE.sub(r"\1", first), 200)
 
 
 def facts(kind: Kind, part: Any) -> Iterator[tuple[str, str]]:
@@ -57,8 +60,10 @@ def facts(kind: Kind, part: Any) -> Iterator[tuple[str, str]]:
     made = _with_defaults(part)
     if (needs := getattr(made, "requires", getattr(made, "needs", None))) is not None:
         yield "needs", ", ".join(sorted(needs)) or "nothing"
-    if gives := getattr(part, "gives", ()):
-        yield "gives", ", ".join(getattr(one, "name", str(one)) for one in gives)
+    for one in getattr(part, "gives", ()):
+        yield "gives", f"{one.name}: {one.described()}"
+    if (cost := getattr(part, "cost", None)) is not None and cost.seconds:
+        yield "costs", f"{cost.seconds:g} s a {cost.of}, about"
     if paper := getattr(part, "paper", ""):
         yield "paper", paper
     if provenance := getattr(part, "provenance", ""):

@@ -12,16 +12,20 @@ Under pytest a test for each part and check, so that every failure shows:
 A failed check raises :class:`AssertionError`, or the part's own error, with a sentence.
 """
 
-from datapruner.testing.examples import example_signals
+from datapruner.testing.examples import example_rows, example_signals
+from datapruner.testing.measurement_checks import MEASUREMENT_CHECKS, check_measurement
 from datapruner.testing.scorer_checks import SCORER_CHECKS, check_scorer
 from datapruner.testing.selector_checks import SELECTOR_CHECKS, check_selector
 from datapruner.testing.suite import parametrize_with_checks
 
 __all__ = [
+    "MEASUREMENT_CHECKS",
     "SCORER_CHECKS",
     "SELECTOR_CHECKS",
+    "check_measurement",
     "check_scorer",
     "check_selector",
+    "example_rows",
     "example_signals",
     "parametrize_with_checks",
 ]

@@ -84,6 +84,17 @@ def example_signals(n: int = 120, *, seed: int = 0, more: Mapping[str, Any] | No
     )
 
 
+def example_rows(n: int = 40, *, seed: int = 0) -> list[dict[str, str]]:
+    """Make ``n`` different rows of prompts and responses, long and short, of several scripts."""
+    drawn = np.random.default_rng(seed)
+    words = ["alpha", "Beta", "gamma,", "delta!", "3.5", "naïve", "Straße", "ждать", "東京", "🙂", "x = y;"]
+
+    def text(most: int) -> str:
+        return " ".join(drawn.choice(words, size=int(drawn.integers(1, most))))
+
+    return [{"prompt": f"{text(8)} {row}?", "response": text(30), "kind": words[row % 3]} for row in range(n)]
+
+
 def random_ranking(seed: int) -> tuple[Ranking, NDArray[np.int64]]:
     """Draw a ranking full of ties, with groups and what selectors read, and its rows' supervised tokens."""
     rng = np.random.default_rng(seed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,9 @@ from datapruner.ranking import Ranking
 from datapruner.scorers.base import Scorer
 from datapruner.selection.selector import Selector
 from datapruner.signals import Signals
-from datapruner.testing.examples import example_signals
+from datapruner.signals.measurement import Measurement
+from datapruner.testing.examples import example_rows, example_signals
+from datapruner.testing.measurement_checks import MEASUREMENT_CHECKS, Measured
 from datapruner.testing.scorer_checks import SCORER_CHECKS
 from datapruner.testing.selector_checks import SELECTOR_CHECKS
 from datapruner.text import safe_repr
@@ -25,6 +27,8 @@ def parametrize_with_checks(
     *,
     signals: Callable[[], Signals] = example_signals,
     ranking: Ranking | None = None,
+    rows: Sequence[Mapping[str, Any]] | None = None,
+    fields: Mapping[str, Any] | None = None,
 ) -> pytest.MarkDecorator:
     """Make a test of two arguments, ``part`` and ``check``, run once for each part and each check of its kind.
 
@@ -36,6 +40,10 @@ def parametrize_with_checks(
         Makes the signals that scorers read, anew for every check.
     ranking : Ranking, optional
         With the columns and the state that the selectors read; see :func:`check_selector`.
+    rows : sequence of dict, optional
+        What measurements look at; see :func:`check_measurement`.
+    fields : mapping, optional
+        Of the recipe, where measurements read some.
 
     Returns
     -------
@@ -55,23 +63,33 @@ def parametrize_with_checks(
     """
     import pytest
 
+    on = Measured(example_rows() if rows is None else rows, fields or {})
     cases = []
     for part in parts:
-        for name, check in checks_of(part, signals=signals, ranking=ranking).items():
+        for name, check in checks_of(part, signals=signals, ranking=ranking, on=on).items():
             cases.append(pytest.param(part, check, id=f"{part!r}-{name}"))
     return pytest.mark.parametrize(("part", "check"), cases)
 
 
 def checks_of(
-    part: Any, *, signals: Callable[[], Signals] = example_signals, ranking: Ranking | None = None
+    part: Any,
+    *,
+    signals: Callable[[], Signals] = example_signals,
+    ranking: Ranking | None = None,
+    on: Measured | None = None,
 ) -> dict[str, Callable[[Any], None]]:
     """Give the checks of a part's kind by name, each to be called with the part."""
     if isinstance(part, Scorer):
         return {name: partial(_on_signals, check, signals) for name, check in SCORER_CHECKS.items()}
     if isinstance(part, Selector):
         return {name: partial(_on_ranking, check, ranking) for name, check in SELECTOR_CHECKS.items()}
+    if isinstance(part, Measurement):
+        held = on or Measured()
+        return {name: partial(_on_rows, check, held) for name, check in MEASUREMENT_CHECKS.items()}
     called = f"; write {part.__name__}()" if isinstance(part, type) else ""
-    raise DataPrunerError(f"checks are for objects: scorers and selectors, not {safe_repr(part)}{called}")
+    raise DataPrunerError(
+        f"checks are for objects: scorers, selectors and measurements, not {safe_repr(part)}{called}"
+    )
 
 
 def _on_signals(
@@ -84,3 +102,7 @@ def _on_ranking(
     check: Callable[[Selector, Ranking | None], None], ranking: Ranking | None, part: Selector
 ) -> None:
     check(part, ranking)
+
+
+def _on_rows(check: Callable[[Measurement, Measured], None], on: Measured, part: Measurement) -> None:
+    check(part, on)

@@ -14,9 +14,14 @@ from datapruner.scorers.base import Ranking, Scorer
 from datapruner.selection.selector import Choice, Selector, best_first, take
 from datapruner.selection.selectors.eu_plane import EUPlaneSelector
 from datapruner.selection.selectors.topk import TopK
+from datapruner.signals import Signals
+from datapruner.signals.by_rows import Block, RowMeasurement
+from datapruner.signals.measurement import Given
 from datapruner.testing import (
+    MEASUREMENT_CHECKS,
     SCORER_CHECKS,
     SELECTOR_CHECKS,
+    check_measurement,
     check_scorer,
     check_selector,
     example_signals,
@@ -136,6 +141,63 @@ def by_second_place(self, ranking, portion, rng):
     return Even()._select(ranking, portion, rng)
 
 
+class Letters(RowMeasurement):
+    """As fair as can be."""
+
+    name: ClassVar[str] = "letters"
+    gives: ClassVar[tuple[Given, ...]] = (Given("letters", "letters of a row", dtype="int64"),)
+
+    def measure_rows(self, block):
+        return np.array([len(text) for text in block.texts])
+
+
+def measurement(rows=Letters.measure_rows, **more):
+    return type("Broken", (Letters,), {"measure_rows": rows, **more})()
+
+
+def in_a_block(self, block):
+    return np.full(len(block), sum(map(len, block.texts)))
+
+
+def drawn(self, block):
+    return np.random.default_rng().integers(0, 1000, len(block))
+
+
+def of_the_second(self, block):
+    return np.full(len(block), len(block.texts[1]))
+
+
+def again(self, run, wanted):
+    """Measures all rows, stored or not."""
+    return {"letters": self.measure_rows(Block(run.rows, Signals(len(run.rows)), {}, run))}
+
+
+def in_single(self, run, wanted):
+    return {"letters": np.zeros(len(run.rows), np.float32)}
+
+
+def of_some(self, run, wanted):
+    return {"letters": np.zeros(3, np.int64)}
+
+
+MEASUREMENTS = [
+    (measurement(name="not a word"), "measurement_describes_itself", "is not a plain word"),
+    (measurement(gives=()), "measurement_describes_itself", "gives no signal"),
+    (measurement(gives=2 * Letters.gives), "measurement_describes_itself", "gives a signal twice"),
+    (measurement(gives=(Given("letters", ""),)), "measurement_describes_itself", "nobody says"),
+    (measurement(needs=frozenset({"letters"})), "measurement_describes_itself", "needs what it gives"),
+    (
+        measurement(measure=in_single),
+        "measurement_gives_what_it_announces",
+        "announced as int64, and is float32",
+    ),
+    (measurement(measure=of_some), "measurement_gives_what_it_announces", "3 entries for 40 rows"),
+    (measurement(lambda self, b: [1, 2]), "measurement_gives_what_it_announces", "letters"),
+    (measurement(drawn), "measurement_repeats", "two runs give another signal"),
+    (measurement(in_a_block), "measurement_follows_rows", "depends on the rows beside it"),
+    (measurement(measure=again), "measurement_is_stored", "40 rows were measured, and 1 were not stored"),
+    (measurement(of_the_second), "measurement_takes_one_row", "IndexError"),
+]
 SCORERS = [
     (scorer(name="not a word"), "scorer_describes_itself", "is not a plain word"),
     (scorer(needs=frozenset({"nowhere"})), "scorer_describes_itself", "nowhere"),
@@ -192,7 +254,7 @@ SELECTORS = [
 ]
 
 
-@pytest.mark.parametrize(("part", "check", "said"), [*SCORERS, *SELECTORS])
+@pytest.mark.parametrize(("part", "check", "said"), [*SCORERS, *SELECTORS, *MEASUREMENTS])
 def test_a_broken_part_is_caught(part, check, said):
     with pytest.raises((AssertionError, DataPrunerError), match=said):
         checks_of(part)[check](part)
@@ -201,9 +263,10 @@ def test_a_broken_part_is_caught(part, check, said):
 def test_every_check_has_a_part_that_it_catches():
     assert {check for _, check, _ in SCORERS} == set(SCORER_CHECKS)
     assert {check for _, check, _ in SELECTORS} == set(SELECTOR_CHECKS)
+    assert {check for _, check, _ in MEASUREMENTS} == set(MEASUREMENT_CHECKS)
 
 
-@parametrize_with_checks([Fair(), Even()])
+@parametrize_with_checks([Fair(), Even(), Letters()])
 def test_parts_that_break_nothing_pass(part, check):
     check(part)
 
@@ -211,10 +274,13 @@ def test_parts_that_break_nothing_pass(part, check):
 def test_all_checks_at_once():
     check_scorer(Fair())
     check_selector(Even())
+    check_measurement(Letters())
     with pytest.raises(AssertionError):
         check_scorer(scorer(counting()))
     with pytest.raises(AssertionError):
         check_selector(selector(drawing()))
+    with pytest.raises(AssertionError):
+        check_measurement(measurement(drawn))
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
-from datapruner.parts import SCORERS, SELECTORS, built_in
+from datapruner.parts import MEASUREMENTS, SCORERS, SELECTORS, built_in, find
 from datapruner.scorers import make_scorer
 from datapruner.selection.selectors import make_selector
-from datapruner.testing import example_signals, parametrize_with_checks
+from datapruner.testing import MEASUREMENT_CHECKS, example_rows, example_signals, parametrize_with_checks
+from datapruner.testing.measurement_checks import Measured
 
 VARIANTS = [
     ("concept_complexity", {"keep": "easy", "n_clusters": 3}),
@@ -72,3 +74,22 @@ def test_scorers(part, check):
 )
 def test_selectors(part, check):
     check(part)
+
+
+@parametrize_with_checks(
+    [find(MEASUREMENTS, name)() for name in ("label", "text", "tokens", "embedding", "shape", "columns")],
+    rows=[
+        row | {"vector": vector.tolist()}
+        for row, vector in zip(
+            example_rows(), np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32), strict=True
+        )
+    ],
+    fields={"embedding_column": "vector", "manifold": "pca", "n_neighbors": 5},
+)
+def test_measurements_without_a_model(part, check):
+    check(part)
+
+
+@pytest.mark.parametrize("name", built_in(MEASUREMENTS))
+def test_measurements_describe_themselves(name):
+    MEASUREMENT_CHECKS["measurement_describes_itself"](find(MEASUREMENTS, name)(), Measured())
