@@ -89,7 +89,11 @@ def test_reference_comes_from_the_code(site):
     from datapruner.parts import KINDS, built_in, find
     from datapruner.signals.plan import known_signals
 
-    pages = {"scorers": "reference_scorers.html", "selectors": "reference_selectors.html"}
+    pages = {
+        "scorers": "reference_scorers.html",
+        "selectors": "reference_selectors.html",
+        "measurements": "reference_parts.html",
+    }
     for word, page in pages.items():
         shown = (site / page).read_text("utf-8")
         for name in built_in(KINDS[word]):

@@ -174,7 +174,7 @@ def test_the_parts_are_listed(place, monkeypatch, capsys):
     assert re.search(r"^  alternate +Every other row of the ranking first\. \(plug-in: ", said, re.M)
     assert command(monkeypatch, "parts", "scorers") == 0
     said = capsys.readouterr().out
-    assert "\nbackwards\n  The source's last rows first.\n  needs   number_in_prompt\n" in said
+    assert "backwards\n  The source's last rows first.\n  needs   number_in_prompt\n" in said
     assert "  --set   step=1\n" in said
     assert command(monkeypatch, "parts", "measurements") == 0
     assert "  gives   number_in_prompt: the number that a prompt ends in\n" in capsys.readouterr().out

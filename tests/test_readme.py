@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import command, save_tiny_llama
+from tests.plugin import install
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -86,6 +87,7 @@ class Runner:
             capsys,
         )
         self.printed = ""
+        self.code: list[str] = []
 
     def run(self, block: Block) -> None:
         kind = getattr(self, block.language, None)
@@ -137,7 +139,13 @@ class Runner:
         for folder in re.findall(r"\.save\(\"([\w-]+)\"\)", block.text):
             shutil.rmtree(folder, ignore_errors=True)
         code = "\n" * block.line + block.text  # a traceback names the page's line
+        before = set(self.names)
         exec(compile(code, block.page, "exec", dont_inherit=True), self.names)
+        self.code.append(block.text)
+        for name in [name for name in self.names if name.startswith("test_") and name not in before]:
+            (mark,) = self.names[name].pytestmark
+            for case in mark.args[1]:
+                self.names[name](*case.values)
 
     def text(self, block: Block) -> None:
         """A folder's files exist in a result; what a command prints is printed."""
@@ -152,10 +160,12 @@ class Runner:
             assert masked(line) in printed, f"{block}: {line}"
 
     def toml(self, block: Block) -> None:
-        held = tomllib.loads(block.text)["project"]["entry-points"]["datapruner.scorers"]
-        for name, value in held.items():
-            made = self.names[value.partition(":")[2]]  # defined by a block before
-            assert made.name == name, block
+        """Entry points: what the page has written so far is a package with them from here on."""
+        points = tomllib.loads(block.text)["project"]["entry-points"]
+        for name, value in [pair for held in points.values() for pair in held.items()]:
+            module, _, attribute = value.partition(":")
+            assert self.names[attribute].name == name, block
+        install(Path("site").resolve(), self.monkeypatch, module, "\n".join(self.code), points)
 
 
 def masked(line: str) -> str:

@@ -61,7 +61,7 @@ def facts(kind: Kind, part: Any) -> Iterator[tuple[str, str]]:
     if (needs := getattr(made, "requires", getattr(made, "needs", None))) is not None:
         yield "needs", ", ".join(sorted(needs)) or "nothing"
     for one in getattr(part, "gives", ()):
-        yield "gives", f"{one.name}: {one.described()}"
+        yield "gives", f"{one.name}{'NAME' if one.name.endswith(':') else ''}: {one.described()}"
     if (cost := getattr(part, "cost", None)) is not None and cost.seconds:
         yield "costs", f"{cost.seconds:g} s a {cost.of}, about"
     if paper := getattr(part, "paper", ""):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import is_dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +68,11 @@ def parametrize_with_checks(
     cases = []
     for part in parts:
         for name, check in checks_of(part, signals=signals, ranking=ranking, on=on).items():
-            cases.append(pytest.param(part, check, id=f"{part!r}-{name}"))
+            cases.append(
+                pytest.param(
+                    part, check, id=f"{repr(part) if is_dataclass(part) else type(part).__name__}-{name}"
+                )
+            )
     return pytest.mark.parametrize(("part", "check"), cases)
 
 

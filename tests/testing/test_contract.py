@@ -10,7 +10,7 @@ import pytest
 from datapruner.parts import MEASUREMENTS, SCORERS, SELECTORS, built_in, find
 from datapruner.scorers import make_scorer
 from datapruner.selection.selectors import make_selector
-from datapruner.testing import MEASUREMENT_CHECKS, example_rows, example_signals, parametrize_with_checks
+from datapruner.testing import MEASUREMENT_CHECKS, example_signals, parametrize_with_checks
 from datapruner.testing.measurement_checks import Measured
 
 VARIANTS = [
@@ -77,14 +77,8 @@ def test_selectors(part, check):
 
 
 @parametrize_with_checks(
-    [find(MEASUREMENTS, name)() for name in ("label", "text", "tokens", "embedding", "shape", "columns")],
-    rows=[
-        row | {"vector": vector.tolist()}
-        for row, vector in zip(
-            example_rows(), np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32), strict=True
-        )
-    ],
-    fields={"embedding_column": "vector", "manifold": "pca", "n_neighbors": 5},
+    [find(MEASUREMENTS, name)() for name in ("label", "text", "tokens", "shape", "columns")],
+    fields={"manifold": "pca", "n_neighbors": 5},
 )
 def test_measurements_without_a_model(part, check):
     check(part)
