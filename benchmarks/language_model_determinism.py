@@ -240,7 +240,7 @@ def kills(source: Path, work: Path, count: int) -> dict[str, Any]:
 @contextmanager
 def tokens_kept(el2n: dict[int, np.ndarray]) -> Iterator[None]:
     """Keep EL2N of every token, of which the pass stores each row's mean."""
-    statistics, head = token_statistics.output_statistics, forward.Pass._head
+    statistics, head = token_statistics.output_statistics, forward.Pass.head
     last: list[torch.Tensor] = []
 
     def noted(*args: Any, **options: Any) -> Any:
@@ -256,7 +256,7 @@ def tokens_kept(el2n: dict[int, np.ndarray]) -> Iterator[None]:
 
     with (
         mock.patch.object(token_statistics, "output_statistics", noted),
-        mock.patch.object(forward.Pass, "_head", split),
+        mock.patch.object(forward.Pass, "head", split),
     ):
         yield
 

@@ -58,13 +58,13 @@ def rows():
 def computed(monkeypatch):
     """Rows that run through the model, by pass; a row of several turns has several sequences."""
     seen = {"row": [], "response": []}
-    own = forward.Pass._forward
+    own = forward.Pass.run_batch
 
     def counted(self, batch, waiting):
         seen[self.what] += [int(self.rows[item.place]) for item in batch]
         return own(self, batch, waiting)
 
-    monkeypatch.setattr(forward.Pass, "_forward", counted)
+    monkeypatch.setattr(forward.Pass, "run_batch", counted)
     return seen
 
 
@@ -136,13 +136,13 @@ def test_dropped_rows_do_not_run(rows, tiny_llama, cache, computed):
 
 def test_token_columns_say_what_the_model_saw(rows, tiny_llama, cache, monkeypatch, caplog):
     seen = {}
-    own = forward.Pass._forward
+    own = forward.Pass.run_batch
 
     def counted(self, batch, waiting):
         seen.update({int(self.rows[item.place]): (len(item.ids), len(item.targets)) for item in batch})
         return own(self, batch, waiting)
 
-    monkeypatch.setattr(forward.Pass, "_forward", counted)
+    monkeypatch.setattr(forward.Pass, "run_batch", counted)
     scores = score(rows, model=str(tiny_llama), max_length=40)
     seen[N - 1] = seen[0]
     tokens, supervised = np.array([seen[row] for row in range(N)]).T

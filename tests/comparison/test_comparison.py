@@ -466,13 +466,13 @@ def forwards(monkeypatch):
             return _own(self, *arguments, **options)
 
         monkeypatch.setattr(cls, "forward", forward)
-    own = Pass._forward
+    own = Pass.run_batch
 
     def batch(self, items, waiting):
         seen[self.what] += [int(self.rows[item.place]) for item in items]
         return own(self, items, waiting)
 
-    monkeypatch.setattr(Pass, "_forward", batch)
+    monkeypatch.setattr(Pass, "run_batch", batch)
     return seen
 
 

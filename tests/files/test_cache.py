@@ -207,13 +207,13 @@ def test_shards_that_go_or_shrink_meanwhile_are_computed_anew(tmp_path, monkeypa
             files[2].unlink()
 
     if when == "while shards are read":
-        real = shelf.Shelf._shards
-        monkeypatch.setattr(shelf.Shelf, "_shards", lambda held: (real(held), damage())[0])
+        real = shelf.Shelf.shards
+        monkeypatch.setattr(shelf.Shelf, "shards", lambda held: (real(held), damage())[0])
     elif when == "while rows are copied":
         monkeypatch.setattr(shelf, "gather", lambda *given: (damage(), shards.gather(*given))[1])
     else:
-        write = shelf.Shelf._write_shard
-        monkeypatch.setattr(shelf.Shelf, "_write_shard", lambda *given: (damage(), write(*given)))
+        write = shelf.Shelf.write_shard
+        monkeypatch.setattr(shelf.Shelf, "write_shard", lambda *given: (damage(), write(*given)))
     assert fetch(root, 50) >= 15
     assert hurt == [when]
     assert fetch(root, 50) == 0

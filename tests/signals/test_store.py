@@ -441,7 +441,7 @@ def test_a_shard_that_vanishes_during_the_run_is_computed_again(tmp_path):
 def test_a_folder_that_keeps_nothing_ends_with_a_sentence(tmp_path):
     contents = names("row", 30)
     with (
-        mock.patch.object(Shelf, "_write_shard"),
+        mock.patch.object(Shelf, "write_shard"),
         pytest.raises(DataPrunerError, match="DATAPRUNER_CACHE"),
     ):
         fetch(tmp_path, contents)

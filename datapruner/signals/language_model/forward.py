@@ -142,18 +142,18 @@ class Pass:
         waiting = Waiting()
         for batch in self._batches(items):
             with self._memory(batch, alone=self._cannot_shrink(batch)):
-                self._forward(batch, waiting)
+                self.run_batch(batch, waiting)
             clock.tick(sum(len(item.ids) for item in batch))
             if waiting.positions >= self.head_positions:
-                yield from self._finish(waiting, clock)
+                yield from self.finish(waiting, clock)
                 waiting = Waiting()
         if waiting.items:
-            yield from self._finish(waiting, clock)
+            yield from self.finish(waiting, clock)
 
-    def _finish(self, waiting: Waiting, clock: Clock) -> Iterator[RaggedBatch]:
+    def finish(self, waiting: Waiting, clock: Clock) -> Iterator[RaggedBatch]:
         """Give the rows that are complete after the output layer, where there are any."""
         with self._memory(waiting.items, alone=False):
-            done, records = self._head(waiting)
+            done, records = self.head(waiting)
         clock.finish(len(done))
         if len(done):
             yield done, records
@@ -198,7 +198,7 @@ class Pass:
             and np.array_equal(item.ids[:taken], self.prefix)
         )
 
-    def _forward(self, batch: list[Item], waiting: Waiting) -> None:
+    def run_batch(self, batch: list[Item], waiting: Waiting) -> None:
         """Run the bodies over a batch, and keep the states that predict supervised tokens."""
         import torch
 
@@ -235,7 +235,7 @@ class Pass:
             for item, start in zip(batch, starts, strict=True)
         ]
 
-    def _head(self, waiting: Waiting) -> RaggedBatch:
+    def head(self, waiting: Waiting) -> RaggedBatch:
         """Run the output layer over what waits, and give the rows that are complete."""
         import torch
 

@@ -140,15 +140,16 @@ class Shelf:
             values.append(value)
             waiting += position.size
             if waiting >= rows or time.monotonic() - since > seconds:
-                self._write_shard(keys[np.concatenate(positions)], values)
+                self.write_shard(keys[np.concatenate(positions)], values)
                 positions, values, waiting, since = [], [], 0, time.monotonic()
         if waiting:
-            self._write_shard(keys[np.concatenate(positions)], values)
+            self.write_shard(keys[np.concatenate(positions)], values)
         if not done[wanted].all():
             row = int(wanted[np.argmin(done[wanted])])
             raise DataPrunerError(f"no value was computed for row {row}")
 
-    def _write_shard(self, keys: Keys, values: list[Ragged]) -> None:
+    def write_shard(self, keys: Keys, values: list[Ragged]) -> None:
+        """Write rows as one shard, under another name where its own is taken by something that is not ours."""
         parts = shard_parts(keys, values, self.width)
         name = xxhash.xxh3_64_hexdigest(keys.tobytes())
         path = self.folder / f"{name}.shard"
@@ -161,7 +162,7 @@ class Shelf:
         keys: list[Keys] = []
         lengths: list[Ints] = []
         files: list[tuple[Path, int, int]] = []
-        for path in self._shards():
+        for path in self.shards():
             try:
                 read = read_shard(path, self.width)
             except FileNotFoundError:
@@ -188,7 +189,8 @@ class Shelf:
         unique, first = np.unique(np.concatenate(keys), return_index=True)
         return Index(unique, shard[first], start[first], np.concatenate(lengths)[first], files)
 
-    def _shards(self) -> list[Path]:
+    def shards(self) -> list[Path]:
+        """Find the shards, on the shelf and aside."""
         found = []
         for place in self._places:
             try:

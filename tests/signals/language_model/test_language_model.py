@@ -181,13 +181,13 @@ def measure(rows, model, tokenizer, folder, *, what="row", chosen=None, **option
 def forwards(monkeypatch):
     """Rows of every batch that runs through the model."""
     seen = []
-    own = forward.Pass._forward
+    own = forward.Pass.run_batch
 
     def counted(self, batch, waiting):
         seen.append([(int(self.rows[item.place]), item.part) for item in batch])
         return own(self, batch, waiting)
 
-    monkeypatch.setattr(forward.Pass, "_forward", counted)
+    monkeypatch.setattr(forward.Pass, "run_batch", counted)
     return seen
 
 
@@ -466,7 +466,7 @@ def test_an_interrupted_run_goes_on(error, what, llama, tokenizer, tmp_path, mon
     options = {"batch_tokens": 128, "what": what, "head_positions": 1}
     whole = measure(rows, llama, tokenizer, SignalStore(tmp_path / "a", flush_rows=1), **options)
     total = len(forwards)
-    own = forward.Pass._forward
+    own = forward.Pass.run_batch
     left = [total // 2]
 
     def failing(self, batch, waiting):
@@ -475,7 +475,7 @@ def test_an_interrupted_run_goes_on(error, what, llama, tokenizer, tmp_path, mon
             raise error("on purpose")
         return own(self, batch, waiting)
 
-    monkeypatch.setattr(forward.Pass, "_forward", failing)
+    monkeypatch.setattr(forward.Pass, "run_batch", failing)
     store = SignalStore(tmp_path / "b", flush_rows=1)
     with pytest.raises(error, match="on purpose"):
         measure(rows, llama, tokenizer, store, **options)
@@ -620,7 +620,7 @@ def test_packing_batches_and_threads_move_the_last_digits_only(what, llama, toke
 def test_memory_of_a_pass_is_a_window(llama, tokenizer, tmp_path, monkeypatch):
     passes, most = [], []
     own = forward.Pass.__init__
-    finish = forward.Pass._finish
+    finish = forward.Pass.finish
 
     def init(self, *given, **options):
         own(self, *given, **options)
@@ -632,7 +632,7 @@ def test_memory_of_a_pass_is_a_window(llama, tokenizer, tmp_path, monkeypatch):
         return finish(self, waiting, clock)
 
     monkeypatch.setattr(forward.Pass, "__init__", init)
-    monkeypatch.setattr(forward.Pass, "_finish", watched)
+    monkeypatch.setattr(forward.Pass, "finish", watched)
     for what in ("row", "response"):
         sizes = {"window_rows": 5, "head_positions": 40}
         measure(some_rows(40) + MIXED, llama, tokenizer, tmp_path, what=what, **sizes)
@@ -934,7 +934,7 @@ def test_an_interrupt_does_not_wait_for_the_next_window(llama, tokenizer, tmp_pa
         raise KeyboardInterrupt
 
     monkeypatch.setattr(LanguageModel, "render", slowly)
-    monkeypatch.setattr(forward.Pass, "_forward", interrupted)
+    monkeypatch.setattr(forward.Pass, "run_batch", interrupted)
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         measure(some_rows(40), llama, tokenizer, tmp_path, window_rows=20)
@@ -993,7 +993,7 @@ def test_a_model_is_as_it_was_also_after_an_exception(where, error, llama, token
     if where == "model":
         monkeypatch.setattr(token_statistics, "output_statistics", fail)
     elif where == "store":
-        monkeypatch.setattr(Shelf, "_write_shard", fail)
+        monkeypatch.setattr(Shelf, "write_shard", fail)
     else:
         monkeypatch.setattr(LanguageModel, "render", fail)
     kept = None

@@ -218,7 +218,7 @@ def test_models_of_other_widths_and_depths_are_twins(samples, dense, tmp_path):
 def test_a_stopped_pass_goes_on_and_gives_the_same_bytes(samples, dense, pruned, tmp_path, monkeypatch):
     readers = [replace(reader(folder), batch_tokens=128) for folder in (dense, pruned)]
     whole = measured(samples, *readers, tmp_path / "whole", head_positions=50)
-    own, calls = Pass._forward, [0]
+    own, calls = Pass.run_batch, [0]
 
     def failing(self, batch, waiting):
         calls[0] += 1
@@ -227,7 +227,7 @@ def test_a_stopped_pass_goes_on_and_gives_the_same_bytes(samples, dense, pruned,
         return own(self, batch, waiting)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Pass, "_forward", failing)
+        patch.setattr(Pass, "run_batch", failing)
         with pytest.raises(KeyboardInterrupt):
             measured(samples, *readers, SignalStore(tmp_path / "killed", flush_rows=2), head_positions=50)
     again = measured(samples, *readers, tmp_path / "killed", head_positions=50)
