@@ -33,6 +33,13 @@ def say(sentence: str, shown: bool) -> None:
             sys.stderr.flush()
 
 
+def tell(line: str) -> None:
+    """Write a line of what lies ahead."""
+    with suppress(OSError):
+        sys.stderr.write(f"{safe_text(line, 400)}\n")
+        sys.stderr.flush()
+
+
 def bar(total: int, name: str, unit: str, shown: bool, **more: Any) -> tqdm[Any]:
     """Make a bar, which only a terminal shows."""
     from tqdm import tqdm

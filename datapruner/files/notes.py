@@ -26,9 +26,12 @@ class Notes:
     ----------
     folder : Path
         Of the cache; notes lie in a folder of their own there.
+    read_only : bool
+        Nothing is noted.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, read_only: bool = False) -> None:
+        self.read_only = read_only
         self.root = folder
         self.folder = folder / keyed("notes")
 
@@ -47,6 +50,8 @@ class Notes:
 
     def put(self, about: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
         """Note facts, in place of earlier ones about the same; both must be JSON."""
+        if self.read_only:
+            return
         path = self._path(about)
         body = json.dumps({"about": about, "facts": facts}, sort_keys=True).encode()
         with suppress(OSError):

@@ -31,6 +31,7 @@ from datapruner.signals import Signals
 from datapruner.signals.losses import feed
 from datapruner.signals.measurement import Objects, Run
 from datapruner.signals.models import renderer_of
+from datapruner.signals.outlook import tell_outlook, timed
 from datapruner.signals.plan import Plan, Step, make_plan, readers_of
 from datapruner.signals.store import SignalStore
 
@@ -104,6 +105,7 @@ def measure(
         Objects(embeddings, embedder, model, pruned_model, divergences, trust_code),
         progress,
         plan.required,
+        plan.feeds(recipe),
         unread=np.zeros(len(samples), dtype=np.bool_),
     )
     for one, wanted in plan.steps:
@@ -113,6 +115,7 @@ def measure(
     stage = Stage(steps, samples, forced, run.own, recipe.seed, inputs, run.shared)
     clean(run, stage)
     tell_unread(recipe, plan, samples, stage.vetoes)
+    tell_outlook(plan, run)
     if plan.feeds(recipe):
         require_rows(run.rows)
         run.fed = feed(run)
@@ -181,7 +184,8 @@ def take(run: Run, steps: Sequence[Step], plan: Plan) -> None:
     for one, wanted in steps:
         later = plan.steps[plan.names.index(one.name) + 1 :]
         run.ahead = [ahead for step in later for ahead in step.measurement.passes(run)]
-        found = one.measure(run, wanted)
+        with timed(run, one):
+            found = one.measure(run, wanted)
         if lost := sorted((wanted & run.required) - found.keys()):
             raise DataPrunerError(
                 f"the measurement '{one.name}' did not give the signal '{lost[0]}', which it announces"

@@ -129,6 +129,11 @@ class Named(Generic[E]):
         return embedder
 
     @property
+    def is_known(self) -> bool:
+        """Whether what it is can be told without opening it."""
+        return self._noted is not None
+
+    @property
     def context(self) -> dict[str, object]:
         """What decides a vector."""
         return dict(self._facts["context"])

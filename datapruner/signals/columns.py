@@ -13,6 +13,7 @@ from datapruner.signals.store import SignalStore
 if TYPE_CHECKING:
     from datapruner.recipe import Recipe
     from datapruner.samples.samples import Samples
+    from datapruner.signals.tokens import NamedTokenizer
 
 
 def measure_label(samples: Samples) -> NDArray[np.int64]:
@@ -30,13 +31,19 @@ def measure_tokens(
     recipe: Recipe, samples: Samples, store: SignalStore, *, required: bool
 ) -> dict[str, NDArray[np.int64]]:
     """Count every row's tokens and supervised tokens; nothing where there is no text and nobody asked."""
-    from datapruner.signals.tokens import NamedTokenizer, stored_counts
+    from datapruner.signals.tokens import stored_counts
 
     if not samples.layout.has_text and not required:
         return {}
-    if recipe.tokenizer is None:
-        tokenizer = NamedTokenizer.of(recipe.model or DEFAULT_TOKENIZER, recipe.adapter, store)
-    else:
-        tokenizer = NamedTokenizer.of(recipe.tokenizer, None, store)
+    tokenizer = counting_tokenizer(recipe, store)
     counts = stored_counts(samples, tokenizer, store, last_turn_only=recipe.last_turn_only)
     return {"num_tokens": counts.tokens, "num_supervised_tokens": counts.supervised}
+
+
+def counting_tokenizer(recipe: Recipe, store: SignalStore) -> NamedTokenizer:
+    """Give the tokenizer that a recipe counts with: its own, the model's, or the bundled one."""
+    from datapruner.signals.tokens import NamedTokenizer
+
+    if recipe.tokenizer is None:
+        return NamedTokenizer.of(recipe.model or DEFAULT_TOKENIZER, recipe.adapter, store)
+    return NamedTokenizer.of(recipe.tokenizer, None, store)

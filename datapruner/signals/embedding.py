@@ -94,20 +94,30 @@ def embed_and_tell(
         vector, so that it is known where no embedder is loaded.
     """
 
-    def batch_tokens(of: TokenEmbedder | Named[TokenEmbedder]) -> int:
-        return TOKENS_PER_BATCH.get(of.device, TOKENS_PER_BATCH["cpu"])
-
-    def context(of: Any) -> dict[str, object]:
-        return {"signal": "embedding", "batch_tokens": batch_tokens(of), **of.context}
-
     def compute(opened: TokenEmbedder, rows: NDArray[np.int64]) -> Iterator[Batch]:
         with bar(len(rows), name, "rows", progress) as shown:
-            for batch in _canonical_batches(texts, rows, opened, batch_tokens(opened)):
+            for batch in _canonical_batches(texts, rows, opened, _batch_tokens(opened)):
                 shown.update(len(batch[0]))
                 yield batch
 
-    found = _stored(embedder, context, lambda: map(text_bytes, texts), compute, store, more=3)
+    found = _stored(embedder, _text_context, lambda: map(text_bytes, texts), compute, store, more=3)
     return found[:, :-3], np.array(found[:, -3:])
+
+
+def missing_texts(texts: Sequence[str], embedder: Named[TokenEmbedder], store: SignalStore) -> int:
+    """Count the texts that have to be embedded, equal ones once; an embedder that was never opened has done none."""
+    if not embedder.is_known:
+        return len(set(texts))
+    context = {"version": CODE_VERSION, **_text_context(embedder)}
+    return store.missing(row_keys(map(text_bytes, texts), context), context, embedder.width + 3)
+
+
+def _batch_tokens(of: TokenEmbedder | Named[TokenEmbedder]) -> int:
+    return TOKENS_PER_BATCH.get(of.device, TOKENS_PER_BATCH["cpu"])
+
+
+def _text_context(of: Any) -> dict[str, object]:
+    return {"signal": "embedding", "batch_tokens": _batch_tokens(of), **of.context}
 
 
 def embed_images(

@@ -7,14 +7,40 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
+from datapruner.models.files import local_folder
 from datapruner.models.names import DEFAULT_TOKENIZER
+from datapruner.models.options import likely_device
 from datapruner.recipe import Recipe
 from datapruner.signals.measurement import Fed, Readers, Run
-from datapruner.signals.models import open_language_model
+from datapruner.signals.models import known_language_model, open_language_model
 from datapruner.signals.tokens import NamedTokenizer, stored_counts
 
 if TYPE_CHECKING:
+    from datapruner.signals.language_model.reader import Reader
     from datapruner.signals.language_model.records import What
+
+
+PACED_BY = ("model", "adapter", "dtype", "device", "device_map", "quantize", "max_length")
+"""What decides how fast a language model reads."""
+OPERATIONS = {"cpu": 4e10, "cuda": 5e13}
+"""A second, taken for a device on which nothing was measured yet."""
+SMALL_FILE = 1 << 20
+"""Bytes up to which a file beside a model holds no weights."""
+UNKNOWN_MODEL = 2e-2
+"""Seconds a token, taken for a model of which nothing is known."""
+
+
+def token_seconds(run: Run) -> float:
+    """Estimate how long a model takes for a token, by its size: two operations for every weight."""
+    recipe, given = run.recipe, run.objects.model
+    if given is not None:
+        weights = sum(weight.numel() for weight in given[0].parameters())
+    else:
+        folder = None if recipe.model is None else local_folder(recipe.model)
+        sizes = [] if folder is None else [file.stat().st_size for file in folder.iterdir() if file.is_file()]
+        weights = sum(size for size in sizes if size > SMALL_FILE) // 2
+    device = (recipe.device or likely_device()).partition(":")[0]
+    return 2 * weights / OPERATIONS.get(device, OPERATIONS["cuda"]) if weights else UNKNOWN_MODEL
 
 
 def check_named(recipe: Recipe, readers: Readers) -> None:
@@ -29,17 +55,39 @@ def check_named(recipe: Recipe, readers: Readers) -> None:
 def feed(run: Run) -> Fed:
     """Take the model and tokenise all rows: whatever is wrong with them is said before the long pass."""
     reader = open_language_model(run.recipe, run.store, run.objects.model, progress=run.progress)
-    tokenizer = NamedTokenizer(
-        lambda: reader.tokenizer, None if reader.known is None else reader.known.tokenizer
-    )
     counts = stored_counts(
         run.samples,
-        tokenizer,
+        tokenizer_of(reader),
         run.store,
         last_turn_only=reader.last_turn_only,
         max_length=reader.max_length,
     )
     return Fed(reader, counts)
+
+
+def tokenizer_of(reader: Reader) -> NamedTokenizer:
+    """Give a language model's own tokenizer, which is loaded where a row has to be tokenised."""
+    return NamedTokenizer(lambda: reader.tokenizer, None if reader.known is None else reader.known.tokenizer)
+
+
+def reader_of(run: Run) -> Reader | None:
+    """Give the run's language model where it is open, or can be told without opening it."""
+    if run.fed is not None:
+        return run.fed.reader
+    return None if run.objects.model is not None else known_language_model(run.recipe, run.store)
+
+
+def missing_records(run: Run, what: What) -> int | None:
+    """Count the rows that the language model has to read; unknown of a model that was given as an object."""
+    reader = reader_of(run)
+    if reader is None:  # of a name: never opened before, so that nothing of it is stored
+        return None if run.objects.model is not None else len(run.rows)
+    if reader.known is None:
+        return None
+    from datapruner.signals.language_model.records import Asked
+
+    asked = Asked(what, reader.known.identity, reader.known, reader)
+    return asked.missing(run.samples, run.rows, run.store)
 
 
 def measured_rows(run: Run, what: What, tokens: NDArray[Any]) -> dict[str, Any]:

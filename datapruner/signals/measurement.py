@@ -138,8 +138,10 @@ class Run:
         Measurement -> what its ``prepare`` gave.
     required : frozenset of str
         Signals that somebody cannot do without.
+    feeds : bool
+        A language model reads the rows in this run.
     fed : Fed, optional
-        The language model, where a measurement of the run reads one.
+        It, once it was taken and the rows were tokenised.
     shared : Shared
         What is made of the vectors once for all.
     ahead : list of Ahead
@@ -155,6 +157,7 @@ class Run:
     objects: Objects = field(default_factory=Objects)
     progress: bool = True
     required: frozenset[str] = frozenset()
+    feeds: bool = False
     signals: dict[str, Any] = field(default_factory=dict)
     tokens: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     unread: Flags = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
@@ -183,6 +186,15 @@ class Run:
         """The language model and how it is fed."""
         assert self.fed is not None
         return self.fed
+
+
+TOKENS_A_ROW = 300
+"""Taken for rows whose tokens are not counted yet."""
+
+
+def tokens_a_row(run: Run) -> float:
+    """Give the mean number of a row's tokens, as far as that is known."""
+    return float(run.fed.counts.tokens.mean()) if run.fed is not None and len(run.samples) else TOKENS_A_ROW
 
 
 def taken(signal: Any, places: Ints) -> Any:
@@ -217,6 +229,8 @@ class Measurement(ABC):
         Signals that it reads.
     options : tuple of str
         The recipe's fields that nobody else reads, so that a scorer without this measurement can do without them.
+    paced_by : tuple of str
+        The recipe's fields that how fast it is depends on, such as the model.
     reads_text : bool
         Rows without text cannot be measured.
     together : bool
@@ -228,6 +242,7 @@ class Measurement(ABC):
     gives: ClassVar[tuple[Given, ...]]
     needs: ClassVar[frozenset[str]] = frozenset()
     options: ClassVar[tuple[str, ...]] = ()
+    paced_by: ClassVar[tuple[str, ...]] = ()
     reads_text: ClassVar[bool] = False
     together: ClassVar[bool] = False
     cost: ClassVar[Cost] = Cost()
@@ -269,6 +284,29 @@ class Measurement(ABC):
     def missing(self, run: Run, wanted: frozenset[str]) -> int | None:
         """Count the rows that are not stored; None where only measuring tells. No model is opened for it."""
         return None
+
+    def seconds(self, run: Run, wanted: frozenset[str], rows: int) -> float:
+        """Estimate how long measuring so many rows takes."""
+        return self.pace(run) * rows
+
+    def pace(self, run: Run) -> float:
+        """Give the seconds that a row takes: as was noted when this was measured before, else as it says itself."""
+        told = self.cost.seconds * (tokens_a_row(run) if self.cost.of == "token" else 1)
+        return self.noted_pace(run) or told
+
+    def noted_pace(self, run: Run) -> float | None:
+        """Give the seconds that a row took in an earlier run."""
+        noted = run.store.notes.get(self._about(run))
+        found = None if noted is None else noted.get("seconds")
+        return found if isinstance(found, float) else None
+
+    def note_pace(self, run: Run, seconds: float) -> None:
+        """Note the seconds that a row took, for the outlook of later runs."""
+        run.store.notes.put(self._about(run), {"seconds": seconds})
+
+    def _about(self, run: Run) -> dict[str, Any]:
+        held = run.recipe.model_dump(mode="json", include=set(self.paced_by))
+        return {"pace": self.name, "with": held}
 
     @abstractmethod
     def measure(self, run: Run, wanted: frozenset[str]) -> Mapping[str, Any]:

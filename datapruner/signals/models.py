@@ -35,21 +35,29 @@ def open_language_model(
 
     A named one is loaded now where these files have not been opened before, and else when a row has to be measured.
     """
-    from datapruner.models.foreign import without_peft
+    if given is not None:
+        from datapruner.models.foreign import without_peft
+        from datapruner.models.sizes import positions
+        from datapruner.signals.language_model.reader import LanguageModel
+
+        model, tokenizer = without_peft("model", given[0]), given[1]
+        return LanguageModel(model, tokenizer, _reach(recipe, positions(model, tokenizer)), *_fed(recipe))
+    load, known = _named(recipe, store, progress)
+    return known or load()
+
+
+def known_language_model(recipe: Recipe, store: SignalStore) -> NamedModel | None:
+    """Give the model that a recipe names where its files have been opened before; nothing is opened."""
+    return None if recipe.model is None else _named(recipe, store, progress=False)[1]
+
+
+def _named(
+    recipe: Recipe, store: SignalStore, progress: bool
+) -> tuple[Callable[[], LanguageModel], NamedModel | None]:
+    """Give what opens the model that a recipe names, and the model itself where it can be told without that."""
     from datapruner.models.known import known_model, learn_model
     from datapruner.models.loading import load_causal_lm
-    from datapruner.models.sizes import LONGEST, positions
     from datapruner.signals.language_model.reader import LanguageModel, NamedModel
-
-    fed = (recipe.last_turn_only, recipe.packing, recipe.batch_tokens)
-
-    def reach(longest: int | None) -> int:
-        wanted = recipe.max_length or LONGEST
-        return wanted if longest is None else min(wanted, longest)
-
-    if given is not None:
-        model, tokenizer = without_peft("model", given[0]), given[1]
-        return LanguageModel(model, tokenizer, reach(positions(model, tokenizer)), *fed)
 
     assert recipe.model is not None
     name = recipe.model
@@ -59,13 +67,26 @@ def open_language_model(
         model, tokenizer = load_causal_lm(name, adapter=recipe.adapter, **_loading(recipe))
         known = learn_model(model, tokenizer, probe=False)
         opened.note(asdict(known), _opening(recipe, "language model", name, store))
-        return LanguageModel(model, tokenizer, reach(known.positions), *fed, known=known)
+        return LanguageModel(model, tokenizer, _reach(recipe, known.positions), *_fed(recipe), known=known)
 
     opened = _opening(recipe, "language model", name, store)
     known = known_model(opened)
     if known is None:
-        return load()
-    return NamedModel(known, reach(known.positions), *fed, load, lambda: _tokenizer_of(recipe))
+        return load, None
+    reach = _reach(recipe, known.positions)
+    return load, NamedModel(known, reach, *_fed(recipe), load, lambda: _tokenizer_of(recipe))
+
+
+def _fed(recipe: Recipe) -> tuple[bool, bool, int | None]:
+    return recipe.last_turn_only, recipe.packing, recipe.batch_tokens
+
+
+def _reach(recipe: Recipe, longest: int | None) -> int:
+    """Give the tokens after which rows are cut."""
+    from datapruner.models.sizes import LONGEST
+
+    wanted = recipe.max_length or LONGEST
+    return wanted if longest is None else min(wanted, longest)
 
 
 def open_pruned(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from datapruner.errors import DataPrunerError
 from datapruner.parts import MEASUREMENTS, available, built_in, find_class
 from datapruner.signals import COLUMN
-from datapruner.signals.measurement import LANGUAGE_MODEL, Given, Measurement, Readers
+from datapruner.signals.measurement import LANGUAGE_MODEL, TOKENS_A_ROW, Given, Measurement, Readers
 from datapruner.text import did_you_mean, safe_text
 
 if TYPE_CHECKING:
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 TOKENS = frozenset({"num_tokens", "num_supervised_tokens"})
 """What a budget in tokens counts by."""
-TOKENS_A_ROW = 300
-"""Taken for a row whose tokens are not counted yet."""
 
 
 class Step(NamedTuple):

@@ -93,13 +93,7 @@ def stored_counts(
     DataPrunerError
         A row cannot be rendered; such a row is never stored.
     """
-    context = {
-        "signal": "tokens",
-        "rendering": CODE_VERSION,
-        "tokenizer": tokenizer.hash,
-        "last_turn_only": last_turn_only,
-        "max_length": max_length,
-    }
+    context = _context(tokenizer.hash, last_turn_only, max_length)
 
     def compute(rows: NDArray[np.int64]) -> Iterator[Batch]:
         for start in range(0, len(rows), WINDOW_ROWS):
@@ -114,3 +108,30 @@ def stored_counts(
     keys = row_keys(map(fed_content, samples.iter_samples(identity=False)), context)
     counted = np.ascontiguousarray(store.fetch(keys, context, 3, compute)).view("<i4").astype(np.int64)
     return TokenCounts(counted[:, 0], counted[:, 1], counted[:, 2].astype(bool))
+
+
+def missing_counts(
+    samples: Samples,
+    tokenizer: NamedTokenizer,
+    store: SignalStore,
+    *,
+    last_turn_only: bool = False,
+    max_length: int | None = None,
+) -> int:
+    """Count the rows that :func:`stored_counts` would count; a tokenizer that was never loaded has counted none."""
+    if tokenizer.known is None:
+        return len(samples)
+    context = _context(tokenizer.known, last_turn_only, max_length)
+    return store.missing(
+        row_keys(map(fed_content, samples.iter_samples(identity=False)), context), context, 3
+    )
+
+
+def _context(tokenizer: str, last_turn_only: bool, max_length: int | None) -> dict[str, object]:
+    return {
+        "signal": "tokens",
+        "rendering": CODE_VERSION,
+        "tokenizer": tokenizer,
+        "last_turn_only": last_turn_only,
+        "max_length": max_length,
+    }

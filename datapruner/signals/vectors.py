@@ -18,7 +18,7 @@ from datapruner.models.encoders import Encoder, Named
 from datapruner.models.known import opening
 from datapruner.progress import say
 from datapruner.signals import TARGET
-from datapruner.signals.embedding import embed_and_tell, embed_images
+from datapruner.signals.embedding import embed_and_tell, embed_images, missing_texts
 from datapruner.signals.encoded import embed_with_encoder
 from datapruner.signals.given_vectors import given_embeddings
 from datapruner.signals.store import SignalStore
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from datapruner.models.encoders import ImageEmbedder, TokenEmbedder
     from datapruner.recipe import Recipe
     from datapruner.samples.samples import Samples
+    from datapruner.signals.measurement import Run
 
 logger = logging.getLogger(__name__)
 
@@ -108,18 +109,33 @@ def _make_embedding(
     texts = list(own.texts(recipe.embed, None if len(rows) == len(samples) else rows))
     if embedder is not None:
         return embed_with_encoder(texts, embedder, store, progress=progress, name=name)
+    named = _named_embedder(recipe, store, progress)
+    vectors, reading = embed_and_tell(texts, named, store, progress=progress, name=name)
+    _tell_reading(reading, rows, name)
+    if unread is not None:
+        unread[rows[_is_unread(reading)]] = True
+    return vectors
+
+
+def _named_embedder(recipe: Recipe, store: SignalStore, progress: bool) -> Named[TokenEmbedder]:
     how: dict[str, Any] = {"pooling": recipe.pooling, "max_length": recipe.embedder_max_length}
 
     def load() -> TokenEmbedder:
         say(f"loading the embedder {recipe.embedder}", progress)
         return load_text_embedder(recipe.embedder, **how)
 
-    named = Named(load, lambda: opening("embedder", recipe.embedder, store.notes, device=None, **how))
-    vectors, reading = embed_and_tell(texts, named, store, progress=progress, name=name)
-    _tell_reading(reading, rows, name)
-    if unread is not None:
-        unread[rows[_is_unread(reading)]] = True
-    return vectors
+    return Named(load, lambda: opening("embedder", recipe.embedder, store.notes, device=None, **how))
+
+
+def missing_vectors(run: Run) -> int | None:
+    """Count the rows that have to be embedded; none where vectors are given, unknown where only embedding tells."""
+    objects, recipe, samples = run.objects, run.recipe, run.samples
+    if objects.embeddings is not None or recipe.has_embeddings or samples.layout.name == "embedding":
+        return 0
+    if objects.embedder is not None or samples.layout.name == "image":
+        return None
+    texts = list(run.own.texts(recipe.embed, None if run.every else run.rows))
+    return missing_texts(texts, _named_embedder(recipe, run.store, progress=False), run.store)
 
 
 def _is_unread(reading: NDArray[np.float32]) -> NDArray[np.bool_]:

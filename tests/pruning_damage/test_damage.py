@@ -361,12 +361,12 @@ def test_what_it_does_not_take(options, said):
 
 
 def test_a_column_that_is_not_there_is_refused_before_a_model_is_loaded(monkeypatch):
-    from datapruner.measuring import measure
+    from datapruner.signals import losses
 
     def loaded(*_, **__):
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(measure, "open_language_model", loaded)
+    monkeypatch.setattr(losses, "open_language_model", loaded)
     with pytest.raises(DataPrunerError, match="'capability'"):
         dp.damage(rows(), model="no/where", pruned_model="no/where", by="capabilty", embeddings=vectors())
 

@@ -96,12 +96,22 @@ class Asked:
 
     def held(self, samples: Samples, rows: Ints, store: SignalStore) -> tuple[Ragged, Way] | None:
         """Find the records of all rows, where the way of feeding is known and none is missing."""
-        facts = store.notes.get(self._about())
-        if facts is None or facts.keys() != set(Way._fields):
+        way = self._way(store)
+        if way is None:
             return None
-        way = Way(**facts)
         records = store.held_ragged(self.keys(samples, rows, way), self.context(way))
         return None if records is None else (records, way)
+
+    def missing(self, samples: Samples, rows: Ints, store: SignalStore) -> int:
+        """Count the rows that the model has to read; one of which nobody knows how it is fed has read none."""
+        way = self._way(store)
+        if way is None:
+            return len(rows)
+        return store.missing(self.keys(samples, rows, way), self.context(way), None)
+
+    def _way(self, store: SignalStore) -> Way | None:
+        facts = store.notes.get(self._about())
+        return None if facts is None or facts.keys() != set(Way._fields) else Way(**facts)
 
     def note(self, way: Way, store: SignalStore) -> None:
         """Note the way of feeding for the next run."""

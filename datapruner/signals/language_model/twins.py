@@ -100,7 +100,9 @@ def measure_twins(
     gradients |= agreement
     held = None
     if dense.known is not None and pruned_known is not None:
-        held = _asked(dense, dense.known, pruned_known, gradients, agreement).held(samples, rows, store)
+        held = asked_of_pair(dense, dense.known, pruned_known, gradients, agreement).held(
+            samples, rows, store
+        )
     if held is None:
         held = _run(
             samples,
@@ -171,7 +173,7 @@ def _run(
         dense.model.to("meta")
     pruned = open_pruned()
     shared = check_twins(dense.model, dense.tokenizer, pruned.model, pruned.tokenizer)
-    asked = _asked(dense, known, pruned.told(), gradients, agreement)
+    asked = asked_of_pair(dense, known, pruned.told(), gradients, agreement)
     pruned = replace(dense, model=pruned.model, known=None)
     # Where one has more rows of padding; the two models and tokenizers of the record's key decide how many are shared.
     layer = layer.first(shared)
@@ -206,7 +208,7 @@ def _run(
         return fetch(run, asked, store, norm)
 
 
-def _asked(dense: Reader, known: Known, pruned: Known, gradients: bool, agreement: bool) -> Asked:
+def asked_of_pair(dense: Reader, known: Known, pruned: Known, gradients: bool, agreement: bool) -> Asked:
     """Describe the pass; the pruned model's tokenizer counts, since the two are held to each other once."""
     both = f"{known.identity} {pruned.identity} {pruned.tokenizer} {agreement}"
     return Asked("twins", both, known, dense, gradients)

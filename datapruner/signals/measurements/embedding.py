@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from datapruner.recipe import Recipe
 from datapruner.signals.measurement import EMBEDDER, Cost, Given, Measurement, Run
-from datapruner.signals.vectors import measure_embedding
+from datapruner.signals.vectors import measure_embedding, missing_vectors
 
 
 class Embedding(Measurement):
@@ -22,6 +22,10 @@ class Embedding(Measurement):
     def model(self, recipe: Recipe) -> str | None:
         """Name the embedder, where the vectors are not there already."""
         return None if recipe.has_embeddings else EMBEDDER
+
+    def missing(self, run: Run, wanted: frozenset[str]) -> int | None:
+        """Count the rows that have to be embedded."""
+        return missing_vectors(run)
 
     def measure(self, run: Run, wanted: frozenset[str]) -> Mapping[str, Any]:
         """Embed the rows, or take their vectors."""

@@ -7,8 +7,16 @@ from typing import Any, ClassVar
 
 from datapruner.progress import PASSES, Ahead
 from datapruner.recipe import Recipe
-from datapruner.signals.losses import check_named, measured_rows
-from datapruner.signals.measurement import LANGUAGE_MODEL, Cost, Given, Measurement, Readers, Run
+from datapruner.signals.losses import PACED_BY, check_named, measured_rows, missing_records, token_seconds
+from datapruner.signals.measurement import (
+    LANGUAGE_MODEL,
+    Cost,
+    Given,
+    Measurement,
+    Readers,
+    Run,
+    tokens_a_row,
+)
 
 LOG_PPL = Given("log_ppl", "mean negative log-likelihood of the supervised tokens", unit="nats")
 ENTROPY = Given("entropy", "mean entropy of the model's predictions at the supervised tokens", unit="nats")
@@ -40,6 +48,7 @@ class Losses(Measurement):
 
     name: ClassVar[str] = "losses"
     gives: ClassVar[tuple[Given, ...]] = OF_A_ROW
+    paced_by: ClassVar[tuple[str, ...]] = PACED_BY
     reads_text: ClassVar[bool] = True
     cost: ClassVar[Cost] = Cost(2e-3, "token")
 
@@ -55,6 +64,14 @@ class Losses(Measurement):
         """Give the one over the rows."""
         tokens = run.language_model.counts.tokens[run.rows]
         return [Ahead(PASSES["row"], len(run.rows), int(tokens.sum()))]
+
+    def pace(self, run: Run) -> float:
+        """Estimate by the model's size, where nothing was measured with it yet."""
+        return self.noted_pace(run) or token_seconds(run) * tokens_a_row(run)
+
+    def missing(self, run: Run, wanted: frozenset[str]) -> int | None:
+        """Count the rows that the model has not read."""
+        return missing_records(run, "row")
 
     def measure(self, run: Run, wanted: frozenset[str]) -> Mapping[str, Any]:
         """Run the model over the rows."""

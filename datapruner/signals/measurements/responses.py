@@ -7,8 +7,16 @@ from typing import Any, ClassVar
 
 from datapruner.progress import PASSES, Ahead
 from datapruner.recipe import Recipe
-from datapruner.signals.losses import check_named, measured_rows
-from datapruner.signals.measurement import LANGUAGE_MODEL, Cost, Given, Measurement, Readers, Run
+from datapruner.signals.losses import PACED_BY, check_named, measured_rows, missing_records, token_seconds
+from datapruner.signals.measurement import (
+    LANGUAGE_MODEL,
+    Cost,
+    Given,
+    Measurement,
+    Readers,
+    Run,
+    tokens_a_row,
+)
 
 
 class Responses(Measurement):
@@ -29,6 +37,7 @@ class Responses(Measurement):
             unit="nats",
         ),
     )
+    paced_by: ClassVar[tuple[str, ...]] = PACED_BY
     reads_text: ClassVar[bool] = True
     cost: ClassVar[Cost] = Cost(2.1e-3, "token")
 
@@ -44,6 +53,14 @@ class Responses(Measurement):
         """Give the one over the answers."""
         supervised = run.language_model.counts.supervised[run.rows]
         return [Ahead(PASSES["response"], len(run.rows), int(supervised.sum()))]
+
+    def pace(self, run: Run) -> float:
+        """Estimate by the model's size, where nothing was measured with it yet."""
+        return self.noted_pace(run) or token_seconds(run) * tokens_a_row(run)
+
+    def missing(self, run: Run, wanted: frozenset[str]) -> int | None:
+        """Count the rows that the model has not read."""
+        return missing_records(run, "response")
 
     def measure(self, run: Run, wanted: frozenset[str]) -> Mapping[str, Any]:
         """Run the model over the answers."""

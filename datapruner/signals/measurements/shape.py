@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from datapruner.geometry.neighbours import EXACT_ROWS
 from datapruner.signals.measurement import Cost, Given, Measurement, Run
 from datapruner.signals.shape import measure_shape
 
@@ -25,6 +26,12 @@ class Shape(Measurement):
     needs: ClassVar[frozenset[str]] = frozenset({"embedding"})
     together: ClassVar[bool] = True
     cost: ClassVar[Cost] = Cost(6e-3)
+
+    def seconds(self, run: Run, wanted: frozenset[str], rows: int) -> float:
+        """Estimate: exact neighbours take the square of the rows, UMAP about as long for every row."""
+        umap = run.recipe.manifold == "umap"
+        neighbours = rows * min(rows, EXACT_ROWS) * 2e-8 * ("neighbours" in wanted or umap)
+        return neighbours + self.cost.seconds * rows * (umap and "manifold" in wanted)
 
     def measure(self, run: Run, wanted: frozenset[str]) -> Mapping[str, Any]:
         """Find the neighbours, and place the rows."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from datapruner.signals.columns import measure_tokens
+from datapruner.signals.columns import counting_tokenizer, measure_tokens
+from datapruner.signals.losses import reader_of, tokenizer_of
 from datapruner.signals.measurement import Cost, Given, Measurement, Run
+from datapruner.signals.tokens import missing_counts
 
 
 class Tokens(Measurement):
@@ -19,6 +21,21 @@ class Tokens(Measurement):
     )
     reads_text: ClassVar[bool] = True
     cost: ClassVar[Cost] = Cost(2e-4)
+
+    def missing(self, run: Run, wanted: frozenset[str]) -> int | None:
+        """Count the rows whose tokens were not counted; a language model's own tokenizer counts them first of all."""
+        samples, recipe = run.samples, run.recipe
+        if not samples.layout.has_text or run.fed is not None:
+            return 0
+        reader = reader_of(run) if run.feeds and recipe.tokenizer is None else None
+        tokenizer = counting_tokenizer(recipe, run.store) if reader is None else tokenizer_of(reader)
+        return missing_counts(
+            samples,
+            tokenizer,
+            run.store,
+            last_turn_only=recipe.last_turn_only,
+            max_length=None if reader is None else reader.max_length,
+        )
 
     def measure(self, run: Run, wanted: frozenset[str]) -> Mapping[str, Any]:
         """Count; nothing where there is no text and nobody insists."""

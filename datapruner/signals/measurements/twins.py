@@ -8,7 +8,16 @@ from typing import Any, ClassVar
 from datapruner.errors import DataPrunerError
 from datapruner.progress import PASSES, Ahead
 from datapruner.recipe import Recipe
-from datapruner.signals.measurement import LANGUAGE_MODEL, Cost, Given, Measurement, Readers, Run
+from datapruner.signals.losses import PACED_BY, reader_of, token_seconds
+from datapruner.signals.measurement import (
+    LANGUAGE_MODEL,
+    Cost,
+    Given,
+    Measurement,
+    Readers,
+    Run,
+    tokens_a_row,
+)
 from datapruner.signals.measurements.losses import GRADIENTS, OF_A_ROW
 from datapruner.signals.models import known_pruned, open_pruned
 
@@ -51,6 +60,7 @@ class Twins(Measurement):
     name: ClassVar[str] = "twins"
     gives: ClassVar[tuple[Given, ...]] = (*OF_TWO, *OF_A_ROW)
     options: ClassVar[tuple[str, ...]] = ("pruned_model",)
+    paced_by: ClassVar[tuple[str, ...]] = (*PACED_BY, "pruned_model", "twins")
     reads_text: ClassVar[bool] = True
     cost: ClassVar[Cost] = Cost(4e-3, "token")
 
@@ -104,6 +114,25 @@ class Twins(Measurement):
         """Give the one of both."""
         tokens = run.language_model.counts.tokens[run.rows]
         return [Ahead(PASSES["twins"], len(run.rows), int(tokens.sum()), 2)]
+
+    def pace(self, run: Run) -> float:
+        """Estimate by the model's size, where nothing was measured with it yet."""
+        return self.noted_pace(run) or 2 * token_seconds(run) * tokens_a_row(run)
+
+    def missing(self, run: Run, wanted: frozenset[str]) -> int | None:
+        """Count the rows that the two have not read; unknown of models that were given as objects."""
+        reader, given = reader_of(run), run.objects.pruned_model
+        if given is not None or run.objects.model is not None:
+            return None
+        pruned = None if reader is None else known_pruned(run.recipe, run.store, given, reader.max_length)
+        if reader is None or reader.known is None or pruned is None:
+            return len(run.rows)
+        from datapruner.signals.language_model.twins import asked_of_pair
+
+        agreement = any(given.name in wanted for given in AGREEMENT)
+        gradients = agreement or any(given.name in wanted for given in GRADIENTS)
+        asked = asked_of_pair(reader, reader.known, pruned, gradients, agreement)
+        return asked.missing(run.samples, run.rows, run.store)
 
     def measure(self, run: Run, wanted: frozenset[str]) -> Mapping[str, Any]:
         """Run both models over the rows."""

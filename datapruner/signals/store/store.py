@@ -36,6 +36,8 @@ class SignalStore:
         Rows that wait at most before they are written as a shard.
     flush_seconds : float
         Seconds that they wait at most.
+    read_only : bool
+        Notes are not written; whoever fetches rows writes all the same.
 
     Attributes
     ----------
@@ -51,10 +53,12 @@ class SignalStore:
         *,
         flush_rows: int = FLUSH_ROWS,
         flush_seconds: float = FLUSH_SECONDS,
+        read_only: bool = False,
     ) -> None:
         self.flush_rows, self.flush_seconds = flush_rows, flush_seconds
         self.root = folder or cache_folder()
         self.folder = self.root / keyed("signals")
+        self.read_only = read_only
         self.computed = self.made = 0
 
     def fetch(
@@ -132,7 +136,7 @@ class SignalStore:
     @property
     def notes(self) -> Notes:
         """Small facts beside the signals."""
-        return Notes(self.root)
+        return Notes(self.root, read_only=self.read_only)
 
     def _fetch(
         self,
