@@ -869,14 +869,12 @@ def test_disk_full(when, where, workplace, tmp_path, monkeypatch, run):
 
 
 @pytest.mark.parametrize("format", ["parquet", "jsonl", "arrow"])
-def test_file_size_limit(format, tmp_path):
+def test_file_size_limit(format, tmp_path, run):
     """The kernel's own refusal, in the middle of a file."""
+    import resource
+
     source = write_lines(tmp_path / "long.jsonl", [{"text": os.urandom(4000).hex()} for _ in range(200)])
-    code = (
-        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)); "
-        "from datapruner.cli import main; main()"
-    )
-    options = [
+    line = [
         "prune",
         source,
         "--scorer",
@@ -888,9 +886,13 @@ def test_file_size_limit(format, tmp_path):
         "-o",
         tmp_path / "out",
     ]
-    command = [sys.executable, "-c", code, *map(str, options)]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    check_refused(Ran(ran.returncode, ran.stdout, without_progress(ran.stderr)), ["cannot be written"])
+    least, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, most))
+    try:
+        ran = run(*line)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (least, most))
+    check_refused(ran, ["cannot be written"])
     assert [entry.name for entry in tmp_path.iterdir()] == ["long.jsonl"]
 
 

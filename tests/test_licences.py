@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,7 @@ def names(requirements: list[str]) -> set[str]:
     return {re.match(r"[\w.-]+", line).group().lower() for line in requirements}
 
 
+@cache
 def imports(code: str) -> set[str]:
     """All modules and names that code imports or reads from a module, wherever they stand in it."""
     found: set[str] = set()
@@ -50,6 +52,7 @@ def imports(code: str) -> set[str]:
     return found
 
 
+@cache
 def third_party() -> set[str]:
     tops = {
         name.split(".")[0]
