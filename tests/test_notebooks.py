@@ -82,41 +82,55 @@ def make_rows(each: int = 16) -> list[dict[str, str]]:
     return rows
 
 
-def execute(name: str, told: str, tmp_path: Path, **settings: Any) -> Any:
-    """Run a notebook and one more cell, which prints what the test works out again; settings are its variables."""
+@pytest.fixture(scope="module")
+def execute():
+    """Run a notebook and one more cell, which prints what the test works out again; settings are its variables.
+
+    All in one kernel, which imports torch, UMAP and the rest once; each with no name but its own.
+    """
     nbformat = pytest.importorskip("nbformat", reason="notebooks are executed with nbformat and nbclient")
     nbclient = pytest.importorskip("nbclient", reason="notebooks are executed with nbformat and nbclient")
     pytest.importorskip("ipykernel", reason="notebooks are executed by a kernel of ipykernel")
-    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
-    notebook.cells.append(nbformat.v4.new_code_cell(told))
-    folder = tmp_path / "notebooks"
-    folder.mkdir()
-    client = nbclient.NotebookClient(
-        notebook,
-        timeout=1800,
-        startup_timeout=600,
-        kernel_name="python3",
-        resources={"metadata": {"path": str(folder)}},
-    )
-    # Nothing is left in the user's folders.
-    settings |= {
-        "DATAPRUNER_CACHE": tmp_path / "cache",
-        "IPYTHONDIR": tmp_path / "ipython",
-        "JUPYTER_RUNTIME_DIR": tmp_path / "runtime",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for variable, value in settings.items():
-            patch.setenv(variable, str(value))
-        patch.delenv("MPLBACKEND", raising=False)
-        client.execute()  # a cell that raises ends it, with its traceback
-    assert list(folder.iterdir()) == []
-    assert [output for output in outputs(notebook) if output["output_type"] == "error"] == []
-    assert [output for output in outputs(notebook) if output.get("name") == "stderr"] == []
-    return notebook
+    core = pytest.importorskip("jupyter_core.utils", reason="notebooks are executed by a kernel of ipykernel")
+    kernels: list[Any] = []
+
+    def run(name: str, told: str, tmp_path: Path, **settings: Any) -> Any:
+        folder = tmp_path / "notebooks"
+        folder.mkdir()
+        settings |= {"DATAPRUNER_CACHE": tmp_path / "cache"}  # nothing is left in the user's folders
+        notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+        given = {variable: str(value) for variable, value in settings.items()}
+        before = f"%reset -f\nimport os\nos.environ |= {given}\nos.chdir({str(folder)!r})\ndel os"
+        notebook.cells.insert(0, nbformat.v4.new_code_cell(before))
+        after = f"import os\nfor variable in {list(given)}:\n    del os.environ[variable]"
+        notebook.cells += [nbformat.v4.new_code_cell(told), nbformat.v4.new_code_cell(after)]
+        client = nbclient.NotebookClient(
+            notebook,
+            km=kernels[0] if kernels else None,
+            timeout=1800,
+            startup_timeout=600,
+            kernel_name="python3",
+            resources={"metadata": {"path": str(tmp_path)}},
+        )
+        with pytest.MonkeyPatch.context() as patch:
+            for variable, place in (("IPYTHONDIR", "ipython"), ("JUPYTER_RUNTIME_DIR", "runtime")):
+                patch.setenv(variable, str(tmp_path / place))
+            patch.delenv("MPLBACKEND", raising=False)
+            client.execute(cleanup_kc=False)  # a cell that raises ends it, with its traceback
+        kernels[:] = [client.km]
+        del notebook.cells[0], notebook.cells[-1]
+        assert list(folder.iterdir()) == []
+        assert [output for output in outputs(notebook) if output["output_type"] == "error"] == []
+        assert [output for output in outputs(notebook) if output.get("name") == "stderr"] == []
+        return notebook
+
+    yield run
+    for kernel in kernels:
+        core.run_sync(kernel.shutdown_kernel)(now=True)
 
 
 @pytest.fixture(scope="module")
-def executed(tmp_path_factory, tiny_llama, tiny_sentence_transformer) -> Any:
+def executed(execute, tmp_path_factory, tiny_llama, tiny_sentence_transformer) -> Any:
     """The recovery notebook, executed once with random models on a few rows."""
     pytest.importorskip("peft", reason="the notebook trains LoRA adapters with peft")
     tmp_path = tmp_path_factory.mktemp("recovery")
@@ -213,7 +227,7 @@ def test_recovery_reads_reasons_aloud(executed):
 
 
 def test_filtering_finds_what_it_planted_and_saves_what_it_says(
-    tmp_path, tiny_llama, tiny_sentence_transformer
+    execute, tmp_path, tiny_llama, tiny_sentence_transformer
 ):
     """Random models: the copies are found, the rest is counted again; what is broken is for a real model to find."""
     rows = make_rows()
@@ -260,7 +274,7 @@ def test_filtering_finds_what_it_planted_and_saves_what_it_says(
     assert told["auroc"] == pytest.approx(sum(pairs) / len(pairs))
 
 
-def test_comparing_counts_what_it_shows(tmp_path, tiny_llama, tiny_sentence_transformer):
+def test_comparing_counts_what_it_shows(execute, tmp_path, tiny_llama, tiny_sentence_transformer):
     rows = make_rows()
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     notebook = execute(
