@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, MutableMapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from datapruner.cli import help as told
+from datapruner.cli.verb import Verb, settled
 
-if TYPE_CHECKING:
-    from datapruner.cli.verb import Verb
 
 VERBS = {
     "Choose rows": "prune clean score select run",
@@ -63,6 +62,10 @@ class Program(TyperGroup):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self.commands = Commands()
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Give the options."""
+        return settled(super().get_params(ctx))
 
     def get_help(self, ctx: Any) -> str:
         """Give the help: the verbs, and what each does."""

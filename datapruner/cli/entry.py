@@ -16,6 +16,7 @@ import typer
 
 from datapruner.arguments import instead_of
 from datapruner.cli.app import app
+from datapruner.cli.terminal import is_styled
 from datapruner.errors import DataPrunerError, flags, in_words
 
 # The base of what typer says of a command line; the click package's own or typer's copy of it, by version.
@@ -173,6 +174,7 @@ def _quit(sentence: str, code: int) -> None:
     from datapruner.text import safe_text
 
     with suppress(OSError):
-        sys.stderr.write(f"datapruner: {safe_text(sentence)}\n")
+        name = typer.style("datapruner:", fg="red", bold=True) if is_styled(sys.stderr) else "datapruner:"
+        sys.stderr.write(f"{name} {safe_text(sentence)}\n")
         sys.stderr.flush()
     sys.exit(code)

@@ -20,6 +20,9 @@ LEFT = 34
 """Columns of the options' names at most."""
 
 
+NO_BREAK = "\xa0"
+
+
 class Row(NamedTuple):
     """One line of the help."""
 
@@ -94,13 +97,19 @@ def of_all(path: str, text: str, groups: Mapping[str, Mapping[str, str]], option
     """Give the help of the program: its verbs by group, with what each does."""
     held = {title: [Row(name, "", told) for name, told in verbs.items()] for title, verbs in groups.items()}
     held["Options"] = [*options]
-    return drawn(f"{path} VERB [OPTIONS]", text, held)
+    return drawn(f"{path} VERB [OPTIONS]", f"{text}\n\n`{path} VERB --help` says more of a verb.", held)
 
 
 def drawn(usage: str, text: str, held: Sections) -> str:
     """Draw it, as what looks at it can show."""
     held = {title: rows for title, rows in held.items() if rows}
-    return _styled(usage, text, held) if is_styled() else _plain(usage, text, held)
+    shown = (_styled if is_styled() else _plain)(usage, text, held)
+    return re.sub(r" +(?=\n)", "", shown).replace(NO_BREAK, " ")
+
+
+def _column(held: Sections) -> int:
+    """Give the width of the options' names, one for all sections."""
+    return min(max(len(_left(row)) for rows in held.values() for row in rows), LEFT)
 
 
 def _left(row: Row) -> str:
@@ -109,7 +118,7 @@ def _left(row: Row) -> str:
 
 def _right(row: Row) -> str:
     # What is in brackets is not broken between lines.
-    return row.told + f"  [{row.more}]".replace(" ", "\xa0") if row.more else row.told
+    return row.told + f"  [{row.more}]".replace(" ", NO_BREAK) if row.more else row.told
 
 
 def _plain(usage: str, text: str, held: Sections) -> str:
@@ -119,7 +128,7 @@ def _plain(usage: str, text: str, held: Sections) -> str:
         "",
         *(textwrap.indent(line, "  ") for part in text.splitlines() for line in _wrapped(part, width - 2)),
     ]
-    column = min(max(len(_left(row)) for rows in held.values() for row in rows), LEFT) + 4
+    column = _column(held) + 4
     for title, rows in held.items():
         lines += ["", f"{title}:"]
         for row in rows:
@@ -135,7 +144,7 @@ def _plain(usage: str, text: str, held: Sections) -> str:
                 break_on_hyphens=False,
                 break_long_words=False,
             )
-    return "\n".join(lines).replace("\xa0", " ")
+    return "\n".join(lines)
 
 
 def _wrapped(line: str, width: int) -> list[str]:
@@ -155,17 +164,16 @@ def _styled(usage: str, text: str, held: Sections) -> str:
     screen.print(Text.assemble(("Usage: ", "bold"), usage))
     lines = "\n".join(line for part in text.splitlines() for line in _wrapped(part, screen.width - 2))
     screen.print(Padding(Text(lines), (1, 0, 0, 2)))
-    column = max(min(len(_left(row)), LEFT) for rows in held.values() for row in rows)
     for title, rows in held.items():
         screen.print(Text(f"\n{title}", style="bold"))
         table = Table.grid(padding=(0, 2))
-        table.add_column(width=column)
+        table.add_column(width=_column(held))
         table.add_column()
         for row in rows:
             left = Text.assemble((row.names, "cyan"), " " * bool(row.value), (row.value, "green"))
             right = Text(row.told)
             if row.more:
-                right.append(f"  [{row.more}]", "dim")
+                right.append(f"  [{row.more}]".replace(" ", NO_BREAK), "dim")
             table.add_row(left, right)
         screen.print(Padding(table, (0, 0, 0, 2)))
     return screen.file.getvalue().rstrip("\n")

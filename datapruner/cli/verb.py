@@ -112,11 +112,23 @@ class Verb:
         return command
 
 
+def settled(parameters: list[Any]) -> list[Any]:
+    """Give typer's own switches the default that they mean: with None, it loads pydantic to make a switch of it."""
+    for held in parameters:
+        if getattr(held, "is_flag", False) and held.default is None and not held.secondary_opts:
+            held.default = False
+    return parameters
+
+
 class Command(TyperCommand):
     """A verb as typer's command, with our help."""
 
     verb: Verb
     instead: Mapping[str, str]
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Give the options."""
+        return settled(super().get_params(ctx))
 
     def get_help(self, ctx: Any) -> str:
         """Give the help: of the common options."""
