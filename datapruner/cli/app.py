@@ -12,7 +12,6 @@ from typer.core import TyperGroup
 from datapruner.cli import help as told
 from datapruner.cli.verb import Verb, settled
 
-
 VERBS = {
     "Choose rows": "prune clean score select run",
     "Compare and look into": "compare damage",

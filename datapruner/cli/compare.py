@@ -106,7 +106,7 @@ def compare(
 ) -> None:
     """Compare what scorers keep, and with --stability what moves it; random and length stand beside them.
 
-    datapruner compare data.jsonl --scorer prototypes --scorer d2 --keep 0.3 --out compared
+    datapruner compare data.jsonl --scorer d2 --scorer length --keep 0.3 -o out
     """
     source = fields.pop("source")
     say(f"reading {source}", not quiet)

@@ -65,7 +65,7 @@ def damage(
 ) -> None:
     """Show what pruning broke: how far a pruned model's predictions moved, by cluster and column.
 
-    datapruner damage data.jsonl --model MODEL --pruned-model PRUNED --out damage
+    datapruner damage data.jsonl --model MODEL --pruned-model PRUNED
     """
     source = fields.pop("source")
     say(f"reading {source}", not quiet)

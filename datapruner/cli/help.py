@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 import shutil
 import textwrap
@@ -16,11 +15,12 @@ from datapruner.recipe.option import REQUIRED, Declared, values_of, without_none
 
 TYPES = {int: "NUMBER", float: "NUMBER"}
 """What stands for a value of a type in the help, where the option does not say."""
-LEFT = 34
-"""Columns of the options' names at most."""
-
-
+NARROWEST = 50
 NO_BREAK = "\xa0"
+BRACKET = "\u2060["
+"""Begins what is told of a value; nothing else has the mark before it, which is not shown."""
+LEFT = 28
+"""Columns of the options' names at most."""
 
 
 class Row(NamedTuple):
@@ -34,6 +34,8 @@ class Row(NamedTuple):
 
 
 Sections = Mapping[str, Sequence[Row]]
+Line = list[tuple[str, str]]
+"""Parts of a line and their styles."""
 
 
 def row_of(one: Declared) -> Row:
@@ -46,7 +48,7 @@ def row_of(one: Declared) -> Row:
     if one.default is REQUIRED:
         more.append("required")
     elif default := _default(one.default):
-        more.append(f"default: {default}")
+        more.append(f"default:{NO_BREAK}{default}")
     kind = without_none(one.type)
     value = one.option.metavar or TYPES.get(kind, "" if kind is bool else one.name.upper())
     if is_argument(one):
@@ -67,7 +69,9 @@ def _default(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def of_verb(path: str, text: str, options: Collection[Declared], hidden: Collection[str]) -> str:
+def of_verb(
+    path: str, text: str, options: Collection[Declared], hidden: Collection[str], *, everything: bool
+) -> str:
     """Give the help of a verb.
 
     Parameters
@@ -78,12 +82,13 @@ def of_verb(path: str, text: str, options: Collection[Declared], hidden: Collect
         What it does.
     options : collection of Declared
     hidden : collection of str
-        The names of those that are not shown.
+        The names of those that are shown where everything is.
+    everything : bool
     """
     with flags():
         held = {"Arguments": [row_of(one) for one in options if is_argument(one)]}
         for one in options:
-            if not is_argument(one) and one.name not in hidden:
+            if not is_argument(one) and (everything or one.name not in hidden):
                 held.setdefault(one.title, []).append(row_of(one))
         needed = [row_of(one) for one in options if one.default is REQUIRED or is_argument(one)]
     held["Help"] = [Row("--help", "", "Show this.")]
@@ -103,48 +108,23 @@ def of_all(path: str, text: str, groups: Mapping[str, Mapping[str, str]], option
 def drawn(usage: str, text: str, held: Sections) -> str:
     """Draw it, as what looks at it can show."""
     held = {title: rows for title, rows in held.items() if rows}
-    shown = (_styled if is_styled() else _plain)(usage, text, held)
-    return re.sub(r" +(?=\n)", "", shown).replace(NO_BREAK, " ")
-
-
-def _column(held: Sections) -> int:
-    """Give the width of the options' names, one for all sections."""
-    return min(max(len(_left(row)) for rows in held.values() for row in rows), LEFT)
+    styled = is_styled()
+    width = max(min(shutil.get_terminal_size((80, 24)).columns, WIDEST), NARROWEST)
+    lines: list[Line] = [
+        [(part, "")] for part in textwrap.wrap(f"Usage: {usage}", width, subsequent_indent=" " * 7)
+    ]
+    for paragraph in ("", *text.splitlines()):
+        lines += [[(f"  {part}".rstrip(), "")] for part in _wrapped(paragraph, width - 2)]
+    column = min(max(len(_left(row)) for rows in held.values() for row in rows), LEFT) + 4
+    for title, rows in held.items():
+        lines += [[], [(title if styled else f"{title}:", "bold")]]
+        for row in rows:
+            lines += _lines(row, column, width)
+    return _styled(lines) if styled else "\n".join("".join(part for part, _ in line) for line in lines)
 
 
 def _left(row: Row) -> str:
     return f"{row.names} {row.value}".rstrip()
-
-
-def _right(row: Row) -> str:
-    # What is in brackets is not broken between lines.
-    return row.told + f"  [{row.more}]".replace(" ", NO_BREAK) if row.more else row.told
-
-
-def _plain(usage: str, text: str, held: Sections) -> str:
-    width = max(min(shutil.get_terminal_size((80, 24)).columns, WIDEST), 50)
-    lines = textwrap.wrap(f"Usage: {usage}", width, subsequent_indent=" " * 7)
-    lines += [
-        "",
-        *(textwrap.indent(line, "  ") for part in text.splitlines() for line in _wrapped(part, width - 2)),
-    ]
-    column = _column(held) + 4
-    for title, rows in held.items():
-        lines += ["", f"{title}:"]
-        for row in rows:
-            left = f"  {_left(row)}"
-            if len(left) > column - 2:
-                lines.append(left)
-                left = ""
-            lines += textwrap.wrap(
-                _right(row),
-                width,
-                initial_indent=left.ljust(column),
-                subsequent_indent=" " * column,
-                break_on_hyphens=False,
-                break_long_words=False,
-            )
-    return "\n".join(lines)
 
 
 def _wrapped(line: str, width: int) -> list[str]:
@@ -152,28 +132,29 @@ def _wrapped(line: str, width: int) -> list[str]:
     return [f"  {line}"] if line.startswith("datapruner ") else textwrap.wrap(line, width) or [""]
 
 
-def _styled(usage: str, text: str, held: Sections) -> str:
-    from rich.padding import Padding
-    from rich.table import Table
+def _lines(row: Row, column: int, width: int) -> list[Line]:
+    """Write an option: its names, and beside them, or below those that are too long, what it does."""
+    more = f"  {BRACKET}{row.more}]" if row.more else ""
+    told = textwrap.wrap(row.told + more, width - column, break_on_hyphens=False, break_long_words=False)
+    names: Line = [("  ", ""), (row.names, "cyan"), (" " * bool(row.value), ""), (row.value, "green")]
+    left = len(_left(row)) + 2
+    out = [names] if left > column - 2 else []
+    style = ""
+    for number, part in enumerate(told):
+        start: Line = [(" " * column, "")] if number or out else [*names, (" " * (column - left), "")]
+        before, mark, after = part.replace(NO_BREAK, " ").partition(BRACKET)
+        out.append([*start, (before, style), (mark[1:] + after, "dim")])
+        style = "dim" if mark else style
+    return out
+
+
+def _styled(lines: Sequence[Line]) -> str:
     from rich.text import Text
 
     from datapruner.cli.terminal import console
 
     screen = console()
-    screen.file = io.StringIO()
-    screen.print(Text.assemble(("Usage: ", "bold"), usage))
-    lines = "\n".join(line for part in text.splitlines() for line in _wrapped(part, screen.width - 2))
-    screen.print(Padding(Text(lines), (1, 0, 0, 2)))
-    for title, rows in held.items():
-        screen.print(Text(f"\n{title}", style="bold"))
-        table = Table.grid(padding=(0, 2))
-        table.add_column(width=_column(held))
-        table.add_column()
-        for row in rows:
-            left = Text.assemble((row.names, "cyan"), " " * bool(row.value), (row.value, "green"))
-            right = Text(row.told)
-            if row.more:
-                right.append(f"  [{row.more}]".replace(" ", NO_BREAK), "dim")
-            table.add_row(left, right)
-        screen.print(Padding(table, (0, 0, 0, 2)))
-    return screen.file.getvalue().rstrip("\n")
+    with screen.capture() as shown:
+        for line in lines:
+            screen.print(Text.assemble(*line), soft_wrap=True)
+    return shown.get().rstrip("\n")

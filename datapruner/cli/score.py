@@ -39,7 +39,7 @@ def score(
 ) -> None:
     """Rank every row with one or more scorers in one go, and keep the scores.
 
-    datapruner score data.jsonl --scorer donod --scorer ifd --model smollm2 --out scores
+    datapruner score data.jsonl --scorer ifd --model MODEL --out scores
     datapruner select scores --scorer ifd --keep 0.3 --out pruned
     """
     from datapruner.outputs.folder import check_target

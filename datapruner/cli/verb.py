@@ -68,7 +68,7 @@ class Verb:
 
     def help(self, path: str, *, everything: bool) -> str:
         """Give the help of all options, or of those that most people need; ``path`` are the words that call it."""
-        return of_verb(path, self.__doc__ or "", self.options.values(), set() if everything else self.hidden)
+        return of_verb(path, self.__doc__ or "", self.options.values(), self.hidden, everything=everything)
 
     def __call__(self, **given: Any) -> None:
         """Carry it out with what was written."""
