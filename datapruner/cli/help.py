@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from datapruner.cli.parameters import flags_of, is_argument
-from datapruner.cli.terminal import WIDEST, is_styled
+from datapruner.cli.terminal import WIDEST, Line, drawn, is_styled
 from datapruner.errors import flags, in_words
 from datapruner.recipe.option import REQUIRED, Declared, values_of, without_none
 
@@ -34,8 +34,6 @@ class Row(NamedTuple):
 
 
 Sections = Mapping[str, Sequence[Row]]
-Line = list[tuple[str, str]]
-"""Parts of a line and their styles."""
 
 
 def row_of(one: Declared) -> Row:
@@ -95,17 +93,17 @@ def of_verb(
     if hidden:
         held["Help"].append(Row("--help-all", "", f"Show all {len(options)} options, by section."))
     usage = " ".join([path, *(_left(row).rpartition(", ")[2] for row in needed), "[OPTIONS]"])
-    return drawn(usage, text, held)
+    return page(usage, text, held)
 
 
 def of_all(path: str, text: str, groups: Mapping[str, Mapping[str, str]], options: Iterable[Row]) -> str:
     """Give the help of the program: its verbs by group, with what each does."""
     held = {title: [Row(name, "", told) for name, told in verbs.items()] for title, verbs in groups.items()}
     held["Options"] = [*options]
-    return drawn(f"{path} VERB [OPTIONS]", f"{text}\n\n`{path} VERB --help` says more of a verb.", held)
+    return page(f"{path} VERB [OPTIONS]", f"{text}\n\n`{path} VERB --help` says more of a verb.", held)
 
 
-def drawn(usage: str, text: str, held: Sections) -> str:
+def page(usage: str, text: str, held: Sections) -> str:
     """Draw it, as what looks at it can show."""
     held = {title: rows for title, rows in held.items() if rows}
     styled = is_styled()
@@ -120,7 +118,7 @@ def drawn(usage: str, text: str, held: Sections) -> str:
         lines += [[], [(title if styled else f"{title}:", "bold")]]
         for row in rows:
             lines += _lines(row, column, width)
-    return _styled(lines) if styled else "\n".join("".join(part for part, _ in line) for line in lines)
+    return drawn(lines)
 
 
 def _left(row: Row) -> str:
@@ -146,15 +144,3 @@ def _lines(row: Row, column: int, width: int) -> list[Line]:
         out.append([*start, (before, style), (mark[1:] + after, "dim")])
         style = "dim" if mark else style
     return out
-
-
-def _styled(lines: Sequence[Line]) -> str:
-    from rich.text import Text
-
-    from datapruner.cli.terminal import console
-
-    screen = console()
-    with screen.capture() as shown:
-        for line in lines:
-            screen.print(Text.assemble(*line), soft_wrap=True)
-    return shown.get().rstrip("\n")

@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from datapruner.cli.terminal import Line, drawn
 from datapruner.errors import DataPrunerError
 from datapruner.parts import KINDS, Kind, available, find
 from datapruner.text import safe_text
@@ -22,14 +23,15 @@ def list_names() -> None:
     """Print the names of every kind, a line each."""
     for word, one in KINDS.items():
         names = available(one)
-        typer.echo(word)
+        typer.echo(drawn([[(word, "bold")]]))
         for name, where in names.items():
             plugged = "" if where.startswith(f"{one.package}.") else f" (plug-in: {safe_text(where, 100)})"
             try:
                 told = summary(find(one, name))
             except DataPrunerError as error:
                 told = f"cannot be used: {error}"
-            typer.echo(f"  {safe_text(name, 60):<{max(map(len, names))}}  {told}{plugged}")
+            shown = f"{safe_text(name, 60):<{max(map(len, names))}}"
+            typer.echo(drawn([[("  ", ""), (shown, "cyan"), (f"  {told}", ""), (plugged, "dim")]]))
         if not names:
             typer.echo("  none")
 
@@ -40,11 +42,12 @@ def list_parts(kind: Kind) -> None:
         try:
             part = find(kind, name)
         except DataPrunerError as error:
-            typer.echo(f"{safe_text(name, 60)}\n  cannot be used: {error}")
+            typer.echo(drawn([[(safe_text(name, 60), "cyan")], [(f"  cannot be used: {error}", "red")]]))
             continue
-        typer.echo(f"{safe_text(name, 60)}\n  {summary(part)}")
+        lines: list[Line] = [[(safe_text(name, 60), "bold cyan")], [(f"  {summary(part)}", "")]]
         for label, text in facts(kind, part):
-            typer.echo(f"  {label:<7} {safe_text(text, 500)}")
+            lines.append([(f"  {label:<7} ", "dim"), (safe_text(text, 500), "")])
+        typer.echo(drawn(lines))
     if not available(kind):
         typer.echo("none")
 

@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from datapruner.cli.terminal import is_styled, rendered
+
 if TYPE_CHECKING:
     from datapruner.cleaning.pairs import Pair
+    from datapruner.results.summary import Summary
     from datapruner.scores import Selection
 
 
+BAR = 20
+"""Columns of a bar that stands for all."""
 MOST_GROUPS = 40
 """Groups of a budget that a summary lists."""
 
@@ -25,7 +30,7 @@ def summarise(selection: Selection, out: Path, quiet: bool, *, report: bool, pai
     from datapruner.samples.sample import column_list
     from datapruner.text import safe_text
 
-    typer.echo("\n".join(selection.summary.lines(MOST_GROUPS)))
+    typer.echo(counts(selection.summary))
     read = {*selection.scores.recipe.strings(), selection.budget.per_group}
     if left := [name for name in selection.scores.samples.unread if name not in read]:
         typer.echo(f"{'':>10}  not read: {column_list(left)}")
@@ -39,6 +44,37 @@ def summarise(selection: Selection, out: Path, quiet: bool, *, report: bool, pai
         f'\n{shown}\n  load_dataset("{shown}", split="{safe_text(split)}")\n  datapruner explain {shown} --row 0'
         + page(out) * report
     )
+
+
+def counts(summary: Summary) -> str:
+    """Write what became of the rows: a table with bars on a terminal, else the same lines as ever."""
+    if not is_styled():
+        return "\n".join(summary.lines(MOST_GROUPS))
+    from rich.table import Table
+
+    from datapruner.text import safe_text
+
+    def bar(count: int, whole: int) -> str:
+        return "█" * round(BAR * count / max(whole, 1))
+
+    causes = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    groups = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for table in (causes, groups):
+        table.add_column(justify="right")
+        table.add_column(justify="right")
+        table.add_column(width=BAR)
+        table.add_column(overflow="fold")
+    for number, (words, count) in enumerate(summary.words().items()):
+        share = f"{100 * count / max(summary.rows, 1):.1f} %"
+        causes.add_row(
+            f"{count:,}", share, bar(count, summary.rows), words, style="bold green" if number == 0 else ""
+        )
+    listed = list(summary.groups.items())
+    for name, (kept, whole, unit) in listed[:MOST_GROUPS]:
+        groups.add_row(f"{kept:,}", f"of {whole:,}", bar(kept, whole), f"{unit}  {safe_text(name, 60)}")
+    if more := len(listed) - len(listed[:MOST_GROUPS]):
+        groups.add_row("", "", "", f"and {more:,} more groups: README.md of the result has them")
+    return rendered(causes, *([groups] if listed else []))
 
 
 def _pair_lines(pair: Pair) -> str:

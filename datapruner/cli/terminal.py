@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
+
+Line = list[tuple[str, str]]
+"""Parts of a line and their styles, as rich calls them."""
 
 WIDEST = 120
 """Columns beyond which a line is hard to read."""
@@ -40,3 +44,21 @@ def console() -> Console:
         emoji=False,
         legacy_windows=False,
     )
+
+
+def drawn(lines: Sequence[Line]) -> str:
+    """Write lines: in their styles on a terminal, else as they are."""
+    if not is_styled():
+        return "\n".join("".join(part for part, _ in line) for line in lines)
+    from rich.text import Text
+
+    return rendered(*(Text.assemble(*line) for line in lines), wrapped=False)
+
+
+def rendered(*shown: RenderableType, wrapped: bool = True) -> str:
+    """Write what rich draws, for a terminal."""
+    screen = console()
+    with screen.capture() as text:
+        for one in shown:
+            screen.print(one, soft_wrap=not wrapped)
+    return text.get().rstrip("\n")

@@ -96,6 +96,7 @@ def test_options_stand_in_their_section(monkeypatch, capsys):
 def test_no_line_is_wider_than_what_shows_it(name, columns, styled, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setattr("datapruner.cli.help.is_styled", lambda: styled)
+    monkeypatch.setattr(terminal, "is_styled", lambda stream=None: styled)
     for everything in (False, True):
         said = verb_of(name).help(f"datapruner {name}", everything=everything)
         assert ("\x1b[" in said) == styled
