@@ -77,15 +77,51 @@ def commands() -> str:
     from typer.testing import CliRunner
 
     from datapruner.cli import app
+    from datapruner.cli.app import verb_of
 
-    def told(*arguments: str) -> str:
-        shown = CliRunner().invoke(app, [*arguments, "--help"], prog_name="datapruner", terminal_width=80)
-        if shown.exit_code:
-            raise RuntimeError(shown.output)
-        return f"```text\n{shown.output.strip()}\n```\n"
+    shown = CliRunner().invoke(app, ["--help"], prog_name="datapruner", terminal_width=80)
+    if shown.exit_code:
+        raise RuntimeError(shown.output)
+    told = [f"```text\n{shown.output.strip()}\n```\n"]
+    for verb in get_command(app).commands:  # type: ignore[attr-defined]
+        text = verb_of(verb).help(f"datapruner {verb}", everything=False)
+        told.append(f"## {verb}\n\n```text\n{text}\n```\n")
+    return "\n".join(told)
 
-    verbs = get_command(app).commands  # type: ignore[attr-defined]
-    return "\n".join([told(), *(f"## {verb}\n\n{told(verb)}" for verb in verbs)])
+
+def options() -> str:
+    """Tabulate every option by section: its names, its default, what it does, which verbs take it."""
+    from datapruner.cli.app import VERBS, verb_of
+    from datapruner.cli.help import row_of
+    from datapruner.recipe.option import declared, title_of
+    from datapruner.recipe.sections import SECTIONS, Running
+
+    in_python = {one.name: one for section in (*SECTIONS, Running) for one in declared(section)}
+    rows: dict[str, dict[tuple[str, str], list[str]]] = {
+        title_of(section): {} for section in (*SECTIONS, Running)
+    }
+    for verb in " ".join(VERBS.values()).split():
+        for one in verb_of(verb).options.values():
+            row = row_of(one)
+            flag = f"{row.names} {row.value}".strip()
+            rows.setdefault(one.title, {}).setdefault((one.name, f"`{flag}` | {_cell(row)}"), []).append(verb)
+    for name, one in in_python.items():
+        if one.option.flags == "":
+            rows[one.title].setdefault((name, f"| {_cell(row_of(one))}"), [])
+    told = []
+    for title, held in rows.items():
+        told += [f"## {title}\n", "| Python, recipe | command line | | verbs |", "|---|---|---|---|"]
+        for (name, what), verbs in held.items():
+            python = f"`{name}`" if name in in_python else ""
+            told.append(f"| {python} | {what} | {', '.join(verbs)} |")
+        told.append("")
+    return "\n".join(told)
+
+
+def _cell(row: Any) -> str:
+    """Write what an option does, and its default, into a cell of a table."""
+    text = f"{row.told} [{row.more}]" if row.more else row.told
+    return html.escape(" ".join(text.split()), quote=False).replace("|", "\\|").replace("[", "\\[")
 
 
 def signals() -> str:
@@ -121,6 +157,7 @@ def reference(word: str) -> str:
 
 WRITTEN = {
     "commands": commands,
+    "options": options,
     "signals": signals,
     **{word: partial(reference, word) for word in ("scorers", "selectors", "measurements", "cleaning")},
 }

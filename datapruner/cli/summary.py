@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,7 +56,8 @@ def counts(summary: Summary) -> str:
     from datapruner.text import safe_text
 
     def bar(count: int, whole: int) -> str:
-        return "█" * round(BAR * count / max(whole, 1))
+        block = "█" if "utf" in (sys.stdout.encoding or "").lower() else "#"
+        return block * round(BAR * count / max(whole, 1))
 
     causes = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     groups = Table(box=None, show_header=False, padding=(0, 2, 0, 0))

@@ -17,9 +17,11 @@ from datapruner.cli import terminal
 from datapruner.cli.app import VERBS, verb_of
 from datapruner.cli.help import LEFT
 from datapruner.cli.options import RANKING
+from datapruner.cli.summary import counts
 from datapruner.cli.verb import MOST, verb
 from datapruner.recipe.option import Option, Section, declared, title_of
 from datapruner.recipe.sections import Budget
+from datapruner.results.summary import Summary
 from tests.conftest import command
 
 NAMES = [name for names in VERBS.values() for name in names.split()]
@@ -219,3 +221,22 @@ def test_the_help_of_the_program_lists_the_verbs(monkeypatch, capsys):
                 [sys.executable, "-c", check, *words], capture_output=True, text=True, check=False
             )
             assert ran.returncode == 0, ran.stderr
+
+
+def test_counts_are_a_table_on_a_terminal_and_lines_elsewhere(monkeypatch):
+    told = Summary(
+        rows=100,
+        causes={"kept": 30, "no_answer": 12, "over_budget": 58},
+        groups={"\x1b[31mmath": (10, 40, "rows"), **{f"g{number}": (0, 1, "rows") for number in range(60)}},
+    )
+    assert counts(told) == "\n".join(told.lines(40))
+    monkeypatch.setattr("datapruner.cli.summary.is_styled", lambda: True)
+    monkeypatch.setenv("COLUMNS", "100")
+    shown = counts(told)
+    assert "\x1b[31m" not in shown
+    plain = re.sub(r"\x1b\[[\d;]*m", "", shown).splitlines()
+    assert re.fullmatch(r"30 +30\.0 % +[█#]{6} +kept *", plain[0])
+    assert re.fullmatch(r"58 +58\.0 % +[█#]{12} +dropped by the budget *", plain[2])
+    assert re.fullmatch(r" *10 +of 40 +[█#]{5} +rows  \\x1b\[31mmath *", plain[3])
+    assert plain[-1].strip() == "and 21 more groups: README.md of the result has them"
+    assert len(plain) == 3 + 40 + 1
