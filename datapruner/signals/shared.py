@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import finalize
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from datapruner.geometry.blocks import Matrix
@@ -25,7 +26,8 @@ APART = 1e-4
 class Shared:
     """Clusterings and graphs by the vectors, which are told by the object, and by all arguments.
 
-    What it gives is the same to the bit as what making it anew would give. Vectors that nobody else holds any more
+    What it gives is the same to the bit as what making it anew would give, and closed: nobody changes what others
+    read. Vectors that nobody else holds any more
     take theirs along.
     """
 
@@ -45,7 +47,9 @@ class Shared:
         kind = (number, k is not None and not at_most, seed, iterations)
 
         def made() -> Clustering:
-            return spherical_kmeans(matrix, k, seed=seed, at_most=at_most, iterations=iterations)
+            found = spherical_kmeans(matrix, k, seed=seed, at_most=at_most, iterations=iterations)
+            _close(found.centroids, found.assignment, found.distance)
+            return found
 
         return self._held(self._clusterings, matrix, kind, made)
 
@@ -60,16 +64,23 @@ class Shared:
         exact = matrix.shape[0] <= EXACT_ROWS
         kind = (k, None if exact else seed)
 
-        def made() -> Neighbours:
-            for (held, wider, *_), found in self._graphs.items():
-                if exact and held == id(matrix) and wider > k and _cut_is_clear(found, k):
-                    return Neighbours(
-                        np.ascontiguousarray(found.indices[:, :k]),
-                        np.ascontiguousarray(found.distances[:, :k]),
+        def graph() -> Neighbours:
+            found = next(
+                (
+                    Neighbours(
+                        np.ascontiguousarray(wider.indices[:, :k]),
+                        np.ascontiguousarray(wider.distances[:, :k]),
                     )
-            return knn_graph(matrix, k, seed=seed)
+                    for (of, most, *_), wider in self._graphs.items()
+                    if exact and of == id(matrix) and most > k and _cut_is_clear(wider, k)
+                ),
+                None,
+            )
+            found = found or knn_graph(matrix, k, seed=seed)
+            _close(*found)
+            return found
 
-        return self._held(self._graphs, matrix, kind, made)
+        return self._held(self._graphs, matrix, kind, graph)
 
     def add_table(self, matrix: Matrix, table: Neighbours, *, seed: int) -> None:
         """Take over the graph in a table of neighbours, where all rows are distinct."""
@@ -80,6 +91,7 @@ class Shared:
             graph = Neighbours(
                 np.ascontiguousarray(table.indices[:, 1:]), np.ascontiguousarray(table.distances[:, 1:])
             )
+            _close(*graph)
             self._held(self._graphs, matrix, (k - 1, None if n <= EXACT_ROWS else seed), lambda: graph)
 
     def _held(
@@ -106,6 +118,11 @@ class Shared:
         for of in (self._clusterings, self._graphs):
             for key in [key for key in of if key[0] == matrix]:
                 del of[key]
+
+
+def _close(*arrays: NDArray[Any]) -> None:
+    for array in arrays:
+        array.flags.writeable = False
 
 
 def _cut_is_clear(found: Neighbours, k: int) -> bool:

@@ -66,6 +66,14 @@ def test_a_comparison_of_eight_scorers_clusters_once_and_makes_one_graph(made, t
     assert made["spherical_kmeans"] > 4
 
 
+def test_what_is_shared_is_closed():
+    signals = Signals(300, {"embedding": vectors()})
+    with pytest.raises(ValueError, match="read-only"):
+        signals.clusters().assignment[0] = 1
+    with pytest.raises(ValueError, match="read-only"):
+        signals.graph(5).indices[0] = 1
+
+
 def test_other_arguments_are_another_clustering(made):
     signals = Signals(300, {"embedding": vectors(), "other": vectors(seed=1)}, seed=3)
     first = signals.clusters()
