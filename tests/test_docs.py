@@ -84,6 +84,14 @@ def test_every_page_of_docs_is_in_the_navigation(site):
         assert f'href="{page.stem}.html"' in text or page.stem == "index", page.name
 
 
+def test_methods_name_files_that_are_there():
+    text = (ROOT / "docs" / "methods.md").read_text("utf-8")
+    named = set(re.findall(r"`((?:[a-z_0-9]+/)+(?:[a-z_0-9]+\.py)?)`", text))
+    assert len(named) > 20
+    places = (ROOT, ROOT / "datapruner")
+    assert [name for name in sorted(named) if not any((place / name).exists() for place in places)] == []
+
+
 def test_reference_comes_from_the_code(site):
     from typer.main import get_command
 
@@ -95,6 +103,7 @@ def test_reference_comes_from_the_code(site):
         "scorers": "reference_scorers.html",
         "selectors": "reference_selectors.html",
         "measurements": "reference_parts.html",
+        "cleaning": "reference_selectors.html",
     }
     for word, page in pages.items():
         shown = (site / page).read_text("utf-8")

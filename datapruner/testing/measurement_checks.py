@@ -19,7 +19,7 @@ from datapruner.ragged import Ragged
 from datapruner.recipe import Recipe
 from datapruner.samples import load_samples
 from datapruner.signals.by_rows import Block, RowMeasurement
-from datapruner.signals.measurement import OPEN, Given, Measurement, Run, Shape
+from datapruner.signals.measurement import OPEN, Given, Measurement, Run, Shape, taken
 from datapruner.signals.store import SignalStore
 from datapruner.testing.examples import example_rows, example_signals, reordered
 
@@ -38,7 +38,7 @@ class Measured:
     fields : mapping
         Of the recipe.
     signals : mapping, optional
-        What the measurement needs, an entry for each row; by default those of :func:`example_signals`.
+        What the measurement needs, an entry for each row, besides those of :func:`example_signals`.
     """
 
     rows: Sequence[Mapping[str, Any]] = field(default_factory=example_rows)
@@ -61,7 +61,7 @@ def check_measurement(
     rows : sequence of dict, optional
         At least 8 rows of a dataset that it can measure, all different; prompts and responses by default.
     signals : mapping, optional
-        What it ``needs``, an entry for each row; by default those of :func:`example_signals`.
+        What it ``needs``, an entry for each row, besides those of :func:`example_signals`.
     **fields
         Of the recipe, where it reads some.
 
@@ -124,7 +124,7 @@ def measurement_follows_rows(measurement: Measurement, on: Measured) -> None:
     with _run(small, on, some) as run:
         part = _measured(small, run)
     for name, value in whole.items():
-        assert _bytes(_taken(value, some)) == _bytes(part[name]), (
+        assert _bytes(taken(value, some)) == _bytes(part[name]), (
             f"the signal '{name}' of a row depends on the rows beside it"
         )
 
@@ -169,11 +169,10 @@ def _run(
 ) -> Iterator[Run]:
     """Prepare a run over some of the rows, in their order, as a dataset of its own."""
     chosen = np.arange(len(on.rows)) if rows is None else rows
-    signals = on.signals
-    if signals is None:
-        signals = reordered(example_signals(len(on.rows)), chosen).measured
-    else:
-        signals = {name: _taken(value, chosen) for name, value in signals.items()}
+    signals = {
+        **reordered(example_signals(len(on.rows)), chosen).measured,
+        **{name: taken(value, chosen) for name, value in (on.signals or {}).items()},
+    }
     samples = load_samples([dict(on.rows[row]) for row in chosen.tolist()])
     recipe = Recipe(**on.fields)
     with tempfile.TemporaryDirectory() as folder:
@@ -228,12 +227,6 @@ def _check_shape(given: Given, value: Any, rows: int) -> None:
     assert value.dtype == np.dtype(given.dtype), (
         f"the signal '{name}' is announced as {given.dtype}, and is {value.dtype}"
     )
-
-
-def _taken(value: Any, rows: Ints) -> Any:
-    if isinstance(value, Ragged):
-        return value.take(rows)
-    return value[rows] if isinstance(value, np.ndarray) else [value[row] for row in rows.tolist()]
 
 
 def _bytes(value: Any) -> bytes:

@@ -7,13 +7,15 @@ from dataclasses import is_dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from datapruner.cleaning.step import CleaningStep
 from datapruner.errors import DataPrunerError
 from datapruner.ranking import Ranking
 from datapruner.scorers.base import Scorer
 from datapruner.selection.selector import Selector
 from datapruner.signals import Signals
 from datapruner.signals.measurement import Measurement
-from datapruner.testing.examples import example_rows, example_signals
+from datapruner.testing.cleaning_checks import CLEANING_CHECKS, Cleaned
+from datapruner.testing.examples import example_signals
 from datapruner.testing.measurement_checks import MEASUREMENT_CHECKS, Measured
 from datapruner.testing.scorer_checks import SCORER_CHECKS
 from datapruner.testing.selector_checks import SELECTOR_CHECKS
@@ -29,6 +31,7 @@ def parametrize_with_checks(
     signals: Callable[[], Signals] = example_signals,
     ranking: Ranking | None = None,
     rows: Sequence[Mapping[str, Any]] | None = None,
+    needed: Mapping[str, Any] | None = None,
     fields: Mapping[str, Any] | None = None,
 ) -> pytest.MarkDecorator:
     """Make a test of two arguments, ``part`` and ``check``, run once for each part and each check of its kind.
@@ -42,7 +45,9 @@ def parametrize_with_checks(
     ranking : Ranking, optional
         With the columns and the state that the selectors read; see :func:`check_selector`.
     rows : sequence of dict, optional
-        What measurements look at; see :func:`check_measurement`.
+        What measurements and cleaning steps look at; see :func:`check_measurement` and :func:`check_cleaning`.
+    needed : mapping, optional
+        The signals that those need, an entry for each row.
     fields : mapping, optional
         Of the recipe, where measurements read some.
 
@@ -64,10 +69,11 @@ def parametrize_with_checks(
     """
     import pytest
 
-    on = Measured(example_rows() if rows is None else rows, fields or {})
     cases = []
     for part in parts:
-        for name, check in checks_of(part, signals=signals, ranking=ranking, on=on).items():
+        for name, check in checks_of(
+            part, signals=signals, ranking=ranking, rows=rows, needed=needed, fields=fields
+        ).items():
             cases.append(
                 pytest.param(
                     part, check, id=f"{repr(part) if is_dataclass(part) else type(part).__name__}-{name}"
@@ -81,7 +87,9 @@ def checks_of(
     *,
     signals: Callable[[], Signals] = example_signals,
     ranking: Ranking | None = None,
-    on: Measured | None = None,
+    rows: Sequence[Mapping[str, Any]] | None = None,
+    needed: Mapping[str, Any] | None = None,
+    fields: Mapping[str, Any] | None = None,
 ) -> dict[str, Callable[[Any], None]]:
     """Give the checks of a part's kind by name, each to be called with the part."""
     if isinstance(part, Scorer):
@@ -89,11 +97,14 @@ def checks_of(
     if isinstance(part, Selector):
         return {name: partial(_on_ranking, check, ranking) for name, check in SELECTOR_CHECKS.items()}
     if isinstance(part, Measurement):
-        held = on or Measured()
-        return {name: partial(_on_rows, check, held) for name, check in MEASUREMENT_CHECKS.items()}
+        on = Measured(signals=needed, fields=fields or {}, **({} if rows is None else {"rows": rows}))
+        return {name: partial(_on_rows, check, on) for name, check in MEASUREMENT_CHECKS.items()}
+    if isinstance(part, CleaningStep):
+        cleaned = Cleaned(signals=needed, **({} if rows is None else {"rows": rows}))
+        return {name: partial(_on_rows, check, cleaned) for name, check in CLEANING_CHECKS.items()}
     called = f"; write {part.__name__}()" if isinstance(part, type) else ""
     raise DataPrunerError(
-        f"checks are for objects: scorers, selectors and measurements, not {safe_repr(part)}{called}"
+        f"checks are for objects: scorers, selectors, measurements and cleaning steps, not {safe_repr(part)}{called}"
     )
 
 
@@ -109,5 +120,5 @@ def _on_ranking(
     check(part, ranking)
 
 
-def _on_rows(check: Callable[[Measurement, Measured], None], on: Measured, part: Measurement) -> None:
+def _on_rows(check: Callable[[Any, Any], None], on: Measured | Cleaned, part: Any) -> None:
     check(part, on)

@@ -8,6 +8,9 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from datapruner.cleaning.reasons import Reason
+from datapruner.cleaning.step import CleaningStep
+from datapruner.cleaning.vetoes import drops
 from datapruner.errors import DataPrunerError
 from datapruner.ragged import Ragged
 from datapruner.scorers.base import Ranking, Scorer
@@ -18,9 +21,11 @@ from datapruner.signals import Signals
 from datapruner.signals.by_rows import Block, RowMeasurement
 from datapruner.signals.measurement import Given
 from datapruner.testing import (
+    CLEANING_CHECKS,
     MEASUREMENT_CHECKS,
     SCORER_CHECKS,
     SELECTOR_CHECKS,
+    check_cleaning,
     check_measurement,
     check_scorer,
     check_selector,
@@ -180,6 +185,74 @@ def of_some(self, run, wanted):
     return {"letters": np.zeros(3, np.int64)}
 
 
+SHORT = Reason("short", "only {measure:.0f} letters", one="short row")
+
+
+@dataclass(frozen=True)
+class Short(CleaningStep):
+    """As fair as can be."""
+
+    least: int = 30
+    name: ClassVar[str] = "short"
+    reasons: ClassVar[tuple[Reason, ...]] = (SHORT,)
+
+    def clean(self, left):
+        letters = [len(text) for text in left.texts("response", left.free)]
+        found = [(row, count) for row, count in zip(left.free, letters, strict=True) if count < self.least]
+        return drops(SHORT, [row for row, _ in found], measures=[count for _, count in found])
+
+
+def step(clean=Short.clean, **more):
+    return dataclass(frozen=True)(type("Broken", (Short,), {"clean": clean, **more}))()
+
+
+def first_of_the_source(self, left):
+    return drops(SHORT, [0])
+
+
+def for_another_reason(self, left):
+    return drops(Reason("long"), left.free[:1])
+
+
+def protected_too(self, left):
+    return drops(SHORT, left.rows[:1])
+
+
+def for_the_next(self, left):
+    return drops(SHORT, left.free[:-1], left.free[1:])
+
+
+def for_one_that_is_gone(self, left):
+    return drops(SHORT, left.free[-1:], [0])
+
+
+def some(self, left):
+    return drops(SHORT, left.free[np.random.default_rng().random(len(left.free)) < 0.5])
+
+
+def greedy(self, left):
+    left.protected[0] = True
+
+
+def by_the_first(self, left):
+    return drops(SHORT, [left.rows[0]] if not left.protected[left.rows[0]] else [])
+
+
+LONG_WORDS = Reason("short", one="short " * 60)
+CLEANING = [
+    (step(name="not a word"), "cleaning_describes_itself", "is not a plain word"),
+    (step(reasons=()), "cleaning_describes_itself", "no reason"),
+    (step(reasons=(SHORT, SHORT)), "cleaning_describes_itself", "a reason twice"),
+    (step(first_of_the_source), "cleaning_drops_what_it_may", "which it was not given"),
+    (step(for_another_reason), "cleaning_drops_what_it_may", "the reason 'long'"),
+    (step(protected_too), "cleaning_spares_protected_rows", "row 0 is to be kept always"),
+    (step(for_the_next), "cleaning_refers_to_rows_that_stay", "that is dropped too"),
+    (step(for_one_that_is_gone), "cleaning_refers_to_rows_that_stay", "dropped before"),
+    (step(some), "cleaning_repeats", "two calls differ"),
+    (step(greedy), "cleaning_repeats", "always were changed"),
+    (step(by_the_first), "cleaning_takes_little", "0 rows end in IndexError"),
+    (step(reasons=(LONG_WORDS,)), "cleaning_reasons_survive_saving", "is read as"),
+]
 MEASUREMENTS = [
     (measurement(name="not a word"), "measurement_describes_itself", "is not a plain word"),
     (measurement(gives=()), "measurement_describes_itself", "gives no signal"),
@@ -254,7 +327,7 @@ SELECTORS = [
 ]
 
 
-@pytest.mark.parametrize(("part", "check", "said"), [*SCORERS, *SELECTORS, *MEASUREMENTS])
+@pytest.mark.parametrize(("part", "check", "said"), [*SCORERS, *SELECTORS, *MEASUREMENTS, *CLEANING])
 def test_a_broken_part_is_caught(part, check, said):
     with pytest.raises((AssertionError, DataPrunerError), match=said):
         checks_of(part)[check](part)
@@ -264,9 +337,10 @@ def test_every_check_has_a_part_that_it_catches():
     assert {check for _, check, _ in SCORERS} == set(SCORER_CHECKS)
     assert {check for _, check, _ in SELECTORS} == set(SELECTOR_CHECKS)
     assert {check for _, check, _ in MEASUREMENTS} == set(MEASUREMENT_CHECKS)
+    assert {check for _, check, _ in CLEANING} == set(CLEANING_CHECKS)
 
 
-@parametrize_with_checks([Fair(), Even(), Letters()])
+@parametrize_with_checks([Fair(), Even(), Letters(), Short()])
 def test_parts_that_break_nothing_pass(part, check):
     check(part)
 
@@ -275,12 +349,15 @@ def test_all_checks_at_once():
     check_scorer(Fair())
     check_selector(Even())
     check_measurement(Letters())
+    check_cleaning(Short())
     with pytest.raises(AssertionError):
         check_scorer(scorer(counting()))
     with pytest.raises(AssertionError):
         check_selector(selector(drawing()))
     with pytest.raises(AssertionError):
         check_measurement(measurement(drawn))
+    with pytest.raises(AssertionError):
+        check_cleaning(step(some))
 
 
 @dataclass(frozen=True)

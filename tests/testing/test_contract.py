@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from datapruner.parts import MEASUREMENTS, SCORERS, SELECTORS, built_in, find
+from datapruner.cleaning.step import CleaningStep
+from datapruner.parts import CLEANING, MEASUREMENTS, SCORERS, SELECTORS, built_in, find, make
 from datapruner.scorers import make_scorer
 from datapruner.selection.selectors import make_selector
-from datapruner.testing import MEASUREMENT_CHECKS, example_signals, parametrize_with_checks
+from datapruner.testing import (
+    MEASUREMENT_CHECKS,
+    check_cleaning,
+    example_rows,
+    example_signals,
+    parametrize_with_checks,
+)
 from datapruner.testing.measurement_checks import Measured
 
 VARIANTS = [
@@ -87,3 +95,31 @@ def test_measurements_without_a_model(part, check):
 @pytest.mark.parametrize("name", built_in(MEASUREMENTS))
 def test_measurements_describe_themselves(name):
     MEASUREMENT_CHECKS["measurement_describes_itself"](find(MEASUREMENTS, name)(), Measured())
+
+
+NUMBERS = np.random.default_rng(1)
+NEEDED_BY_CLEANING = {
+    "embedding": np.repeat(NUMBERS.normal(size=(15, 8)), 3, axis=0).astype(np.float32),
+    "unread": np.arange(45) % 7 == 0,
+    "supervised_as_fed": np.where(np.arange(45) % 5 == 0, 0, 9),
+    "cut_as_fed": np.arange(45) % 2 == 0,
+}
+
+
+@parametrize_with_checks(
+    [
+        make(CLEANING, CleaningStep, name, {"never_keep": {"listed": [1, 5]}}.get(name))
+        for name in built_in(CLEANING)
+        if name != "contaminated"  # which reads a file: below
+    ],
+    needed=NEEDED_BY_CLEANING,
+)
+def test_cleaning_steps(part, check):
+    check(part)
+
+
+def test_the_step_that_reads_a_test_set(tmp_path):
+    rows = example_rows()
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:9]))
+    step = make(CLEANING, CleaningStep, "contaminated", {"source": str(tmp_path / "test.jsonl"), "ngram": 2})
+    check_cleaning(step, rows)
