@@ -12,7 +12,7 @@ Under pytest a test for each part and check, so that every failure shows:
 A failed check raises :class:`AssertionError`, or the part's own error, with a sentence.
 """
 
-from datapruner.testing.cleaning_checks import CLEANING_CHECKS, check_cleaning
+from datapruner.testing.cleaning_checks import CLEANING_CHECKS, check_cleaning_step
 from datapruner.testing.examples import example_rows, example_signals
 from datapruner.testing.measurement_checks import MEASUREMENT_CHECKS, check_measurement
 from datapruner.testing.scorer_checks import SCORER_CHECKS, check_scorer
@@ -24,7 +24,7 @@ __all__ = [
     "MEASUREMENT_CHECKS",
     "SCORER_CHECKS",
     "SELECTOR_CHECKS",
-    "check_cleaning",
+    "check_cleaning_step",
     "check_measurement",
     "check_scorer",
     "check_selector",

@@ -43,7 +43,7 @@ class Cleaned:
     signals: Mapping[str, Any] | None = None
 
 
-def check_cleaning(
+def check_cleaning_step(
     step: CleaningStep,
     rows: Sequence[Mapping[str, Any]] | None = None,
     *,

@@ -45,7 +45,7 @@ def parametrize_with_checks(
     ranking : Ranking, optional
         With the columns and the state that the selectors read; see :func:`check_selector`.
     rows : sequence of dict, optional
-        What measurements and cleaning steps look at; see :func:`check_measurement` and :func:`check_cleaning`.
+        What measurements and cleaning steps look at; see :func:`check_measurement` and :func:`check_cleaning_step`.
     needed : mapping, optional
         The signals that those need, an entry for each row.
     fields : mapping, optional

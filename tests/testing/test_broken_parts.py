@@ -25,7 +25,7 @@ from datapruner.testing import (
     MEASUREMENT_CHECKS,
     SCORER_CHECKS,
     SELECTOR_CHECKS,
-    check_cleaning,
+    check_cleaning_step,
     check_measurement,
     check_scorer,
     check_selector,
@@ -349,7 +349,7 @@ def test_all_checks_at_once():
     check_scorer(Fair())
     check_selector(Even())
     check_measurement(Letters())
-    check_cleaning(Short())
+    check_cleaning_step(Short())
     with pytest.raises(AssertionError):
         check_scorer(scorer(counting()))
     with pytest.raises(AssertionError):
@@ -357,7 +357,7 @@ def test_all_checks_at_once():
     with pytest.raises(AssertionError):
         check_measurement(measurement(drawn))
     with pytest.raises(AssertionError):
-        check_cleaning(step(some))
+        check_cleaning_step(step(some))
 
 
 @dataclass(frozen=True)

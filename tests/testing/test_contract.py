@@ -14,7 +14,7 @@ from datapruner.scorers import make_scorer
 from datapruner.selection.selectors import make_selector
 from datapruner.testing import (
     MEASUREMENT_CHECKS,
-    check_cleaning,
+    check_cleaning_step,
     example_rows,
     example_signals,
     parametrize_with_checks,
@@ -122,4 +122,4 @@ def test_the_step_that_reads_a_test_set(tmp_path):
     rows = example_rows()
     (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:9]))
     step = make(CLEANING, CleaningStep, "contaminated", {"source": str(tmp_path / "test.jsonl"), "ngram": 2})
-    check_cleaning(step, rows)
+    check_cleaning_step(step, rows)
