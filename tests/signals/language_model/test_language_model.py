@@ -604,8 +604,8 @@ def test_a_row_cut_inside_the_prefix_or_right_behind_it(tokenizer, tmp_path):
 
 @pytest.mark.parametrize("what", ["row", "response"])
 def test_packing_batches_and_threads_move_the_last_digits_only(what, llama, tokenizer, tmp_path):
-    rows = some_rows(25, longest=150) + MIXED
-    ways = [(packing, tokens, 1) for packing in (True, False) for tokens in (64, 333, 1024, 4096)]
+    rows = some_rows(15, longest=150) + MIXED
+    ways = [(packing, tokens, 1) for packing in (True, False) for tokens in (64, 333, 4096)]
     ways += [(True, 1024, 2)]
     expected = measure(rows, llama, tokenizer, tmp_path / "a", what=what)
     for place, (packing, batch_tokens, number) in enumerate(ways):
