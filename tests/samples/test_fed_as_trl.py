@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ import pytest
 from jinja2.exceptions import TemplateError
 
 from datapruner.errors import DataPrunerError
-from datapruner.samples import Rendered, load_samples, render
+from datapruner.samples import Rendered, load_samples, masking, render
 
 pytest.importorskip(
     "trl", minversion="1.16", reason="what SFTTrainer does by itself is asked of the parts that trl 1.16 has"
@@ -111,6 +112,14 @@ NAMES = {
     "marked": "with generation marks",
     "parts": "with lists of parts",
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def templates_are_remembered():
+    """What a template does is found out once, and not for every row that is rendered alone: some take a process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(masking, "Template", cache(masking.Template))
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import time
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from datapruner.errors import DataPrunerError
-from datapruner.samples import Message, Sample, count_tokens, load_samples, render, render_many
+from datapruner.samples import Message, Sample, count_tokens, load_samples, masking, render, render_many
 from datapruner.samples.rendering import responses, token_counts
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "sft"
@@ -101,6 +102,14 @@ def wrapped(tokenizer, **named):
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="<|im_end|>", unk_token="<unk>", **named
     )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def templates_are_remembered():
+    """What a template does is found out once, and not for every row that is rendered alone: some take a process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(masking, "Template", cache(masking.Template))
+        yield
 
 
 @pytest.fixture(scope="module")
