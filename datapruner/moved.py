@@ -52,6 +52,7 @@ MOVED: dict[str, tuple[str, ...]] = {
         "datapruner.scorers.label_mapping",
         "datapruner.scorers._target",
     ),
+    "datapruner.recipe_formats": ("datapruner.recipe.formats",),
     "datapruner.selection.cleaning": ("datapruner.cleaning.steps.no_answer",),
     "datapruner.selection.coverage": ("datapruner.selection.selectors.coverage",),
     "datapruner.selection.decontamination": ("datapruner.cleaning.steps.contaminated",),

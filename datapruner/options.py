@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from datapruner.choices import Match
 from datapruner.guards.limits import Limits
-from datapruner.recipe.option import declared
+from datapruner.recipe.option import declared, described
 from datapruner.recipe.sections import SECTIONS
 from datapruner.recipe.sections import Running as RunningSection
 
@@ -112,5 +112,4 @@ DEFAULTS: Mapping[str, Any] = {name: one.default for name, one in DECLARED.items
 
 def notes(*options: type) -> str:
     """Give what is said of some options where they are declared, as numpydoc, for the help of a verb."""
-    names = [name for of in options for name in of.__annotations__]
-    return "\n".join(f"{name}\n    {DECLARED[name].option.help}" for name in names)
+    return described(DECLARED[name] for of in options for name in of.__annotations__)

@@ -36,7 +36,7 @@ def main() -> None:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
         sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    if len(sys.argv) > 2 and "--help" not in sys.argv:
+    if len(sys.argv) > 2 and not {"--help", "--help-all"}.intersection(sys.argv):
         _make_warnings_harmless()
     told: list[int] = []
     try:

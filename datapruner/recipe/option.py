@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+
+from datapruner.errors import in_words
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,8 @@ class Option:
     flags : str
         How the command line writes it, where that is not ``--`` and the field's name: ``"--out -o"``, or the bare
         name in capitals of an argument that takes its place. Empty where the command line has no way to write it.
+    python : str
+        What Python takes beside it, which neither a command line nor a recipe can hold.
     metavar : str
         What stands for its value in the help.
     complete : str
@@ -30,6 +35,7 @@ class Option:
 
     help: str
     flags: str | None = None
+    python: str = ""
     metavar: str = ""
     complete: str = ""
     least: int | None = None
@@ -69,6 +75,13 @@ def declared(section: type[Section]) -> Iterator[Declared]:
         kind, *told = get_args(annotation)
         option = next(one for one in told if isinstance(one, Option))
         yield Declared(name, kind, getattr(section, name, REQUIRED), option, title_of(section))
+
+
+def described(options: Iterable[Declared]) -> str:
+    """Describe options as numpydoc does, for Python's help."""
+    told = {one.name: f"{one.option.help} {one.option.python}".rstrip() for one in options}
+    lines = {name: textwrap.wrap(in_words(text), 110) for name, text in told.items()}
+    return "\n".join("\n    ".join([name, *parts]) for name, parts in lines.items())
 
 
 def without_none(kind: Any) -> Any:

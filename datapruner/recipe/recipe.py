@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from inspect import cleandoc
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from datapruner.arguments import instead_of
 from datapruner.errors import DataPrunerError
 from datapruner.recipe.formats import FORMAT, HEADER
+from datapruner.recipe.option import declared, described
 from datapruner.recipe.places import FILES, PATHS, absolute, is_path, matches, relative
 from datapruner.recipe.sections import (
     DEFAULT_SCORER,
+    SECTIONS,
     Budget,
     Cleaning,
     Embedding,
@@ -146,6 +149,12 @@ class Recipe(
             if isinstance(rows, list) and len(rows) > LONG:
                 out[name] = {"rows": ranges(rows)}
         return HEADER + yaml.safe_dump({"recipe_format": FORMAT, **out}, sort_keys=False, allow_unicode=True)
+
+
+Recipe.__doc__ = (
+    f"{cleandoc(Recipe.__doc__ or '')}\n\nAttributes\n----------\n"
+    f"{described(one for section in SECTIONS for one in declared(section))}\n"
+)
 
 
 def make_recipe(**arguments: Any) -> Recipe:

@@ -57,14 +57,23 @@ class Source(Section):
 class Embedding(Section):
     """Embeddings."""
 
-    embeddings: Annotated[str | None, Option(".npy or .parquet with one vector a row.", metavar="FILE")] = (
-        None
-    )
+    embeddings: Annotated[
+        str | None,
+        Option(
+            ".npy or .parquet with one vector a row.", python="Or an array of shape (n, d).", metavar="FILE"
+        ),
+    ] = None
     embedding_column: Annotated[
         str | None, Option("Column that holds one vector a row.", metavar="COLUMN")
     ] = None
     embedder: Annotated[
-        str, Option("minilm, or a model's path or hub name.", metavar="MODEL", complete="models")
+        str,
+        Option(
+            "minilm, or a model's path or hub name.",
+            python="Or any object with ``encode(list[str])``.",
+            metavar="MODEL",
+            complete="models",
+        ),
     ] = "minilm"
     pooling: Annotated[
         Literal["auto", "mean", "last"],
@@ -93,6 +102,7 @@ class LanguageModel(Section):
         str | None,
         Option(
             "Causal language model for scorers of losses: path, hub name or alias.",
+            python="Or the pair (model, tokenizer) of transformers.",
             metavar="MODEL",
             complete="models",
         ),
@@ -122,6 +132,8 @@ class PrunedModel(Section):
         str | None,
         Option(
             "The same model after pruning, for `paser`: folder, hub name, pickle or module:function.",
+            python="Or the pair (model, tokenizer) of transformers, or a function that gives it; see "
+            ":func:`datapruner.models.load_pruned_lm`.",
             metavar="MODEL",
         ),
     ] = None
@@ -133,6 +145,7 @@ class PrunedModel(Section):
         str | None,
         Option(
             "Measured before, instead of both models: .npy, or .parquet with a column jsd.",
+            python="Or an array of shape (n,): the Jensen-Shannon divergence of every row, nats.",
             metavar="FILE",
         ),
     ] = None
@@ -170,7 +183,11 @@ class Cleaning(Section):
 
     dedup: Annotated[
         list[Literal["exact", "near", "semantic"]],
-        Option("Which duplicates are dropped: exact, near, semantic (SemDeDup).", ""),
+        Option(
+            "Which duplicates are dropped: exact, near, semantic (SemDeDup).",
+            "",
+            python="True means exact and near.",
+        ),
     ] = []  # noqa: RUF012
     match: Annotated[
         Match,
@@ -256,10 +273,20 @@ class Lists(Section):
     """What is kept."""
 
     always_keep: Annotated[
-        str | list[int] | None, Option("Boolean column of rows that are always kept.", metavar="COLUMN")
+        str | list[int] | None,
+        Option(
+            "Boolean column of rows that are always kept.",
+            python="Or a boolean mask, or row numbers.",
+            metavar="COLUMN",
+        ),
     ] = None
     never_keep: Annotated[
-        str | list[int] | None, Option("Boolean column of rows that are never kept.", metavar="COLUMN")
+        str | list[int] | None,
+        Option(
+            "Boolean column of rows that are never kept.",
+            python="Or a boolean mask, or row numbers.",
+            metavar="COLUMN",
+        ),
     ] = None
     seed: Annotated[int, Ge(0), Lt(2**32), Option("Seed of everything random.")] = 0
 
