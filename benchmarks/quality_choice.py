@@ -104,7 +104,7 @@ PRESETS = {
 
 def measured(arguments: Any, name: str, signals: frozenset[str], dedup: bool = False) -> Any:
     """Signals of a set; what was measured before comes from the cache."""
-    from datapruner.api import run_arguments
+    from datapruner.measuring.arguments import requested
     from datapruner.measuring.measure import measure
 
     @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def measured(arguments: Any, name: str, signals: frozenset[str], dedup: bool = F
             return Ranking(np.zeros(signals.num_rows))
 
     return measure(
-        **run_arguments(
+        requested(
             str(arguments.folder / f"{name}.jsonl"),
             scorers=Everything(),
             model=arguments.model,
@@ -174,7 +174,7 @@ def select(
     arguments: Any, found: Any, one: str, parts: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """An arm's rows by budget and seed, and the seconds and memory of one seed: its parts, ranked and selected."""
-    from datapruner.api import rank
+    from datapruner.running import rank
 
     start = time.perf_counter()
     kept: dict[str, list[list[int]]] = {str(share): [] for share in arguments.budgets}

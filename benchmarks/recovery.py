@@ -98,7 +98,7 @@ class Task:
 
 def measured(arguments: Any, pruning: str) -> Any:
     """Everything that any arm reads, in one pass of the two models; or what an earlier run kept of it."""
-    from datapruner.api import run_arguments
+    from datapruner.measuring.arguments import requested
     from datapruner.measuring.measure import measure
     from datapruner.scorers.base import Ranking, Scorer
 
@@ -118,7 +118,7 @@ def measured(arguments: Any, pruning: str) -> Any:
     again = kept is not None and kept.exists()
     options = {} if again else {"model": arguments.model, "pruned_model": str(arguments.prunings / pruning)}
     held = measure(
-        **run_arguments(
+        requested(
             str(arguments.source),
             scorers=Vectors() if again else Everything(),
             embeddings=None if arguments.embeddings is None else str(arguments.embeddings),
@@ -140,7 +140,7 @@ def measured(arguments: Any, pruning: str) -> Any:
 
 def select(held: Any, arm: str, budget: int, seed: int, clusters: Any) -> list[int]:
     """The rows that an arm keeps for a budget in supervised tokens; clusters are found once for all arms."""
-    from datapruner.api import rank
+    from datapruner.running import rank
     from datapruner.scorers import make_scorer
 
     signals = replace(

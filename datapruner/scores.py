@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from datapruner.budget import Amount, Budget
 from datapruner.errors import DataPrunerError
 from datapruner.files.paths import expanded
 from datapruner.measuring.reading import read_samples
@@ -16,7 +17,6 @@ from datapruner.results.explanation import Explanation
 from datapruner.results.finding import checked_row
 from datapruner.results.scored import Scored
 from datapruner.results.selected import Selected
-from datapruner.selection.budget import Amount, Budget
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
@@ -108,9 +108,15 @@ class Scores(Scored):
         DataPrunerError
             Unknown scorer, or a budget that cannot be met.
         """
+        budget = Budget(keep, keep_tokens, per_group, {} if quotas is None else quotas)
+        return self.spend(budget, scorer, selector)
+
+    def spend(
+        self, budget: Budget, scorer: str | None = None, selector: str | Selector | None = None
+    ) -> Selection:
+        """Choose rows as :meth:`select` does, for a budget that is one object."""
         from datapruner.selection.selectors import make_selector
 
-        budget = Budget(keep, keep_tokens, per_group, {} if quotas is None else quotas)
         name = self.which(scorer)
         if selector is None and name not in self.scorers:
             raise DataPrunerError(

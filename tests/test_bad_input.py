@@ -212,7 +212,7 @@ def workplace(tmp_path_factory) -> Path:
     dp.prune(str(place / "good.jsonl"), scorer="random", keep=3).save(place / "earlier")
     dp.prune(str(place / "good.jsonl"), scorer="random", keep=3).save(place / "enriched")
     (place / "enriched" / "data" / "notes.txt").write_text("mine too")
-    scores = dp.score(str(place / "good.jsonl"), scorers=["random"])
+    scores = dp.score(str(place / "good.jsonl"), scorers=["random"], count_tokens=False)
     for name in ("scores", "damaged", "headless", "stateless"):
         scores.save(place / name)
     table = place / "damaged" / "scores.parquet"
@@ -700,7 +700,7 @@ def test_interrupt_is_one_sentence(workplace, tmp_path, monkeypatch, run):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("datapruner.api.run", stop)
+    monkeypatch.setattr("datapruner.running.selected", stop)
     ran = run("prune", workplace / "good.jsonl", "--scorer", "random", "--keep", 3, "-o", tmp_path / "out")
     assert ran.code == 130
     assert ran.err.startswith("datapruner: interrupted")
@@ -716,7 +716,7 @@ def test_a_terminated_run_ends_as_an_interrupted_one(workplace, tmp_path, monkey
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(10)
 
-    monkeypatch.setattr("datapruner.api.run", stop)
+    monkeypatch.setattr("datapruner.running.selected", stop)
     before = signal.getsignal(signal.SIGTERM)
     ran = run("prune", workplace / "good.jsonl", "--scorer", "random", "--keep", 3, "-o", tmp_path / "out")
     assert ran.code == 143
@@ -728,7 +728,7 @@ def test_a_terminated_run_ends_as_an_interrupted_one(workplace, tmp_path, monkey
 
 ENDED = """
 import os, signal, sys
-from datapruner import api, cli
+from datapruner import cli, running
 from datapruner.files import temporary
 def stop(*_, **__):
     (temporary.private_folder() / "spilled").write_text("x")
@@ -739,7 +739,7 @@ def stop(*_, **__):
     finally:
         for number in {again}:
             os.kill(os.getpid(), number)
-api.run = stop
+running.selected = stop
 # Whoever runs the tests may ignore them: nohup, a shell's background.
 usual = signal.default_int_handler if {first} == signal.SIGINT else signal.SIG_DFL
 signal.signal({first}, signal.SIG_IGN if {ignored} else usual)

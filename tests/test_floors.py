@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parents[1] / "datapruner"
 FLOORS = (
     (
         "ground",
-        "arguments arrays choices drawing errors extras files guards html_tables intervals matching moved "
+        "arguments arrays budget choices drawing errors extras files guards html_tables intervals matching moved "
         "overlap parameters parts progress ragged ranking ranks text version words",
     ),
     ("rows, models, geometry", "samples models geometry"),
@@ -28,7 +28,7 @@ FLOORS = (
     ("scorers", "scorers"),
     ("measuring, results", "measuring results"),
     ("outputs", "outputs"),
-    ("verbs", "scores api saved verbs instead"),
+    ("verbs", "scores running api saved verbs instead"),
     ("studies", "comparison integrations plots pruning_damage stability testing"),
     ("command line", "cli doctor __init__ __main__"),
 )

@@ -48,16 +48,7 @@ def clean(
 
     datapruner clean data.jsonl --decontaminate test.jsonl --out cleaned
     """
-    from datapruner.recipe import make_recipe
+    from datapruner.measuring.arguments import requested_cleaning
 
-    recipe = make_recipe(**fields, scorers=[{"name": "unranked"}], keep=1.0)
-    carry_out(
-        recipe,
-        out,
-        overwrite=overwrite,
-        report=report,
-        quiet=quiet,
-        cache=cache,
-        trust_code=False,
-        pairs=pairs,
-    )
+    asked = requested_cleaning(**fields, cache=cache, progress=not quiet)
+    carry_out(asked, out, overwrite=overwrite, report=report, pairs=pairs)

@@ -12,7 +12,6 @@ from datapruner.cli.summary import page
 from datapruner.cli.verb import verb
 from datapruner.cli.words import numbers_of
 from datapruner.cli.writing import check_report
-from datapruner.errors import DataPrunerError
 from datapruner.progress import say
 from datapruner.recipe.option import Option, Section
 from datapruner.recipe.sections import DEFAULT_SCORER
@@ -23,7 +22,7 @@ class Budgets(Section):
 
     keep: Annotated[
         list[str] | None,
-        Option("Fraction such as 0.3, or number of rows; may be repeated.", metavar="AMOUNT"),
+        Option("Fraction such as 0.3, or number of rows; may be repeated; default: 0.3.", metavar="AMOUNT"),
     ] = None
     keep_tokens: Annotated[
         list[int] | None,
@@ -110,38 +109,31 @@ def compare(
     """
     source = fields.pop("source")
     say(f"reading {source}", not quiet)
+    from datapruner.budget import parse_amount
     from datapruner.comparison import budgets_of
     from datapruner.comparison import compare as compare_scorers
+    from datapruner.measuring.arguments import requested
     from datapruner.outputs.folder import check_target
     from datapruner.outputs.report import has_report
-    from datapruner.recipe import make_recipe
-    from datapruner.scorers import make_scorer
-    from datapruner.selection.budget import parse_amount
-    from datapruner.selection.selectors import make_selector
     from datapruner.text import safe_text
 
     if report is None:
         report = has_report()
     check_report(report)
-    if not keep and not keep_tokens:
-        raise DataPrunerError(
-            "compare needs --keep, a fraction such as 0.3 or a number of rows such as 5000, or --keep-tokens"
-        )
     amounts = [parse_amount(one) for one in keep or []]
     budgets_of(amounts, keep_tokens)
     chosen, scorers = fields.pop("selector"), fields.pop("scorers")
-    reads = make_recipe(source=source, scorers=scorers, **fields).reads
+    reads = requested(source, scorers=scorers, **fields).recipe.reads
     check_target(
         out, overwrite=overwrite, reads=reads if second_embeddings is None else [*reads, second_embeddings]
     )
     comparison = compare_scorers(
         source,
-        scorers=[make_scorer(one["name"], one["parameters"]) for one in scorers]
-        + ["all"] * ("all" in scorer),
+        scorers=scorers + ["all"] * ("all" in scorer),
         keep=amounts,
         keep_tokens=keep_tokens,
         by=by or [],
-        selector=None if chosen is None else make_selector(chosen["name"], chosen["parameters"]),
+        selector=chosen,
         stability=stability,
         seeds=seeds,
         noise=numbers_of(noise, "--noise"),

@@ -69,13 +69,13 @@ def damage(
     """
     source = fields.pop("source")
     say(f"reading {source}", not quiet)
+    from datapruner.measuring.arguments import requested
     from datapruner.outputs.folder import check_target
     from datapruner.pruning_damage import damage as measure_damage
-    from datapruner.recipe import make_recipe
     from datapruner.text import safe_text
 
     if out is not None:
-        check_target(out, overwrite=overwrite, reads=make_recipe(source=source, **fields).reads)
+        check_target(out, overwrite=overwrite, reads=requested(source, **fields).recipe.reads)
     found = measure_damage(
         source,
         by=by or [],

@@ -38,19 +38,16 @@ def prune(
 
     datapruner prune data.jsonl --keep 0.3 --out pruned
     """
-    from datapruner.recipe import make_recipe
+    from datapruner import budget
+    from datapruner.measuring.arguments import requested
 
     if len(fields["scorers"]) != 1:
         raise DataPrunerError(
             "prune takes one --scorer, or several with --combine; use `datapruner score` to compare several"
         )
-    carry_out(
-        make_recipe(**fields),
-        out,
-        overwrite=overwrite,
-        report=report,
-        quiet=quiet,
-        hub=push_to_hub,
-        cache=cache,
-        trust_code=trust_code,
+    names = ("keep", "keep_tokens", "per_group", "quotas")
+    spent = budget.Budget(**{name: fields.pop(name) for name in names if name in fields})
+    asked = requested(
+        **fields, budgets=[spent], selects=True, cache=cache, progress=not quiet, trust_code=trust_code
     )
+    carry_out(asked, out, overwrite=overwrite, report=report, hub=push_to_hub)

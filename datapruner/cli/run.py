@@ -34,15 +34,14 @@ def run(
 
     datapruner run pruned/recipe.yaml --out again
     """
+    from datapruner.measuring.request import request_of
     from datapruner.recipe import load_recipe
 
-    carry_out(
-        load_recipe(recipe),
-        out,
-        overwrite=overwrite,
-        report=report,
-        quiet=quiet,
+    held = load_recipe(recipe)
+    asked = request_of(
+        held.taken_as_it_is if changed_source else held,
         cache=cache,
+        progress=not quiet,
         trust_code=trust_code,
-        changed_source=changed_source,
     )
+    carry_out(asked, out, overwrite=overwrite, report=report)

@@ -42,17 +42,17 @@ def score(
     datapruner score data.jsonl --scorer ifd --model MODEL --out scores
     datapruner select scores --scorer ifd --keep 0.3 --out pruned
     """
+    from datapruner.measuring.arguments import requested
     from datapruner.outputs.folder import check_target
-    from datapruner.recipe import make_recipe
 
     if "all" in scorer:
         raise DataPrunerError("score takes scorers by their names; --scorer all is for `datapruner compare`")
-    recipe = make_recipe(**fields)
-    check_target(out, overwrite=overwrite, reads=recipe.reads)
+    asked = requested(**fields, cache=cache, progress=not quiet, trust_code=trust_code)
+    check_target(out, overwrite=overwrite, reads=asked.recipe.reads)
     say(f"reading {fields['source']}", not quiet)
-    from datapruner.api import run_scores
+    from datapruner.running import scored
 
-    scores = run_scores(recipe, cache=cache, progress=not quiet, trust_code=trust_code)
+    scores = scored(asked)
     scores.save(out, overwrite=overwrite)
     if not quiet:
         typer.echo(f"{len(scores):,} rows scored by {', '.join(scores.rankings)}: {out}")

@@ -37,17 +37,14 @@ def select(
 
     datapruner select scores --keep 0.3 --out pruned
     """
+    from datapruner import budget
     from datapruner.outputs.folder import check_target
     from datapruner.scores import load_scores
-    from datapruner.selection.selectors import make_selector
 
-    chosen = fields.pop("selector")
+    selector = fields.pop("selector")
+    spent = budget.Budget(**fields)
     check_target(out, overwrite=overwrite, reads=[scores])
     check_report(report)
-    selection = load_scores(scores).select(
-        scorer,
-        selector=None if chosen is None else make_selector(chosen["name"], chosen["parameters"]),
-        **fields,
-    )
+    selection = load_scores(scores).spend(spent, scorer, selector)
     selection.save(out, format=format, overwrite=overwrite, report=report)
     summarise(selection, out, quiet, report=report)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datapruner.errors import DataPrunerError
+
+if TYPE_CHECKING:
+    from datapruner.scorers.base import Scorer
+    from datapruner.selection.selectors import Selector
 
 
 def named(names: list[str], *, combined: bool) -> list[str]:
@@ -22,26 +26,31 @@ def named(names: list[str], *, combined: bool) -> list[str]:
 
 
 def combined(
-    scorers: list[dict[str, Any]], by: str | None, within: str | None, n_clusters: int | None
-) -> list[dict[str, Any]]:
+    scorers: list[Scorer], by: str | None, within: str | None, n_clusters: int | None
+) -> list[Scorer]:
     """Join scorers into one where that is asked for."""
+    from datapruner.measuring.arguments import described
     from datapruner.scorers import make_scorer
 
     if by is None:
         if within is not None:
             raise DataPrunerError("--combine-within needs --combine: say how the scorers are joined")
         return scorers
-    parameters: dict[str, Any] = {"scorers": scorers, "by": by, "within": within}
+    held = [described(scorer) for scorer in scorers]
+    parameters: dict[str, Any] = {
+        "scorers": [method.model_dump() if method.parameters else method.name for method in held],
+        "by": by,
+        "within": within,
+    }
     if within == "cluster" and n_clusters is not None:
         parameters["n_clusters"] = n_clusters
-    make_scorer("combined", parameters)
-    return [{"name": "combined", "parameters": parameters}]
+    return [make_scorer("combined", parameters)]
 
 
 def scorers_of(
     names: list[str], settings: list[str], n_clusters: int | None, *, clustering: bool = False
-) -> list[dict[str, Any]]:
-    """Give the scorers with the parameters that words set."""
+) -> list[Scorer]:
+    """Make the scorers with the parameters that words set: refused now, not after a model has run."""
     from dataclasses import fields
 
     from datapruner.scorers import make_scorer, scorer_class
@@ -68,13 +77,11 @@ def scorers_of(
         if scorer not in out:
             raise DataPrunerError(f"--set {setting}: the scorer '{scorer}' is not in this run")
         out[scorer][parameter] = value_of(value)
-    for name, parameters in out.items():
-        make_scorer(name, parameters)  # refused now, not after the model has run
-    return [{"name": name, "parameters": parameters} for name, parameters in out.items()]
+    return [make_scorer(name, parameters) for name, parameters in out.items()]
 
 
-def selector_of(name: str | None, settings: list[str] | None) -> dict[str, Any] | None:
-    """Give the selector with the parameters that words set."""
+def selector_of(name: str | None, settings: list[str] | None) -> Selector | None:
+    """Make the selector with the parameters that words set."""
     from datapruner.selection.selectors import make_selector
 
     if name is None:
@@ -84,13 +91,12 @@ def selector_of(name: str | None, settings: list[str] | None) -> dict[str, Any] 
     parameters = {
         key: value_of(value) for key, value in (pair_of(s, "--selector-set") for s in settings or [])
     }
-    make_selector(name, parameters)
-    return {"name": name, "parameters": parameters}
+    return make_selector(name, parameters)
 
 
 def quotas_of(given: list[str], option: str) -> dict[str, float | int]:
     """Read ``GROUP=AMOUNT``."""
-    from datapruner.selection.budget import parse_amount
+    from datapruner.budget import parse_amount
 
     pairs = (pair_of(one, option) for one in given)
     return {key: parse_amount(value, f"{option} {key}") for key, value in pairs}
@@ -98,7 +104,7 @@ def quotas_of(given: list[str], option: str) -> dict[str, float | int]:
 
 def amount_of(text: str, option: str) -> float | int:
     """Read a fraction or a number of rows."""
-    from datapruner.selection.budget import parse_amount
+    from datapruner.budget import parse_amount
 
     return parse_amount(text, option)
 

@@ -1,4 +1,4 @@
-"""A recipe is carried out, and its result written."""
+"""What is asked for is carried out, and its result written."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from datapruner.cli.summary import summarise
 from datapruner.progress import say
 
 if TYPE_CHECKING:
-    from datapruner.recipe import Recipe
+    from datapruner.measuring.request import Request
 
 
 def check_report(wanted: bool) -> None:
@@ -23,33 +23,22 @@ def check_report(wanted: bool) -> None:
 
 
 def carry_out(
-    recipe: Recipe,
-    out: Path,
-    *,
-    overwrite: bool,
-    report: bool,
-    quiet: bool,
-    trust_code: bool,
-    changed_source: bool = False,
-    cache: str | None = None,
-    hub: str | None = None,
-    pairs: int = 0,
+    asked: Request, out: Path, *, overwrite: bool, report: bool, hub: str | None = None, pairs: int = 0
 ) -> None:
-    """Run a recipe, write its result and say what there is."""
+    """Do what is asked for, write its result and say what there is."""
     from datapruner.outputs.folder import check_target
 
-    check_target(out, overwrite=overwrite, reads=recipe.reads)
+    quiet = not asked.progress
+    check_target(out, overwrite=overwrite, reads=asked.recipe.reads)
     check_report(report)
     if hub is not None:
         from datapruner.outputs.dataset import check_repository
 
         check_repository(hub)
-    say(f"reading {recipe.source or 'the rows'}", not quiet)
-    from datapruner import api
+    say(f"reading {asked.recipe.source or 'the rows'}", not quiet)
+    from datapruner import running
 
-    selection = api.run(
-        recipe, cache=cache, progress=not quiet, trust_code=trust_code, changed_source=changed_source
-    )
+    selection = running.selected(asked)
     selection.save(out, overwrite=overwrite, report=report)
     summarise(selection, out, quiet, report=report, pairs=pairs)
     if hub is not None:

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
-from datapruner.api import (
-    rank,
-    run_arguments,
-)
 from datapruner.arguments import takes
+from datapruner.budget import Amount, Budget
 from datapruner.comparison.compared import AtBudget
 from datapruner.comparison.result import Comparison
 from datapruner.comparison.scorers import LeftOut, scorers_of, why_not
 from datapruner.comparison.tables import OF_SCORERS
 from datapruner.errors import DataPrunerError
+from datapruner.measuring.arguments import requested
 from datapruner.measuring.measure import Measured, measure, plan_of
-from datapruner.measuring.reading import read_samples
+from datapruner.measuring.reading import read_rows
+from datapruner.measuring.request import Request
 from datapruner.options import DEFAULTS, Scoring, notes
 from datapruner.overlap import chance, jaccard
 from datapruner.parameters import one_or_more
+from datapruner.running import rank
 from datapruner.scorers._baselines import BASELINES
 from datapruner.scorers.length import Length
 from datapruner.scorers.random import Random
-from datapruner.selection.budget import Amount, Budget, check_rows
-from datapruner.selection.selectors import make_selector
+from datapruner.selection.budget import check_rows
 from datapruner.stability import NOISE, OF_ONE_SELECTION, Second, Variations, stability_of
 from datapruner.text import safe_repr, safe_text
 
@@ -100,45 +99,36 @@ def compare(
     budgets = budgets_of(keep, keep_tokens)
     columns = _columns(by)
     asked, left_out = scorers_of(scorers)
-    chooser = None if selector is None else make_selector(selector)
     second = Second.of(options, embedders, second_embeddings)
     given: dict[str, Any] = {**options, **({} if second is None else second.first), "count_tokens": True}
     made = asked if "random" in {scorer.name for scorer in asked} else [*asked, Random()]
-    arguments = run_arguments(source, scorers=made, **given)
+    wanted = requested(source, scorers=made, budgets=budgets, selector=selector, apart=BASELINES, **given)
     if left_out is None:  # refused before anything is read, like everything above
-        plan_of(arguments["recipe"], made)
-    samples = read_samples(
-        arguments["recipe"], arguments["source"], embeddings_given=arguments["embeddings"] is not None
-    )
+        plan_of(wanted)
+    samples = read_rows(wanted)
     for budget in budgets:
         check_rows(budget.keep, len(samples))
     columns = _grouping_columns(columns, samples)
     if left_out is not None:
-        reasons = {scorer.name: why_not(scorer, arguments["recipe"], samples) for scorer in made}
+        reasons = {scorer.name: why_not(scorer, wanted, samples) for scorer in made}
         left_out |= {name: why for name, why in reasons.items() if why is not None}
         made = [scorer for scorer in made if scorer.name not in left_out]
     if samples.layout.has_text and "length" not in {scorer.name for scorer in made}:
         made = [*made, Length()]
-    held = measure(**run_arguments(source, scorers=made, **given), samples=samples)
+    wanted = requested(source, scorers=made, budgets=budgets, selector=selector, apart=BASELINES, **given)
+    held = measure(wanted, samples)
     scores = rank(held) if left_out is None else _rank_what_can(held, left_out)
     held = held._replace(scorers=list(scores.scorers.values()))
-    other = None if second is None else second.measured(held, source, held.scorers, given)
-    selectors = {scorer.name: chooser for scorer in asked if scorer.name not in BASELINES}
+    other = None
+    if second is not None:
+        wanted = wanted.of(*held.scorers)
+        other = second.measured(held, second.requested(wanted, source, given))
     return Comparison(
-        tuple(_at(scores, budget, selectors) for budget in budgets),
+        tuple(_at(scores, budget, wanted) for budget in budgets),
         tuple(name for name in scores.rankings if name not in BASELINES),
         tuple(columns),
         left_out or {},
-        None
-        if not stability
-        else stability_of(
-            held,
-            budget=budgets[0],
-            selectors=selectors,
-            varied=varied,
-            second=other,
-            progress=given.get("progress", True),
-        ),
+        stability_of(held, wanted, varied=varied, second=other) if stability else None,
     )
 
 
@@ -207,12 +197,9 @@ def _rank_what_can(held: Measured, left_out: LeftOut) -> Scores:
     )
 
 
-def _at(scores: Scores, budget: Budget, selectors: Mapping[str, Selector | None]) -> AtBudget:
+def _at(scores: Scores, budget: Budget, asked: Request) -> AtBudget:
     selections = {
-        name: scores.select(
-            name, keep=budget.keep, keep_tokens=budget.keep_tokens, selector=selectors.get(name)
-        )
-        for name in scores.rankings
+        name: scores.spend(budget, name, asked.selector_of(scorer)) for name, scorer in scores.scorers.items()
     }
     eligible = np.isfinite(next(iter(selections.values())).values)
     if budget.in_tokens:  # no row without supervised tokens is chosen, unless it has to be

@@ -10,7 +10,7 @@ from datapruner.scorers import available_scorers, make_scorer
 from datapruner.signals.plan import make_plan, readers_of, without_unread
 
 if TYPE_CHECKING:
-    from datapruner.recipe import Recipe
+    from datapruner.measuring.request import Request
     from datapruner.samples.samples import Samples
     from datapruner.scorers.base import Scorer
 
@@ -52,19 +52,20 @@ def scorers_of(given: Any) -> tuple[list[Scorer], LeftOut | None]:
     return named, left_out
 
 
-def why_not(scorer: Scorer, recipe: Recipe, samples: Samples) -> str | None:
-    """Say why a scorer cannot run with what a recipe names, on these rows; None where it can, as far as is known.
+def why_not(scorer: Scorer, request: Request, samples: Samples) -> str | None:
+    """Say why a scorer cannot run with what is given, on these rows; None where it can, as far as is known.
 
     Parameters
     ----------
     scorer : Scorer
-    recipe : Recipe
+    request : Request
     samples : Samples
     """
     readers = readers_of([scorer])
     try:
+        request.of(scorer).check_selectors()
         # What another scorer reads is not in this one's way.
-        plan = make_plan(without_unread(recipe, scorer.requires), readers)
+        plan = make_plan(without_unread(request.recipe, scorer.requires), readers)
     except DataPrunerError as error:
         return str(error)
     of_text = scorer.requires & plan.of_text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,27 +16,26 @@ from datapruner.cleaning.step import UNREAD, CleaningStep
 from datapruner.cleaning.vetoes import Vetoes
 from datapruner.errors import DataPrunerError
 from datapruner.inputs import Inputs
-from datapruner.measuring.reading import read_samples
+from datapruner.measuring.budgets import BudgetGate
+from datapruner.measuring.reading import read_rows
+from datapruner.measuring.request import Request
 from datapruner.measuring.rows import (
     check_columns,
     require_rows,
     tell_cut,
     tell_unread,
 )
-from datapruner.options import PrunedModel
 from datapruner.recipe import FILES, Recipe
-from datapruner.scorers import make_scorer
 from datapruner.scorers.base import Scorer
 from datapruner.signals import Signals
 from datapruner.signals.losses import feed
-from datapruner.signals.measurement import Objects, Run
+from datapruner.signals.measurement import Run
 from datapruner.signals.models import renderer_of
 from datapruner.signals.outlook import tell_outlook, timed
-from datapruner.signals.plan import Plan, Step, make_plan, readers_of
+from datapruner.signals.plan import SUPERVISED, TOKENS, Plan, Step, make_plan, readers_of
 from datapruner.signals.store import SignalStore
 
 if TYPE_CHECKING:
-    from datapruner.models.encoders import Encoder
     from datapruner.samples.samples import Samples
     from datapruner.signals.models import Renderer
 
@@ -56,89 +55,80 @@ class Measured(NamedTuple):
     store: SignalStore
 
 
-def measure(
-    recipe: Recipe,
-    *,
-    scorers: Sequence[Scorer] | None = None,
-    source: Any = None,
-    embeddings: Any = None,
-    embedder: Encoder | None = None,
-    model: tuple[Any, Any] | None = None,
-    pruned_model: PrunedModel | None = None,
-    divergences: Any = None,
-    masks: Mapping[str, Any] | None = None,
-    cache: str | Path | None = None,
-    progress: bool = True,
-    trust_code: bool = False,
-    samples: Samples | None = None,
-    cleaning: Sequence[CleaningStep] | None = None,
-) -> Measured:
-    """Carry out a recipe up to the scorers: read, clean, measure.
+def measure(request: Request, samples: Samples | None = None) -> Measured:
+    """Carry out a request up to the scorers: read, clean, measure.
 
     Parameters
     ----------
-    recipe : Recipe
-    scorers, source, embeddings, embedder, model, pruned_model, divergences, masks
-        Objects that stand in for what the recipe names.
-    cache, progress, trust_code
-        As in :func:`datapruner.score`.
+    request : Request
     samples : Samples, optional
-        What :func:`read_samples` gave for this recipe, where somebody had to look at the rows before.
-    cleaning : sequence of CleaningStep, optional
-        Objects that stand in for the steps that the recipe names under ``cleaning``.
+        What :func:`datapruner.measuring.reading.read_rows` gave for it, where somebody had to look at them before.
     """
-    made = _once_each(
-        list(scorers) if scorers is not None else [make_scorer(m.name, m.parameters) for m in recipe.scorers]
-    )
-    steps = steps_of(recipe, cleaning)
-    plan = plan_of(recipe, made, steps)
+    recipe = request.recipe
+    request.check_selectors()
+    steps = steps_of(recipe, request.cleaning)
+    plan = plan_of(request, steps)
     if samples is None:
-        samples = read_samples(recipe, source, embeddings_given=embeddings is not None)
+        samples = read_rows(request)
     inputs = _files_read(recipe)
     run = Run(
         recipe,
         samples,
-        SignalStore(None if cache is None else Path(cache).expanduser()),
+        SignalStore(None if request.cache is None else Path(request.cache).expanduser()),
         OwnText(samples, recipe.similarity_context),
         inputs,
         np.arange(len(samples), dtype=np.int64),
-        Objects(embeddings, embedder, model, pruned_model, divergences, trust_code),
-        progress,
+        request.objects,
+        request.progress,
         plan.required,
         plan.feeds(recipe),
         unread=np.zeros(len(samples), dtype=np.bool_),
     )
     for one, wanted in plan.steps:
         run.prepared[one.name] = one.prepare(run, wanted)
-    check_columns(recipe, samples, made, masks or {})
+    check_columns(request, samples)
     forced = row_mask(recipe.always_keep, samples, "always_keep")
+    gate = BudgetGate(request, samples, forced)
+    if recipe.never_keep is None:  # of a row that is listed both ways the first step tells
+        gate.check(run.rows)
     stage = Stage(steps, samples, forced, run.own, recipe.seed, inputs, run.shared)
     clean(run, stage)
+    require_rows(run.rows)
+    gate.check(run.rows)
     tell_unread(recipe, plan, samples, stage.vetoes)
     tell_outlook(plan, run)
     if plan.feeds(recipe):
-        require_rows(run.rows)
         run.fed = feed(run)
         run.recipe = recipe = recipe.model_copy(update={"max_length": run.fed.reader.max_length})
         counts = run.fed.counts
         tell_cut(counts, run.rows)
         clean(run, stage, supervised_as_fed=counts.supervised, cut_as_fed=counts.truncated)
+        require_rows(run.rows)
+    # A budget in tokens is held against them before anything that takes longer is done.
+    counting = plan.counting if request.in_tokens else []
+    take(run, counting, plan)
+    clean(run, stage)
     require_rows(run.rows)
-    early, later = plan.steps[: plan.first], plan.steps[plan.first :]
+    gate.check(run.rows, run.tokens.get(SUPERVISED))
+    early = [step for step in plan.steps[: plan.first] if step not in counting]
+    later = [step for step in plan.steps[plan.first :] if step not in counting]
     for number, step in enumerate(early, 1):
         take(run, [step], plan)
         if clean(run, stage, **{UNREAD: run.unread}):
             take(run, [one for one in early[:number] if one.measurement.together], plan)
         require_rows(run.rows)
+    gate.check(run.rows, run.tokens.get(SUPERVISED), more_may_go=False)
     take(run, later, plan)
 
-    renderer = renderer_of(recipe) if run.fed is None or model is None else run.fed.reader.render
+    renderer = (
+        renderer_of(recipe) if run.fed is None or request.objects.model is None else run.fed.reader.render
+    )
     recipe = _with_inputs(recipe, samples, inputs)
     rows = run.rows
     signals = Signals(len(rows), run.signals, recipe.seed, rows, run.shared)
     return Measured(
         recipe,
-        made,
+        list(request.scorers),
         samples.unchanged(),
         rows,
         signals,
@@ -150,17 +140,18 @@ def measure(
     )
 
 
-def plan_of(
-    recipe: Recipe, scorers: Sequence[Scorer], cleaning: Sequence[CleaningStep] | None = None
-) -> Plan:
-    """Plan what is measured for a recipe's scorers, cleaning steps and budget."""
-    steps = steps_of(recipe) if cleaning is None else cleaning
+def plan_of(request: Request, cleaning: Sequence[CleaningStep] | None = None) -> Plan:
+    """Plan what is measured for a request's scorers, cleaning steps and budgets."""
+    recipe, readers = request.recipe, dict(readers_of(request.scorers))
+    if request.in_tokens:
+        readers["the budget"] = TOKENS
+    steps = steps_of(recipe, request.cleaning) if cleaning is None else cleaning
     reading = {
         f"the cleaning step '{step.name}'": frozenset(step.needs) - {UNREAD}
         for step in steps
         if step.needs and not step.passive
     }
-    return make_plan(recipe, readers_of(scorers), cleaning=reading)
+    return make_plan(recipe, readers, cleaning=reading)
 
 
 def clean(run: Run, stage: Stage, **of_source: NDArray[Any]) -> bool:
@@ -206,10 +197,3 @@ def _with_inputs(recipe: Recipe, samples: Samples, inputs: Inputs) -> Recipe:
     """Give the recipe what the inputs held, and the samples their files, which are looked at with the source's own."""
     samples.stamps.update(inputs.stamps)
     return recipe.model_copy(update={"inputs_content": inputs.content})
-
-
-def _once_each(scorers: list[Scorer]) -> list[Scorer]:
-    names = [scorer.name for scorer in scorers]
-    if len(set(names)) != len(names) or not names:
-        raise DataPrunerError(f"every scorer must be named once, not {', '.join(names) or 'none'}")
-    return scorers

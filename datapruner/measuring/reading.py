@@ -6,14 +6,21 @@ from typing import TYPE_CHECKING, Any
 
 from datapruner.errors import DataPrunerError
 from datapruner.inputs import WAY
+from datapruner.measuring.request import Request
 from datapruner.recipe import Recipe
 from datapruner.samples import load_samples
 from datapruner.samples.portable import check_format, check_splits
-from datapruner.selection.budget import check_rows
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
     from datapruner.samples.samples import Samples
+
+
+def read_rows(request: Request) -> Samples:
+    """Load the rows of a request."""
+    return read_samples(
+        request.recipe, request.source, embeddings_given=request.objects.embeddings is not None
+    )
 
 
 def read_samples(recipe: Recipe, source: Any = None, *, embeddings_given: bool = False) -> Samples:
@@ -34,5 +41,4 @@ def read_samples(recipe: Recipe, source: Any = None, *, embeddings_given: bool =
             f"{safe_text(samples.source, 200)} has other rows than when this was made (content "
             f"{samples.content}, then {recipe.source_content}); {WAY}"
         )
-    check_rows(recipe.keep, len(samples))
     return samples

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,10 +11,9 @@ from datapruner.arrays import Ints
 from datapruner.cleaning.steps.exact import EXACT
 from datapruner.cleaning.vetoes import Vetoes
 from datapruner.errors import DataPrunerError, in_words
+from datapruner.measuring.request import Request
 from datapruner.recipe import Recipe
 from datapruner.samples.portable import check_free
-from datapruner.scorers.base import Scorer
-from datapruner.selection.selector import Selector
 
 if TYPE_CHECKING:
     from datapruner.samples.rendered import TokenCounts
@@ -25,20 +23,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def check_columns(recipe: Recipe, samples: Samples, scorers: list[Scorer], masks: Mapping[str, Any]) -> None:
+def check_columns(request: Request, samples: Samples) -> None:
     """Refuse columns that are not there, or in the way of what will be written, and masks of another length."""
-    if recipe.per_group is not None:
-        samples.check_column(recipe.per_group)
-    if len(scorers) == 1 and recipe.selector is None:
-        check_token_columns(samples, scorers[0].selector())
-    for name, mask in masks.items():
+    for column in {request.recipe.per_group, *(budget.per_group for budget in request.budgets)} - {None}:
+        samples.check_column(str(column))
+    for scorer in request.scorers:
+        # What a selection writes, and not what another selector would.
+        if scorer.name == request.chosen and request.selector_of(scorer).prunes_tokens:
+            check_free(samples)
+    for name, mask in request.masks.items():
         _check_length(mask, len(samples), name)
-
-
-def check_token_columns(samples: Samples, selector: Selector) -> None:
-    """Refuse, before a model runs, a source that token-pruned data could not be made from."""
-    if selector.prunes_tokens:
-        check_free(samples)
 
 
 def tell_cut(counts: TokenCounts, rows: Ints) -> None:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import numpy as np
 
-from datapruner.api import run_arguments
 from datapruner.arguments import takes
 from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
 from datapruner.intervals import mean_interval
+from datapruner.measuring.arguments import requested
 from datapruner.measuring.measure import measure
 from datapruner.options import DEFAULTS, Measuring, PrunedModel, notes
 from datapruner.pruning_damage.groups import CLUSTERS, GroupDamage, counts_of, nearness
@@ -110,10 +110,11 @@ def damage(
         )
     # A probe that reads the columns: one that is not there is refused before a model runs.
     probe = Probe(losses=divergences is None, columns=tuple(columns))
-    arguments = run_arguments(
-        source, scorers=probe, model=model, pruned_model=pruned_model, divergences=divergences, **options
+    held = measure(
+        requested(
+            source, scorers=probe, model=model, pruned_model=pruned_model, divergences=divergences, **options
+        )
     )
-    held = measure(**arguments)
     return damage_of(held.signals, held.samples, held.rows, held.recipe, columns, n_clusters)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
+from datapruner import budget as budgets
 from datapruner.arguments import instead_of
 from datapruner.errors import DataPrunerError
 from datapruner.recipe.formats import FORMAT, HEADER
@@ -80,6 +81,21 @@ class Recipe(
     def has_embeddings(self) -> bool:
         """Whether vectors are given: in a file, in a column, or in memory."""
         return bool(self.embeddings or self.embedding_column) or "embeddings" in self.in_memory
+
+    @property
+    def budget(self) -> budgets.Budget:
+        """What it keeps.
+
+        Raises
+        ------
+        DataPrunerError
+            It names no budget, or one that has no meaning.
+        """
+        return budgets.Budget(self.keep, self.keep_tokens, self.per_group, self.quotas)
+
+    def with_budget(self, budget: budgets.Budget) -> Recipe:
+        """Give the same with another budget."""
+        return self.model_copy(update=budget.fields())
 
     def strings(self) -> set[str]:
         """Give every text that it holds, the names of the columns that it reads among them."""

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.budget import Budget
 from datapruner.errors import DataPrunerError
 from datapruner.ragged import Ragged
 from datapruner.results.scored import Scored
 from datapruner.results.selected import TOKENLESS, Selected
 from datapruner.results.view import ALWAYS
-from datapruner.selection.budget import Budget, portions
+from datapruner.selection.budget import nothing_fits, portions
 from datapruner.selection.tokens import gather
 
 if TYPE_CHECKING:
@@ -81,8 +82,7 @@ def choose(scored: Scored, name: str, selector: Selector, budget: Budget, kind: 
         codes[rows[more]] = len(texts)
         texts.append("kept: among the best that fit into what the groups' shares left over")
     if not kept.any():
-        shortest = f"; the shortest has {int(costs[eligible].min())}" if eligible.any() else ""
-        raise DataPrunerError(f"no row fits into {budget.describe()}{shortest}")
+        raise nothing_fits(budget, costs, eligible)
     pruned = gather(masks, n) if masks else None
     return kind(scored, name, selector, budget, kept, codes.astype(np.int32), texts, pruned)
 

@@ -236,7 +236,7 @@ class Selected(SelectionView):
     def recipe(self) -> Recipe:
         """The arguments that lead here."""
         from datapruner.parts import SELECTORS, is_named
-        from datapruner.recipe import method_of, plain
+        from datapruner.recipe import method_of
 
         scores, selector = self.scores, self.selector
         recipe = scores.recipe.pinned(scores.samples.revision)
@@ -244,16 +244,13 @@ class Selected(SelectionView):
         named = is_named(SELECTORS, selector)
         return recipe.model_copy(
             update={
-                "in_memory": recipe.in_memory
+                "in_memory": [held for held in recipe.in_memory if not held.startswith("selector ")]
                 + [f"selector {selector.name}"] * (not named and not is_default),
                 "count_tokens": bool(scores.tokens),
                 "scorer": self.scorer if len(scores.rankings) > 1 else None,
                 "selector": None
                 if is_default
                 else method_of(selector.name, selector.parameters(), named=named),
-                "keep": plain(self.budget.keep, "keep"),
-                "keep_tokens": plain(self.budget.keep_tokens, "keep_tokens"),
-                "per_group": plain(self.budget.per_group, "per_group"),
-                "quotas": plain(dict(self.budget.quotas), "quotas"),
+                **self.budget.fields(),
             }
         )

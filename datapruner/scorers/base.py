@@ -32,6 +32,10 @@ class Scorer(ABC):
         What users write; also the entry point's name of a plug-in.
     needs : frozenset of str
         Signals it reads, from :func:`datapruner.signals.plan.known_signals`.
+    gives : frozenset of str, optional
+        What its ranking may hold for a selector: names of columns and of state, ``groups`` for groups with weights;
+        ``*`` stands for any letters. A selector that reads anything else is refused before a model runs. None, as in
+        a plug-in that does not say: nobody knows before it has ranked.
     paper : str
         Where the method comes from.
     provenance : str
@@ -40,6 +44,7 @@ class Scorer(ABC):
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]]
+    gives: ClassVar[frozenset[str] | None] = None
     paper: ClassVar[str] = ""
     provenance: ClassVar[str] = ""
 
@@ -55,6 +60,11 @@ class Scorer(ABC):
     def requires(self) -> frozenset[str]:
         """The signals that it reads with these parameters: ``needs`` unless overridden."""
         return self.needs
+
+    @property
+    def offers(self) -> frozenset[str] | None:
+        """What its ranking may hold with these parameters: ``gives`` unless overridden."""
+        return self.gives
 
     @property
     def promises(self) -> frozenset[str]:

@@ -17,6 +17,7 @@ from datapruner.ranking import Ranking
 from datapruner.ranks import average_ranks, topsis
 from datapruner.scorers._grouping import CLUSTER, groups_of, rows_of_groups, signals_of
 from datapruner.scorers.base import Scorer
+from datapruner.selection.selector import GROUPS
 from datapruner.signals import COLUMN, Signals
 from datapruner.text import safe_repr
 
@@ -98,6 +99,12 @@ class Combined(Scorer):
         return own.union(*(scorer.requires for scorer in self.members.values()))
 
     @property
+    def offers(self) -> frozenset[str] | None:
+        """The scorers' columns beside its own; what they hold for their own selectors is left out."""
+        own = {f"{label}_{kind}" for label in self.members for kind in ("score", "rank")} | {CLUSTER}
+        return joined(own, *self.members.values())
+
+    @property
     def promises(self) -> frozenset[str]:
         """What all the scorers promise; a clustering depends on the order of the rows."""
         shared = frozenset.intersection(*(scorer.promises for scorer in self.members.values()))
@@ -155,3 +162,12 @@ def member(given: str | dict[str, Any], whose: str) -> Scorer:
         )
     made: Scorer = parts.make(parts.SCORERS, Scorer, given["name"], parameters)
     return made
+
+
+def joined(own: set[str], *members: Scorer) -> frozenset[str] | None:
+    """Give what a scorer's ranking may hold that hands on the columns of others; None where one does not say."""
+    held = [scorer.offers for scorer in members]
+    if any(names is None for names in held):
+        return None
+    # Their groups are not handed on, or without weights.
+    return frozenset(own).union(*(names for names in held if names is not None)) - {GROUPS}

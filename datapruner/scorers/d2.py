@@ -14,7 +14,7 @@ from datapruner.geometry.neighbours import Neighbours
 from datapruner.ragged import offsets_of
 from datapruner.ranking import Ranking
 from datapruner.scorers.base import Scorer
-from datapruner.scorers.combined import member
+from datapruner.scorers.combined import joined, member
 from datapruner.selection.selectors.message_passing import (
     DISTANCES,
     NEIGHBOURS,
@@ -79,6 +79,11 @@ class D2(Scorer):
     def requires(self) -> frozenset[str]:
         """The embedding, and what the difficulty is made of."""
         return self.needs | self.difficulty.requires
+
+    @property
+    def offers(self) -> frozenset[str] | None:
+        """The graph, and the columns of the difficulty."""
+        return joined({"difficulty", "message_sum", NEIGHBOURS, DISTANCES}, self.difficulty)
 
     @property
     def promises(self) -> frozenset[str]:

@@ -72,6 +72,9 @@ class Donod(Scorer):
     needs: ClassVar[frozenset[str]] = frozenset(
         {"weight_dot", "grad_norm", "log_ppl", "num_supervised_tokens"}
     )
+    gives: ClassVar[frozenset[str] | None] = frozenset(
+        {"don", "nod", "log_ppl", "entropy", "num_supervised_tokens", "nod_length_correlation", "step_ratio"}
+    )
     paper: ClassVar[str] = "arXiv 2504.14810"
     provenance: ClassVar[str] = (
         "DON, NOD and TOPSIS published, DON's direction unsettled; one-pass formulas derived; SGD, eta -> 0, weights "

@@ -73,6 +73,20 @@ class Paser(Scorer):
     weights: dict[str, float] = field(default_factory=dict)
     name: ClassVar[str] = "paser"
     needs: ClassVar[frozenset[str]] = frozenset({"embedding", "neighbours", "jsd", "num_tokens", "text"})
+    gives: ClassVar[frozenset[str] | None] = frozenset(
+        {
+            "groups",
+            "cluster",
+            "jsd",
+            "degradation",
+            "log_ppl",
+            "pruned_log_ppl",
+            "jsd_from_median",
+            "cluster_stability",
+            "concepts",
+            "concept_names",
+        }
+    )
     paper: ClassVar[str] = "arXiv 2502.12594"
     provenance: ClassVar[str] = (
         "published; sparse diffusion map, K by bootstrap, divergence a supervised token, caps and concepts ours"

@@ -43,6 +43,7 @@ class QTuning(Scorer):
     smoothing: float = 0.5
     name: ClassVar[str] = "qtuning"
     needs: ClassVar[frozenset[str]] = frozenset({"log_ppl", "entropy", "token_nll"})
+    gives: ClassVar[frozenset[str]] = frozenset({"log_ppl", "entropy", "quadrant", "token_nll"})
     paper: ClassVar[str] = "arXiv 2509.23873"
     provenance: ClassVar[str] = (
         "quadrants, bisection, fill and token pruning published; the dataset as one batch and log PPL in the fill ours"
@@ -59,6 +60,11 @@ class QTuning(Scorer):
     def requires(self) -> frozenset[str]:
         """Tokens are looked at only where some of them go."""
         return self.needs if self.token_keep < 1 else self.needs - {"token_nll"}
+
+    @property
+    def offers(self) -> frozenset[str]:
+        """Tokens where some of them go."""
+        return self.gives if self.token_keep < 1 else self.gives - {"token_nll"}
 
     def selector(self) -> EUPlaneSelector:
         """Quadrants by bisection, with the same parameters."""

@@ -12,7 +12,7 @@ from datapruner.ranking import Ranking
 from datapruner.ranks import average_ranks
 from datapruner.scorers._grouping import CLUSTER
 from datapruner.scorers.base import Scorer
-from datapruner.scorers.combined import Combined
+from datapruner.scorers.combined import Combined, joined
 from datapruner.signals import Signals
 
 
@@ -59,6 +59,11 @@ class ResponseNoise(Scorer):
     def requires(self) -> frozenset[str]:
         """Without ``numbers`` their surprise is not read."""
         return self.needs if self.numbers else self.needs - {"number_surprise"}
+
+    @property
+    def offers(self) -> frozenset[str] | None:
+        """The columns of both, and what there is to the numbers."""
+        return joined({"number_surprise", "number_rank"}, self._text)
 
     @property
     def promises(self) -> frozenset[str]:

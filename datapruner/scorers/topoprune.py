@@ -76,6 +76,21 @@ class TopoPrune(Scorer):
     density_weight: float = 0.0
     name: ClassVar[str] = "topoprune"
     needs: ClassVar[frozenset[str]] = frozenset({"manifold", "neighbours", "label", "embedding"})
+    gives: ClassVar[frozenset[str] | None] = frozenset(
+        {
+            "groups",
+            "topology_group",
+            "entanglement",
+            "displacement",
+            "h0_death",
+            "h1_birth",
+            "h1_death",
+            WALK,
+            "manifold_*",
+            "diagrams_before",
+            "diagrams_after",
+        }
+    )
     paper: ClassVar[str] = "arXiv 2602.02739"
     provenance: ClassVar[str] = (
         "a reconstruction: manifold, persistence optimiser and displacement published, all else ours; the default "

@@ -7,7 +7,9 @@ They all do two things, share a budget over groups and take the best inside a gr
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,6 +20,9 @@ from datapruner.parameters import check_parameters
 from datapruner.ragged import Ragged
 from datapruner.ranking import Ranking
 from datapruner.selection.budget import Portion
+
+GROUPS = "groups"
+"""What a selector calls a ranking's groups and their weights, beside the names of columns and state."""
 
 
 @dataclass(frozen=True)
@@ -109,14 +114,43 @@ class Selector(ABC):
         What users write; also the entry point's name of a plug-in (``datapruner.selectors``).
     needs_groups : bool
         Whether the ranking must have groups and group weights.
+    needs : frozenset of str
+        Columns and state that the ranking must have.
     """
 
     name: ClassVar[str]
     needs_groups: ClassVar[bool] = False
+    needs: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
         """Check the parameters' types; a subclass that checks more calls this first."""
         check_parameters(self)
+
+    @property
+    def requires(self) -> frozenset[str]:
+        """What it reads of a ranking with these parameters: ``needs``, and :data:`GROUPS`, unless overridden."""
+        return self.needs | ({GROUPS} if self.needs_groups else set())
+
+    @property
+    def asks(self) -> tuple[str, str]:
+        """Say in words what it reads, and what else to take where a ranking lacks it."""
+        named = [*["groups with weights"] * self.needs_groups, *sorted(self.needs)]
+        return " and ".join(named), "use topk"
+
+    def check(self, held: Iterable[str]) -> None:
+        """Refuse a ranking that lacks what this selector reads.
+
+        Parameters
+        ----------
+        held : iterable of str
+            Names of columns and state, :data:`GROUPS` for groups with weights; ``*`` stands for any letters.
+        """
+        held = list(held)
+        if not all(any(fnmatchcase(need, name) for name in held) for need in self.requires):
+            needed, instead = self.asks
+            raise DataPrunerError(
+                f"the selector '{self.name}' needs {needed}, which this scorer does not give; {instead}"
+            )
 
     @property
     def by_groups(self) -> bool:
@@ -151,10 +185,8 @@ class Selector(ABC):
         DataPrunerError
             The ranking lacks what this selector needs, or the budget was not met.
         """
-        if self.needs_groups and (ranking.groups is None or ranking.group_weights is None):
-            raise DataPrunerError(
-                f"the selector '{self.name}' needs groups with weights, which this scorer does not give; use topk"
-            )
+        whole = ranking.groups is not None and ranking.group_weights is not None
+        self.check([*ranking.columns, *ranking.state, *[GROUPS] * whole])
         if not np.isfinite(ranking.values[portion.rows]).all():
             row = portion.rows[int(np.argmin(np.isfinite(ranking.values[portion.rows])))]
             raise DataPrunerError(f"row {row} has no finite score and cannot be chosen or refused")

@@ -15,7 +15,8 @@ from datapruner.text import did_you_mean, safe_text
 if TYPE_CHECKING:
     from datapruner.recipe import Recipe
 
-TOKENS = frozenset({"num_tokens", "num_supervised_tokens"})
+SUPERVISED = "num_supervised_tokens"
+TOKENS = frozenset({"num_tokens", SUPERVISED})
 """What a budget in tokens counts by."""
 
 
@@ -42,6 +43,11 @@ class Plan:
     steps: tuple[Step, ...]
     first: int = 0
     required: frozenset[str] = frozenset()
+
+    @property
+    def counting(self) -> list[Step]:
+        """What counts tokens."""
+        return [step for step in self.steps if step.wanted & TOKENS]
 
     @property
     def wanted(self) -> frozenset[str]:

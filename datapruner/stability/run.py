@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
-from datapruner.api import SCORERS_OWN, SELECTING, rank, run_arguments
+from datapruner.api import SCORERS_OWN, SELECTING
 from datapruner.arguments import takes
+from datapruner.budget import Amount, Budget
+from datapruner.measuring.arguments import requested
 from datapruner.measuring.measure import Measured, measure
+from datapruner.measuring.request import Request
 from datapruner.options import DEFAULTS, Scoring, notes
-from datapruner.parameters import one_or_more
 from datapruner.progress import bar as progress_bar
-from datapruner.scorers import make_scorer
-from datapruner.selection.budget import Amount, Budget
-from datapruner.selection.selectors import make_selector
+from datapruner.running import rank
 from datapruner.stability.agreement import Agreement, Figures, Run, agreement_of, compared
 from datapruner.stability.noise import deviations, varied_measurement, with_noise
 from datapruner.stability.result import Stability
@@ -83,44 +83,34 @@ def compare_stability(
     """
     varied = Variations(seeds, noise)
     budget = Budget(keep)
-    made = [make_scorer(one) for one in one_or_more(scorers)]
-    chooser = None if selector is None else make_selector(selector)
     second = Second.of(options, embedders, second_embeddings)
     given: dict[str, Any] = {**options, **({} if second is None else second.first)}
-    held = measure(**run_arguments(source, scorers=made, **given))
+    asked = requested(source, scorers=scorers, budgets=[budget], selector=selector, **given)
+    other = None if second is None else second.requested(asked, source, given)
+    held = measure(asked)
     return stability_of(
         held,
-        budget=budget,
-        selectors=dict.fromkeys((scorer.name for scorer in made), chooser),
+        asked,
         varied=varied,
-        second=None if second is None else second.measured(held, source, made, given),
-        progress=given.get("progress", True),
+        second=None if second is None else second.measured(held, other),
     )
 
 
 def stability_of(
-    held: Measured,
-    *,
-    budget: Budget,
-    selectors: Mapping[str, Selector | None],
-    varied: Variations,
-    second: Measurement | None = None,
-    progress: bool = True,
+    held: Measured, asked: Request, *, varied: Variations, second: Measurement | None = None
 ) -> Stability:
     """Compare the runs of all scorers of a measurement; see :func:`compare_stability`.
 
     Parameters
     ----------
     held : Measured
-    budget : Budget
-        Without groups.
-    selectors : mapping
-        Scorer's name -> its selector, None or missing for its own.
+    asked : Request
+        Its first budget is spent.
     varied : Variations
     second : Measurement, optional
         The same rows with other vectors.
-    progress : bool
     """
+    budget = asked.budgets[0]
     scorers = held.scorers
     readers = [scorer for scorer in scorers if scorer.requires & OF_VECTORS]
 
@@ -128,12 +118,7 @@ def stability_of(
         scores = rank(measured, made)
         return {
             scorer.name: Run(
-                scores.select(
-                    scorer.name,
-                    keep=budget.keep,
-                    keep_tokens=budget.keep_tokens,
-                    selector=selectors.get(scorer.name),
-                ).kept,
+                scores.spend(budget, scorer.name, asked.selector_of(scorer)).kept,
                 scores.rankings[scorer.name].values,
                 scores.forced,
             )
@@ -141,7 +126,7 @@ def stability_of(
         }
 
     draws = len(varied.noise) * varied.seeds if readers else 0
-    with progress_bar(varied.seeds + draws, "stability", "runs", progress) as bar:
+    with progress_bar(varied.seeds + draws, "stability", "runs", asked.progress) as bar:
         by_seed = []
         for number in range(varied.seeds):
             by_seed.append(
@@ -176,7 +161,7 @@ def stability_of(
     first = next(iter(base.values()))
     return Stability(
         tuple(records),
-        held.recipe.pinned(held.samples.revision),
+        held.recipe.with_budget(budget).pinned(held.samples.revision),
         len(held.samples),
         len(held.rows),
         int(first.kept.sum()),

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from datapruner.api import run_arguments
 from datapruner.errors import DataPrunerError
 from datapruner.files.paths import expanded
+from datapruner.measuring.arguments import requested
 from datapruner.measuring.measure import Measured, measure
-
-if TYPE_CHECKING:
-    from datapruner.scorers.base import Scorer
+from datapruner.measuring.request import Request
 
 NOISE = (0.25, 0.5, 1.0)
 MOST_SEEDS = 1000
@@ -107,10 +105,15 @@ class Second:
         first, second = embedders
         return cls({"embedder": first}, {"embedder": second}, (name_of(first), name_of(second)))
 
-    def measured(
-        self, held: Measured, source: Any, scorers: Sequence[Scorer], options: Mapping[str, Any]
-    ) -> Measurement:
-        """Run up to the scorers again with the second vectors; nothing is run where no scorer reads vectors."""
+    def requested(self, asked: Request, source: Any, options: Mapping[str, Any]) -> Request | None:
+        """Ask for the same with the second vectors, for the scorers that read vectors; None where none does."""
+        readers = [scorer for scorer in asked.scorers if scorer.requires & OF_VECTORS]
+        if not readers:
+            return None
+        return requested(source, scorers=readers, budgets=asked.budgets, **{**options, **self.own})
+
+    def measured(self, held: Measured, other: Request | None) -> Measurement:
+        """Run up to the scorers again with the second vectors."""
         names = self.names
         if held.samples.layout.name == "embedding" and not self.given:
             if "embedder" in self.own:
@@ -118,13 +121,7 @@ class Second:
                     "this dataset has no text to embed; give the second vectors with --second-embeddings"
                 )
             names = (f"column {held.samples.layout.columns['embedding']}", names[1])
-        readers = [scorer for scorer in scorers if scorer.requires & OF_VECTORS]
-        again = (
-            measure(**run_arguments(source, **{**options, **self.own, "scorers": readers}))
-            if readers
-            else None
-        )
-        return Measurement(again, names)
+        return Measurement(None if other is None else measure(other), names)
 
 
 def name_of(embedder: Any) -> str:

@@ -119,10 +119,10 @@ def test_steps_see_what_is_left_in_source_order():
 @pytest.mark.parametrize(("dedup", "measured"), [([], []), (["exact"], []), (["semantic"], ["embedding"])])
 def test_what_cleaning_reads_is_measured(dedup, measured):
     from datapruner.measuring.measure import plan_of
-    from datapruner.scorers import make_scorer
+    from datapruner.measuring.request import request_of
 
     recipe = Recipe(source="x", scorers=[{"name": "random"}], keep=1, dedup=dedup, on_empty="keep")
-    plan = plan_of(recipe, [make_scorer("random", {})])
+    plan = plan_of(request_of(recipe))
     assert (plan.names, plan.first) == (measured, len(measured))
 
 

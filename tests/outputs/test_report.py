@@ -330,7 +330,7 @@ def test_the_command_line_writes_it(rows, vectors, tmp_path, cache, monkeypatch,
 
     monkeypatch.setattr(page, "find_spec", lambda name: None)
     monkeypatch.setattr(
-        "datapruner.api.measure", lambda *a, **k: pytest.fail("measured before it was refused")
+        "datapruner.running.measure", lambda *a, **k: pytest.fail("measured before it was refused")
     )
     monkeypatch.setattr("datapruner.scores.load_scores", lambda *a, **k: pytest.fail("read before"))
     for arguments in (

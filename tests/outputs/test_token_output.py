@@ -10,14 +10,12 @@ import pytest
 import datapruner as dp
 from datapruner.cleaning.steps.never_keep import NEVER_KEEP
 from datapruner.cleaning.vetoes import drops
-from datapruner.measuring.rows import check_token_columns
 from datapruner.outputs.folder import OURS
 from datapruner.recipe import Method, Recipe
 from datapruner.samples import load_samples
 from datapruner.samples.rendering import render_many
 from datapruner.scorers import make_scorer
 from datapruner.scores import Scores
-from datapruner.selection.selectors.eu_plane import EUPlaneSelector
 from datapruner.selection.selectors.topk import TopK
 from datapruner.signals import Ragged, Signals
 
@@ -227,10 +225,6 @@ def test_what_cannot_be_written_is_said(tiny_llama, tmp_path):
     taken = make_scores(tiny_llama, source)
     with pytest.raises(dp.DataPrunerError, match="has a column 'labels' already"):
         _ = taken.select(keep=0.5).dataset
-    with pytest.raises(dp.DataPrunerError, match="has a column 'labels' already"):
-        check_token_columns(taken.samples, EUPlaneSelector())
-    check_token_columns(taken.samples, EUPlaneSelector(token_keep=1.0))
-    check_token_columns(taken.samples, TopK())
 
 
 def test_another_tokenizer_is_noticed(tiny_llama):

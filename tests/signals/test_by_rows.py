@@ -101,13 +101,11 @@ def test_a_plug_in_is_found_by_its_signals_and_stored_by_what_rows_say(plugin, t
 
 
 def test_what_it_gives_reaches_scorers_as_it_was_announced(plugin, tmp_path):
-    from datapruner.api import run_arguments
+    from datapruner.measuring.arguments import requested
     from datapruner.measuring.measure import measure
 
     signals = measure(
-        **run_arguments(
-            [{"text": text} for text in TEXTS], scorers="few_vowels", cache=tmp_path, progress=False
-        )
+        requested([{"text": text} for text in TEXTS], scorers="few_vowels", cache=tmp_path, progress=False)
     ).signals
     assert signals.table("vowel_counts").dtype == np.int64
     assert signals.table("vowel_counts")[4].tolist() == [2, 2, 2, 2, 2]

@@ -351,7 +351,6 @@ def test_losses_are_not_computed_again(rows, vectors, cache, monkeypatch, tiny_l
     ("words", "sentence"),
     [
         (["--keep", "0.3", "--scorer", "nothing"], "there is no scorer 'nothing'"),
-        ([], "compare needs --keep"),
         (["--keep", "0"], "keep"),
         (["--keep", "0.3", "--stability", "--noise", "-1"], "noise must be numbers above 0"),
         (["--keep", "0.3", "--stability", "--noise", "much"], "--noise takes numbers"),

@@ -8,7 +8,6 @@ from typing import ClassVar
 import numpy as np
 
 from datapruner.arrays import Flags, Ints
-from datapruner.errors import DataPrunerError
 from datapruner.ranking import Ranking
 from datapruner.selection.budget import Portion
 from datapruner.selection.selectors.ccs import CCS
@@ -38,17 +37,18 @@ class Coverage(CCS):
     beta: float = 0.1
     strata: int = 3
     name: ClassVar[str] = "coverage"
+    needs: ClassVar[frozenset[str]] = frozenset({WALK})
     taken: ClassVar[str] = "taken on the walk through"
     left: ClassVar[str] = "passed over on the walk through"
+
+    @property
+    def asks(self) -> tuple[str, str]:
+        """Say what it reads, and who gives it."""
+        return "the rows' places on a walk", "use the scorer topoprune, or the selector ccs"
 
     def _order(
         self, ranking: Ranking, portion: Portion, stratum: Ints, budgets: Ints, rng: np.random.Generator
     ) -> Ints:
-        if WALK not in ranking.columns:
-            raise DataPrunerError(
-                f"the selector '{self.name}' needs the rows' places on a walk, which this scorer does not give; use "
-                "the scorer topoprune, or the selector ccs"
-            )
         walk = np.argsort(ranking.columns[WALK][portion.rows], kind="stable")
         start = rng.random()
         out = [walk[:0]]

@@ -54,11 +54,23 @@ class EUPlaneSelector(Selector):
     token_keep: float = 0.5
     smoothing: float = 0.5
     name: ClassVar[str] = "eu_plane"
+    needs: ClassVar[frozenset[str]] = frozenset({"log_ppl", "entropy"})
 
     def __post_init__(self) -> None:
         """Refuse parameters that have no meaning."""
         super().__post_init__()
         check_tokens(self.name, self.token_keep, self.smoothing)
+
+    @property
+    def requires(self) -> frozenset[str]:
+        """The plane, and the tokens where some of them go."""
+        return self.needs | {"token_nll"} if self.prunes_tokens else self.needs
+
+    @property
+    def asks(self) -> tuple[str, str]:
+        """Say what it reads, and who gives it."""
+        tokens = " and the loss of every token" * self.prunes_tokens
+        return f"log_ppl and entropy of every row{tokens}", "use the scorer qtuning, or the selector topk"
 
     @property
     def prunes_tokens(self) -> bool:
@@ -67,14 +79,6 @@ class EUPlaneSelector(Selector):
 
     def _select(self, ranking: Ranking, portion: Portion, rng: np.random.Generator) -> Choice:
         token_nll = ranking.state.get("token_nll")
-        if not {"log_ppl", "entropy"} <= ranking.columns.keys() or (
-            self.prunes_tokens and not isinstance(token_nll, Ragged)
-        ):
-            tokens = " and the loss of every token" * self.prunes_tokens
-            raise DataPrunerError(
-                f"the selector '{self.name}' needs log_ppl and entropy of every row{tokens}, which this scorer does "
-                "not give; use the scorer qtuning, or the selector topk"
-            )
         rows, budget, costs = portion.rows, portion.budget, portion.costs
         log_ppl, entropy = (
             np.asarray(ranking.columns[name], dtype=np.float64)[rows] for name in ("log_ppl", "entropy")

@@ -43,19 +43,22 @@ class MessagePassingSelector(Selector):
 
     gamma_reverse: float = 1.0
     name: ClassVar[str] = "message_passing"
+    needs: ClassVar[frozenset[str]] = frozenset({NEIGHBOURS, DISTANCES})
 
     def __post_init__(self) -> None:
         """Refuse parameters that have no meaning."""
         super().__post_init__()
         check_gamma(self.name, "gamma_reverse", self.gamma_reverse)
 
+    @property
+    def asks(self) -> tuple[str, str]:
+        """Say what it reads, and who gives it."""
+        return "every row's neighbours", "use the scorer d2, or the selector topk"
+
     def _select(self, ranking: Ranking, portion: Portion, rng: np.random.Generator) -> Choice:
         graph, distances = ranking.state.get(NEIGHBOURS), ranking.state.get(DISTANCES)
-        if not isinstance(graph, Ragged) or not isinstance(distances, Ragged):
-            raise DataPrunerError(
-                f"the selector '{self.name}' needs every row's neighbours, which this scorer does not give; use the "
-                "scorer d2, or the selector topk"
-            )
+        assert isinstance(graph, Ragged)
+        assert isinstance(distances, Ragged)
         weights = np.exp(-self.gamma_reverse * np.square(distances.values, dtype=np.float64))
         picks, passed, last = _pick(ranking, portion, graph, weights)
         m = len(portion.rows)

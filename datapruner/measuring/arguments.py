@@ -1,0 +1,207 @@
+"""From a verb's arguments to a request: what has a name goes into the recipe, objects stand beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from datapruner.budget import Budget
+from datapruner.errors import DataPrunerError
+from datapruner.measuring.request import Request
+from datapruner.options import PrunedModel
+from datapruner.parameters import one_or_more
+from datapruner.parts import SCORERS, SELECTORS, is_named
+from datapruner.recipe import Method, make_recipe, method_of, plain
+from datapruner.scorers import make_scorer
+from datapruner.scorers.base import Scorer
+from datapruner.selection.selector import Selector
+from datapruner.selection.selectors import make_selector
+from datapruner.signals.measurement import Objects
+
+if TYPE_CHECKING:
+    from datapruner.models.encoders import Encoder
+
+
+def requested(
+    source: Any,
+    *,
+    scorers: str | Scorer | Sequence[str | Scorer] = "concept_complexity",
+    budgets: Sequence[Budget] = (),
+    selector: str | Selector | None = None,
+    apart: Collection[str] = (),
+    selects: bool = False,
+    embeddings: str | Path | ArrayLike | None = None,
+    embedder: str | Encoder = "minilm",
+    model: str | Path | tuple[Any, Any] | None = None,
+    pruned_model: PrunedModel | None = None,
+    divergences: str | Path | ArrayLike | None = None,
+    always_keep: str | ArrayLike | None = None,
+    never_keep: str | ArrayLike | None = None,
+    dedup: bool | Sequence[str] = False,
+    count_tokens: bool = False,
+    cache: str | Path | None = None,
+    progress: bool = True,
+    trust_code: bool = False,
+    **options: Any,
+) -> Request:
+    """Turn arguments into a request, and refuse those that have no meaning.
+
+    Parameters
+    ----------
+    source, scorers, embeddings, embedder, model, pruned_model, divergences, always_keep, never_keep, dedup, \
+count_tokens, cache, progress, trust_code
+        As in :func:`datapruner.score`.
+    budgets : sequence of Budget
+        What is spent on the rankings.
+    selector : str or Selector, optional
+        Default: each scorer's own.
+    apart : collection of str
+        Scorers that keep their own selector all the same.
+    selects : bool
+        The only scorer's selection becomes a dataset.
+    **options
+        Fields of the recipe.
+    """
+    made = tuple(make_scorer(method) for method in one_or_more(scorers))
+    chooser = None if selector is None else make_selector(selector)
+    if not isinstance(embedder, str) and not hasattr(embedder, "encode"):
+        raise DataPrunerError(f"an embedder is a name or an object with `encode`, not {embedder!r}")
+    _check_model(model, options)
+    if not (pruned_model is None or isinstance(pruned_model, str | Path | tuple) or callable(pruned_model)):
+        raise DataPrunerError(
+            "a pruned model is a name, the pair (model, tokenizer) of transformers, or a function that gives the pair, "
+            f"not a {type(pruned_model).__name__}"
+        )
+    if selects and len(made) != 1:
+        raise DataPrunerError(
+            f"one scorer chooses, not {len(made)}: join them by datapruner.scorers.Combined, or rank with several by "
+            "datapruner.score"
+        )
+    named = isinstance(source, str | Path)
+    # What every scorer would take by itself is not named: so it is after a selection, too.
+    told = chooser is not None and any(
+        chooser != scorer.selector() for scorer in made if scorer.name not in apart
+    )
+    objects = {
+        "source": not named,
+        "embeddings": embeddings is not None and not isinstance(embeddings, str | Path),
+        "embedder": not isinstance(embedder, str),
+        "model": isinstance(model, tuple),
+        "pruned_model": pruned_model is not None and not isinstance(pruned_model, str | Path),
+        "divergences": divergences is not None and not isinstance(divergences, str | Path),
+        **{f"scorer {scorer.name}": not is_named(SCORERS, scorer) for scorer in made},
+        **(
+            {} if chooser is None else {f"selector {chooser.name}": told and not is_named(SELECTORS, chooser)}
+        ),
+    }
+    if len(budgets) == 1:
+        options |= budgets[0].fields()
+    recipe = make_recipe(
+        source=str(source) if named else None,
+        in_memory=[name for name, held in objects.items() if held],
+        scorers=[described(scorer) for scorer in made],
+        selector=method_of(chooser.name, chooser.parameters(), named=is_named(SELECTORS, chooser))
+        if told and chooser is not None
+        else None,
+        embeddings=str(embeddings) if isinstance(embeddings, str | Path) else None,
+        embedder=embedder if isinstance(embedder, str) else "minilm",
+        model=str(model) if isinstance(model, str | Path) else None,
+        pruned_model=str(pruned_model) if isinstance(pruned_model, str | Path) else None,
+        divergences=str(divergences) if isinstance(divergences, str | Path) else None,
+        always_keep=_mask_field(always_keep),
+        never_keep=_mask_field(never_keep),
+        dedup=_steps(dedup),
+        count_tokens=count_tokens,
+        **options,
+    )
+    return Request(
+        recipe,
+        made,
+        tuple(budgets),
+        chooser,
+        apart,
+        made[0].name if selects and len(made) == 1 else None,
+        source=None if named else source,
+        objects=Objects(
+            None if isinstance(embeddings, str | Path) else embeddings,
+            None if isinstance(embedder, str) else embedder,
+            model if isinstance(model, tuple) else None,
+            None if isinstance(pruned_model, str | Path) else pruned_model,
+            None if isinstance(divergences, str | Path) else divergences,
+            trust_code,
+        ),
+        masks={"always_keep": always_keep, "never_keep": never_keep},
+        cache=cache,
+        progress=progress,
+    )
+
+
+def requested_cleaning(source: Any, **options: Any) -> Request:
+    """Ask for all that cleaning leaves: no scorer ranks, and no budget is spent."""
+    return requested(source, scorers="unranked", budgets=[Budget(1.0)], selects=True, **options)
+
+
+def described(scorer: Scorer) -> Method:
+    """Say in a recipe which scorer it is: its name, and the parameters that differ from the defaults."""
+    return method_of(scorer.name, _changed(scorer), named=is_named(SCORERS, scorer))
+
+
+def _check_model(model: Any, options: Mapping[str, Any]) -> None:
+    """Refuse what is neither a name nor a model with its tokenizer, and options that only loading could follow."""
+    if model is None or isinstance(model, str | Path):
+        return
+    pair = isinstance(model, tuple) and len(model) == 2
+    if not pair or not hasattr(model[0], "get_input_embeddings") or not hasattr(model[1], "eos_token_id"):
+        raise DataPrunerError(
+            "a model is a name or the pair (model, tokenizer) of transformers; take a wrapped one out of its wrapper"
+        )
+    for name in ("adapter", "dtype", "device", "device_map", "quantize"):
+        if options.get(name) not in (None, "auto"):
+            raise DataPrunerError(
+                f"'{name}' is for a model that is loaded by its name; this one is loaded already"
+            )
+
+
+def _changed(scorer: Scorer) -> dict[str, Any]:
+    """Give the parameters that differ from the defaults."""
+    out = {}
+    for spec in fields(scorer):
+        value = getattr(scorer, spec.name)
+        default = spec.default if spec.default_factory is MISSING else spec.default_factory()
+        if default is MISSING or not _same(value, default):
+            out[spec.name] = value
+    return out
+
+
+def _same(first: Any, second: Any) -> bool:
+    try:
+        return bool(plain(first, "") == plain(second, ""))
+    except DataPrunerError:
+        return first is second
+
+
+def _steps(dedup: Any) -> Any:
+    """Give the cleaning steps by name; what is none of them is left for the recipe to refuse."""
+    if isinstance(dedup, bool):
+        return ["exact", "near"] if dedup else []
+    return list(dedup) if isinstance(dedup, tuple) else dedup
+
+
+def _mask_field(value: str | ArrayLike | None) -> str | list[int] | None:
+    """Turn a mask or row numbers into what a recipe holds."""
+    if value is None or isinstance(value, str):
+        return value
+    array = np.asarray(value)
+    if array.size == 0 and array.ndim == 1:
+        return None
+    if array.ndim != 1 or array.dtype.kind not in "bui":
+        raise DataPrunerError(
+            "always_keep and never_keep take a column's name, a boolean mask or row numbers"
+        )
+    listed: list[int] = (np.flatnonzero(array) if array.dtype.kind == "b" else array).tolist()
+    return listed

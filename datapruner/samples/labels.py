@@ -1,0 +1,17 @@
+"""The values of a column, numbered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def encode_labels(labels: Sequence[Any]) -> tuple[list[str], NDArray[np.int64]]:
+    """Give a column's values numbers in the order of their first rows; None is ``(none)``."""
+    numbers: dict[str, int] = {}
+    texts = ("(none)" if label is None else str(label) for label in labels)
+    codes = np.array([numbers.setdefault(text, len(numbers)) for text in texts], dtype=np.int64)
+    return list(numbers), codes
