@@ -40,6 +40,10 @@ MOVED = {
         "FeatureMapping": "datapruner.scorers.feature_mapping",
         "LabelMapping": "datapruner.scorers.label_mapping",
     },
+    "datapruner.recipe_formats": {
+        "as_of_today": "datapruner.recipe.formats",
+        "FORMAT": "datapruner.recipe.formats",
+    },
     "datapruner.selection.coverage": dict.fromkeys(("WALK", "Coverage", "evenly"), f"{SELECTORS}.coverage"),
     "datapruner.selection.eu_plane": dict.fromkeys(
         ("EUPlaneSelector", "check_tokens"), f"{SELECTORS}.eu_plane"
