@@ -65,6 +65,8 @@ def facts(kind: Kind, part: Any) -> Iterator[tuple[str, str]]:
         yield "needs", ", ".join(sorted(needs)) or "nothing"
     for one in getattr(part, "gives", ()):
         yield "gives", f"{one.name}{'NAME' if one.name.endswith(':') else ''}: {one.described()}"
+    if offers := getattr(made, "offers", None):
+        yield "holds", ", ".join(sorted(offers))
     if (cost := getattr(part, "cost", None)) is not None and cost.seconds:
         yield "costs", f"{cost.seconds:g} s a {cost.of}, about"
     if paper := getattr(part, "paper", ""):

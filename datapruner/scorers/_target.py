@@ -33,7 +33,7 @@ class Mapping(Scorer):
     within: str | None = None
     n_clusters: int | None = None
     needs: ClassVar[frozenset[str]] = frozenset({"embedding", "label", TARGET})
-    gives: ClassVar[frozenset[str] | None] = frozenset({"groups", "group", "votes", "target_similarity"})
+    holds: ClassVar[frozenset[str] | None] = frozenset({"groups", "group", "votes", "target_similarity"})
     paper: ClassVar[str] = "arXiv 2310.08782"
 
     def __post_init__(self) -> None:

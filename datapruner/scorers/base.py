@@ -32,7 +32,7 @@ class Scorer(ABC):
         What users write; also the entry point's name of a plug-in.
     needs : frozenset of str
         Signals it reads, from :func:`datapruner.signals.plan.known_signals`.
-    gives : frozenset of str, optional
+    holds : frozenset of str, optional
         What its ranking may hold for a selector: names of columns and of state, ``groups`` for groups with weights;
         ``*`` stands for any letters. A selector that reads anything else is refused before a model runs. None, as in
         a plug-in that does not say: nobody knows before it has ranked.
@@ -44,7 +44,7 @@ class Scorer(ABC):
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]]
-    gives: ClassVar[frozenset[str] | None] = None
+    holds: ClassVar[frozenset[str] | None] = None
     paper: ClassVar[str] = ""
     provenance: ClassVar[str] = ""
 
@@ -63,8 +63,8 @@ class Scorer(ABC):
 
     @property
     def offers(self) -> frozenset[str] | None:
-        """What its ranking may hold with these parameters: ``gives`` unless overridden."""
-        return self.gives
+        """What its ranking may hold with these parameters: ``holds`` unless overridden."""
+        return self.holds
 
     @property
     def promises(self) -> frozenset[str]:

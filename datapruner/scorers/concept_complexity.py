@@ -49,7 +49,7 @@ class ConceptComplexity(Scorer):
     iterations: int = 20
     name: ClassVar[str] = "concept_complexity"
     needs: ClassVar[frozenset[str]] = frozenset({"embedding"})
-    gives: ClassVar[frozenset[str] | None] = frozenset(
+    holds: ClassVar[frozenset[str] | None] = frozenset(
         {"groups", "cluster", "centroid_distance", "d_intra", "d_inter", "complexity"}
     )
     paper: ClassVar[str] = "arXiv 2401.04578"

@@ -72,7 +72,7 @@ class Donod(Scorer):
     needs: ClassVar[frozenset[str]] = frozenset(
         {"weight_dot", "grad_norm", "log_ppl", "num_supervised_tokens"}
     )
-    gives: ClassVar[frozenset[str] | None] = frozenset(
+    holds: ClassVar[frozenset[str] | None] = frozenset(
         {"don", "nod", "log_ppl", "entropy", "num_supervised_tokens", "nod_length_correlation", "step_ratio"}
     )
     paper: ClassVar[str] = "arXiv 2504.14810"

@@ -28,7 +28,7 @@ class EL2N(Scorer):
     keep: Keep = "high"
     name: ClassVar[str] = "el2n"
     needs: ClassVar[frozenset[str]] = frozenset({"el2n"})
-    gives: ClassVar[frozenset[str] | None] = frozenset({"el2n"})
+    holds: ClassVar[frozenset[str] | None] = frozenset({"el2n"})
     paper: ClassVar[str] = "arXiv 2107.07075"
     provenance: ClassVar[str] = "published for image classifiers; mean over tokens of one given model ours"
 

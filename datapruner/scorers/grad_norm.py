@@ -29,7 +29,7 @@ class GradNorm(Scorer):
     keep: Keep = "high"
     name: ClassVar[str] = "grad_norm"
     needs: ClassVar[frozenset[str]] = frozenset({"grad_norm"})
-    gives: ClassVar[frozenset[str] | None] = frozenset({"grad_norm"})
+    holds: ClassVar[frozenset[str] | None] = frozenset({"grad_norm"})
     paper: ClassVar[str] = "arXiv 2107.07075"
     provenance: ClassVar[str] = "GraNd published for all weights; output layer of one given model ours"
 

@@ -44,7 +44,7 @@ class IFD(Scorer):
     drop_above_one: bool = True
     name: ClassVar[str] = "ifd"
     needs: ClassVar[frozenset[str]] = frozenset({"log_ppl", "response_log_ppl"})
-    gives: ClassVar[frozenset[str] | None] = frozenset({"ifd", "log_ppl", "response_log_ppl"})
+    holds: ClassVar[frozenset[str] | None] = frozenset({"ifd", "log_ppl", "response_log_ppl"})
     paper: ClassVar[str] = "arXiv 2308.12032, 2402.00530"
     provenance: ClassVar[str] = "published; the order above 1 and keep=low ours"
 

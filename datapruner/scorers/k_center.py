@@ -55,7 +55,7 @@ class KCenter(Scorer):
     centres: float | int = 0.3
     name: ClassVar[str] = "k_center"
     needs: ClassVar[frozenset[str]] = frozenset({"embedding"})
-    gives: ClassVar[frozenset[str] | None] = frozenset({"center_order", "center_distance"})
+    holds: ClassVar[frozenset[str] | None] = frozenset({"center_order", "center_distance"})
     paper: ClassVar[str] = "arXiv 1708.00489"
     provenance: ClassVar[str] = "published; unit rows, seeded start and the order after the centres ours"
 

@@ -25,7 +25,7 @@ class Length(Scorer):
     shortest: bool = False
     name: ClassVar[str] = "length"
     needs: ClassVar[frozenset[str]] = frozenset({"num_supervised_tokens"})
-    gives: ClassVar[frozenset[str] | None] = frozenset({"num_supervised_tokens"})
+    holds: ClassVar[frozenset[str] | None] = frozenset({"num_supervised_tokens"})
     paper: ClassVar[str] = "baseline"
     provenance: ClassVar[str] = "ours"
 

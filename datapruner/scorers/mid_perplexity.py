@@ -23,7 +23,7 @@ class MidPerplexity(Scorer):
 
     name: ClassVar[str] = "mid_perplexity"
     needs: ClassVar[frozenset[str]] = frozenset({"log_ppl"})
-    gives: ClassVar[frozenset[str] | None] = frozenset({"log_ppl", "ranks_from_median"})
+    holds: ClassVar[frozenset[str] | None] = frozenset({"log_ppl", "ranks_from_median"})
     paper: ClassVar[str] = "arXiv 2309.04564"
     provenance: ClassVar[str] = "published for pretraining; average ranks ours"
 

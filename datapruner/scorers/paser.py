@@ -73,7 +73,7 @@ class Paser(Scorer):
     weights: dict[str, float] = field(default_factory=dict)
     name: ClassVar[str] = "paser"
     needs: ClassVar[frozenset[str]] = frozenset({"embedding", "neighbours", "jsd", "num_tokens", "text"})
-    gives: ClassVar[frozenset[str] | None] = frozenset(
+    holds: ClassVar[frozenset[str] | None] = frozenset(
         {
             "groups",
             "cluster",

@@ -29,7 +29,7 @@ class Perplexity(Scorer):
     keep: Keep = "low"
     name: ClassVar[str] = "perplexity"
     needs: ClassVar[frozenset[str]] = frozenset({"log_ppl"})
-    gives: ClassVar[frozenset[str] | None] = frozenset({"log_ppl"})
+    holds: ClassVar[frozenset[str] | None] = frozenset({"log_ppl"})
     paper: ClassVar[str] = "arXiv 2309.04564"
     provenance: ClassVar[str] = "ranking by perplexity published for pretraining; low by default ours"
 

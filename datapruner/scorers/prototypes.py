@@ -42,7 +42,7 @@ class Prototypes(Scorer):
     balance: float = 0.5
     name: ClassVar[str] = "prototypes"
     needs: ClassVar[frozenset[str]] = frozenset({"embedding"})
-    gives: ClassVar[frozenset[str] | None] = frozenset({"cluster", "centroid_distance"})
+    holds: ClassVar[frozenset[str] | None] = frozenset({"cluster", "centroid_distance"})
     paper: ClassVar[str] = "arXiv 2206.14486"
     provenance: ClassVar[str] = "published; spherical k-means and the floor over clusters ours"
 

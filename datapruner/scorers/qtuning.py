@@ -43,7 +43,7 @@ class QTuning(Scorer):
     smoothing: float = 0.5
     name: ClassVar[str] = "qtuning"
     needs: ClassVar[frozenset[str]] = frozenset({"log_ppl", "entropy", "token_nll"})
-    gives: ClassVar[frozenset[str]] = frozenset({"log_ppl", "entropy", "quadrant", "token_nll"})
+    holds: ClassVar[frozenset[str]] = frozenset({"log_ppl", "entropy", "quadrant", "token_nll"})
     paper: ClassVar[str] = "arXiv 2509.23873"
     provenance: ClassVar[str] = (
         "quadrants, bisection, fill and token pruning published; the dataset as one batch and log PPL in the fill ours"
@@ -64,7 +64,7 @@ class QTuning(Scorer):
     @property
     def offers(self) -> frozenset[str]:
         """Tokens where some of them go."""
-        return self.gives if self.token_keep < 1 else self.gives - {"token_nll"}
+        return self.holds if self.token_keep < 1 else self.holds - {"token_nll"}
 
     def selector(self) -> EUPlaneSelector:
         """Quadrants by bisection, with the same parameters."""

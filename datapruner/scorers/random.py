@@ -18,7 +18,7 @@ class Random(Scorer):
 
     name: ClassVar[str] = "random"
     needs: ClassVar[frozenset[str]] = frozenset()
-    gives: ClassVar[frozenset[str] | None] = frozenset()
+    holds: ClassVar[frozenset[str] | None] = frozenset()
     paper: ClassVar[str] = "baseline"
     provenance: ClassVar[str] = "ours"
 

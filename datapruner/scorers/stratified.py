@@ -32,7 +32,7 @@ class Stratified(Scorer):
     n_clusters: int | None = None
     name: ClassVar[str] = "stratified"
     needs: ClassVar[frozenset[str]] = frozenset({"embedding"})
-    gives: ClassVar[frozenset[str] | None] = frozenset({"groups", "cluster"})
+    holds: ClassVar[frozenset[str] | None] = frozenset({"groups", "cluster"})
     paper: ClassVar[str] = "baseline"
     provenance: ClassVar[str] = "ours"
 

@@ -76,7 +76,7 @@ class TopoPrune(Scorer):
     density_weight: float = 0.0
     name: ClassVar[str] = "topoprune"
     needs: ClassVar[frozenset[str]] = frozenset({"manifold", "neighbours", "label", "embedding"})
-    gives: ClassVar[frozenset[str] | None] = frozenset(
+    holds: ClassVar[frozenset[str] | None] = frozenset(
         {
             "groups",
             "topology_group",

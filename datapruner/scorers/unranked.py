@@ -18,7 +18,7 @@ class Unranked(Scorer):
 
     name: ClassVar[str] = "unranked"
     needs: ClassVar[frozenset[str]] = frozenset()
-    gives: ClassVar[frozenset[str] | None] = frozenset()
+    holds: ClassVar[frozenset[str] | None] = frozenset()
     paper: ClassVar[str] = "baseline"
     provenance: ClassVar[str] = "ours"
 
