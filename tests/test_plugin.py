@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
@@ -140,6 +142,23 @@ def test_in_a_comparison(place, monkeypatch, capsys):
         == 0
     )
     assert "backwards" in capsys.readouterr().out
+    assert "backwards" in (place / "compared" / "report.html").read_text()
+    np.save("vectors.npy", np.eye(len(ROWS), dtype=np.float32))
+    words = [
+        "compare",
+        "rows.jsonl",
+        "--scorer",
+        "all",
+        "--embeddings",
+        "vectors.npy",
+        "--keep",
+        "3",
+        "-o",
+        "every",
+    ]
+    assert command(monkeypatch, *words, "--set", "backwards.step=-1", "--n-clusters", "2") == 0
+    scores = pd.read_csv(place / "every" / "scores.csv")
+    assert {"backwards", "length", "prototypes"} <= {*scores.columns, *scores.iloc[:, 0].astype(str)}
 
 
 def test_the_real_command_finds_them(place):
@@ -191,5 +210,5 @@ def test_a_broken_plug_in_is_listed_with_what_is_wrong(tmp_path, monkeypatch, ca
             "cannot be used: the scorer 'odd' cannot be imported from theirs:Missing"
             in capsys.readouterr().out
         )
-    found = dp.compare(ROWS, scorers="all", keep=3)
+    found = dp.compare(ROWS, scorers="all", keep=3, embeddings=np.eye(len(ROWS), dtype=np.float32))
     assert "cannot be imported" in found.left_out["odd"]

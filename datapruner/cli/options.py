@@ -59,7 +59,7 @@ class Scorers(Words):
         """Give the scorers with their parameters, joined where that is asked for."""
         by, within, clusters = given["combine"], given["combine_within"], given["n_clusters"]
         made = words.scorers_of(
-            words.named(given["scorer"], combined=by is not None),
+            words.named(given["scorer"], given["set_"] or [], combined=by is not None),
             given["set_"] or [],
             clusters,
             clustering=within == "cluster",

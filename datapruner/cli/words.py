@@ -12,16 +12,18 @@ if TYPE_CHECKING:
     from datapruner.selection.selectors import Selector
 
 
-def named(names: list[str], *, combined: bool) -> list[str]:
-    """Put the built-in scorers in the place of `all`, so that --set and --n-clusters find them."""
+def named(names: list[str], settings: list[str], *, combined: bool) -> list[str]:
+    """Put the built-in scorers in the place of `all`, and plug-ins that --set names, so that it finds them."""
     from datapruner.comparison.scorers import UNRANKED
-    from datapruner.parts import SCORERS, built_in
+    from datapruner.parts import SCORERS, available, built_in
 
     if "all" not in names:
         return names
     if combined:
         raise DataPrunerError("--combine joins the scorers that are named; name them instead of `all`")
-    every = [name for name in built_in(SCORERS) if name != UNRANKED]
+    spoken_of = {setting.partition("=")[0].partition(".")[0] for setting in settings}
+    here = {*built_in(SCORERS), *spoken_of} - {UNRANKED}
+    every = [name for name in available(SCORERS) if name in here]
     return list(dict.fromkeys([*(name for name in names if name != "all"), *every]))
 
 
@@ -59,14 +61,6 @@ def scorers_of(
     if len(out) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise DataPrunerError(f"the scorer '{twice}' is named twice; name every scorer once")
-    if n_clusters is not None:
-        takers = [
-            name for name in names if "n_clusters" in {spec.name for spec in fields(scorer_class(name))}
-        ]
-        if not takers and not clustering:
-            raise DataPrunerError(f"--n-clusters is for scorers that cluster; {', '.join(names)} does not")
-        for name in takers:
-            out[name]["n_clusters"] = n_clusters
     for setting in settings:
         key, value = pair_of(setting, "--set")
         scorer, dot, parameter = key.partition(".")
@@ -77,6 +71,21 @@ def scorers_of(
         if scorer not in out:
             raise DataPrunerError(f"--set {setting}: the scorer '{scorer}' is not in this run")
         out[scorer][parameter] = value_of(value)
+    if n_clusters is not None:
+        takers = [
+            name for name in names if "n_clusters" in {spec.name for spec in fields(scorer_class(name))}
+        ]
+        if not takers and not clustering:
+            raise DataPrunerError(f"--n-clusters is for scorers that cluster; {', '.join(names)} does not")
+        refused = []
+        for name in takers:
+            try:  # of several, those that do not cluster as they are set go without
+                make_scorer(name, {"n_clusters": n_clusters, **out[name]})
+                out[name].setdefault("n_clusters", n_clusters)
+            except DataPrunerError as error:
+                refused.append(error)
+        if refused and len(refused) == len(takers):
+            raise refused[0]
     return [make_scorer(name, parameters) for name, parameters in out.items()]
 
 
