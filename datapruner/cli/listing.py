@@ -11,7 +11,7 @@ import typer
 
 from datapruner.cli.terminal import Line, drawn
 from datapruner.errors import DataPrunerError
-from datapruner.parts import KINDS, Kind, available, find
+from datapruner.parts import KINDS, MEASUREMENTS, Kind, available, find
 from datapruner.text import safe_text
 
 ROLE = re.compile(r":\w+:`~?([^`]+)`")
@@ -63,7 +63,7 @@ def facts(kind: Kind, part: Any) -> Iterator[tuple[str, str]]:
     made = _with_defaults(part)
     if (needs := getattr(made, "requires", getattr(made, "needs", None))) is not None:
         yield "needs", ", ".join(sorted(needs)) or "nothing"
-    for one in getattr(part, "gives", ()):
+    for one in part.gives if kind is MEASUREMENTS else ():
         yield "gives", f"{one.name}{'NAME' if one.name.endswith(':') else ''}: {one.described()}"
     if offers := getattr(made, "offers", None):
         yield "holds", ", ".join(sorted(offers))
