@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from datapruner.api import run
+from datapruner.arrays import Flags, Floats, Ints
 from datapruner.cleaning.reasons import CLEANED, KEPT, OVER_BUDGET, Reason, reason_of
 from datapruner.errors import MALFORMED, DataPrunerError
 from datapruner.files.checksums import check
@@ -63,7 +63,7 @@ class SavedSelection(SelectionView):
     folder: Path
     recipe: Recipe
     scorer: str
-    kept: NDArray[np.bool_]
+    kept: Flags
     _held: pa.Table = field(repr=False)
     _given: Any = None
 
@@ -78,7 +78,7 @@ class SavedSelection(SelectionView):
         return self._held
 
     @cached_property
-    def values(self) -> NDArray[np.float64]:
+    def values(self) -> Floats:
         """The scorer's value of every row, NaN where it was dropped before scoring; float64 (n,)."""
         return numbers_of(self._held, "score")
 
@@ -99,12 +99,12 @@ class SavedSelection(SelectionView):
         return self._ranking.measure
 
     @cached_property
-    def clusters(self) -> NDArray[np.int64] | None:
+    def clusters(self) -> Ints | None:
         """Every row's cluster, where the scorer works in clusters; int64 (n,)."""
         named = next((name for name in CLUSTERS if name in self._ranking.columns), None)
         if named is None:
             return None
-        numbers: NDArray[np.int64] = np.nan_to_num(self._ranking.columns[named], nan=-1).astype(np.int64)
+        numbers: Ints = np.nan_to_num(self._ranking.columns[named], nan=-1).astype(np.int64)
         return numbers
 
     @property
@@ -114,7 +114,7 @@ class SavedSelection(SelectionView):
         return held
 
     @cached_property
-    def _reasons(self) -> tuple[list[str], NDArray[np.int64]]:
+    def _reasons(self) -> tuple[list[str], Ints]:
         return decoded(self._held, "reason")
 
     def reason(self, row: int) -> str:
@@ -122,12 +122,12 @@ class SavedSelection(SelectionView):
         text: str = self.texts[self._reasons[1][self._checked(row)]]
         return text
 
-    def fates(self) -> tuple[list[str], NDArray[np.int64]]:
+    def fates(self) -> tuple[list[str], Ints]:
         """Give what may become of a row, as :meth:`counts` names it, and each row's number among these, int64 (n,)."""
         return self._fates
 
     @cached_property
-    def _fates(self) -> tuple[list[str], NDArray[np.int64]]:
+    def _fates(self) -> tuple[list[str], Ints]:
         if "cause" in self._held.column_names:
             names, codes = decoded(self._held, "cause")
             # In the order of the steps, of which the file keeps no other trace than its dictionary's.
@@ -181,7 +181,7 @@ class SavedSelection(SelectionView):
             return "of its own"  # an object that is not known under its name here
         return name
 
-    def _tokens(self) -> NDArray[np.int64]:
+    def _tokens(self) -> Ints:
         return numbers_of(self._held, "num_supervised_tokens").astype(np.int64)
 
     def _known(self, row: int) -> dict[str, Any]:
@@ -242,7 +242,7 @@ class SavedSelection(SelectionView):
             )
         return samples
 
-    def _shown(self, rows: NDArray[np.int64]) -> tuple[Samples, NDArray[np.int64]]:
+    def _shown(self, rows: Ints) -> tuple[Samples, Ints]:
         return self._samples, np.searchsorted(self.indices, rows)
 
     @property

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.arrays import Flags, Ints
 from datapruner.cleaning.grams import ranges
 
 
@@ -32,16 +33,14 @@ class Crowd:
         int64 [n]: postings that :meth:`candidates` reads for each row.
     """
 
-    begin: NDArray[np.int64]
-    first: NDArray[np.int64]
-    stop: NDArray[np.int64]
-    owner: NDArray[np.int64]
-    work: NDArray[np.int64]
+    begin: Ints
+    first: Ints
+    stop: Ints
+    owner: Ints
+    work: Ints
 
     @classmethod
-    def build(
-        cls, hashes: NDArray[np.uint64], starts: NDArray[np.int64], rows: NDArray[np.int64], threshold: float
-    ) -> Crowd:
+    def build(cls, hashes: NDArray[np.uint64], starts: Ints, rows: Ints, threshold: float) -> Crowd:
         """Index the prefixes of ``rows``."""
         sizes = starts[rows + 1] - starts[rows]
         _, inverse, frequency = np.unique(
@@ -69,7 +68,7 @@ class Crowd:
         work[rows] = np.bincount(row, weights=np.maximum(stop - first, 0), minlength=rows.size)
         return cls(np.cumsum(begin), first, np.maximum(stop, first), rows[row[order]], work)
 
-    def candidates(self, i: int, kept: NDArray[np.bool_]) -> list[int]:
+    def candidates(self, i: int, kept: Flags) -> list[int]:
         """Return the kept rows that share an early shingle with row ``i``."""
         mine = slice(self.begin[i], self.begin[i + 1])
         first = self.first[mine]

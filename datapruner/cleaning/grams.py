@@ -8,13 +8,15 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.arrays import Ints
+
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 """Spreads the bits of a hash."""
 
 
 def ngrams(
     words: Sequence[Sequence[str]], n: int, *, short_rows: bool = False
-) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64]]:
+) -> tuple[NDArray[np.uint64], Ints, Ints]:
     """Hash the word n-grams of every row as they stand.
 
     Parameters
@@ -59,7 +61,7 @@ def ngrams(
 
 def hashed_ngrams(
     words: Sequence[Sequence[str]], n: int, *, short_rows: bool = True
-) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+) -> tuple[NDArray[np.uint64], Ints]:
     """Hash the distinct word n-grams of every row.
 
     Parameters
@@ -86,7 +88,7 @@ def hashed_ngrams(
     return grams[distinct], np.bincount(owner[distinct], minlength=len(words)).astype(np.int64)
 
 
-def ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+def ranges(starts: Ints, lengths: Ints) -> Ints:
     """Return starts[0], starts[0] + 1, ... for every start, one range after the other."""
     ends = np.cumsum(lengths)
     return np.arange(ends[-1] if ends.size else 0) + np.repeat(starts - ends + lengths, lengths)

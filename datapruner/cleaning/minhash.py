@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.arrays import Flags, Ints
 from datapruner.cleaning.grams import MULTIPLIER
 
 BAND_RECALL = 0.995
@@ -29,7 +30,7 @@ def permutations_of(num_perm: int, seed: int) -> NDArray[np.uint32]:
 
 
 def signatures(
-    hashes: NDArray[np.uint64], counts: NDArray[np.int64], permutations: NDArray[np.uint32]
+    hashes: NDArray[np.uint64], counts: Ints, permutations: NDArray[np.uint32]
 ) -> NDArray[np.uint32]:
     """MinHash of every row with at least one shingle: uint32 [rows with shingles, permutations]."""
     # datasketch mixes a 32-bit hash with Murmur's finalizer first; the upper half of ours is that hash.
@@ -49,7 +50,7 @@ def signatures(
 
 def band_keys(
     hashes: NDArray[np.uint64],
-    counts: NDArray[np.int64],
+    counts: Ints,
     permutations: NDArray[np.uint32],
     bands: int,
 ) -> NDArray[np.uint64]:
@@ -64,7 +65,7 @@ def band_keys(
     return keys
 
 
-def shared_buckets(keys: NDArray[np.uint64], filled: NDArray[np.bool_]) -> NDArray[np.int32]:
+def shared_buckets(keys: NDArray[np.uint64], filled: Flags) -> NDArray[np.int32]:
     """Give every bucket of two or more rows a number: int32 [rows, bands], -1 where a row is alone.
 
     Most rows are alone in most bands, so the Python dictionaries that follow stay small.

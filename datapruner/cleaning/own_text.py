@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.arrays import Flags, Floats, Ints
 from datapruner.cleaning.grams import hashed_ngrams, ngrams
 from datapruner.errors import in_words
 from datapruner.text import safe_text
@@ -86,7 +87,7 @@ class Shared:
             start += len(of)
         return out
 
-    def covered(self, words: list[list[str]]) -> NDArray[np.bool_]:
+    def covered(self, words: list[list[str]]) -> Flags:
         """Mark the words that are part of a shared run: of all rows, one after the other."""
         hashes, begin, _ = ngrams(words, WORDS)
         place = np.minimum(np.searchsorted(self.grams, hashes), self.grams.size - 1)
@@ -109,7 +110,7 @@ def _words(text: str, spans: list[tuple[int, int]], row: int) -> list[str]:
     return [f"{SEAM}{row}" if word == SEAM else word for word in words] if SEAM in text else words
 
 
-def _parted(text: str, spans: list[tuple[int, int]], shared: NDArray[np.bool_]) -> tuple[str, list[str]]:
+def _parted(text: str, spans: list[tuple[int, int]], shared: Flags) -> tuple[str, list[str]]:
     """Part a text into its own and the pieces that are shared; a word of both is shared."""
     if not shared.any():
         return text, []
@@ -173,7 +174,7 @@ def find_shared(texts: Iterable[str]) -> Shared:
     )
 
 
-def _own_words(words: list[list[str]], shared: Shared) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _own_words(words: list[list[str]], shared: Shared) -> tuple[Floats, Floats]:
     """Count the words of every row that few others have, and those of its own that stand side by side."""
     letters = [[is_unspaced(word) for word in row] for row in words]
     tokens = [
@@ -254,7 +255,7 @@ class OwnText:
         """Whether anything but system turns is left out."""
         return not self.whole and bool(self.shared.grams.size)
 
-    def texts(self, which: Part, rows: NDArray[np.int64] | None = None) -> Iterator[str]:
+    def texts(self, which: Part, rows: Ints | None = None) -> Iterator[str]:
         """Read one part of each row, without what is not its own; streamed."""
         if self.whole:
             return self.samples.iter_parts(which, rows)
@@ -263,7 +264,7 @@ class OwnText:
         own = self.shared.leave_out(_seamed(sample, which) for sample in self.samples.iter_samples(rows))
         return (text.replace(f"\n{SEAM}\n", "\n") for text in own)
 
-    def turns(self, which: Part, rows: NDArray[np.int64] | None = None) -> Iterator[str]:
+    def turns(self, which: Part, rows: Ints | None = None) -> Iterator[str]:
         """Read one part of each row with all its words, but without the system's turns; streamed."""
         return (without_system(sample).part(which) for sample in self.samples.iter_samples(rows))
 

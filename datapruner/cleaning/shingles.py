@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.arrays import Floats, Ints
 from datapruner.cleaning.grams import hashed_ngrams, ranges
 from datapruner.cleaning.rows import text_blocks
 from datapruner.words import words_of
@@ -17,10 +18,10 @@ class Sets(NamedTuple):
     """The shingles of all rows, ascending inside a row, and where each row starts."""
 
     hashes: NDArray[np.uint64]
-    starts: NDArray[np.int64]
+    starts: Ints
 
     @classmethod
-    def read(cls, texts: Iterable[str], alive: NDArray[np.int64], ngram: int) -> Sets:
+    def read(cls, texts: Iterable[str], alive: Ints, ngram: int) -> Sets:
         """Cut texts into shingles."""
         blocks = [
             hashed_ngrams([words_of(text) for text in block], ngram) for block, _ in text_blocks(texts, alive)
@@ -31,7 +32,7 @@ class Sets(NamedTuple):
             np.concatenate([[0], np.cumsum(np.concatenate([[], *(n for _, n in blocks)]))]).astype(np.int64),
         )
 
-    def similarity(self, i: int, candidates: NDArray[np.int64]) -> NDArray[np.float64]:
+    def similarity(self, i: int, candidates: Ints) -> Floats:
         """Jaccard similarity of row ``i`` to each candidate, all of which have shingles."""
         mine = self.hashes[self.starts[i] : self.starts[i + 1]]
         sizes = self.starts[candidates + 1] - self.starts[candidates]
@@ -43,10 +44,10 @@ class Sets(NamedTuple):
 
 def closest(
     i: int,
-    candidates: NDArray[np.int64],
+    candidates: Ints,
     sets: Sets,
     threshold: float,
-    nested: NDArray[np.int64],
+    nested: Ints,
     whole: Sets | None,
 ) -> tuple[int, float]:
     """Return the candidate of highest exact Jaccard similarity to item ``i``, and that similarity.

@@ -8,9 +8,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from datapruner.arrays import Floats
+from datapruner.arrays import Floats, Ints
 from datapruner.errors import DataPrunerError
 from datapruner.ranks import average_ranks, rank_correlation
 
@@ -106,7 +105,7 @@ class Compared:
         return [selection for at in self.budgets for selection in at.selections.values()]
 
     @cached_property
-    def rows(self) -> NDArray[np.int64]:
+    def rows(self) -> Ints:
         """Source positions of the rows that cleaning left, ascending; int64 (m,)."""
         return np.flatnonzero(np.isfinite(next(iter(self.selections.values())).values))
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
 from datapruner.ranks import average_ranks, rank_correlation
 from datapruner.selection.budget import encode_labels
@@ -42,7 +43,7 @@ class Grouping(NamedTuple):
 
     by: str
     names: list[str]
-    codes: NDArray[np.int64]
+    codes: Ints
 
 
 def pairs(comparison: Compared) -> DataFrame:
@@ -79,7 +80,7 @@ def groupings(comparison: Compared) -> list[Grouping]:
     for column in comparison.by:
         names, codes = encode_labels(scores.samples.column(column))
         out.append(Grouping(column, names, codes[rows]))
-    made: list[NDArray[np.int64]] = []
+    made: list[Ints] = []
     for name in comparison.names:
         held = scores.rankings[name].groups
         if held is None or any(np.array_equal(held[rows], one) for one in made):
@@ -161,7 +162,7 @@ def kept_lengths(comparison: Compared) -> DataFrame:
     return pd.DataFrame(records, columns=columns)
 
 
-def _in_loss(selection: Selected | None, lengths: NDArray[np.int64]) -> int:
+def _in_loss(selection: Selected | None, lengths: Ints) -> int:
     """Count the supervised tokens that are trained on: fewer than the rows have, where tokens were pruned."""
     pruned = None if selection is None else selection.supervised_tokens_kept
     return int(lengths.sum() if pruned is None else pruned.sum())

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from datapruner.arrays import Flags, Ints
 from datapruner.measuring.request import Request
 from datapruner.samples.labels import encode_labels
 from datapruner.samples.samples import Samples
@@ -22,7 +22,7 @@ class BudgetGate:
         Always-kept rows.
     """
 
-    def __init__(self, request: Request, samples: Samples, forced: NDArray[np.bool_]) -> None:
+    def __init__(self, request: Request, samples: Samples, forced: Flags) -> None:
         self.budgets, self.forced = request.budgets, forced
         columns = {budget.per_group for budget in self.budgets} - {None}
         self.groups = {column: encode_labels(samples.column(str(column))) for column in columns}
@@ -31,9 +31,7 @@ class BudgetGate:
             if budget.per_group is not None:
                 check_quotas(budget, self.groups[budget.per_group][0])
 
-    def check(
-        self, rows: NDArray[np.int64], tokens: NDArray[np.int64] | None = None, *, more_may_go: bool = True
-    ) -> None:
+    def check(self, rows: Ints, tokens: Ints | None = None, *, more_may_go: bool = True) -> None:
         """Refuse what cannot be met by what is left.
 
         Parameters

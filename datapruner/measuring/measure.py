@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.arrays import Flags, Ints
 from datapruner.cleaning.own_text import OwnText
 from datapruner.cleaning.rows import row_mask
 from datapruner.cleaning.stage import Stage, steps_of
@@ -46,11 +47,11 @@ class Measured(NamedTuple):
     recipe: Recipe
     scorers: list[Scorer]
     samples: Samples
-    rows: NDArray[np.int64]
+    rows: Ints
     signals: Signals
     vetoes: list[Vetoes]
-    forced: NDArray[np.bool_]
-    tokens: dict[str, NDArray[np.int64]]
+    forced: Flags
+    tokens: dict[str, Ints]
     renderer: Renderer | None
     store: SignalStore
 

@@ -9,10 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-import numpy as np
 import xxhash
-from numpy.typing import NDArray
 
+from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
 from datapruner.files.paths import expanded
 from datapruner.outputs.card import dataset_card
@@ -166,8 +165,8 @@ def write_split(
     dataset: Dataset,
     file: Path,
     format: str,
-    given_nulls: Mapping[str, NDArray[np.int64]] | None = None,
-    rows: NDArray[np.int64] | None = None,
+    given_nulls: Mapping[str, Ints] | None = None,
+    rows: Ints | None = None,
 ) -> dict[str, Any]:
     """Write one split as parquet or as JSON lines, and return what the card is to say of it."""
     if format == "jsonl":

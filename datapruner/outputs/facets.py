@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from datapruner.arrays import Ints
+from datapruner.arrays import Flags, Ints
 from datapruner.selection.budget import encode_labels
 from datapruner.text import safe_text
 
@@ -64,7 +63,7 @@ class Facet:
         """Rows of each group, int64 (k,)."""
         return self.counts(np.ones(len(self.codes), dtype=np.bool_))
 
-    def counts(self, mask: NDArray[np.bool_]) -> Ints:
+    def counts(self, mask: Flags) -> Ints:
         """Count the marked rows of each group, int64 (k,)."""
         return np.bincount(self.codes[mask] + 1, minlength=len(self.names) + 1)[1:].astype(np.int64)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
 from datapruner.samples.exact import decoded, holds_json, is_json, is_list
 from datapruner.text import safe_text
@@ -118,8 +118,8 @@ def _holds_quoted(storage: pa.Array) -> bool:
 def write_json_lines(
     dataset: Dataset,
     file: Path,
-    given_nulls: Mapping[str, NDArray[np.int64]] | None = None,
-    rows: NDArray[np.int64] | None = None,
+    given_nulls: Mapping[str, Ints] | None = None,
+    rows: Ints | None = None,
 ) -> dict[str, Any]:
     """Write rows as JSON lines, Unicode as it is; a key that a row did not have is not written.
 

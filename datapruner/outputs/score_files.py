@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from datapruner.arrays import Flags
 from datapruner.cleaning.reasons import SENTENCE, reason_of, saved_words
 from datapruner.cleaning.vetoes import Vetoes
 from datapruner.errors import MALFORMED, DataPrunerError
@@ -122,7 +123,7 @@ class ScoresFolder(NamedTuple):
     table: pa.Table
     meta: dict[str, Any]
 
-    def parts(self) -> tuple[dict[str, Ranking], list[Vetoes], dict[str, NDArray[Any]], NDArray[np.bool_]]:
+    def parts(self) -> tuple[dict[str, Ranking], list[Vetoes], dict[str, NDArray[Any]], Flags]:
         """Give the rankings, what cleaning dropped, the token counts, and the rows that are always kept.
 
         Raises

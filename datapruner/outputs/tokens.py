@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
 from datapruner.ragged import Ragged, offsets_of
 from datapruner.samples.portable import TOKEN_COLUMNS, check_free
@@ -85,7 +86,7 @@ def token_splits(selection: Selected, folder: Path) -> DatasetDict:
     return DatasetDict(splits)
 
 
-def _rendered(selection: Selected, samples: Samples, rows: NDArray[np.int64]) -> Iterator[Rendered]:
+def _rendered(selection: Selected, samples: Samples, rows: Ints) -> Iterator[Rendered]:
     if selection.scores.renderer is None:
         raise DataPrunerError(
             "token-pruned data needs the tokenizer of the model that scored the rows, which these scores do not have; "

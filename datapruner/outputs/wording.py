@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from datapruner.arrays import Ints
+from datapruner.arrays import Flags, Ints
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
@@ -85,7 +84,7 @@ def by_budget(selections: Sequence[Selected]) -> list[list[int]]:
     return list(found.values())
 
 
-def counted_here(missing: NDArray[np.bool_], scores: Scored, rows: Ints | None = None) -> str:
+def counted_here(missing: Flags, scores: Scored, rows: Ints | None = None) -> str:
     """Say how many rows a figure counts or draws, and why the others are missing from it.
 
     Parameters

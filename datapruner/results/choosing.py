@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from datapruner.arrays import Ints
 from datapruner.budget import Budget
 from datapruner.errors import DataPrunerError
 from datapruner.ragged import Ragged
@@ -60,7 +60,7 @@ def choose(scored: Scored, name: str, selector: Selector, budget: Budget, kind: 
     kept = forced.copy()
     labels = None if budget.per_group is None else scored.column(budget.per_group)
     parts = portions(budget, costs, eligible, forced, labels)
-    masks: list[tuple[NDArray[np.int64], Ragged]] = []
+    masks: list[tuple[Ints, Ragged]] = []
     for number, portion in enumerate(parts):
         rng = np.random.default_rng([scored.recipe.seed, number])
         choice = selector.select(scored.rankings[name], portion, rng)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.arrays import Flags, Floats, Ints
+
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
@@ -34,7 +36,7 @@ def method_columns(ranking: Ranking) -> dict[str, pa.Array]:
     }
 
 
-def encoded(codes: NDArray[Any], names: Sequence[str], *, empty: NDArray[np.bool_] | None = None) -> pa.Array:
+def encoded(codes: NDArray[Any], names: Sequence[str], *, empty: Flags | None = None) -> pa.Array:
     """Give texts by their numbers, each text once; null where ``empty``."""
     import pyarrow as pa
 
@@ -66,13 +68,13 @@ def frame(table: pa.Table) -> pd.DataFrame:
     return made.set_index("index").rename_axis("row")
 
 
-def numbers_of(table: pa.Table, name: str) -> NDArray[np.float64]:
+def numbers_of(table: pa.Table, name: str) -> Floats:
     """Give a column as numbers, NaN where it has none."""
     values: NDArray[Any] = table[name].to_numpy()
     return values.astype(np.float64, copy=False)
 
 
-def decoded(table: pa.Table, name: str) -> tuple[list[str], NDArray[np.int64]]:
+def decoded(table: pa.Table, name: str) -> tuple[list[str], Ints]:
     """Give a column's texts, and every row's number among them; -1 where it has none."""
     import pyarrow.compute as pc
 

@@ -8,8 +8,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from datapruner.arrays import Flags, Ints
 from datapruner.cleaning.reasons import RANKED, Reason
 from datapruner.cleaning.vetoes import Vetoes
 from datapruner.errors import DataPrunerError
@@ -41,9 +41,9 @@ class Scored:
     scorers: Mapping[str, Scorer]
     rankings: Mapping[str, Ranking]
     vetoes: Sequence[Vetoes]
-    forced: NDArray[np.bool_]
-    tokens: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
-    renderer: Callable[[Samples, NDArray[np.int64]], Iterator[Rendered]] | None = None
+    forced: Flags
+    tokens: Mapping[str, Ints] = field(default_factory=dict)
+    renderer: Callable[[Samples, Ints], Iterator[Rendered]] | None = None
 
     def __len__(self) -> int:
         """Return the number of source rows."""
@@ -110,7 +110,7 @@ class Scored:
 
     def find(
         self, match: str | None = None, where: Mapping[str, Any] | None = None, *, case: bool = False
-    ) -> NDArray[np.int64]:
+    ) -> Ints:
         """Find rows by what they say; see :meth:`Selection.find`."""
         return find_rows(self.samples, match, where, case=case)
 
@@ -135,7 +135,7 @@ class Scored:
             )
         return scorer
 
-    def dropped_before(self) -> tuple[NDArray[np.int64], list[str]]:
+    def dropped_before(self) -> tuple[Ints, list[str]]:
         """Give the number of every row's reason, -1 where no cleaning step dropped it; and these reasons."""
         codes = np.full(len(self), -1, dtype=np.int64)
         start = 0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.arrays import Flags, Floats, Ints
 from datapruner.cleaning.reasons import KEPT, OVER_BUDGET, Reason, reason_of, saved_words
 from datapruner.cleaning.steps.no_supervised_tokens import NO_TOKENS
 from datapruner.errors import DataPrunerError
@@ -45,13 +46,13 @@ class Selected(SelectionView):
     scorer: str
     selector: Selector
     budget: Budget
-    kept: NDArray[np.bool_]
+    kept: Flags
     codes: NDArray[np.int32]
     texts: list[str]
     token_masks: Ragged | None = None
 
     @property
-    def values(self) -> NDArray[np.float64]:
+    def values(self) -> Floats:
         """The scorer's value of every row, NaN where it was dropped before scoring; float64 (n,)."""
         return self.scores.rankings[self.scorer].values
 
@@ -103,7 +104,7 @@ class Selected(SelectionView):
         return self.scores.samples.preference(self.indices)
 
     @cached_property
-    def supervised_tokens_kept(self) -> NDArray[np.int64] | None:
+    def supervised_tokens_kept(self) -> Ints | None:
         """Supervised tokens of each row that stay in the loss, 0 where it was dropped; None: tokens were not pruned."""
         if self.token_masks is None:
             return None
@@ -126,12 +127,12 @@ class Selected(SelectionView):
         codes = np.array([numbers[text] for text in self.texts], dtype=np.int32)[self.codes]
         return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(list(numbers), pa.string()))
 
-    def fates(self) -> tuple[list[str], NDArray[np.int64]]:
+    def fates(self) -> tuple[list[str], Ints]:
         """Give what may become of a row, as :meth:`counts` names it, and each row's number among these, int64 (n,)."""
         return self._fates
 
     @cached_property
-    def _fates(self) -> tuple[list[str], NDArray[np.int64]]:
+    def _fates(self) -> tuple[list[str], Ints]:
         steps = [(vetoes.kind, vetoes.rows) for vetoes in self.scores.vetoes]
         if TOKENLESS in self.texts:
             steps.append((NO_TOKENS.code, np.flatnonzero(self.codes == self.texts.index(TOKENLESS))))
@@ -204,7 +205,7 @@ class Selected(SelectionView):
         return self.scores.rankings[self.scorer].measure
 
     @property
-    def clusters(self) -> NDArray[np.int64] | None:
+    def clusters(self) -> Ints | None:
         """Every row's cluster, where the scorer works in clusters; int64 (n,)."""
         return self.scores.rankings[self.scorer].groups
 
@@ -217,10 +218,10 @@ class Selected(SelectionView):
     def _labels(self, column: str) -> list[Any]:
         return self.scores.column(column)
 
-    def _tokens(self) -> NDArray[np.int64]:
+    def _tokens(self) -> Ints:
         return self.scores.tokens["num_supervised_tokens"]
 
-    def _shown(self, rows: NDArray[np.int64]) -> tuple[Samples, NDArray[np.int64]]:
+    def _shown(self, rows: Ints) -> tuple[Samples, Ints]:
         return self.scores.samples, rows
 
     def _known(self, row: int) -> dict[str, Any]:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from datapruner.arrays import Ints
+from datapruner.arrays import Flags, Floats, Ints
 
 if TYPE_CHECKING:
     from datapruner.ranking import Measure
@@ -41,13 +40,13 @@ class Standing:
     places: Ints
     sizes: Ints
     kept: Ints
-    cuts: NDArray[np.float64]
+    cuts: Floats
 
 
 def standing(
-    values: NDArray[np.float64],
-    kept: NDArray[np.bool_],
-    competing: NDArray[np.bool_],
+    values: Floats,
+    kept: Flags,
+    competing: Flags,
     groupings: Iterable[Grouping],
     costs: Ints | None = None,
 ) -> Standing:

@@ -8,9 +8,8 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from datapruner.arrays import Ints
+from datapruner.arrays import Flags, Floats, Ints
 from datapruner.cleaning.reasons import KEPT, Reason
 from datapruner.ranking import Measure
 from datapruner.results.columns import frame
@@ -41,7 +40,7 @@ class SelectionView(ABC):
     """
 
     scorer: str
-    kept: NDArray[np.bool_]
+    kept: Flags
 
     def __getitem__(self, place: int) -> dict[str, Any]:
         """Give one kept row, as iterating over all of them would; counted from the end where negative."""
@@ -52,7 +51,7 @@ class SelectionView(ABC):
 
     @property
     @abstractmethod
-    def values(self) -> NDArray[np.float64]:
+    def values(self) -> Floats:
         """The scorer's value of every row, NaN where it was dropped before scoring; float64 (n,)."""
 
     @property
@@ -110,7 +109,7 @@ class SelectionView(ABC):
         """Give what else is known of a row: the method's columns, tokens."""
 
     @abstractmethod
-    def _tokens(self) -> NDArray[np.int64]:
+    def _tokens(self) -> Ints:
         """Supervised tokens of every row, where the budget counts them."""
 
     @abstractmethod

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from datapruner.arrays import Ints
 
 
-def encode_labels(labels: Sequence[Any]) -> tuple[list[str], NDArray[np.int64]]:
+def encode_labels(labels: Sequence[Any]) -> tuple[list[str], Ints]:
     """Give a column's values numbers in the order of their first rows; None is ``(none)``."""
     numbers: dict[str, int] = {}
     texts = ("(none)" if label is None else str(label) for label in labels)

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
 from datapruner.ragged import Ragged as Ragged
 from datapruner.signals.shared import Shared
@@ -46,7 +46,7 @@ class Signals:
     num_rows: int
     measured: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
-    rows: NDArray[np.int64] | None = None
+    rows: Ints | None = None
     shared: Shared = field(default_factory=Shared, compare=False, repr=False)
 
     def __getitem__(self, name: str) -> Any:
@@ -96,7 +96,7 @@ class Signals:
         found: Matrix = self._as("matrix", name)
         return found
 
-    def table(self, name: str) -> NDArray[np.int64]:
+    def table(self, name: str) -> Ints:
         """Give a signal of some integers a row, shape (num_rows, k), such as neighbours.
 
         Raises
@@ -104,7 +104,7 @@ class Signals:
         DataPrunerError
             It was not measured, or is something else.
         """
-        found: NDArray[np.int64] = self._as("table", name)
+        found: Ints = self._as("table", name)
         return found
 
     def texts(self, name: str = "text") -> Sequence[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from datapruner.arrays import Ints
 from datapruner.models.names import DEFAULT_TOKENIZER
 from datapruner.signals.store import SignalStore
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from datapruner.signals.tokens import NamedTokenizer
 
 
-def measure_label(samples: Samples) -> NDArray[np.int64]:
+def measure_label(samples: Samples) -> Ints:
     """Give every row the number of its label, 0 for all rows where the dataset has no label column."""
     from datapruner.selection.budget import encode_labels
 
@@ -29,7 +29,7 @@ def measure_label(samples: Samples) -> NDArray[np.int64]:
 
 def measure_tokens(
     recipe: Recipe, samples: Samples, store: SignalStore, *, required: bool
-) -> dict[str, NDArray[np.int64]]:
+) -> dict[str, Ints]:
     """Count every row's tokens and supervised tokens; nothing where there is no text and nobody asked."""
     from datapruner.signals.tokens import stored_counts
 

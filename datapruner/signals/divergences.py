@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.arrays import Floats
 from datapruner.errors import DataPrunerError
 from datapruner.files.checksums import check_file
 from datapruner.files.paths import expanded
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from datapruner.recipe import Recipe
 
 
-def read_divergences(recipe: Recipe, given: Any, n: int) -> NDArray[np.float64]:
+def read_divergences(recipe: Recipe, given: Any, n: int) -> Floats:
     """Read the divergence of every source row, nats, from an array, a ``.npy`` file or a parquet column ``jsd``.
 
     Raises

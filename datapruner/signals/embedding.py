@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
 from datapruner.models.encoders import ImageEmbedder, Named, TokenEmbedder
 from datapruner.progress import bar
@@ -94,7 +95,7 @@ def embed_and_tell(
         vector, so that it is known where no embedder is loaded.
     """
 
-    def compute(opened: TokenEmbedder, rows: NDArray[np.int64]) -> Iterator[Batch]:
+    def compute(opened: TokenEmbedder, rows: Ints) -> Iterator[Batch]:
         with bar(len(rows), name, "rows", progress) as shown:
             for batch in _canonical_batches(texts, rows, opened, _batch_tokens(opened)):
                 shown.update(len(batch[0]))
@@ -146,7 +147,7 @@ def embed_images(
     def context(of: Any) -> dict[str, object]:
         return {"signal": "image", "batch": IMAGES_PER_BATCH, **of.context}
 
-    def compute(opened: ImageEmbedder, rows: NDArray[np.int64]) -> Iterator[Batch]:
+    def compute(opened: ImageEmbedder, rows: Ints) -> Iterator[Batch]:
         with bar(len(rows), name, "rows", progress) as shown:
             for start in range(0, len(rows), IMAGES_PER_BATCH):
                 of = rows[start : start + IMAGES_PER_BATCH]
@@ -169,7 +170,7 @@ def _stored(
     embedder: Any,
     context_of: Callable[[Any], dict[str, object]],
     contents: Callable[[], Iterable[bytes]],
-    compute: Callable[[Any, NDArray[np.int64]], Iterator[Batch]],
+    compute: Callable[[Any, Ints], Iterator[Batch]],
     store: SignalStore,
     more: int = 0,
 ) -> NDArray[np.float32]:
@@ -177,7 +178,7 @@ def _stored(
     for _ in range(2):
         context = {"version": CODE_VERSION, **context_of(embedder)}
 
-        def opened(rows: NDArray[np.int64], context: dict[str, object] = context) -> Iterator[Batch]:
+        def opened(rows: Ints, context: dict[str, object] = context) -> Iterator[Batch]:
             found = embedder.opened
             if row_keys([b""], {"version": CODE_VERSION, **context_of(found)}) != row_keys([b""], context):
                 raise _OtherError
@@ -189,7 +190,7 @@ def _stored(
 
 
 def _canonical_batches(
-    texts: Sequence[str], rows: NDArray[np.int64], embedder: TokenEmbedder, batch_tokens: int
+    texts: Sequence[str], rows: Ints, embedder: TokenEmbedder, batch_tokens: int
 ) -> Iterator[Batch]:
     """Fill buckets with the rows of a window and run each as it gets full; dummies fill what is left."""
     waiting: dict[tuple[int, bool], list[tuple[int, list[int]]]] = {}

@@ -9,6 +9,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
 from datapruner.models.encoders import Encoder
 from datapruner.models.identity import PROBE_TEXTS
@@ -70,7 +71,7 @@ def embed_with_encoder(
             )
         return vectors
 
-    def compute(rows: NDArray[np.int64]) -> Iterator[Batch]:
+    def compute(rows: Ints) -> Iterator[Batch]:
         with bar(len(rows), name, "rows", progress) as shown:
             for start in range(0, len(rows), TEXTS_PER_CALL):
                 of = rows[start : start + TEXTS_PER_CALL]

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from datapruner.arrays import Flags, Ints
 from datapruner.ragged import Ragged
@@ -159,7 +158,7 @@ class Run:
     required: frozenset[str] = frozenset()
     feeds: bool = False
     signals: dict[str, Any] = field(default_factory=dict)
-    tokens: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    tokens: dict[str, Ints] = field(default_factory=dict)
     unread: Flags = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
     prepared: dict[str, Any] = field(default_factory=dict)
     fed: Fed | None = None

@@ -6,9 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
 from datapruner.models.known import opening
 from datapruner.models.names import DEFAULT_TOKENIZER
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
     from datapruner.samples.samples import Samples
     from datapruner.signals.language_model.reader import LanguageModel, NamedModel
 
-    Renderer = Callable[[Samples, NDArray[np.int64]], Iterator[Rendered]]
+    Renderer = Callable[[Samples, Ints], Iterator[Rendered]]
 
 
 def open_language_model(
@@ -173,7 +171,7 @@ def renderer_of(recipe: Recipe) -> Renderer | None:
     if recipe.model is None or limit is None:
         return None
 
-    def renderer(samples: Samples, rows: NDArray[np.int64]) -> Iterator[Rendered]:
+    def renderer(samples: Samples, rows: Ints) -> Iterator[Rendered]:
         from datapruner.signals.language_model.reader import LanguageModel
 
         reader = LanguageModel(None, _tokenizer_of(recipe), limit, recipe.last_turn_only)

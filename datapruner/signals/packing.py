@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
@@ -127,7 +126,7 @@ def _words(given: Given, found: Any, rows: int, owner: str) -> Ragged:
     return Ragged(np.ascontiguousarray(numbers.reshape(-1)).view("<f4"), offsets_of(each * words))
 
 
-def _places(starts: Ints, lengths: Ints) -> NDArray[np.int64]:
+def _places(starts: Ints, lengths: Ints) -> Ints:
     """Give the positions of runs that start at ``starts``, run by run."""
     offsets = offsets_of(lengths)
     return np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])

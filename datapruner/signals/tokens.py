@@ -8,8 +8,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from datapruner.arrays import Ints
 from datapruner.models.identity import tokenizer_hash
 from datapruner.models.known import opening
 from datapruner.models.tokenizers import load_tokenizer
@@ -95,7 +95,7 @@ def stored_counts(
     """
     context = _context(tokenizer.hash, last_turn_only, max_length)
 
-    def compute(rows: NDArray[np.int64]) -> Iterator[Batch]:
+    def compute(rows: Ints) -> Iterator[Batch]:
         for start in range(0, len(rows), WINDOW_ROWS):
             of = rows[start : start + WINDOW_ROWS]
             counts = token_counts(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.arrays import Flags, Ints
 from datapruner.cleaning.own_text import OwnText
 from datapruner.errors import DataPrunerError, in_words
 from datapruner.geometry.blocks import iter_blocks, normalise_rows
@@ -37,7 +38,7 @@ logger = logging.getLogger(__name__)
 def measure_embedding(
     recipe: Recipe,
     samples: Samples,
-    rows: NDArray[np.int64],
+    rows: Ints,
     store: SignalStore,
     *,
     embeddings: Any = None,
@@ -45,7 +46,7 @@ def measure_embedding(
     own: OwnText | None = None,
     progress: bool = True,
     name: str = "embedding",
-    unread: NDArray[np.bool_] | None = None,
+    unread: Flags | None = None,
 ) -> Matrix:
     """Get one vector for each of ``rows``: given ones, a column, images, or the embedder's.
 
@@ -88,13 +89,13 @@ def measure_embedding(
 def _make_embedding(
     recipe: Recipe,
     samples: Samples,
-    rows: NDArray[np.int64],
+    rows: Ints,
     store: SignalStore,
     embedder: Encoder | None,
     own: OwnText,
     progress: bool,
     name: str,
-    unread: NDArray[np.bool_] | None = None,
+    unread: Flags | None = None,
 ) -> NDArray[np.float32]:
     if samples.layout.name == "image":
         images = _Images(samples, rows)
@@ -138,12 +139,12 @@ def missing_vectors(run: Run) -> int | None:
     return missing_texts(texts, _named_embedder(recipe, run.store, progress=False), run.store)
 
 
-def _is_unread(reading: NDArray[np.float32]) -> NDArray[np.bool_]:
+def _is_unread(reading: NDArray[np.float32]) -> Flags:
     """Mark rows most of whose tokens, but for the two that frame a row, are unknown: their vectors say nothing."""
     return np.asarray(2 * reading[:, 1] > np.maximum(reading[:, 0] - 2, 1))
 
 
-def _tell_reading(reading: NDArray[np.float32], rows: NDArray[np.int64], name: str) -> None:
+def _tell_reading(reading: NDArray[np.float32], rows: Ints, name: str) -> None:
     """Say how many rows the embedder read in part, or not at all."""
     tokens, read = reading[:, 0], reading[:, 2]
     if (cut := tokens > read).any():
@@ -254,7 +255,7 @@ class _Images:
     """Images read one by one, so that they are never all in memory."""
 
     samples: Samples
-    rows: NDArray[np.int64]
+    rows: Ints
 
     def __len__(self) -> int:
         return len(self.rows)

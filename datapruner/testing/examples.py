@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.arrays import Floats, Ints
 from datapruner.ragged import Ragged, offsets_of
 from datapruner.ranking import Ranking
 from datapruner.selection.budget import Portion
@@ -37,7 +38,7 @@ def example_signals(n: int = 120, *, seed: int = 0, more: Mapping[str, Any] | No
     offsets = np.concatenate([[0], np.cumsum(supervised)]).astype(np.int64)
     of = np.repeat(np.arange(n), supervised)
 
-    def mean(values: NDArray[Any]) -> NDArray[np.float64]:
+    def mean(values: NDArray[Any]) -> Floats:
         return np.bincount(of, values.astype(np.float64), n) / supervised
 
     level = rng.normal(size=(3, n))
@@ -95,7 +96,7 @@ def example_rows(n: int = 40, *, seed: int = 0) -> list[dict[str, str]]:
     return [{"prompt": f"{text(8)} {row}?", "response": text(30), "kind": words[row % 3]} for row in range(n)]
 
 
-def random_ranking(seed: int) -> tuple[Ranking, NDArray[np.int64]]:
+def random_ranking(seed: int) -> tuple[Ranking, Ints]:
     """Draw a ranking full of ties, with groups and what selectors read, and its rows' supervised tokens."""
     rng = np.random.default_rng(seed)
     n, k = int(rng.integers(2, 200)), int(rng.integers(1, 9))
@@ -106,7 +107,7 @@ def random_ranking(seed: int) -> tuple[Ranking, NDArray[np.int64]]:
     return Ranking(values, groups, weights, *plane(np.round(rng.gamma(2, size=n), 2), tokens)), tokens
 
 
-def plane(log_ppl: NDArray[np.float64], tokens: NDArray[np.int64]) -> tuple[dict[str, Any], dict[str, Any]]:
+def plane(log_ppl: Floats, tokens: Ints) -> tuple[dict[str, Any], dict[str, Any]]:
     """Give columns and state that scorers leave for their selectors: of a language model's pass, a walk, a graph."""
     token_nll = Ragged(np.repeat(log_ppl, tokens), offsets_of(tokens))
     walk = np.random.default_rng(len(log_ppl)).permutation(len(log_ppl))
@@ -127,12 +128,12 @@ def _graph(n: int) -> dict[str, Ragged]:
     return {NEIGHBOURS: Ragged(other[order], offsets), DISTANCES: Ragged(apart[order], offsets)}
 
 
-def portion(n: int, costs: NDArray[np.int64], budget: int) -> Portion:
+def portion(n: int, costs: Ints, budget: int) -> Portion:
     """Make one portion of all rows; its unit is rows where each costs 1."""
     return Portion(np.arange(n), costs, budget, "", "rows" if (costs == 1).all() else "tokens")
 
 
-def reordered(signals: Signals, rows: NDArray[np.int64]) -> Signals:
+def reordered(signals: Signals, rows: Ints) -> Signals:
     """Give the signals of some rows, in their order; a row may come several times."""
 
     def taken(value: Any) -> Any:
@@ -146,7 +147,7 @@ def reordered(signals: Signals, rows: NDArray[np.int64]) -> Signals:
     return Signals(len(rows), measured, signals.seed)
 
 
-def _neighbours(embedding: NDArray[np.float32]) -> NDArray[np.int64]:
+def _neighbours(embedding: NDArray[np.float32]) -> Ints:
     from datapruner.geometry.neighbours import neighbour_table
 
     return neighbour_table(embedding, 8).indices

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from datapruner.arrays import Floats, Ints
 from datapruner.cleaning.grams import hashed_ngrams
 from datapruner.cleaning.reasons import Reason
 from datapruner.cleaning.rows import checked_rows, text_blocks
@@ -158,9 +159,9 @@ def contaminated(
         raise DataPrunerError(f"The contamination share must lie in (0, 1], not {share}.")
     alive = checked_rows(rows, None)
     index = _TestIndex.build(test_texts, ngram, min_words, common)
-    found: list[NDArray[np.int64]] = []
-    others: list[NDArray[np.int64]] = []
-    measures: list[NDArray[np.float64]] = []
+    found: list[Ints] = []
+    others: list[Ints] = []
+    measures: list[Floats] = []
     for block, block_rows in text_blocks(train_texts, alive):
         train, test, measure = index.best([bare_words(text) for text in block])
         # The weights' sums round: a verbatim copy may be one digit short of 1.
@@ -200,10 +201,10 @@ class _TestIndex:
 
     lengths: tuple[int, ...]
     grams: NDArray[np.uint64]
-    starts: NDArray[np.int64]
-    owners: NDArray[np.int64]
-    weights: NDArray[np.float64]
-    totals: NDArray[np.float64]
+    starts: Ints
+    owners: Ints
+    weights: Floats
+    totals: Floats
 
     @classmethod
     def build(cls, texts: Iterable[str], ngram: int, min_words: int, common: int) -> _TestIndex:
@@ -247,12 +248,10 @@ class _TestIndex:
             totals=np.bincount(owner, weights=weight, minlength=total).astype(np.float64),
         )
 
-    def best(
-        self, words: list[list[str]]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    def best(self, words: list[list[str]]) -> tuple[Ints, Ints, Floats]:
         """Return (training item, test row, share): the best test row of every item that matches any."""
-        keys: list[NDArray[np.int64]] = []
-        weights: list[NDArray[np.float64]] = []
+        keys: list[Ints] = []
+        weights: list[Floats] = []
         for length in self.lengths:
             hashes, counts = hashed_ngrams(words, length, short_rows=False)
             item = np.repeat(np.arange(len(words)), counts)

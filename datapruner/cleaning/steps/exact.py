@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from datapruner.arrays import Flags
 from datapruner.choices import Match
 from datapruner.cleaning.reasons import Reason
 from datapruner.cleaning.rows import checked_rows, text_blocks
@@ -57,7 +58,7 @@ class Exact(CleaningStep):
 def exact_duplicates(
     texts: Iterable[str],
     rows: ArrayLike,
-    protected: NDArray[np.bool_] | None = None,
+    protected: Flags | None = None,
     match: Match = "text",
 ) -> Vetoes:
     """Drop every row whose text was seen before; the first row stays.

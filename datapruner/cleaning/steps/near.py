@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from datapruner.arrays import Flags, Ints
 from datapruner.choices import Match
 from datapruner.cleaning.crowd import Crowd
 from datapruner.cleaning.grams import MULTIPLIER, hashed_ngrams
@@ -100,7 +101,7 @@ def near_duplicates(
     ngram: int = 3,
     num_perm: int = 128,
     seed: int = 0,
-    protected: NDArray[np.bool_] | None = None,
+    protected: Flags | None = None,
     numbers: bool = False,
     apart: ArrayLike | None = None,
     whole: Iterable[str] | None = None,
@@ -185,7 +186,7 @@ def near_duplicates(
 
     sizes = np.bincount(buckets[buckets >= 0])
     large = np.append(sizes > CROWDED, False)  # the last entry answers for bucket -1
-    in_crowd: NDArray[np.bool_] = np.asarray(large[buckets].any(axis=1))
+    in_crowd: Flags = np.asarray(large[buckets].any(axis=1))
     crowd = Crowd.build(hashes, starts, np.flatnonzero(in_crowd), threshold) if in_crowd.any() else None
     kept_in: dict[int, list[int]] = {}
     kept = np.zeros(alive.size, dtype=bool)
@@ -216,13 +217,13 @@ def near_duplicates(
 
 def _shingled(
     texts: Iterable[str],
-    alive: NDArray[np.int64],
+    alive: Ints,
     ngram: int,
     permutations: NDArray[np.uint32],
     bands: int,
     numbers: bool,
-    kinds: NDArray[np.int64] | None,
-) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.uint64], NDArray[np.int64]]:
+    kinds: Ints | None,
+) -> tuple[NDArray[np.uint64], Ints, NDArray[np.uint64], Ints]:
     """Read the texts once: their shingles, how many each has, their band keys and their marks [2, m]."""
     shingles, lengths = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
     keys = np.zeros((alive.size, bands), dtype=np.uint64)
@@ -240,9 +241,7 @@ def _shingled(
     return np.concatenate(shingles), np.concatenate(lengths), keys, marks
 
 
-def _told_apart(
-    hashes: NDArray[np.uint64], counts: NDArray[np.int64], kinds: NDArray[np.int64]
-) -> NDArray[np.uint64]:
+def _told_apart(hashes: NDArray[np.uint64], counts: Ints, kinds: Ints) -> NDArray[np.uint64]:
     """Give rows of different kinds different shingles, so that they never meet; ascending inside a row as before."""
     owner = np.repeat(np.arange(counts.size), counts)
     mixed = hashes ^ (kinds.astype(np.uint64) * MULTIPLIER)[owner]

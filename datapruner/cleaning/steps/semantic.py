@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from datapruner.arrays import Flags, Ints
 from datapruner.choices import Match
 from datapruner.cleaning.reasons import Reason
 from datapruner.cleaning.rows import checked_rows
@@ -79,7 +80,7 @@ def semantic_duplicates(
     eps: float = 0.05,
     keep_rule: Literal["kept", "any"] = "kept",
     block_size: int = 2048,
-    protected: NDArray[np.bool_] | None = None,
+    protected: Flags | None = None,
     apart: ArrayLike | None = None,
 ) -> Vetoes:
     """Drop a row whose embedding lies within ``eps`` of an earlier one in the same cluster (SemDeDup).
@@ -170,8 +171,8 @@ def semantic_duplicates(
 
 def _suppressed(
     vectors: NDArray[np.float32],
-    source: NDArray[np.int64],
-    safe: NDArray[np.bool_],
+    source: Ints,
+    safe: Flags,
     *,
     limit: float,
     keep_rule: str,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datapruner.arrays import Floats, Ints
+from datapruner.arrays import Flags, Floats, Ints
 from datapruner.outputs.wording import counted_here
 from datapruner.selection.quadrants import find_quadrants, quadrants_at
 from datapruner.selection.selectors.eu_plane import NAMES, EUPlaneSelector
@@ -28,7 +28,7 @@ AXES = {
 }
 
 
-def digits(values: NDArray[Any], count: int = 5, there: NDArray[np.bool_] | None = None) -> list[Any]:
+def digits(values: NDArray[Any], count: int = 5, there: Flags | None = None) -> list[Any]:
     """Give numbers for JSON: so many significant digits, None where there is none."""
     held: list[Any] = values.tolist()
     if values.dtype.kind == "f":
@@ -41,7 +41,7 @@ def digits(values: NDArray[Any], count: int = 5, there: NDArray[np.bool_] | None
 
 
 def histogram(
-    name: str, values: NDArray[Any], kept: Sequence[NDArray[np.bool_]], *, length: bool = False
+    name: str, values: NDArray[Any], kept: Sequence[Flags], *, length: bool = False
 ) -> dict[str, Any]:
     """Count all rows, and the kept ones of every selection, in the same bins.
 

@@ -81,7 +81,7 @@ def _selection(shown: Shown, selection: Selected, name: str, budget: int) -> dic
     }
 
 
-def _facet(shown: Shown, facet: Facet, masks: Sequence[NDArray[np.bool_]]) -> dict[str, Any]:
+def _facet(shown: Shown, facet: Facet, masks: Sequence[Flags]) -> dict[str, Any]:
     """Give the largest groups one by one, the others together, and the names of those that are shown."""
     sizes, codes = facet.sizes, facet.codes[shown.rows]
     order = [j for j in np.argsort(-sizes, kind="stable").tolist() if sizes[j]]
@@ -130,7 +130,7 @@ def _columns(shown: Shown) -> dict[str, tuple[NDArray[Any], Flags]]:
     return found
 
 
-def _histograms(shown: Shown, masks: Sequence[NDArray[np.bool_]]) -> list[dict[str, Any]]:
+def _histograms(shown: Shown, masks: Sequence[Flags]) -> list[dict[str, Any]]:
     """Count all rows by score, by length, and by every measured column."""
     used = {selection.scorer for selection in shown.selections}
     held: list[tuple[str | None, str, NDArray[Any]]] = [

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import chdtrc
 
-from datapruner.arrays import Ints
+from datapruner.arrays import Floats, Ints
 from datapruner.cleaning.reasons import OVER_BUDGET
 from datapruner.outputs.facets import Facet, group_name
 from datapruner.outputs.report.dropped import cleaning_words, forced_words, tokenless_words
@@ -144,7 +143,7 @@ def independence(taken: Ints, sizes: Ints) -> float:
     return float(chdtrc(len(rows) - 1, ((kept - share * rows) ** 2 / (rows * share * (1 - share))).sum()))
 
 
-def length_correlation(values: NDArray[np.float64], lengths: Ints) -> float:
+def length_correlation(values: Floats, lengths: Ints) -> float:
     """Spearman's of a score with the rows' lengths, over the rows that have a score; NaN where either is constant."""
     there = np.isfinite(values)
     ranks = [average_ranks(values[there]), average_ranks(lengths[there].astype(np.float64))]
