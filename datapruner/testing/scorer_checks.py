@@ -6,6 +6,7 @@ import copy
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from datapruner.errors import DataPrunerError
 from datapruner.ragged import Ragged
 from datapruner.scorers.base import Scorer
+from datapruner.selection.selector import GROUPS
 from datapruner.signals import Signals
 from datapruner.signals.shared import Shared
 from datapruner.testing.examples import example_signals, reordered
@@ -61,6 +63,18 @@ def scorer_ranks_every_row(scorer: Scorer, signals: Signals) -> None:
         assert ranking.groups is not None, "weights without groups"
         assert len(ranking.group_weights) > ranking.groups.max(), "a group has no weight"
         assert (ranking.group_weights >= 0).all(), "a weight is negative"
+
+
+def scorer_holds_what_it_announces(scorer: Scorer, signals: Signals) -> None:
+    """Where it says what its ranking may hold, the ranking holds nothing else."""
+    if scorer.offers is None:
+        return
+    ranking = scorer.score(signals)
+    groups = [GROUPS] if ranking.groups is not None and ranking.group_weights is not None else []
+    for name in (*ranking.columns, *ranking.state, *groups):
+        assert any(fnmatchcase(name, pattern) for pattern in scorer.offers), (
+            f"the ranking holds '{name}', and the scorer announces {', '.join(sorted(scorer.offers))}"
+        )
 
 
 def scorer_repeats(scorer: Scorer, signals: Signals) -> None:
@@ -171,6 +185,7 @@ SCORER_CHECKS: dict[str, Callable[[Scorer, Signals], None]] = {
     for check in (
         scorer_describes_itself,
         scorer_ranks_every_row,
+        scorer_holds_what_it_announces,
         scorer_repeats,
         scorer_leaves_signals_alone,
         scorer_follows_rows,

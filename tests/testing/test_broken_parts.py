@@ -292,6 +292,14 @@ SCORERS = [
         "must not name a column 'kept'",
     ),
     (scorer(lambda self, s: np.ones(s.num_rows)), "scorer_ranks_every_row", "must return"),
+    (
+        scorer(
+            lambda self, s: Ranking(np.ones(s.num_rows), columns={"norm": np.ones(s.num_rows)}),
+            holds=frozenset({"length"}),
+        ),
+        "scorer_holds_what_it_announces",
+        "holds 'norm', and the scorer announces length",
+    ),
     (scorer(counting()), "scorer_repeats", "two calls"),
     (scorer(mutating), "scorer_leaves_signals_alone", "'embedding' was changed"),
     (scorer(by_place), "scorer_follows_rows", "Not equal"),
