@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import types
 from collections.abc import Callable, Iterable
 from inspect import Parameter
@@ -11,6 +12,9 @@ import typer
 
 from datapruner.cli.completion import completion
 from datapruner.recipe.option import REQUIRED, Declared, Section, declared, without_none
+
+BRIEF = 76
+"""Characters of what a shell shows beside a completion; typer wraps it at 80, which no shell expects."""
 
 
 def picked(section: type[Section], names: str) -> type[Section]:
@@ -58,15 +62,21 @@ def is_argument(one: Declared) -> bool:
     return bool(one.option.flags) and not str(one.option.flags).startswith("-")
 
 
+def brief(text: str) -> str:
+    """Give the first sentence as a shell shows it beside what it completes: on one line; typer reads rich's markup."""
+    first = textwrap.shorten(text.partition(". ")[0], BRIEF, placeholder=" …")
+    return first.replace("[", "\\[")
+
+
 def parameter(one: Declared) -> Parameter:
     """Make what typer reads of an option."""
     kind, _ = written(one.type)
     told: Any
     if is_argument(one):
-        told = typer.Argument(metavar=one.option.flags, help=one.option.help)
+        told = typer.Argument(metavar=one.option.flags, help=brief(one.option.help))
     else:
         told = typer.Option(
-            *flags_of(one), help=one.option.help, min=one.option.least, autocompletion=completion(one)
+            *flags_of(one), help=brief(one.option.help), min=one.option.least, autocompletion=completion(one)
         )
     default = one.default
     if default is REQUIRED or (is_argument(one) and default is None):

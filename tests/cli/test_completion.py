@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from datapruner.cli.app import VERBS, verb_of
+from datapruner.cli.parameters import flags_of, is_argument
 from datapruner.parts import SCORERS, SELECTORS, available
 from tests.conftest import command
 
@@ -49,6 +51,24 @@ def test_what_a_shell_is_given(completed, line, found):
 def test_parts_are_completed_by_name(completed):
     assert completed("datapruner compare x --scorer ") == list(available(SCORERS))
     assert completed("datapruner select x --selector ") == list(available(SELECTORS))
+
+
+@pytest.mark.parametrize("name", [name for names in VERBS.values() for name in names.split()])
+def test_what_a_shell_shows_beside_an_option_is_a_line(name, monkeypatch, capsys):
+    for variable, held in {
+        "_DATAPRUNER_COMPLETE": "complete_fish",
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+        "_TYPER_COMPLETE_ARGS": f"datapruner {name} --",
+    }.items():
+        monkeypatch.setenv(variable, held)
+    assert command(monkeypatch) == 0
+    lines = dict(line.split("\t") for line in capsys.readouterr().out.strip().splitlines())
+    made = verb_of(name)
+    for one in made.options.values():
+        if not is_argument(one):
+            flag = flags_of(one)[0].partition("/")[0]
+            begin = one.option.help.partition(". ")[0][:60].removesuffix(".")
+            assert " ".join(lines[flag].split()).startswith(" ".join(begin.split()[:-1])), flag
 
 
 def test_the_script_is_shown(monkeypatch, capsys):
