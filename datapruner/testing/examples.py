@@ -14,10 +14,14 @@ from datapruner.ranking import Ranking
 from datapruner.selection.budget import Portion
 from datapruner.selection.selectors.message_passing import DISTANCES, NEIGHBOURS
 from datapruner.signals import TARGET, Signals
+from datapruner.signals.measurement import OPEN, Given
+from datapruner.signals.plan import measurements
 
 
 def example_signals(n: int = 120, *, seed: int = 0, more: Mapping[str, Any] | None = None) -> Signals:
     """Make every known signal for ``n`` rows: three uneven clusters of 16-dimensional vectors, and texts.
+
+    What is not told below of a built-in measurement is drawn as it is announced.
 
     Parameters
     ----------
@@ -51,38 +55,59 @@ def example_signals(n: int = 120, *, seed: int = 0, more: Mapping[str, Any] | No
     norms = 3 * mean(nll) / np.sqrt(supervised)
     target = embedding[near.permutation(n)[: max(12, n // 8)]]
     words = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"]
-    return Signals(
-        n,
-        {
-            "embedding": embedding,
-            TARGET: (target + 0.2 * near.normal(size=target.shape)).astype(np.float32),
-            "neighbours": _neighbours(embedding),
-            "manifold": (embedding[:, :2] + 0.1 * embedding[:, 2:4]).astype(np.float64),
-            "label": rng.integers(0, 3, size=n),
-            "num_tokens": supervised + rng.integers(1, 300, size=n),
-            "num_supervised_tokens": supervised,
-            "text": [f"{' '.join(rng.choice(words, size=6))} {row}" for row in range(n)],
-            "log_ppl": mean(nll),
-            "entropy": mean(entropy),
-            "el2n": mean(np.sqrt(-np.expm1(-nll))),
-            "grad_norm": norms,
-            "weight_dot": mean(nll) - mean(entropy),
-            "weight_norm": np.full(n, 40.0),
-            "token_nll": Ragged(nll, offsets),
-            "token_entropy": Ragged(entropy, offsets),
-            "number_surprise": np.where(rng.random(n) < 0.3, 0.0, rng.normal(size=n)),
-            "jsd": mean(token_jsd),
-            "token_jsd": Ragged(token_jsd, offsets),
-            "pruned_log_ppl": mean(pruned_nll),
-            "pruned_token_nll": Ragged(pruned_nll, offsets),
-            "pruned_grad_norm": 1.5 * norms,
-            "gradient_dot": 1.5 * norms**2 * twin.uniform(-0.2, 1, size=n),
-            "response_log_ppl": mean(alone),
-            "response_token_nll": Ragged(alone, offsets),
-            **(more or {}),
-        },
-        seed,
-    )
+    told = {
+        "embedding": embedding,
+        TARGET: (target + 0.2 * near.normal(size=target.shape)).astype(np.float32),
+        "neighbours": _neighbours(embedding),
+        "manifold": (embedding[:, :2] + 0.1 * embedding[:, 2:4]).astype(np.float64),
+        "label": rng.integers(0, 3, size=n),
+        "num_tokens": supervised + rng.integers(1, 300, size=n),
+        "num_supervised_tokens": supervised,
+        "text": [f"{' '.join(rng.choice(words, size=6))} {row}" for row in range(n)],
+        "log_ppl": mean(nll),
+        "entropy": mean(entropy),
+        "el2n": mean(np.sqrt(-np.expm1(-nll))),
+        "grad_norm": norms,
+        "weight_dot": mean(nll) - mean(entropy),
+        "weight_norm": np.full(n, 40.0),
+        "token_nll": Ragged(nll, offsets),
+        "token_entropy": Ragged(entropy, offsets),
+        "number_surprise": np.where(rng.random(n) < 0.3, 0.0, rng.normal(size=n)),
+        "jsd": mean(token_jsd),
+        "token_jsd": Ragged(token_jsd, offsets),
+        "pruned_log_ppl": mean(pruned_nll),
+        "pruned_token_nll": Ragged(pruned_nll, offsets),
+        "pruned_grad_norm": 1.5 * norms,
+        "gradient_dot": 1.5 * norms**2 * twin.uniform(-0.2, 1, size=n),
+        "response_log_ppl": mean(alone),
+        "response_token_nll": Ragged(alone, offsets),
+    }
+    drawn = {
+        given.name: _drawn(given, supervised, seed)
+        for one in measurements()
+        for given in one.gives
+        if given.name not in told and not given.name.endswith(OPEN)
+    }
+    return Signals(n, {**drawn, **told, **(more or {})}, seed)
+
+
+def _drawn(given: Given, supervised: Ints, seed: int) -> Any:
+    """Draw a signal of which no more is known than what its measurement announces."""
+    n = len(supervised)
+    rng = np.random.default_rng([seed, *given.name.encode()])
+
+    def numbers(shape: int | tuple[int, ...]) -> NDArray[Any]:
+        if np.dtype(given.dtype).kind in "iu":
+            return rng.integers(0, n, size=shape).astype(given.dtype)
+        return rng.normal(size=shape).astype(given.dtype)
+
+    if given.shape == "text":
+        return [f"{given.name} {number}" for number in rng.permutation(n)]
+    if given.shape == "token":
+        return Ragged(numbers(int(supervised.sum())), offsets_of(supervised))
+    if given.shape == "row":
+        return numbers(n)
+    return numbers((max(12, n // 8), 16) if given.shape == "other set" else (n, 8))
 
 
 def example_rows(n: int = 40, *, seed: int = 0) -> list[dict[str, str]]:

@@ -368,6 +368,26 @@ def test_all_checks_at_once():
         check_cleaning_step(step(some))
 
 
+def test_signals_that_nobody_made_are_drawn_as_they_are_announced(monkeypatch):
+    class New(Letters):
+        gives: ClassVar[tuple[Given, ...]] = (
+            Given("new_row", "a number", dtype="int64"),
+            Given("new_token", "a number a token", shape="token", dtype="float32"),
+            Given("new_matrix", "a vector", shape="matrix", dtype="float32"),
+            Given("new_text", "a text", shape="text"),
+            Given("new:", "any of many"),
+        )
+
+    monkeypatch.setattr("datapruner.testing.examples.measurements", lambda: [New()])
+    signals = example_signals(50)
+    assert (signals.column("new_row").dtype, len(signals.column("new_row"))) == (np.int64, 50)
+    assert signals.ragged("new_token").lengths.tolist() == signals.column("num_supervised_tokens").tolist()
+    assert (signals.matrix("new_matrix").dtype, len(signals.matrix("new_matrix"))) == (np.float32, 50)
+    assert len(set(signals.texts("new_text"))) == 50
+    assert "new:" not in signals.measured
+    assert signals.column("new_row").tobytes() == example_signals(50).column("new_row").tobytes()
+
+
 @dataclass(frozen=True)
 class ByTheirState(Even):
     """Reads what only its own scorer leaves."""
