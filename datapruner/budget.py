@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -83,6 +83,33 @@ class Budget:
             "per_group": self.per_group,
             "quotas": dict(self.quotas),
         }
+
+    def other(
+        self,
+        keep: Amount | None = None,
+        keep_tokens: int | None = None,
+        per_group: str | Literal[False] | None = None,
+        quotas: Mapping[str, Amount] | None = None,
+    ) -> Budget:
+        """Give another budget, which has from this one what is not said.
+
+        Parameters
+        ----------
+        keep, keep_tokens, quotas
+            None for what it was.
+        per_group : str or False, optional
+            Another column, whose groups have no quotas but those given; False for no groups.
+        """
+        if keep is None and keep_tokens is None:
+            keep, keep_tokens = self.keep, self.keep_tokens
+        same = per_group is None or per_group == self.per_group
+        held = self.quotas if same else {}
+        return Budget(
+            keep,
+            keep_tokens,
+            self.per_group if per_group is None else per_group or None,
+            held if quotas is None else quotas,
+        )
 
     def describe(self) -> str:
         """Give the budget in a few words."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -262,25 +262,22 @@ class SavedSelection(SelectionView):
         keep: Amount | None = None,
         *,
         keep_tokens: int | None = None,
+        per_group: str | Literal[False] | None = None,
         quotas: Mapping[str, Amount] | None = None,
         **objects: Any,
     ) -> Selection:
-        """Run its recipe again for another budget; what was measured is in the cache, and groups stay as they were.
+        """Run its recipe again for another budget; what was measured is in the cache.
 
         Parameters
         ----------
-        keep, keep_tokens, quotas
-            See :class:`datapruner.selection.budget.Budget`.
+        keep, keep_tokens, per_group, quotas
+            See :meth:`datapruner.scores.Selection.rebudget`: what is not said stays as it was.
         **objects
             ``cache``, ``progress`` and ``trust_code`` as in :func:`datapruner.score`, ``changed_source`` as in
             :func:`datapruner.run`.
         """
-        update = {
-            "keep": keep,
-            "keep_tokens": keep_tokens,
-            "quotas": self.recipe.quotas if quotas is None else dict(quotas),
-        }
-        return run(self.recipe.model_copy(update=update), **objects)
+        budget = self.budget.other(keep, keep_tokens, per_group, quotas)
+        return run(self.recipe.with_budget(budget), **objects)
 
 
 def load_selection(path: str | Path, *, source: Any = None) -> SavedSelection:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from datapruner.budget import Amount, Budget
 from datapruner.errors import DataPrunerError
@@ -195,12 +195,26 @@ class Selection(Selected):
         keep: Amount | None = None,
         *,
         keep_tokens: int | None = None,
+        per_group: str | Literal[False] | None = None,
         quotas: Mapping[str, Amount] | None = None,
     ) -> Selection:
-        """Choose again from the same scores for another budget; groups stay as they were."""
-        budget = Budget(
-            keep, keep_tokens, self.budget.per_group, self.budget.quotas if quotas is None else quotas
-        )
+        """Choose again from the same scores for another budget; what is not said of it stays as it was.
+
+        Parameters
+        ----------
+        keep, keep_tokens
+            See :class:`datapruner.budget.Budget`.
+        per_group : str or False, optional
+            Another column, whose groups have no quotas but those given; False for no groups.
+        quotas : mapping, optional
+            ``{}`` for none.
+
+        Raises
+        ------
+        DataPrunerError
+            A budget that cannot be met.
+        """
+        budget = self.budget.other(keep, keep_tokens, per_group, quotas)
         return choose(self.scores, self.scorer, self.selector, budget, type(self))
 
     def save(

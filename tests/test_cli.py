@@ -111,6 +111,7 @@ def test_explain_finds_rows_by_text_and_by_columns(place, first, monkeypatch, ca
 
     assert told("--match", "QUESTION 70?") == told("--row", "70")
     assert "rank  70 of 107; 32 were kept\n" in told("--row", "70")
+    assert told("--row", "70").count("70 of 107") == 1
     assert "its score is -69.1235, and -31.1235 or more was needed" in " ".join(told("--row", "70").split())
     assert told("--where", "skill=rare", "--match", "question 104") == told("--row", "104")
     listed = told("--where", "skill=code\x1b[31m")
@@ -137,7 +138,7 @@ def test_explain_tells_a_row_of_scores_too(place, monkeypatch, capsys):
     assert command(monkeypatch, *line) == 0
     assert command(monkeypatch, "explain", "scores", "--row", "70", "--scorer", "length", "--text") == 0
     said = capsys.readouterr().out
-    assert re.search(r"reason  not chosen yet; ranked \d+ of 10[78]\n", said)
+    assert re.search(r"reason  not chosen yet\n +rank  \d+ of 10[78]\n", said)
     assert "user       question 70?" in said
     assert command(monkeypatch, "explain", "scores", "--row", "70") == 2
     assert "say which scorer" in capsys.readouterr().err

@@ -98,13 +98,14 @@ class Explanation(Mapping[str, Any]):
         place = f"{self.rank or 0:,} of {self.ranked or 0:,}{inside}"
         if self.ranked_kept is not None:
             place += f"; {self.ranked_kept:,} were kept"
-        # Once, under its own name.
+        # Each once, under its own name.
+        reason = self.reason if self.rank is None else self.reason.replace(f"; ranked {place}", "")
         shown = self.score if self.measure is None else self.measured
         rest = {name: self.columns[name] for name in self.columns if name not in (self.measure, *_NAMES)}
         out: dict[str, Any] = {
             "row": self.row,
             "kept": None if self.kept is None else "yes" if self.kept else "no",
-            "reason": self.reason,
+            "reason": reason,
             "rank": None if self.rank is None else place,
             self.measure or "score": shown,
             "scorer": self.scorer,

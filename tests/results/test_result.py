@@ -83,6 +83,32 @@ def test_rebudget_equals_a_fresh_run(source):
         assert np.array_equal(selection.rebudget(keep).kept, fresh.kept)
 
 
+def test_rebudget_keeps_what_is_not_said_and_changes_what_is(source, tmp_path):
+    def fresh(**budget):
+        return dp.prune(source, scorer="length", count_tokens=True, progress=False, **budget)
+
+    def same(one, other):
+        assert one.budget == other.budget
+        assert np.array_equal(one.kept, other.kept)
+
+    quotas = {"code": 0.75}
+    first = fresh(keep=0.3, per_group="skill", quotas=quotas)
+    first.save(tmp_path / "out")
+    for held, more in ((first, {}), (dp.load_selection(tmp_path / "out"), {"progress": False})):
+        same(held.rebudget(0.4, **more), fresh(keep=0.4, per_group="skill", quotas=quotas))
+        same(held.rebudget(per_group=False, **more), fresh(keep=0.3))
+        same(held.rebudget(keep=50, quotas={}, **more), fresh(keep=50, per_group="skill"))
+        same(
+            held.rebudget(quotas={"math": 3}, **more), fresh(keep=0.3, per_group="skill", quotas={"math": 3})
+        )
+        # Quotas are of one column's groups: another column has none.
+        same(held.rebudget(per_group="kept", **more), fresh(keep=0.3, per_group="kept"))
+        with pytest.raises(dp.DataPrunerError, match="quotas= needs per_group="):
+            held.rebudget(per_group=False, quotas=quotas, **more)
+    same(fresh(keep=0.3).rebudget(per_group="skill", quotas=quotas), first)
+    same(first.rebudget(keep_tokens=900, per_group=False), fresh(keep_tokens=900))
+
+
 def test_per_group_and_quotas(source, rows):
     selection = dp.prune(source, keep=0.3, per_group="skill", **options(source))
     skills = np.array([row["skill"] for row in rows])
