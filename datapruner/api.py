@@ -1,4 +1,4 @@
-"""The verbs: score, select, prune, explain; every other way in ends here."""
+"""The verbs: score, prune, clean, run. Each asks in its own words, and all go one way."""
 
 from __future__ import annotations
 
@@ -12,7 +12,17 @@ from datapruner.arguments import takes
 from datapruner.budget import Amount, Budget
 from datapruner.measuring.arguments import requested, requested_cleaning
 from datapruner.measuring.request import request_of
-from datapruner.options import DEFAULTS, PrunedModel, Running, Scoring, ScoringReading, notes
+from datapruner.options import (
+    DEFAULTS,
+    RESULTS_OWN,
+    SCORERS_OWN,
+    SELECTING,
+    PrunedModel,
+    Running,
+    Scoring,
+    ScoringReading,
+    notes,
+)
 from datapruner.recipe import Recipe, load_recipe
 from datapruner.running import scored, selected
 from datapruner.scorers.base import Scorer
@@ -21,16 +31,6 @@ from datapruner.selection.selector import Selector
 
 if TYPE_CHECKING:
     from datapruner.models.encoders import Encoder
-
-
-SELECTING = frozenset({"scorer", "selector", "keep", "keep_tokens", "quotas"})
-"""A recipe's fields of the selection; `per_group` is taken, to find a typo before a model runs."""
-_PARAMETERS = (
-    "these are a scorer's own parameters; give an object, such as datapruner.scorers.Prototypes(n_clusters=8)"
-)
-SCORERS_OWN = dict.fromkeys(("n_clusters", "set", "parameters", "scorer_params"), _PARAMETERS)
-_WRITES = "the result is written by its own save(FOLDER)"
-RESULTS_OWN = dict.fromkeys(("out", "output", "output_dir", "overwrite", "report", "push_to_hub"), _WRITES)
 
 
 @takes(

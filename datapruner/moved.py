@@ -63,6 +63,11 @@ MOVED: dict[str, tuple[str, ...]] = {
         "datapruner.cleaning.rows",
     ),
     "datapruner.selection.eu_plane": ("datapruner.selection.selectors.eu_plane",),
+    "datapruner.selection.budget": (
+        "datapruner.budget",
+        "datapruner.selection.portions",
+        "datapruner.samples.labels",
+    ),
     "datapruner.selection.explanation": ("datapruner.results.explanation", "datapruner.results.summary"),
     "datapruner.selection.grams": ("datapruner.cleaning.grams",),
     "datapruner.selection.message_passing": ("datapruner.selection.selectors.message_passing",),

@@ -110,6 +110,16 @@ DEFAULTS: Mapping[str, Any] = {name: one.default for name, one in DECLARED.items
 """Of everything that the verbs take as further options."""
 
 
+SELECTING = frozenset({"scorer", "selector", "keep", "keep_tokens", "quotas"})
+"""A recipe's fields of the selection; `per_group` is taken, to find a typo before a model runs."""
+_PARAMETERS = (
+    "these are a scorer's own parameters; give an object, such as datapruner.scorers.Prototypes(n_clusters=8)"
+)
+SCORERS_OWN = dict.fromkeys(("n_clusters", "set", "parameters", "scorer_params"), _PARAMETERS)
+_WRITES = "the result is written by its own save(FOLDER)"
+RESULTS_OWN = dict.fromkeys(("out", "output", "output_dir", "overwrite", "report", "push_to_hub"), _WRITES)
+
+
 def notes(*options: type) -> str:
     """Give what is said of some options where they are declared, as numpydoc, for the help of a verb."""
     return described(DECLARED[name] for of in options for name in of.__annotations__)

@@ -14,6 +14,7 @@ import numpy as np
 
 from datapruner.api import run
 from datapruner.arrays import Flags, Floats, Ints
+from datapruner.budget import Amount, Budget
 from datapruner.cleaning.reasons import CLEANED, KEPT, OVER_BUDGET, Reason, reason_of
 from datapruner.errors import MALFORMED, DataPrunerError
 from datapruner.files.checksums import check
@@ -27,7 +28,6 @@ from datapruner.results.columns import GROUPS, WITHIN, decoded, numbers_of
 from datapruner.results.columns import REASONS as REASONS_HELD
 from datapruner.results.standing import Standing, standing
 from datapruner.results.view import ALWAYS, SelectionView
-from datapruner.selection.budget import Amount, Budget
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:

@@ -99,7 +99,7 @@ class Scores(Scored):
         scorer : str, optional
             Which ranking chooses; may be left out where there is only one.
         keep, keep_tokens, per_group, quotas
-            See :class:`datapruner.selection.budget.Budget`.
+            See :class:`datapruner.budget.Budget`.
         selector : str or Selector, optional
             Default: the scorer's own.
 

@@ -16,10 +16,10 @@ from datapruner.scores import Scores, load_scores
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
+    from datapruner.budget import Amount
     from datapruner.results.explanation import Explanation
     from datapruner.samples.inspection import Inspection
     from datapruner.scores import Selection
-    from datapruner.selection.budget import Amount
     from datapruner.selection.selector import Selector
 
 OTHER_RESULTS = {
@@ -78,7 +78,7 @@ def select(
     scorer : str, optional
         Which ranking chooses; may be left out where there is only one.
     keep, keep_tokens, per_group, quotas
-        See :class:`datapruner.selection.budget.Budget`.
+        See :class:`datapruner.budget.Budget`.
     selector : str or Selector, optional
         Default: the scorer's own.
     source : optional

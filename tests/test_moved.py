@@ -76,6 +76,12 @@ MOVED = {
         "atomic_write": "datapruner.files.temporary",
     },
     "datapruner.selection.result": {"Scores": "datapruner.scores", "Selection": "datapruner.scores"},
+    "datapruner.selection.budget": {
+        "Budget": "datapruner.budget",
+        "parse_amount": "datapruner.budget",
+        "portions": "datapruner.selection.portions",
+        "encode_labels": "datapruner.samples.labels",
+    },
     "datapruner.selection.explanation": {
         "Explanation": "datapruner.results.explanation",
         "Summary": "datapruner.results.summary",

@@ -117,6 +117,15 @@ BY_VECTORS = {
         {"keep": 9, "embeddings": np.ones((N, 3)), "embedding_column": "vector"},
         "give embeddings= or embedding_column=",
     ),
+    "a test set's split alone": (
+        {"keep": 9, "decontaminate_split": "test"},
+        "decontaminate_split= is given, and no decontaminate=",
+    ),
+    "a target's columns alone": (
+        {"keep": 9, "target_columns": {"text": "question"}},
+        "target_columns= is given, and no scorer of this run reads a target",
+    ),
+    "an adapter alone": ({"keep": 9, "adapter": "somewhere"}, "adapter= is given, and no model="),
     "a mask of another length": ({"keep": 9, "always_keep": np.ones(9, bool)}, "always_keep has 9 entries"),
     "a row beyond the end": ({"keep": 9, "never_keep": [40]}, "never_keep names row 40"),
     "a column of a scorer": (

@@ -14,7 +14,7 @@ from datapruner.choices import Match
 from datapruner.errors import DataPrunerError
 from datapruner.matching import match_form
 from datapruner.samples.column_kinds import TEXT, kinds_of
-from datapruner.selection.budget import encode_labels
+from datapruner.samples.labels import encode_labels
 
 if TYPE_CHECKING:
     from datapruner.samples.samples import Samples

@@ -14,8 +14,8 @@ from datapruner.errors import DataPrunerError
 from datapruner.ranks import average_ranks, rank_correlation
 
 if TYPE_CHECKING:
+    from datapruner.budget import Budget
     from datapruner.scores import Scores, Selection
-    from datapruner.selection.budget import Budget
     from datapruner.stability.result import Stability
 
 

@@ -27,7 +27,7 @@ from datapruner.running import rank
 from datapruner.scorers._baselines import BASELINES
 from datapruner.scorers.length import Length
 from datapruner.scorers.random import Random
-from datapruner.selection.budget import check_rows
+from datapruner.selection.portions import check_rows
 from datapruner.stability import NOISE, OF_ONE_SELECTION, Second, Variations, stability_of
 from datapruner.text import safe_repr, safe_text
 

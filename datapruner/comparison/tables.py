@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
 from datapruner.ranks import average_ranks, rank_correlation
-from datapruner.selection.budget import encode_labels
+from datapruner.samples.labels import encode_labels
 
 if TYPE_CHECKING:
     from pandas import DataFrame

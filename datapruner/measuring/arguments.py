@@ -72,6 +72,7 @@ count_tokens, cache, progress, trust_code
     if not isinstance(embedder, str) and not hasattr(embedder, "encode"):
         raise DataPrunerError(f"an embedder is a name or an object with `encode`, not {embedder!r}")
     _check_model(model, options)
+    _check_whole(options, model=model is not None)
     if not (pruned_model is None or isinstance(pruned_model, str | Path | tuple) or callable(pruned_model)):
         raise DataPrunerError(
             "a pruned model is a name, the pair (model, tokenizer) of transformers, or a function that gives the pair, "
@@ -149,6 +150,17 @@ def requested_cleaning(source: Any, **options: Any) -> Request:
 def described(scorer: Scorer) -> Method:
     """Say in a recipe which scorer it is: its name, and the parameters that differ from the defaults."""
     return method_of(scorer.name, _changed(scorer), named=is_named(SCORERS, scorer))
+
+
+def _check_whole(options: Mapping[str, Any], *, model: bool) -> None:
+    """Refuse an option that another one is missing for: it would be left out in silence."""
+    for name in ("decontaminate_split", "decontaminate_columns"):
+        if options.get(name) is not None and options.get("decontaminate") is None:
+            raise DataPrunerError(
+                f"--{name.replace('_', '-')} is given, and no --decontaminate that it belongs to"
+            )
+    if options.get("adapter") is not None and not model:
+        raise DataPrunerError("--adapter is given, and no --model that it belongs to")
 
 
 def _check_model(model: Any, options: Mapping[str, Any]) -> None:

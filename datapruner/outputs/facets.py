@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from datapruner.arrays import Flags, Ints
-from datapruner.selection.budget import encode_labels
+from datapruner.samples.labels import encode_labels
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:

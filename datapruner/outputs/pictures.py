@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from datapruner.drawing import BESIDE, BLUE, GREY, OTHERS, RED, draw_groups, new_axes, plain_label, pyplot
 from datapruner.errors import DataPrunerError
 from datapruner.ranking import Ranking
-from datapruner.selection.budget import encode_labels
+from datapruner.samples.labels import encode_labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -19,9 +19,9 @@ from datapruner.options import DEFAULTS, Measuring, PrunedModel, notes
 from datapruner.pruning_damage.groups import CLUSTERS, GroupDamage, counts_of, nearness
 from datapruner.pruning_damage.result import Damage
 from datapruner.ranking import Ranking
+from datapruner.samples.labels import encode_labels
 from datapruner.scorers._damage import damage_groups
 from datapruner.scorers.base import Scorer
-from datapruner.selection.budget import encode_labels
 from datapruner.signals import COLUMN, Signals
 from datapruner.signals.texts.keywords import distinctive
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.arrays import Flags, Floats, Ints
+from datapruner.budget import Budget
 from datapruner.cleaning.reasons import KEPT, OVER_BUDGET, Reason, reason_of, saved_words
 from datapruner.cleaning.steps.no_supervised_tokens import NO_TOKENS
 from datapruner.errors import DataPrunerError
@@ -19,7 +20,7 @@ from datapruner.results.columns import GROUPS, REASONS, WITHIN, arrow_array, enc
 from datapruner.results.scored import Scored
 from datapruner.results.standing import Grouping, Standing, crossed, standing
 from datapruner.results.view import ALWAYS, SelectionView
-from datapruner.selection.budget import Budget, encode_labels
+from datapruner.samples.labels import encode_labels
 
 if TYPE_CHECKING:
     import pyarrow as pa

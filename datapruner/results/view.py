@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from datapruner.arrays import Flags, Floats, Ints
+from datapruner.budget import Budget
 from datapruner.cleaning.reasons import KEPT, Reason
 from datapruner.ranking import Measure
 from datapruner.results.columns import frame
@@ -17,7 +18,7 @@ from datapruner.results.explanation import Explanation
 from datapruner.results.finding import checked_row, find_rows
 from datapruner.results.standing import Standing, missed_words, place_words
 from datapruner.results.summary import Summary
-from datapruner.selection.budget import Budget, encode_labels
+from datapruner.samples.labels import encode_labels
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:

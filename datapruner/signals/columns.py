@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def measure_label(samples: Samples) -> Ints:
     """Give every row the number of its label, 0 for all rows where the dataset has no label column."""
-    from datapruner.selection.budget import encode_labels
+    from datapruner.samples.labels import encode_labels
 
     # Beside a text, what is called a label may be a vote or a mark: there, groups are asked for by a column's name.
     column = None if samples.layout.has_text else samples.layout.columns.get("label")

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
-from datapruner.api import SCORERS_OWN, SELECTING
 from datapruner.arguments import takes
 from datapruner.budget import Amount, Budget
 from datapruner.measuring.arguments import requested
 from datapruner.measuring.measure import Measured, measure
 from datapruner.measuring.request import Request
-from datapruner.options import DEFAULTS, Scoring, notes
+from datapruner.options import DEFAULTS, SCORERS_OWN, SELECTING, Scoring, notes
 from datapruner.progress import bar as progress_bar
 from datapruner.running import rank
 from datapruner.stability.agreement import Agreement, Figures, Run, agreement_of, compared

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datapruner.budget import Budget, parse_amount
 from datapruner.errors import DataPrunerError
-from datapruner.selection.budget import Budget, parse_amount, portions
+from datapruner.samples.labels import encode_labels
+from datapruner.selection.portions import check_budget, portions
 
 
 @given(st.integers(1, 10**12))
@@ -143,3 +145,64 @@ def test_a_fraction_above_what_cleaning_left_keeps_all_and_says_so(caplog):
     assert "asks for 36 rows, but cleaning left 10" in caplog.text
     with pytest.raises(DataPrunerError, match="only 10 of 40 are left"):
         portions(Budget(keep=36), costs, eligible, forced, None)
+
+
+@st.composite
+def budgets(draw):
+    """Any budget, met or not: rows, a fraction or tokens, in groups or not, with quotas of both kinds."""
+    whole = st.integers(1, 70)
+    share = st.integers(1, 100).map(lambda number: number / 100)
+    keep = draw(st.one_of(whole, share, st.none()))
+    grouped = draw(st.booleans())
+    amounts = st.one_of(st.integers(0, 30), share)
+    quotas = draw(st.dictionaries(st.sampled_from("abcd"), amounts, max_size=3)) if grouped else {}
+    tokens = None if keep is not None else draw(st.integers(1, 900))
+    return Budget(keep, tokens, "label" if grouped else None, quotas)
+
+
+def outcome(ask):
+    try:
+        return ask()
+    except DataPrunerError as error:
+        return str(error)
+
+
+@settings(max_examples=400)
+@given(cases(), budgets(), st.randoms(use_true_random=False))
+def test_what_is_refused_early_is_refused_late_and_all_of_that_at_the_end(case, budget, random):
+    n, costs, eligible, forced, labels = case
+    costs = costs if budget.in_tokens else np.ones(n, dtype=np.int64)
+    labels = labels if budget.per_group else None
+    groups = None if labels is None else encode_labels(labels)
+
+    def checked(left, *, more_may_go):
+        return outcome(
+            lambda: check_budget(budget, costs, left, forced & left, groups, more_may_go=more_may_go)
+        )
+
+    late = outcome(lambda: portions(budget, costs, eligible, forced, labels))
+    last = checked(eligible, more_may_go=False)
+    if isinstance(late, str):
+        assert last == late
+    else:  # what no portion can buy is found when it is spent
+        assert last is None or last.startswith("no row fits into")
+    if (early := checked(eligible, more_may_go=True)) is not None:
+        # Whatever later steps drop, but for what must be kept: it is not met.
+        fewer = eligible & (forced | np.array([random.random() < 0.6 for _ in range(n)]))
+        assert isinstance(checked(fewer, more_may_go=False), str)
+        assert isinstance(last, str)
+        assert early.split()[0] == last.split()[0]
+
+
+def test_a_fraction_may_fit_once_more_has_gone():
+    """Half of each group are 20 rows, and half of all 100 are 50: too many now, and not once 18 are left."""
+    labels = ["a"] * 20 + ["b"] * 20 + ["c"] * 60
+    costs, eligible, forced, _ = _even(labels)
+    budget = Budget(keep=0.5, per_group="x", quotas={"a": 0.5, "b": 0.5, "c": 0.3})
+    groups = encode_labels(labels)
+    with pytest.raises(DataPrunerError, match="at most 38 rows are kept"):
+        check_budget(budget, costs, eligible, forced, groups, more_may_go=False)
+    check_budget(budget, costs, eligible, forced, groups, more_may_go=True)
+    eligible[9:] = False
+    eligible[20:29] = True
+    assert sum(part.budget for part in portions(budget, costs, eligible, forced, labels)) == 18

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from datapruner.selection.budget import encode_labels
+from datapruner.samples.labels import encode_labels
 from datapruner.signals import COLUMN
 from datapruner.signals.measurement import Given, Measurement, Run
 

@@ -12,14 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from datapruner.arrays import Flags, Ints
-from datapruner.budget import Amount, Budget, parse_amount
+from datapruner.budget import Amount, Budget
 from datapruner.errors import DataPrunerError
 from datapruner.parameters import as_written
 from datapruner.samples.labels import encode_labels
 from datapruner.selection.allocation import allocate
 from datapruner.text import did_you_mean, safe_text
-
-__all__ = ["Amount", "Budget", "Portion", "encode_labels", "parse_amount", "portions"]
 
 logger = logging.getLogger(__name__)
 
