@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,27 @@ def test_names_are_listed_without_importing_a_part():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_parts_are_found_where_the_package_is_no_folder(tmp_path):
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for file in ROOT.rglob("*.py"):
+            archive.write(file, file.relative_to(ROOT.parent))
+    program = (
+        "from datapruner import parts\n"
+        "print(parts.__file__, *parts.built_in(parts.SCORERS), parts.find(parts.SELECTORS, 'topk').name)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "all.zip")},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    where, *names = done.stdout.split()
+    assert where.startswith(str(tmp_path))
+    assert names == [*parts.built_in(SCORERS), "topk"]
 
 
 def test_a_kind_without_built_in_parts_has_those_of_plug_ins(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ import typer
 
 from datapruner.cli.terminal import Line, drawn
 from datapruner.errors import DataPrunerError
-from datapruner.parts import KINDS, MEASUREMENTS, Kind, available, find
+from datapruner.parts import CLEANING, KINDS, MEASUREMENTS, Kind, available, find
 from datapruner.text import safe_text
 
 ROLE = re.compile(r":\w+:`~?([^`]+)`")
@@ -67,6 +67,9 @@ def facts(kind: Kind, part: Any) -> Iterator[tuple[str, str]]:
         yield "gives", f"{one.name}{'NAME' if one.name.endswith(':') else ''}: {one.described()}"
     if offers := getattr(made, "offers", None):
         yield "holds", ", ".join(sorted(offers))
+    if kind is CLEANING:
+        yield "drops", ", ".join(reason.many for reason in part.reasons)
+        yield "option", part.switch or f"--cleaning {part.name}"
     if (cost := getattr(part, "cost", None)) is not None and cost.seconds:
         yield "costs", f"{cost.seconds:g} s a {cost.of}, about"
     if paper := getattr(part, "paper", ""):
