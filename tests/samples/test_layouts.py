@@ -288,6 +288,23 @@ def test_a_mapping_names_roles_of_any_layout():
         load_samples([row], columns={"prompt": "Q", "question": "X", "chosen": "A", "rejected": "B"})
 
 
+@pytest.mark.parametrize(
+    ("row", "columns", "messages"),
+    [
+        ({"question": "q", "answer": "a", "output": "o"}, {"question": "answer"}, (U("a"), A("o"))),
+        ({"instruction": "i", "input": "x", "output": "o"}, {"instruction": "input"}, (U("x"), A("o"))),
+        ({"prompt": "p", "completion": "c"}, {"prompt": "completion"}, None),
+    ],
+)
+def test_a_column_has_one_role(row, columns, messages):
+    """Or a row would answer itself."""
+    if messages is None:
+        with pytest.raises(DataPrunerError, match="needs the roles"):
+            load_samples([row], columns=columns)
+    else:
+        assert load_samples([row], columns=columns)[0].messages == messages
+
+
 # Images
 
 
