@@ -58,7 +58,8 @@ SIZES = (
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 WEIGHTS = ("pytorch_model", "adapter_model", "model")
 TENSORS = re.compile(
-    r"collections OrderedDict|torch (?:\w+Storage|Size|device|\w*float\w*|\w*int\d*|double|half|long|short|bool|Tensor)"
+    r"collections OrderedDict|torch (?:\w+Storage|Size|device|Tensor)"
+    r"|torch (?:[bc]?float(?:\d\w*)?|q?u?int\d*|double|half|long|short|bool)"
     r"|torch\._utils _rebuild_(?:tensor|tensor_v2|tensor_v3|parameter|parameter_with_state|sparse_tensor|qtensor)"
     r"|torch\.nn\.parameter Parameter|torch\.storage (?:UntypedStorage|TypedStorage)"
 )

@@ -205,6 +205,25 @@ def test_a_pickle_that_holds_more_is_refused_and_does_not_run(tmp_path, zipped, 
     assert not mark.exists()
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "torch set_printoptions",
+        "torch set_float32_matmul_precision",
+        "torch float_power",
+        "torch Tensor.share_memory_",
+        "collections OrderedDict.fromkeys",
+        "torch._utils _rebuild_tensor_v2.__globals__",
+        "xtorch Size",
+    ],
+)
+def test_a_name_that_holds_a_tensors_is_another(tmp_path, name):
+    file = tmp_path / "pytorch_model.bin"
+    file.write_bytes(b"\x80\x02c" + name.replace(" ", "\n").encode() + b"\n.")
+    with pytest.raises(DataPrunerError, match=f"would import '{name}', and holds more than tensors"):
+        check_pickle("it", file)
+
+
 def test_other_archives_are_refused(tmp_path):
     script = tmp_path / "model.pt"
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(script))
