@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from datapruner.api import clean, prune, run, score
     from datapruner.comparison import Comparison, compare
     from datapruner.errors import DataPrunerError
+    from datapruner.foresight import plan
     from datapruner.outputs.dataset import push_to_hub
     from datapruner.pruning_damage import Damage, damage
     from datapruner.ranking import Ranking
@@ -56,6 +57,7 @@ _WHERE = {
     "load_samples": "datapruner.samples.source",
     "load_scores": "datapruner.scores",
     "load_selection": "datapruner.saved",
+    "plan": "datapruner.foresight",
     "prune": "datapruner.api",
     "push_to_hub": "datapruner.outputs.dataset",
     "run": "datapruner.api",
@@ -87,6 +89,7 @@ __all__ = [
     "load_samples",
     "load_scores",
     "load_selection",
+    "plan",
     "plots",
     "prune",
     "push_to_hub",

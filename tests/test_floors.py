@@ -28,7 +28,7 @@ FLOORS = (
     ("scorers", "scorers"),
     ("measuring, results", "measuring results"),
     ("outputs", "outputs"),
-    ("verbs", "scores running api saved verbs instead"),
+    ("verbs", "scores running api saved verbs instead foresight"),
     ("studies", "comparison integrations plots pruning_damage stability testing"),
     ("command line", "cli doctor __init__ __main__"),
 )

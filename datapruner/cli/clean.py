@@ -5,7 +5,7 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from datapruner.cli.options import CLEANING, Folder, Report, Saying
+from datapruner.cli.options import CLEANING, Ahead, Folder, Report, Saying
 from datapruner.cli.parameters import picked
 from datapruner.cli.verb import verb
 from datapruner.cli.writing import carry_out
@@ -30,6 +30,7 @@ class CleaningAlone(Section):
     Folder,
     Output,
     Report,
+    Ahead,
     Saying,
     picked(Running, "cache limits"),
     common="source split columns dedup dedup_semantic match near_threshold decontaminate on_empty always_keep "
@@ -41,6 +42,7 @@ def clean(
     out: Path,
     overwrite: bool,
     report: bool,
+    dry_run: bool,
     quiet: bool,
     cache: str | None,
 ) -> None:
@@ -51,4 +53,4 @@ def clean(
     from datapruner.measuring.arguments import requested_cleaning
 
     asked = requested_cleaning(**fields, cache=cache, progress=not quiet)
-    carry_out(asked, out, overwrite=overwrite, report=report, pairs=pairs)
+    carry_out(asked, out, overwrite=overwrite, report=report, dry_run=dry_run, pairs=pairs)

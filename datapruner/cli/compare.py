@@ -11,7 +11,7 @@ from datapruner.cli.options import RANKING, RUNNING, Folder, Selector
 from datapruner.cli.summary import page
 from datapruner.cli.verb import verb
 from datapruner.cli.words import numbers_of
-from datapruner.cli.writing import check_report
+from datapruner.cli.writing import check_report, foresee
 from datapruner.progress import say
 from datapruner.recipe.option import Option, Section
 from datapruner.recipe.sections import DEFAULT_SCORER
@@ -99,6 +99,7 @@ def compare(
     out: Path,
     overwrite: bool,
     report: bool | None,
+    dry_run: bool,
     quiet: bool,
     cache: str | None,
     trust_code: bool,
@@ -112,6 +113,7 @@ def compare(
     from datapruner.budget import parse_amount
     from datapruner.comparison import budgets_of
     from datapruner.comparison import compare as compare_scorers
+    from datapruner.comparison.run import asked_for
     from datapruner.measuring.arguments import requested
     from datapruner.outputs.folder import check_target
     from datapruner.outputs.report import has_report
@@ -121,15 +123,27 @@ def compare(
         report = has_report()
     check_report(report)
     amounts = [parse_amount(one) for one in keep or []]
-    budgets_of(amounts, keep_tokens)
+    budgets = budgets_of(amounts, keep_tokens)
     chosen, scorers = fields.pop("selector"), fields.pop("scorers")
     reads = requested(source, scorers=scorers, **fields).recipe.reads
     check_target(
         out, overwrite=overwrite, reads=reads if second_embeddings is None else [*reads, second_embeddings]
     )
+    scorers = scorers + ["all"] * ("all" in scorer)
+    if dry_run:
+        how = {
+            **fields,
+            "cache": cache,
+            "progress": not quiet,
+            "trust_code": trust_code,
+            "count_tokens": True,
+        }
+        asked = asked_for(source, scorers=scorers, budgets=budgets, by=by or [], selector=chosen, **how)
+        foresee(asked.request, asked.samples)
+        return
     comparison = compare_scorers(
         source,
-        scorers=scorers + ["all"] * ("all" in scorer),
+        scorers=scorers,
         keep=amounts,
         keep_tokens=keep_tokens,
         by=by or [],

@@ -9,6 +9,7 @@ import typer
 
 from datapruner.cli.options import READING, RUNNING, Folder
 from datapruner.cli.verb import verb
+from datapruner.cli.writing import foresee
 from datapruner.progress import say
 from datapruner.recipe.option import Option, Section
 from datapruner.recipe.sections import Lists
@@ -59,6 +60,7 @@ def damage(
     examples: int,
     out: Path | None,
     overwrite: bool,
+    dry_run: bool,
     quiet: bool,
     cache: str | None,
     trust_code: bool,
@@ -72,19 +74,16 @@ def damage(
     from datapruner.measuring.arguments import requested
     from datapruner.outputs.folder import check_target
     from datapruner.pruning_damage import damage as measure_damage
+    from datapruner.pruning_damage.run import asked_for, columns_of
     from datapruner.text import safe_text
 
     if out is not None:
         check_target(out, overwrite=overwrite, reads=requested(source, **fields).recipe.reads)
-    found = measure_damage(
-        source,
-        by=by or [],
-        n_clusters=n_clusters,
-        cache=cache,
-        progress=not quiet,
-        trust_code=trust_code,
-        **fields,
-    )
+    how = {**fields, "cache": cache, "progress": not quiet, "trust_code": trust_code}
+    if dry_run:
+        foresee(asked_for(source, by=columns_of(by or []), **how))
+        return
+    found = measure_damage(source, by=by or [], n_clusters=n_clusters, **how)
     if out is not None:
         found.save(out, overwrite=overwrite)
     if not quiet or out is None:

@@ -114,6 +114,17 @@ class Report(Section):
     report: Annotated[bool, Option("Write report.html too: one page to look at.")] = False
 
 
+class Ahead(Section):
+    """How it runs."""
+
+    dry_run: Annotated[
+        bool,
+        Option(
+            "Say what would be measured, what of it is stored and how long it takes; run no model, write nothing."
+        ),
+    ] = False
+
+
 class Saying(Section):
     """How it runs."""
 
@@ -129,7 +140,7 @@ class Hub(Section):
 
 
 LIMITS = picked(Running, "limits")
-RUNNING = (Saying, picked(Running, "cache trust_code limits"))
+RUNNING = (Ahead, Saying, picked(Running, "cache trust_code limits"))
 CLEANING = (Duplicates, Cleaning)
 READING = (Source, without(Rows, "count_tokens"), *CLEANING, Embedding, LanguageModel, PrunedModel)
 """What every verb takes that measures rows."""

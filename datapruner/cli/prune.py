@@ -30,6 +30,7 @@ def prune(
     overwrite: bool,
     report: bool,
     push_to_hub: str | None,
+    dry_run: bool,
     quiet: bool,
     cache: str | None,
     trust_code: bool,
@@ -50,4 +51,4 @@ def prune(
     asked = requested(
         **fields, budgets=[spent], selects=True, cache=cache, progress=not quiet, trust_code=trust_code
     )
-    carry_out(asked, out, overwrite=overwrite, report=report, hub=push_to_hub)
+    carry_out(asked, out, overwrite=overwrite, report=report, dry_run=dry_run, hub=push_to_hub)

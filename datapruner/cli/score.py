@@ -9,6 +9,7 @@ import typer
 
 from datapruner.cli.options import RANKING, RUNNING, Folder
 from datapruner.cli.verb import verb
+from datapruner.cli.writing import foresee
 from datapruner.errors import DataPrunerError
 from datapruner.progress import say
 from datapruner.recipe.option import Option, Section
@@ -26,13 +27,14 @@ class Counting(Section):
     Folder,
     *RUNNING,
     common="scorer set_ n_clusters source split columns dedup decontaminate on_empty embedder embeddings model target "
-    "seed out overwrite quiet",
+    "seed out overwrite dry_run quiet",
 )
 def score(
     fields: dict[str, Any],
     scorer: list[str],
     out: Path,
     overwrite: bool,
+    dry_run: bool,
     quiet: bool,
     cache: str | None,
     trust_code: bool,
@@ -50,6 +52,9 @@ def score(
     asked = requested(**fields, cache=cache, progress=not quiet, trust_code=trust_code)
     check_target(out, overwrite=overwrite, reads=asked.recipe.reads)
     say(f"reading {fields['source']}", not quiet)
+    if dry_run:
+        foresee(asked)
+        return
     from datapruner.running import scored
 
     scores = scored(asked)

@@ -12,6 +12,7 @@ from datapruner.progress import say
 
 if TYPE_CHECKING:
     from datapruner.measuring.request import Request
+    from datapruner.samples.samples import Samples
 
 
 def check_report(wanted: bool) -> None:
@@ -22,10 +23,24 @@ def check_report(wanted: bool) -> None:
         require_report()
 
 
+def foresee(asked: Request, samples: Samples | None = None) -> None:
+    """Say what would be measured."""
+    from datapruner.measuring.measure import look_ahead
+
+    typer.echo(str(look_ahead(asked, samples)))
+
+
 def carry_out(
-    asked: Request, out: Path, *, overwrite: bool, report: bool, hub: str | None = None, pairs: int = 0
+    asked: Request,
+    out: Path,
+    *,
+    overwrite: bool,
+    report: bool,
+    dry_run: bool = False,
+    hub: str | None = None,
+    pairs: int = 0,
 ) -> None:
-    """Do what is asked for, write its result and say what there is."""
+    """Do what is asked for, write its result and say what there is; a dry run says what would be measured."""
     from datapruner.outputs.folder import check_target
 
     quiet = not asked.progress
@@ -36,6 +51,9 @@ def carry_out(
 
         check_repository(hub)
     say(f"reading {asked.recipe.source or 'the rows'}", not quiet)
+    if dry_run:
+        foresee(asked)
+        return
     from datapruner import running
 
     selection = running.selected(asked)

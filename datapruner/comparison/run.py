@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 import numpy as np
 
@@ -96,11 +96,59 @@ def compare(
     varied = Variations(seeds, noise)
     if not stability and (embedders is not None or second_embeddings is not None):
         raise DataPrunerError("two embedders are compared by their stability; pass --stability")
-    budgets = budgets_of(keep, keep_tokens)
-    columns = _columns(by)
-    asked, left_out = scorers_of(scorers)
     second = Second.of(options, embedders, second_embeddings)
     given: dict[str, Any] = {**options, **({} if second is None else second.first), "count_tokens": True}
+    wanted, samples, columns, left_out = asked_for(
+        source, scorers=scorers, budgets=budgets_of(keep, keep_tokens), by=by, selector=selector, **given
+    )
+    held = measure(wanted, samples)
+    scores = rank(held) if left_out is None else _rank_what_can(held, left_out)
+    held = held._replace(scorers=list(scores.scorers.values()))
+    other = None
+    if second is not None:
+        wanted = wanted.of(*held.scorers)
+        other = second.measured(held, second.requested(wanted, source, given))
+    return Comparison(
+        tuple(_at(scores, budget, wanted) for budget in wanted.budgets),
+        tuple(name for name in scores.rankings if name not in BASELINES),
+        tuple(columns),
+        left_out or {},
+        stability_of(held, wanted, varied=varied, second=other) if stability else None,
+    )
+
+
+class Asked(NamedTuple):
+    """A comparison before anything is measured.
+
+    Attributes
+    ----------
+    request : Request
+        Of all scorers that can run, the baselines among them.
+    samples : Samples
+    columns : list of str
+        Groups that are counted by.
+    left_out : dict, optional
+        Where all scorers were asked for: those that cannot run -> why.
+    """
+
+    request: Request
+    samples: Samples
+    columns: list[str]
+    left_out: LeftOut | None
+
+
+def asked_for(
+    source: Any,
+    *,
+    scorers: str | Scorer | Sequence[str | Scorer],
+    budgets: Sequence[Budget],
+    by: str | Sequence[str] = (),
+    selector: str | Selector | None = None,
+    **given: Any,
+) -> Asked:
+    """Read the rows, and work out which scorers are compared on them; see :func:`compare`."""
+    columns = _columns(by)
+    asked, left_out = scorers_of(scorers)
     made = asked if "random" in {scorer.name for scorer in asked} else [*asked, Random()]
     wanted = requested(source, scorers=made, budgets=budgets, selector=selector, apart=BASELINES, **given)
     if left_out is None:  # refused before anything is read, like everything above
@@ -116,20 +164,7 @@ def compare(
     if samples.layout.has_text and "length" not in {scorer.name for scorer in made}:
         made = [*made, Length()]
     wanted = requested(source, scorers=made, budgets=budgets, selector=selector, apart=BASELINES, **given)
-    held = measure(wanted, samples)
-    scores = rank(held) if left_out is None else _rank_what_can(held, left_out)
-    held = held._replace(scorers=list(scores.scorers.values()))
-    other = None
-    if second is not None:
-        wanted = wanted.of(*held.scorers)
-        other = second.measured(held, second.requested(wanted, source, given))
-    return Comparison(
-        tuple(_at(scores, budget, wanted) for budget in budgets),
-        tuple(name for name in scores.rankings if name not in BASELINES),
-        tuple(columns),
-        left_out or {},
-        stability_of(held, wanted, varied=varied, second=other) if stability else None,
-    )
+    return Asked(wanted, samples, columns, left_out)
 
 
 def budgets_of(keep: Any, keep_tokens: Any) -> list[Budget]:

@@ -32,7 +32,7 @@ from datapruner.signals import Signals
 from datapruner.signals.losses import feed
 from datapruner.signals.measurement import Run
 from datapruner.signals.models import renderer_of
-from datapruner.signals.outlook import tell_outlook, timed
+from datapruner.signals.outlook import Outlook, outlook, tell_outlook, timed
 from datapruner.signals.plan import SUPERVISED, TOKENS, Plan, Step, make_plan, readers_of
 from datapruner.signals.store import SignalStore
 
@@ -65,38 +65,9 @@ def measure(request: Request, samples: Samples | None = None) -> Measured:
     samples : Samples, optional
         What :func:`datapruner.measuring.reading.read_rows` gave for it, where somebody had to look at them before.
     """
-    recipe = request.recipe
-    request.check_selectors()
-    steps = steps_of(recipe, request.cleaning)
-    plan = plan_of(request, steps)
-    if samples is None:
-        samples = read_rows(request)
-    inputs = _files_read(recipe)
-    run = Run(
-        recipe,
-        samples,
-        SignalStore(None if request.cache is None else Path(request.cache).expanduser()),
-        OwnText(samples, recipe.similarity_context),
-        inputs,
-        np.arange(len(samples), dtype=np.int64),
-        request.objects,
-        request.progress,
-        plan.required,
-        plan.feeds(recipe),
-        unread=np.zeros(len(samples), dtype=np.bool_),
-    )
-    for one, wanted in plan.steps:
-        run.prepared[one.name] = one.prepare(run, wanted)
-    check_columns(request, samples)
-    forced = row_mask(recipe.always_keep, samples, "always_keep")
-    gate = BudgetGate(request, samples, forced)
-    if recipe.never_keep is None:  # of a row that is listed both ways the first step tells
-        gate.check(run.rows)
-    stage = Stage(steps, samples, forced, run.own, recipe.seed, inputs, run.shared)
-    clean(run, stage)
-    require_rows(run.rows)
-    gate.check(run.rows)
-    tell_unread(recipe, plan, samples, stage.vetoes)
+    begun = begin(request, samples)
+    plan, run, stage, gate = begun.plan, begun.run, begun.stage, begun.gate
+    recipe = run.recipe
     tell_outlook(plan, run)
     if plan.feeds(recipe):
         run.fed = feed(run)
@@ -124,21 +95,90 @@ def measure(request: Request, samples: Samples | None = None) -> Measured:
     renderer = (
         renderer_of(recipe) if run.fed is None or request.objects.model is None else run.fed.reader.render
     )
-    recipe = _with_inputs(recipe, samples, inputs)
+    recipe = _with_inputs(recipe, run.samples, run.inputs)
     rows = run.rows
     signals = Signals(len(rows), run.signals, recipe.seed, rows, run.shared)
     return Measured(
         recipe,
         list(request.scorers),
-        samples.unchanged(),
+        run.samples.unchanged(),
         rows,
         signals,
         stage.vetoes,
-        forced,
+        begun.forced,
         run.tokens,
         renderer,
         run.store,
     )
+
+
+def look_ahead(request: Request, samples: Samples | None = None) -> Outlook:
+    """Tell what :func:`measure` would measure: rows are read and cleaned, no model runs, and nothing is written.
+
+    Parameters
+    ----------
+    request, samples
+        As for :func:`measure`.
+    """
+    begun = begin(request, samples, read_only=True)
+    return outlook(begun.plan, begun.run)
+
+
+class Begun(NamedTuple):
+    """A run before any model: its plan, and the rows that the steps which read texts alone have left."""
+
+    plan: Plan
+    run: Run
+    stage: Stage
+    gate: BudgetGate
+    forced: Flags
+
+
+def begin(request: Request, samples: Samples | None = None, *, read_only: bool = False) -> Begun:
+    """Carry out a request up to the first model: plan, read, refuse, clean by texts.
+
+    Parameters
+    ----------
+    request, samples
+        As for :func:`measure`.
+    read_only : bool
+        Nothing is noted for later runs.
+    """
+    recipe = request.recipe
+    request.check_selectors()
+    steps = steps_of(recipe, request.cleaning)
+    plan = plan_of(request, steps)
+    if samples is None:
+        samples = read_rows(request)
+    inputs = _files_read(recipe)
+    folder = None if request.cache is None else Path(request.cache).expanduser()
+    store = SignalStore(folder, read_only=read_only)
+    run = Run(
+        recipe,
+        samples,
+        store,
+        OwnText(samples, recipe.similarity_context),
+        inputs,
+        np.arange(len(samples), dtype=np.int64),
+        request.objects,
+        request.progress,
+        plan.required,
+        plan.feeds(recipe),
+        unread=np.zeros(len(samples), dtype=np.bool_),
+    )
+    for one, wanted in plan.steps:
+        run.prepared[one.name] = one.prepare(run, wanted)
+    check_columns(request, samples)
+    forced = row_mask(recipe.always_keep, samples, "always_keep")
+    gate = BudgetGate(request, samples, forced)
+    if recipe.never_keep is None:  # of a row that is listed both ways the first step tells
+        gate.check(run.rows)
+    stage = Stage(steps, samples, forced, run.own, recipe.seed, inputs, run.shared)
+    clean(run, stage)
+    require_rows(run.rows)
+    gate.check(run.rows)
+    tell_unread(recipe, plan, samples, stage.vetoes)
+    return Begun(plan, run, stage, gate, forced)
 
 
 def plan_of(request: Request, cleaning: Sequence[CleaningStep] | None = None) -> Plan:

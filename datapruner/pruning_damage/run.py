@@ -15,6 +15,7 @@ from datapruner.errors import DataPrunerError
 from datapruner.intervals import mean_interval
 from datapruner.measuring.arguments import requested
 from datapruner.measuring.measure import measure
+from datapruner.measuring.request import Request
 from datapruner.options import DEFAULTS, Measuring, PrunedModel, notes
 from datapruner.pruning_damage.groups import CLUSTERS, GroupDamage, counts_of, nearness
 from datapruner.pruning_damage.result import Damage
@@ -100,22 +101,43 @@ def damage(
     DataPrunerError
         Anything the user can put right.
     """
+    columns = columns_of(by)
+    held = measure(
+        asked_for(
+            source, by=columns, model=model, pruned_model=pruned_model, divergences=divergences, **options
+        )
+    )
+    return damage_of(held.signals, held.samples, held.rows, held.recipe, columns, n_clusters)
+
+
+def columns_of(by: str | Sequence[str]) -> list[str]:
+    """Give the columns that damage is broken down by, each once."""
     columns = list(dict.fromkeys([by] if isinstance(by, str) else by))
     if CLUSTERS in columns:
         raise DataPrunerError(f"'{CLUSTERS}' is what the rows' own clusters are called; rename that column")
+    return columns
+
+
+def asked_for(
+    source: Any,
+    *,
+    model: str | Path | tuple[Any, Any] | None = None,
+    pruned_model: PrunedModel | None = None,
+    by: Sequence[str] = (),
+    divergences: Any = None,
+    **options: Any,
+) -> Request:
+    """Ask for what :func:`damage` reads."""
     if divergences is None and (model is None or pruned_model is None):
         raise DataPrunerError(
             "damage compares a pruned model with the dense one: pass --model with the dense model and --pruned-model "
             "with the model that was pruned, or --divergences with what was measured before"
         )
     # A probe that reads the columns: one that is not there is refused before a model runs.
-    probe = Probe(losses=divergences is None, columns=tuple(columns))
-    held = measure(
-        requested(
-            source, scorers=probe, model=model, pruned_model=pruned_model, divergences=divergences, **options
-        )
+    probe = Probe(losses=divergences is None, columns=tuple(by))
+    return requested(
+        source, scorers=probe, model=model, pruned_model=pruned_model, divergences=divergences, **options
     )
-    return damage_of(held.signals, held.samples, held.rows, held.recipe, columns, n_clusters)
 
 
 def damage_of(

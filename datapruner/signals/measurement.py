@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -37,6 +38,10 @@ SHAPES: dict[str, str] = {
 }
 """What the shapes are called in sentences."""
 LANGUAGE_MODEL, EMBEDDER = "language model", "embedder"
+TOKENS_A_ROW = 300
+"""Taken for rows of which nothing is known."""
+SOME_ROWS, LETTERS_A_TOKEN = 200, 3.5
+"""Rows whose texts are looked at for a guess, and what is guessed from them."""
 OPEN = ":"
 """Ends the name of signals that are asked for with something behind it, such as ``column:capability``."""
 
@@ -180,6 +185,15 @@ class Run:
             if name != TARGET:
                 self.signals[name] = taken(held, places)
 
+    @cached_property
+    def guessed_tokens(self) -> float:
+        """A row's tokens as the lengths of some texts suggest, for estimates before any tokenizer is loaded."""
+        if not (self.samples.layout.has_text and len(self.rows)):
+            return TOKENS_A_ROW
+        some = self.rows[np.linspace(0, len(self.rows) - 1, min(len(self.rows), SOME_ROWS)).astype(np.int64)]
+        texts = self.samples.iter_samples(some, identity=False)
+        return 10 + sum(len(sample.part("both")) for sample in texts) / len(some) / LETTERS_A_TOKEN
+
     @property
     def language_model(self) -> Fed:
         """The language model and how it is fed."""
@@ -187,13 +201,9 @@ class Run:
         return self.fed
 
 
-TOKENS_A_ROW = 300
-"""Taken for rows whose tokens are not counted yet."""
-
-
 def tokens_a_row(run: Run) -> float:
     """Give the mean number of a row's tokens, as far as that is known."""
-    return float(run.fed.counts.tokens.mean()) if run.fed is not None and len(run.samples) else TOKENS_A_ROW
+    return run.guessed_tokens if run.fed is None else float(run.fed.counts.tokens.mean())
 
 
 def taken(signal: Any, places: Ints) -> Any:
