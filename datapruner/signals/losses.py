@@ -24,23 +24,22 @@ PACED_BY = ("model", "adapter", "dtype", "device", "device_map", "quantize", "ma
 """What decides how fast a language model reads."""
 OPERATIONS = {"cpu": 4e10, "cuda": 5e13}
 """A second, taken for a device on which nothing was measured yet."""
-SMALL_FILE = 1 << 20
-"""Bytes up to which a file beside a model holds no weights."""
 UNKNOWN_MODEL = 2e-2
-"""Seconds a token, taken for a model of which nothing is known."""
+"""Seconds a token, taken for a model that is not on this machine."""
 
 
 def token_seconds(run: Run) -> float:
     """Estimate how long a model takes for a token, by its size: two operations for every weight."""
     recipe, given = run.recipe, run.objects.model
     if given is not None:
-        weights = sum(weight.numel() for weight in given[0].parameters())
+        weights: int = sum(weight.numel() for weight in given[0].parameters())
     else:
         folder = None if recipe.model is None else local_folder(recipe.model)
-        sizes = [] if folder is None else [file.stat().st_size for file in folder.iterdir() if file.is_file()]
-        weights = sum(size for size in sizes if size > SMALL_FILE) // 2
+        if folder is None:
+            return UNKNOWN_MODEL
+        weights = sum(file.stat().st_size for file in folder.iterdir() if file.is_file()) // 2
     device = (recipe.device or likely_device()).partition(":")[0]
-    return 2 * weights / OPERATIONS.get(device, OPERATIONS["cuda"]) if weights else UNKNOWN_MODEL
+    return 2 * weights / OPERATIONS.get(device, OPERATIONS["cuda"])
 
 
 def check_named(recipe: Recipe, readers: Readers) -> None:
