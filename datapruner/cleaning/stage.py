@@ -15,7 +15,7 @@ from datapruner.cleaning.vetoes import Vetoes
 from datapruner.errors import DataPrunerError
 from datapruner.inputs import Inputs
 from datapruner.parts import CLEANING, built_in, find, make
-from datapruner.signals.measurement import taken
+from datapruner.signals.run import taken
 from datapruner.signals.shared import Shared
 from datapruner.text import safe_text
 

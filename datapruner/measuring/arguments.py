@@ -21,7 +21,7 @@ from datapruner.scorers import make_scorer
 from datapruner.scorers.base import Scorer
 from datapruner.selection.selector import Selector
 from datapruner.selection.selectors import make_selector
-from datapruner.signals.measurement import Objects
+from datapruner.signals.run import Objects
 
 if TYPE_CHECKING:
     from datapruner.models.encoders import Encoder

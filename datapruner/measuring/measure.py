@@ -30,10 +30,10 @@ from datapruner.recipe import FILES, Recipe
 from datapruner.scorers.base import Scorer
 from datapruner.signals import Signals
 from datapruner.signals.losses import feed
-from datapruner.signals.measurement import Run
 from datapruner.signals.models import renderer_of
 from datapruner.signals.outlook import Outlook, outlook, tell_outlook, timed
 from datapruner.signals.plan import SUPERVISED, TOKENS, Plan, Step, make_plan, readers_of
+from datapruner.signals.run import Run
 from datapruner.signals.store import SignalStore
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from datapruner.scorers import make_scorer
 from datapruner.scorers.base import Scorer
 from datapruner.selection.selector import Selector
 from datapruner.selection.selectors import make_selector
-from datapruner.signals.measurement import Objects
+from datapruner.signals.run import Objects
 from datapruner.text import did_you_mean, safe_text
 
 

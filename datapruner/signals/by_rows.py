@@ -15,8 +15,9 @@ from datapruner.errors import DataPrunerError
 from datapruner.progress import bar
 from datapruner.samples.sample import json_text
 from datapruner.signals import Signals
-from datapruner.signals.measurement import Measurement, Run, taken
+from datapruner.signals.measurement import Measurement
 from datapruner.signals.packing import DIMENSIONS, pack, unpack
+from datapruner.signals.run import Run, taken
 from datapruner.signals.store import Keys, RaggedBatch, row_keys
 from datapruner.text import safe_text
 

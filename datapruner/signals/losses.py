@@ -11,8 +11,9 @@ from datapruner.models.files import local_folder
 from datapruner.models.names import DEFAULT_TOKENIZER
 from datapruner.models.options import likely_device
 from datapruner.recipe import Recipe
-from datapruner.signals.measurement import Fed, Readers, Run
+from datapruner.signals.measurement import Readers
 from datapruner.signals.models import known_language_model, open_language_model
+from datapruner.signals.run import Fed, Run
 from datapruner.signals.tokens import NamedTokenizer, stored_counts
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from datapruner.progress import LONG, duration, tell
-from datapruner.signals.measurement import Measurement, Run
+from datapruner.signals.measurement import Measurement
 from datapruner.signals.plan import Plan
+from datapruner.signals.run import Run
 from datapruner.text import safe_text
 
 LEAST_ROWS, LEAST_SECONDS = 32, 0.5

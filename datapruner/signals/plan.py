@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from datapruner.errors import DataPrunerError
 from datapruner.parts import MEASUREMENTS, available, built_in, find_class
 from datapruner.signals import COLUMN
-from datapruner.signals.measurement import LANGUAGE_MODEL, TOKENS_A_ROW, Given, Measurement, Readers
+from datapruner.signals.measurement import LANGUAGE_MODEL, Given, Measurement, Readers
+from datapruner.signals.run import TOKENS_A_ROW
 from datapruner.text import did_you_mean, safe_text
 
 if TYPE_CHECKING:

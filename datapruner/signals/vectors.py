@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from datapruner.models.encoders import ImageEmbedder, TokenEmbedder
     from datapruner.recipe import Recipe
     from datapruner.samples.samples import Samples
-    from datapruner.signals.measurement import Run
+    from datapruner.signals.run import Run
 
 logger = logging.getLogger(__name__)
 

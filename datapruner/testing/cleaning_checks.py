@@ -17,7 +17,7 @@ from datapruner.cleaning.vetoes import Vetoes
 from datapruner.errors import DataPrunerError
 from datapruner.samples import load_samples
 from datapruner.samples.samples import Samples
-from datapruner.signals.measurement import taken
+from datapruner.signals.run import taken
 from datapruner.testing.examples import example_rows, example_signals
 
 

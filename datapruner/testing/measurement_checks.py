@@ -19,7 +19,8 @@ from datapruner.ragged import Ragged
 from datapruner.recipe import Recipe
 from datapruner.samples import load_samples
 from datapruner.signals.by_rows import Block, RowMeasurement
-from datapruner.signals.measurement import OPEN, Given, Measurement, Run, Shape, taken
+from datapruner.signals.measurement import OPEN, Given, Measurement, Shape
+from datapruner.signals.run import Run, taken
 from datapruner.signals.store import SignalStore
 from datapruner.testing.examples import example_rows, example_signals, reordered
 

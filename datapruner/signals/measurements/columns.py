@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 from datapruner.samples.labels import encode_labels
 from datapruner.signals import COLUMN
-from datapruner.signals.measurement import Given, Measurement, Run
+from datapruner.signals.measurement import Given, Measurement
+from datapruner.signals.run import Run
 
 
 class Columns(Measurement):

@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 
 from datapruner.recipe import Recipe
 from datapruner.signals.divergences import read_divergences
-from datapruner.signals.measurement import Given, Measurement, Run
+from datapruner.signals.measurement import Given, Measurement
 from datapruner.signals.measurements.twins import JSD
+from datapruner.signals.run import Run
 
 
 class Divergences(Measurement):

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from datapruner.recipe import Recipe
-from datapruner.signals.measurement import EMBEDDER, Cost, Given, Measurement, Run
+from datapruner.signals.measurement import EMBEDDER, Cost, Given, Measurement
+from datapruner.signals.run import Run
 from datapruner.signals.vectors import measure_embedding, missing_vectors
 
 

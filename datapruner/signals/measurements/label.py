@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from datapruner.signals.columns import measure_label
-from datapruner.signals.measurement import Given, Measurement, Run
+from datapruner.signals.measurement import Given, Measurement
+from datapruner.signals.run import Run
 
 
 class Label(Measurement):

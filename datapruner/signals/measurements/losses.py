@@ -8,15 +8,8 @@ from typing import Any, ClassVar
 from datapruner.progress import PASSES, Ahead
 from datapruner.recipe import Recipe
 from datapruner.signals.losses import PACED_BY, check_named, measured_rows, missing_records, token_seconds
-from datapruner.signals.measurement import (
-    LANGUAGE_MODEL,
-    Cost,
-    Given,
-    Measurement,
-    Readers,
-    Run,
-    tokens_a_row,
-)
+from datapruner.signals.measurement import LANGUAGE_MODEL, Cost, Given, Measurement, Readers
+from datapruner.signals.run import Run, tokens_a_row
 
 LOG_PPL = Given("log_ppl", "mean negative log-likelihood of the supervised tokens", unit="nats")
 ENTROPY = Given("entropy", "mean entropy of the model's predictions at the supervised tokens", unit="nats")

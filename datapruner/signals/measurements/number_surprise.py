@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 from datapruner.recipe import Recipe
 from datapruner.signals.losses import check_named
-from datapruner.signals.measurement import LANGUAGE_MODEL, Cost, Given, Measurement, Readers, Run
+from datapruner.signals.measurement import LANGUAGE_MODEL, Cost, Given, Measurement, Readers
+from datapruner.signals.run import Run
 
 
 class NumberSurprise(Measurement):

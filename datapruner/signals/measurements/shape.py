@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from datapruner.geometry.neighbours import EXACT_ROWS
-from datapruner.signals.measurement import Cost, Given, Measurement, Run
+from datapruner.signals.measurement import Cost, Given, Measurement
+from datapruner.signals.run import Run
 from datapruner.signals.shape import measure_shape
 
 

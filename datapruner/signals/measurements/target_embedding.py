@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 from datapruner.errors import DataPrunerError
 from datapruner.recipe import Recipe
 from datapruner.signals import TARGET
-from datapruner.signals.measurement import Cost, Given, Measurement, Readers, Run
+from datapruner.signals.measurement import Cost, Given, Measurement, Readers
+from datapruner.signals.run import Run
 from datapruner.signals.vectors import measure_target
 
 

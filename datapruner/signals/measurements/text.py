@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from datapruner.signals.measurement import Given, Measurement, Run
+from datapruner.signals.measurement import Given, Measurement
+from datapruner.signals.run import Run
 
 
 class Text(Measurement):

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 from datapruner.signals.columns import counting_tokenizer, measure_tokens
 from datapruner.signals.losses import reader_of, tokenizer_of
-from datapruner.signals.measurement import Cost, Given, Measurement, Run
+from datapruner.signals.measurement import Cost, Given, Measurement
+from datapruner.signals.run import Run
 from datapruner.signals.tokens import missing_counts
 
 

@@ -9,17 +9,10 @@ from datapruner.errors import DataPrunerError
 from datapruner.progress import PASSES, Ahead
 from datapruner.recipe import Recipe
 from datapruner.signals.losses import PACED_BY, reader_of, token_seconds
-from datapruner.signals.measurement import (
-    LANGUAGE_MODEL,
-    Cost,
-    Given,
-    Measurement,
-    Readers,
-    Run,
-    tokens_a_row,
-)
+from datapruner.signals.measurement import LANGUAGE_MODEL, Cost, Given, Measurement, Readers
 from datapruner.signals.measurements.losses import GRADIENTS, OF_A_ROW
 from datapruner.signals.models import known_pruned, open_pruned
+from datapruner.signals.run import Run, tokens_a_row
 
 JSD = Given(
     "jsd",
