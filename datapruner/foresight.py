@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
-from datapruner.api import RESULTS_OWN, SCORERS_OWN, SELECTING
 from datapruner.arguments import takes
 from datapruner.measuring.arguments import requested
 from datapruner.measuring.measure import look_ahead
-from datapruner.options import DEFAULTS, Scoring, notes
+from datapruner.options import DEFAULTS, RESULTS_OWN, SCORERS_OWN, SELECTING, Scoring, notes
 from datapruner.signals.outlook import Outlook
 
 if TYPE_CHECKING:
