@@ -212,3 +212,12 @@ def test_a_broken_plug_in_is_listed_with_what_is_wrong(tmp_path, monkeypatch, ca
         )
     found = dp.compare(ROWS, scorers="all", keep=3, embeddings=np.eye(len(ROWS), dtype=np.float32))
     assert "cannot be imported" in found.left_out["odd"]
+
+
+def test_a_broken_measurement_is_in_nobody_elses_way(place, tmp_path, monkeypatch, caplog):
+    install(
+        tmp_path / "more", monkeypatch, "theirs", "", {"datapruner.measurements": {"odd": "theirs:Missing"}}
+    )
+    selection = dp.prune(ROWS, scorer="backwards", keep=3, progress=False)
+    assert selection.indices.tolist() == [7, 8, 9]
+    assert "the measurement 'odd' cannot be imported from theirs:Missing" in caplog.text

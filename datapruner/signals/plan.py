@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,6 +16,8 @@ from datapruner.text import did_you_mean, safe_text
 
 if TYPE_CHECKING:
     from datapruner.recipe import Recipe
+
+logger = logging.getLogger(__name__)
 
 SUPERVISED = "num_supervised_tokens"
 TOKENS = frozenset({"num_tokens", SUPERVISED})
@@ -86,7 +89,7 @@ def measurements() -> Iterator[Measurement]:
 
 
 def plugged(beside: Sequence[Measurement]) -> Iterator[Measurement]:
-    """Give the measurements that plug-ins bring, by their names.
+    """Give the measurements that plug-ins bring, by their names; one that cannot be used is left out and told.
 
     Raises
     ------
@@ -94,7 +97,11 @@ def plugged(beside: Sequence[Measurement]) -> Iterator[Measurement]:
         One gives a signal that a built-in one gives.
     """
     for name in sorted(available(MEASUREMENTS).keys() - set(built_in(MEASUREMENTS))):
-        one: Measurement = find_class(MEASUREMENTS, name, Measurement)()
+        try:
+            one: Measurement = find_class(MEASUREMENTS, name, Measurement)()
+        except DataPrunerError as error:  # whoever needs it is told that nobody gives the signal
+            logger.warning("%s; this run does without it", error)
+            continue
         for given in one.gives:
             if any(other.given(given.name) is not None for other in beside):
                 raise DataPrunerError(
