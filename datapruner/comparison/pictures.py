@@ -182,6 +182,8 @@ def plot_lengths(comparison: Frames, of: str = TOKENS[1], budget: int = 0, ax: A
     if frame.empty:
         raise DataPrunerError("these rows have no text, hence no lengths to draw")
     ax = new_axes(ax)
+    from matplotlib.ticker import LogFormatter  # new_axes says how to install it
+
     frame = frame[(frame["budget"] == at.label) & (frame["of"] == of)]
     places = np.arange(len(frame))[::-1]
     for place, row in zip(places.tolist(), frame.to_dict("records"), strict=True):
@@ -206,6 +208,9 @@ def plot_lengths(comparison: Frames, of: str = TOKENS[1], budget: int = 0, ax: A
         title=f"Length of what is kept, {safe_text(at.label)}",
         ylim=(-0.7, len(frame) - 0.3),
     )
+    # Lengths as they are: 20, not 2 x 10^1.
+    ax.xaxis.set_major_formatter(LogFormatter())
+    ax.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.4)))
     return ax
 
 

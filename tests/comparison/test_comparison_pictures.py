@@ -156,8 +156,22 @@ def test_more_groups_than_lines(compared):
         compared.plot_groups("knd")
 
 
+def test_all_of_them_stand_with_the_other_pictures(compared):
+    from datapruner import plots
+
+    named = {name for name in dir(compared) if name.startswith("plot_")}
+    assert named <= set(plots.__all__)
+    for name in sorted(named - {"plot_scores"}):
+        drawn(getattr(plots, name)(compared))
+    assert len(plots.plot_scores(compared)) == len(compared.names)
+
+
 def test_lengths(compared):
     ax = drawn(compared.plot_lengths(budget=1))
+    assert ax.get_xscale() == "log"
+    told = [label.get_text() for minor in (False, True) for label in ax.get_xticklabels(minor=minor)]
+    assert any(told)
+    assert all(text.isdigit() for text in told if text)  # 20, not 2 x 10^1
     tokens = compared.scores.tokens["num_supervised_tokens"]
     held = [tokens, *(tokens[one.kept] for one in compared.at(1).selections.values())]
     medians = [float(line.get_xdata()[0]) for line in ax.lines if line.get_marker() == "o"]
