@@ -13,12 +13,12 @@ from datapruner.signals.plan import Plan
 from datapruner.signals.run import Run
 from datapruner.text import safe_text
 
-LEAST_ROWS, LEAST_SECONDS = 32, 0.5
-"""What has to be measured for its pace to be noted."""
+LEAST_ROWS, LEAST_SECONDS = 256, 2.0
+"""What has to be measured for its pace to be noted: so much that opening a model weighs little."""
 
 
 @dataclass(frozen=True)
-class Ahead:
+class Foreseen:
     """A measurement that is to come.
 
     Attributes
@@ -58,13 +58,13 @@ class Outlook:
         Of the source.
     left : int
         Those that the cleaning steps which read texts alone have left.
-    steps : tuple of Ahead
+    steps : tuple of Foreseen
         In their order.
     """
 
     rows: int
     left: int
-    steps: tuple[Ahead, ...]
+    steps: tuple[Foreseen, ...]
 
     @property
     def seconds(self) -> float:
@@ -106,7 +106,9 @@ def outlook(plan: Plan, run: Run) -> Outlook:
     for one, wanted in plan.steps:
         missing = one.missing(run, wanted)
         rows = len(run.rows) if missing is None else missing
-        steps.append(Ahead(safe_text(one.name, 60), len(run.rows), missing, one.seconds(run, wanted, rows)))
+        steps.append(
+            Foreseen(safe_text(one.name, 60), len(run.rows), missing, one.seconds(run, wanted, rows))
+        )
     return Outlook(len(run.samples), len(run.rows), tuple(steps))
 
 

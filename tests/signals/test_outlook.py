@@ -13,7 +13,7 @@ import datapruner as dp
 from datapruner.measuring.arguments import requested
 from datapruner.measuring.measure import look_ahead
 from datapruner.signals import outlook as module
-from datapruner.signals.outlook import Ahead, Outlook
+from datapruner.signals.outlook import Foreseen, Outlook
 
 ROWS = [
     {"prompt": f"What is {i} and {i * i % 17}?", "completion": f"A number, {i}, and then more."}
@@ -67,10 +67,10 @@ def test_rows_that_cleaning_drops_are_not_counted(tmp_path):
 
 def test_the_lines():
     steps = (
-        Ahead("tokens", 5600, 0, 0.0),
-        Ahead("embedding", 5600, 1200, 42.0),
-        Ahead("shape", 5600, None, 90.0),
-        Ahead("losses", 5600, 5600, 7200.0),
+        Foreseen("tokens", 5600, 0, 0.0),
+        Foreseen("embedding", 5600, 1200, 42.0),
+        Foreseen("shape", 5600, None, 90.0),
+        Foreseen("losses", 5600, 5600, 7200.0),
     )
     assert Outlook(6000, 5600, steps).lines() == [
         "5,600 of 6,000 rows to measure:",
@@ -97,6 +97,7 @@ def test_a_long_run_tells_what_lies_ahead_and_a_short_one_does_not(tmp_path, cap
 def test_the_pace_is_that_of_the_run_before(tmp_path, monkeypatch):
     from datapruner.signals.measurements.tokens import Tokens
 
+    monkeypatch.setattr(module, "LEAST_ROWS", 40)
     clock = iter(range(0, 10_000, 20))
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
     dp.prune(ROWS, scorer="length", keep=0.5, cache=tmp_path, progress=False)
