@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MOST = 8
-"""Of each kind that are held, those that were asked for last."""
+CLUSTERINGS, GRAPHS = 8, 2
+"""So many are held, those that were asked for last: a graph of a million rows takes as much as their vectors may."""
 APART = 1e-4
 """Squared distance, of rows of length one, that is far beyond the rounding by which neighbours are first proposed."""
 
@@ -51,7 +51,7 @@ class Shared:
             _close(found.centroids, found.assignment, found.distance)
             return found
 
-        return self._held(self._clusterings, matrix, kind, made)
+        return self._held(self._clusterings, matrix, kind, made, CLUSTERINGS)
 
     def graph(self, matrix: Matrix, k: int, *, seed: int) -> Neighbours:
         """Find the k nearest other rows of every row; see :func:`datapruner.geometry.neighbours.knn_graph`.
@@ -100,6 +100,7 @@ class Shared:
         matrix: Matrix,
         kind: tuple[Any, ...],
         make: Callable[[], T],
+        most: int = GRAPHS,
     ) -> T:
         key = (id(matrix), *kind)
         if key not in of:
@@ -108,7 +109,7 @@ class Shared:
                 self._known.add(id(matrix))
                 finalize(matrix, self._forget, id(matrix)).atexit = False
             of[key] = found
-            while len(of) > MOST:
+            while len(of) > most:
                 of.popitem(last=False)
         of.move_to_end(key)
         return of[key]

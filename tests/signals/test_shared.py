@@ -130,6 +130,16 @@ def test_the_graph_of_a_table_is_taken_over_where_rows_are_distinct(made):
     assert made["knn_graph"] == before + 1
 
 
+def test_no_more_is_held_than_the_last_few(made):
+    signals = Signals(300, {"embedding": vectors()})
+    for k in range(2, 12):
+        signals.clusters(k)
+    signals.clusters(11)
+    assert made["spherical_kmeans"] == 10
+    signals.clusters(2)
+    assert made["spherical_kmeans"] == 11
+
+
 def test_vectors_that_are_gone_take_theirs_along(made):
     shared = Shared()
     for seed in range(5):
