@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
-
-from numpy.typing import ArrayLike
+from typing import Any, Unpack
 
 from datapruner.arguments import takes
 from datapruner.budget import Amount, Budget
@@ -17,25 +15,22 @@ from datapruner.options import (
     RESULTS_OWN,
     SCORERS_OWN,
     SELECTING,
-    PrunedModel,
     Running,
     Scoring,
     ScoringReading,
     notes,
 )
 from datapruner.recipe import Recipe, load_recipe
+from datapruner.recipe.sections import DEFAULT_SCORER
 from datapruner.running import scored, selected
 from datapruner.scorers.base import Scorer
 from datapruner.scores import Scores, Selection
 from datapruner.selection.selector import Selector
 
-if TYPE_CHECKING:
-    from datapruner.models.encoders import Encoder
-
 
 @takes(
     ScoringReading,
-    defaults=DEFAULTS,
+    defaults={**DEFAULTS, "count_tokens": True},
     told=notes(ScoringReading),
     elsewhere={
         **dict.fromkeys(SELECTING, "it ranks with `scorers`, and `select` on its result spends a budget"),
@@ -46,19 +41,7 @@ if TYPE_CHECKING:
 def score(
     source: Any,
     *,
-    scorers: str | Scorer | Sequence[str | Scorer] = "concept_complexity",
-    embeddings: str | Path | ArrayLike | None = None,
-    embedder: str | Encoder = "minilm",
-    model: str | Path | tuple[Any, Any] | None = None,
-    pruned_model: PrunedModel | None = None,
-    divergences: str | Path | ArrayLike | None = None,
-    always_keep: str | ArrayLike | None = None,
-    never_keep: str | ArrayLike | None = None,
-    dedup: bool | Sequence[str] = False,
-    count_tokens: bool = True,
-    cache: str | Path | None = None,
-    progress: bool = True,
-    trust_code: bool = False,
+    scorers: str | Scorer | Sequence[str | Scorer] = DEFAULT_SCORER,
     **options: Unpack[ScoringReading],
 ) -> Scores:
     """Rank every row with one or more scorers, in as few passes as they need together.
@@ -69,32 +52,8 @@ def score(
         A hub name ``org/name[:config][@revision]``, a file, a glob, a folder, or data in memory.
     scorers : str, Scorer, or a sequence of them
         Names from ``datapruner scorers``, or objects with parameters of their own.
-    embeddings : path or array of shape (n, d), optional
-        Vectors that exist already: ``.npy``, ``.parquet`` or an array.
-    embedder : str or Encoder
-        Alias, path or hub name; or any object with ``encode(list[str])``.
-    model : str, Path or (model, tokenizer), optional
-        The causal language model for scorers that read losses: a path, a hub name, an alias, or objects of
-        transformers.
-    pruned_model : str, Path, (model, tokenizer) or callable, optional
-        The same model after weights were removed, for scorers that choose data to heal it: whatever
-        :func:`datapruner.models.load_pruned_lm` takes, objects of transformers, or a function that gives them.
-    divergences : path or array of shape (n,), optional
-        Instead of the two models: the Jensen-Shannon divergence of every row, nats.
-    always_keep, never_keep : str or array, optional
-        A boolean column's name, a boolean mask, or row numbers.
-    dedup : bool or sequence of {"exact", "near", "semantic"}
-        True means exact and near.
-    count_tokens : bool
-        Count tokens even if no scorer needs them, for token budgets later on; nothing where the rows have no text.
-    cache : path, optional
-        Folder of the signals; default ``DATAPRUNER_CACHE``, else the user's cache folder.
-    progress : bool
-        Show progress on a terminal.
-    trust_code : bool
-        Run the code that a pruned model's name, or its pickle, holds.
     **options
-        Fields of :class:`datapruner.recipe.Recipe`, as listed below.
+        Fields of :class:`datapruner.recipe.Recipe`, as listed below and on the page of options; some may be objects.
 
     Returns
     -------
@@ -105,25 +64,8 @@ def score(
     DataPrunerError
         Anything the user can put right.
     """
-    return scored(
-        requested(
-            source,
-            scorers=scorers,
-            embeddings=embeddings,
-            embedder=embedder,
-            model=model,
-            pruned_model=pruned_model,
-            divergences=divergences,
-            always_keep=always_keep,
-            never_keep=never_keep,
-            dedup=dedup,
-            count_tokens=count_tokens,
-            cache=cache,
-            progress=progress,
-            trust_code=trust_code,
-            **options,
-        )
-    )
+    options.setdefault("count_tokens", True)
+    return scored(requested(source, scorers=scorers, **options))
 
 
 @takes(
@@ -139,7 +81,7 @@ def score(
 def prune(
     source: Any,
     *,
-    scorer: str | Scorer = "concept_complexity",
+    scorer: str | Scorer = DEFAULT_SCORER,
     keep: Amount | None = None,
     keep_tokens: int | None = None,
     per_group: str | None = None,

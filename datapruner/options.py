@@ -88,11 +88,10 @@ class Scoring(Measuring, total=False):
     divergences: str | Path | ArrayLike | None
 
 
-class ScoringReading(Reading, total=False):
-    """What :func:`datapruner.score` takes beyond its own parameters, and :func:`datapruner.prune` hands to it."""
+class ScoringReading(Scoring, total=False):
+    """What :func:`datapruner.score` takes beside the scorers: a column of groups is looked for before a model runs."""
 
     per_group: str | None
-    limits: Limits | None
 
 
 class Running(TypedDict, total=False):

@@ -23,6 +23,7 @@ from datapruner.measuring.request import Request
 from datapruner.options import DEFAULTS, Scoring, notes
 from datapruner.overlap import chance, jaccard
 from datapruner.parameters import one_or_more
+from datapruner.recipe.sections import DEFAULT_SCORER
 from datapruner.running import rank
 from datapruner.scorers._baselines import BASELINES
 from datapruner.scorers.length import Length
@@ -45,7 +46,7 @@ MANY = 10_000
 def compare(
     source: Any,
     *,
-    scorers: str | Scorer | Sequence[str | Scorer] = "concept_complexity",
+    scorers: str | Scorer | Sequence[str | Scorer] = DEFAULT_SCORER,
     keep: Amount | Sequence[Amount] | None = None,
     keep_tokens: int | Sequence[int] | None = None,
     by: str | Sequence[str] = (),

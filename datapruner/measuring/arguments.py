@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,37 +13,29 @@ from numpy.typing import ArrayLike
 from datapruner.budget import Budget
 from datapruner.errors import DataPrunerError
 from datapruner.measuring.request import Request
-from datapruner.options import PrunedModel
+from datapruner.options import DEFAULTS
 from datapruner.parameters import one_or_more
 from datapruner.parts import SCORERS, SELECTORS, is_named
-from datapruner.recipe import Method, make_recipe, method_of, plain
+from datapruner.recipe import MASKS, Method, make_recipe, method_of, plain
+from datapruner.recipe.sections import DEFAULT_SCORER
 from datapruner.scorers import make_scorer
 from datapruner.scorers.base import Scorer
 from datapruner.selection.selector import Selector
 from datapruner.selection.selectors import make_selector
 from datapruner.signals.run import Objects
 
-if TYPE_CHECKING:
-    from datapruner.models.encoders import Encoder
+OBJECTS = ("embeddings", "embedder", "model", "pruned_model", "divergences")
+"""Fields of a recipe that may be objects, which it cannot hold."""
 
 
 def requested(
     source: Any,
     *,
-    scorers: str | Scorer | Sequence[str | Scorer] = "concept_complexity",
+    scorers: str | Scorer | Sequence[str | Scorer] = DEFAULT_SCORER,
     budgets: Sequence[Budget] = (),
     selector: str | Selector | None = None,
     apart: Collection[str] = (),
     selects: bool = False,
-    embeddings: str | Path | ArrayLike | None = None,
-    embedder: str | Encoder = "minilm",
-    model: str | Path | tuple[Any, Any] | None = None,
-    pruned_model: PrunedModel | None = None,
-    divergences: str | Path | ArrayLike | None = None,
-    always_keep: str | ArrayLike | None = None,
-    never_keep: str | ArrayLike | None = None,
-    dedup: bool | Sequence[str] = False,
-    count_tokens: bool = False,
     cache: str | Path | None = None,
     progress: bool = True,
     trust_code: bool = False,
@@ -53,8 +45,7 @@ def requested(
 
     Parameters
     ----------
-    source, scorers, embeddings, embedder, model, pruned_model, divergences, always_keep, never_keep, dedup, \
-count_tokens, cache, progress, trust_code
+    source, scorers, cache, progress, trust_code
         As in :func:`datapruner.score`.
     budgets : sequence of Budget
         What is spent on the rankings.
@@ -65,10 +56,13 @@ count_tokens, cache, progress, trust_code
     selects : bool
         The only scorer's selection becomes a dataset.
     **options
-        Fields of the recipe.
+        Fields of the recipe, some of which may be objects: see :class:`datapruner.options.Scoring`.
     """
     made = tuple(make_scorer(method) for method in one_or_more(scorers))
     chooser = None if selector is None else make_selector(selector)
+    given = {name: options.pop(name, DEFAULTS[name]) for name in OBJECTS}
+    embedder, model, pruned_model = given["embedder"], given["model"], given["pruned_model"]
+    masks = {name: options.pop(name, None) for name in MASKS}
     if not isinstance(embedder, str) and not hasattr(embedder, "encode"):
         raise DataPrunerError(f"an embedder is a name or an object with `encode`, not {embedder!r}")
     _check_model(model, options)
@@ -88,13 +82,10 @@ count_tokens, cache, progress, trust_code
     told = chooser is not None and any(
         chooser != scorer.selector() for scorer in made if scorer.name not in apart
     )
+    held = {name: not _is_name(value) for name, value in given.items()}
     objects = {
         "source": not named,
-        "embeddings": embeddings is not None and not isinstance(embeddings, str | Path),
-        "embedder": not isinstance(embedder, str),
-        "model": isinstance(model, tuple),
-        "pruned_model": pruned_model is not None and not isinstance(pruned_model, str | Path),
-        "divergences": divergences is not None and not isinstance(divergences, str | Path),
+        **held,
         **{f"scorer {scorer.name}": not is_named(SCORERS, scorer) for scorer in made},
         **(
             {} if chooser is None else {f"selector {chooser.name}": told and not is_named(SELECTORS, chooser)}
@@ -104,20 +95,14 @@ count_tokens, cache, progress, trust_code
         options |= budgets[0].fields()
     recipe = make_recipe(
         source=str(source) if named else None,
-        in_memory=[name for name, held in objects.items() if held],
+        in_memory=[name for name, by_object in objects.items() if by_object],
         scorers=[described(scorer) for scorer in made],
         selector=method_of(chooser.name, chooser.parameters(), named=is_named(SELECTORS, chooser))
         if told and chooser is not None
         else None,
-        embeddings=str(embeddings) if isinstance(embeddings, str | Path) else None,
-        embedder=embedder if isinstance(embedder, str) else "minilm",
-        model=str(model) if isinstance(model, str | Path) else None,
-        pruned_model=str(pruned_model) if isinstance(pruned_model, str | Path) else None,
-        divergences=str(divergences) if isinstance(divergences, str | Path) else None,
-        always_keep=_mask_field(always_keep),
-        never_keep=_mask_field(never_keep),
-        dedup=_steps(dedup),
-        count_tokens=count_tokens,
+        dedup=_steps(options.pop("dedup", False)),
+        **{name: str(value) for name, value in given.items() if value is not None and not held[name]},
+        **{name: _mask_field(mask) for name, mask in masks.items()},
         **options,
     )
     return Request(
@@ -129,14 +114,9 @@ count_tokens, cache, progress, trust_code
         made[0].name if selects and len(made) == 1 else None,
         source=None if named else source,
         objects=Objects(
-            None if isinstance(embeddings, str | Path) else embeddings,
-            None if isinstance(embedder, str) else embedder,
-            model if isinstance(model, tuple) else None,
-            None if isinstance(pruned_model, str | Path) else pruned_model,
-            None if isinstance(divergences, str | Path) else divergences,
-            trust_code,
+            **{name: value for name, value in given.items() if held[name]}, trust_code=trust_code
         ),
-        masks={"always_keep": always_keep, "never_keep": never_keep},
+        masks=masks,
         cache=cache,
         progress=progress,
     )
@@ -161,6 +141,11 @@ def _check_whole(options: Mapping[str, Any], *, model: bool) -> None:
             )
     if options.get("adapter") is not None and not model:
         raise DataPrunerError("--adapter is given, and no --model that it belongs to")
+
+
+def _is_name(value: Any) -> bool:
+    """Whether a recipe can hold it: a name, or nothing."""
+    return value is None or isinstance(value, str | Path)
 
 
 def _check_model(model: Any, options: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ from datapruner.measuring.measure import Measured, measure
 from datapruner.measuring.request import Request
 from datapruner.options import DEFAULTS, SCORERS_OWN, SELECTING, Scoring, notes
 from datapruner.progress import bar as progress_bar
+from datapruner.recipe.sections import DEFAULT_SCORER
 from datapruner.running import rank
 from datapruner.stability.agreement import Agreement, Figures, Run, agreement_of, compared
 from datapruner.stability.noise import deviations, varied_measurement, with_noise
@@ -42,7 +43,7 @@ OF_ONE_SELECTION = {
 def compare_stability(
     source: Any,
     *,
-    scorers: str | Scorer | Sequence[str | Scorer] = "concept_complexity",
+    scorers: str | Scorer | Sequence[str | Scorer] = DEFAULT_SCORER,
     keep: Amount = 0.3,
     seeds: int = 5,
     noise: Sequence[float] = NOISE,
