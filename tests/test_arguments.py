@@ -151,7 +151,7 @@ def test_switches_are_told_from_options_that_take_a_value():
         if opt.startswith("--")
     }
     assert (
-        flag - {"quiet", "text", "dedup-semantic", "help-all"} == SWITCHES
+        flag - {"quiet", "text", "dedup-semantic", "help-all", "dry-run"} == SWITCHES
     )  # those have other names in Python, or none
     assert in_words("pass --near-numbers") == "pass near_numbers=True"
 
