@@ -80,6 +80,7 @@ def scores(rows, vectors, tmp_path_factory):
         embeddings=vectors,
         dedup=["exact"],
         cache=tmp_path_factory.mktemp("cache"),
+        count_tokens=False,
         progress=False,
     )
 
