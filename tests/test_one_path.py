@@ -267,6 +267,126 @@ def test_stability_says_what_was_kept(folder):
     assert (saved["keep"], saved["selector"]["name"]) == (7, "ccs")
 
 
+BY_COMMAND = {
+    "out",  # what is written, and where: a result of Python is written by its own methods
+    "overwrite",
+    "report",
+    "push_to_hub",
+    "pairs",  # what is printed
+    "examples",
+    "quiet",
+    "set_",  # objects with their parameters
+    "selector_set",
+    "n_clusters",
+    "combine",
+    "combine_within",
+    "dedup_semantic",
+    "dry_run",
+}
+BY_PYTHON = {"progress", "per_group", "format"}
+"""``score`` takes the last two, to refuse a column that is not there, and for who saves a selection of it later."""
+TARGETS = {"target", "target_split", "target_columns", "target_embeddings"}
+
+
+@pytest.mark.parametrize("verb", ["prune", "clean", "score", "compare", "damage", "run"])
+def test_a_verb_takes_the_same_options_either_way(verb):
+    from importlib import import_module
+    from inspect import signature
+
+    by_command = set(getattr(import_module(f"datapruner.cli.{verb}"), verb).options)
+    by_python = set(signature(getattr(dp, verb)).parameters)
+    if verb in ("score", "compare"):  # there may be several
+        by_command = {"scorers" if name == "scorer" else name for name in by_command}
+    # No scorer of a cleaning or of a table of damage reads a target: it is refused.
+    unread = TARGETS if verb in ("clean", "damage") else set()
+    assert by_command - by_python <= BY_COMMAND
+    assert by_python - by_command <= BY_PYTHON | unread
+
+
+class Asked(Exception):  # noqa: N818 - it ends a run where it would begin
+    """What would be measured."""
+
+
+VALUES = {
+    "columns": ({"question": "topic"}, "question=topic"),
+    "decontaminate_columns": ({"text": "question"}, "text=question"),
+    "target_columns": ({"text": "question"}, "text=question"),
+    "quotas": ({"maths": 3, "code": 0.5}, "maths=3 code=0.5"),
+    "dedup": (True, None),
+    "per_group": ("topic", "topic"),
+    "selector": ("ccs", "ccs"),
+    "keep": (0.25, "0.25"),
+}
+WITH = {
+    "adapter": {"model": "m"},
+    "decontaminate_split": {"decontaminate": "t.jsonl"},
+    "decontaminate_columns": {"decontaminate": "t.jsonl"},
+    "quotas": {"per_group": "topic"},
+}
+"""Options that are refused alone."""
+
+
+def another(name, one):
+    """A value that is not the default, and how it is written."""
+    from datapruner.recipe.option import values_of, without_none
+
+    if name in VALUES:
+        return VALUES[name]
+    kind = without_none(one.type)
+    if among := values_of(one.type):
+        value = next(held for held in among if held != one.default)
+    elif kind is bool:
+        return not one.default, None
+    elif kind is int:
+        value = (one.default or 2) + 1
+    elif kind is float:
+        value = 0.625
+    else:
+        value = "something"
+    return value, str(value)
+
+
+def test_every_option_of_a_recipe_means_the_same_either_way(folder, monkeypatch):
+    from datapruner.cli.parameters import flags_of
+    from datapruner.cli.prune import prune
+    from datapruner.recipe import Recipe
+
+    def stop(asked, samples=None):
+        raise Asked(asked.recipe)
+
+    monkeypatch.setattr("datapruner.running.measure", stop)
+    names = set(prune.options) & set(Recipe.model_fields) - {"source", "scorer", "keep_tokens"}
+    assert len(names) > 45
+    differ = []
+    for name in sorted(names):
+        one = prune.options[name]
+        value, text = another(name, one)
+        given = {"scorer": "random", "keep": 9, **WITH.get(name, {}), name: value}
+        words = ["prune", SOURCE, "-q", "-o", "out", "--scorer", "random"]
+        for key, held in given.items():
+            flags = flags_of(prune.options[key])[0].split("/")
+            if key == "scorer":
+                continue
+            if isinstance(held, bool):
+                words.append(flags[0] if held else flags[1])
+            else:
+                written = [text] if key == name else [str(held)]
+                for part in written[0].split(" ") if key == "quotas" else written:
+                    words += [flags[0], part]
+        with pytest.raises(Asked) as by_python:
+            dp.prune(SOURCE, progress=False, **given)
+        monkeypatch.setattr("sys.argv", ["datapruner", *words])
+        from datapruner import cli
+
+        with pytest.raises(Asked) as by_command:
+            cli.main()
+        first, second = by_python.value.args[0], by_command.value.args[0]
+        default = Recipe(source=SOURCE)
+        if first != second or getattr(first, name) == getattr(default, name):
+            differ.append((name, getattr(first, name), getattr(second, name)))
+    assert differ == []
+
+
 KEPT = Path(__file__).parent / "recipes"
 
 

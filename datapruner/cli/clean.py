@@ -5,12 +5,11 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from datapruner.cli.options import CLEANING, Ahead, Folder, Report, Saying
-from datapruner.cli.parameters import picked
+from datapruner.cli.options import READING, RUNNING, Folder, Report
 from datapruner.cli.verb import verb
 from datapruner.cli.writing import carry_out
 from datapruner.recipe.option import Option, Section
-from datapruner.recipe.sections import Embedding, Lists, Output, Rows, Running, Source
+from datapruner.recipe.sections import Lists, Output
 
 
 class CleaningAlone(Section):
@@ -21,18 +20,13 @@ class CleaningAlone(Section):
 
 
 @verb(
-    Source,
-    *CLEANING,
-    picked(Rows, "on_empty"),
+    *READING,
     CleaningAlone,
     Lists,
-    picked(Embedding, "similarity_context embedder embeddings"),
     Folder,
     Output,
     Report,
-    Ahead,
-    Saying,
-    picked(Running, "cache limits"),
+    *RUNNING,
     common="source split columns dedup dedup_semantic match near_threshold decontaminate on_empty always_keep "
     "never_keep pairs out overwrite format report quiet",
 )
@@ -45,6 +39,7 @@ def clean(
     dry_run: bool,
     quiet: bool,
     cache: str | None,
+    trust_code: bool,
 ) -> None:
     """Drop copies, leaks and rows without an answer, and nothing else: no scorer, no budget.
 
@@ -52,5 +47,5 @@ def clean(
     """
     from datapruner.measuring.arguments import requested_cleaning
 
-    asked = requested_cleaning(**fields, cache=cache, progress=not quiet)
+    asked = requested_cleaning(**fields, cache=cache, progress=not quiet, trust_code=trust_code)
     carry_out(asked, out, overwrite=overwrite, report=report, dry_run=dry_run, pairs=pairs)

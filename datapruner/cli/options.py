@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from datapruner.cli import words
-from datapruner.cli.parameters import picked, without
+from datapruner.cli.parameters import picked
 from datapruner.recipe.option import Option, Section
 from datapruner.recipe.sections import (
     DEFAULT_SCORER,
@@ -142,7 +142,7 @@ class Hub(Section):
 LIMITS = picked(Running, "limits")
 RUNNING = (Ahead, Saying, picked(Running, "cache trust_code limits"))
 CLEANING = (Duplicates, Cleaning)
-READING = (Source, without(Rows, "count_tokens"), *CLEANING, Embedding, LanguageModel, PrunedModel)
+READING = (Source, Rows, *CLEANING, Embedding, LanguageModel, PrunedModel)
 """What every verb takes that measures rows."""
 RANKING = (Lists, Scorers, *READING, Target)
 """And every one that ranks them."""
