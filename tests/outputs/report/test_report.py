@@ -925,6 +925,17 @@ def test_clusters_of_one_label_say_all():
     assert sorted(next(facet for facet in facets if facet.scorer).notes) == ["all cat", "all dog"]
 
 
+def test_mostly_is_never_all():
+    """One row of four hundred is another: 99.75 % is not rounded to 100."""
+    rows = [{"text": f"row {number}", "kind": "cat" if number else "dog"} for number in range(400)]
+    vectors = np.random.default_rng(0).normal(size=(400, 4))
+    scores = dp.score(
+        rows, scorers=[make_scorer("prototypes", {"n_clusters": 1})], embeddings=vectors, progress=False
+    )
+    facets = Shown([scores.select("prototypes", keep=10)], 100).facets
+    assert next(facet for facet in facets if facet.scorer).notes == ["mostly cat (99\u00a0%)"]
+
+
 def test_a_group_too_small_for_a_warning_is_named():
     rows = [{"text": f"row {number}", "kind": "few" if number in (3, 5) else "many"} for number in range(40)]
     chosen = dp.prune(rows, scorer="random", keep=10, never_keep=[3, 5], progress=False)
