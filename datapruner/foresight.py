@@ -9,6 +9,7 @@ from datapruner.arguments import takes
 from datapruner.measuring.arguments import requested
 from datapruner.measuring.measure import look_ahead
 from datapruner.options import DEFAULTS, RESULTS_OWN, SCORERS_OWN, SELECTING, Scoring, notes
+from datapruner.recipe.sections import DEFAULT_SCORER
 from datapruner.signals.outlook import Outlook
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 def plan(
     source: Any,
     *,
-    scorers: str | Scorer | Sequence[str | Scorer] = "concept_complexity",
+    scorers: str | Scorer | Sequence[str | Scorer] = DEFAULT_SCORER,
     **options: Unpack[Scoring],
 ) -> Outlook:
     """Tell what a run would measure, what of it is stored, and how long it takes; no model runs, nothing is written.

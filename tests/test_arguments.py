@@ -59,6 +59,9 @@ def test_help_shows_every_option_with_its_default(verb):
         for name in line.split(",")
     }
     assert {*options.Reading.__annotations__} <= told
+    doc = " ".join(verb.__doc__.split())
+    for name in options.Reading.__annotations__:  # as it was declared, in the words of arguments
+        assert f"{name} {in_words(options.DECLARED[name].option.help)}" in doc
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.__name__)
