@@ -184,3 +184,10 @@ def test_a_summary_lists_forty_groups_and_counts_the_others(place, first, monkey
     assert len(re.findall(r"  of 2 rows  u\d", said)) == 40
     assert "and 10 more groups: README.md of the result has them\n" in said
     assert (place / "out" / "README.md").read_text().count("| 1 | 2 | rows |") == 50
+
+
+def test_signals_are_kept_in_the_folder_that_is_named(place, cache, monkeypatch):
+    line = ["score", "rows.jsonl", "--scorer", "length", "-o", "scores", "--cache", "signals", "--quiet"]
+    assert command(monkeypatch, *line) == 0
+    assert any(file.is_file() for file in (place / "signals").rglob("*"))
+    assert not cache.exists()

@@ -9,6 +9,7 @@ import typer
 
 from datapruner.cli.options import RANKING, RUNNING, Folder, Selector
 from datapruner.cli.summary import page
+from datapruner.cli.terminal import headed
 from datapruner.cli.verb import verb
 from datapruner.cli.words import numbers_of
 from datapruner.cli.writing import check_report, foresee
@@ -160,4 +161,4 @@ def compare(
     )
     comparison.save(out, overwrite=overwrite, report=report)
     if not quiet:
-        typer.echo(f"{comparison.describe()}\n\n{safe_text(str(out))}" + page(out) * report)
+        typer.echo(f"{headed(comparison.describe())}\n\n{safe_text(str(out))}" + page(out) * report)

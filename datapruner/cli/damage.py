@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from datapruner.cli.options import READING, RUNNING, Folder
+from datapruner.cli.terminal import headed
 from datapruner.cli.verb import verb
 from datapruner.cli.writing import foresee
 from datapruner.progress import say
@@ -87,6 +88,6 @@ def damage(
     if out is not None:
         found.save(out, overwrite=overwrite)
     if not quiet or out is None:
-        typer.echo(found.describe(examples))
+        typer.echo(headed(found.describe(examples)))
     if out is not None and not quiet:
         typer.echo(f"\n{safe_text(str(out))}")

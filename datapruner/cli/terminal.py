@@ -55,6 +55,11 @@ def drawn(lines: Sequence[Line]) -> str:
     return rendered(*(Text.assemble(*line) for line in lines), wrapped=False)
 
 
+def headed(text: str) -> str:
+    """Write tables as text, each below a line that is not indented, which stands out on a terminal."""
+    return drawn([[(line, "" if line.startswith(" ") else "bold")] for line in text.split("\n")])
+
+
 def rendered(*shown: RenderableType, wrapped: bool = True) -> str:
     """Write what rich draws, for a terminal."""
     screen = console()

@@ -240,3 +240,12 @@ def test_counts_are_a_table_on_a_terminal_and_lines_elsewhere(monkeypatch):
     assert re.fullmatch(r" *10 +of 40 +[█#]{5} +rows  \\x1b\[31mmath *", plain[3])
     assert plain[-1].strip() == "and 21 more groups: README.md of the result has them"
     assert len(plain) == 3 + 40 + 1
+
+
+def test_tables_stand_below_headings_that_stand_out(monkeypatch):
+    text = "Overlap\n     (1)\n  a  1.00\n\nLength\n  b  2"
+    assert terminal.headed(text) == text
+    monkeypatch.setattr(terminal, "is_styled", lambda stream=None: True)
+    shown = terminal.headed(text)
+    assert re.findall(r"\x1b\[1m(.*?)\x1b\[0m", shown) == ["Overlap", "Length"]
+    assert re.sub(r"\x1b\[[\d;]*m", "", shown) == text
