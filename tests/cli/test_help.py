@@ -249,3 +249,11 @@ def test_tables_stand_below_headings_that_stand_out(monkeypatch):
     shown = terminal.headed(text)
     assert re.findall(r"\x1b\[1m(.*?)\x1b\[0m", shown) == ["Overlap", "Length"]
     assert re.sub(r"\x1b\[[\d;]*m", "", shown) == text
+
+
+def test_what_is_wrong_begins_in_red_on_a_terminal(monkeypatch, capsys):
+    monkeypatch.setattr("datapruner.cli.entry.is_styled", lambda stream: True)
+    assert command(monkeypatch, "explain", "\x1b[31mnowhere", "--row", "1") == 2
+    said = capsys.readouterr().err
+    assert said.startswith("\x1b[31m\x1b[1mdatapruner:\x1b[0m ")
+    assert "\x1b" not in said.partition("\x1b[0m")[2]
