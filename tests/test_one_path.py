@@ -189,6 +189,41 @@ def test_a_model_is_asked_for_alike(folder, tiny_llama, monkeypatch):
     assert left_by(Path("out/a")) == left_by(Path("out/b"))
 
 
+@pytest.mark.parametrize(
+    ("words", "given"),
+    [
+        ("--scorer prototypes --keep 0.4", {"scorer": "prototypes", "keep": 0.4}),
+        ("--scorer random --keep-tokens 90", {"scorer": "random", "keep_tokens": 90}),
+        (
+            "--scorer random --keep 40 --per-group topic --quota maths=4 --selector ccs --selector-set strata=3",
+            {
+                "scorer": "random",
+                "keep": 40,
+                "per_group": "topic",
+                "quotas": {"maths": 4},
+                "selector": CCS(strata=3),
+            },
+        ),
+    ],
+)
+def test_saved_scores_are_spent_alike(words, given, folder, monkeypatch):
+    score = [
+        "score",
+        SOURCE,
+        "--embeddings",
+        "rows.npy",
+        "--scorer",
+        "prototypes",
+        "--scorer",
+        "random",
+        "-q",
+    ]
+    assert command(monkeypatch, *score, "-o", "scores") == 0
+    assert command(monkeypatch, "select", "scores", *words.split(), "-q", "-o", "out/by_command") == 0
+    dp.load_scores("scores").select(**given).save("out/by_python")
+    assert left_by(Path("out/by_command")) == left_by(Path("out/by_python"))
+
+
 REFUSALS = {
     "rows": ("prune rows.jsonl VECTORS --keep 1000", {**VECTORS, "keep": 1000}),
     "tokens": ("prune rows.jsonl VECTORS --keep-tokens 100000", {**VECTORS, "keep_tokens": 100_000}),
