@@ -83,8 +83,8 @@ class MaybeReport(Section):
     Folder,
     MaybeReport,
     *RUNNING,
-    common="keep keep_tokens selector seed scorer set_ by stability source split columns dedup embedder embeddings "
-    "model target out overwrite report quiet",
+    common="keep keep_tokens seed scorer set_ by stability source split columns dedup embedder embeddings "
+    "model out overwrite report dry_run quiet",
 )
 def compare(
     fields: dict[str, Any],

@@ -22,7 +22,7 @@ from datapruner.recipe.sections import Budget, Output
     Hub,
     *RUNNING,
     common="keep keep_tokens per_group selector seed scorer set_ source split columns dedup decontaminate embedder "
-    "model target out overwrite report quiet",
+    "model out overwrite report dry_run quiet",
 )
 def prune(
     fields: dict[str, Any],
