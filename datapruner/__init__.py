@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from datapruner.comparison import Comparison, compare
     from datapruner.errors import DataPrunerError
     from datapruner.foresight import plan
-    from datapruner.outputs.dataset import push_to_hub
+    from datapruner.outputs.hub import push_to_hub
     from datapruner.pruning_damage import Damage, damage
     from datapruner.ranking import Ranking
     from datapruner.results.explanation import Explanation
@@ -59,7 +59,7 @@ _WHERE = {
     "load_selection": "datapruner.saved",
     "plan": "datapruner.foresight",
     "prune": "datapruner.api",
-    "push_to_hub": "datapruner.outputs.dataset",
+    "push_to_hub": "datapruner.outputs.hub",
     "run": "datapruner.api",
     "score": "datapruner.api",
     "select": "datapruner.verbs",

@@ -47,7 +47,7 @@ def carry_out(
     check_target(out, overwrite=overwrite, reads=asked.recipe.reads)
     check_report(report)
     if hub is not None:
-        from datapruner.outputs.dataset import check_repository
+        from datapruner.outputs.hub import check_repository
 
         check_repository(hub)
     say(f"reading {asked.recipe.source or 'the rows'}", not quiet)
@@ -60,6 +60,6 @@ def carry_out(
     selection.save(out, overwrite=overwrite, report=report)
     summarise(selection, out, quiet, report=report, pairs=pairs)
     if hub is not None:
-        from datapruner.outputs.dataset import push_to_hub
+        from datapruner.outputs.hub import push_to_hub
 
         typer.echo(push_to_hub(selection, hub))

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datapruner.errors import DataPrunerError
-from datapruner.outputs.dataset import write_split
+from datapruner.outputs.data_files import write_split
 from datapruner.samples import load_samples
 from datapruner.samples.exact import as_type, decoded, exact_array, merged
 from datapruner.samples.portable import check_format

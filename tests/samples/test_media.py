@@ -11,7 +11,7 @@ from datasets import Image, load_dataset
 from PIL import Image as Picture
 
 from datapruner.errors import DataPrunerError
-from datapruner.outputs.dataset import write_split
+from datapruner.outputs.data_files import write_split
 from datapruner.samples import content_hash, load_samples
 
 
