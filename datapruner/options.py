@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypedDict
 
 from numpy.typing import ArrayLike
 
@@ -19,6 +19,19 @@ if TYPE_CHECKING:
 
 PrunedModel = str | Path | tuple[Any, Any] | Callable[[], tuple[Any, Any]]
 """A name, objects of transformers, or what makes them."""
+
+
+class Cleans(Protocol):
+    """A cleaning step, see :class:`datapruner.cleaning.step.CleaningStep`."""
+
+    name: ClassVar[str]
+
+    def clean(self, left: Any) -> Any:
+        """Say which rows to drop."""
+
+
+Step = str | Mapping[str, Mapping[str, Any]] | Cleans
+"""A cleaning step: its name, the name with its parameters, or an object."""
 
 
 class Reading(TypedDict, total=False):
@@ -73,6 +86,7 @@ class Measuring(Reading, total=False):
     always_keep: str | ArrayLike | None
     never_keep: str | ArrayLike | None
     dedup: bool | Sequence[str]
+    cleaning: Sequence[Step]
     count_tokens: bool
     cache: str | Path | None
     progress: bool
@@ -105,7 +119,10 @@ class Running(TypedDict, total=False):
 
 
 DECLARED = {one.name: one for section in (*SECTIONS, RunningSection) for one in declared(section)}
-DEFAULTS: Mapping[str, Any] = {name: one.default for name, one in DECLARED.items()} | {"dedup": False}
+DEFAULTS: Mapping[str, Any] = {name: one.default for name, one in DECLARED.items()} | {
+    "dedup": False,
+    "cleaning": (),
+}
 """Of everything that the verbs take as further options."""
 
 

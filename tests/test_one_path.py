@@ -312,6 +312,7 @@ BY_COMMAND = {
     "quiet",
     "set_",  # objects with their parameters
     "selector_set",
+    "cleaning_set",
     "n_clusters",
     "combine",
     "combine_within",
@@ -390,7 +391,7 @@ def test_every_option_of_a_recipe_means_the_same_either_way(folder, monkeypatch)
         raise Asked(asked.recipe)
 
     monkeypatch.setattr("datapruner.running.measure", stop)
-    names = set(prune.options) & set(Recipe.model_fields) - {"source", "scorer", "keep_tokens"}
+    names = set(prune.options) & set(Recipe.model_fields) - {"source", "scorer", "keep_tokens", "cleaning"}
     assert len(names) > 45
     differ = []
     for name in sorted(names):

@@ -66,11 +66,12 @@ class Reason:
                 f"{safe_repr(self.sentence, LONGEST)}"
             )
         words = self.code.replace("_", " ")
+        many = self.many or (f"{self.one}s" if self.one else "")
         filled = {
             "sentence": self.sentence or words,
             "one": self.one or f"row dropped as {words}",
-            "many": self.many or (f"{self.one}s" if self.one else f"rows dropped as {words}"),
-            "label": self.label or f"dropped as {self.many or words}",
+            "many": many or f"rows dropped as {words}",
+            "label": self.label or f"dropped as {many or words}",
         }
         for name, text in filled.items():
             object.__setattr__(self, name, text)

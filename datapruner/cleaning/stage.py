@@ -24,8 +24,13 @@ if TYPE_CHECKING:
     from datapruner.samples.samples import Samples
 
 
-def make_step(given: str | CleaningStep, parameters: Mapping[str, Any] | None = None) -> CleaningStep:
+def make_step(given: Any, parameters: Mapping[str, Any] | None = None) -> CleaningStep:
     """Build a cleaning step from its name and parameters; an object is passed through.
+
+    Parameters
+    ----------
+    given : str or CleaningStep
+    parameters : mapping, optional
 
     Raises
     ------
@@ -49,7 +54,7 @@ def steps_of(recipe: Recipe, named: Iterable[CleaningStep] | None = None) -> lis
     """
     own = (find(CLEANING, name).switched_on(recipe) for name in built_in(CLEANING))
     if named is None:
-        named = [make_step(method.name, method.parameters) for method in getattr(recipe, "cleaning", ())]
+        named = [make_step(method.name, method.parameters) for method in recipe.cleaning]
     steps = [*(step for step in own if step is not None), *named]
     names = [step.name for step in steps]
     for name in names:

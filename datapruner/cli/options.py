@@ -98,6 +98,25 @@ class Duplicates(Words):
         return {"dedup": ["exact", "near"] * given["dedup"] + ["semantic"] * given["dedup_semantic"]}
 
 
+class Steps(Words):
+    """Cleaning, before anything is scored."""
+
+    cleaning: Annotated[
+        list[str] | None,
+        Option(
+            "A plug-in's cleaning step; see `datapruner parts cleaning`.", metavar="NAME", complete="cleaning"
+        ),
+    ] = None
+    cleaning_set: Annotated[
+        list[str] | None, Option("Parameter of such a step: [step.]name=value.", metavar="NAME=VALUE")
+    ] = None
+
+    @staticmethod
+    def fields(given: dict[str, Any]) -> dict[str, Any]:
+        """Give the steps with their parameters."""
+        return {"cleaning": words.steps_of(given["cleaning"] or [], given["cleaning_set"] or [])}
+
+
 class Folder(Section):
     """Result."""
 
@@ -141,7 +160,7 @@ class Hub(Section):
 
 LIMITS = picked(Running, "limits")
 RUNNING = (Ahead, Saying, picked(Running, "cache trust_code limits"))
-CLEANING = (Duplicates, Cleaning)
+CLEANING = (Duplicates, Cleaning, Steps)
 READING = (Source, Rows, *CLEANING, Embedding, LanguageModel, PrunedModel)
 """What every verb takes that measures rows."""
 RANKING = (Lists, Scorers, *READING, Target)

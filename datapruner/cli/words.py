@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from datapruner.errors import DataPrunerError
 
 if TYPE_CHECKING:
+    from datapruner.cleaning.step import CleaningStep
     from datapruner.scorers.base import Scorer
     from datapruner.selection.selectors import Selector
 
@@ -61,16 +62,7 @@ def scorers_of(
     if len(out) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise DataPrunerError(f"the scorer '{twice}' is named twice; name every scorer once")
-    for setting in settings:
-        key, value = pair_of(setting, "--set")
-        scorer, dot, parameter = key.partition(".")
-        if not dot:
-            if len(names) != 1:
-                raise DataPrunerError(f"say whose parameter it is: --set SCORER.{key}={value}")
-            scorer, parameter = names[0], key
-        if scorer not in out:
-            raise DataPrunerError(f"--set {setting}: the scorer '{scorer}' is not in this run")
-        out[scorer][parameter] = value_of(value)
+    _set(out, settings, "--set", "scorer")
     if n_clusters is not None:
         takers = [
             name for name in names if "n_clusters" in {spec.name for spec in fields(scorer_class(name))}
@@ -87,6 +79,33 @@ def scorers_of(
         if refused and len(refused) == len(takers):
             raise refused[0]
     return [make_scorer(name, parameters) for name, parameters in out.items()]
+
+
+def steps_of(names: list[str], settings: list[str]) -> list[CleaningStep]:
+    """Make cleaning steps with the parameters that words set: refused now, not after the rows were read."""
+    from datapruner.cleaning.stage import make_step
+
+    out: dict[str, dict[str, Any]] = {name: {} for name in names}
+    if len(out) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataPrunerError(f"the cleaning step '{twice}' is named twice")
+    _set(out, settings, "--cleaning-set", "cleaning step")
+    return [make_step(name, parameters) for name, parameters in out.items()]
+
+
+def _set(out: dict[str, dict[str, Any]], settings: list[str], option: str, noun: str) -> None:
+    """Set parameters of parts by ``[part.]name=value``."""
+    for setting in settings:
+        key, value = pair_of(setting, option)
+        part, dot, parameter = key.partition(".")
+        if not dot:
+            if len(out) != 1:
+                word = noun.rsplit(maxsplit=1)[-1].upper()
+                raise DataPrunerError(f"say whose parameter it is: {option} {word}.{key}={value}")
+            (part,), parameter = out, key
+        if part not in out:
+            raise DataPrunerError(f"{option} {setting}: the {noun} '{part}' is not in this run")
+        out[part][parameter] = value_of(value)
 
 
 def selector_of(name: str | None, settings: list[str] | None) -> Selector | None:

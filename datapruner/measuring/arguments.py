@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from datapruner.budget import Budget
+from datapruner.cleaning.stage import make_step
+from datapruner.cleaning.step import CleaningStep
 from datapruner.errors import DataPrunerError
 from datapruner.measuring.request import Request
 from datapruner.options import DEFAULTS
 from datapruner.parameters import one_or_more
-from datapruner.parts import SCORERS, SELECTORS, is_named
+from datapruner.parts import CLEANING, SCORERS, SELECTORS, is_named
 from datapruner.recipe import MASKS, Method, make_recipe, method_of, plain
 from datapruner.recipe.sections import DEFAULT_SCORER
 from datapruner.scorers import make_scorer
@@ -59,6 +61,7 @@ def requested(
         Fields of the recipe, some of which may be objects: see :class:`datapruner.options.Scoring`.
     """
     made = tuple(make_scorer(method) for method in one_or_more(scorers))
+    steps = tuple(_cleaning_of(options.pop("cleaning", ())))
     chooser = None if selector is None else make_selector(selector)
     given = {name: options.pop(name, DEFAULTS[name]) for name in OBJECTS}
     embedder, model, pruned_model = given["embedder"], given["model"], given["pruned_model"]
@@ -86,6 +89,7 @@ def requested(
     objects = {
         "source": not named,
         **held,
+        **{f"cleaning {step.name}": not is_named(CLEANING, step) for step in steps},
         **{f"scorer {scorer.name}": not is_named(SCORERS, scorer) for scorer in made},
         **(
             {} if chooser is None else {f"selector {chooser.name}": told and not is_named(SELECTORS, chooser)}
@@ -101,6 +105,7 @@ def requested(
         if told and chooser is not None
         else None,
         dedup=_steps(options.pop("dedup", False)),
+        cleaning=[method_of(step.name, _changed(step), named=is_named(CLEANING, step)) for step in steps],
         **{name: str(value) for name, value in given.items() if value is not None and not held[name]},
         **{name: _mask_field(mask) for name, mask in masks.items()},
         **options,
@@ -119,6 +124,7 @@ def requested(
         masks=masks,
         cache=cache,
         progress=progress,
+        cleaning=steps,
     )
 
 
@@ -164,11 +170,11 @@ def _check_model(model: Any, options: Mapping[str, Any]) -> None:
             )
 
 
-def _changed(scorer: Scorer) -> dict[str, Any]:
+def _changed(part: Scorer | CleaningStep) -> dict[str, Any]:
     """Give the parameters that differ from the defaults."""
     out = {}
-    for spec in fields(scorer):
-        value = getattr(scorer, spec.name)
+    for spec in fields(part):
+        value = getattr(part, spec.name)
         default = spec.default if spec.default_factory is MISSING else spec.default_factory()
         if default is MISSING or not _same(value, default):
             out[spec.name] = value
@@ -180,6 +186,16 @@ def _same(first: Any, second: Any) -> bool:
         return bool(plain(first, "") == plain(second, ""))
     except DataPrunerError:
         return first is second
+
+
+def _cleaning_of(given: Any) -> Iterator[CleaningStep]:
+    """Make cleaning steps of names, of names with their parameters, and of objects."""
+    for step in one_or_more(given):
+        if isinstance(step, Mapping) and len(step) == 1:
+            ((name, parameters),) = step.items()
+            yield make_step(name, parameters or {})
+        else:
+            yield make_step(step)
 
 
 def _steps(dedup: Any) -> Any:

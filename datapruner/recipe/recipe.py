@@ -33,7 +33,7 @@ from datapruner.recipe.sections import (
     Source,
     Target,
 )
-from datapruner.recipe.values import LONG, MASKS, Method, ranges, sentence_of
+from datapruner.recipe.values import LONG, MASKS, Method, ShortMethod, ranges, sentence_of
 from datapruner.text import safe_text
 
 
@@ -61,6 +61,7 @@ class Recipe(
     # These hold parameters, which are checked here; a field stays in its section's place.
     scorers: list[Method] = Field(default_factory=lambda: [Method(name=DEFAULT_SCORER)])
     selector: Method | None = None
+    cleaning: list[ShortMethod] = Field(default_factory=list)
 
     # Relative paths count from here, wherever the process goes later on.
     _folder: str = PrivateAttr(default_factory=os.getcwd)

@@ -212,6 +212,13 @@ class Cleaning(Section):
     decontaminate_share: Annotated[
         float, Gt(0), Le(1), Option("Share of a test row's n-grams that condemns a row.")
     ] = 0.5
+    cleaning: Annotated[
+        list[Any],
+        Option(
+            "Cleaning steps of plug-ins: names, or {name: {parameter: value}}; see `datapruner parts cleaning`.",
+            "",
+        ),
+    ]
 
 
 class Target(Section):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from datapruner.errors import DataPrunerError
 from datapruner.text import safe_repr
@@ -29,7 +29,23 @@ class Method(BaseModel):
     @field_validator("parameters", mode="before")
     @classmethod
     def _plain(cls, given: Any) -> Any:
-        return {key: plain(value, f"the parameter '{key}'") for key, value in dict(given).items()}
+        if not isinstance(given, Mapping):  # which is said of it
+            return given
+        return {key: plain(value, f"the parameter '{key}'") for key, value in given.items()}
+
+
+def _from_short(given: Any) -> Any:
+    """Read ``name`` and ``{name: {parameter: value}}``; what is neither is left as it is."""
+    if isinstance(given, str):
+        return {"name": given}
+    if isinstance(given, Mapping) and len(given) == 1 and "name" not in given:
+        ((name, parameters),) = given.items()
+        return {"name": name, "parameters": {} if parameters is None else parameters}
+    return given
+
+
+ShortMethod = Annotated[Method, BeforeValidator(_from_short)]
+"""A method that may be written as its name, too."""
 
 
 def method_of(name: str, parameters: Mapping[str, Any], *, named: bool) -> Method:
@@ -96,6 +112,6 @@ def sentence_of(error: ValidationError, form: str) -> str:
         str(part) for part in first["loc"] if not str(part).startswith(("function-", "constrained"))
     )
     # A union's members and the parts of a mapping are no options of their own.
-    where = ".".join([field, *inside]) if field in ("scorers", "selector") else field
+    where = ".".join([field, *inside]) if field in ("scorers", "selector", "cleaning") else field
     name = form.format(where.replace("_", "-")) if form != "{}" and where == field else where
     return f"{safe_repr(first.get('input'))} is no value for {name}: {first['msg']}"

@@ -36,7 +36,9 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Contaminated(CleaningStep):
-    """Rows that give a row of a test set away; see :func:`contaminated`.
+    """Rows that give a row of a test set away.
+
+    See :func:`contaminated`.
 
     Attributes
     ----------

@@ -30,7 +30,9 @@ EXACT = Reason(
 
 @dataclass(frozen=True)
 class Exact(CleaningStep):
-    """Copies: rows that agree in roles, turns, texts and tools; see :func:`exact_duplicates`.
+    """Copies: rows that agree in roles, turns, texts and tools.
+
+    See :func:`exact_duplicates`.
 
     Attributes
     ----------
@@ -41,7 +43,7 @@ class Exact(CleaningStep):
     name = "exact"
     reasons = (EXACT,)
     order = 40
-    switch = "--dedup=exact"
+    switch = "--dedup"
 
     match: Match = "text"
 

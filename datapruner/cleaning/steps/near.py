@@ -42,7 +42,9 @@ NEAR = Reason(
 
 @dataclass(frozen=True)
 class Near(CleaningStep):
-    """Rows that share most of their words with an earlier one; see :func:`near_duplicates`.
+    """Rows that share most of their words with an earlier one.
+
+    See :func:`near_duplicates`.
 
     Attributes
     ----------
@@ -59,7 +61,7 @@ class Near(CleaningStep):
     name = "near"
     reasons = (NEAR,)
     order = 50
-    switch = "--dedup=near"
+    switch = "--dedup"
 
     threshold: float = 0.7
     ngram: int = 3

@@ -30,7 +30,9 @@ SEMANTIC = Reason(
 
 @dataclass(frozen=True)
 class Semantic(CleaningStep):
-    """Rows whose vectors all but coincide; see :func:`semantic_duplicates`.
+    """Rows whose vectors all but coincide.
+
+    See :func:`semantic_duplicates`.
 
     Attributes
     ----------
@@ -44,7 +46,7 @@ class Semantic(CleaningStep):
     reasons = (SEMANTIC,)
     needs = ("embedding", UNREAD)
     order = 60
-    switch = "--dedup=semantic"
+    switch = "--dedup-semantic"
 
     eps: float = 0.05
     match: Match = "text"
