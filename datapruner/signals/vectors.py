@@ -99,7 +99,7 @@ def _make_embedding(
 ) -> NDArray[np.float32]:
     if samples.layout.name == "image":
         images = _Images(samples, rows)
-        model = _image_model(recipe)
+        model = image_model(recipe)
 
         def load_images() -> ImageEmbedder:
             say(f"loading the image model {model}", progress)
@@ -242,7 +242,8 @@ def measure_target(
         raise DataPrunerError(f"the target: {said}") from error
 
 
-def _image_model(recipe: Recipe) -> str:
+def image_model(recipe: Recipe) -> str:
+    """Give the name of the model that sees images, which has no default."""
     if recipe.embedder == "minilm":
         raise DataPrunerError(
             "images need an image model: pass --embedder with its path or hub name, or --embeddings"

@@ -148,3 +148,17 @@ def test_the_plan_from_python(tmp_path):
     assert str(found) == "\n".join(found.lines())
     with pytest.raises(dp.DataPrunerError, match="keep"):
         dp.plan(ROWS, keep=0.3)
+
+
+def test_given_vectors_are_refused_before_rows_are_cleaned_or_a_model_is_opened(
+    tiny_llama, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        "datapruner.models.loading.load_causal_lm", lambda *a, **k: pytest.fail("a model was opened")
+    )
+    monkeypatch.setattr(
+        "datapruner.cleaning.stage.Stage.run", lambda *a, **k: pytest.fail("rows were cleaned")
+    )
+    how = {"model": str(tiny_llama), "embeddings": np.zeros((7, 3)), "cache": tmp_path, "progress": False}
+    with pytest.raises(dp.DataPrunerError, match="7 vectors, but the dataset has 40 rows"):
+        dp.score(ROWS, scorers=["donod", "prototypes"], **how)

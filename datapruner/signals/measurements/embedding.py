@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from datapruner.recipe import Recipe
+from datapruner.signals.given_vectors import given_embeddings
 from datapruner.signals.measurement import EMBEDDER, Cost, Given, Measurement
 from datapruner.signals.run import Run
-from datapruner.signals.vectors import measure_embedding, missing_vectors
+from datapruner.signals.vectors import image_model, measure_embedding, missing_vectors
+
+if TYPE_CHECKING:
+    from datapruner.geometry.blocks import Matrix
 
 
 class Embedding(Measurement):
@@ -24,6 +28,13 @@ class Embedding(Measurement):
         """Name the embedder, where the vectors are not there already."""
         return None if recipe.has_embeddings else EMBEDDER
 
+    def prepare(self, run: Run, wanted: frozenset[str]) -> Matrix | None:
+        """Take vectors that are given, and refuse those that are not one a row, before rows are cleaned or read."""
+        given = given_embeddings(run.recipe, run.samples, run.objects.embeddings)
+        if given is None and run.samples.layout.name == "image":
+            image_model(run.recipe)
+        return given
+
     def missing(self, run: Run, wanted: frozenset[str]) -> int | None:
         """Count the rows that have to be embedded."""
         return missing_vectors(run)
@@ -36,7 +47,7 @@ class Embedding(Measurement):
                 run.samples,
                 run.rows,
                 run.store,
-                embeddings=run.objects.embeddings,
+                embeddings=run.prepared.get(self.name, run.objects.embeddings),
                 embedder=run.objects.embedder,
                 own=run.own,
                 progress=run.progress,
