@@ -134,6 +134,22 @@ def test_an_old_name_gives_the_same_thing_and_says_where_it_is(old, name, new):
     assert held is getattr(importlib.import_module(new), name)
 
 
+@pytest.mark.parametrize(
+    ("old", "name", "new"),
+    [
+        ("datapruner.comparison.result", "AtBudget", "datapruner.comparison.compared"),
+        ("datapruner.outputs.dataset", "push_to_hub", "datapruner.outputs.hub"),
+        ("datapruner.results.explanation", "Summary", "datapruner.results.summary"),
+        ("datapruner.saved", "load", "datapruner.verbs"),
+        ("datapruner.saved", "explain", "datapruner.verbs"),
+    ],
+)
+def test_a_name_that_left_its_file_is_still_found_there(old, name, new):
+    with pytest.warns(DeprecationWarning, match=f"{old}.{name} has moved to {new}.{name};"):
+        held = getattr(importlib.import_module(old), name)
+    assert held is getattr(importlib.import_module(new), name)
+
+
 @pytest.mark.parametrize("old", MOVED)
 def test_what_never_was_there_is_not_found(old):
     with pytest.raises(AttributeError, match=f"module '{old}' has no attribute 'nothing'"):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from datapruner.comparison import files, pictures, text
 from datapruner.comparison.frames import Frames
+from datapruner.moved import moved
 from datapruner.outputs.report import save_report
 
 if TYPE_CHECKING:
@@ -114,3 +115,6 @@ class Comparison(Frames):
     def plot_scores(self, budget: int = 0, axes: Sequence[Axes] | None = None) -> NDArray[Any]:
         """Draw a histogram a scorer, kept and dropped; see :func:`datapruner.comparison.pictures.plot_scores`."""
         return pictures.plot_scores(self, budget, axes)
+
+
+__getattr__ = moved(__name__, ["datapruner.comparison.compared"])

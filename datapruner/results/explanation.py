@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from datapruner.html_tables import block, table
+from datapruner.moved import moved
 from datapruner.text import did_you_mean, safe_text
 
 
@@ -131,3 +132,6 @@ _NAMES = (
     *(spec.name for spec in fields(Explanation) if spec.name not in ("columns", "_keywords")),
     "keywords",
 )
+
+
+__getattr__ = moved(__name__, ["datapruner.results.summary"])
