@@ -25,6 +25,9 @@ from typing import ClassVar
 import numpy as np
 
 from datapruner import Ranking, Scorer
+from datapruner.cleaning.reasons import Reason
+from datapruner.cleaning.step import CleaningStep
+from datapruner.cleaning.vetoes import drops
 from datapruner.selection.selector import Choice, Selector, take
 from datapruner.signals.by_rows import RowMeasurement
 from datapruner.signals.measurement import Given
@@ -38,6 +41,28 @@ class Questions(RowMeasurement):
 
     def measure_rows(self, block):
         return np.array([float(sample.part("prompt").split()[-1]) for sample in block.samples])
+
+
+DULL = Reason("dull", "theirs: {measure:.0f} dull words", one="dull row", label="dropped as dull")
+
+
+@dataclass(frozen=True)
+class NoDull(CleaningStep):
+    """Rows of dull words.
+
+    Parameters
+    ----------
+    word : str
+        The word that is dull.
+    """
+
+    word: str = "dull"
+    name: ClassVar[str] = "no_dull"
+    reasons: ClassVar[tuple[Reason, ...]] = (DULL,)
+
+    def clean(self, left):
+        counts = np.array([text.split().count(self.word) for text in left.texts("response", left.free)])
+        return drops(DULL, left.free[counts > 0], measures=counts[counts > 0])
 
 
 @dataclass(frozen=True)
@@ -78,11 +103,13 @@ class Alternate(Selector):
         return Choice(kept, kept.astype(np.int64), ["dropped: theirs, between", "kept: theirs, alternately"])
 '''
 POINTS = {
+    "datapruner.cleaning": {"no_dull": "their_parts:NoDull"},
     "datapruner.measurements": {"questions": "their_parts:Questions"},
     "datapruner.scorers": {"backwards": "their_parts:Backwards"},
     "datapruner.selectors": {"alternate": "their_parts:Alternate"},
 }
 ROWS = [{"instruction": f"question {row}", "output": f"answer {row} " * (1 + row % 3)} for row in range(10)]
+ROWS += [{"instruction": f"question {row}", "output": "dull and duller"} for row in (10, 11)]
 KEPT = [5, 7, 9]
 
 
@@ -95,52 +122,65 @@ def place(tmp_path, monkeypatch):
 
 
 def test_from_python(place):
-    selection = dp.prune(ROWS, scorer="backwards", selector="alternate", keep=3)
+    selection = dp.prune(ROWS, cleaning=["no_dull"], scorer="backwards", selector="alternate", keep=3)
     assert selection.indices.tolist() == KEPT
     assert selection.explain(5).reason.startswith("kept: theirs, alternately;")
     assert selection.explain(8).reason.startswith("dropped: theirs, between;")
+    assert selection.explain(10).reason == "dropped: theirs: 1 dull words"
+    duller = dp.prune(ROWS, cleaning=[{"no_dull": {"word": "duller"}}], scorer="backwards", keep=3)
+    assert duller.explain(11).reason == "dropped: theirs: 1 dull words"
+    with pytest.raises(dp.DataPrunerError, match=r"no cleaning step 'no_dul'\. Did you mean 'no_dull'"):
+        dp.prune(ROWS, cleaning=["no_dul"], keep=3)
     with pytest.raises(dp.DataPrunerError, match=r"no selector 'alternte'\. Did you mean 'alternate'"):
         dp.prune(ROWS, scorer="backwards", selector="alternte", keep=3)
 
 
 def test_from_the_command_line(place, monkeypatch, capsys):
-    words = ["prune", "rows.jsonl", "--scorer", "backwards", "--set", "step=2", "--selector", "alternate"]
+    words = ["prune", "rows.jsonl", "--cleaning", "no_dull", "--cleaning-set", "word=duller"]
+    words += ["--scorer", "backwards", "--set", "step=2", "--selector", "alternate"]
     assert command(monkeypatch, *words, "--keep", "3", "-o", "out", "--report") == 0
     recipe = yaml.safe_load((place / "out" / "recipe.yaml").read_text())
     assert recipe["scorers"] == [{"name": "backwards", "parameters": {"step": 2}}]
     assert recipe["selector"]["name"] == "alternate"
+    assert recipe["cleaning"] == [{"name": "no_dull", "parameters": {"word": "duller"}}]
     assert "in_memory" not in recipe
+    assert "dropped as dull" in capsys.readouterr().out
+    assert "dropped as dull" in (place / "out" / "README.md").read_text()
     page = (place / "out" / "report.html").read_text()
     assert "backwards" in page
     assert "alternately" in page
+    assert "dropped as dull" in page
     capsys.readouterr()
     assert command(monkeypatch, "explain", "out", "--row", "5") == 0
     said = capsys.readouterr().out
     assert "kept: theirs, alternately" in said
     assert "place_from_start" in said
+    assert command(monkeypatch, "explain", "out", "--row", "11") == 0
+    assert "dropped: theirs: 1 dull words" in capsys.readouterr().out
     before = (place / "out" / "selection.parquet").read_bytes()
     assert command(monkeypatch, "run", "out/recipe.yaml", "-o", "again") == 0
     assert (place / "again" / "selection.parquet").read_bytes() == before
 
 
 def test_in_a_comparison(place, monkeypatch, capsys):
-    found = dp.compare(ROWS, scorers=["backwards", "length"], selector="alternate", keep=3)
-    assert found.selections["backwards"].indices.tolist() == KEPT
-    assert (
-        command(
-            monkeypatch,
-            "compare",
-            "rows.jsonl",
-            "--scorer",
-            "backwards",
-            "--keep",
-            "3",
-            "-o",
-            "compared",
-            "--report",
-        )
-        == 0
+    found = dp.compare(
+        ROWS, cleaning=["no_dull"], scorers=["backwards", "length"], selector="alternate", keep=3
     )
+    assert found.selections["backwards"].indices.tolist() == KEPT
+    words = [
+        "compare",
+        "rows.jsonl",
+        "--scorer",
+        "backwards",
+        "--cleaning",
+        "no_dull",
+        "--keep",
+        "3",
+        "-o",
+        "compared",
+        "--report",
+    ]
+    assert command(monkeypatch, *words) == 0
     assert "backwards" in capsys.readouterr().out
     assert "backwards" in (place / "compared" / "report.html").read_text()
     np.save("vectors.npy", np.eye(len(ROWS), dtype=np.float32))
@@ -155,8 +195,10 @@ def test_in_a_comparison(place, monkeypatch, capsys):
         "3",
         "-o",
         "every",
+        "--n-clusters",
+        "2",
     ]
-    assert command(monkeypatch, *words, "--set", "backwards.step=-1", "--n-clusters", "2") == 0
+    assert command(monkeypatch, *words, "--set", "backwards.step=-1") == 0
     scores = pd.read_csv(place / "every" / "scores.csv")
     assert {"backwards", "length", "prototypes"} <= {*scores.columns, *scores.iloc[:, 0].astype(str)}
 
@@ -164,11 +206,28 @@ def test_in_a_comparison(place, monkeypatch, capsys):
 def test_the_real_command_finds_them(place):
     """A child of its own: nothing is there but what is installed."""
     path = os.pathsep.join([str(place / "site"), os.environ.get("PYTHONPATH", "")])
+    words = [
+        "prune",
+        "rows.jsonl",
+        "--cleaning",
+        "no_dull",
+        "--scorer",
+        "backwards",
+        "--selector",
+        "alternate",
+        "--keep",
+        "3",
+        "-o",
+        "out",
+    ]
     ran = subprocess.run(
-        [sys.executable, "-m", "datapruner", "prune", "rows.jsonl", "--scorer", "backwards", "--selector", "alternate",
-         "--keep", "3", "-o", "out"],
-        cwd=place, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", "datapruner", *words],
+        cwd=place,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert ran.returncode == 0, ran.stderr
     kept = [json.loads(line)["instruction"] for line in _lines(place / "out")]
     assert kept == [f"question {row}" for row in KEPT]
@@ -219,5 +278,5 @@ def test_a_broken_measurement_is_in_nobody_elses_way(place, tmp_path, monkeypatc
         tmp_path / "more", monkeypatch, "theirs", "", {"datapruner.measurements": {"odd": "theirs:Missing"}}
     )
     selection = dp.prune(ROWS, scorer="backwards", keep=3, progress=False)
-    assert selection.indices.tolist() == [7, 8, 9]
+    assert selection.indices.tolist() == [9, 10, 11]
     assert "the measurement 'odd' cannot be imported from theirs:Missing" in caplog.text

@@ -330,6 +330,7 @@ def given(request, made, workplace, monkeypatch):
     }
 
 
+@pytest.mark.filterwarnings("error:.* has moved to .*:DeprecationWarning")
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)])
 def test_blocks_run(page, workplace, instant_geometry, request, given, monkeypatch, capsys):
     if page in ROWS:
