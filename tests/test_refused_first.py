@@ -127,6 +127,7 @@ BY_VECTORS = {
     ),
     "an adapter alone": ({"keep": 9, "adapter": "somewhere"}, "adapter= is given, and no model="),
     "a mask of another length": ({"keep": 9, "always_keep": np.ones(9, bool)}, "always_keep has 9 entries"),
+    "a longer mask": ({"keep": 9, "never_keep": np.zeros(31, bool)}, "never_keep has 31 entries"),
     "a row beyond the end": ({"keep": 9, "never_keep": [40]}, "never_keep names row 40"),
     "a column of a scorer": (
         {"keep": 9, "scorer": Combined(["length", "prototypes"], within="subject")},
