@@ -29,7 +29,7 @@ class Verb:
     Parameters
     ----------
     function : callable
-        Its docstring's first line is what it does; its parameters are the options that it reads itself, by name. As
+        Its docstring's first line is what it does; its parameters are the options that it reads itself, as written. As
         ``fields`` it gets all others, as fields of a recipe.
     sections : sequence of Section
         What it takes; an option of a later one replaces one of the same name.
