@@ -1,0 +1,195 @@
+"""Near duplicates against brute force."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datapruner.cleaning import minhash
+from datapruner.cleaning.crowd import Crowd
+from datapruner.cleaning.grams import hashed_ngrams
+from datapruner.cleaning.rows import text_blocks
+from datapruner.cleaning.steps import near
+from datapruner.cleaning.steps.near import near_duplicates
+from datapruner.errors import DataPrunerError
+from tests.cleaning.brute import WORDS, corpus, greedy, jaccard, shingles
+
+
+class TestNear:
+    @pytest.mark.parametrize("ngram", [1, 2, 3])
+    def test_shingles_are_the_distinct_ngrams(self, ngram):
+        texts = ["a b c a b c", "a", "a a", "", "b a", "x y z"]
+        hashes, counts = hashed_ngrams([text.split() for text in texts], ngram)
+        assert counts.tolist() == [len(shingles(text, ngram)) for text in texts]
+        parts = [set(part.tolist()) for part in np.split(hashes, np.cumsum(counts)[:-1])]
+        for i, first in enumerate(texts):
+            for j, second in enumerate(texts):
+                assert jaccard(parts[i], parts[j]) == jaccard(shingles(first, ngram), shingles(second, ngram))
+
+    def test_short_rows_can_be_left_out(self):
+        assert hashed_ngrams([["a"], ["a", "b"], []], 2, short_rows=False)[1].tolist() == [0, 1, 0]
+        assert hashed_ngrams([], 2)[0].size == 0
+
+    def test_signatures_are_those_of_datasketch(self):
+        from datasketch import MinHash
+
+        hashes, counts = hashed_ngrams([text.split() for text in corpus(np.random.default_rng(0), 10, 3)], 3)
+        ours = minhash.signatures(hashes, counts, minhash.permutations_of(64, 5))
+        for signature, part in zip(ours, np.split(hashes, np.cumsum(counts)[:-1]), strict=True):
+            sketch = MinHash(num_perm=64, seed=5, scheme="affine32", hashfunc=int)
+            sketch.update_batch((part >> np.uint64(32)).tolist())
+            assert np.array_equal(sketch.hashvalues, signature)
+
+    @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7, 0.9, 1.0])
+    def test_bands_find_a_pair_at_the_threshold(self, threshold):
+        bands, values = minhash.bands_for(threshold, 128)
+        assert bands * values <= 128
+        assert 1 - (1 - threshold**values) ** bands >= 0.995
+        longer = 128 // (values + 1)
+        assert values == 128 or 1 - (1 - threshold ** (values + 1)) ** longer < 0.995
+
+    @pytest.mark.parametrize(("threshold", "ngram"), [(0.7, 3), (0.5, 2), (0.9, 1)])
+    def test_equals_the_rule_without_an_index(self, threshold, ngram):
+        texts = corpus(np.random.default_rng(3), 150, 4)
+        sets = [shingles(text, ngram) for text in texts]
+        protected = np.random.default_rng(1).random(len(texts)) < 0.1
+        order = sorted(range(len(texts)), key=lambda i: (not protected[i], i))
+        # Scores below the threshold are pushed below zero: "not similar".
+        truth = greedy(
+            order, lambda i, j: s if (s := jaccard(sets[i], sets[j])) >= threshold else -1, protected
+        )
+        vetoes = near_duplicates(
+            texts, np.arange(len(texts)), threshold=threshold, ngram=ngram, protected=protected
+        )
+        assert len(truth) > 20
+        # Bands miss one pair in two hundred at the threshold itself; seeds are fixed, so this is no lottery.
+        assert vetoes.rows.tolist() == sorted(truth)
+        assert vetoes.others.tolist() == [truth[row][0] for row in sorted(truth)]
+        assert vetoes.measures.tolist() == [truth[row][1] for row in sorted(truth)]
+
+    def test_finds_nearly_all_pairs(self):
+        texts = corpus(np.random.default_rng(8), 400, 6)
+        sets = [shingles(text, 3) for text in texts]
+        close = {(i, j) for j in range(len(sets)) for i in range(j) if jaccard(sets[i], sets[j]) >= 0.7}
+        hashes, counts = hashed_ngrams([text.split() for text in texts], 3)
+        bands, values = minhash.bands_for(0.7, 128)
+        keys = minhash.band_keys(hashes, counts, minhash.permutations_of(128, 0)[:, : bands * values], bands)
+        found = {(i, j) for i, j in close if (keys[i] == keys[j]).any()}
+        assert len(close) > 200
+        assert len(found) >= 0.98 * len(close)
+
+    @settings(max_examples=60, deadline=None)
+    @given(
+        st.lists(st.lists(st.sampled_from("abcd"), max_size=8).map(" ".join), max_size=14),
+        st.sampled_from([0.3, 0.5, 0.7, 1.0]),
+        st.integers(0, 2**14 - 1),
+    )
+    def test_kept_first(self, texts, threshold, mask):
+        protected = np.array([bool(mask >> i & 1) for i in range(len(texts))], dtype=bool)
+        rows = np.arange(len(texts))
+        vetoes = near_duplicates(texts, rows, threshold=threshold, ngram=2, protected=protected)
+        kept = np.setdiff1d(rows, vetoes.rows)
+        sets = [shingles(text, 2) for text in texts]
+        assert not protected[vetoes.rows].any()
+        assert np.isin(vetoes.others, kept).all()
+        for row, other, measure in zip(vetoes.rows, vetoes.others, vetoes.measures, strict=True):
+            assert other < row or protected[other]
+            assert measure == jaccard(sets[row], sets[other]) >= threshold
+        for text in {text for text in texts if text}:
+            # Copies share every band: of equals one is left, or the protected ones.
+            left = [i for i in kept if texts[i] == text]
+            assert len(left) <= 1 or protected[left].all()
+
+    def test_rounding_does_not_lose_a_pair_at_the_threshold(self):
+        # 0.55 * 100 > 55 in floating point, but 55 / 100 >= 0.55.
+        vetoes = near_duplicates(
+            [" ".join(WORDS[:100]), " ".join(WORDS[:55])], [0, 1], threshold=0.55, ngram=1
+        )
+        assert vetoes.measures.tolist() == [0.55]
+
+    @pytest.mark.parametrize("own", [5, 14, 16, 20, 25])
+    def test_rows_of_one_template_equal_the_rule(self, monkeypatch, own):
+        rng = np.random.default_rng(own)
+        texts = [" ".join([*WORDS[:60], *rng.choice(WORDS, own + rng.integers(0, 3))]) for _ in range(120)]
+        texts += corpus(rng, 60, 4)
+        # Near-duplicates inside the crowd as well, some of them protected.
+        texts += [text.replace(" w33 ", " ") for text in texts[:40]]
+        protected = rng.random(len(texts)) < 0.1
+        rows = np.arange(len(texts))
+        sets = [shingles(text, 3) for text in texts]
+        truth = greedy(
+            sorted(rows.tolist(), key=lambda i: (not protected[i], i)),
+            lambda i, j: s if (s := jaccard(sets[i], sets[j])) >= 0.7 else -1,
+            protected,
+        )
+        monkeypatch.setattr(near, "CROWDED", 8)
+        vetoes = near_duplicates(texts, rows, protected=protected)
+        assert len(truth) > 40
+        assert dict(zip(vetoes.rows.tolist(), vetoes.others.tolist(), strict=True)) == {
+            row: other for row, (other, _) in truth.items()
+        }
+
+    @given(
+        st.lists(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=12).map(" ".join), max_size=20),
+        st.sampled_from([0.3, 0.5, 0.55, 0.7, 0.8, 1.0]),
+    )
+    def test_rare_shingles_lose_no_pair(self, texts, threshold):
+        hashes, counts = hashed_ngrams([text.split() for text in texts], 1)
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        rows = np.arange(0, len(texts), 1 if threshold < 0.6 else 2)
+        crowd = Crowd.build(hashes, starts, rows, threshold)
+        kept = np.ones(len(texts), dtype=bool)
+        sets = [set(text.split()) for text in texts]
+        for i in rows.tolist():
+            close = {j for j in rows.tolist() if j != i and jaccard(sets[i], sets[j]) >= threshold}
+            found = crowd.candidates(i, kept)
+            assert close <= set(found) <= set(rows.tolist())
+            assert len(found) <= crowd.work[i]
+
+    @pytest.mark.parametrize("own", [20, 25])
+    def test_a_template_is_not_compared_row_by_row(self, monkeypatch, own):
+        rng = np.random.default_rng(2)
+        words = [f"v{i}" for i in range(5000)]
+        texts = [" ".join([*WORDS[: 90 - own], *rng.choice(words, own)]) for _ in range(600)]
+        compared = []
+        closest = near.closest
+        monkeypatch.setattr(
+            near,
+            "closest",
+            lambda i, found, *rest: compared.append(found.size) or closest(i, found, *rest),
+        )
+        assert len(near_duplicates(texts, np.arange(len(texts)))) == 0
+        # 0.87 of the 180,000 pairs share a bucket.
+        assert sum(compared) < 2 * len(texts)
+
+    def test_reason(self):
+        vetoes = near_duplicates(["a b c d e", "q", "a b c d e"], [2, 5, 8])
+        assert vetoes.reasons() == ["near-duplicate of row 2 (Jaccard 1.00)"]
+
+    def test_short_and_empty_texts(self):
+        vetoes = near_duplicates(["hi", "", "HI ", "", "hi there"], np.arange(5))
+        assert vetoes.rows.tolist() == [2]
+
+    def test_scripts_without_spaces_are_cut_at_characters(self):
+        text = "機械学習のためのデータを慎重に選び直して重複を取り除く"
+        vetoes = near_duplicates([text, text[:-1] + "け", "別の文章がここに書かれている"], np.arange(3))
+        assert vetoes.rows.tolist() == [1]
+
+    def test_same_bytes_across_blocks(self, monkeypatch):
+        texts = corpus(np.random.default_rng(5), 60, 4)
+        whole = near_duplicates(texts, np.arange(len(texts)))
+        monkeypatch.setattr(text_blocks, "__defaults__", (7,))
+        parts = near_duplicates(iter(texts), np.arange(len(texts)))
+        assert len(whole) > 10
+        for name in ("rows", "others", "measures"):
+            assert np.array_equal(getattr(whole, name), getattr(parts, name))
+
+    @pytest.mark.parametrize("wrong", [{"threshold": 0}, {"threshold": 1.1}, {"ngram": 0}, {"num_perm": 0}])
+    def test_wrong_settings(self, wrong):
+        with pytest.raises(DataPrunerError, match="must"):
+            near_duplicates(["a"], [0], **wrong)
+
+    def test_no_rows(self):
+        assert len(near_duplicates([], [])) == 0
