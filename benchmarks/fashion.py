@@ -40,7 +40,7 @@ from datapruner.scorers.d2 import D2
 from datapruner.scorers.k_center import KCenter
 from datapruner.scorers.prototypes import Prototypes
 from datapruner.scorers.topoprune import TopoPrune
-from datapruner.selection.portions import Portion
+from datapruner.selection.budget_rows import Portion
 from datapruner.selection.selector import Selector
 from datapruner.selection.selectors.ccs import CCS
 from datapruner.selection.selectors.coverage import Coverage

@@ -35,7 +35,7 @@ from datapruner.geometry.neighbours import neighbour_table
 from datapruner.geometry.persistence import Pairs, pairs
 from datapruner.scorers._topology import loss
 from datapruner.scorers.topoprune import TopoPrune
-from datapruner.selection.portions import Portion
+from datapruner.selection.budget_rows import Portion
 from datapruner.signals import Signals
 
 SEED = 0

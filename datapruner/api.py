@@ -10,7 +10,7 @@ from datapruner.arguments import takes
 from datapruner.budget import Amount, Budget
 from datapruner.measuring.arguments import requested, requested_cleaning
 from datapruner.measuring.request import request_of
-from datapruner.options import (
+from datapruner.option_types import (
     DEFAULTS,
     RESULTS_OWN,
     SCORERS_OWN,
@@ -21,7 +21,7 @@ from datapruner.options import (
     notes,
 )
 from datapruner.recipe import Recipe, load_recipe
-from datapruner.recipe.sections import DEFAULT_SCORER
+from datapruner.recipe.options import DEFAULT_SCORER
 from datapruner.running import scored, selected
 from datapruner.scorers.base import Scorer
 from datapruner.scores import Scores, Selection

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Unpack
 from datapruner.arguments import takes
 from datapruner.measuring.arguments import requested
 from datapruner.measuring.measure import look_ahead
-from datapruner.options import DEFAULTS, RESULTS_OWN, SCORERS_OWN, SELECTING, Scoring, notes
-from datapruner.recipe.sections import DEFAULT_SCORER
+from datapruner.option_types import DEFAULTS, RESULTS_OWN, SCORERS_OWN, SELECTING, Scoring, notes
+from datapruner.recipe.options import DEFAULT_SCORER
 from datapruner.signals.outlook import Outlook
 
 if TYPE_CHECKING:

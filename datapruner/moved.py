@@ -24,6 +24,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "datapruner.comparison.plots": ("datapruner.comparison.pictures",),
     "datapruner.explaining": ("datapruner.cli.explaining",),
     "datapruner.names": ("datapruner.verbs", "datapruner.instead"),
+    "datapruner.options": ("datapruner.option_types",),
     "datapruner.outputs.reading": ("datapruner.saved", "datapruner.verbs"),
     "datapruner.outputs.report.facets": ("datapruner.outputs.facets",),
     "datapruner.outputs.report.words": (
@@ -65,7 +66,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "datapruner.selection.eu_plane": ("datapruner.selection.selectors.eu_plane",),
     "datapruner.selection.budget": (
         "datapruner.budget",
-        "datapruner.selection.portions",
+        "datapruner.selection.budget_rows",
         "datapruner.samples.labels",
     ),
     "datapruner.selection.explanation": ("datapruner.results.explanation", "datapruner.results.summary"),

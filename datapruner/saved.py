@@ -15,7 +15,6 @@ import numpy as np
 from datapruner.api import run
 from datapruner.arrays import Flags, Floats, Ints
 from datapruner.budget import Amount, Budget
-from datapruner.cleaning.reasons import CLEANED, KEPT, OVER_BUDGET, Reason, reason_of
 from datapruner.errors import MALFORMED, DataPrunerError
 from datapruner.files.checksums import check
 from datapruner.files.paths import expanded, is_file
@@ -23,6 +22,7 @@ from datapruner.measuring.reading import read_samples
 from datapruner.moved import moved
 from datapruner.outputs.dataset import REASONS
 from datapruner.ranking import Measure, Ranking
+from datapruner.reasons import CLEANED, KEPT, OVER_BUDGET, Reason, reason_of
 from datapruner.recipe import Recipe, load_recipe
 from datapruner.results.columns import GROUPS, WITHIN, decoded, numbers_of
 from datapruner.results.columns import REASONS as REASONS_HELD

@@ -92,9 +92,9 @@ def commands() -> str:
 def options() -> str:
     """Tabulate every option by section: its names, its default, what it does, which verbs take it."""
     from datapruner.cli.app import VERBS, verb_of
-    from datapruner.cli.help import row_of
+    from datapruner.cli.help_layout import row_of
     from datapruner.recipe.option import declared, title_of
-    from datapruner.recipe.sections import SECTIONS, Running
+    from datapruner.recipe.options import SECTIONS, Running
 
     in_python = {one.name: one for section in (*SECTIONS, Running) for one in declared(section)}
     rows: dict[str, dict[tuple[str, str], list[str]]] = {

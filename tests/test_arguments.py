@@ -17,7 +17,7 @@ from datapruner import arguments, cli, options
 from datapruner.errors import SWITCHES, DataPrunerError, flags, in_words
 from datapruner.models.encoders import Encoder
 from datapruner.recipe import Recipe
-from datapruner.recipe.sections import Running
+from datapruner.recipe.options import Running
 from tests.conftest import command, without_progress
 
 VERBS = [dp.prune, dp.score, dp.compare, dp.damage, dp.compare_stability]

@@ -19,10 +19,10 @@ FLOORS = (
     (
         "ground",
         "arguments arrays budget choices drawing errors extras files guards html_tables intervals matching moved "
-        "overlap parameters parts progress ragged ranking ranks text version words",
+        "overlap parameters parts progress ragged ranking ranks reasons text version words",
     ),
     ("rows, models, geometry", "samples models geometry"),
-    ("recipe", "recipe options inputs"),
+    ("recipe", "recipe option_types inputs"),
     ("selection", "selection"),
     ("cleaning, signals", "cleaning signals"),
     ("scorers", "scorers"),

@@ -72,14 +72,14 @@ MOVED = {
         "fetch": "datapruner.signals.language_model.measure",
     },
     "datapruner.signals.store": {
-        "MAGIC": "datapruner.signals.store.shards",
+        "MAGIC": "datapruner.signals.store.shard_format",
         "atomic_write": "datapruner.files.temporary",
     },
     "datapruner.selection.result": {"Scores": "datapruner.scores", "Selection": "datapruner.scores"},
     "datapruner.selection.budget": {
         "Budget": "datapruner.budget",
         "parse_amount": "datapruner.budget",
-        "portions": "datapruner.selection.portions",
+        "portions": "datapruner.selection.budget_rows",
         "encode_labels": "datapruner.samples.labels",
     },
     "datapruner.selection.explanation": {
@@ -94,6 +94,7 @@ MOVED = {
         "selection_words": "datapruner.outputs.report.summary",
         "comparison_words": "datapruner.outputs.report.contrasts",
     },
+    "datapruner.options": {"Scoring": "datapruner.option_types"},
     "datapruner.outputs.scores": {
         "load_scores": "datapruner.scores",
         "save_scores": "datapruner.outputs.score_files",

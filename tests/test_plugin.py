@@ -25,7 +25,7 @@ from typing import ClassVar
 import numpy as np
 
 from datapruner import Ranking, Scorer
-from datapruner.cleaning.reasons import Reason
+from datapruner.reasons import Reason
 from datapruner.cleaning.step import CleaningStep
 from datapruner.cleaning.vetoes import drops
 from datapruner.selection.selector import Choice, Selector, take

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from datapruner.arrays import Flags, Ints
 from datapruner.cleaning.own_text import OwnText
-from datapruner.cleaning.reasons import Reason
 from datapruner.cleaning.rows import asides
 from datapruner.cleaning.vetoes import Vetoes
 from datapruner.errors import DataPrunerError
 from datapruner.inputs import Inputs
 from datapruner.parameters import check_parameters
+from datapruner.reasons import Reason
 from datapruner.signals.shared import Shared
 
 if TYPE_CHECKING:

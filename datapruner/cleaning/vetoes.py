@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from datapruner.arrays import Floats, Ints
-from datapruner.cleaning.reasons import SENTENCE, Reason
+from datapruner.reasons import SENTENCE, Reason
 
 
 @dataclass(frozen=True, eq=False)

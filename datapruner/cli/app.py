@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from datapruner.cli import help as told
+from datapruner.cli import help_layout as told
 from datapruner.cli.verb import Verb, settled
 
 VERBS = {

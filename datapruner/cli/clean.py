@@ -5,11 +5,11 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from datapruner.cli.options import READING, RUNNING, Folder, Report
+from datapruner.cli.beside_recipe import READING, RUNNING, Folder, Report
 from datapruner.cli.verb import verb
 from datapruner.cli.writing import carry_out
 from datapruner.recipe.option import Option, Section
-from datapruner.recipe.sections import Lists, Output
+from datapruner.recipe.options import Lists, Output
 
 
 class CleaningAlone(Section):

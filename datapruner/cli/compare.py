@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from datapruner.cli.options import RANKING, RUNNING, Folder, Selector
+from datapruner.cli.beside_recipe import RANKING, RUNNING, Folder, Selector
 from datapruner.cli.summary import page
 from datapruner.cli.terminal import headed
 from datapruner.cli.verb import verb
@@ -15,7 +15,7 @@ from datapruner.cli.words import numbers_of
 from datapruner.cli.writing import check_report, foresee
 from datapruner.progress import say
 from datapruner.recipe.option import Option, Section
-from datapruner.recipe.sections import DEFAULT_SCORER
+from datapruner.recipe.options import DEFAULT_SCORER
 
 
 class Budgets(Section):

@@ -7,13 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from datapruner.cli.options import READING, RUNNING, Folder
+from datapruner.cli.beside_recipe import READING, RUNNING, Folder
 from datapruner.cli.terminal import headed
 from datapruner.cli.verb import verb
 from datapruner.cli.writing import foresee
 from datapruner.progress import say
 from datapruner.recipe.option import Option, Section
-from datapruner.recipe.sections import Lists
+from datapruner.recipe.options import Lists
 
 
 class Groups(Section):

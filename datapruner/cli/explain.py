@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from datapruner.cli.options import LIMITS
+from datapruner.cli.beside_recipe import LIMITS
 from datapruner.cli.terminal import width
 from datapruner.cli.verb import verb
 from datapruner.cli.words import pair_of

@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from datapruner.cli.options import LIMITS
+from datapruner.cli.beside_recipe import LIMITS
 from datapruner.cli.terminal import width
 from datapruner.cli.verb import verb
 from datapruner.recipe.option import Option, Section
-from datapruner.recipe.sections import Source
+from datapruner.recipe.options import Source
 
 
 class Shown(Section):

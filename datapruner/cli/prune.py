@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from datapruner.cli.options import RANKING, RUNNING, Folder, Hub, Report, Selector
+from datapruner.cli.beside_recipe import RANKING, RUNNING, Folder, Hub, Report, Selector
 from datapruner.cli.verb import verb
 from datapruner.cli.writing import carry_out
 from datapruner.errors import DataPrunerError
-from datapruner.recipe.sections import Budget, Output
+from datapruner.recipe.options import Budget, Output
 
 
 @verb(

@@ -5,12 +5,12 @@
 from pathlib import Path
 from typing import Annotated
 
-from datapruner.cli.options import Ahead, Folder, Report, Saying
+from datapruner.cli.beside_recipe import Ahead, Folder, Report, Saying
 from datapruner.cli.parameters import picked
 from datapruner.cli.verb import verb
 from datapruner.cli.writing import carry_out
 from datapruner.recipe.option import Option, Section
-from datapruner.recipe.sections import Running
+from datapruner.recipe.options import Running
 
 
 class Saved(Section):

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from datapruner.cli.options import RANKING, RUNNING, Folder
+from datapruner.cli.beside_recipe import RANKING, RUNNING, Folder
 from datapruner.cli.verb import verb
 from datapruner.cli.writing import foresee
 from datapruner.errors import DataPrunerError

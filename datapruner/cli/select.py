@@ -5,12 +5,12 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from datapruner.cli.options import LIMITS, Folder, Report, Saying, Selector
+from datapruner.cli.beside_recipe import LIMITS, Folder, Report, Saying, Selector
 from datapruner.cli.summary import summarise
 from datapruner.cli.verb import verb
 from datapruner.cli.writing import check_report
 from datapruner.recipe.option import Option, Section
-from datapruner.recipe.sections import Budget, Output
+from datapruner.recipe.options import Budget, Output
 
 
 class Scored(Section):

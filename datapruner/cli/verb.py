@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from datapruner.cli.help import of_verb
-from datapruner.cli.options import Words
+from datapruner.cli.beside_recipe import Words
+from datapruner.cli.help_layout import of_verb
 from datapruner.cli.parameters import fields_of, options_of, parameter
 from datapruner.guards.limits import limited, parse_limits
-from datapruner.recipe.sections import SECTIONS
+from datapruner.recipe.options import SECTIONS
 
 if TYPE_CHECKING:
     from datapruner.recipe.option import Declared, Section

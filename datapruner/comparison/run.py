@@ -20,15 +20,15 @@ from datapruner.measuring.arguments import requested
 from datapruner.measuring.measure import Measured, measure, plan_of
 from datapruner.measuring.reading import read_rows
 from datapruner.measuring.request import Request
-from datapruner.options import DEFAULTS, Scoring, notes
+from datapruner.option_types import DEFAULTS, Scoring, notes
 from datapruner.overlap import chance, jaccard
 from datapruner.parameters import one_or_more
-from datapruner.recipe.sections import DEFAULT_SCORER
+from datapruner.recipe.options import DEFAULT_SCORER
 from datapruner.running import rank
 from datapruner.scorers._baselines import BASELINES
 from datapruner.scorers.length import Length
 from datapruner.scorers.random import Random
-from datapruner.selection.portions import check_rows
+from datapruner.selection.budget_rows import check_rows
 from datapruner.stability import NOISE, OF_ONE_SELECTION, Second, Variations, stability_of
 from datapruner.text import safe_repr, safe_text
 

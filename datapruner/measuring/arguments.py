@@ -15,11 +15,11 @@ from datapruner.cleaning.stage import make_step
 from datapruner.cleaning.step import CleaningStep
 from datapruner.errors import DataPrunerError
 from datapruner.measuring.request import Request
-from datapruner.options import DEFAULTS
+from datapruner.option_types import DEFAULTS
 from datapruner.parameters import one_or_more
 from datapruner.parts import CLEANING, SCORERS, SELECTORS, is_named
 from datapruner.recipe import MASKS, Method, make_recipe, method_of, plain
-from datapruner.recipe.sections import DEFAULT_SCORER
+from datapruner.recipe.options import DEFAULT_SCORER
 from datapruner.scorers import make_scorer
 from datapruner.scorers.base import Scorer
 from datapruner.selection.selector import Selector
@@ -58,7 +58,7 @@ def requested(
     selects : bool
         The only scorer's selection becomes a dataset.
     **options
-        Fields of the recipe, some of which may be objects: see :class:`datapruner.options.Scoring`.
+        Fields of the recipe, some of which may be objects: see :class:`datapruner.option_types.Scoring`.
     """
     made = tuple(make_scorer(method) for method in one_or_more(scorers))
     steps = tuple(_cleaning_of(options.pop("cleaning", ())))

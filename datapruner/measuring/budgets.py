@@ -8,7 +8,7 @@ from datapruner.arrays import Flags, Ints
 from datapruner.measuring.request import Request
 from datapruner.samples.labels import encode_labels
 from datapruner.samples.samples import Samples
-from datapruner.selection.portions import check_budget, check_quotas, check_rows
+from datapruner.selection.budget_rows import check_budget, check_quotas, check_rows
 
 
 class BudgetGate:

@@ -19,7 +19,6 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from datapruner.arrays import Flags
-from datapruner.cleaning.reasons import SENTENCE, reason_of, saved_words
 from datapruner.cleaning.vetoes import Vetoes
 from datapruner.errors import MALFORMED, DataPrunerError
 from datapruner.files.checksums import check
@@ -27,6 +26,7 @@ from datapruner.files.paths import expanded, is_file
 from datapruner.outputs.dataset import files_read
 from datapruner.outputs.folder import whole_folder
 from datapruner.ranking import Ranking
+from datapruner.reasons import SENTENCE, reason_of, saved_words
 from datapruner.recipe import Recipe, load_recipe
 from datapruner.results.columns import arrow_array, steps_of
 from datapruner.results.scored import Scored

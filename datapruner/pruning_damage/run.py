@@ -16,7 +16,7 @@ from datapruner.intervals import mean_interval
 from datapruner.measuring.arguments import requested
 from datapruner.measuring.measure import measure
 from datapruner.measuring.request import Request
-from datapruner.options import DEFAULTS, Measuring, PrunedModel, notes
+from datapruner.option_types import DEFAULTS, Measuring, PrunedModel, notes
 from datapruner.pruning_damage.groups import CLUSTERS, GroupDamage, counts_of, nearness
 from datapruner.pruning_damage.result import Damage
 from datapruner.ranking import Ranking

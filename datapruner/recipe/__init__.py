@@ -1,6 +1,6 @@
 """The recipe: what decides a run, its file, and what it can hold.
 
-Lazy, so that the command line reads :mod:`datapruner.recipe.sections` without what checks a recipe.
+Lazy, so that the command line reads :mod:`datapruner.recipe.options` without what checks a recipe.
 """
 
 from __future__ import annotations

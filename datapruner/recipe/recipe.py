@@ -17,8 +17,7 @@ from datapruner.arguments import instead_of
 from datapruner.errors import DataPrunerError
 from datapruner.recipe.formats import FORMAT, HEADER
 from datapruner.recipe.option import declared, described
-from datapruner.recipe.places import FILES, PATHS, absolute, is_path, matches, relative
-from datapruner.recipe.sections import (
+from datapruner.recipe.options import (
     DEFAULT_SCORER,
     SECTIONS,
     Budget,
@@ -33,6 +32,7 @@ from datapruner.recipe.sections import (
     Source,
     Target,
 )
+from datapruner.recipe.places import FILES, PATHS, absolute, is_path, matches, relative
 from datapruner.recipe.values import LONG, MASKS, Method, ShortMethod, ranges, sentence_of
 from datapruner.text import safe_text
 
@@ -53,7 +53,7 @@ class Recipe(
 ):
     """Everything that decides a run; the field names are the arguments of :func:`datapruner.prune`.
 
-    They are declared in :mod:`datapruner.recipe.sections`. The last base is the first in a saved recipe.
+    They are declared in :mod:`datapruner.recipe.options`. The last base is the first in a saved recipe.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)

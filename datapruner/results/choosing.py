@@ -13,7 +13,7 @@ from datapruner.ragged import Ragged
 from datapruner.results.scored import Scored
 from datapruner.results.selected import TOKENLESS, Selected
 from datapruner.results.view import ALWAYS
-from datapruner.selection.portions import nothing_fits, portions
+from datapruner.selection.budget_rows import nothing_fits, portions
 from datapruner.selection.tokens import gather
 
 if TYPE_CHECKING:

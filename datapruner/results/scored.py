@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from datapruner.arrays import Flags, Ints
-from datapruner.cleaning.reasons import RANKED, Reason
 from datapruner.cleaning.vetoes import Vetoes
 from datapruner.errors import DataPrunerError
+from datapruner.reasons import RANKED, Reason
 from datapruner.results.columns import arrow_array, encoded, frame, method_columns, steps_of
 from datapruner.results.finding import find_rows
 from datapruner.results.summary import Summary

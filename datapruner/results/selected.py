@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from datapruner.arrays import Flags, Floats, Ints
 from datapruner.budget import Budget
-from datapruner.cleaning.reasons import KEPT, OVER_BUDGET, Reason, reason_of, saved_words
 from datapruner.cleaning.steps.no_supervised_tokens import NO_TOKENS
 from datapruner.errors import DataPrunerError
 from datapruner.ragged import Ragged
+from datapruner.reasons import KEPT, OVER_BUDGET, Reason, reason_of, saved_words
 from datapruner.results.columns import GROUPS, REASONS, WITHIN, arrow_array, encoded, method_columns
 from datapruner.results.scored import Scored
 from datapruner.results.standing import Grouping, Standing, crossed, standing

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from datapruner.cleaning.reasons import KEPT, RANKED, Reason, reason_of
 from datapruner.html_tables import block, table
+from datapruner.reasons import KEPT, RANKED, Reason, reason_of
 from datapruner.text import safe_text
 
 MOST_GROUPS = 10

@@ -11,8 +11,8 @@ import numpy as np
 
 from datapruner.arrays import Flags, Floats, Ints
 from datapruner.budget import Budget
-from datapruner.cleaning.reasons import KEPT, Reason
 from datapruner.ranking import Measure
+from datapruner.reasons import KEPT, Reason
 from datapruner.results.columns import frame
 from datapruner.results.explanation import Explanation
 from datapruner.results.finding import checked_row, find_rows

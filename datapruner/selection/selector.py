@@ -19,7 +19,7 @@ from datapruner.errors import DataPrunerError
 from datapruner.parameters import check_parameters
 from datapruner.ragged import Ragged
 from datapruner.ranking import Ranking
-from datapruner.selection.portions import Portion
+from datapruner.selection.budget_rows import Portion
 
 GROUPS = "groups"
 """What a selector calls a ranking's groups and their weights, beside the names of columns and state."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from datapruner.cleaning.own_text import OwnText
     from datapruner.inputs import Inputs
     from datapruner.models.encoders import Encoder
-    from datapruner.options import PrunedModel
+    from datapruner.option_types import PrunedModel
     from datapruner.progress import Ahead
     from datapruner.recipe import Recipe
     from datapruner.samples.rendered import TokenCounts

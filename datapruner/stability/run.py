@@ -13,9 +13,9 @@ from datapruner.budget import Amount, Budget
 from datapruner.measuring.arguments import requested
 from datapruner.measuring.measure import Measured, measure
 from datapruner.measuring.request import Request
-from datapruner.options import DEFAULTS, SCORERS_OWN, SELECTING, Scoring, notes
+from datapruner.option_types import DEFAULTS, SCORERS_OWN, SELECTING, Scoring, notes
 from datapruner.progress import bar as progress_bar
-from datapruner.recipe.sections import DEFAULT_SCORER
+from datapruner.recipe.options import DEFAULT_SCORER
 from datapruner.running import rank
 from datapruner.stability.agreement import Agreement, Figures, Run, agreement_of, compared
 from datapruner.stability.noise import deviations, varied_measurement, with_noise

@@ -11,10 +11,10 @@ import numpy as np
 
 from datapruner.arrays import Flags, Ints
 from datapruner.cleaning.own_text import OwnText
-from datapruner.cleaning.reasons import Reason, reason_of
 from datapruner.cleaning.step import CleaningStep, Remaining, checked
 from datapruner.cleaning.vetoes import Vetoes
 from datapruner.errors import DataPrunerError
+from datapruner.reasons import Reason, reason_of
 from datapruner.samples import load_samples
 from datapruner.samples.samples import Samples
 from datapruner.signals.run import taken

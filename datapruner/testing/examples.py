@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from datapruner.arrays import Floats, Ints
 from datapruner.ragged import Ragged, offsets_of
 from datapruner.ranking import Ranking
-from datapruner.selection.portions import Portion
+from datapruner.selection.budget_rows import Portion
 from datapruner.selection.selectors.message_passing import DISTANCES, NEIGHBOURS
 from datapruner.signals import TARGET, Signals
 from datapruner.signals.measurement import OPEN, Given

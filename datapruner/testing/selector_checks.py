@@ -12,7 +12,7 @@ from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
 from datapruner.ragged import Ragged
 from datapruner.ranking import Ranking
-from datapruner.selection.portions import Portion
+from datapruner.selection.budget_rows import Portion
 from datapruner.selection.selector import Selector
 from datapruner.testing.examples import plane, portion, random_ranking, rng
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 import datapruner as dp
-from datapruner.cleaning.reasons import Reason
 from datapruner.cleaning.step import CleaningStep
 from datapruner.cleaning.vetoes import drops
 from datapruner.parts import CLEANING, available
+from datapruner.reasons import Reason
 from tests.conftest import command
 from tests.plugin import install
 
@@ -25,7 +25,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from datapruner.cleaning.reasons import Reason
+from datapruner.reasons import Reason
 from datapruner.cleaning.step import CleaningStep
 from datapruner.cleaning.vetoes import drops
 

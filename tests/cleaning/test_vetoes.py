@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from datapruner.cleaning.reasons import Reason
 from datapruner.cleaning.vetoes import Vetoes
+from datapruner.reasons import Reason
 
 
 class TestVetoes:

@@ -15,12 +15,12 @@ from typer.main import get_command
 from datapruner import cli
 from datapruner.cli import terminal
 from datapruner.cli.app import VERBS, verb_of
-from datapruner.cli.help import LEFT
-from datapruner.cli.options import RANKING
+from datapruner.cli.beside_recipe import RANKING
+from datapruner.cli.help_layout import LEFT
 from datapruner.cli.summary import counts
 from datapruner.cli.verb import MOST, verb
 from datapruner.recipe.option import Option, Section, declared, title_of
-from datapruner.recipe.sections import Budget
+from datapruner.recipe.options import Budget
 from datapruner.results.summary import Summary
 from tests.conftest import command
 
@@ -97,7 +97,7 @@ def test_options_stand_in_their_section(monkeypatch, capsys):
 @pytest.mark.parametrize("columns", [50, 80, 120, 300])
 def test_no_line_is_wider_than_what_shows_it(name, columns, styled, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(columns))
-    monkeypatch.setattr("datapruner.cli.help.is_styled", lambda: styled)
+    monkeypatch.setattr("datapruner.cli.help_layout.is_styled", lambda: styled)
     monkeypatch.setattr(terminal, "is_styled", lambda stream=None: styled)
     for everything in (False, True):
         said = verb_of(name).help(f"datapruner {name}", everything=everything)

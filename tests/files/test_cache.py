@@ -14,7 +14,7 @@ import pytest
 from datapruner.errors import DataPrunerError
 from datapruner.files import cache, temporary
 from datapruner.files.notes import Notes
-from datapruner.signals.store import SignalStore, row_keys, shards, shelf
+from datapruner.signals.store import SignalStore, row_keys, shard_format, shards
 
 CONTEXT = {"signal": "test"}
 WIDTH = 3
@@ -23,7 +23,7 @@ WIDTH = 3
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
     for name, value in (("ASIDE", {}), ("BARRED", set()), ("TOLD", set())):
-        monkeypatch.setattr(shelf, name, value)
+        monkeypatch.setattr(shards, name, value)
     monkeypatch.delenv(cache.KEY, raising=False)
 
 
@@ -152,7 +152,7 @@ def test_a_file_that_the_disk_does_not_give_stays(tmp_path, caplog, monkeypatch,
             raise OSError(number, os.strerror(number))
         return real(asked)
 
-    for module in (shelf, shards):
+    for module in (shards, shard_format):
         monkeypatch.setattr(module, "open_plain", failing)
     fetch(tmp_path)
     assert fetch(tmp_path) == 0
@@ -183,7 +183,7 @@ def test_a_cache_that_is_removed_meanwhile_is_made_anew(tmp_path, monkeypatch, w
             shutil.rmtree(root)
         real(path, parts, mode)
 
-    monkeypatch.setattr(shelf, "atomic_write", write)
+    monkeypatch.setattr(shards, "atomic_write", write)
     assert fetch(root) >= 25
     assert len(calls) > 3
     assert fetch(root) == 0
@@ -207,13 +207,13 @@ def test_shards_that_go_or_shrink_meanwhile_are_computed_anew(tmp_path, monkeypa
             files[2].unlink()
 
     if when == "while shards are read":
-        real = shelf.Shelf.shards
-        monkeypatch.setattr(shelf.Shelf, "shards", lambda held: (real(held), damage())[0])
+        real = shards.Shelf.shards
+        monkeypatch.setattr(shards.Shelf, "shards", lambda held: (real(held), damage())[0])
     elif when == "while rows are copied":
-        monkeypatch.setattr(shelf, "gather", lambda *given: (damage(), shards.gather(*given))[1])
+        monkeypatch.setattr(shards, "gather", lambda *given: (damage(), shard_format.gather(*given))[1])
     else:
-        write = shelf.Shelf.write_shard
-        monkeypatch.setattr(shelf.Shelf, "write_shard", lambda *given: (damage(), write(*given)))
+        write = shards.Shelf.write_shard
+        monkeypatch.setattr(shards.Shelf, "write_shard", lambda *given: (damage(), write(*given)))
     assert fetch(root, 50) >= 15
     assert hurt == [when]
     assert fetch(root, 50) == 0
@@ -322,6 +322,6 @@ def test_a_note_that_is_no_file_is_not_waited_for(tmp_path):
 def test_what_was_laid_aside_goes_with_the_process(tmp_path, forbidden):
     forbidden(tmp_path / "cache")
     fetch(tmp_path / "cache")
-    (aside,) = shelf.ASIDE.values()
+    (aside,) = shards.ASIDE.values()
     assert aside.is_relative_to(temporary._PRIVATE[os.getpid()][0])
     assert stat.S_IMODE(aside.parent.stat().st_mode) == 0o700

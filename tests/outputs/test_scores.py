@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import datapruner as dp
-from datapruner.cleaning.reasons import Reason
 from datapruner.cleaning.vetoes import Vetoes
 from datapruner.outputs.score_files import META, TABLE
+from datapruner.reasons import Reason
 from datapruner.recipe import Method, Recipe
 from datapruner.samples import load_samples
 from datapruner.scorers import Random, Ranking, Scorer

@@ -7,7 +7,7 @@ import pytest
 
 import datapruner as dp
 from datapruner.scorers import ConceptComplexity, Prototypes, Stratified
-from datapruner.selection.portions import Portion
+from datapruner.selection.budget_rows import Portion
 from datapruner.signals import Signals
 
 N, K = 600, 30

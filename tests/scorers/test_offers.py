@@ -14,7 +14,7 @@ from datapruner.errors import DataPrunerError
 from datapruner.ranking import Ranking
 from datapruner.scorers import Combined, Scorer, available_scorers, make_scorer
 from datapruner.scorers.d2 import D2
-from datapruner.selection.portions import Portion
+from datapruner.selection.budget_rows import Portion
 from datapruner.selection.selector import GROUPS
 from datapruner.selection.selectors import available_selectors, make_selector
 from datapruner.selection.selectors.eu_plane import EUPlaneSelector

@@ -122,7 +122,7 @@ def test_the_target_s_kinds_come_first(measured):
 
 
 def test_votes_may_share_the_budget(measured):
-    from datapruner.selection.portions import Portion
+    from datapruner.selection.budget_rows import Portion
 
     ranking = FeatureMapping(within="label").score(measured)
     kept = (

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from datapruner.budget import Budget, parse_amount
 from datapruner.errors import DataPrunerError
 from datapruner.samples.labels import encode_labels
-from datapruner.selection.portions import check_budget, portions
+from datapruner.selection.budget_rows import check_budget, portions
 
 
 @given(st.integers(1, 10**12))

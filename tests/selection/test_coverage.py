@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from datapruner.errors import DataPrunerError
 from datapruner.scorers.base import Ranking
-from datapruner.selection.portions import Portion
+from datapruner.selection.budget_rows import Portion
 from datapruner.selection.selectors.ccs import CCS
 from datapruner.selection.selectors.coverage import WALK, Coverage, evenly
 

@@ -10,7 +10,7 @@ import pytest
 
 import datapruner as dp
 from datapruner.scorers.base import Ranking
-from datapruner.selection.portions import Portion
+from datapruner.selection.budget_rows import Portion
 from datapruner.selection.selectors.message_passing import DISTANCES, NEIGHBOURS, MessagePassingSelector
 from datapruner.signals import Ragged
 

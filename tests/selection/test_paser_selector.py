@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import datapruner as dp
 from datapruner.scorers import Paser
 from datapruner.scorers.base import Ranking
-from datapruner.selection.portions import Portion
+from datapruner.selection.budget_rows import Portion
 from datapruner.selection.selectors.paser import PaserSelector, proportional
 from datapruner.signals import Ragged
 from datapruner.testing import check_selector

@@ -13,7 +13,7 @@ from datapruner.errors import DataPrunerError
 from datapruner.ragged import offsets_of
 from datapruner.scorers import make_scorer
 from datapruner.scorers.base import Ranking
-from datapruner.selection.portions import Portion
+from datapruner.selection.budget_rows import Portion
 from datapruner.selection.quadrants import find_quadrants, gaps, quadrants_at, triage
 from datapruner.selection.selectors import make_selector
 from datapruner.selection.selectors.eu_plane import EUPlaneSelector

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from datapruner.errors import DataPrunerError
 from datapruner.scorers.base import Ranking
 from datapruner.selection.allocation import allocate
-from datapruner.selection.portions import Portion
+from datapruner.selection.budget_rows import Portion
 from datapruner.selection.selector import best_first, take
 from datapruner.selection.selectors import make_selector
 from datapruner.selection.selectors.ccs import CCS

@@ -22,8 +22,8 @@ from datapruner.files import temporary
 from datapruner.files.cache import cache_folder
 from datapruner.files.temporary import atomic_write
 from datapruner.signals.store import SignalStore, row_keys
-from datapruner.signals.store.shards import DIGEST_BYTES, MAGIC
-from datapruner.signals.store.shelf import Shelf
+from datapruner.signals.store.shard_format import DIGEST_BYTES, MAGIC
+from datapruner.signals.store.shards import Shelf
 
 WIDTH = 5
 CONTEXT = {"signal": "test", "version": 1}

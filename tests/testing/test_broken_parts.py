@@ -8,11 +8,11 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from datapruner.cleaning.reasons import Reason
 from datapruner.cleaning.step import CleaningStep
 from datapruner.cleaning.vetoes import drops
 from datapruner.errors import DataPrunerError
 from datapruner.ragged import Ragged
+from datapruner.reasons import Reason
 from datapruner.scorers.base import Ranking, Scorer
 from datapruner.selection.selector import Choice, Selector, best_first, take
 from datapruner.selection.selectors.eu_plane import EUPlaneSelector

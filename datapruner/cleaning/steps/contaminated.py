@@ -11,11 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from datapruner.arrays import Floats, Ints
 from datapruner.cleaning.grams import hashed_ngrams
-from datapruner.cleaning.reasons import Reason
 from datapruner.cleaning.rows import checked_rows, text_blocks
 from datapruner.cleaning.step import CleaningStep, Remaining
 from datapruner.cleaning.vetoes import Vetoes
 from datapruner.errors import DataPrunerError
+from datapruner.reasons import Reason
 from datapruner.samples import load_samples
 from datapruner.words import bare_words
 

@@ -11,11 +11,11 @@ from numpy.typing import ArrayLike
 
 from datapruner.arrays import Flags
 from datapruner.choices import Match
-from datapruner.cleaning.reasons import Reason
 from datapruner.cleaning.rows import checked_rows, text_blocks
 from datapruner.cleaning.step import CleaningStep, Remaining
 from datapruner.cleaning.vetoes import Vetoes, drops
 from datapruner.matching import match_form
+from datapruner.reasons import Reason
 
 if TYPE_CHECKING:
     from datapruner.recipe import Recipe

@@ -14,7 +14,6 @@ from datapruner.choices import Match
 from datapruner.cleaning.crowd import Crowd
 from datapruner.cleaning.grams import MULTIPLIER, hashed_ngrams
 from datapruner.cleaning.minhash import band_keys, bands_for, permutations_of, shared_buckets
-from datapruner.cleaning.reasons import Reason
 from datapruner.cleaning.rows import checked_rows, text_blocks
 from datapruner.cleaning.shingles import Sets, closest
 from datapruner.cleaning.step import CleaningStep, Remaining
@@ -22,6 +21,7 @@ from datapruner.cleaning.telling import tell_numbers
 from datapruner.cleaning.vetoes import Vetoes, collected
 from datapruner.errors import DataPrunerError
 from datapruner.matching import nesting
+from datapruner.reasons import Reason
 from datapruner.words import numbers_of, words_of
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from datapruner.cleaning.reasons import Reason
 from datapruner.cleaning.rows import row_mask
 from datapruner.cleaning.step import CleaningStep, Remaining
 from datapruner.cleaning.vetoes import Vetoes, drops
 from datapruner.errors import DataPrunerError
+from datapruner.reasons import Reason
 
 if TYPE_CHECKING:
     from datapruner.recipe import Recipe

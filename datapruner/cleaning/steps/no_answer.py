@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from datapruner.arrays import Flags, Ints
-from datapruner.cleaning.reasons import Reason
 from datapruner.cleaning.step import CleaningStep, Remaining
 from datapruner.cleaning.vetoes import Vetoes, drops
 from datapruner.errors import DataPrunerError, in_words
+from datapruner.reasons import Reason
 from datapruner.samples.layouts import LAYOUTS
 from datapruner.text import safe_text
 

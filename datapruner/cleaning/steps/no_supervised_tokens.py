@@ -6,10 +6,10 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from datapruner.cleaning.reasons import Reason
 from datapruner.cleaning.step import CleaningStep, Remaining
 from datapruner.cleaning.vetoes import Vetoes, drops
 from datapruner.errors import DataPrunerError, in_words
+from datapruner.reasons import Reason
 
 if TYPE_CHECKING:
     from datapruner.recipe import Recipe

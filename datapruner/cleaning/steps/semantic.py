@@ -10,11 +10,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from datapruner.arrays import Flags, Ints
 from datapruner.choices import Match
-from datapruner.cleaning.reasons import Reason
 from datapruner.cleaning.rows import checked_rows
 from datapruner.cleaning.step import UNREAD, CleaningStep, Remaining
 from datapruner.cleaning.vetoes import Vetoes, collected
 from datapruner.errors import DataPrunerError
+from datapruner.reasons import Reason
 
 if TYPE_CHECKING:
     from datapruner.recipe import Recipe

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from datapruner.cleaning.reasons import KEPT, OVER_BUDGET
 from datapruner.outputs.card import source_name
 from datapruner.outputs.report.contrasts import comparison_words
 from datapruner.outputs.report.made import how_it_was_made, recipe_text
@@ -17,6 +16,7 @@ from datapruner.outputs.warnings import comparison_warnings, warning_words
 from datapruner.outputs.wording import by_budget, counted, listed, percent
 from datapruner.overlap import jaccard
 from datapruner.ranks import rank_correlation
+from datapruner.reasons import KEPT, OVER_BUDGET
 from datapruner.results.selected import Selected
 from datapruner.text import safe_text
 

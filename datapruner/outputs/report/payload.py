@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from datapruner.arrays import Flags
 from datapruner.outputs.facets import Facet
-from datapruner.outputs.report.figures import digits, histogram, maps, plane
+from datapruner.outputs.report.figure_data import digits, histogram, maps, plane
 from datapruner.outputs.report.made import recipe_text
 from datapruner.outputs.report.shown import Shown
 from datapruner.outputs.wording import by_budget, counted_here

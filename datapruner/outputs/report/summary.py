@@ -9,12 +9,12 @@ import numpy as np
 from scipy.special import chdtrc
 
 from datapruner.arrays import Floats, Ints
-from datapruner.cleaning.reasons import OVER_BUDGET
 from datapruner.outputs.facets import Facet, group_name
 from datapruner.outputs.report.dropped import cleaning_words, forced_words, tokenless_words
 from datapruner.outputs.warnings import CHANCE, NAMED, starved_groups
 from datapruner.outputs.wording import be, budget_words, counted, listed, percent, short_name
 from datapruner.ranks import average_ranks, rank_correlation
+from datapruner.reasons import OVER_BUDGET
 
 if TYPE_CHECKING:
     from datapruner.results.selected import Selected

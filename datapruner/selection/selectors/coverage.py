@@ -9,7 +9,7 @@ import numpy as np
 
 from datapruner.arrays import Flags, Ints
 from datapruner.ranking import Ranking
-from datapruner.selection.portions import Portion
+from datapruner.selection.budget_rows import Portion
 from datapruner.selection.selectors.ccs import CCS
 
 WALK = "walk_place"

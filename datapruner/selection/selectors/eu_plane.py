@@ -11,7 +11,7 @@ from datapruner.arrays import Flags, Floats
 from datapruner.errors import DataPrunerError
 from datapruner.ragged import Ragged
 from datapruner.ranking import Ranking
-from datapruner.selection.portions import Portion
+from datapruner.selection.budget_rows import Portion
 from datapruner.selection.quadrants import Fill, Quadrants, triage
 from datapruner.selection.selector import Choice, Selector, fill
 from datapruner.selection.tokens import gather, prune_tokens

@@ -12,7 +12,7 @@ from datapruner.errors import DataPrunerError
 from datapruner.parameters import as_written
 from datapruner.ranking import Ranking
 from datapruner.selection.allocation import allocate
-from datapruner.selection.portions import Portion
+from datapruner.selection.budget_rows import Portion
 from datapruner.selection.selector import Choice, Selector, best_first, take
 from datapruner.selection.shares import Projection
 

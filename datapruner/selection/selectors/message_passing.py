@@ -13,7 +13,7 @@ from datapruner.arrays import Floats, Ints
 from datapruner.errors import DataPrunerError
 from datapruner.ragged import Ragged
 from datapruner.ranking import Ranking
-from datapruner.selection.portions import Portion
+from datapruner.selection.budget_rows import Portion
 from datapruner.selection.selector import Choice, Selector
 
 NEIGHBOURS, DISTANCES = "neighbours", "neighbour_distances"

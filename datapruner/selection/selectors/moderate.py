@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from datapruner.ranking import Ranking
-from datapruner.selection.portions import Portion
+from datapruner.selection.budget_rows import Portion
 from datapruner.selection.selector import Choice, Selector, take
 
 

@@ -11,8 +11,8 @@ from datapruner.arrays import Flags, Floats, Ints
 from datapruner.ragged import Ragged
 from datapruner.ranking import Ranking
 from datapruner.selection.allocation import allocate
+from datapruner.selection.budget_rows import Portion
 from datapruner.selection.concept_graph import ConceptGraph
-from datapruner.selection.portions import Portion
 from datapruner.selection.selector import Choice, Selector, best_first, fill
 
 CONCEPTS, NAMES = "concepts", "concept_names"

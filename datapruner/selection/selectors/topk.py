@@ -11,7 +11,7 @@ import numpy as np
 from datapruner.errors import DataPrunerError
 from datapruner.parameters import as_written
 from datapruner.ranking import Ranking
-from datapruner.selection.portions import Portion
+from datapruner.selection.budget_rows import Portion
 from datapruner.selection.selector import Choice, Selector, best_first, fill, take
 
 

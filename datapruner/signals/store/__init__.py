@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from datapruner.moved import moved
 from datapruner.signals.store.keys import Keys as Keys
 from datapruner.signals.store.keys import row_keys as row_keys
-from datapruner.signals.store.shards import RaggedBatch as RaggedBatch
+from datapruner.signals.store.shard_format import RaggedBatch as RaggedBatch
 from datapruner.signals.store.store import Batch as Batch
 from datapruner.signals.store.store import SignalStore as SignalStore
 
@@ -23,7 +23,7 @@ if not TYPE_CHECKING:
     __getattr__ = moved(
         __name__,
         [
-            *(f"{__name__}.{part}" for part in ("store", "keys", "shards", "shelf")),
+            *(f"{__name__}.{part}" for part in ("store", "keys", "shards", "shard_format")),
             "datapruner.files.temporary",
         ],
     )

@@ -1,115 +1,316 @@
-"""Shards: files of a few thousand rows' keys and values, closed by a checksum."""
+"""A shelf of the store: the folder of one context, its shards, and copies of them in a dataset's order."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import logging
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import numpy as np
-from numpy.typing import NDArray
+import xxhash
 
 from datapruner.arrays import Ints
-from datapruner.files.cache import hasher, open_plain
+from datapruner.errors import DataPrunerError
+from datapruner.files.cache import (
+    FORBIDDEN,
+    discard,
+    file_mode,
+    hasher,
+    is_ours,
+    make_folder,
+    open_plain,
+    write_plain,
+)
+from datapruner.files.temporary import MARK, atomic_write, private_folder, sweep
 from datapruner.ragged import Ragged, offsets_of
-from datapruner.signals.store.keys import KEY_BYTES, Keys
+from datapruner.signals.store.keys import KEY_BYTES, Keys, canonical
+from datapruner.signals.store.shard_format import (
+    DIGEST_BYTES,
+    Index,
+    RaggedBatch,
+    RowsMissingError,
+    gather,
+    read_shard,
+    shard_parts,
+)
+from datapruner.text import safe_text
 
-MAGIC = b"datapruner-shard-1\n"
-DIGEST_BYTES = 16
+logger = logging.getLogger(__name__)
 
-RaggedBatch = tuple[Ints, Ragged]
+KEPT_COPIES = 4
+ATTEMPTS = 3
+"""Rounds of computing what is missing; a second one is needed only where a shard vanishes under our hands."""
+
+ASIDE: dict[tuple[int, Path], Path] = {}
+"""By process and shelf: the folder of files that cannot lie on the shelf; it goes with the process."""
+BARRED: set[Path] = set()
+"""Shelves that are not ours to write."""
+TOLD: set[Path] = set()
+"""Caches of which it was said that they cannot be written."""
 
 
-class RowsMissingError(Exception):
-    """Not every row of a run is in the shards."""
+class Shelf:
+    """The folder of one context: shards, and compacted copies in dataset order.
 
-
-@dataclass(frozen=True)
-class Index:
-    """Where each stored row lies: keys ascending, with the shard, the start and the length of each.
-
-    Shards are opened when they are read: a long run leaves thousands, more than a process may hold open.
+    Rows have ``width`` values each, or any number where that is None; then a shard and a copy hold the lengths too.
     """
 
-    keys: Keys
-    shard: NDArray[np.int32]
-    start: Ints
-    length: Ints
-    files: list[tuple[Path, int, int]]
-    """Path, first byte of the values, number of values."""
+    def __init__(self, folder: Path, width: int | None) -> None:
+        self.folder = folder
+        self.root = folder.parent.parent
+        self.width = width
+        self.unreadable: set[Path] = set()
 
+    @classmethod
+    def of(cls, folder: Path, context: Mapping[str, object], width: int | None) -> Shelf:
+        """Give the shelf of a context and a width in a store's folder."""
+        name = xxhash.xxh3_64_hexdigest(canonical(context))
+        return cls(folder / (name if width is None else f"{name}-{width}"), width)
 
-def shard_parts(keys: Keys, values: Sequence[Ragged], width: int | None) -> list[bytes]:
-    """Give the bytes of a shard; its rows have ``width`` values each, or any number, which then stand in it."""
-    parts = [MAGIC + json.dumps({"rows": len(keys), "width": width}).encode() + b"\n", keys.tobytes()]
-    if width is None:
-        parts += [part.lengths.astype("<i8").tobytes() for part in values]
-    parts += [np.ascontiguousarray(part.values, dtype="<f4").tobytes() for part in values]
-    digest = hasher()
-    for part in parts:
-        digest.update(part)
-    return [*parts, digest.digest()]
+    def prepare(self, context: Mapping[str, object]) -> None:
+        """Make the folder, and clear it of leftovers; where that fails, writing into it says so."""
+        description = self.folder / "context.json"
+        with suppress(OSError):
+            make_folder(self.folder, self.root)
+            if not os.path.lexists(description):
+                write_plain(description, self.root, json.dumps(context, indent=1, sort_keys=True).encode())
+            sweep(self.folder.glob(f"*{MARK}*"))
 
+    @property
+    def _places(self) -> list[Path]:
+        """Give the folders that files are looked for in."""
+        aside = ASIDE.get((os.getpid(), self.folder))
+        return [self.folder] if aside is None else [self.folder, aside]
 
-def read_shard(path: Path, width: int | None) -> tuple[Keys, Ints, int] | None:
-    """Give a shard's keys, its rows' lengths and where its values start; None where it is not as written."""
-    with open_plain(path) as handle:
-        raw = handle.read(len(MAGIC))  # not the whole of any file that bears such a name
-        if raw != MAGIC:
+    def _write(self, name: str, parts: Callable[[], Iterable[bytes]]) -> Path:
+        """Write a file on the shelf, or aside where the shelf is not ours to write or something lies in its place."""
+        path = self.folder / name
+        if self.folder not in BARRED and path not in self.unreadable and is_ours(path):
+            for _ in range(ATTEMPTS):
+                try:
+                    make_folder(self.folder, self.root)
+                    atomic_write(path, parts(), file_mode(self.root))
+                    return path
+                except FileNotFoundError:  # the cache has just been removed, or a shard that is copied from
+                    continue
+                except OSError as error:
+                    if error.errno not in FORBIDDEN:
+                        raise _unwritable(self.folder, error) from error
+                    self._bar(error)
+                    break
+            else:
+                raise RowsMissingError
+        aside = ASIDE.setdefault((os.getpid(), self.folder), private_folder())
+        try:
+            atomic_write(aside / name, parts())
+        except FileNotFoundError:
+            raise RowsMissingError from None
+        except OSError as error:
+            raise _unwritable(aside, error) from error
+        return aside / name
+
+    def _bar(self, error: OSError) -> None:
+        BARRED.add(self.folder)
+        if self.root not in TOLD:
+            TOLD.add(self.root)
+            logger.warning(
+                "the cache %s cannot be written (%s): what it lacks is computed and not kept; name another folder with "
+                "DATAPRUNER_CACHE to keep it",
+                safe_text(str(self.root)),
+                error.strerror,
+            )
+
+    def add(
+        self, keys: Keys, wanted: Ints, batches: Iterator[RaggedBatch], rows: int, seconds: float
+    ) -> None:
+        """Write what is computed into shards of so many rows, or of what came in so many seconds."""
+        done = np.zeros(len(keys), dtype=np.bool_)
+        positions: list[Ints] = []
+        values: list[Ragged] = []
+        waiting, since = 0, time.monotonic()
+        for position, value in batches:
+            done[position] = True
+            positions.append(position)
+            values.append(value)
+            waiting += position.size
+            if waiting >= rows or time.monotonic() - since > seconds:
+                self.write_shard(keys[np.concatenate(positions)], values)
+                positions, values, waiting, since = [], [], 0, time.monotonic()
+        if waiting:
+            self.write_shard(keys[np.concatenate(positions)], values)
+        if not done[wanted].all():
+            row = int(wanted[np.argmin(done[wanted])])
+            raise DataPrunerError(f"no value was computed for row {row}")
+
+    def write_shard(self, keys: Keys, values: list[Ragged]) -> None:
+        """Write rows as one shard, under another name where its own is taken by something that is not ours."""
+        parts = shard_parts(keys, values, self.width)
+        name = xxhash.xxh3_64_hexdigest(keys.tobytes())
+        path = self.folder / f"{name}.shard"
+        if path in self.unreadable or not is_ours(path):
+            name += f"-{secrets.token_hex(4)}"
+        self._write(f"{name}.shard", lambda: parts)
+
+    def read_index(self) -> Index:
+        """Read and verify every shard; one that fails its checksum is removed and said."""
+        keys: list[Keys] = []
+        lengths: list[Ints] = []
+        files: list[tuple[Path, int, int]] = []
+        for path in self.shards():
+            try:
+                read = read_shard(path, self.width)
+            except FileNotFoundError:
+                continue  # another run has just removed it
+            except OSError as error:
+                self._pass_over(path, error)
+                continue
+            if read is None:
+                left = "" if discard(path) else "; it is not ours to remove, and stays"
+                logger.warning(
+                    "a stored shard is damaged (%s): its rows are computed again%s",
+                    safe_text(path.name),
+                    left,
+                )
+                continue
+            keys.append(read[0])
+            lengths.append(read[1])
+            files.append((path, read[2], int(read[1].sum())))
+        if not keys:
+            none = np.empty(0, np.int64)
+            return Index(np.empty(0, f"S{KEY_BYTES}"), np.empty(0, np.int32), none, none, [])
+        shard = np.repeat(np.arange(len(keys), dtype=np.int32), [len(k) for k in keys])
+        start = np.concatenate([offsets_of(length)[:-1] for length in lengths])
+        unique, first = np.unique(np.concatenate(keys), return_index=True)
+        return Index(unique, shard[first], start[first], np.concatenate(lengths)[first], files)
+
+    def shards(self) -> list[Path]:
+        """Find the shards, on the shelf and aside."""
+        found = []
+        for place in self._places:
+            try:
+                found += sorted(path for path in place.iterdir() if path.suffix == ".shard")
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                self._pass_over(place, error)
+        return found
+
+    def _pass_over(self, path: Path, error: OSError) -> None:
+        """Say that what lies there cannot be read; it stays as it is."""
+        if path not in self.unreadable:
+            self.unreadable.add(path)
+            logger.warning(
+                "a file of the cache cannot be read (%s: %s): it stays, and what it should hold is made again",
+                safe_text(str(path)),
+                error.strerror or error,
+            )
+
+    def write_compact(self, name: str, keys: Keys, index: Index) -> Ragged:
+        """Put rows together in the order of their keys, write them, and map what was written."""
+        if not len(keys):
+            return Ragged(np.empty(0, dtype=np.float32), np.zeros(1, dtype=np.int64))
+        place = np.searchsorted(index.keys, keys)
+        if not len(index.keys) or (index.keys[np.minimum(place, len(index.keys) - 1)] != keys).any():
+            raise RowsMissingError
+        shard, start, length = index.shard[place], index.start[place], index.length[place]
+        digest = hasher()
+
+        def blocks() -> Iterator[bytes]:
+            if self.width is None:
+                yield length.astype("<i8").tobytes()
+            for first in range(0, len(keys), 8192):
+                rows = slice(first, first + 8192)
+                yield gather(index.files, shard[rows], start[rows], length[rows])
+
+        def hashed() -> Iterator[bytes]:
+            nonlocal digest
+            digest = hasher(name.encode())
+            for block in blocks():
+                digest.update(block)
+                yield block
+
+        path = self._write(f"{name}.rows", hashed)
+        try:
+            self._write(f"{name}.sum", lambda: [digest.digest()])
+            self._trim()
+            with open_plain(path) as handle:
+                return self._map_compact(handle, len(keys))
+        except FileNotFoundError:
+            raise RowsMissingError from None
+
+    def _trim(self) -> None:
+        """Keep the copies that were used last: each is as large as its dataset, and the shards can make it again."""
+        copies = []
+        with suppress(OSError):  # what is no folder, or one with too long a name
+            for path in self.folder.glob("*.rows"):
+                with suppress(OSError):  # another run trims too
+                    copies.append((path.lstat().st_mtime_ns, path))
+        for _, path in sorted(copies)[:-KEPT_COPIES]:
+            if discard(path):
+                discard(path.with_suffix(".sum"))
+
+    def open_compact(self, name: str, rows: int) -> Ragged | None:
+        """Map rows that were put together before; None where they are not there, or not as written."""
+        for place in self._places:
+            found = self._open_compact(place / f"{name}.rows", rows)
+            if found is not None:
+                return found
+        return None
+
+    def _open_compact(self, path: Path, rows: int) -> Ragged | None:
+        digest, size = hasher(path.stem.encode()), 0
+        check = path.with_suffix(".sum")
+        try:
+            with open_plain(check) as handle:
+                expected = handle.read(DIGEST_BYTES + 1)
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        raw += handle.read()
-    body = memoryview(raw)[:-DIGEST_BYTES]
-    digest = hasher()
-    digest.update(body)
-    if digest.digest() != raw[-DIGEST_BYTES:]:
+        except OSError as error:
+            self._pass_over(check, error)
+            return None
+        try:
+            with open_plain(path) as handle:
+                while chunk := handle.read(1 << 24):
+                    digest.update(chunk)
+                    size += len(chunk)
+                fits = self.width is None or size == 4 * self.width * rows
+                if fits and digest.digest() == expected:
+                    with suppress(OSError):  # a folder that is only read
+                        os.utime(path)
+                    return self._map_compact(handle, rows)
+        except FileNotFoundError:
+            return None  # another run has just trimmed it
+        except OSError as error:
+            self._pass_over(path, error)
+            return None
+        logger.warning("stored rows are damaged (%s): they are put together again", path.name)
+        if discard(path):
+            discard(check)
         return None
-    end = raw.find(b"\n", len(MAGIC)) + 1
-    try:
-        header = json.loads(raw[len(MAGIC) : end])
-        rows, held = int(header["rows"]), header["width"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    middle = end + rows * KEY_BYTES
-    if held != width or rows < 1 or len(body) < middle + (8 * rows if width is None else 0):
-        return None
-    keys = np.frombuffer(raw[end:middle], dtype=f"S{KEY_BYTES}")
-    if width is None:
-        lengths = np.frombuffer(raw[middle : middle + 8 * rows], dtype="<i8").astype(np.int64)
-        middle += 8 * rows
-    else:
-        lengths = np.full(rows, width, dtype=np.int64)
-    if (lengths < 0).any() or len(body) != middle + 4 * int(lengths.sum()):
-        return None
-    return keys, lengths, middle
+
+    def _map_compact(self, handle: IO[bytes], rows: int) -> Ragged:
+        handle.seek(0)
+        if self.width is None:
+            lengths = np.frombuffer(handle.read(8 * rows), dtype="<i8").astype(np.int64)
+        else:
+            lengths = np.full(rows, self.width, dtype=np.int64)
+        offsets = offsets_of(lengths)
+        head = 8 * rows if self.width is None else 0
+        if not offsets[-1]:
+            return Ragged(np.empty(0, dtype=np.float32), offsets)
+        return Ragged(
+            np.memmap(handle, dtype="<f4", mode="r", offset=head, shape=(int(offsets[-1]),)), offsets
+        )
 
 
-def gather(
-    files: list[tuple[Path, int, int]],
-    shard: NDArray[np.int32],
-    start: Ints,
-    length: Ints,
-) -> bytes:
-    """Read some rows from their shards, in order.
-
-    Read and not mapped: a shard that somebody cuts short meanwhile would end the process with SIGBUS.
-    """
-    to = offsets_of(length)
-    block = np.empty(int(to[-1]), dtype="<f4")
-    room = block.view(np.uint8).data
-    for number in np.unique(shard):
-        path, first, size = files[number]
-        if not size:
-            continue
-        here = np.flatnonzero(shard == number)
-        # Rows that follow each other there and here are read as one.
-        joined = (start[here][1:] == (start[here] + length[here])[:-1]) & (np.diff(here) == 1)
-        cuts = np.flatnonzero(~joined)
-        firsts, lasts = here[np.append(0, cuts + 1)], here[np.append(cuts, len(here) - 1)]
-        spans = zip((4 * to[firsts]).tolist(), (4 * to[lasts + 1]).tolist(), strict=True)
-        with open_plain(path) as handle:
-            for place, (begin, end) in zip((first + 4 * start[firsts]).tolist(), spans, strict=True):
-                handle.seek(place)
-                if handle.readinto(room[begin:end]) < end - begin:
-                    raise RowsMissingError
-    return block.tobytes()
+def _unwritable(folder: Path, error: OSError) -> DataPrunerError:
+    return DataPrunerError(
+        f"the cache {safe_text(str(folder))} cannot be written: {error.strerror or error}; free some space, or "
+        "name another folder with DATAPRUNER_CACHE"
+    )

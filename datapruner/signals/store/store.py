@@ -15,8 +15,8 @@ from datapruner.files.cache import cache_folder, keyed
 from datapruner.files.notes import Notes
 from datapruner.ragged import Ragged
 from datapruner.signals.store.keys import Keys
-from datapruner.signals.store.shards import RaggedBatch, RowsMissingError
-from datapruner.signals.store.shelf import ATTEMPTS, Shelf
+from datapruner.signals.store.shard_format import RaggedBatch, RowsMissingError
+from datapruner.signals.store.shards import ATTEMPTS, Shelf
 
 FLUSH_ROWS = 4096
 FLUSH_SECONDS = 5.0

@@ -30,7 +30,7 @@ pytest.importorskip("jinja2", reason="the extra `report` is not installed")
 
 from datapruner.outputs.report import Section, page, write_report
 from datapruner.outputs.report.contrasts import comparison_words
-from datapruner.outputs.report.figures import histogram
+from datapruner.outputs.report.figure_data import histogram
 from datapruner.outputs.report.payload import payload
 from datapruner.outputs.report.rows import characters, excerpts, script_json
 from datapruner.outputs.report.sampling import FLOOR, floors, scrambled, stratified

@@ -18,12 +18,12 @@ from datapruner.recipe import load_recipe
 pytest.importorskip("plotly", reason="the extra `report` is not installed")
 pytest.importorskip("jinja2", reason="the extra `report` is not installed")
 
-from datapruner.cleaning.reasons import reason_of
 from datapruner.outputs.facets import Facet
 from datapruner.outputs.report.made import damage_sections, how_it_was_made, recipe_text
 from datapruner.outputs.report.payload import payload
 from datapruner.outputs.report.shown import Shown
 from datapruner.outputs.report.summary import groups_words, independence
+from datapruner.reasons import reason_of
 
 
 def rows(count=40):

@@ -26,7 +26,7 @@ from datapruner.signals.language_model import (
 )
 from datapruner.signals.language_model.batches import Item, fill_packs, padded_shape
 from datapruner.signals.store import SignalStore
-from datapruner.signals.store.shelf import Shelf
+from datapruner.signals.store.shards import Shelf
 
 SYSTEM = "{% if messages[0]['role'] != 'system' %}<|system|>You are kind and brief.</s>{% endif %}"
 SPECIALS = ["<pad>", "</s>", "<|user|>", "<|assistant|>", "<|system|>", "<s>"]

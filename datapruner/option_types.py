@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike
 from datapruner.choices import Match
 from datapruner.guards.limits import Limits
 from datapruner.recipe.option import declared, described
-from datapruner.recipe.sections import SECTIONS
-from datapruner.recipe.sections import Running as RunningSection
+from datapruner.recipe.options import SECTIONS
+from datapruner.recipe.options import Running as RunningSection
 
 if TYPE_CHECKING:
     from datapruner.models.encoders import Encoder

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from datapruner.cli import words
 from datapruner.cli.parameters import picked
 from datapruner.recipe.option import Option, Section
-from datapruner.recipe.sections import (
+from datapruner.recipe.options import (
     DEFAULT_SCORER,
     Cleaning,
     Embedding,

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import datapruner
-from datapruner.cleaning.reasons import Reason, reason_of, saved_words, table
 from datapruner.errors import DataPrunerError
+from datapruner.reasons import Reason, reason_of, saved_words, table
 from datapruner.results.summary import Summary
 from datapruner.text import safe_text
 
