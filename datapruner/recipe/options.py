@@ -1,4 +1,4 @@
-"""The sections of a recipe: every option, declared and described once.
+"""The sections of a recipe: every option that is a field of it, declared and described once.
 
 The recipe is made of these classes, in this order; the command line, its help, the reference pages and what Python's
 help says of the verbs' further options come from them. Only what needs no heavy library stands here.

@@ -54,7 +54,10 @@ _BESIDE_NAMES = {
 
 @dataclass(frozen=True)
 class Roles:
-    """One layout: an entry of the table, and nothing else, is what it takes to add one.
+    """One layout: an entry of the table is what it takes to add one.
+
+    Turns that name their speaker and their text in another way than role and content, or from and value, are read in
+    :mod:`datapruner.samples.turns`.
 
     Parameters
     ----------
