@@ -7,7 +7,7 @@ DATA ?=
 TORCH_INDEX ?=
 KEEP ?= 0.3
 
-.PHONY: install install-lowest demo test test-lowest test-properties test-all test-faults fuzz audit lint docs bench bench-report clean
+.PHONY: install install-lowest demo test test-lowest test-properties test-all test-pages test-faults fuzz audit lint docs bench bench-report clean
 
 install: $(VENV)/.installed
 
@@ -30,7 +30,11 @@ demo: install
 PYTEST := HF_HUB_OFFLINE=1 env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 test: install
-	$(PYTEST) -m 'not slow and not faults'
+	$(PYTEST) -m 'not slow and not faults and not pages'
+
+# What README, docs and notebooks show is run, and the site is built.
+test-pages: install
+	$(PYTEST) -m 'pages and not slow' tests/test_readme.py tests/test_notebooks.py tests/test_docs.py
 
 # Every call that changes a file dies or fails once; two minutes on two cores.
 test-faults: install
@@ -56,7 +60,7 @@ $(LOWEST_VENV)/.installed: pyproject.toml constraints.txt .ci/lowest.sh
 
 test-lowest: install-lowest
 	HF_HUB_OFFLINE=1 $(LOWEST_VENV)/bin/python -W ignore -m pytest -n auto --maxprocesses 4 --dist worksteal \
-	  -p no:cacheprovider -m 'not slow and not faults' --ignore tests/test_docs.py --ignore tests/test_notebooks.py $(LOWEST)
+	  -p no:cacheprovider -m 'not slow and not faults and not pages' $(LOWEST)
 
 # Licences of all that is installed, and known vulnerabilities where a service answers.
 audit: install

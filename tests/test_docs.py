@@ -65,6 +65,7 @@ def read(file: Path) -> Loads:
     return page
 
 
+@pytest.mark.pages
 def test_no_page_asks_another_machine(site):
     files = sorted(site.rglob("*.html"))
     assert len(files) > 30
@@ -78,6 +79,7 @@ def test_no_page_asks_another_machine(site):
         assert not re.findall(r"(?:@import|url\()\s*['\"]?(?:https?:)?//", file.read_text("utf-8")), file.name
 
 
+@pytest.mark.pages
 def test_every_page_of_docs_is_in_the_navigation(site):
     text = " ".join((site / "index.html").read_text("utf-8").split())
     for page in (ROOT / "docs").glob("*.md"):
@@ -92,6 +94,7 @@ def test_methods_name_files_that_are_there():
     assert [name for name in sorted(named) if not any((place / name).exists() for place in places)] == []
 
 
+@pytest.mark.pages
 def test_reference_comes_from_the_code(site):
     from typer.main import get_command
 
@@ -124,6 +127,7 @@ def test_reference_comes_from_the_code(site):
         assert not re.search(r":(func|class|meth|mod|data|attr):", " ".join(read(file).text)), file.name
 
 
+@pytest.mark.pages
 def test_public_names_have_a_reference(site):
     import datapruner as dp
 
@@ -133,6 +137,7 @@ def test_public_names_have_a_reference(site):
         assert f'id="{value.__module__}.{value.__name__}"' in text, name
 
 
+@pytest.mark.pages
 def test_notebooks_are_pages(site):
     for notebook in (ROOT / "notebooks").glob("*.ipynb"):
         html = (site / "source" / "notebooks" / f"{notebook.name}.html").read_text("utf-8")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.pages
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 WORDS = {

@@ -20,6 +20,7 @@ import pytest
 from tests.conftest import command, save_tiny_llama
 from tests.plugin import install
 
+pytestmark = pytest.mark.pages
 ROOT = Path(__file__).parents[1]
 PAGES = [
     "README.md",

@@ -579,13 +579,17 @@ FORKS_TOLD = (
 )
 
 
+@pytest.mark.parametrize(
+    "scorer",
+    ["prototypes", pytest.param("concept_complexity", marks=pytest.mark.slow)],  # UMAP compiles
+)
 def test_a_damaged_shard_is_told_in_one_line_on_stderr(
-    tiny_sentence_transformer, cache, tmp_path, monkeypatch, capfd
+    scorer, tiny_sentence_transformer, cache, tmp_path, monkeypatch, capfd
 ):
-    """The first run in a process of its own, which UMAP's places are the same in."""
+    """The first run in a process of its own, in which the vectors, and UMAP's places, are the same."""
     source = tmp_path / "rows.jsonl"
     source.write_text("".join(json.dumps({"text": text}) + "\n" for text in some_texts(40)))
-    line = ["prune", source, "--keep", 0.5, "--embedder", tiny_sentence_transformer, "-o"]
+    line = ["prune", source, "--scorer", scorer, "--keep", 0.5, "--embedder", tiny_sentence_transformer, "-o"]
 
     def beside_progress(said):
         lines = without_progress(said).splitlines(keepends=True)
