@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 def named(names: list[str], settings: list[str], *, combined: bool) -> list[str]:
     """Put the built-in scorers in the place of `all`, and plug-ins that --set names, so that it finds them."""
+    if "all" not in names:
+        return names
+    # What compares is loaded where all are meant, by no other run.
     from datapruner.comparison.scorers import UNRANKED
     from datapruner.parts import SCORERS, available, built_in
 
-    if "all" not in names:
-        return names
     if combined:
         raise DataPrunerError("--combine joins the scorers that are named; name them instead of `all`")
     spoken_of = {setting.partition("=")[0].partition(".")[0] for setting in settings}
