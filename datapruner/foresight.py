@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @takes(
     Scoring,
-    defaults=DEFAULTS,
+    defaults={**DEFAULTS, "count_tokens": True},
     told=notes(Scoring),
     elsewhere={
         **dict.fromkeys(SELECTING, "it takes what `score` takes: `scorers`, and no budget"),

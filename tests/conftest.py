@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 # Before anything imports torch, faiss or transformers: they read these once.
@@ -211,6 +212,38 @@ def command(monkeypatch, *words: object) -> int:
     with pytest.raises(SystemExit) as end:
         cli.main()
     return end.value.code or 0
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command gave back."""
+
+    code: int
+    out: str
+    err: str
+
+
+def run_command(monkeypatch, capfd, *words: object) -> Ran:
+    """Run a command line in this process: its exit code and what it said, but for the lines before it is silent.
+
+    With ``capfd``, what libraries write past `sys.stderr` is seen too.
+    """
+    capfd.readouterr()
+    code = command(monkeypatch, *words)
+    captured = capfd.readouterr()
+    assert isinstance(code, int)
+    return Ran(code, captured.out, without_progress(captured.err))
+
+
+@pytest.fixture
+def one_thread():
+    """Tensors this small gain nothing by a second thread, and wait for it where others use the machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +23,12 @@ import pytest
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 
 import datapruner as dp
-from datapruner import cli
 from datapruner.errors import DataPrunerError
 from datapruner.files.temporary import private_folder
 from datapruner.samples import tables
 from datapruner.scorers import Random
 from datapruner.verbs import explain
-from tests.conftest import save_tiny_llama, without_progress
+from tests.conftest import Ran, run_command, save_tiny_llama, without_progress
 
 N = 12
 RANDOM = "--scorer random --keep 3"
@@ -39,15 +37,6 @@ PASER = "--scorer paser --embeddings E.npy --n-clusters 3 --keep 3"
 TWINS = f"{PASER} --model dense --pruned-model"
 MAPPED = "--scorer feature_mapping --keep 3 --embeddings E.npy"
 LINUX = pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What a command gave back."""
-
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture
@@ -60,16 +49,7 @@ def run(monkeypatch, capfd):
         monkeypatch.delenv(name)
 
     def call(*arguments: object) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["datapruner", *map(str, arguments)])
-        capfd.readouterr()
-        code: object = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code or 0
-        captured = capfd.readouterr()
-        assert isinstance(code, int)
-        return Ran(code, captured.out, without_progress(captured.err))
+        return run_command(monkeypatch, capfd, *arguments)
 
     return call
 

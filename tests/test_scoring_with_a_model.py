@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 
 import numpy as np
 import pytest
 import torch
 
 import datapruner as dp
-from datapruner import cli, progress
+from datapruner import progress
 from datapruner.errors import DataPrunerError
 from datapruner.models import load_causal_lm
 from datapruner.outputs.score_files import save_scores
@@ -19,20 +18,13 @@ from datapruner.samples import load_samples
 from datapruner.samples.rendering import render_many
 from datapruner.scores import load_scores
 from datapruner.signals.language_model import forward, token_statistics
-from tests.conftest import without_progress
+from tests.conftest import command, without_progress
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 OF_ROWS = ["donod", "qtuning", "perplexity", "mid_perplexity", "el2n", "grad_norm"]
 EVERYTHING = [*OF_ROWS, "ifd"]
 N = 24
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Threads would wait for each other longer than models so small run."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def chat(*turns):
@@ -367,23 +359,15 @@ def test_a_tokenizer_of_another_model(rows, tiny_llama, cache):
 
 
 def test_the_command_line_says_it_in_one_line(source, tiny_llama, cache, tmp_path, capfd, monkeypatch):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["datapruner", *map(str, arguments)])
-        try:
-            cli.main()
-        except SystemExit as stop:
-            return stop.code or 0
-        return 0
-
     monkeypatch.setattr(progress, "LONG", 0.0)
     common = ("--scorer", "donod", "--model", tiny_llama, "--batch-tokens", 64, "--on-empty", "error")
-    assert call("prune", source, *common, "--keep", 5, "-o", tmp_path / "out") == 0
+    assert command(monkeypatch, "prune", source, *common, "--keep", 5, "-o", tmp_path / "out") == 0
     said = capfd.readouterr()
     assert said.err.count("language model, 23 rows, ") == 1
     assert (tmp_path / "out" / "selection.parquet").exists()
     with source.open("a") as handle:
         handle.write(json.dumps({"messages": [{"role": "user", "content": "no answer"}]}) + "\n")
-    assert call("prune", source, *common, "--keep", 5, "-o", tmp_path / "two") == 2
+    assert command(monkeypatch, "prune", source, *common, "--keep", 5, "-o", tmp_path / "two") == 2
     said = capfd.readouterr()
     assert said.out == ""
     assert len(without_progress(said.err).splitlines()) == 1

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +12,8 @@ import pytest
 from scipy.stats import bootstrap
 
 import datapruner as dp
-from datapruner import cli
 from datapruner.errors import DataPrunerError
-from tests.conftest import save_tiny_llama, without_progress
+from tests.conftest import Ran, run_command, save_tiny_llama
 
 KINDS = {"digits": "0123456789", "small": "abcdefghij", "capital": "KLMNOPQRST"}
 PER_KIND = 20
@@ -378,15 +375,6 @@ def test_the_module_does_not_hide_the_function():
     assert callable(dp.damage)
 
 
-@dataclass(frozen=True)
-class Ran:
-    """What a command gave back."""
-
-    code: int
-    out: str
-    err: str
-
-
 @pytest.fixture
 def run(tmp_path, monkeypatch, capfd):
     """Run `datapruner damage` in this process, in a folder with rows, vectors and divergences."""
@@ -400,16 +388,7 @@ def run(tmp_path, monkeypatch, capfd):
 
     def call(*arguments: object) -> Ran:
         line = ["damage", "rows.jsonl", "--embeddings", "E.npy", *map(str, arguments)]
-        monkeypatch.setattr(sys, "argv", ["datapruner", *line])
-        capfd.readouterr()
-        code: object = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code or 0
-        captured = capfd.readouterr()
-        assert isinstance(code, int)
-        return Ran(code, captured.out, without_progress(captured.err))
+        return run_command(monkeypatch, capfd, *line)
 
     return call
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,6 +16,7 @@ from datapruner.errors import DataPrunerError
 from datapruner.ragged import Ragged
 from datapruner.signals.measurement import Given
 from datapruner.signals.packing import pack, unpack
+from tests.plugin import install
 
 PLUGIN = """
 from dataclasses import dataclass
@@ -62,18 +66,12 @@ TEXTS = ["banana", "rhythm and blues", "queue", "sky", "aeiou aeiou", "tree hous
 @pytest.fixture
 def plugin(tmp_path, monkeypatch):
     """A package with a measurement and a scorer, as pip would install it."""
-    import sys
-
-    (tmp_path / "vowels_plugin.py").write_text(PLUGIN)
-    info = tmp_path / "vowels_plugin-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: vowels-plugin\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(
-        "[datapruner.measurements]\nvowels = vowels_plugin:Vowels\n\n"
-        "[datapruner.scorers]\nfew_vowels = vowels_plugin:FewVowels\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    yield __import__("vowels_plugin")
+    points = {
+        "datapruner.measurements": {"vowels": "vowels_plugin:Vowels"},
+        "datapruner.scorers": {"few_vowels": "vowels_plugin:FewVowels"},
+    }
+    install(tmp_path, monkeypatch, "vowels_plugin", PLUGIN, points)
+    yield importlib.import_module("vowels_plugin")
     sys.modules.pop("vowels_plugin", None)
 
 

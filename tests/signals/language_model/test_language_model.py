@@ -28,6 +28,8 @@ from datapruner.signals.language_model.batches import Item, fill_packs, padded_s
 from datapruner.signals.store import SignalStore
 from datapruner.signals.store.shards import Shelf
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SYSTEM = "{% if messages[0]['role'] != 'system' %}<|system|>You are kind and brief.</s>{% endif %}"
 SPECIALS = ["<pad>", "</s>", "<|user|>", "<|assistant|>", "<|system|>", "<s>"]
 SIZES = {
@@ -96,15 +98,6 @@ def make_model(family="llama", dtype=torch.float32, seed=0, **changes):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return AutoModelForCausalLM.from_config(config).to(dtype).eval()
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Threads would wait for each other longer than models so small run."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

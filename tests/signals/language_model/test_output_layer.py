@@ -20,6 +20,8 @@ from datapruner.signals.language_model.output_layer import OutputLayer
 from datapruner.signals.language_model.token_statistics import output_statistics
 from tests.conftest import rotated_head
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 V, D = 37, 16
 SIZES = {
     "vocab_size": V,
@@ -55,15 +57,6 @@ FAMILIES = {
     "cohere": ("Cohere", {"logit_scale": 0.4}),
     "cohere2": ("Cohere2", {"logit_scale": 1.7, "layer_types": ["full_attention"], "head_dim": 8}),
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tensors this small gain nothing by a second thread, and wait for it where others use the machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def model_class(name):
