@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -97,17 +97,17 @@ MOVED: dict[str, tuple[str, ...]] = {
 """A module that is gone -> those that its names stand in now. No file is left behind for it: a line here is enough."""
 
 
-def moved(old: str, new: Iterable[str] | Mapping[str, str]) -> Callable[[str], Any]:
+def moved(old: str, new: Iterable[str]) -> Callable[[str], Any]:
     """Make the ``__getattr__`` of a module that is no longer where its names stand.
 
     Parameters
     ----------
     old : str
         The module, by its ``__name__``.
-    new : iterable of str, or mapping
-        The modules where its names stand now, of which the one that defines it gives it; or name -> module.
+    new : iterable of str
+        The modules where its names stand now, of which the one that defines it gives it.
     """
-    places = tuple(dict.fromkeys(new.values() if isinstance(new, Mapping) else new))
+    places = tuple(new)
 
     def look_up(name: str) -> Any:
         holders = {} if name.startswith("__") else {place: importlib.import_module(place) for place in places}

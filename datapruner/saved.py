@@ -328,4 +328,4 @@ def load_selection(path: str | Path, *, source: Any = None) -> SavedSelection:
     return SavedSelection(folder, recipe, scorer, kept, table, source)
 
 
-__getattr__ = moved(__name__, {"load": "datapruner.verbs", "explain": "datapruner.verbs"})
+__getattr__ = moved(__name__, ["datapruner.verbs"])

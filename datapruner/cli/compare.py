@@ -131,33 +131,29 @@ def compare(
         out, overwrite=overwrite, reads=reads if second_embeddings is None else [*reads, second_embeddings]
     )
     scorers = scorers + ["all"] * ("all" in scorer)
+    how = {
+        **fields,
+        "scorers": scorers,
+        "by": by or [],
+        "selector": chosen,
+        "cache": cache,
+        "progress": not quiet,
+        "trust_code": trust_code,
+    }
     if dry_run:
-        how = {
-            **fields,
-            "cache": cache,
-            "progress": not quiet,
-            "trust_code": trust_code,
-            "count_tokens": True,
-        }
-        asked = asked_for(source, scorers=scorers, budgets=budgets, by=by or [], selector=chosen, **how)
+        asked = asked_for(source, budgets=budgets, count_tokens=True, **how)
         foresee(asked.request, asked.samples)
         return
     comparison = compare_scorers(
         source,
-        scorers=scorers,
         keep=amounts,
         keep_tokens=keep_tokens,
-        by=by or [],
-        selector=chosen,
         stability=stability,
         seeds=seeds,
         noise=numbers_of(noise, "--noise"),
         embedders=None if embedders is None else embedders.split(","),
         second_embeddings=second_embeddings,
-        cache=cache,
-        progress=not quiet,
-        trust_code=trust_code,
-        **fields,
+        **how,
     )
     comparison.save(out, overwrite=overwrite, report=report)
     if not quiet:

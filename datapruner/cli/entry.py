@@ -158,8 +158,8 @@ def usage(error: Any) -> str:
 
 def _unknown(name: str, context: Any) -> str:
     """Name an option that is not there, and the one that may be meant."""
-    told = getattr(context.command, "instead", {}).get(name.lstrip("-"))
-    if told is not None:
+    verb = getattr(context.command, "verb", None)
+    if verb is not None and (told := verb.instead.get(name.lstrip("-"))) is not None:
         return str(told)
     opts = [opt for held in context.command.get_params(context) for opt in held.opts if opt.startswith("--")]
     known = {opt[2:].replace("-", "_"): opt for opt in opts}

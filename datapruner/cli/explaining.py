@@ -11,10 +11,9 @@ from datapruner.outputs.notebook import excerpt
 from datapruner.samples.inspection import render_sample
 from datapruner.scores import Scores
 from datapruner.text import safe_text
-from datapruner.verbs import load
+from datapruner.verbs import explain, load
 
 if TYPE_CHECKING:
-    from datapruner.results.explanation import Explanation
     from datapruner.samples.samples import Samples
     from datapruner.saved import SavedSelection
 
@@ -60,7 +59,7 @@ def explain_rows(
         return _lines(held, int(found[0]), text, scorer, width)
     lines = [f"{len(found):,} rows:"]
     for row in found[:MOST].tolist():
-        told = _explained(held, row, scorer)
+        told = explain(held, row, scorer)
         lines += ["", *_wrapped(f"row {row:,}  ", told.reason, width)]
         if _source(held).layout.has_text:
             for said in _source(held)[row].stands_for():
@@ -72,17 +71,13 @@ def explain_rows(
 
 
 def _lines(held: SavedSelection | Scores, row: int, text: bool, scorer: str | None, width: int) -> list[str]:
-    told = _explained(held, row, scorer)
+    told = explain(held, row, scorer)
     lines: list[str] = []
     for name, value in told.told().items():
         lines += _wrapped(f"{name:>22}  ", value, width)
     if text:
         lines += ["", *render_sample(_source(held)[row], width, lines=20)]
     return lines
-
-
-def _explained(held: SavedSelection | Scores, row: int, scorer: str | None) -> Explanation:
-    return held.explain(row, scorer) if isinstance(held, Scores) else held.explain(row)
 
 
 def _source(held: SavedSelection | Scores) -> Samples:

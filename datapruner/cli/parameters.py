@@ -30,11 +30,6 @@ def picked(section: type[Section], names: str) -> type[Section]:
     )
 
 
-def without(section: type[Section], names: str) -> type[Section]:
-    """Give the options of a section but some, which a verb does not take."""
-    return picked(section, " ".join(name for name in section.__annotations__ if name not in names.split()))
-
-
 def written(kind: Any) -> tuple[Any, Callable[[Any, str], Any] | None]:
     """Give the type as which an option is written, and what makes its value of it, told the option's flag."""
     from datapruner.cli import words

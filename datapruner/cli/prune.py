@@ -46,8 +46,7 @@ def prune(
         raise DataPrunerError(
             "prune takes one --scorer, or several with --combine; use `datapruner score` to compare several"
         )
-    names = ("keep", "keep_tokens", "per_group", "quotas")
-    spent = budget.Budget(**{name: fields.pop(name) for name in names if name in fields})
+    spent = budget.Budget(**{name: fields.pop(name) for name in Budget.__annotations__ if name in fields})
     asked = requested(
         **fields, budgets=[spent], selects=True, cache=cache, progress=not quiet, trust_code=trust_code
     )

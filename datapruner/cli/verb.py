@@ -108,7 +108,7 @@ class Verb:
         app.command(self.name, cls=Command)(run)
         command = typer.main.get_command(app)
         assert isinstance(command, Command)
-        command.verb, command.instead = self, self.instead
+        command.verb = self
         return command
 
 
@@ -124,7 +124,6 @@ class Command(TyperCommand):
     """A verb as typer's command, with our help."""
 
     verb: Verb
-    instead: Mapping[str, str]
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Give the options."""

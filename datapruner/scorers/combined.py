@@ -10,11 +10,11 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from datapruner import parts
 from datapruner.arrays import Floats
 from datapruner.errors import DataPrunerError
 from datapruner.ranking import Ranking
 from datapruner.ranks import average_ranks, topsis
+from datapruner.scorers import make_scorer
 from datapruner.scorers._grouping import CLUSTER, groups_of, rows_of_groups, signals_of
 from datapruner.scorers.base import Scorer
 from datapruner.selection.selector import GROUPS
@@ -160,8 +160,7 @@ def member(given: str | dict[str, Any], whose: str) -> Scorer:
             f"{whose}: a scorer is a name, or a mapping of `name` and `parameters`, not "
             f"{safe_repr(given, 80)}"
         )
-    made: Scorer = parts.make(parts.SCORERS, Scorer, given["name"], parameters)
-    return made
+    return make_scorer(given["name"], parameters)
 
 
 def joined(own: set[str], *members: Scorer) -> frozenset[str] | None:
