@@ -122,10 +122,6 @@ class SavedSelection(SelectionView):
         text: str = self.texts[self._reasons[1][self._checked(row)]]
         return text
 
-    def fates(self) -> tuple[list[str], Ints]:
-        """Give what may become of a row, as :meth:`counts` names it, and each row's number among these, int64 (n,)."""
-        return self._fates
-
     @cached_property
     def _fates(self) -> tuple[list[str], Ints]:
         if "cause" in self._held.column_names:

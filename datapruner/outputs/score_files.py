@@ -28,7 +28,7 @@ from datapruner.outputs.folder import whole_folder
 from datapruner.ranking import Ranking
 from datapruner.reasons import SENTENCE, reason_of, saved_words
 from datapruner.recipe import Recipe, load_recipe
-from datapruner.results.columns import arrow_array, steps_of
+from datapruner.results.columns import arrow_array, encoded, steps_of
 from datapruner.results.scored import Scored
 from datapruner.signals import Ragged
 
@@ -51,11 +51,12 @@ def save_scores(scores: Scored, path: Path, *, overwrite: bool = False) -> Path:
         Replace an earlier folder of datapruner.
     """
     n = len(scores)
+    steps = steps_of(scores.vetoes, n)
     columns: dict[str, pa.Array] = {
         "index": pa.array(np.arange(n)),
         "always_keep": pa.array(scores.forced),
-        "veto": _dictionary([v.kind for v in scores.vetoes], scores.vetoes, n),
-        "veto_step": steps_of(scores.vetoes, n),
+        "veto": encoded(steps, [v.kind for v in scores.vetoes]).cast(pa.string()),
+        "veto_step": pa.array(steps),
         "veto_row": _scattered([v.others for v in scores.vetoes], scores.vetoes, n, np.int64(-1)),
         "veto_measure": _scattered([v.measures for v in scores.vetoes], scores.vetoes, n, np.float64("nan")),
     }
@@ -228,12 +229,6 @@ def _load_state(file: Path) -> dict[str, NDArray[Any]]:
             return dict(archive)
     except (OSError, EOFError, MemoryError, zipfile.BadZipFile, *MALFORMED) as error:
         raise DataPrunerError(f"the scores' state {file.name} is damaged; score again") from error
-
-
-def _dictionary(kinds: list[str], vetoes: Any, n: int) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(steps_of(vetoes, n, empty=None), pa.array(kinds, pa.string())).cast(
-        pa.string()
-    )
 
 
 def _scattered(parts: list[NDArray[Any]], vetoes: Any, n: int, empty: Any) -> pa.Array:

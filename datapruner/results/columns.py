@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datapruner.arrays import Flags, Floats, Ints
+from datapruner.arrays import Floats, Ints
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,12 +36,19 @@ def method_columns(ranking: Ranking) -> dict[str, pa.Array]:
     }
 
 
-def encoded(codes: NDArray[Any], names: Sequence[str], *, empty: Flags | None = None) -> pa.Array:
-    """Give texts by their numbers, each text once; null where ``empty``."""
+def encoded(codes: NDArray[Any], names: Sequence[str]) -> pa.DictionaryArray:
+    """Give texts by their numbers; null where a number is negative.
+
+    Every text once: of a dictionary that repeats itself, Arrow's Parquet writer makes other bytes each time.
+    """
     import pyarrow as pa
 
+    numbers = {text: number for number, text in enumerate(dict.fromkeys(names))}
+    own = np.array([numbers[text] for text in names] or [0], dtype=np.int32)
+    empty = codes < 0
     return pa.DictionaryArray.from_arrays(
-        pa.array(codes.astype(np.int32), mask=empty), pa.array(list(names), pa.string())
+        pa.array(own[np.maximum(codes, 0)], mask=empty if empty.any() else None),
+        pa.array(list(numbers), pa.string()),
     )
 
 
@@ -52,14 +59,12 @@ def arrow_array(values: NDArray[Any]) -> pa.Array:
     return pa.array(values, mask=np.isnan(values)) if values.dtype.kind == "f" else pa.array(values)
 
 
-def steps_of(vetoes: Sequence[Vetoes], n: int, *, empty: int | None = -1) -> pa.Array:
-    """Give the number of the step that dropped each row."""
-    import pyarrow as pa
-
+def steps_of(vetoes: Sequence[Vetoes], n: int) -> NDArray[np.int32]:
+    """Give the number of the step that dropped each row, -1 where none did; shape (n,)."""
     steps = np.full(n, -1, dtype=np.int32)
     for number, step in enumerate(vetoes):
         steps[step.rows] = number
-    return pa.array(steps, mask=steps < 0) if empty is None else pa.array(steps)
+    return steps
 
 
 def frame(table: pa.Table) -> pd.DataFrame:

@@ -92,13 +92,11 @@ class Scored:
         kinds = list(dict.fromkeys([RANKED, *(vetoes.kind for vetoes in self.vetoes)]))
         steps = np.array([0, *(kinds.index(vetoes.kind) for vetoes in self.vetoes)])
         codes, texts = self.dropped_before()
-        different = {text: number for number, text in enumerate(dict.fromkeys(texts))}
-        numbers = np.array([different[text] for text in texts] or [0])
         columns: dict[str, Any] = {
             "index": pa.array(np.arange(n)),
             "always_keep": pa.array(self.forced),
-            "cause": encoded(steps[steps_of(self.vetoes, n).to_numpy() + 1], kinds),
-            "reason": encoded(numbers[np.maximum(codes, 0)], list(different), empty=codes < 0),
+            "cause": encoded(steps[steps_of(self.vetoes, n) + 1], kinds),
+            "reason": encoded(codes, texts),
             **{name: arrow_array(values) for name, values in self.tokens.items()},
             **{f"score.{name}": arrow_array(ranking.values) for name, ranking in self.rankings.items()},
         }

@@ -121,16 +121,7 @@ class Selected(SelectionView):
     @property
     def reasons(self) -> pa.DictionaryArray:
         """The reason of every source row, dictionary-encoded."""
-        import pyarrow as pa
-
-        # Every text once: of a dictionary that repeats itself, Arrow's Parquet writer makes other bytes each time.
-        numbers = {text: number for number, text in enumerate(dict.fromkeys(self.texts))}
-        codes = np.array([numbers[text] for text in self.texts], dtype=np.int32)[self.codes]
-        return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(list(numbers), pa.string()))
-
-    def fates(self) -> tuple[list[str], Ints]:
-        """Give what may become of a row, as :meth:`counts` names it, and each row's number among these, int64 (n,)."""
-        return self._fates
+        return encoded(self.codes, self.texts)
 
     @cached_property
     def _fates(self) -> tuple[list[str], Ints]:
@@ -173,7 +164,7 @@ class Selected(SelectionView):
             columns["supervised_tokens_kept"] = pa.array(stay)
         standing = self.standing
         if len(standing.names) > 1:
-            columns[WITHIN] = encoded(np.maximum(standing.parts, 0), standing.names, empty=standing.parts < 0)
+            columns[WITHIN] = encoded(standing.parts, standing.names)
         table = pa.table(columns)
         # What each group got cannot be told from the rows' fates alone: the source has the groups.
         said = {GROUPS: self.shares(), REASONS: saved_words(self.scores.reasons_by_code)}

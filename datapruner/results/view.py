@@ -13,7 +13,7 @@ from datapruner.arrays import Flags, Floats, Ints
 from datapruner.budget import Budget
 from datapruner.ranking import Measure
 from datapruner.reasons import KEPT, Reason
-from datapruner.results.columns import frame
+from datapruner.results.columns import encoded, frame
 from datapruner.results.explanation import Explanation
 from datapruner.results.finding import checked_row, find_rows
 from datapruner.results.standing import Standing, missed_words, place_words
@@ -65,9 +65,14 @@ class SelectionView(ABC):
     def source(self) -> Samples:
         """All rows that were chosen from."""
 
-    @abstractmethod
     def fates(self) -> tuple[list[str], Ints]:
         """Give what may become of a row, as :meth:`counts` names it, and each row's number among these, int64 (n,)."""
+        return self._fates
+
+    @property
+    @abstractmethod
+    def _fates(self) -> tuple[list[str], Ints]:
+        """Find them, once."""
 
     @property
     @abstractmethod
@@ -196,7 +201,7 @@ class SelectionView(ABC):
         source = self.source.dataset.with_format(None)
         names, codes = self.fates()
         told = self.table()
-        causes = pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), pa.array(names))
+        causes = encoded(codes, names)
         columns = (
             told["index"],
             causes.cast(pa.string()),

@@ -89,35 +89,32 @@ def _overlaps(shown: Shown) -> list[dict[str, Any]]:
         if len(set(names)) < len(names):
             names = [shown.names[number] for number in numbers]
         if len(names) > 1:
-            out.append(
-                {
-                    "title": f"Overlap at {words}" if len(budgets) > 1 else "Overlap of the kept rows",
-                    "text": "Rows that both keep, as a share of the rows that either keeps (Jaccard).",
-                    "names": names,
-                    "cells": [
-                        [{"text": figure(v), "heat": f"{max(v, 0):.3f}"} for v in row] for row in matrix
-                    ],
-                }
-            )
+            title = f"Overlap at {words}" if len(budgets) > 1 else "Overlap of the kept rows"
+            text = "Rows that both keep, as a share of the rows that either keeps (Jaccard)."
+            out.append(_matrix(title, text, names, matrix))
     scorers = list(dict.fromkeys(selection.scorer for selection in shown.selections))
     if len(scorers) > 1:
         places = np.stack([shown.places[name] for name in scorers])
         ranks = rank_correlation(list(places[:, np.isfinite(places).all(axis=0)]))
-        out.append(
-            {
-                "title": "Rank correlation of the scores",
-                "text": "Spearman's, over all scored rows; a dash where a scorer gave all rows the same score.",
-                "names": scorers,
-                "cells": [
-                    [
-                        {"text": figure(v).replace("-", "−"), "heat": f"{max(np.nan_to_num(v), 0):.3f}"}
-                        for v in row
-                    ]
-                    for row in ranks.tolist()
-                ],
-            }
-        )
+        text = "Spearman's, over all scored rows; a dash where a scorer gave all rows the same score."
+        out.append(_matrix("Rank correlation of the scores", text, scorers, ranks.tolist()))
     return out
+
+
+def _matrix(title: str, text: str, names: list[str], values: list[list[float]]) -> dict[str, Any]:
+    """Give a table of every name beside every name, and how warm each cell is."""
+    return {
+        "title": title,
+        "text": text,
+        "names": names,
+        "cells": [
+            [
+                {"text": figure(value).replace("-", "−"), "heat": f"{max(np.nan_to_num(value), 0):.3f}"}
+                for value in row
+            ]
+            for row in values
+        ],
+    }
 
 
 def _table(shown: Shown) -> list[list[str]]:

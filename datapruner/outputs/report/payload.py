@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ def payload(shown: Shown) -> dict[str, Any]:
     """Give everything but the rows' texts."""
     rows, scores = shown.rows, shown.scores
     masks = [selection.kept for selection in shown.selections]
+    columns = _columns(shown)
     budgets = {place: number for number, held in enumerate(by_budget(shown.selections)) for place in held}
     return {
         "total": len(scores),
@@ -53,10 +54,8 @@ def payload(shown: Shown) -> dict[str, Any]:
         "lengths": None
         if shown.lengths is None
         else {"unit": shown.unit, "values": shown.lengths[rows].tolist()},
-        "columns": {
-            name: digits(held[rows], there=there[rows]) for name, (held, there) in _columns(shown).items()
-        },
-        "histograms": _histograms(shown, masks),
+        "columns": {name: digits(held[rows], there=there[rows]) for name, (held, there) in columns.items()},
+        "histograms": _histograms(shown, masks, columns),
         "plane": plane(shown.selections, rows),
         "maps": maps(shown.selections, rows),
         "disagreement": None if shown.disagreement is None else digits(shown.disagreement[rows], 3),
@@ -130,7 +129,9 @@ def _columns(shown: Shown) -> dict[str, tuple[NDArray[Any], Flags]]:
     return found
 
 
-def _histograms(shown: Shown, masks: Sequence[Flags]) -> list[dict[str, Any]]:
+def _histograms(
+    shown: Shown, masks: Sequence[Flags], columns: Mapping[str, tuple[NDArray[Any], Flags]]
+) -> list[dict[str, Any]]:
     """Count all rows by score, by length, and by every measured column."""
     used = {selection.scorer for selection in shown.selections}
     held: list[tuple[str | None, str, NDArray[Any]]] = [
@@ -143,7 +144,7 @@ def _histograms(shown: Shown, masks: Sequence[Flags]) -> list[dict[str, Any]]:
         held.append((None, length, shown.lengths))
     held += [
         (None, name, np.where(there, values, np.nan))
-        for name, (values, there) in _columns(shown).items()
+        for name, (values, there) in columns.items()
         if values.dtype.kind == "f"  # whole numbers are orders and names of groups
     ]
     return [

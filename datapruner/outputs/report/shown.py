@@ -74,16 +74,13 @@ class Shown:
     @cached_property
     def lengths(self) -> Ints | None:
         """Supervised tokens of every row where they were counted, else characters; None without text."""
-        return self.scores.tokens.get("num_supervised_tokens", self._characters)
+        tokens = self.scores.tokens.get("num_supervised_tokens")
+        return characters(self.scores.samples) if tokens is None else tokens
 
     @property
     def unit(self) -> str:
         """What lengths are counted in."""
         return "supervised tokens" if "num_supervised_tokens" in self.scores.tokens else "characters"
-
-    @cached_property
-    def _characters(self) -> Ints | None:
-        return None if "num_supervised_tokens" in self.scores.tokens else characters(self.scores.samples)
 
     @cached_property
     def places(self) -> dict[str, Floats]:
