@@ -139,9 +139,10 @@ def compare(
         "cache": cache,
         "progress": not quiet,
         "trust_code": trust_code,
+        "count_tokens": True,
     }
     if dry_run:
-        asked = asked_for(source, budgets=budgets, count_tokens=True, **how)
+        asked = asked_for(source, budgets=budgets, **how)
         foresee(asked.request, asked.samples)
         return
     comparison = compare_scorers(
