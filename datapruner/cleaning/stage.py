@@ -15,7 +15,7 @@ from datapruner.cleaning.vetoes import Vetoes
 from datapruner.errors import DataPrunerError
 from datapruner.inputs import Inputs
 from datapruner.parts import CLEANING, built_in, find, make
-from datapruner.signals.run import taken
+from datapruner.signals.run import narrowed
 from datapruner.signals.shared import Shared
 from datapruner.text import safe_text
 
@@ -118,8 +118,9 @@ class Stage:
         DataPrunerError
             A step refuses the rows, or does what no step may.
         """
-        held = dict(known or {})
-        ready = [step for step in self._waiting if held.keys() >= set(step.needs)]
+        known = known or {}
+        ready = [step for step in self._waiting if known.keys() >= set(step.needs)]
+        held = {name: known[name] for step in ready for name in step.needs}
         self._waiting = [step for step in self._waiting if step not in ready]
         done = []
         for step in ready:
@@ -141,7 +142,7 @@ class Stage:
             if gone.size:
                 places = np.flatnonzero(~np.isin(self.rows, gone))
                 self.rows = self.rows[places]
-                held = {name: taken(values, places) for name, values in held.items()}
+                held = narrowed(held, places)
         for step, left, listed in done:
             for vetoes in listed:
                 if len(vetoes):

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
-from datapruner.models.files import local_folder
 from datapruner.models.names import DEFAULT_TOKENIZER
-from datapruner.models.options import likely_device
 from datapruner.recipe import Recipe
 from datapruner.signals.measurement import Readers
 from datapruner.signals.models import known_language_model, open_language_model
@@ -23,24 +21,6 @@ if TYPE_CHECKING:
 
 PACED_BY = ("model", "adapter", "dtype", "device", "device_map", "quantize", "max_length")
 """What decides how fast a language model reads."""
-OPERATIONS = {"cpu": 4e10, "cuda": 5e13}
-"""A second, taken for a device on which nothing was measured yet."""
-UNKNOWN_MODEL = 2e-2
-"""Seconds a token, taken for a model that is not on this machine."""
-
-
-def token_seconds(run: Run) -> float:
-    """Estimate how long a model takes for a token, by its size: two operations for every weight."""
-    recipe, given = run.recipe, run.objects.model
-    if given is not None:
-        weights: int = sum(weight.numel() for weight in given[0].parameters())
-    else:
-        folder = None if recipe.model is None else local_folder(recipe.model)
-        if folder is None:
-            return UNKNOWN_MODEL
-        weights = sum(file.stat().st_size for file in folder.iterdir() if file.is_file()) // 2
-    device = (recipe.device or likely_device()).partition(":")[0]
-    return 2 * weights / OPERATIONS.get(device, OPERATIONS["cuda"])
 
 
 def check_named(recipe: Recipe, readers: Readers) -> None:

@@ -14,15 +14,6 @@ if TYPE_CHECKING:
     from datapruner.recipe import Recipe
 
 Shape = Literal["row", "token", "matrix", "table", "text", "other set"]
-SHAPES: dict[str, str] = {
-    "row": "one number a row",
-    "token": "one number for every supervised token of a row",
-    "matrix": "one vector a row",
-    "table": "a row of the table for every row",
-    "text": "one text a row",
-    "other set": "one vector for every row of another set",
-}
-"""What the shapes are called in sentences."""
 LANGUAGE_MODEL, EMBEDDER = "language model", "embedder"
 OPEN = ":"
 """Ends the name of signals that are asked for with something behind it, such as ``column:capability``."""
@@ -59,7 +50,7 @@ class Given:
 
     def described(self) -> str:
         """Say what it is, with its shape and unit where they are not a plain number a row."""
-        shape = {"token": " (ragged)"}.get(self.shape, "")
+        shape = " (ragged)" if self.shape == "token" else ""
         return f"{self.what}{shape}{f', {self.unit}' if self.unit else ''}"
 
 
@@ -172,7 +163,7 @@ class Measurement(ABC):
         run.store.notes.put(self._about(run), {"seconds": seconds})
 
     def _about(self, run: Run) -> dict[str, Any]:
-        held = run.recipe.model_dump(mode="json", include=set(self.paced_by))
+        held = run.asked.model_dump(mode="json", include=set(self.paced_by))
         return {"pace": self.name, "with": held}
 
     @abstractmethod

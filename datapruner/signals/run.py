@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from datapruner.arrays import Flags, Ints
+from datapruner.models.files import local_folder
+from datapruner.models.options import likely_device
 from datapruner.ragged import Ragged
 from datapruner.signals import TARGET
 from datapruner.signals.shared import Shared
@@ -30,6 +33,10 @@ TOKENS_A_ROW = 300
 """Taken for rows of which nothing is known."""
 SOME_ROWS, LETTERS_A_TOKEN = 200, 3.5
 """Rows whose texts are looked at for a guess, and what is guessed from them."""
+OPERATIONS = {"cpu": 4e10, "cuda": 5e13}
+"""A second, taken for a device on which nothing was measured yet."""
+UNKNOWN_MODEL = 2e-2
+"""Seconds a token, taken for a model that is not on this machine."""
 
 
 class Fed(NamedTuple):
@@ -58,6 +65,9 @@ class Run:
     Attributes
     ----------
     recipe : Recipe
+        With what the run found out meanwhile, such as the tokens that its model reads.
+    asked : Recipe
+        As it was when the run began: what an earlier run noted is found by it.
     samples : Samples
         The source, whole.
     store : SignalStore
@@ -106,6 +116,11 @@ class Run:
     fed: Fed | None = None
     shared: Shared = field(default_factory=Shared)
     ahead: list[Ahead] = field(default_factory=list)
+    asked: Recipe = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Keep what was asked."""
+        self.asked = self.recipe
 
     @property
     def every(self) -> bool:
@@ -116,11 +131,8 @@ class Run:
         """Go on with fewer rows: what was measured is of these."""
         if len(rows) == len(self.rows):
             return
-        places = np.searchsorted(self.rows, rows)
+        self.signals = narrowed(self.signals, np.searchsorted(self.rows, rows))
         self.rows = rows
-        for name, held in self.signals.items():
-            if name != TARGET:
-                self.signals[name] = taken(held, places)
 
     @cached_property
     def guessed_tokens(self) -> float:
@@ -130,6 +142,20 @@ class Run:
         some = self.rows[np.linspace(0, len(self.rows) - 1, min(len(self.rows), SOME_ROWS)).astype(np.int64)]
         texts = self.samples.iter_samples(some, identity=False)
         return 10 + sum(len(sample.part("both")) for sample in texts) / len(some) / LETTERS_A_TOKEN
+
+    @cached_property
+    def guessed_token_seconds(self) -> float:
+        """How long the language model takes for a token, by its size: two operations for every weight."""
+        recipe, given = self.recipe, self.objects.model
+        if given is not None:
+            weights: int = sum(weight.numel() for weight in given[0].parameters())
+        else:
+            folder = None if recipe.model is None else local_folder(recipe.model)
+            if folder is None:
+                return UNKNOWN_MODEL
+            weights = sum(file.stat().st_size for file in folder.iterdir() if file.is_file()) // 2
+        device = (recipe.device or likely_device()).partition(":")[0]
+        return 2 * weights / OPERATIONS.get(device, OPERATIONS["cuda"])
 
     @property
     def language_model(self) -> Fed:
@@ -141,6 +167,11 @@ class Run:
 def tokens_a_row(run: Run) -> float:
     """Give the mean number of a row's tokens, as far as that is known."""
     return run.guessed_tokens if run.fed is None else float(run.fed.counts.tokens.mean())
+
+
+def narrowed(signals: Mapping[str, Any], places: Ints) -> dict[str, Any]:
+    """Give some rows of all signals, but those of another set."""
+    return {name: held if name == TARGET else taken(held, places) for name, held in signals.items()}
 
 
 def taken(signal: Any, places: Ints) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -13,10 +14,14 @@ from hypothesis import strategies as st
 import datapruner as dp
 from datapruner.cleaning.own_text import OwnText
 from datapruner.cleaning.stage import Stage, steps_of
+from datapruner.cleaning.step import CleaningStep
+from datapruner.cleaning.vetoes import Vetoes
 from datapruner.matching import match_form
+from datapruner.reasons import Reason
 from datapruner.recipe import Recipe
 from datapruner.samples import inspect_samples, load_samples
 from datapruner.samples.sample import Message, Sample
+from datapruner.signals import TARGET
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 
@@ -156,3 +161,37 @@ def test_a_row_without_an_answer_is_told_or_dropped_and_never_outlives_its_copy(
     assert dp.prune(rows, scorer="random", keep=4, always_keep=[0]).kept[0]
     with pytest.raises(dp.DataPrunerError, match="no row has an answer"):
         dp.prune(rows[:1], scorer="random", keep=1)
+
+
+@dataclass(frozen=True)
+class Odd(CleaningStep):
+    """Drops odd rows, and needs signals of the rows and of another set."""
+
+    name = "odd"
+    reasons = (Reason("odd", "odd"),)
+    needs = ("number", TARGET)
+
+    def clean(self, left):
+        assert left.signals[TARGET].shape == (2, 3)
+        assert left.signals["number"].tolist() == left.rows.tolist()
+        odd = left.rows[left.rows % 2 == 1]
+        return Vetoes(self.reasons[0], odd, np.full(odd.size, -1), np.ones(odd.size))
+
+
+@dataclass(frozen=True)
+class Late(Odd):
+    """Drops nothing more, and sees what the step before left."""
+
+    name = "late"
+
+    def clean(self, left):
+        assert left.rows.tolist() == list(range(0, 40, 2))
+        return super().clean(left)
+
+
+def test_signals_of_another_set_stay_whole_where_rows_go():
+    rows = [{"text": f"row {number}"} for number in range(40)]
+    samples = load_samples(rows)
+    stage = Stage([Odd(), Late()], samples, np.zeros(40, dtype=bool), OwnText(samples))
+    stage.run({"number": np.arange(40), TARGET: np.ones((2, 3), dtype=np.float32)})
+    assert stage.rows.tolist() == list(range(0, 40, 2))

@@ -13,6 +13,7 @@ import datapruner as dp
 from datapruner.measuring.arguments import requested
 from datapruner.measuring.measure import look_ahead
 from datapruner.signals import outlook as module
+from datapruner.signals import run as run_module
 from datapruner.signals.outlook import Foreseen, Outlook
 
 ROWS = [
@@ -105,6 +106,27 @@ def test_the_pace_is_that_of_the_run_before(tmp_path, monkeypatch):
     more = [{**row, "prompt": f"New: {row['prompt']}"} for row in ROWS]
     assert ahead(more, tmp_path, scorers="length")["tokens"].seconds == pytest.approx(20.0)
     assert ahead(more, tmp_path / "other", scorers="length")["tokens"].seconds == 40 * Tokens.cost.seconds
+
+
+def test_the_pace_of_a_model_is_that_of_the_run_before(tiny_llama, tmp_path, monkeypatch):
+    """It is found by what was asked, before anybody knows how many tokens the model reads."""
+    options = {"scorers": "donod", "model": str(tiny_llama), "dtype": "float32"}
+    monkeypatch.setattr(module, "LEAST_ROWS", 40)
+    clock = iter(range(0, 10_000, 20))
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    dp.score(ROWS, cache=tmp_path, progress=False, **options)
+    monkeypatch.undo()
+    more = [{**row, "prompt": f"New: {row['prompt']}"} for row in ROWS]
+    assert ahead(more, tmp_path, **options)["losses"].seconds == pytest.approx(20.0)
+    assert ahead(more, tmp_path / "other", **options)["losses"].seconds != pytest.approx(20.0)
+
+
+def test_the_model_is_looked_at_once(tiny_llama, tmp_path, monkeypatch):
+    looked = []
+    found = run_module.local_folder
+    monkeypatch.setattr(run_module, "local_folder", lambda name: looked.append(name) or found(name))
+    ahead(ROWS, tmp_path, scorers=["donod", "ifd"], model=str(tiny_llama))
+    assert looked == [str(tiny_llama)]
 
 
 @pytest.mark.parametrize("verb", ["prune", "score", "compare", "clean", "run", "damage"])

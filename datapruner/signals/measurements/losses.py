@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from datapruner.progress import PASSES, Ahead
 from datapruner.recipe import Recipe
-from datapruner.signals.losses import PACED_BY, check_named, measured_rows, missing_records, token_seconds
+from datapruner.signals.losses import PACED_BY, check_named, measured_rows, missing_records
 from datapruner.signals.measurement import LANGUAGE_MODEL, Cost, Given, Measurement, Readers
 from datapruner.signals.run import Run, tokens_a_row
 
@@ -60,7 +60,7 @@ class Losses(Measurement):
 
     def pace(self, run: Run) -> float:
         """Estimate by the model's size, where nothing was measured with it yet."""
-        return self.noted_pace(run) or token_seconds(run) * tokens_a_row(run)
+        return self.noted_pace(run) or run.guessed_token_seconds * tokens_a_row(run)
 
     def missing(self, run: Run, wanted: frozenset[str]) -> int | None:
         """Count the rows that the model has not read."""

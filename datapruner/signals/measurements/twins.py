@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from datapruner.errors import DataPrunerError
 from datapruner.progress import PASSES, Ahead
 from datapruner.recipe import Recipe
-from datapruner.signals.losses import PACED_BY, reader_of, token_seconds
+from datapruner.signals.losses import PACED_BY, reader_of
 from datapruner.signals.measurement import LANGUAGE_MODEL, Cost, Given, Measurement, Readers
 from datapruner.signals.measurements.losses import GRADIENTS, OF_A_ROW
 from datapruner.signals.models import known_pruned, open_pruned
@@ -110,7 +110,7 @@ class Twins(Measurement):
 
     def pace(self, run: Run) -> float:
         """Estimate by the model's size, where nothing was measured with it yet."""
-        return self.noted_pace(run) or 2 * token_seconds(run) * tokens_a_row(run)
+        return self.noted_pace(run) or 2 * run.guessed_token_seconds * tokens_a_row(run)
 
     def missing(self, run: Run, wanted: frozenset[str]) -> int | None:
         """Count the rows that the two have not read; unknown of models that were given as objects."""
