@@ -12,6 +12,7 @@ import importlib.util
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -54,18 +55,21 @@ KINDS = {
 """By the word that users write."""
 
 
-def built_in(kind: Kind) -> list[str]:
-    """Give the names of a kind's built-in parts, sorted; nothing of them is imported."""
+@cache
+def built_in(kind: Kind) -> tuple[str, ...]:
+    """Give the names of a kind's built-in parts, sorted; nothing of them is imported, and the folder is read once."""
     try:
         spec = importlib.util.find_spec(kind.package)
     except ModuleNotFoundError:
-        return []
+        return ()
     if spec is None or spec.submodule_search_locations is None:
-        return []
-    return sorted(
-        module.name
-        for module in pkgutil.iter_modules(list(spec.submodule_search_locations))
-        if not module.ispkg and not module.name.startswith("_") and module.name != "base"
+        return ()
+    return tuple(
+        sorted(
+            module.name
+            for module in pkgutil.iter_modules(list(spec.submodule_search_locations))
+            if not module.ispkg and not module.name.startswith("_") and module.name != "base"
+        )
     )
 
 

@@ -116,7 +116,7 @@ def requested(
         tuple(budgets),
         chooser,
         apart,
-        made[0].name if selects and len(made) == 1 else None,
+        made[0].name if selects else None,
         source=None if named else source,
         objects=Objects(
             **{name: value for name, value in given.items() if held[name]}, trust_code=trust_code

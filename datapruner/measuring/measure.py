@@ -213,9 +213,10 @@ def clean(run: Run, stage: Stage, **of_source: NDArray[Any]) -> bool:
 
 def take(run: Run, steps: Sequence[Step], plan: Plan) -> None:
     """Measure, a step after the other."""
-    for one, wanted in steps:
-        later = plan.steps[plan.names.index(one.name) + 1 :]
-        run.ahead = [ahead for step in later for ahead in step.measurement.passes(run)]
+    for step in steps:
+        one, wanted = step
+        later = plan.steps[plan.steps.index(step) + 1 :]
+        run.ahead = [ahead for after in later for ahead in after.measurement.passes(run)]
         with timed(run, one):
             found = one.measure(run, wanted)
         if lost := sorted((wanted & run.required) - found.keys()):

@@ -116,11 +116,11 @@ class RowMeasurement(Measurement):
         """Count the rows that are not stored; unknown where it needs what is not measured yet."""
         if not self.needs <= run.signals.keys():
             return None
-        return run.store.missing(self._keys(run), self._context(run), None)
+        return run.store.missing(self._keys(run, self._read(run)), self._context(run), None)
 
     def measure(self, run: Run, wanted: frozenset[str]) -> Mapping[str, Any]:
         """Measure the rows that are not stored, a block at a time."""
-        read = {name: run.samples.column(name) for name in self.columns}
+        read = self._read(run)
 
         def compute(places: Ints) -> Iterator[RaggedBatch]:
             with bar(len(places), self.name, "rows", run.progress) as shown:
@@ -129,7 +129,7 @@ class RowMeasurement(Measurement):
                     yield some, self._records(run, some, read)
                     shown.update(len(some))
 
-        records = run.store.fetch_ragged(self._keys(run), self._context(run), compute)
+        records = run.store.fetch_ragged(self._keys(run, read), self._context(run), compute)
         return unpack(self.gives, records, self._owner)
 
     @property
@@ -146,17 +146,19 @@ class RowMeasurement(Measurement):
             "settings": held,
         }
 
-    def _keys(self, run: Run) -> Keys:
+    def _read(self, run: Run) -> dict[str, list[Any]]:
+        return {name: run.samples.column(name) for name in self.columns}
+
+    def _keys(self, run: Run, read: Mapping[str, list[Any]]) -> Keys:
         """Hash what a row says, and what else of it is read."""
         needed = [run.signals[name] for name in sorted(self.needs)]
-        held = [run.samples.column(column) for column in self.columns]
         said = run.samples.iter_samples(run.rows) if run.samples.layout.has_text else None
 
         def contents() -> Iterator[bytes]:
             for place, row in enumerate(run.rows.tolist()):
                 sample = None if said is None else next(said)
                 text = "" if sample is None else sample.fed() + sample.aside()
-                more = json_text([text, *(column[row] for column in held)])
+                more = json_text([text, *(column[row] for column in read.values())])
                 yield more.encode("utf-8", "surrogatepass") + b"".join(
                     b"\0" + _bytes(signal[place]) for signal in needed
                 )

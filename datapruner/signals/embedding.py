@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,6 @@ from datapruner.models.encoders import ImageEmbedder, Named, TokenEmbedder
 from datapruner.progress import bar
 from datapruner.signals.shapes import canonical_shape
 from datapruner.signals.store import Batch, SignalStore, row_keys
-
-if TYPE_CHECKING:
-    pass
 
 
 class Images(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -16,10 +16,6 @@ from datapruner.models.identity import PROBE_TEXTS
 from datapruner.progress import bar
 from datapruner.signals.embedding import CODE_VERSION, text_bytes
 from datapruner.signals.store import Batch, SignalStore, row_keys
-
-if TYPE_CHECKING:
-    pass
-
 
 TEXTS_PER_CALL = 256
 

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
 
 def bucket_length(tokens: int) -> int:
     """Give the padded length of a row: steps of 8 up to 128, then an eighth of the power of two below.

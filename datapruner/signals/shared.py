@@ -37,17 +37,17 @@ class Shared:
         self._known: set[int] = set()
 
     def clusters(
-        self, matrix: Matrix, k: int | None = None, *, seed: int, at_most: bool = False, iterations: int = 20
+        self, matrix: Matrix, k: int | None = None, *, seed: int, iterations: int = 20
     ) -> Clustering:
         """Cluster rows by direction; see :func:`datapruner.geometry.clustering.spherical_kmeans`."""
         from datapruner.geometry.clustering import default_k, spherical_kmeans
 
         number = default_k(matrix.shape[0]) if k is None else k
         # A number that was asked for is refused where there are fewer distinct rows; the default one is not.
-        kind = (number, k is not None and not at_most, seed, iterations)
+        kind = (number, k is not None, seed, iterations)
 
         def made() -> Clustering:
-            found = spherical_kmeans(matrix, k, seed=seed, at_most=at_most, iterations=iterations)
+            found = spherical_kmeans(matrix, k, seed=seed, iterations=iterations)
             _close(found.centroids, found.assignment, found.distance)
             return found
 

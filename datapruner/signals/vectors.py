@@ -41,9 +41,9 @@ def measure_embedding(
     rows: Ints,
     store: SignalStore,
     *,
+    own: OwnText,
     embeddings: Any = None,
     embedder: Encoder | None = None,
-    own: OwnText | None = None,
     progress: bool = True,
     name: str = "embedding",
     unread: Flags | None = None,
@@ -61,8 +61,8 @@ def measure_embedding(
         Given in memory.
     embedder : Encoder, optional
         Given as an object.
-    own : OwnText, optional
-        What of the rows' texts is embedded, where that is known already.
+    own : OwnText
+        What of the rows' texts is embedded.
     progress : bool
     name : str
         Of the pass.
@@ -78,7 +78,6 @@ def measure_embedding(
         from datapruner.geometry.blocks import RowView
 
         return given if len(rows) == len(samples) else RowView(given, rows)
-    own = OwnText(samples, recipe.similarity_context) if own is None else own
     made = _make_embedding(recipe, samples, rows, store, embedder, own, progress, name, unread)
     # Here, while the rows' source positions are known: later stages count among those that cleaning left.
     for start, stop, block in iter_blocks(made):
@@ -180,7 +179,7 @@ def measure_target(
     store: SignalStore,
     *,
     given: bool,
-    own: OwnText | None = None,
+    own: OwnText,
     embedder: Encoder | None = None,
     progress: bool = True,
     read: Callable[[Samples], None] = lambda _: None,
@@ -195,7 +194,7 @@ def measure_target(
     store : SignalStore
     given : bool
         Their vectors were given in memory.
-    own : OwnText, optional
+    own : OwnText
         Of the rows: what is left out of their texts is left out of the target's.
     embedder : Encoder, optional
         Given as an object.
@@ -223,7 +222,6 @@ def measure_target(
             update={"embeddings": file, "embedding_column": None if file is not None else column}
         )
         every = np.arange(len(target), dtype=np.int64)
-        own = OwnText(samples, recipe.similarity_context) if own is None else own
         found = measure_embedding(
             as_its,
             target,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -86,7 +86,7 @@ class Contaminated(CleaningStep):
             ngram=self.ngram,
             share=self.share,
         )
-        return Vetoes(found.reason, found.rows, found.others, found.measures, tests)
+        return replace(found, texts=tests)
 
     def _tests(self, left: Remaining) -> list[str]:
         try:
