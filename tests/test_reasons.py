@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import datapruner
+from datapruner.cleaning.steps.rules import Rules
 from datapruner.errors import DataPrunerError
 from datapruner.reasons import Reason, reason_of, saved_words, table
 from datapruner.results.summary import Summary
@@ -31,7 +32,8 @@ WORDS = {
 
 def test_the_words_are_those_of_always():
     assert {code: table()[code].label for code in WORDS} == WORDS
-    assert set(table()) == {*WORDS, "ranked", "dropped_before_scoring"}
+    rules = {reason.code for reason in Rules.reasons}
+    assert set(table()) == {*WORDS, "ranked", "dropped_before_scoring", *rules}
     assert not saved_words(table())
 
 

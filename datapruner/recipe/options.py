@@ -215,7 +215,7 @@ class Cleaning(Section):
     cleaning: Annotated[
         list[Any],
         Option(
-            "Cleaning steps of plug-ins: names, or {name: {parameter: value}}; see `datapruner parts cleaning`.",
+            "Cleaning steps: names (`rules` is all rules), or {name: {parameter: value}}; `datapruner parts cleaning`.",
             "",
         ),
     ]

@@ -1,0 +1,65 @@
+"""Rows whose answer is the prompt."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from annotated_types import Ge, Gt, Le
+
+from datapruner.cleaning.steps._rule import Hit, Rule, exchanges
+from datapruner.reasons import Reason
+from datapruner.words import words_of
+
+if TYPE_CHECKING:
+    from datapruner.samples.sample import Sample
+
+ECHO = Reason(
+    "echoes_prompt",
+    "the answer echoes the prompt: {measure:.0%} of both is the same",
+    "answer that echoes the prompt",
+    "answers that echo the prompt",
+    way_out="a higher `share` keeps more of them",
+)
+
+
+@dataclass(frozen=True)
+class EchoesPrompt(Rule):
+    """Answers that say what was asked once more, and nothing besides.
+
+    *Ours*, after the overlap of n-grams by which copies are told: the Dice coefficient of the word trigrams of an
+    answer and of all that was asked before it. An answer that takes a part of the prompt (a span, a corrected
+    sentence, a repeated question with an answer) lacks the instruction and stays.
+
+    Parameters
+    ----------
+    share : float
+        Dice coefficient from which an answer is an echo.
+    least : int
+        Words of an answer that is looked at.
+    """
+
+    share: Annotated[float, Gt(0), Le(1)] = 0.9
+    least: Annotated[int, Ge(3)] = 5
+    name: ClassVar[str] = "echoes_prompt"
+    reasons: ClassVar[tuple[Reason, ...]] = (ECHO,)
+
+    def hit(self, sample: Sample, usual: Any) -> Hit | None:
+        """Hit the row if one of its answers is what was asked."""
+        del usual
+        for asked, answer in exchanges(sample):
+            if not 0.5 < len(answer) / max(1, len(asked)) < 2:
+                continue
+            first, second = _trigrams(asked), _trigrams(answer)
+            if second.total() + 2 < self.least:
+                continue
+            dice = 2 * (first & second).total() / (first.total() + second.total())
+            if dice >= self.share:
+                return ECHO, dice
+        return None
+
+
+def _trigrams(text: str) -> Counter[tuple[str, ...]]:
+    words = words_of(text)
+    return Counter(zip(words, words[1:], words[2:], strict=False))

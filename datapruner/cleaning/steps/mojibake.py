@@ -1,0 +1,61 @@
+"""Rows whose letters were decoded wrongly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from annotated_types import Ge
+
+from datapruner.cleaning.steps._rule import Hit, Rule, exchanges
+from datapruner.reasons import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from datapruner.samples.sample import Sample
+
+MOJIBAKE = Reason(
+    "mojibake",
+    "the answer holds {measure:.0f} sequences of wrongly decoded letters",
+    "answer with wrongly decoded letters",
+    "answers with wrongly decoded letters",
+    way_out="a higher `least` keeps more of them",
+)
+LOST = "\ufffd"
+"""What a decoder puts for what it could not read."""
+
+
+@dataclass(frozen=True)
+class Mojibake(Rule):
+    """Answers with letters that were decoded wrongly, as in ``cafÃ©``; ASCII is never looked at.
+
+    *Published*: the judgement is ftfy's (``ftfy.badness``: sequences of characters that are improbable in text, and
+    usual in UTF-8 that was read as something else). *Ours*: the threshold, and that U+FFFD counts.
+
+    Parameters
+    ----------
+    least : int
+        Sequences from which an answer is hit.
+    """
+
+    least: Annotated[int, Ge(1)] = 1
+    name: ClassVar[str] = "mojibake"
+    reasons: ClassVar[tuple[Reason, ...]] = (MOJIBAKE,)
+
+    def usual(self, samples: Sequence[Sample]) -> Callable[[str], int]:
+        """Load ftfy."""
+        from ftfy.badness import badness
+
+        count: Callable[[str], int] = badness
+        return count
+
+    def hit(self, sample: Sample, usual: Callable[[str], int]) -> Hit | None:
+        """Hit the row if an answer is bad, and what was asked is not: some tasks are to mend it."""
+        for asked, answer in exchanges(sample):
+            if answer.isascii():
+                continue
+            bad = usual(answer) + answer.count(LOST)
+            if bad >= self.least and (asked.isascii() or not usual(asked) + asked.count(LOST)):
+                return MOJIBAKE, float(bad)
+        return None

@@ -1,0 +1,101 @@
+"""Rows whose answer is that there is none."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from annotated_types import Ge
+
+from datapruner.cleaning.steps._rule import Hit, Rule, answers
+from datapruner.reasons import Reason
+from datapruner.text import normalise
+
+if TYPE_CHECKING:
+    from datapruner.samples.sample import Sample
+
+REFUSED = Reason(
+    "refused",
+    "the answer is a refusal and nothing else",
+    "refusal",
+    label="dropped as refusals",
+    way_out="leave this rule out where refusing is what a model shall learn",
+)
+REFUSING = re.compile(
+    r"""
+    (?:\bas|\bi(?:\ am|'m))\ (?:only\ |just\ )?an?\ (?:ai\b|artificial|(?:large\ )?language\ model)
+        .{0,200}(?:\bnot\b|\bcannot\b|n't\b|\bunable\b|\bno\ )
+    | \bi(?:\ am|'m)\ (?:not\ able|unable)\ to\ (?:help|assist|answer|provide|fulfil|comply|complete|do|create|generate)
+    | \bi\ (?:can(?:\ ?not|'t)|could\ not|won't|will\ not)\ (?:\w+\ )?(?:help|assist|answer|provide|fulfil|comply
+        |complete|do\ (?:that|this)|create|generate|engage|respond|satisfy|process)
+    | \bi\ (?:do\ not|don't)\ have\ (?:\w+\ )?(?:access|(?:enough|sufficient|that|this|the)\ (?:information|context
+        |data)|personal\ (?:opinions|feelings|experiences|preferences))
+    | \b(?:no|not\ enough|insufficient)\ (?:information|context|data|input)\ (?:was\ |is\ |has\ been\ )?
+        (?:provided|given|available)
+    | \b(?:ich\ kann|als\ ki\b|als\ sprachmodell).*\b(?:nicht|keine[nr]?|sprachmodell|ki)\b
+    | \b(?:je\ ne\ peux\ pas|en\ tant\ qu(?:e|'une?)\ (?:ia|modèle|intelligence))\b
+    | \b(?:no\ puedo|como\ (?:una?\ )?(?:ia|modelo\ de\ lenguaje|inteligencia))\b
+    | \b(?:não\ posso|como\ (?:uma?\ )?(?:ia|modelo\ de\ linguagem|inteligência))\b
+    | \b(?:non\ posso|come\ (?:ia|modello\ linguistico|intelligenza))\b
+    | (?:作为(?:一个)?(?:ai|人工智能|语言模型)|我(?:无法|不能)(?:提供|回答|帮助|协助))
+    | \b(?:я\ не\ могу|как\ (?:ии|языковая\ модель|искусственный))\b
+    """,
+    re.VERBOSE,
+)
+"""A sentence, in small letters and with straight apostrophes, that refuses."""
+OFFERING = re.compile(
+    r"\b(?:but|however|instead)\b.{0,30}\b(?:i|we) (?:can|could|will|would|may|suggest)\b(?!'t|not)"
+    r"|\bhere (?:is|are)\b|:$"
+)
+"""A sentence that does not leave it at that."""
+COURTESY = re.compile(
+    r"""
+    ^\W*$ | \b(?:sorry|apologi[sz]e|unfortunately|regret|afraid)\b
+    | \bplease\ (?:provide|consult|seek|contact|let\ me|try|ask|check|give|share|note|specify)
+    | \b(?:is\ there|if\ you\ have|let\ me\ know|feel\ free|happy\ to|glad\ to)\b
+    | \b(?:leider|entschuldig|tut\ mir\ leid|désolé|lo\ siento|desculpe|sinto\ muito|mi\ dispiace|извините)
+    | 抱歉|对不起
+    """,
+    re.VERBOSE,
+)
+"""A sentence that may stand beside one."""
+_SENTENCES = re.compile(r"(?<=[.!?。！？])\s*|\n+")
+
+
+@dataclass(frozen=True)
+class Refused(Rule):
+    """Answers that refuse, or plead to be a language model, and say nothing else.
+
+    *Published*: phrases of Vicuna's and WizardLM's cleaning ("as an AI language model"). *Ours*: the whole answer must
+    be made of such sentences and of courtesies, so that a story in which somebody cannot help, and an answer that
+    begins with a caveat, stay. English, and the commonest phrases of German, French, Spanish, Portuguese, Italian,
+    Chinese and Russian. A row is hit if all its answers refuse.
+
+    Parameters
+    ----------
+    longest : int
+        Characters of an answer from which it is more than a refusal.
+    """
+
+    longest: Annotated[int, Ge(1)] = 400
+    name: ClassVar[str] = "refused"
+    reasons: ClassVar[tuple[Reason, ...]] = (REFUSED,)
+
+    def hit(self, sample: Sample, usual: Any) -> Hit | None:
+        """Hit the row if no answer says anything else."""
+        del usual
+        given = [refuses(text, self.longest) for text in answers(sample)]
+        return (REFUSED, 1.0) if given and all(given) else None
+
+
+def refuses(text: str, longest: int = 400) -> bool:
+    """Whether a text is a refusal and nothing else."""
+    if len(text) > longest:
+        return False
+    said = normalise(text).casefold().replace("’", "'")
+    sentences = [sentence for sentence in _SENTENCES.split(said) if sentence]
+    refusing = [REFUSING.search(one) is not None and not OFFERING.search(one) for one in sentences]
+    return any(refusing) and all(
+        one or COURTESY.search(sentence) for one, sentence in zip(refusing, sentences, strict=True)
+    )

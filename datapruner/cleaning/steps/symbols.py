@@ -1,0 +1,87 @@
+"""Rows whose answer is made of signs, or has none where it must."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from annotated_types import Ge, Le
+
+from datapruner.cleaning.steps._rule import Hit, Rule, answers, is_code
+from datapruner.reasons import Reason
+
+if TYPE_CHECKING:
+    from datapruner.samples.sample import Sample
+
+MANY = Reason(
+    "many_symbols",
+    "only {measure:.0%} of the answer's characters are letters or digits",
+    "answer of symbols",
+    "answers of symbols",
+    way_out="a lower `fewest` keeps more of them",
+)
+FEW = Reason(
+    "few_symbols",
+    "the answer has {measure:.0f} words and no punctuation",
+    "long answer without punctuation",
+    "long answers without punctuation",
+    way_out="a higher `words` keeps more of them",
+)
+
+
+@dataclass(frozen=True)
+class Symbols(Rule):
+    """Answers that are hardly letters and digits, and long ones without a single mark.
+
+    *Derived*: the share of alphanumeric characters (Data-Juicer's ``alphanumeric_filter``, Gopher's ratio of symbols to
+    words). *Ours*: thresholds; digits count, since sums are answers; and long answers without punctuation are hit
+    only where the set's have it.
+
+    Parameters
+    ----------
+    fewest : float
+        Share of letters and digits among the visible characters.
+    least : int
+        Visible characters of an answer that is looked at.
+    words : int
+        Words of an answer that must have a mark.
+    usual_share : float
+        Share of the set's answers of so many words that have one.
+    """
+
+    fewest: Annotated[float, Ge(0), Le(1)] = 0.25
+    least: Annotated[int, Ge(1)] = 12
+    words: Annotated[int, Ge(1)] = 40
+    usual_share: Annotated[float, Ge(0), Le(1)] = 0.95
+    name: ClassVar[str] = "symbols"
+    reasons: ClassVar[tuple[Reason, ...]] = (MANY, FEW)
+
+    def usual(self, samples: Sequence[Sample]) -> bool:
+        """Tell whether long answers have punctuation here."""
+        long = [text for sample in samples for text in answers(sample) if len(text.split()) >= self.words]
+        marked = sum(map(_marked, long))
+        return len(long) > 0 and marked / len(long) >= self.usual_share
+
+    def hit(self, sample: Sample, usual: bool) -> Hit | None:
+        """Hit the row if an answer is hardly text, or a long one has no mark."""
+        for text in answers(sample):
+            said = "".join(text.split())
+            if len(said) >= self.least:
+                # Marks of Indic scripts and joiners are part of letters: no symbols are what is below U+0300, or drawn.
+                letters = sum(
+                    mark.isalnum() or (mark > "\u02ff" and not _drawn(mark)) for mark in said
+                ) / len(said)
+                if letters < self.fewest and not is_code(text):
+                    return MANY, letters
+            if usual and len(words := text.split()) >= self.words and not _marked(text):
+                return FEW, float(len(words))
+        return None
+
+
+def _marked(text: str) -> bool:
+    return any(not (mark.isalnum() or mark.isspace()) for mark in text)
+
+
+def _drawn(mark: str) -> bool:
+    return "\u2000" <= mark <= "\u2bff" or mark >= "\U0001f000" or mark == "\ufffd"

@@ -1,0 +1,125 @@
+"""Rows whose answer is in a language that the set does not speak."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from annotated_types import Ge, Gt, Le
+
+from datapruner.cleaning.steps._rule import Hit, Rule, answers, exchanges, is_code, without_code
+from datapruner.reasons import Reason
+
+if TYPE_CHECKING:
+    from datapruner.samples.sample import Sample
+
+WRONG_LANGUAGE = Reason(
+    "wrong_language",
+    "the answer is in a language that the set does not speak ({measure:.0%} sure)",
+    "answer in a foreign language",
+    "answers in a foreign language",
+    way_out="name what may be spoken with `languages`",
+)
+ABOUT = re.compile(
+    r"translat|translit|languages?\b|traduc|traduz|tradui|übersetz|翻译|翻譯|语言|[英法德日西俄葡韩中汉]语|[英法德日中]文|перев[её]"
+    r"|\b(?:english|german|french|spanish|italian|portuguese|dutch|swedish|danish|norwegian|finnish|polish|czech|russian"
+    r"|ukrainian|greek|turkish|arabic|hebrew|persian|farsi|hindi|bengali|urdu|tamil|telugu|gujarati|chinese|mandarin"
+    r"|japanese|korean|vietnamese|thai|indonesian|malay|tagalog|filipino|swahili|latin|romanian|hungarian|bulgarian)\b",
+    re.IGNORECASE,
+)
+"""A prompt that speaks of languages."""
+LIKELY = 0.5
+"""The confidence from which an answer counts for what the set speaks: what is spoken need not be sure."""
+Identify = Callable[[str], tuple[str, float]]
+
+
+@dataclass(frozen=True)
+class Usual:
+    """The languages of a set, and who tells them."""
+
+    identify: Identify
+    spoken: frozenset[str]
+
+
+@dataclass(frozen=True)
+class WrongLanguage(Rule):
+    """Answers in a language that few of the set's answers are in.
+
+    *Derived*: language filters of web text (CCNet, FineWeb) by an identifier's confidence, here py3langid (97
+    languages, the model in the package). *Ours*: the set's own languages are what it speaks;
+    short answers, code, and rows whose prompt is in the same language, or speaks of languages, are not hit.
+
+    Parameters
+    ----------
+    languages : list of str
+        Codes (ISO 639-1) of what may be spoken, whatever the prompt is in; none: those that at least ``share`` of the
+        answers are in.
+    share : float
+    sure : float
+        The identifier's confidence from which it is believed.
+    least : int
+        Letters of an answer that is looked at.
+    """
+
+    languages: list[str] = field(default_factory=list)
+    share: Annotated[float, Gt(0), Le(1)] = 0.02
+    sure: Annotated[float, Gt(0), Le(1)] = 0.9
+    least: Annotated[int, Ge(1)] = 60
+    name: ClassVar[str] = "wrong_language"
+    reasons: ClassVar[tuple[Reason, ...]] = (WRONG_LANGUAGE,)
+
+    def usual(self, samples: Sequence[Sample]) -> Usual:
+        """Find the languages that the set speaks."""
+        identify = identifier()
+        if self.languages:
+            return Usual(identify, frozenset(self.languages))
+        said = [self._told(text, identify, LIKELY) for sample in samples for text in answers(sample)]
+        counts = Counter(language for language, _ in said if language)
+        enough = max(2, self.share * counts.total())
+        return Usual(identify, frozenset(language for language, count in counts.items() if count >= enough))
+
+    def hit(self, sample: Sample, usual: Usual) -> Hit | None:
+        """Hit the row if an answer is in another language than the set and its prompt."""
+        if not usual.spoken:
+            return None
+        for asked, answer in exchanges(sample):
+            whole = self._told(answer, usual.identify)[0]
+            if not whole or whole in usual.spoken or ABOUT.search(asked) or answer.lstrip()[:1] in ("{", "["):
+                continue
+            # Words of the prompt are quoted.
+            known = set(asked.split())
+            own = " ".join(word for word in answer.split() if word not in known)
+            language, sure = self._told(own, usual.identify)
+            if language != whole:
+                continue
+            if self.languages or usual.identify(asked)[0] != language:
+                return WRONG_LANGUAGE, sure
+        return None
+
+    def _told(self, text: str, identify: Identify, sure_from: float | None = None) -> tuple[str, float]:
+        """Tell the language of a text; empty where that is not sure."""
+        if is_code(text):
+            return "", 0.0
+        text = without_code(text)[:2000]
+        if sum(map(str.isalpha, text)) < self.least:
+            return "", 0.0
+        language, sure = identify(text)
+        return (language, sure) if sure >= (self.sure if sure_from is None else sure_from) else ("", sure)
+
+
+@cache
+def identifier() -> Identify:
+    """Load the identifier."""
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    model = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+
+    def identify(text: str) -> tuple[str, float]:
+        language, sure = model.classify(text)
+        return str(language or ""), float(sure)
+
+    return identify

@@ -1,0 +1,251 @@
+"""Rules that look at an answer: what was planted is found, and what only looks like it stays."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datapruner.cleaning.steps.cut_off import unclosed
+from datapruner.cleaning.steps.repeats_itself import longest_run, repeated
+from tests.cleaning.steps.rules import asked, chat, hits
+
+SENTENCES = [
+    f"The {n}th of them came home late. It was cold outside, and nobody had lit a fire." for n in range(40)
+]
+LABELS = ["positive", "negative", "Yes", "No"] * 20
+
+
+@given(st.lists(st.integers(0, 3), max_size=60), st.integers(2, 5))
+def test_the_longest_run_is_that_of_a_search_over_all_pieces(words, times):
+    best = 0
+    for size in range(1, len(words) // times + 1):
+        for start in range(len(words)):
+            end = start + size
+            while end < len(words) and words[end] == words[end - size]:
+                end += 1
+            if end - start >= times * size:
+                best = max(best, end - start)
+    assert longest_run(np.array(words, dtype=np.int64), times) == best
+
+
+@given(st.lists(st.integers(0, 2), max_size=40), st.integers(2, 4))
+def test_words_of_repeated_ngrams_are_counted(words, n):
+    grams = [tuple(words[at : at + n]) for at in range(len(words) - n + 1)]
+    covered = {at + k for at, gram in enumerate(grams) if gram in grams[:at] for k in range(n)}
+    assert repeated(np.array(words, dtype=np.int64), n) == len(covered)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "He went on and on. " * 8,
+        "stop " * 20,
+        "我不知道。" * 12,
+        "The end. " + "it is what it is and " * 9,
+        "ha" * 300,
+    ],
+)
+def test_what_is_stuck_repeats_itself(text):
+    assert hits("repeats_itself", [asked(text)]) == {0: "repeats_itself"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no no no",
+        "\n".join(f"{n} times {n} is {n * n}" for n in range(40)),
+        "Row, row, row your boat, gently down the stream. Merrily, merrily, merrily, merrily, life is but a dream.",
+        " ".join(SENTENCES[:2]),
+        "[0, 1, 0, 0, 2, 0, 5, 0, 0, 7, 1, 0, 3, 0, 0, 1]",
+    ],
+)
+def test_tables_songs_and_lists_do_not(text):
+    assert not hits("repeats_itself", [asked(text)])
+
+
+def test_an_echo_is_the_prompt_and_nothing_else():
+    prompt = "Write a short poem about the sea, the wind and a lonely lighthouse on a rock."
+    span = "the wind and a lonely lighthouse"
+    rows = [
+        asked(prompt, prompt),
+        asked(prompt.upper(), prompt),
+        asked(f"{prompt} The sea is wide, the wind is cold.", prompt),
+    ]
+    rows += [asked(span, prompt), asked("Hello there!", "Hello there!"), asked("", prompt)]
+    rows.append(
+        chat(
+            ("system", "Be kind."),
+            ("user", prompt),
+            ("assistant", "Of what length?"),
+            ("user", "Short."),
+            ("assistant", "Wide sea."),
+        )
+    )
+    assert hits("echoes_prompt", rows[:6]) == {0: "echoes_prompt", 1: "echoes_prompt"}
+    assert not hits("echoes_prompt", rows[6:])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I'm sorry, but I can't assist with that request.",
+        "As an AI language model, I do not have personal opinions.",
+        "I’m sorry. I cannot help with this. Please consult a professional.",
+        "Es tut mir leid, ich kann das leider nicht beantworten.",
+        "Lo siento, no puedo ayudar con eso.",
+        "很抱歉，作为一个人工智能，我无法回答这个问题。",
+        "There is not enough information provided. Please provide more details.",
+    ],
+)
+def test_refusals_are_found(text):
+    assert hits("refused", [asked(text)]) == {0: "refused"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I'm sorry to hear that. Try restarting the router.",
+        "I cannot provide past weather, but I can give you that of today: sunny.",
+        "As an AI language model, I have no taste. Still, many people like it sweet.",
+        "I cannot help you, said the fox. The lion laughed and went on.",
+        "No.",
+    ],
+)
+def test_answers_that_only_begin_so_stay(text):
+    assert not hits("refused", [asked(text)])
+
+
+def test_a_conversation_is_refused_whole_or_not():
+    refusal = "I'm sorry, I can't assist with that."
+    talk = [
+        ("user", "Do it."),
+        ("assistant", refusal),
+        ("user", "And this?"),
+        ("assistant", "That is seven."),
+    ]
+    assert not hits("refused", [chat(*talk)])
+    assert hits("refused", [chat(*talk[:3], ("assistant", refusal))]) == {0: "refused"}
+
+
+@pytest.mark.parametrize(
+    ("text", "prompt", "hit"),
+    [
+        ("Dear Sir,\nI accept.\nSincerely,\n[Your Name]", "Write a letter.", True),
+        ("Lorem ipsum dolor sit amet.", "Describe the sea.", True),
+        ("Dear {{customer}}, we thank you.", "Write to our customer.", True),
+        ("Dear [Your Name],", "Write a template for a letter.", False),
+        ("The set [a, b] is closed.", "Is it closed?", False),
+        ("```python\nx = data[your_index]\n```", "Index it.", False),
+        ("See [the name] of the rose.", "Which book?", False),
+    ],
+)
+def test_placeholders(text, prompt, hit):
+    assert bool(hits("placeholder", [asked(text, prompt)])) is hit
+    assert hits("placeholder", [asked("[Your Name]", "A template, please.")], asked=True) == {
+        0: "placeholder"
+    }
+
+
+@pytest.mark.parametrize(
+    ("answer", "form"),
+    [
+        ("The first of them came home late. It was cold, and nobody had", SENTENCES),
+        ("The first of them came home late. Then he went to the", SENTENCES),
+        ("```python\nprint(1)\nprint(2)", ["```python\nprint(3)\n```"] * 40),
+        (
+            "She had 4 apples and ate 2.\nSo she has 4 -",
+            [f"She had {n} and ate 1.\nShe has {n - 1}\n#### {n - 1}" for n in range(40)],
+        ),
+        (
+            "She had 4 apples and ate 2.\nSo she has left 4 of the green",
+            [f"She had {n} and ate 1.\nShe has {n - 1}\n#### {n - 1}" for n in range(40)],
+        ),
+        ("The capital is search('capital of", [f"The {n}th is search('number {n}')." for n in range(40)]),
+    ],
+)
+def test_what_stops_in_the_middle_is_cut_off(answer, form):
+    assert hits("cut_off", [asked(text) for text in (*form, answer)]) == {len(form): "cut_off"}
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        LABELS,
+        [f"shares of company {n} fall on fears of recession" for n in range(40)],
+        [f"- milk\n- bread\n- {n} eggs" for n in range(40)],
+        [f"x = {n}\nif x:\n    print(x)\nimport os" for n in range(40)],
+        SENTENCES,
+        [*SENTENCES, "Dear friend,\n\nI shall come on Monday. Wait for me.\n\nYours,\nJohn Smith"],
+        [*SENTENCES, "There are two. They are:\nName: Ann\nAge: 5\nName: Bob\nAge: 7"],
+        [*SENTENCES, "It is done. You will find it here: https://example.org/a/b"],
+        [*SENTENCES, "Well done! 🎉"],
+        [*LABELS, "a much longer answer that nobody ends with a stop"],
+    ],
+)
+def test_sets_whose_answers_end_otherwise_are_not(form):
+    assert not hits("cut_off", [asked(text) for text in form])
+
+
+@given(st.text(alphabet="()[]{}ab '\"#\n", max_size=60))
+def test_closing_what_is_open_leaves_nothing_unclosed(text):
+    closed = "".join(mark for mark in text if mark not in "([{")
+    assert not unclosed(closed)
+    if not any(mark in text for mark in "'\"#"):
+        depth = dict.fromkeys("([{", 0)
+        for mark in text:
+            for one, other in ("()", "[]", "{}"):
+                depth[one] = (
+                    depth[one] + 1 if mark == one else max(0, depth[one] - 1) if mark == other else depth[one]
+                )
+        assert unclosed(text) == any(depth.values())
+
+
+def test_letters_that_were_decoded_wrongly():
+    said = "Le café naïf coûte déjà très cher à l’été – « voilà »."
+    wrong = said.encode().decode("cp1252", errors="replace")
+    rows = [
+        asked(said),
+        asked(wrong),
+        asked("Grüße aus Köln, schöne Tage — “so” ‘it’ goes… 你好 Привет"),
+        asked("plain"),
+    ]
+    rows += [asked("the caf\ufffd is closed"), asked(wrong, f"Repair this text: {wrong}")]
+    assert hits("mojibake", rows) == {1: "mojibake", 4: "mojibake"}
+
+
+GERMAN = (
+    "Der Zug fährt morgen früh um acht Uhr vom Hauptbahnhof ab und kommt gegen Mittag in der Hauptstadt an."
+)
+
+
+def test_the_language_is_that_of_the_set():
+    english = [asked(f"{text} {text} {n}") for text in SENTENCES for n in range(4)]
+    rows = [
+        *english,
+        asked(GERMAN),
+        asked(GERMAN, "Wann fährt der Zug morgen früh vom Hauptbahnhof ab, und wann kommt er an?"),
+        asked(GERMAN, "Translate into German: The train leaves at eight."),
+        asked("def f(x):\n    return x\nimport os\nprint(f(1))"),
+    ]
+    assert hits("wrong_language", rows) == {160: "wrong_language"}
+    assert not hits("wrong_language", [*english, *[asked(f"{GERMAN} {n}") for n in range(5)]])
+    assert len(hits("wrong_language", english, languages=["de"])) == 160
+
+
+def test_symbols():
+    rows = [
+        asked("*" * 40),
+        asked("!?" * 20),
+        asked("2 + 2 = 4"),
+        asked("नमस्ते दुनिया, यह ठीक है"),
+        asked("x*y/(a+b)-c^2"),
+        asked("🎉"),
+    ]
+    assert hits("symbols", rows) == {0: "many_symbols", 1: "many_symbols"}
+    long = " ".join(["word and another"] * 30)
+    assert hits("symbols", [*map(asked, SENTENCES), asked(long)]) == {}
+    marked = [asked(f"{text} {text} {text}") for text in SENTENCES]
+    assert hits("symbols", [*marked, asked(long)]) == {40: "few_symbols"}
+    assert not hits("symbols", [asked(long), asked(long + " more")])
