@@ -59,7 +59,7 @@ def choose(scored: Scored, name: str, selector: Selector, budget: Budget, kind: 
     texts.append(ALWAYS)
     kept = forced.copy()
     labels = None if budget.per_group is None else scored.column(budget.per_group)
-    parts = portions(budget, costs, eligible, forced, labels)
+    parts = portions(budget, costs, eligible, forced, labels, selector.group_power)
     masks: list[tuple[Ints, Ragged]] = []
     for number, portion in enumerate(parts):
         rng = np.random.default_rng([scored.recipe.seed, number])

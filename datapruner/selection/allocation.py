@@ -104,6 +104,15 @@ def allocate_exactly(
     return solve(*problem, projection)
 
 
+def power_weights(sizes: Ints, power: float) -> Floats:
+    """Weigh groups by their sizes to a power; a group of nothing weighs nothing.
+
+    *Published*: power allocation (Bankier 1988, The American Statistician 42, 174-177), with the groups alike in
+    everything but size.
+    """
+    return np.where(sizes > 0, sizes.astype(np.float64) ** power, 0.0)
+
+
 def _parts(shares: Whole, unit: int) -> tuple[Ints, Whole]:
     """Whole parts, and what remains of each in the unit."""
     counts = shares // unit

@@ -16,7 +16,7 @@ from datapruner.budget import Amount, Budget
 from datapruner.errors import DataPrunerError
 from datapruner.parameters import as_written
 from datapruner.samples.labels import encode_labels
-from datapruner.selection.allocation import allocate
+from datapruner.selection.allocation import allocate, power_weights
 from datapruner.text import did_you_mean, safe_text
 
 logger = logging.getLogger(__name__)
@@ -59,6 +59,7 @@ def portions(
     eligible: Flags,
     forced: Flags,
     labels: Sequence[Any] | None,
+    power: float | None = None,
 ) -> list[Portion]:
     """Divide a budget over the groups of a column, and take the always-kept rows out of it.
 
@@ -72,6 +73,8 @@ def portions(
         Always-kept rows: their cost counts, they do not compete.
     labels : sequence of length n, optional
         Values of ``budget.per_group``.
+    power : float, optional
+        Groups without a quota share by what is left of each to this power; default: in proportion to all that each had.
 
     Returns
     -------
@@ -95,7 +98,10 @@ def portions(
         return [Portion(rows, costs[rows], total - int(costs[forced].sum()), "", budget.unit)]
     names, codes, k = limits.names, limits.codes, len(limits.names)
     shown = [safe_text(name, 60) for name in names]
-    shares = allocate(limits.whole, limits.caps, total, limits.floors, "proportional", names=shown)
+    weights = limits.whole
+    if power is not None:
+        weights = power_weights(np.bincount(codes[eligible], costs[eligible], k).astype(np.int64), power)
+    shares = allocate(weights, limits.caps, total, limits.floors, "proportional", names=shown)
     rows = np.flatnonzero(competing)
     rows = rows[np.argsort(codes[rows], kind="stable")]
     edges = np.searchsorted(codes[rows], np.arange(k + 1))

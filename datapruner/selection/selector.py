@@ -158,6 +158,11 @@ class Selector(ABC):
         return self.needs_groups
 
     @property
+    def group_power(self) -> float | None:
+        """The power of their size by which a column's groups share a budget; None, unless overridden: in proportion."""
+        return None
+
+    @property
     def prunes_tokens(self) -> bool:
         """Whether a selection has token masks, and its data ``input_ids`` and ``labels``; not unless overridden."""
         return False

@@ -27,6 +27,8 @@ VARIANTS = [
     ("prototypes", {"keep": "easy", "balance": 0.0, "n_clusters": 4}),
     ("length", {"shortest": True}),
     ("stratified", {"n_clusters": 3}),
+    ("auto", {"power": 0.0, "n_clusters": 3}),
+    ("auto", {"power": 1.0, "within": "kind"}),
     ("donod", {"step_size": 1e-3, "weights": [0.7, 0.3]}),
     ("donod", {"don": "grow"}),
     ("donod", {"step_size": 10.0, "normalization": "minmax", "length_correction": True}),
@@ -56,6 +58,7 @@ VARIANTS = [
 SELECTOR_VARIANTS = [
     ("group_quota", {"projection": "proportional"}),
     ("group_quota", {"floor_share": 0.5}),
+    ("power_allocation", {"power": 0.0}),
     ("topk", {"balance": 0.5}),
     ("ccs", {"beta": 0.0, "strata": 7}),
     ("ccs", {"beta": 0.9, "strata": 3}),

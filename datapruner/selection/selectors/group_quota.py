@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
+from datapruner.arrays import Flags, Ints
 from datapruner.errors import DataPrunerError
 from datapruner.parameters import as_written
 from datapruner.ranking import Ranking
@@ -57,11 +59,15 @@ class GroupQuota(Selector):
         weights = ranking.group_weights[numbers]
         shares = allocate(weights, sizes, budget, floors, self.projection, names=names)
         kept = take(best_first(values), portion.costs, shares, groups)
-        rows = np.bincount(groups)
-        taken = np.bincount(groups, kept).astype(np.int64)
-        where = f" within {portion.name}" if portion.name else ""
-        texts = []
-        for name, of, got in zip(names, rows.tolist(), taken.tolist(), strict=True):
-            share = f"the {got} of {of} rows that {name} keeps{where}"
-            texts += [f"dropped: not among {share}", f"kept: among {share}"]
-        return Choice(kept, 2 * groups + kept, texts)
+        return Choice(kept, 2 * groups + kept, told(names, groups, kept, portion.name))
+
+
+def told(names: Sequence[str], groups: Ints, kept: Flags, within: str = "") -> list[str]:
+    """Give the reasons of each group's rows, of those that are dropped before those that are kept."""
+    rows, taken = np.bincount(groups), np.bincount(groups, kept).astype(np.int64)
+    where = f" within {within}" if within else ""
+    texts = []
+    for name, of, got in zip(names, rows.tolist(), taken.tolist(), strict=True):
+        share = f"the {got} of {of} rows that {name} keeps{where}"
+        texts += [f"dropped: not among {share}", f"kept: among {share}"]
+    return texts

@@ -18,7 +18,7 @@ from tests.faults.fuzz.tables import odd_table
 OUT = "out"
 VECTORS = ("concept_complexity", "prototypes", "k_center", "d2", "topoprune")
 LOSSES = ("perplexity", "mid_perplexity", "ifd", "el2n", "grad_norm", "donod", "qtuning", "response_noise")
-PLAIN = ("random", "length", "stratified", "unranked")
+PLAIN = ("random", "length", "stratified", "auto", "unranked")
 SETS = [
     "keep=hard",
     "keep=easy",
@@ -36,7 +36,17 @@ SETS = [
     "weights=[1,2]",
     "step_size=0.1",
 ]
-SELECTORS = ("topk", "group_quota", "ccs", "moderate", "eu_plane", "message_passing", "coverage", "paser")
+SELECTORS = (
+    "topk",
+    "group_quota",
+    "power_allocation",
+    "ccs",
+    "moderate",
+    "eu_plane",
+    "message_passing",
+    "coverage",
+    "paser",
+)
 RARE = {
     "--device": "cuda|meta|cpu|none:9",
     "--device-map": "auto",
