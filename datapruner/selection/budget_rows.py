@@ -98,9 +98,8 @@ def portions(
         return [Portion(rows, costs[rows], total - int(costs[forced].sum()), "", budget.unit)]
     names, codes, k = limits.names, limits.codes, len(limits.names)
     shown = [safe_text(name, 60) for name in names]
-    weights = limits.whole
-    if power is not None:
-        weights = power_weights(np.bincount(codes[eligible], costs[eligible], k).astype(np.int64), power)
+    left = np.bincount(codes[eligible], costs[eligible], k).astype(np.int64)
+    weights = limits.whole if power is None else power_weights(left, power)
     shares = allocate(weights, limits.caps, total, limits.floors, "proportional", names=shown)
     rows = np.flatnonzero(competing)
     rows = rows[np.argsort(codes[rows], kind="stable")]

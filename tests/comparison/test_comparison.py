@@ -548,7 +548,17 @@ def test_all_that_can_run(rows, cache, tmp_path):
     vectors = np.random.default_rng(0).normal(size=(N, 8)).astype(np.float32)
     found = dp.compare(rows, scorers="all", embeddings=vectors, manifold="pca")
     assert set(found.names) == {
-        *("concept_complexity", "d2", "k_center", "length", "prototypes", "random", "stratified", "topoprune")
+        *(
+            "auto",
+            "concept_complexity",
+            "d2",
+            "k_center",
+            "length",
+            "prototypes",
+            "random",
+            "stratified",
+            "topoprune",
+        )
     }
     assert found.names.count("random") == 1
     assert "name the model" in found.left_out["donod"]
