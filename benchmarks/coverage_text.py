@@ -29,7 +29,7 @@ from sklearn.linear_model import LogisticRegression
 import datapruner as dp
 from datapruner.models.embedders import load_text_embedder
 from datapruner.samples import load_samples
-from datapruner.scorers import KCenter, Prototypes, TopoPrune
+from datapruner.scorers import Entanglement, KCenter, Prototypes, TopoPrune
 from datapruner.scorers.d2 import D2
 from datapruner.selection.selectors.ccs import CCS
 from datapruner.selection.selectors.moderate import Moderate
@@ -69,9 +69,11 @@ def measure(keep: float, seeds: int, folder: Path) -> dict[str, Any]:
     d2.__dict__["difficulty"] = Given(hardness)
     topo = {"within": "capability"}
     arms: dict[str, Callable[[int], Any]] = {
+        "entanglement": lambda seed: pruned(Entanglement(**topo), seed),
+        "entanglement in each capability": lambda seed: pruned(
+            Entanglement(**topo), seed, per_group="capability"
+        ),
         "topoprune": lambda seed: pruned(TopoPrune(**topo), seed),
-        "topoprune in each capability": lambda seed: pruned(TopoPrune(**topo), seed, per_group="capability"),
-        "topoprune, displacement": lambda seed: pruned(TopoPrune(**topo, value="displacement"), seed),
         "d2 on EL2N": lambda seed: pruned(d2, seed),
         "ccs on EL2N": lambda seed: pruned(Given(hardness), seed, selector=CCS()),
         "moderate": lambda seed: pruned(Given(from_mean), seed, selector=Moderate(), per_group="capability"),

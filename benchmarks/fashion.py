@@ -6,7 +6,7 @@
   learner's, the selection's and UMAP's; the feature network is one.
 - Conditions: ``clean``; ``noise``: Gaussian noise of one deviation a dimension on the features, and on what the
   feature network says from them; ``mlp``: features from another architecture.
-- EL2N-like scores come from the feature network: it sees labels, as topoprune, d2 and Moderate do here.
+- EL2N-like scores come from the feature network: it sees labels, as entanglement, topoprune, d2 and Moderate do here.
 
 The images are those of Debian's package dataset-fashion-mnist.
 
@@ -37,6 +37,7 @@ from datapruner.geometry.manifold import manifold
 from datapruner.geometry.neighbours import Neighbours, neighbour_table
 from datapruner.scorers.base import Ranking, Scorer
 from datapruner.scorers.d2 import D2
+from datapruner.scorers.entanglement import Entanglement
 from datapruner.scorers.k_center import KCenter
 from datapruner.scorers.prototypes import Prototypes
 from datapruner.scorers.topoprune import TopoPrune
@@ -216,10 +217,8 @@ class Study:
 
     def arms(self) -> dict[str, Callable[[float, int], np.ndarray]]:
         return {
+            "entanglement": lambda share, seed: self.keep(Entanglement(), share, seed),
             "topoprune": lambda share, seed: self.keep(TopoPrune(), share, seed),
-            "topoprune, displacement": lambda share, seed: self.keep(
-                TopoPrune(value="displacement"), share, seed
-            ),
             "d2 on EL2N": lambda share, seed: self.keep(self.d2(), share, seed),
             "ccs on EL2N": lambda share, seed: self.keep(Given(self.el2n), share, seed, CCS()),
             "moderate": lambda share, seed: self.keep(
@@ -259,38 +258,38 @@ def table(study: Study, share: float, seeds: int, wanted: list[str] | None) -> d
     return out
 
 
-ABLATION: dict[str, tuple[dict[str, Any], Selector, bool]] = {
-    "default": ({}, Coverage(), False),
-    "walk 0": ({"walk": 0}, Coverage(), False),
-    "walk 5": ({"walk": 5}, Coverage(), False),
-    "low, top-k": ({"keep": "low"}, GroupQuota(projection="proportional"), False),
-    "2 strata": ({}, Coverage(strata=2), False),
-    "5 strata": ({}, Coverage(strata=5), False),
-    "50 strata": ({}, Coverage(strata=50), False),
-    "50 strata, drawn": ({}, CCS(), False),
-    "one stratum: merge tree alone": ({}, Coverage(beta=0.0, strata=1), False),
-    "beta 0.05": ({}, Coverage(beta=0.05), False),
-    "beta 0.2": ({}, Coverage(beta=0.2), False),
-    "inside each class": ({}, Coverage(), True),
-    "clusters for labels": ({"within": "cluster"}, Coverage(), False),
-    "density 0.5": ({"density_weight": 0.5}, Coverage(), False),
-    "displacement": ({"value": "displacement"}, Coverage(), False),
-    "displacement, high": ({"value": "displacement"}, GroupQuota(projection="proportional"), False),
+ABLATION: dict[str, tuple[Scorer, Selector, bool]] = {
+    "default": (Entanglement(), Coverage(), False),
+    "walk 0": (Entanglement(walk=0), Coverage(), False),
+    "walk 5": (Entanglement(walk=5), Coverage(), False),
+    "low, top-k": (Entanglement(keep="low"), GroupQuota(projection="proportional"), False),
+    "2 strata": (Entanglement(), Coverage(strata=2), False),
+    "5 strata": (Entanglement(), Coverage(strata=5), False),
+    "50 strata": (Entanglement(), Coverage(strata=50), False),
+    "50 strata, drawn": (Entanglement(), CCS(), False),
+    "one stratum: merge tree alone": (Entanglement(), Coverage(beta=0.0, strata=1), False),
+    "beta 0.05": (Entanglement(), Coverage(beta=0.05), False),
+    "beta 0.2": (Entanglement(), Coverage(beta=0.2), False),
+    "inside each class": (Entanglement(), Coverage(), True),
+    "clusters for labels": (Entanglement(within="cluster"), Coverage(), False),
+    "density 0.5": (Entanglement(density_weight=0.5), Coverage(), False),
+    "displacement": (TopoPrune(), Coverage(), False),
+    "displacement, high": (TopoPrune(), GroupQuota(projection="proportional"), False),
     "displacement, low": (
-        {"value": "displacement", "keep": "low"},
+        TopoPrune(keep="low"),
         GroupQuota(projection="proportional"),
         False,
     ),
-    "displacement, middle": ({"value": "displacement"}, Moderate(), True),
-    "displacement, 1 step": ({"value": "displacement", "steps": 1}, Coverage(), False),
-    "displacement, 30 steps": ({"value": "displacement", "steps": 30}, Coverage(), False),
-    "displacement, adam": ({"value": "displacement", "optimiser": "adam"}, Coverage(), False),
-    "displacement, H0 alone": ({"value": "displacement", "h1_weight": 0.0}, Coverage(), False),
-    "displacement, H1 alone": ({"value": "displacement", "h0_weight": 0.0}, Coverage(), False),
-    "displacement, anchored": ({"value": "displacement", "anchor": 1.0}, Coverage(), False),
-    "displacement, density 1": ({"value": "displacement", "density_weight": 1.0}, Coverage(), False),
+    "displacement, middle": (TopoPrune(), Moderate(), True),
+    "displacement, 1 step": (TopoPrune(steps=1), Coverage(), False),
+    "displacement, 30 steps": (TopoPrune(steps=30), Coverage(), False),
+    "displacement, adam": (TopoPrune(optimiser="adam"), Coverage(), False),
+    "displacement, H0 alone": (TopoPrune(h1_weight=0.0), Coverage(), False),
+    "displacement, H1 alone": (TopoPrune(h0_weight=0.0), Coverage(), False),
+    "displacement, anchored": (TopoPrune(anchor=1.0), Coverage(), False),
+    "displacement, density 1": (TopoPrune(density_weight=1.0), Coverage(), False),
 }
-"""Parameters of topoprune, its selector, and whether every class gets its share."""
+"""Parameters of entanglement and topoprune, the selector, and whether every class gets its share."""
 
 
 def ablation(study: Study, share: float, seeds: int, wanted: list[str] | None) -> dict[str, Any]:
@@ -303,18 +302,18 @@ def ablation(study: Study, share: float, seeds: int, wanted: list[str] | None) -
         print(f"ablation {name:>30} {out[name]['mean']:6.2f} ± {out[name]['deviation']:.2f}", flush=True)
 
     def walked(values: np.ndarray, seed: int) -> np.ndarray:
-        """Other values on topoprune's walk, through its selector."""
-        held = TopoPrune(steps=1).score(study.signals(seed))
+        """Other values on the walk along the merge trees, through its selector."""
+        held = Entanglement().score(study.signals(seed))
         portion = Portion(np.arange(study.n), np.ones(study.n, np.int64), round(share * study.n))
         chosen = Coverage().select(replace(held, values=values), portion, np.random.default_rng([seed, 0]))
         return np.flatnonzero(chosen.kept)
 
     def messages(seed: int) -> np.ndarray:
         scorer = D2()
-        scorer.__dict__["difficulty"] = TopoPrune(steps=1)
+        scorer.__dict__["difficulty"] = Entanglement()
         return study.keep(scorer, share, seed)
 
-    note("EL2N through topoprune's selector", lambda seed: walked(study.el2n, seed))
+    note("EL2N through coverage", lambda seed: walked(study.el2n, seed))
     note("density bifiltration", lambda seed: walked(study.cover_radius(seed), seed))
     note(
         "density bifiltration, drawn",
@@ -324,8 +323,7 @@ def ablation(study: Study, share: float, seeds: int, wanted: list[str] | None) -
     note("random", lambda seed: study.random(share, seed))
     note("ccs on EL2N", lambda seed: study.keep(Given(study.el2n), share, seed, CCS()))
     note("d2 on EL2N", lambda seed: study.keep(study.d2(), share, seed))
-    for name, (parameters, selector, by_class) in ABLATION.items():
-        scorer = TopoPrune(**parameters)
+    for name, (scorer, selector, by_class) in ABLATION.items():
         note(name, lambda seed, s=scorer, c=selector, b=by_class: study.keep(s, share, seed, c, by_class=b))
     return out
 

@@ -90,7 +90,7 @@ OTHERS = {
     "superfiltering": arm("ifd", variant="superfiltering"),
     "k_center": arm("k_center"),
     "d2": arm("d2"),
-    "topoprune": arm("topoprune"),
+    "entanglement": arm("entanglement"),
 }
 ARMS = {**MAIN, **REMEDIES, **OTHERS}
 WHOLE = ("clean full", "full")

@@ -171,8 +171,8 @@ def _shape() -> list[tuple[str, str, str]]:
     return [
         (
             f"Fashion-MNIST, 10 % of {fashion['pool']:,} rows kept, test accuracy, "
-            f"{len(kept['topoprune']['each'])} seeds",
-            f"`topoprune` {spread(kept['topoprune'], 1)}",
+            f"{len(kept['entanglement']['each'])} seeds",
+            f"`entanglement` {spread(kept['entanglement'], 1)}, `topoprune` {spread(kept['topoprune'], 1)}",
             f"random {spread(kept['random'], 1)}, D2 on EL2N {spread(kept['d2 on EL2N'], 1)}, "
             f"CCS on EL2N {spread(kept['ccs on EL2N'], 1)}, k-center {spread(kept['k_center'], 1)} "
             "([all](docs/topology.md))",

@@ -87,10 +87,10 @@ def fashion() -> str:
     found = result("fashion")
     settings = ("clean, 10%", "clean, 30%", "noise, 10%", "mlp, 10%")
     kept = found["clean, 10%"]
-    ours, chance = kept["topoprune"], kept["random"]
+    ours, chance = kept["entanglement"], kept["random"]
     error = stdev(ours["each"]) / len(ours["each"]) ** 0.5
     apart = {name: kept[name]["mean"] - ours["mean"] for name in ("d2 on EL2N", "ccs on EL2N")}
-    moved = kept["topoprune, displacement"]["mean"] - chance["mean"]
+    moved = kept["topoprune"]["mean"] - chance["mean"]
     return "\n\n".join(
         [
             f"Test accuracy of a small network trained on what each method keeps of {found['pool']:,} rows, "
@@ -99,10 +99,10 @@ def fashion() -> str:
                 ["", "10 %", "30 %", "10 %, noise of one deviation", "10 %, other architecture"],
                 ([arm, *(spread(found[setting][arm]) for setting in settings)] for arm in kept),
             ),
-            f"At 10 % `topoprune` is {ours['mean'] - chance['mean']:.1f} above random; beside it D2 on EL2N has "
+            f"At 10 % `entanglement` is {ours['mean'] - chance['mean']:.1f} above random; beside it D2 on EL2N has "
             f"{apart['d2 on EL2N']:+.1f} and CCS on EL2N {apart['ccs on EL2N']:+.1f}, with a standard error of "
-            f"{error:.1f}. The displacement of our reconstruction has {moved:+.1f} over random at 10 %, through the "
-            "same selector.",
+            f"{error:.1f}. `topoprune`, our reconstruction, has {moved:+.1f} over random at 10 %, through the same "
+            "selector.",
         ]
     )
 
@@ -123,8 +123,7 @@ def fashion_ablation() -> str:
 def fashion_parts() -> str:
     found = result("fashion")["ablation on validation, 10 %"]
     through, messages, both = (
-        found[name]["mean"]
-        for name in ("EL2N through topoprune's selector", "d2 on entanglement", "d2 on EL2N")
+        found[name]["mean"] for name in ("EL2N through coverage", "d2 on entanglement", "d2 on EL2N")
     )
     return (
         f"No part alone explains D2's lead: EL2N through our selector has {through:.2f}, D2's messages on entanglement "

@@ -102,13 +102,21 @@ def columns(path: Path) -> dict[str, str]:
     }
 
 
+def content(path: Path) -> bytes:
+    """What a file says: of a recipe all but the number of its format, which is the version's and not the run's."""
+    data = path.read_bytes()
+    if path.name == "recipe.yaml":
+        return b"".join(line for line in data.splitlines(True) if not line.startswith(b"recipe_format:"))
+    return data
+
+
 def files_of(out: Path) -> dict[str, Any]:
     """What a run left: digests of files, of what is to be looked at, and of the columns of tables."""
     held: dict[str, Any] = {"files": {}, "shown": {}, "columns": {}}
     for path in sorted(out.rglob("*")):
         if path.is_file():
             name = path.relative_to(out).as_posix()
-            held["shown" if name.endswith(SHOWN) else "files"][name] = sha(path.read_bytes())
+            held["shown" if name.endswith(SHOWN) else "files"][name] = sha(content(path))
             if path.suffix == ".parquet":
                 held["columns"][name] = columns(path)
     return held

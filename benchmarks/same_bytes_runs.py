@@ -31,6 +31,7 @@ COMMANDS = {
     "topoprune": f"{ROWS} --scorer topoprune --set within=topic --manifold pca --keep 0.3",
     "topoprune-displacement": f"{ROWS} --scorer topoprune --set within=topic --set value=displacement "
     "--manifold pca --keep 0.3",
+    "entanglement": f"{ROWS} --scorer entanglement --set within=topic --manifold pca --keep 0.3",
     "topoprune-umap": f"{ROWS} --scorer topoprune --manifold umap --n-neighbors 10 --keep 0.3",
     "feature_mapping": f"{ROWS} --scorer feature_mapping --set within=topic --target sources/target.jsonl "
     "--target-embeddings sources/target.npy --keep 0.3",

@@ -33,7 +33,7 @@ from scipy.spatial import Delaunay, cKDTree
 from datapruner.geometry import manifold as manifolds
 from datapruner.geometry.neighbours import neighbour_table
 from datapruner.geometry.persistence import Pairs, pairs
-from datapruner.scorers._topology import loss
+from datapruner.scorers._displacement import loss
 from datapruner.scorers.topoprune import TopoPrune
 from datapruner.selection.budget_rows import Portion
 from datapruner.signals import Signals

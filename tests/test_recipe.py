@@ -518,7 +518,38 @@ def test_a_recipe_saved_before_donod_had_a_direction_keeps_its_own(tmp_path, cap
     assert not caplog.records
 
 
-@pytest.mark.parametrize("number", ["3", "0", "two", "[1]"])
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_recipe_saved_when_topoprune_meant_entanglement_goes_on_with_it(tmp_path, caplog, number):
+    nested = (
+        "- name: d2\n  parameters: {scorer: topoprune}\n"
+        "- name: combined\n  parameters: {scorers: [topoprune, ifd]}\n"
+    )
+    body = (
+        "source: rows.jsonl\nkeep: 0.5\nscorers:\n- name: topoprune\n  parameters: {steps: 3}\n"
+        f"- name: topoprune\n  parameters: {{value: displacement}}\n{nested}"
+    )
+
+    def read(text):
+        (tmp_path / "recipe.yaml").write_text(text)
+        return load_recipe(tmp_path / "recipe.yaml")
+
+    format_of = "" if number == 1 else f"recipe_format: {number}\n"
+    old = read("# datapruner run recipe.yaml\n" + format_of + body)
+    assert "value=entanglement" in caplog.text
+    kept = {"value": "entanglement"}
+    assert [held.parameters for held in old.scorers] == [
+        {"steps": 3, **kept},
+        {"value": "displacement"},
+        {"scorer": {"name": "topoprune", "parameters": kept}},
+        {"scorers": [{"name": "topoprune", "parameters": kept}, "ifd"]},
+    ]
+    caplog.clear()
+    assert read(old.save_yaml(tmp_path)) == old
+    assert read(body).scorers[0].parameters == {"steps": 3}
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("number", ["99", "0", "two", "[1]"])
 def test_a_recipe_of_a_later_format_is_refused(tmp_path, number):
     (tmp_path / "recipe.yaml").write_text(f"recipe_format: {number}\nsource: rows.jsonl\nkeep: 0.5\n")
     with pytest.raises(dp.DataPrunerError, match="later datapruner"):

@@ -44,6 +44,15 @@ def test_equal_folders_do_not_differ(scripts, left):
     assert differences(record(same_bytes, left), record(same_bytes, left)) == ([], [])
 
 
+def test_the_number_of_a_recipes_format_is_no_difference_and_the_rest_of_it_is(scripts, left):
+    same_bytes, differences = scripts
+    before = record(same_bytes, left)
+    (left / "recipe.yaml").write_text("recipe_format: 7\nrecipe.yaml")
+    assert differences(before, record(same_bytes, left)) == ([], [])
+    (left / "recipe.yaml").write_text("recipe_format: 7\nrecipe.yml")
+    assert differences(before, record(same_bytes, left))[0] == ["run: recipe.yaml: other bytes"]
+
+
 def test_what_moved_is_named_with_its_columns(scripts, left):
     same_bytes, differences = scripts
     before = record(same_bytes, left)

@@ -27,7 +27,7 @@ def plot_manifold(
     Parameters
     ----------
     selection : Selected
-        By a scorer that explains its values with the manifold's coordinates, such as ``topoprune``.
+        By a scorer that explains its values with the manifold's coordinates: ``topoprune``, ``entanglement``.
     color : str
         ``score``, ``kept``, a column of the scorer's, or one of the dataset's.
     ax : matplotlib.axes.Axes, optional
@@ -38,8 +38,8 @@ def plot_manifold(
     ranking = _ranking(selection)
     if "manifold_1" not in ranking.columns or "manifold_2" not in ranking.columns:
         raise DataPrunerError(
-            f"the scorer '{selection.scorer}' has no manifold of two dimensions to draw; choose with topoprune, "
-            "manifold_dimensions=2"
+            f"the scorer '{selection.scorer}' has no manifold of two dimensions to draw; choose with topoprune "
+            "or entanglement, manifold_dimensions=2"
         )
     if max_points < 1:
         raise DataPrunerError(f"max_points must be 1 or more, not {max_points}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, NamedTuple
 
 from datapruner.errors import DataPrunerError
 from datapruner.text import safe_text
@@ -11,8 +11,47 @@ from datapruner.text import safe_text
 logger = logging.getLogger(__name__)
 
 HEADER = "# datapruner run recipe.yaml\n"
-FORMAT = 2
+FORMAT = 3
 """Of the recipes that are saved; those with the header and without a number are of format 1."""
+
+
+class Change(NamedTuple):
+    """A scorer's parameter whose default is another by now.
+
+    Attributes
+    ----------
+    last : int
+        The last format that had the old default.
+    scorer, parameter, value : str
+        What it was.
+    said : str
+        How a warning goes on that begins with "the recipe was saved when".
+    """
+
+    last: int
+    scorer: str
+    parameter: str
+    value: str
+    said: str
+
+
+CHANGES = (
+    Change(
+        1,
+        "donod",
+        "don",
+        "grow",
+        "donod kept what lets the weights' norm grow, and runs so: don=grow; today's default is don=shrink",
+    ),
+    Change(
+        2,
+        "topoprune",
+        "value",
+        "entanglement",
+        "topoprune scored by entanglement unless told not to, and runs so: value=entanglement; today's default is "
+        "value=displacement, and the scorer entanglement has the other one",
+    ),
+)
 
 
 def as_of_today(given: dict[Any, Any], text: str) -> dict[Any, Any]:
@@ -39,24 +78,25 @@ def as_of_today(given: dict[Any, Any], text: str) -> dict[Any, Any]:
             f"the recipe has recipe_format {safe_text(repr(number), 40)}, and this version reads them up to {FORMAT}; "
             "install a later datapruner"
         )
-    scorers = given.get("scorers")
-    if number == 1 and isinstance(scorers, list):
-        given["scorers"] = [_directed(scorer) for scorer in scorers]
-        if given["scorers"] != scorers:
-            logger.warning(
-                "the recipe was saved when donod kept what lets the weights' norm grow, and runs so: don=grow; today's "
-                "default is don=shrink"
-            )
+    for change in CHANGES:
+        scorers = given.get("scorers")
+        if number <= change.last and isinstance(scorers, list):
+            given["scorers"] = [_as_it_was(scorer, change) for scorer in scorers]
+            if given["scorers"] != scorers:
+                logger.warning("the recipe was saved when %s", change.said)
     return given
 
 
-def _directed(scorer: Any) -> Any:
-    """Give donod, also inside of combined, the direction that it had in format 1."""
+def _as_it_was(scorer: Any, change: Change) -> Any:
+    """Give a scorer, also inside of another, what its default was."""
     method = {"name": scorer} if isinstance(scorer, str) else scorer
     if not isinstance(method, dict) or not isinstance(held := method.get("parameters") or {}, dict):
         return scorer
-    if method.get("name") == "donod" and "don" not in held:
-        return {**method, "parameters": {**held, "don": "grow"}}
+    now = dict(held)
+    if method.get("name") == change.scorer:
+        now.setdefault(change.parameter, change.value)
     if method.get("name") == "combined" and isinstance(held.get("scorers"), list):
-        return {**method, "parameters": {**held, "scorers": [_directed(part) for part in held["scorers"]]}}
-    return scorer
+        now["scorers"] = [_as_it_was(part, change) for part in held["scorers"]]
+    if method.get("name") == "d2" and "scorer" in held:
+        now["scorer"] = _as_it_was(held["scorer"], change)
+    return scorer if now == held else {**method, "parameters": now}

@@ -9,8 +9,9 @@ import numpy as np
 
 from datapruner.errors import DataPrunerError
 from datapruner.ranking import Ranking
+from datapruner.scorers._displacement import optimise
 from datapruner.scorers._grouping import groups_of, signals_of
-from datapruner.scorers._topology import density, entanglement, optimise
+from datapruner.scorers._topology import coordinates, density, entanglement, points_of
 from datapruner.scorers.base import Scorer
 from datapruner.selection.selectors.coverage import WALK
 from datapruner.signals import Signals
@@ -21,26 +22,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TopoPrune(Scorer):
-    """Score rows by the shape of the whole dataset and of their own group.
+    """Score rows by how far an optimiser of persistence moves them on the manifold of the whole set.
 
     *Published* (abstract of arXiv 2602.02739 and its workshop precursor): a topology-aware approximation of the
     dataset's manifold gives one low-dimensional embedding, standardised; on it a differentiable persistence optimiser;
     importance from each point's corrective displacement. *Ours*, for want of published losses, dimensions, steps and
-    combination: everything else, which makes this a reconstruction.
-
-    ``value="displacement"`` is that: in every group, gradient steps on
+    combination: everything else, which makes this a reconstruction. In every group, gradient steps on
 
         L = h0_weight * sum of H0 deaths - h1_weight * sum of squared H1 persistences + anchor * ||X - X0||^2
 
     of the group's alpha complex, in units of the group's median spanning-tree edge; the displacement is in those
-    units too. ``value="entanglement"``, the default because it did better on held-out accuracy and between seeds, takes
-    the manifold's own graph of neighbours: the share of a short random walk from the row that ends in another group.
-    Near 0 inside a group, 1 where a row lies among others' rows. Either way the selector walks along the group's
-    merge tree (H0) on the manifold, so that what it keeps covers every part of the group.
+    units too. The selector walks along the group's merge tree (H0) on the manifold, so that what it keeps covers every
+    part of the group. Another value on the same manifold, which nobody published, is the scorer
+    :class:`~datapruner.scorers.entanglement.Entanglement`.
 
     Parameters
     ----------
-    value : {"entanglement", "displacement"}
+    value : {"displacement", "entanglement"}
+        ``entanglement`` is the value of that scorer, and what versions without it did by default; recipes that they
+        saved go on with it.
     within : str, optional
         ``label``, ``cluster`` or a column's name; by default the dataset's label column where it has one, else
         clusters of the embeddings.
@@ -49,7 +49,8 @@ class TopoPrune(Scorer):
     keep : {"high", "low"}
         Which end of the value counts as hard.
     walk : int
-        Steps of the random walk after the first, each of which stays where it is half the time.
+        Of the column ``entanglement``: steps of the random walk after the first, each of which stays where it is half
+        the time.
     steps : int
         Of the optimiser.
     step_size : float
@@ -62,7 +63,7 @@ class TopoPrune(Scorer):
         the tenth nearest neighbour in the group, relative to the group's median.
     """
 
-    value: Literal["entanglement", "displacement"] = "entanglement"
+    value: Literal["displacement", "entanglement"] = "displacement"
     within: str | None = None
     n_clusters: int | None = None
     keep: Literal["high", "low"] = "high"
@@ -93,8 +94,7 @@ class TopoPrune(Scorer):
     )
     paper: ClassVar[str] = "arXiv 2602.02739"
     provenance: ClassVar[str] = (
-        "a reconstruction: manifold, persistence optimiser and displacement published, all else ours; the default "
-        "value, entanglement, ours"
+        "a reconstruction: manifold, persistence optimiser and displacement published, all else ours"
     )
 
     def __post_init__(self) -> None:
@@ -128,10 +128,7 @@ class TopoPrune(Scorer):
 
     def _score(self, signals: Signals) -> Ranking:
         groups = groups_of(signals, self.within, self.n_clusters)
-        points = np.asarray(signals.matrix("manifold"), dtype=np.float64)
-        if not np.isfinite(points).all():
-            row = signals.source_row(int(np.argmin(np.isfinite(points).all(axis=1))))
-            raise DataPrunerError(f"the signal 'manifold' is not finite in row {row}")
+        points = points_of(signals)
         moved = optimise(
             points,
             groups,
@@ -156,7 +153,7 @@ class TopoPrune(Scorer):
                 "h1_birth": moved.h1_birth,
                 "h1_death": moved.h1_death,
                 WALK: moved.place,
-                **{f"manifold_{j + 1}": points[:, j] for j in range(points.shape[1])},
+                **coordinates(points),
             },
             state={"diagrams_before": moved.before, "diagrams_after": moved.after},
         )

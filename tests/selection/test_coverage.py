@@ -87,7 +87,9 @@ def test_reasons_name_the_stratum():
 
 
 def test_a_ranking_without_a_walk_is_refused():
-    with pytest.raises(DataPrunerError, match="use the scorer topoprune, or the selector ccs"):
+    with pytest.raises(
+        DataPrunerError, match="use the scorer entanglement or topoprune, or the selector ccs"
+    ):
         Coverage().select(Ranking(np.zeros(5)), portion(5, 2), np.random.default_rng(0))
 
 

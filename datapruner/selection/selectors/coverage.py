@@ -24,8 +24,8 @@ class Coverage(CCS):
     the smallest first. *Ours*: in a stratum every (size / budget)-th row of the walk is kept (systematic sampling, from
     a seeded start), so that every part of the data is met in proportion; few strata.
 
-    The ranking must have the column that the scorer ``topoprune`` gives: the places along the merge trees of its
-    groups, one group after the other.
+    The ranking must have the column that the scorers ``entanglement`` and ``topoprune`` give: the places along the
+    merge trees of its groups, one group after the other.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class Coverage(CCS):
     @property
     def asks(self) -> tuple[str, str]:
         """Say what it reads, and who gives it."""
-        return "the rows' places on a walk", "use the scorer topoprune, or the selector ccs"
+        return "the rows' places on a walk", "use the scorer entanglement or topoprune, or the selector ccs"
 
     def _order(
         self, ranking: Ranking, portion: Portion, stratum: Ints, budgets: Ints, rng: np.random.Generator
