@@ -552,6 +552,7 @@ def test_all_that_can_run(rows, cache, tmp_path):
             "auto",
             "concept_complexity",
             "d2",
+            "entanglement",
             "k_center",
             "length",
             "prototypes",
