@@ -24,7 +24,7 @@ from datapruner.parameters import as_written, check_parameters
 from datapruner.ragged import Ragged, offsets_of
 from datapruner.selection.quadrants import Fill, triage
 from datapruner.selection.selectors.eu_plane import check_tokens
-from datapruner.selection.tokens import prune_tokens
+from datapruner.selection.tokens import Condition, prune_tokens
 
 if TYPE_CHECKING:
     from transformers import Trainer as _Base
@@ -54,12 +54,16 @@ class QTuningSettings:
     fill : {"ppl", "log_ppl", "rank"}
         Scale of |error - uncertainty| in the fill: ``ppl`` is published, see
         :func:`datapruner.selection.quadrants.gaps`.
+    condition : {"none", "both"}
+        Which tokens of Q2 may go: any (*published*: Algorithm 1, the code), or those alone that the paper's text calls
+        detrimental, see :func:`datapruner.selection.tokens.detrimental`.
     """
 
     sample_ratio: float = 0.25
     token_ratio: float = 0.5
     smoothing: float = 0.5
     fill: Fill = "ppl"
+    condition: Condition = "none"
     name = "QTuningTrainer"
 
     def __post_init__(self) -> None:
@@ -91,7 +95,13 @@ class QTuningSettings:
         rows = scored[places]
         masks = [np.ones(length, dtype=np.bool_) for length in lengths[rows]]
         confident = np.flatnonzero(quadrants.numbers[places] == 2)
-        pruned = prune_tokens(token_nll, rows[confident], keep=self.token_ratio, smoothing=self.smoothing)
+        pruned = prune_tokens(
+            token_nll,
+            rows[confident],
+            keep=self.token_ratio,
+            smoothing=self.smoothing,
+            condition=self.condition,
+        )
         for place, mask in zip(confident.tolist(), pruned, strict=True):
             masks[place] = mask
         return rows, Ragged.from_rows(masks, np.bool_)
@@ -279,7 +289,7 @@ class QTuningMixin(_Base):  # type: ignore[misc]
     ----------
     *args, **kwargs
         The trainer's own.
-    sample_ratio, token_ratio, smoothing, fill
+    sample_ratio, token_ratio, smoothing, fill, condition
         See :class:`QTuningSettings`.
     """
 
@@ -290,9 +300,10 @@ class QTuningMixin(_Base):  # type: ignore[misc]
         token_ratio: float = 0.5,
         smoothing: float = 0.5,
         fill: Fill = "ppl",
+        condition: Condition = "none",
         **kwargs: Any,
     ) -> None:
-        self.qtuning = QTuningSettings(sample_ratio, token_ratio, smoothing, fill)
+        self.qtuning = QTuningSettings(sample_ratio, token_ratio, smoothing, fill, condition)
         self._tally: _Tally | None = None
         given = kwargs.get("args", args[1] if len(args) > 1 else None)
         if getattr(given, "packing", False) or getattr(given, "padding_free", False):

@@ -10,6 +10,7 @@ import numpy as np
 from datapruner.ranking import Ranking
 from datapruner.scorers.base import Scorer
 from datapruner.selection.quadrants import Fill, gaps, quadrants_at
+from datapruner.selection.tokens import Condition
 from datapruner.signals import Signals
 
 if TYPE_CHECKING:
@@ -36,11 +37,16 @@ class QTuning(Scorer):
         Share of the supervised tokens that a row of Q2 keeps, in (0, 1].
     smoothing : float
         Weight of a token's neighbours in its score, in [0, 1].
+    condition : {"none", "both"}
+        Which tokens of Q2 may go: any (*published*: Algorithm 1, the code), or only those whose own perplexity and
+        whose neighbours' mean both exceed the row's median (*published*: the text; that the median is the row's is
+        *ours*), so that a row may keep more than its share.
     """
 
     fill: Fill = "log_ppl"
     token_keep: float = 0.5
     smoothing: float = 0.5
+    condition: Condition = "none"
     name: ClassVar[str] = "qtuning"
     needs: ClassVar[frozenset[str]] = frozenset({"log_ppl", "entropy", "token_nll"})
     holds: ClassVar[frozenset[str]] = frozenset({"log_ppl", "entropy", "quadrant", "token_nll"})
@@ -70,7 +76,7 @@ class QTuning(Scorer):
         """Quadrants by bisection, with the same parameters."""
         from datapruner.selection.selectors.eu_plane import EUPlaneSelector
 
-        return EUPlaneSelector(self.fill, self.token_keep, self.smoothing)
+        return EUPlaneSelector(self.fill, self.token_keep, self.smoothing, self.condition)
 
     def _score(self, signals: Signals) -> Ranking:
         log_ppl, entropy = (

@@ -6,16 +6,20 @@ The tokens that go leave the loss and nothing else: the model reads the row whol
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
-from datapruner.arrays import Floats, Ints
+from datapruner.arrays import Flags, Floats, Ints
 from datapruner.errors import DataPrunerError
 from datapruner.parameters import as_written
 from datapruner.ragged import Ragged, offsets_of
 
 BLOCK = 1 << 21
 """Tokens sorted at a time."""
+
+Condition = Literal["none", "both"]
+"""Which of a row's tokens may go: any, or those that stand out and whose neighbours do."""
 
 
 def token_scores(token_nll: Ragged, smoothing: float) -> Floats:
@@ -30,26 +34,63 @@ def token_scores(token_nll: Ragged, smoothing: float) -> Floats:
     ndarray
         float64, one for each entry of ``token_nll.values``; comparable within a row.
     """
+    ppl = _perplexities(token_nll)
+    scores: Floats = (1 - smoothing) * ppl + smoothing * _around(token_nll, ppl)[0]
+    return scores
+
+
+def detrimental(token_nll: Ragged) -> Flags:
+    """Tell the tokens that the paper's text calls detrimental, where its Algorithm 1 and its code take any.
+
+    *Published* (text of section 3.3 and figure 2): a token's own perplexity and the mean of its neighbours' both exceed
+    a bound such as the median. *Ours*: the median of the row's supervised tokens; at a row's ends the one neighbour
+    that there is; a token without any is not detrimental.
+
+    Returns
+    -------
+    ndarray
+        bool, one for each entry of ``token_nll.values``.
+    """
+    ppl, of, offsets = _perplexities(token_nll), token_nll.rows(), token_nll.offsets
+    lengths, filled = token_nll.lengths, token_nll.lengths > 0
+    ascending = ppl[np.lexsort((ppl, of))]
+    median = np.zeros(len(lengths))
+    first, last = offsets[:-1] + (lengths - 1) // 2, offsets[:-1] + lengths // 2
+    median[filled] = (ascending[first[filled]] + ascending[last[filled]]) / 2
+    around, neighbours = _around(token_nll, ppl)
+    bound = median[of]
+    return np.asarray((ppl > bound) & (around > neighbours * bound) & (neighbours > 0))
+
+
+def _perplexities(token_nll: Ragged) -> Floats:
+    """Give the tokens' perplexities over the largest of their row; float64."""
     lengths, starts = token_nll.lengths, token_nll.offsets[:-1]
     nll = token_nll.values.astype(np.float64)
     filled = lengths > 0
     top = np.zeros(len(lengths))
     top[filled] = np.maximum.reduceat(nll, starts[filled]) if filled.any() else 0
-    ppl = np.exp(nll - np.repeat(top, lengths))
-    before, after = np.zeros_like(ppl), np.zeros_like(ppl)
-    before[1:], after[:-1] = ppl[:-1], ppl[1:]
-    before[starts[filled]] = 0
-    after[token_nll.offsets[1:][filled] - 1] = 0
-    scores: Floats = (1 - smoothing) * ppl + smoothing * (before + after)
-    return scores
+    return np.asarray(np.exp(nll - np.repeat(top, lengths)))
 
 
-def prune_tokens(token_nll: Ragged, rows: Ints, *, keep: float, smoothing: float) -> Ragged:
+def _around(token_nll: Ragged, values: Floats) -> tuple[Floats, Floats]:
+    """Give the sum of both neighbours, zero beyond a row's ends, and how many there are."""
+    starts = np.zeros(len(values), dtype=np.bool_)
+    filled = token_nll.lengths > 0
+    starts[token_nll.offsets[:-1][filled]] = True
+    ends = np.roll(starts, -1)
+    before, after = np.where(starts, 0, np.roll(values, 1)), np.where(ends, 0, np.roll(values, -1))
+    return before + after, 2.0 - starts - ends
+
+
+def prune_tokens(
+    token_nll: Ragged, rows: Ints, *, keep: float, smoothing: float, condition: Condition = "none"
+) -> Ragged:
     """Decide for every supervised token of some rows whether it stays in the loss.
 
     *Published*: the share ``keep`` of a row's tokens stays and the highest scores go (eq. 7 of the paper says the
     opposite; its figure 2, its tables 4 and 5 and its code agree on this). *Ours*: max(1, round(T keep)) tokens
-    stay, halves to even as Python rounds; of equal scores the earlier token stays.
+    stay, halves to even as Python rounds; of equal scores the earlier token stays. With the text's condition only
+    detrimental tokens go, the highest scores of them first, so that more may stay.
 
     Parameters
     ----------
@@ -61,6 +102,8 @@ def prune_tokens(token_nll: Ragged, rows: Ints, *, keep: float, smoothing: float
         In (0, 1].
     smoothing : float
         See :func:`token_scores`.
+    condition : {"none", "both"}
+        ``none``: any token may go, as in Algorithm 1 and the published code. ``both``: see :func:`detrimental`.
 
     Returns
     -------
@@ -83,9 +126,11 @@ def prune_tokens(token_nll: Ragged, rows: Ints, *, keep: float, smoothing: float
                 f"token_nll is not finite in row {int(some[taken.rows()[np.argmin(finite)]])}"
             )
         of = taken.rows()
-        order = np.lexsort((token_scores(taken, smoothing), of))
         each, which = np.unique(taken.lengths, return_inverse=True)
         stay = np.array([max(1, round(share * length)) for length in each.tolist()])[which]
+        may_go = np.ones(len(of), dtype=np.bool_) if condition == "none" else detrimental(taken)
+        stay = np.maximum(stay, taken.lengths - np.bincount(of, may_go, len(some)).astype(np.int64))
+        order = np.lexsort((token_scores(taken, smoothing), may_go, of))
         place = np.arange(len(order)) - taken.offsets[of]  # `of` is sorted, and so is the order's first key
         kept = np.zeros(len(order), dtype=np.bool_)
         kept[order[place < stay[of]]] = True

@@ -23,7 +23,10 @@ from datapruner.integrations import qtuning
 from datapruner.integrations.qtuning import QTuningSettings, prune_batch, score_batch
 from datapruner.integrations.transformers import QTuningTrainer as PlainTrainer
 from datapruner.integrations.trl import QTuningTrainer as SFTQTuningTrainer
+from datapruner.ranking import Ranking
+from datapruner.selection.budget_rows import Portion
 from datapruner.selection.quadrants import triage
+from datapruner.selection.selectors.eu_plane import EUPlaneSelector
 from datapruner.selection.tokens import prune_tokens
 from datapruner.signals import Ragged
 
@@ -102,9 +105,13 @@ def by_hand(model, batch, settings):
         where, nll, _ = scored[row]
         if quadrants.numbers[row] == 2:
             one = Ragged.from_rows([nll], np.float64)
-            mask = prune_tokens(one, np.array([0]), keep=settings.token_ratio, smoothing=settings.smoothing)[
-                0
-            ]
+            mask = prune_tokens(
+                one,
+                np.array([0]),
+                keep=settings.token_ratio,
+                smoothing=settings.smoothing,
+                condition=settings.condition,
+            )[0]
             where = [t for t, stays in zip(where, mask, strict=True) if stays]
         kept[row] = where
     return kept
@@ -238,6 +245,43 @@ def test_adapters_train_and_dropout_is_off_while_scoring(tiny_llama, tmp_path, s
     trainer.model.eval()
     kept = by_hand(trainer.model, batch, QTuningSettings())
     assert [(row != -100).nonzero()[:, 0].tolist() for row in pruned["labels"]] == list(kept.values())
+
+
+@pytest.mark.parametrize("condition", ["none", "both"])
+@pytest.mark.parametrize("kind", ["sft", "plain"])
+def test_before_training_and_inside_it_one_batch_is_cut_alike(kind, condition, tiny_llama, tmp_path, seen):
+    """A dataset of one batch and a model that has not moved: both ways keep the same rows and the same tokens."""
+    data = rows(16, seed=3)
+    settings = {"sample_ratio": 0.5, "token_ratio": 0.3, "condition": condition}
+    make(
+        kind,
+        tiny_llama,
+        tmp_path,
+        data=data,
+        settings=settings,
+        per_device_train_batch_size=16,
+        max_steps=1,
+    ).train()
+    ((_, batch, pruned, counts),) = seen
+    scored = losses(AutoModelForCausalLM.from_pretrained(tiny_llama).eval(), batch)
+    nll = Ragged.from_rows([found for _, found, _ in scored], np.float64)
+    entropy = np.array([found.mean() for _, _, found in scored])
+    ranking = Ranking(
+        np.zeros(16),
+        columns={"log_ppl": np.array([found.mean() for _, found, _ in scored]), "entropy": entropy},
+        state={"token_nll": nll},
+    )
+    selector = EUPlaneSelector(fill="ppl", token_keep=0.3, condition=condition)
+    portion = Portion(np.arange(16), np.ones(16, np.int64), 8)
+    choice = selector.select(ranking, portion, np.random.default_rng(0))
+    lengths, gone = nll.lengths, 0
+    for row in np.flatnonzero(choice.kept):
+        mask = choice.token_masks[int(row)]
+        gone += int((~mask).sum())
+    assert gone > 0
+    assert counts["rows_kept"] == choice.kept.sum() == 8
+    assert counts["tokens_kept"] == lengths[choice.kept].sum() - gone
+    assert counts["tokens_kept"] == int(pruned["labels"].ne(-100).sum())
 
 
 def test_evaluation_is_left_alone(tiny_llama, tmp_path):

@@ -207,7 +207,8 @@ def test_a_ranking_without_a_plane_is_refused(missing):
 
 
 @pytest.mark.parametrize(
-    "parameters", [{"token_keep": 0.0}, {"token_keep": 1.5}, {"smoothing": -0.1}, {"fill": "raw"}]
+    "parameters",
+    [{"token_keep": 0.0}, {"token_keep": 1.5}, {"smoothing": -0.1}, {"fill": "raw"}, {"condition": "own"}],
 )
 def test_parameters_without_meaning_are_refused(parameters):
     with pytest.raises(DataPrunerError, match=next(iter(parameters))):
@@ -217,7 +218,8 @@ def test_parameters_without_meaning_are_refused(parameters):
 
 
 @pytest.mark.parametrize(
-    "parameters", [{"fill": "ppl", "token_keep": 0.1}, {"fill": "rank", "token_keep": 1.0}]
+    "parameters",
+    [{"fill": "ppl", "token_keep": 0.1}, {"fill": "rank", "token_keep": 1.0}, {"condition": "both"}],
 )
 def test_variants_keep_the_contract(parameters):
     check_selector(make_selector("eu_plane", parameters))
@@ -225,8 +227,10 @@ def test_variants_keep_the_contract(parameters):
 
 
 def test_the_scorer_hands_its_parameters_on():
-    scorer = make_scorer("qtuning", {"fill": "rank", "token_keep": 0.7, "smoothing": 0.2})
-    assert scorer.selector() == EUPlaneSelector("rank", 0.7, 0.2)
+    scorer = make_scorer(
+        "qtuning", {"fill": "rank", "token_keep": 0.7, "smoothing": 0.2, "condition": "both"}
+    )
+    assert scorer.selector() == EUPlaneSelector("rank", 0.7, 0.2, "both")
     whole = make_scorer("qtuning", {"token_keep": 1.0})
     assert "token_nll" not in whole.requires
     assert whole.score(example_signals()).state == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from fractions import Fraction
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from datapruner.errors import DataPrunerError
 from datapruner.selection import tokens
-from datapruner.selection.tokens import gather, prune_tokens, token_scores
+from datapruner.selection.tokens import detrimental, gather, prune_tokens, token_scores
 from datapruner.signals import Ragged
 
 
@@ -72,6 +73,61 @@ def test_shares_and_shapes(lengths, keep, smoothing, equal):
         assert all((np.diff(mask.astype(int)) <= 0).all() for mask in masks), (
             "of equal scores the earlier stays"
         )
+
+
+def naive_detrimental(nll):
+    """A token whose own perplexity and whose neighbours' mean are above the row's median."""
+    ppl = [math.exp(loss) for loss in nll]
+    bound, out = statistics.median(ppl or [0.0]), []
+    for t in range(len(ppl)):
+        around = [*ppl[max(0, t - 1) : t], *ppl[t + 1 : t + 2]]
+        out.append(bool(around) and ppl[t] > bound and statistics.mean(around) > bound)
+    return out
+
+
+@given(
+    st.lists(
+        st.lists(st.integers(0, 12).map(lambda k: k / 4) | st.floats(0, 12), max_size=14),
+        min_size=1,
+        max_size=5,
+    ),
+    st.floats(0.01, 1),
+    st.floats(0, 1),
+)
+@settings(max_examples=150, deadline=None)
+def test_the_texts_condition_spares_all_but_detrimental_tokens(rows, keep, smoothing):
+    ragged = Ragged.from_rows([np.array(row) for row in rows], np.float64)
+    found = Ragged(detrimental(ragged), ragged.offsets)
+    free = prune_tokens(ragged, np.arange(len(rows)), keep=keep, smoothing=smoothing)
+    bound = prune_tokens(ragged, np.arange(len(rows)), keep=keep, smoothing=smoothing, condition="both")
+    for row, may_go, any_go, mask in zip(rows, found, free, bound, strict=True):
+        median = statistics.median(map(math.exp, row)) if row else 0
+        near = any(  # of equal values, rounding decides
+            abs(sum(map(math.exp, around)) / len(around) / median - 1) < 1e-9
+            for t in range(len(row))
+            for around in ([*row[max(0, t - 1) : t], *row[t + 1 : t + 2]], [row[t]])
+            if around
+        )
+        if not near:
+            assert may_go.tolist() == naive_detrimental(row)
+        gone = np.flatnonzero(~mask)
+        assert may_go[gone].all()
+        assert len(gone) == min(may_go.sum(), (~any_go).sum())
+        scores = np.array(naive_scores(row, smoothing))
+        stays = np.flatnonzero(mask & may_go)
+        if len(gone) and len(stays):
+            assert scores[gone].min() >= scores[stays].max() * (1 - 1e-9)
+
+
+def test_a_lone_absurd_token_between_easy_ones_stays_under_the_condition():
+    row = Ragged.from_rows([np.array([0.1, 0.1, 6.0, 0.1, 0.1, 0.2, 3.0, 3.0, 3.0, 0.1])], np.float64)
+    free, bound = (
+        prune_tokens(row, np.array([0]), keep=0.7, smoothing=0.0, condition=one)[0]
+        for one in ("none", "both")
+    )
+    # Its neighbours' mean is their own 0.1; the run of three is what the text means.
+    assert np.flatnonzero(~free).tolist() == [2, 7, 8]
+    assert np.flatnonzero(~bound).tolist() == [6, 7, 8]
 
 
 def test_halves_are_those_of_the_decimals():

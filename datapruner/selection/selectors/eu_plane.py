@@ -14,7 +14,7 @@ from datapruner.ranking import Ranking
 from datapruner.selection.budget_rows import Portion
 from datapruner.selection.quadrants import Fill, Quadrants, triage
 from datapruner.selection.selector import Choice, Selector, fill
-from datapruner.selection.tokens import gather, prune_tokens
+from datapruner.selection.tokens import Condition, gather, prune_tokens
 
 NAMES = {
     1: "Q1, harmful noise (high error, high uncertainty)",
@@ -48,11 +48,15 @@ class EUPlaneSelector(Selector):
         Share of the supervised tokens that a row of Q2 keeps, in (0, 1]; 1 leaves all rows whole.
     smoothing : float
         Weight of a token's neighbours, in [0, 1].
+    condition : {"none", "both"}
+        Whether any token of such a row may go (*published*: Algorithm 1, the code), or those alone that the paper's
+        text calls detrimental: their own perplexity and the mean of their neighbours' exceed the row's median.
     """
 
     fill: Fill = "log_ppl"
     token_keep: float = 0.5
     smoothing: float = 0.5
+    condition: Condition = "none"
     name: ClassVar[str] = "eu_plane"
     needs: ClassVar[frozenset[str]] = frozenset({"log_ppl", "entropy"})
 
@@ -89,7 +93,13 @@ class EUPlaneSelector(Selector):
         masks = None
         if self.prunes_tokens and isinstance(token_nll, Ragged):
             places = np.flatnonzero(kept & (quadrants.numbers == 2))
-            pruned = prune_tokens(token_nll, rows[places], keep=self.token_keep, smoothing=self.smoothing)
+            pruned = prune_tokens(
+                token_nll,
+                rows[places],
+                keep=self.token_keep,
+                smoothing=self.smoothing,
+                condition=self.condition,
+            )
             masks = gather([(places, pruned)], len(order))
         codes = 2 * quadrants.numbers + kept
         return Choice(kept, codes, self._texts(quadrants, apart, kept, portion.name), masks)
@@ -112,6 +122,8 @@ class EUPlaneSelector(Selector):
         share = (
             f"{100 * self.token_keep:.4g} % of its tokens" if self.prunes_tokens else "with all its tokens"
         )
+        if self.prunes_tokens and self.condition == "both":
+            share = f"{share} or more"
         texts = []
         for number, limit in limits.items():
             named = f"{NAMES[number]}{where}{limit}"
