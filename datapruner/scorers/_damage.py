@@ -53,17 +53,41 @@ def damage_groups(signals: Signals, within: str | None, n_clusters: int | None) 
     return Groups(found.assignment, found.n_clusters, state)
 
 
-def degradation_of(signals: Signals, groups: Ints, k: int, kind: str) -> Floats:
-    """Tell every group's damage; float64 (k,), never negative, 0 for a group without rows."""
-    sizes = np.maximum(np.bincount(groups, minlength=k), 1)
+def degradation_of(
+    signals: Signals, groups: Ints, k: int, kind: str, *, tokens: Ints | None = None
+) -> Floats:
+    """Tell every group's damage.
+
+    Parameters
+    ----------
+    signals : Signals
+    groups : ndarray, int64, shape (n,)
+    k : int
+    kind : {"jsd", "loss", "gradient"}
+        See :data:`DEGRADATION`.
+    tokens : ndarray, int64, shape (n,), optional
+        Rows count by their supervised tokens, so that the damage is that of a token and no longer of a row; not for
+        ``gradient``, which compares rows.
+
+    Returns
+    -------
+    ndarray, float64, shape (k,)
+        Never negative, 0 for a group without rows, or without tokens.
+    """
 
     def sums(values: Floats) -> Floats:
         return np.asarray(np.bincount(groups, values, k), dtype=np.float64)
 
+    def mean(values: Floats) -> Floats:
+        if tokens is None:
+            return np.asarray(sums(values) / np.maximum(np.bincount(groups, minlength=k), 1))
+        counts = np.asarray(tokens, dtype=np.float64)
+        return np.asarray(sums(values * counts) / np.maximum(sums(counts), 1))
+
     if kind == "jsd":
-        return np.asarray(sums(np.asarray(signals.column("jsd"), dtype=np.float64)) / sizes)
+        return mean(np.asarray(signals.column("jsd"), dtype=np.float64))
     if kind == "loss":
-        return np.asarray(np.maximum(sums(rise(signals)) / sizes, 0))
+        return np.asarray(np.maximum(mean(rise(signals)), 0))
     dense, pruned, dot = (
         np.asarray(signals.column(name), dtype=np.float64)
         for name in ("grad_norm", "pruned_grad_norm", "gradient_dot")

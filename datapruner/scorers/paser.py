@@ -47,8 +47,13 @@ class Paser(Scorer):
         A group's damage: the mean divergence (*published*); the mean rise of the loss, where there is one; or 1 - the
         correlation of the two models' output-layer gradients over its rows, trace(E G1 G2^T) / sqrt(trace(E G1 G1^T)
         trace(E G2 G2^T)).
-    budget : {"degradation", "degradation_size", "size", "uniform"}
-        A group's share: its damage (*published*), its damage times its rows, its rows, or the same for all.
+    budget : {"degradation", "degradation_size", "size", "token_degradation", "token_degradation_size", "token_size", \
+"uniform"}
+        A group's share: its damage (*published*), its damage times its rows, or its rows; the same with tokens in the
+        place of rows; or the same for all. With tokens the damage is the mean over the group's supervised tokens, so
+        that a long row counts as what it costs under ``--keep-tokens``, and ``token_degradation_size`` keeps tokens of
+        every group at a rate in proportion to the damage of its tokens. Not with ``degradation="gradient"``, but for
+        ``token_size``.
     efficiency : {"jsd_per_cost", "jsd", "loss_per_cost", "loss", "typical", "random"}
         The order inside a group: divergence / log1p(tokens^2) (*published*), the divergence alone; the same with the
         rise of the loss, where a row that the dense model does not know either comes late; nearness to the group's
@@ -66,7 +71,15 @@ class Paser(Scorer):
     within: str | None = None
     n_clusters: int | None = None
     degradation: Literal["jsd", "loss", "gradient"] = "jsd"
-    budget: Literal["degradation", "degradation_size", "size", "uniform"] = "degradation"
+    budget: Literal[
+        "degradation",
+        "degradation_size",
+        "size",
+        "token_degradation",
+        "token_degradation_size",
+        "token_size",
+        "uniform",
+    ] = "degradation"
     efficiency: Literal["jsd_per_cost", "jsd", "loss_per_cost", "loss", "typical", "random"] = "jsd_per_cost"
     concepts: int = 3
     target: bool = False
@@ -99,8 +112,17 @@ class Paser(Scorer):
             raise DataPrunerError(f"paser: concepts must be 0 or more, not {self.concepts}")
         if any(not 0 <= weight < np.inf for weight in self.weights.values()):
             raise DataPrunerError("paser: weights must be finite and 0 or above")
+        if self.by_tokens and self.budget != "token_size" and self.degradation == "gradient":
+            raise DataPrunerError(
+                f"paser: budget={self.budget} is of tokens, and degradation=gradient compares rows; take jsd or loss"
+            )
         if self.within not in (None, "cluster") and self.n_clusters is not None:
             raise DataPrunerError(f"paser: n_clusters is for clusters, and the groups are '{self.within}'")
+
+    @property
+    def by_tokens(self) -> bool:
+        """Whether a group's share counts tokens in the place of rows."""
+        return self.budget.startswith("token_")
 
     @property
     def requires(self) -> frozenset[str]:
@@ -109,6 +131,8 @@ class Paser(Scorer):
         wanted |= {"embedding", "neighbours"} if self.within is None else signals_of(self.within)
         if self.efficiency.endswith("cost"):
             wanted.add("num_tokens")
+        if self.by_tokens:
+            wanted.add("num_supervised_tokens")
         if self.efficiency.startswith("loss"):
             wanted |= DEGRADATION["loss"]
         if self.concepts:
@@ -131,8 +155,10 @@ class Paser(Scorer):
     def _score(self, signals: Signals) -> Ranking:
         found = damage_groups(signals, self.within, self.n_clusters)
         groups, k = found.groups, found.k
-        damage = degradation_of(signals, groups, k, self.degradation)
-        weights = self._shares(signals, groups, damage, k)
+        tokens = np.asarray(signals.column("num_supervised_tokens")) if self.by_tokens else None
+        of_tokens = tokens if self.degradation != "gradient" else None
+        damage = degradation_of(signals, groups, k, self.degradation, tokens=of_tokens)
+        weights = self._shares(signals, groups, damage, k, tokens)
         jsd = np.asarray(signals.column("jsd"), dtype=np.float64)
         columns: dict[str, Any] = {"cluster": groups, "jsd": jsd, "degradation": damage[groups]}
         # The pass of both models measures the losses whoever asked for it, and they say what the damage means.
@@ -165,15 +191,15 @@ class Paser(Scorer):
         cost = np.log1p(np.asarray(signals.column("num_tokens"), dtype=np.float64) ** 2)
         return np.asarray(lost / np.maximum(cost, np.log(2)))
 
-    def _shares(self, signals: Signals, groups: Ints, damage: Floats, k: int) -> Floats:
+    def _shares(self, signals: Signals, groups: Ints, damage: Floats, k: int, tokens: Ints | None) -> Floats:
         """Say how the groups share a budget."""
-        sizes = np.bincount(groups, minlength=k).astype(np.float64)
+        sizes = np.bincount(groups, tokens, k).astype(np.float64)
         shares = {
             "degradation": damage,
             "degradation_size": damage * sizes,
             "size": sizes,
             "uniform": np.ones(k),
-        }[self.budget]
+        }[self.budget.removeprefix("token_")]
         shares = np.where(sizes > 0, shares, 0.0)
         if self.target:
             shares = shares * votes_of(signals, groups, k)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import datapruner as dp
 from datapruner.errors import DataPrunerError
 from datapruner.scorers import Paser
+from datapruner.selection.budget_rows import Portion
 from datapruner.signals import Signals
 from datapruner.testing import check_scorer, example_signals
 
@@ -24,6 +28,7 @@ def small(**more):
         "column:skill": SKILLS,
         "jsd": np.log(2) * rng.random(8),
         "num_tokens": rng.integers(1, 900, size=8),
+        "num_supervised_tokens": np.array([7, 1, 12, 90, 3, 3, 40, 5]),
         "text": [f"teapot kettle {row}" for row in range(8)],
         "log_ppl": rng.random(8) + 1,
         "pruned_log_ppl": rng.random(8) + 1.2,
@@ -153,6 +158,93 @@ def test_budgets():
         "uniform": np.array([1, 1, 0, 1]),
     }.items():
         np.testing.assert_allclose(by_skill(budget=budget).score(signals).group_weights, expected, rtol=1e-12)
+
+
+def of_tokens(jsd, tokens, groups, k):
+    """The mean of every group's tokens, each of which has its row's divergence, token by token."""
+    long = [
+        (value, group) for value, many, group in zip(jsd, tokens, groups, strict=True) for _ in range(many)
+    ]
+    return np.array(means([value for value, _ in long], [group for _, group in long], k))
+
+
+@pytest.mark.parametrize("degradation", ["jsd", "loss"])
+def test_budgets_by_tokens(degradation):
+    signals = small()
+    lost = signals["jsd"] if degradation == "jsd" else signals["pruned_log_ppl"] - signals["log_ppl"]
+    tokens = signals["num_supervised_tokens"]
+    damage = np.maximum(of_tokens(lost, tokens, SKILLS, 4), 0)
+    sizes = np.array([20, 136, 0, 5])
+    for budget, expected in {
+        "token_degradation": damage,
+        "token_degradation_size": damage * sizes,
+        "token_size": sizes,
+    }.items():
+        found = by_skill(budget=budget, degradation=degradation).score(signals)
+        np.testing.assert_allclose(found.group_weights, expected, rtol=1e-12)
+        np.testing.assert_allclose(found.columns["degradation"], damage[SKILLS], rtol=1e-12)
+    assert "num_supervised_tokens" in by_skill(budget="token_size").requires
+    assert "num_supervised_tokens" not in by_skill().requires
+    with pytest.raises(DataPrunerError, match="compares rows"):
+        by_skill(budget="token_degradation", degradation="gradient")
+    # A row whose loss counts no token is damaged in none; a group of such rows has no share.
+    none = small(num_supervised_tokens=np.where(SKILLS == 3, 0, 4))
+    assert by_skill(budget="token_degradation").score(none).group_weights[3] == 0
+
+
+PIECES = st.lists(
+    st.tuples(st.integers(0, 3), st.integers(2, 60), st.floats(0.001, 0.69), st.integers(1, 59)),
+    min_size=2,
+    max_size=25,
+)
+
+
+@given(PIECES)
+@settings(max_examples=60, deadline=None)
+def test_where_a_text_is_cut_into_rows_moves_no_share_of_tokens(pieces):
+    """Each row in two, of the same divergence a token: shares by tokens stay, shares by rows would not."""
+    groups, tokens, jsd, cut = (np.array(held) for held in zip(*pieces, strict=True))
+    cut = np.minimum(cut, tokens - 1)
+
+    def weights(budget, groups, tokens, jsd):
+        held = {"column:skill": groups, "jsd": jsd, "num_tokens": tokens, "num_supervised_tokens": tokens}
+        scorer = by_skill(budget=budget, efficiency="jsd")
+        return scorer.score(Signals(len(groups), held)).group_weights
+
+    halves = np.concatenate([groups, groups]), np.concatenate([cut, tokens - cut]), np.concatenate([jsd, jsd])
+    for budget in ("token_degradation", "token_degradation_size", "token_size"):
+        np.testing.assert_allclose(weights(budget, groups, tokens, jsd), weights(budget, *halves), rtol=1e-12)
+
+
+@given(PIECES, st.floats(0.05, 0.95), st.sampled_from(["token_degradation", "token_degradation_size"]))
+@settings(max_examples=60, deadline=None)
+def test_a_token_budget_is_shared_exactly_by_the_damage_of_tokens(pieces, share, budget):
+    """Beside fractions: rows of one token, so that every share can be spent to the token."""
+    groups, tokens, jsd, _ = (np.array(held) for held in zip(*pieces, strict=True))
+    groups, jsd = np.repeat(groups, tokens), np.repeat(jsd, tokens)
+    ones = np.ones(len(groups), np.int64)
+    held = {"column:skill": groups, "jsd": jsd, "num_tokens": ones, "num_supervised_tokens": ones}
+    scorer = by_skill(budget=budget, efficiency="jsd")
+    ranking = scorer.score(Signals(len(groups), held))
+    total = max(1, int(share * len(groups)))
+    portion = Portion(np.arange(len(groups)), ones, total, "", "tokens")
+    kept = scorer.selector().select(ranking, portion, np.random.default_rng(0)).kept
+    spent = np.bincount(groups[kept], minlength=len(ranking.group_weights))
+    assert spent.sum() == total
+    # Fill in proportion; whoever is full leaves the rest to the others.
+    caps = np.bincount(groups, minlength=len(spent)).tolist()
+    weights = [Fraction(float(weight)) for weight in ranking.group_weights]
+    full: set[int] = {j for j, cap in enumerate(caps) if not cap}
+    while True:
+        left = total - sum(caps[j] for j in full)
+        open_ = sum(weights[j] for j in range(len(caps)) if j not in full)
+        over = {j for j in range(len(caps)) if j not in full and weights[j] * left >= caps[j] * open_}
+        if not over:
+            break
+        full |= over
+    for j, cap in enumerate(caps):
+        exact = Fraction(cap) if j in full else weights[j] * left / open_
+        assert abs(int(spent[j]) - exact) < 1
 
 
 def test_weights():

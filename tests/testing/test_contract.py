@@ -51,6 +51,7 @@ VARIANTS = [
     ("feature_mapping", {"within": "cluster", "n_clusters": 3}),
     ("label_mapping", {"within": "kind", "train_rows": 50}),
     ("paser", {"n_clusters": 3, "target": True, "budget": "degradation_size"}),
+    ("paser", {"n_clusters": 3, "budget": "token_degradation"}),
     ("paser", {"within": "kind", "degradation": "gradient", "efficiency": "typical", "weights": {"1": 0.0}}),
     ("paser", {"within": "cluster", "degradation": "loss", "efficiency": "loss_per_cost", "concepts": 0}),
     ("paser", {"n_clusters": 4, "efficiency": "random", "budget": "uniform"}),
