@@ -6,6 +6,7 @@ import json
 import logging
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -69,6 +70,48 @@ def values(scores):
 
 
 # --- one pass -----------------------------------------------------------------------------------------------
+
+
+VARIANTS = {
+    "shrink": ("donod", "don=shrink"),
+    "grow": ("donod", "don=grow"),
+    "shrink, corrected": ("donod", "don=shrink", "length_correction=true"),
+    "grow, corrected": ("donod", "don=grow", "length_correction=true"),
+    "a step": ("donod", "step_size=0.001"),
+    "any token": ("qtuning",),
+    "the text's tokens": ("qtuning", "condition=both"),
+    "whole rows": ("qtuning", "token_keep=1.0"),
+}
+
+
+def test_every_variant_of_a_method_is_reached_and_reads_the_same_pass(
+    rows, computed, tiny_llama, tmp_path, monkeypatch
+):
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    line = [
+        "prune",
+        tmp_path / "rows.jsonl",
+        "--model",
+        tiny_llama,
+        "--keep",
+        "0.5",
+        "--cache",
+        tmp_path / "c",
+    ]
+    for name, (scorer, *parameters) in VARIANTS.items():
+        sets = [part for parameter in parameters for part in ("--set", parameter)]
+        assert command(monkeypatch, *line, "--scorer", scorer, *sets, "-o", tmp_path / name) == 0
+    assert len(computed["row"]) == len(set(computed["row"])) > 0
+    assert not computed["response"]
+    of = {name: pq.read_table(tmp_path / name / "selection.parquet").to_pandas() for name in VARIANTS}
+    np.testing.assert_array_equal(of["shrink"]["don"], -of["grow"]["don"])
+    tokens = of["shrink"]["num_supervised_tokens"]
+    for way in ("shrink", "grow"):
+        corrected = of[f"{way}, corrected"]
+        np.testing.assert_array_equal(corrected["don"], of[way]["don"])
+        np.testing.assert_allclose(corrected["nod"], of[way]["nod"] * np.sqrt(tokens))
+    kept = {name: tuple(table["kept"].tolist()) for name, table in of.items()}
+    assert len({kept[name] for name in list(VARIANTS)[:4]}) == 4
 
 
 def test_all_scorers_share_one_pass_and_its_responses(rows, tiny_llama, cache, computed):

@@ -79,7 +79,8 @@ def _around(token_nll: Ragged, values: Floats) -> tuple[Floats, Floats]:
     starts[token_nll.offsets[:-1][filled]] = True
     ends = np.roll(starts, -1)
     before, after = np.where(starts, 0, np.roll(values, 1)), np.where(ends, 0, np.roll(values, -1))
-    return before + after, 2.0 - starts - ends
+    count: Floats = 2.0 - starts.astype(np.float64) - ends
+    return before + after, count
 
 
 def prune_tokens(

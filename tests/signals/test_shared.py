@@ -6,6 +6,7 @@ import gc
 from collections import Counter
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 import datapruner as dp
@@ -14,8 +15,10 @@ from datapruner.geometry import clustering, neighbours
 from datapruner.geometry.clustering import default_k, spherical_kmeans
 from datapruner.geometry.neighbours import knn_graph, neighbour_table
 from datapruner.ragged import Ragged
+from datapruner.scorers import make_scorer
 from datapruner.signals import Signals
 from datapruner.signals.shared import Shared
+from tests.conftest import command
 
 
 @pytest.fixture
@@ -64,6 +67,39 @@ def test_a_comparison_of_eight_scorers_clusters_once_and_makes_one_graph(made, t
         (name,) = alone.rankings
         np.testing.assert_array_equal(alone.rankings[name].values, found.scores.rankings[name].values)
     assert made["spherical_kmeans"] > 4
+
+
+def test_hard_easy_and_random_rows_are_those_of_one_clustering(made):
+    signals = Signals(300, {"embedding": vectors()})
+    found = {
+        keep: make_scorer("concept_complexity", {"keep": keep}).score(signals)
+        for keep in ("hard", "easy", "random")
+    }
+    assert made["spherical_kmeans"] == 1
+    for ranking in found.values():
+        np.testing.assert_array_equal(ranking.groups, found["hard"].groups)
+        np.testing.assert_array_equal(ranking.group_weights, found["hard"].group_weights)
+    np.testing.assert_array_equal(found["easy"].values, -found["hard"].values)
+
+
+@pytest.mark.parametrize("keep", ["hard", "easy", "random"])
+def test_each_of_them_is_reached_from_the_command_line(keep, tmp_path, monkeypatch):
+    x = vectors(60)
+    np.save(tmp_path / "x.npy", x)
+    (tmp_path / "rows.jsonl").write_text("".join(f'{{"text": "row {i} of many"}}\n' for i in range(60)))
+    line = [
+        "prune",
+        tmp_path / "rows.jsonl",
+        "--embeddings",
+        tmp_path / "x.npy",
+        "--scorer",
+        "concept_complexity",
+    ]
+    assert command(monkeypatch, *line, "--set", f"keep={keep}", "--keep", 20, "-o", tmp_path / "out") == 0
+    found = pq.read_table(tmp_path / "out" / "selection.parquet").to_pandas()
+    own = make_scorer("concept_complexity", {"keep": keep}).score(Signals(60, {"embedding": x}))
+    np.testing.assert_array_equal(found["cluster"], own.groups)
+    np.testing.assert_array_equal(found["score"], own.values)
 
 
 def test_what_is_shared_is_closed():
