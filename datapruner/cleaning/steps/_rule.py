@@ -125,6 +125,12 @@ def answers(sample: Sample) -> Iterator[str]:
             yield shortened(message.content)
 
 
+def system_of(sample: Sample) -> str:
+    """Give what the system says, and what tools there are."""
+    said = [message.content for message in sample.messages if message.role == "system"]
+    return "\n".join([*said, str(sample.tools)] if sample.tools else said)
+
+
 def exchanges(sample: Sample) -> Iterator[tuple[str, str]]:
     """Give each answer with what the user said before it."""
     asked: list[str] = []

@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
+import numpy as np
 from annotated_types import Ge, Gt, Le
 
+from datapruner.cleaning.steps._endings import Expected, learned
 from datapruner.cleaning.steps._rule import FENCE, Hit, Rule, is_code
 from datapruner.reasons import Reason
 
@@ -24,7 +27,7 @@ CUT_OFF = Reason(
     way_out="a higher `usual_share` keeps more of them",
 )
 END = re.compile(
-    r"""[.!?…。！？।؟"'”’»)\]}*_`~>|:;%）】》」』]$|[\U0001F100-\U0001FAFF\u2600-\u27bf\u2b00-\u2bff\ufe0f]$"""
+    r"""[.!?…。！？।؟"'”’»)\]}*_`~>|:;%$）】》」』]$|[\U0001F100-\U0001FAFF\u2600-\u27bf\u2b00-\u2bff\ufe0f]$"""
     r"""|(?:https?://|www\.)\S{1,500}$|[\w.+-]{1,64}@[\w.-]{1,255}$"""
 )
 """What prose ends with."""
@@ -32,22 +35,31 @@ SIGNED = re.compile(r"[A-Z][\w.'-]{0,30}(?:,? (?:[A-Z][\w.'-]{0,30}|of|the|de|va
 """The last line of a letter, or a name."""
 CLOSED = re.compile(
     r"[.!?]\s+[^.!?]{2,60},\s+(?:(?:Dr|Mr|Mrs|Ms)\. )?[A-Z][\w'-]{0,30}(?: [A-Z][\w.'-]{0,30}){0,4}"
-    r"(?:, [\w ]{2,40})?$|\s#\w+$"
+    r"(?:, [\w ]{2,40})?$|,\s+(?:[Yy]ours?|[Ss]incerely|[Ll]ove|[Bb]est|[Rr]egards)\b[^.!?]{0,60}$|#\w+$"
+    r"|(?<=[\s\"'”’])[-–—]\s?[A-Z\u3400-\u9fff][^-–—]{1,40}$|[.!?]\s+(?:Best|Kind|Warm|Good|Take|Happy|See|Thank|Many|All)\b[^.!?]{0,40}$"
     r"|(?:[Aa]nswer|[Oo]utput|[Rr]esult|[Ll]abel|答案|输出|标签)[^\n:：]{0,30}(?:[:：]|\bis\b)\s*[^\n:：]{1,40}$"
 )
-"""A letter on one line, a post, and an answer that is named as such."""
+"""A letter on one line, a post, who said it, and an answer that is named as such."""
 HANGING = re.compile(
-    r"(?<![}]\s)(?:[,(\[{=&<]|(?<!\+)\+)$|(?<=\s)(?:the|an?|and|or|of|because|than|their|its|is|are|was|were|from)$"
+    r"(?<![}]\s)(?:,|[\[{=&<]|(?<![:;])(?<![:;]-)\(|(?<!\+)\+)$"
+    r"|(?<=\s)(?:the|an?|and|or|of|because|than|their|its|is|are|was|were|from|with|which|whose|by|at)$"
+    r"|(?:(?<=[.!?]\s)|^)(?:The|An?|In|On|At|To|For|If|When|While|Each|Then|This|These|They|We|It|He|She|As|So|But|And)$"
 )
 """What nothing ends with."""
-STOP = re.compile(r"[.!?][\"')\]]*\s+[A-Z\"'(]|[。！？]\s*\S")
+STOP = re.compile(r"[.!?][\"')\]]*\s+(?=[A-Z\"'(])|[。！？]\s*(?=\S)")
 """The end of a sentence that another one follows."""
 SHAPES = ((re.compile(r"[-+$€£]*\d+(?:[.,:/]\d+)*"), "0"), (re.compile(r"[^\W\d_]+"), "a"))
 QUOTED = re.compile(r"""'(?:\\.|[^'\\\n])*'|"(?:\\.|[^"\\\n])*\"|(?<=\s)(?:#|//)[^\n]*""")
-LIST = re.compile(r"^[ \t]*(?:[-*•+]|\d{1,3}[.)]|[A-Za-z][.)])\s")
+LIST = re.compile(r"^[ \t]*(?:[-*•+]|\d{1,3}[.)、]|[A-Za-z][.)])\s*")
+NO_PROSE = re.compile(r"[=+/\\|{}<>^~→]|\d$")
+"""What a formula, a row of a table or a path has."""
+PLAIN = re.compile(r"[a\s,'-]*|.*[.!?]")
+RITUAL, MARKED = 0.95, 0.98
+"""Probabilities from which it is believed that such an answer ends so."""
+WIDE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Usual:
     """How the answers of a set end.
 
@@ -55,15 +67,24 @@ class Usual:
     ----------
     ended : dict
         Kind of an answer -> share that has an end, of those that were looked at; where these are enough.
-    shapes : frozenset of str
-        Last lines, in shape, that many answers have: ``#### 0``.
+    shapes : frozenset of (str, str)
+        Forms and last lines, in shape, that many answers have: ``#### 0``.
     balanced : float
         Share of the answers with brackets that close all of them.
+    marked, ritual : Expected
+        How sure an answer to such a prompt ends in a mark, and in a last line of such a shape.
     """
 
     ended: Mapping[str, float] = field(default_factory=dict)
     shapes: frozenset[tuple[str, str]] = frozenset()
     balanced: float = 0.0
+    marked: Expected = field(default_factory=Expected)
+    ritual: Expected = field(default_factory=Expected)
+
+    @cached_property
+    def rituals(self) -> frozenset[str]:
+        """The shapes that are more than words."""
+        return frozenset(line for of, line in self.shapes if of != "code" and not PLAIN.fullmatch(line))
 
 
 @dataclass(frozen=True)
@@ -71,11 +92,11 @@ class CutOff(Rule):
     """Answers that stop in the middle: of a sentence, a block of code, a bracket.
 
     *Derived*: C4 (arXiv 1910.10683) keeps lines that end in a terminal mark, and FineWeb measures the share of them.
-    *Ours*: what counts as an end is what answers of the set end with. Answers are told apart by their form (one
-    sentence, several, several lines); a last line whose shape (``#### 0``, digits and words as such) many answers
-    share is an end; and only where nearly all answers of a form have an end is one without it hit. A code fence or a
-    bracket that is never closed is a sign where answers close theirs, a last comma or article always. Code is judged
-    by fences and brackets alone. The last answer of a conversation is looked at.
+    *Ours*: a missing mark alone is no sign, since lists, titles, names, formulas and labels have none. A code fence
+    that is never closed is one, a bracket of the last line (of all lines of a program) where the set's answers close
+    theirs, a last comma or article, and a last sentence without an end where what stands before it in the same answer
+    (sentences, lines, items of the list) has ends, and nearly all answers of that form do. A last line whose shape
+    (``#### 0``, digits and words as such) many answers share is an end. The last answer of a conversation is looked at.
 
     Parameters
     ----------
@@ -95,7 +116,7 @@ class CutOff(Rule):
 
     def usual(self, samples: Sequence[Sample]) -> Usual:
         """Count how answers end."""
-        texts = [text for text in map(_last, samples) if text and len(text.split()) >= self.words]
+        texts = [text for text in map(_last, samples) if self._long(text)]
         forms = [form(text) for text in texts]
         many = Counter((of, shape(text)) for text, of in zip(texts, forms, strict=True))
         of_form = Counter(forms)
@@ -104,51 +125,55 @@ class CutOff(Rule):
         )
         ends = defaultdict(list)
         for text, of in zip(texts, forms, strict=True):
-            ends[of].append(self._ended(of, text, shapes))
+            ends[of].append((of, shape(text)) in shapes or not stops(text))
         bracketed = [not unclosed(text) for text in texts if any(mark in text for mark in "([{")]
-        return Usual(
+        found = Usual(
             {of: sum(held) / len(held) for of, held in ends.items() if len(held) >= self.least},
             shapes,
             sum(bracketed) / len(bracketed) if len(bracketed) >= self.least else 0.0,
         )
+        pairs = [(sample.part("prompt"), _last(sample)) for sample in samples]
+        ends_so = [(END.search(text) is not None, shape(text) in found.rituals) for _, text in pairs]
+        marked, ritual = learned(pairs, np.array(ends_so, dtype=np.bool_).reshape(-1, 2).T)
+        return replace(found, marked=marked, ritual=ritual)
 
     def hit(self, sample: Sample, usual: Usual) -> Hit | None:
         """Hit the row if its last answer has no end."""
-        text = _last(sample)
-        if len(text.split()) < self.words:
+        text, asked = _last(sample), sample.part("prompt")
+        # What is taken from the prompt ends where it ends there.
+        if not self._long(text) or text in asked:
             return None
+        return (CUT_OFF, 1.0) if self._cut(text, usual) or self._unlike(asked, text, usual) else None
+
+    def _long(self, text: str) -> bool:
+        return len(text.split()) >= self.words or len(WIDE.findall(text[:200])) >= 8 * self.words
+
+    def _cut(self, text: str, usual: Usual) -> bool:
         of = form(text)
         fences = [fence.end() for fence in FENCE.finditer(text)]
-        # What is prose, or nothing, after the last one was only marked in an odd way.
-        if (
-            len(fences) % 2
-            and (rest := text[fences[-1] :])
-            and not rest.endswith((".", "!", "?", "。", "！", "？"))
-        ):
-            return CUT_OFF, 1.0
-        if self._ended(of, text, usual.shapes):
-            return None
-        cut = unclosed(text) and usual.balanced >= self.usual_share
-        if of != "code":
-            # One sentence may as well be a title: there is less to see.
-            needed = 1 - (1 - self.usual_share) / (5 if of in ("words", "sentence") else 1)
-            cut |= HANGING.search(text) is not None or usual.ended.get(of, 0.0) >= needed
-        return (CUT_OFF, 1.0) if cut else None
+        after = text[fences[-1] :] if fences else ""
+        if len(fences) % 2:
+            # What is prose, or nothing, after the last one was only marked in an odd way.
+            return bool(after) and not after.endswith((".", "!", "?", "。", "！", "？"))
+        last = text[-400:].rsplit("\n", 1)[-1].strip()
+        balanced = usual.balanced >= self.usual_share
+        if of == "code" and not after.strip():
+            return balanced and unclosed(text) and not (prose(last) and END.search(last) is not None)
+        if END.search(text) is not None or (of, shape(text)) in usual.shapes:
+            return False
+        if of == "words" or (of == "sentence" and len(last.split()) < 8):  # titles, labels, spans
+            return False
+        if unclosed(last) or HANGING.search(last) is not None:
+            return balanced
+        return usual.ended.get(of, 0.0) >= self.usual_share and stops(text)
 
-    def _ended(self, of: str, text: str, shapes: frozenset[tuple[str, str]]) -> bool:
-        """Whether a text ends as texts do, or as many of the set's."""
-        if of == "code":
+    def _unlike(self, asked: str, text: str, usual: Usual) -> bool:
+        """Whether a text has no end where such answers have one: a line like ``#### 0``, or a mark."""
+        if END.search(text) is not None or CLOSED.search(text[-200:]) is not None or is_code(text):
             return False
-        if END.search(text) is not None or (of, shape(text)) in shapes:
+        if shape(text) not in usual.rituals and usual.ritual(asked, text) >= RITUAL:
             return True
-        line = text[-400:].rsplit("\n", 1)[-1].strip()
-        if CLOSED.search(text[-200:]) is not None:
-            return True
-        if HANGING.search(line) is not None or of in ("words", "sentence", "sentences"):
-            return False
-        plain = not any(map(str.isalpha, line))
-        alike = bool(_label(line)) and _label(line) in map(_label, text[-2000:].split("\n")[:-1])
-        return plain or alike or SIGNED.match(line) is not None
+        return form(text) == "sentence" and prose(text) and usual.marked(asked, text) >= MARKED
 
 
 def _last(sample: Sample) -> str:
@@ -171,17 +196,42 @@ def form(text: str) -> str:
     return "sentence" if text.lstrip()[:1].isupper() else "words"
 
 
+def stops(text: str) -> bool:
+    """Whether a text's last sentence has no end, while what stands before it has."""
+    if END.search(text) is not None or CLOSED.search(text[-200:]) is not None:
+        return False
+    *before, last = (line.strip() for line in text[-4000:].split("\n") if line.strip())
+    pieces = STOP.split(last)
+    if not prose(pieces[-1], 2 if len(pieces) > 1 else 12) or SIGNED.match(last) is not None:
+        return False
+    if len(pieces) > 1:
+        return True
+    listed = LIST.match(last) is not None
+    like = [line for line in before if (LIST.match(line) is not None) == listed and (listed or prose(line))]
+    return len(like) >= 2 and all(END.search(line) is not None for line in like[-6:])
+
+
+def prose(line: str, least: int = 12) -> bool:
+    """Whether a line, without the sign of a list, may be a part of a sentence: words, and no name, label or formula."""
+    said = LIST.sub("", line)
+    bare = said.rstrip(".!?…。！？\"'”’»)")
+    if NO_PROSE.search(bare) is not None:
+        return False
+    if len(WIDE.findall(said)) >= 6:
+        return True
+    named, colon, rest = bare.partition(": ")
+    words = (rest if colon else named).split()
+    if colon and len(words) < 6:
+        return False
+    return len(words) >= 2 and len(said) >= least and words[-1][:1].islower()
+
+
 def shape(text: str) -> str:
     """Give the last line with a 0 for each number and an ``a`` for each word, of at most 40 characters."""
     line = text[-400:].rsplit("\n", 1)[-1].strip()
     for pattern, sign in SHAPES:
         line = pattern.sub(sign, line)
     return line if len(line) <= 40 else ""
-
-
-def _label(line: str) -> str:
-    """Give the shape of what stands before a colon, or of a short line: rows of a table share it."""
-    return shape(line.strip().split(":", 1)[0])
 
 
 def unclosed(text: str) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from annotated_types import Ge, Gt, Le
 
-from datapruner.cleaning.steps._rule import Hit, Rule, exchanges
+from datapruner.cleaning.steps._rule import Hit, Rule, exchanges, system_of
 from datapruner.reasons import Reason
 from datapruner.words import words_of
 
@@ -23,14 +24,21 @@ ECHO = Reason(
     way_out="a higher `share` keeps more of them",
 )
 
+EDITED = re.compile(
+    r"correct|proofread|grammar|spell|edit\b|rewrit|paraphras|translat|repeat|echo|copy|punctuat|format|纠正|翻译|重复|改写",
+    re.IGNORECASE,
+)
+"""What is asked of answers that are the prompt, or nearly."""
+
 
 @dataclass(frozen=True)
 class EchoesPrompt(Rule):
     """Answers that say what was asked once more, and nothing besides.
 
     *Ours*, after the overlap of n-grams by which copies are told: the Dice coefficient of the word trigrams of an
-    answer and of all that was asked before it. An answer that takes a part of the prompt (a span, a corrected
-    sentence, a repeated question with an answer) lacks the instruction and stays.
+    answer and of all that was asked before it, whose first and last words must be there. An answer that takes a part
+    of the prompt (a span, a corrected sentence, a repeated question with an answer) lacks the instruction and stays; so
+    does one after a system prompt or an earlier turn that speaks of correcting, translating or repeating.
 
     Parameters
     ----------
@@ -48,14 +56,19 @@ class EchoesPrompt(Rule):
     def hit(self, sample: Sample, usual: Any) -> Hit | None:
         """Hit the row if one of its answers is what was asked."""
         del usual
+        before = ""
         for asked, answer in exchanges(sample):
+            told, before = before, f"{before}\n{asked}"
             if not 0.5 < len(answer) / max(1, len(asked)) < 2:
                 continue
             first, second = _trigrams(asked), _trigrams(answer)
             if second.total() + 2 < self.least:
                 continue
             dice = 2 * (first & second).total() / (first.total() + second.total())
-            if dice >= self.share:
+            ends = list(first)[:1] + list(first)[-1:]
+            if dice < self.share or not all(end in second for end in ends):
+                continue
+            if EDITED.search(told) is None and EDITED.search(system_of(sample)) is None:
                 return ECHO, dice
         return None
 

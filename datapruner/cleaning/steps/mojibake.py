@@ -31,7 +31,8 @@ class Mojibake(Rule):
     """Answers with letters that were decoded wrongly, as in ``cafÃ©``; ASCII is never looked at.
 
     *Published*: the judgement is ftfy's (``ftfy.badness``: sequences of characters that are improbable in text, and
-    usual in UTF-8 that was read as something else). *Ours*: the threshold, and that U+FFFD counts.
+    usual in UTF-8 that was read as something else), and must be borne out by a repair (``ftfy.fix_encoding``), since
+    foreign letters between quotation marks are such sequences too. *Ours*: the threshold, and that U+FFFD counts.
 
     Parameters
     ----------
@@ -45,17 +46,21 @@ class Mojibake(Rule):
 
     def usual(self, samples: Sequence[Sample]) -> Callable[[str], int]:
         """Load ftfy."""
+        from ftfy import fix_encoding
         from ftfy.badness import badness
 
-        count: Callable[[str], int] = badness
+        def count(text: str) -> int:
+            if text.isascii():
+                return 0
+            bad = int(badness(text))
+            return text.count(LOST) + (bad if bad and fix_encoding(text) != text else 0)
+
         return count
 
     def hit(self, sample: Sample, usual: Callable[[str], int]) -> Hit | None:
         """Hit the row if an answer is bad, and what was asked is not: some tasks are to mend it."""
         for asked, answer in exchanges(sample):
-            if answer.isascii():
-                continue
-            bad = usual(answer) + answer.count(LOST)
-            if bad >= self.least and (asked.isascii() or not usual(asked) + asked.count(LOST)):
+            bad = usual(answer)
+            if bad >= self.least and not usual(asked):
                 return MOJIBAKE, float(bad)
         return None

@@ -92,7 +92,7 @@ class PersonalData(Rule):
         rows, measures = [], []
         read = left.samples.iter_samples(left.rows, identity=False)
         for row, sample in zip(left.rows.tolist(), read, strict=True):
-            found = Counter(personal(shortened(sample.part("both"))))
+            found = Counter(kind for kind, _ in personal(shortened(sample.part("both"))))
             counts.update(found.keys())
             if found:
                 rows.append(row)
@@ -118,12 +118,30 @@ def _a(kind: Kind) -> str:
     return f"{'an' if kind[0] in 'aeI' else 'a'} {kind}"
 
 
-def personal(text: str) -> Iterator[Kind]:
-    """Give the kind of every piece of personal data, and of every secret, that a text holds."""
+def personal(text: str) -> Iterator[tuple[Kind, str]]:
+    """Give every piece of personal data, and every secret, that a text holds, with its kind."""
     for kind, pattern in PATTERNS.items():
         for found in pattern.finditer(text):
-            if real(kind, found[0]):
-                yield kind
+            if real(kind, found[0]) and (spoken_of(kind, text, found.start()) or not bare(kind, found[0])):
+                yield kind, found[0]
+
+
+def bare(kind: Kind, said: str) -> bool:
+    """Whether it is a number in one piece, which a sum may be as well."""
+    return kind in SPOKEN_OF and said.lstrip("+").isdigit()
+
+
+def spoken_of(kind: Kind, text: str, start: int) -> bool:
+    """Whether the words just before it say what it is."""
+    return kind in SPOKEN_OF and SPOKEN_OF[kind].search(text[max(0, start - 40) : start]) is not None
+
+
+SPOKEN_OF: dict[Kind, re.Pattern[str]] = {
+    "phone number": re.compile(
+        r"phone|\btel|call|mobile|cell|whatsapp|contact|\btext\b|fax|[☎📞📱]", re.IGNORECASE
+    ),
+    "card number": re.compile(r"card|visa|master|amex|american express|credit|debit", re.IGNORECASE),
+}
 
 
 def real(kind: Kind, said: str) -> bool:

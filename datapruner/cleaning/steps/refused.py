@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from annotated_types import Ge
 
-from datapruner.cleaning.steps._rule import Hit, Rule, answers
+from datapruner.cleaning.steps._rule import Hit, Rule, answers, system_of
 from datapruner.reasons import Reason
 from datapruner.text import normalise
 
@@ -31,8 +31,6 @@ REFUSING = re.compile(
         |complete|do\ (?:that|this)|create|generate|engage|respond|satisfy|process)
     | \bi\ (?:do\ not|don't)\ have\ (?:\w+\ )?(?:access|(?:enough|sufficient|that|this|the)\ (?:information|context
         |data)|personal\ (?:opinions|feelings|experiences|preferences))
-    | \b(?:no|not\ enough|insufficient)\ (?:information|context|data|input)\ (?:was\ |is\ |has\ been\ )?
-        (?:provided|given|available)
     | \b(?:ich\ kann|als\ ki\b|als\ sprachmodell).*\b(?:nicht|keine[nr]?|sprachmodell|ki)\b
     | \b(?:je\ ne\ peux\ pas|en\ tant\ qu(?:e|'une?)\ (?:ia|modèle|intelligence))\b
     | \b(?:no\ puedo|como\ (?:una?\ )?(?:ia|modelo\ de\ lenguaje|inteligencia))\b
@@ -44,6 +42,11 @@ REFUSING = re.compile(
     re.VERBOSE,
 )
 """A sentence, in small letters and with straight apostrophes, that refuses."""
+LACKING = re.compile(
+    r"\b(?:no|not enough|insufficient) (?:information|context|data|input) "
+    r"(?:was |is |has been )?(?:provided|given|available)"
+)
+"""Likewise, where more is asked for; by itself it may be the answer."""
 OFFERING = re.compile(
     r"\b(?:but|however|instead)\b.{0,30}\b(?:i|we) (?:can|could|will|would|may|suggest)\b(?!'t|not)"
     r"|\bhere (?:is|are)\b|:$"
@@ -60,6 +63,14 @@ COURTESY = re.compile(
     re.VERBOSE,
 )
 """A sentence that may stand beside one."""
+PROVIDED = re.compile(
+    r"\bfunctions?\b.{0,200}(?:\{|json)|\btools?\b.{0,60}(?:available|access|\{)|<tools?>|\brefus(?:e|al)|\bdecline"
+    r"|\bif (?:you|it|the|there|this|no)\b.{0,60}(?:can ?not|can't|don't|does ?n[o']t|unable|\bnot?\b|unanswerable)"
+    r"|\bonly (?:answer|use|respond|reply|speak|discuss)|unanswerable|insufficient|not enough information"
+    r"|工具|拒绝|如果.{0,20}(?:不|无)",
+    re.IGNORECASE | re.DOTALL,
+)
+"""A prompt, or a system prompt, that provides for a refusal."""
 _SENTENCES = re.compile(r"(?<=[.!?。！？])\s*|\n+")
 
 
@@ -69,7 +80,8 @@ class Refused(Rule):
 
     *Published*: phrases of Vicuna's and WizardLM's cleaning ("as an AI language model"). *Ours*: the whole answer must
     be made of such sentences and of courtesies, so that a story in which somebody cannot help, and an answer that
-    begins with a caveat, stay. English, and the commonest phrases of German, French, Spanish, Portuguese, Italian,
+    begins with a caveat, stay; so does one that a system prompt, tools or the prompt provide for ("if you cannot ...").
+    English, and the commonest phrases of German, French, Spanish, Portuguese, Italian,
     Chinese and Russian. A row is hit if all its answers refuse.
 
     Parameters
@@ -86,7 +98,10 @@ class Refused(Rule):
         """Hit the row if no answer says anything else."""
         del usual
         given = [refuses(text, self.longest) for text in answers(sample)]
-        return (REFUSED, 1.0) if given and all(given) else None
+        if not given or not all(given):
+            return None
+        asked = PROVIDED.search(f"{system_of(sample)}\n{sample.part('prompt')}") is not None
+        return None if sample.tools or asked else (REFUSED, 1.0)
 
 
 def refuses(text: str, longest: int = 400) -> bool:
@@ -95,7 +110,8 @@ def refuses(text: str, longest: int = 400) -> bool:
         return False
     said = normalise(text).casefold().replace("’", "'")
     sentences = [sentence for sentence in _SENTENCES.split(said) if sentence]
-    refusing = [REFUSING.search(one) is not None and not OFFERING.search(one) for one in sentences]
+    patterns = (REFUSING, LACKING) if "please" in said else (REFUSING,)
+    refusing = [any(held.search(one) for held in patterns) and not OFFERING.search(one) for one in sentences]
     return any(refusing) and all(
         one or COURTESY.search(sentence) for one, sentence in zip(refusing, sentences, strict=True)
     )

@@ -13,6 +13,7 @@ from annotated_types import Ge, Gt, Le
 
 from datapruner.cleaning.steps._rule import Hit, Rule, answers, exchanges, is_code, without_code
 from datapruner.reasons import Reason
+from datapruner.words import has_unspaced
 
 if TYPE_CHECKING:
     from datapruner.samples.sample import Sample
@@ -32,17 +33,27 @@ ABOUT = re.compile(
     re.IGNORECASE,
 )
 """A prompt that speaks of languages."""
+LETTERS = re.compile(r"[^\W\d_]+")
 LIKELY = 0.5
 """The confidence from which an answer counts for what the set speaks: what is spoken need not be sure."""
+COMMON = 150
+"""Commonest words of the set ..."""
+FOREIGN = 0.1
+"""... of which a text in its language has a larger share: of English ones, about a half."""
+IDENTIFIED = 1500
+"""Answers that are identified to see what is spoken."""
+LINES = 40
+"""Of a prompt that are identified."""
 Identify = Callable[[str], tuple[str, float]]
 
 
 @dataclass(frozen=True)
 class Usual:
-    """The languages of a set, and who tells them."""
+    """The languages of a set, who tells them, and the commonest words."""
 
     identify: Identify
     spoken: frozenset[str]
+    common: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -50,8 +61,10 @@ class WrongLanguage(Rule):
     """Answers in a language that few of the set's answers are in.
 
     *Derived*: language filters of web text (CCNet, FineWeb) by an identifier's confidence, here py3langid (97
-    languages, the model in the package). *Ours*: the set's own languages are what it speaks;
-    short answers, code, and rows whose prompt is in the same language, or speaks of languages, are not hit.
+    languages, the model in the package). *Ours*: the set's own languages are what it speaks, and a second witness: an
+    answer with the set's commonest words in it is in its language, whatever the identifier says of names and terms.
+    Both halves of an answer must be in the same foreign language. Short answers, code, and rows whose prompt has a line
+    in that language, or speaks of languages, are not hit.
 
     Parameters
     ----------
@@ -76,17 +89,24 @@ class WrongLanguage(Rule):
         """Find the languages that the set speaks."""
         identify = identifier()
         if self.languages:
-            return Usual(identify, frozenset(self.languages))
-        said = [self._told(text, identify, LIKELY) for sample in samples for text in answers(sample)]
+            return Usual(identify, frozenset(self.languages), frozenset())
+        texts = [text for sample in samples for text in answers(sample)]
+        words = Counter(word for text in texts for word in _words(text))
+        common = frozenset(word for word, _ in words.most_common(COMMON))
+        said = [self._told(text, identify, LIKELY) for text in texts[:: 1 + len(texts) // IDENTIFIED]]
         counts = Counter(language for language, _ in said if language)
         enough = max(2, self.share * counts.total())
-        return Usual(identify, frozenset(language for language, count in counts.items() if count >= enough))
+        spoken = frozenset(language for language, count in counts.items() if count >= enough)
+        return Usual(identify, spoken, common)
 
     def hit(self, sample: Sample, usual: Usual) -> Hit | None:
         """Hit the row if an answer is in another language than the set and its prompt."""
         if not usual.spoken:
             return None
         for asked, answer in exchanges(sample):
+            words = _words(answer)
+            if sum(word in usual.common for word in words) > FOREIGN * len(words):
+                continue
             whole = self._told(answer, usual.identify)[0]
             if not whole or whole in usual.spoken or ABOUT.search(asked) or answer.lstrip()[:1] in ("{", "["):
                 continue
@@ -94,9 +114,11 @@ class WrongLanguage(Rule):
             known = set(asked.split())
             own = " ".join(word for word in answer.split() if word not in known)
             language, sure = self._told(own, usual.identify)
-            if language != whole:
+            halves = own[: len(own) // 2], own[len(own) // 2 :]
+            if language != whole or any(usual.identify(half)[0] != language for half in halves):
                 continue
-            if self.languages or usual.identify(asked)[0] != language:
+            lines = [line for line in asked.split("\n")[:LINES] if sum(map(str.isalpha, line)) >= 12]
+            if self.languages or all(usual.identify(line[:500])[0] != language for line in lines):
                 return WRONG_LANGUAGE, sure
         return None
 
@@ -109,6 +131,12 @@ class WrongLanguage(Rule):
             return "", 0.0
         language, sure = identify(text)
         return (language, sure) if sure >= (self.sure if sure_from is None else sure_from) else ("", sure)
+
+
+def _words(text: str) -> list[str]:
+    """Give the words of a text, letters alone, that tell languages apart; of scripts without spaces, the letters."""
+    said = text[:1500].casefold()
+    return list(filter(str.isalpha, said)) if has_unspaced(said) else LETTERS.findall(said)
 
 
 @cache
