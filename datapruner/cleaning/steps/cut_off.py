@@ -161,11 +161,14 @@ class CutOff(Rule):
             return balanced and unclosed(text) and not (prose(last) and END.search(last) is not None)
         if END.search(text) is not None or (of, shape(text)) in usual.shapes:
             return False
-        if of == "words" or (of == "sentence" and len(last.split()) < 8):  # titles, labels, spans
+        if of == "words":  # titles, labels, spans
             return False
-        if unclosed(last) or HANGING.search(last) is not None:
-            return balanced
-        return usual.ended.get(of, 0.0) >= self.usual_share and stops(text)
+        often = usual.ended.get(of, 0.0) >= self.usual_share
+        if unclosed(last):
+            return balanced or often
+        if of == "sentence":
+            return (balanced or often) and len(last.split()) >= 8 and HANGING.search(last) is not None
+        return ((balanced or often) and HANGING.search(last) is not None) or (often and stops(text))
 
     def _unlike(self, asked: str, text: str, usual: Usual) -> bool:
         """Whether a text has no end where such answers have one: a line like ``#### 0``, or a mark."""

@@ -36,8 +36,8 @@ ABOUT = re.compile(
 LETTERS = re.compile(r"[^\W\d_]+")
 LIKELY = 0.5
 """The confidence from which an answer counts for what the set speaks: what is spoken need not be sure."""
-COMMON = 150
-"""Commonest words of the set ..."""
+COMMON, OFTEN = 150, 0.05
+"""Commonest words of the set, in more than this share of its answers ..."""
 FOREIGN = 0.1
 """... of which a text in its language has a larger share: of English ones, about a half."""
 IDENTIFIED = 1500
@@ -91,8 +91,8 @@ class WrongLanguage(Rule):
         if self.languages:
             return Usual(identify, frozenset(self.languages), frozenset())
         texts = [text for sample in samples for text in answers(sample)]
-        words = Counter(word for text in texts for word in _words(text))
-        common = frozenset(word for word, _ in words.most_common(COMMON))
+        words = Counter(word for text in texts for word in set(_words(text)))
+        common = frozenset(word for word, times in words.most_common(COMMON) if times > OFTEN * len(texts))
         said = [self._told(text, identify, LIKELY) for text in texts[:: 1 + len(texts) // IDENTIFIED]]
         counts = Counter(language for language, _ in said if language)
         enough = max(2, self.share * counts.total())
