@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -45,14 +45,14 @@ class Expected:
         return 1 / (1 + math.exp(-max(-700.0, logit)))
 
 
-def learned(pairs: Sequence[tuple[str, str]], targets: Sequence[Flags]) -> list[Expected]:
+def learned(pairs: Sequence[tuple[str, str]], targets: Iterable[Flags]) -> list[Expected]:
     """Learn which answers end so, for each of several ends.
 
     Parameters
     ----------
     pairs : sequence of (str, str)
         Prompts and answers.
-    targets : sequence of ndarray, bool, shape (n,)
+    targets : iterable of ndarray, bool, shape (n,)
         Which of the answers have that end.
     """
     half = np.array([_half(*pair) for pair in pairs], dtype=np.int64)
