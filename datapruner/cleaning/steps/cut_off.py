@@ -134,7 +134,9 @@ class CutOff(Rule):
         )
         pairs = [(sample.part("prompt"), _last(sample)) for sample in samples]
         ends_so = [(END.search(text) is not None, shape(text) in found.rituals) for _, text in pairs]
-        marked, ritual = learned(pairs, [np.array(ends, dtype=np.bool_) for ends in zip(*ends_so, strict=True)])
+        marked, ritual = learned(
+            pairs, [np.array(ends, dtype=np.bool_) for ends in zip(*ends_so, strict=True)]
+        )
         return replace(found, marked=marked, ritual=ritual)
 
     def hit(self, sample: Sample, usual: Usual) -> Hit | None:
