@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -26,7 +26,7 @@ def verb_of(name: str) -> Verb:
     return verb
 
 
-class Commands(MutableMapping[str, Any]):
+class Commands(Mapping[str, Any]):
     """typer's commands by name, each made when it is first asked for."""
 
     def __init__(self) -> None:
@@ -40,14 +40,6 @@ class Commands(MutableMapping[str, Any]):
             self._made[name] = verb_of(name).command()
         return self._made[name]
 
-    def __setitem__(self, name: str, command: Any) -> None:
-        self._names.append(name)
-        self._made[name] = command
-
-    def __delitem__(self, name: str) -> None:
-        self._names.remove(name)
-        self._made.pop(name, None)
-
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
 
@@ -60,7 +52,7 @@ class Program(TyperGroup):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.commands = Commands()
+        self.commands = Commands()  # type: ignore[assignment]
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Give the options."""
