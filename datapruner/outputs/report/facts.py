@@ -10,11 +10,11 @@ from datapruner.outputs.card import source_name
 from datapruner.outputs.report.contrasts import comparison_words
 from datapruner.outputs.report.made import how_it_was_made, recipe_text
 from datapruner.outputs.report.shown import Shown
-from datapruner.outputs.report.summary import length_correlation, selection_words
+from datapruner.outputs.report.summary import selection_words
 from datapruner.outputs.tables import figure
 from datapruner.outputs.warnings import comparison_warnings, warning_words
 from datapruner.outputs.wording import by_budget, counted, listed, percent
-from datapruner.overlap import jaccard
+from datapruner.overlap import correlation, jaccard
 from datapruner.ranks import rank_correlation
 from datapruner.reasons import KEPT, OVER_BUDGET
 from datapruner.results.selected import Selected
@@ -123,8 +123,11 @@ def _table(shown: Shown) -> list[list[str]]:
     for name, selection in zip(shown.names, shown.selections, strict=True):
         line = [name, selection.selector.name, selection.budget.describe(), f"{len(selection):,}"]
         if shown.lengths is not None:
-            related = length_correlation(selection.values, shown.lengths)
-            line += [f"{np.median(shown.lengths[selection.kept]):,.0f}", figure(related).replace("-", "−")]
+            related = correlation(selection.values, shown.lengths.astype(np.float64))
+            line += [
+                f"{np.median(shown.lengths[selection.kept]):,.0f}",
+                figure(related).replace("-", "−"),
+            ]
         lines.append(line)
     return lines
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import chdtrc
 
-from datapruner.arrays import Floats, Ints
+from datapruner.arrays import Ints
 from datapruner.outputs.facets import Facet, group_name
 from datapruner.outputs.report.dropped import cleaning_words, forced_words, tokenless_words
 from datapruner.outputs.warnings import CHANCE, NAMED, starved_groups
 from datapruner.outputs.wording import be, budget_words, counted, listed, percent, short_name
-from datapruner.ranks import average_ranks, rank_correlation
+from datapruner.overlap import correlation
 from datapruner.reasons import OVER_BUDGET
 
 if TYPE_CHECKING:
@@ -143,13 +143,6 @@ def independence(taken: Ints, sizes: Ints) -> float:
     return float(chdtrc(len(rows) - 1, ((kept - share * rows) ** 2 / (rows * share * (1 - share))).sum()))
 
 
-def length_correlation(values: Floats, lengths: Ints) -> float:
-    """Spearman's of a score with the rows' lengths, over the rows that have a score; NaN where either is constant."""
-    there = np.isfinite(values)
-    ranks = [average_ranks(values[there]), average_ranks(lengths[there].astype(np.float64))]
-    return float(rank_correlation(ranks)[0, 1])
-
-
 def _length_bias(selection: Selected, lengths: Ints, unit: str) -> list[str]:
     scored = np.isfinite(selection.values)
     names, fates = selection.fates()
@@ -160,9 +153,10 @@ def _length_bias(selection: Selected, lengths: Ints, unit: str) -> list[str]:
     alike = "as long as" if one == other else "about as long as" if abs(one - other) <= 0.1 * other else ""
     shape = alike or ("longer than" if one > other else "shorter than")
     words = f"Kept rows are {shape} those that the budget dropped: a median of {one:,.0f} {unit} against {other:,.0f}"
-    related = round(length_correlation(selection.values, lengths), 2) + 0.0
-    if np.isnan(related):
+    found = correlation(selection.values, lengths.astype(np.float64))
+    if found is None:
         return [f"{words}."]
+    related = round(found, 2) + 0.0
     favours = 0 if abs(related) < BIAS else 1 if related > 0 else -1
     bias = ("hardly depends on length", "favours long rows", "favours short rows")[favours]
     agree = favours == (0 if alike else 1 if one > other else -1)
