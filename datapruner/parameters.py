@@ -44,6 +44,18 @@ def check_parameters(method: Any) -> None:
         object.__setattr__(method, spec.name, checked)
 
 
+class Parameters:
+    """What scorers, selectors and cleaning steps have in common: dataclasses whose fields are their parameters."""
+
+    def __post_init__(self) -> None:
+        """Check the parameters' types; a subclass that checks more calls this first."""
+        check_parameters(self)
+
+    def parameters(self) -> dict[str, Any]:
+        """Give the parameters by name, as they go into a recipe."""
+        return {spec.name: getattr(self, spec.name) for spec in fields(self)}  # type: ignore[arg-type]
+
+
 def build(cls: type[T], name: str, parameters: Mapping[str, Any]) -> T:
     """Build a scorer or selector from parameters by name.
 

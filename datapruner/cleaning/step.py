@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -14,7 +14,7 @@ from datapruner.cleaning.rows import asides
 from datapruner.cleaning.vetoes import Vetoes
 from datapruner.errors import DataPrunerError
 from datapruner.inputs import Inputs
-from datapruner.parameters import check_parameters
+from datapruner.parameters import Parameters
 from datapruner.reasons import Reason
 from datapruner.signals.shared import Shared
 
@@ -77,7 +77,7 @@ class Remaining:
 
 
 @dataclass(frozen=True)
-class CleaningStep(ABC):
+class CleaningStep(Parameters, ABC):
     """Something that drops rows before any scorer looks at them; its fields are its parameters.
 
     A built-in step is a file of :mod:`datapruner.cleaning.steps`, a plug-in's an entry point of the group
@@ -108,10 +108,6 @@ class CleaningStep(ABC):
     passive: ClassVar[bool] = False
     switch: ClassVar[str] = ""
 
-    def __post_init__(self) -> None:
-        """Check the parameters."""
-        check_parameters(self)
-
     @classmethod
     def switched_on(cls, recipe: Recipe) -> Self | None:
         """Give the step as a recipe's own options switch it on; None where they do not."""
@@ -131,7 +127,7 @@ class CleaningStep(ABC):
             See :func:`datapruner.cleaning.vetoes.drops`. An empty one says that it looked and found nothing.
         """
 
-    def tell(self, left: Remaining, found: Vetoes) -> None:  # noqa: B027 - most have nothing to say
+    def tell(self, left: Remaining, found: Vetoes) -> None:
         """Warn of what it dropped, besides what is said of every step that drops much.
 
         Parameters
@@ -140,10 +136,6 @@ class CleaningStep(ABC):
             What it was given.
         found : Vetoes
         """
-
-    def parameters(self) -> dict[str, Any]:
-        """Give its parameters by name."""
-        return {spec.name: getattr(self, spec.name) for spec in fields(self)}
 
 
 def checked(step: CleaningStep, left: Remaining, found: Sequence[Vetoes]) -> Sequence[Vetoes]:

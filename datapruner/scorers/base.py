@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from datapruner.errors import DataPrunerError
-from datapruner.parameters import check_parameters
+from datapruner.parameters import Parameters
 from datapruner.ragged import Ragged
 from datapruner.ranking import RESERVED, Measure, Ranking
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Scorer(ABC):
+class Scorer(Parameters, ABC):
     """Base of all scorers: a dataclass whose fields are the method's parameters.
 
     A subclass sets ``name`` and ``needs`` and writes ``_score``; :meth:`score` checks what it gives.
@@ -47,10 +47,6 @@ class Scorer(ABC):
     holds: ClassVar[frozenset[str] | None] = None
     paper: ClassVar[str] = ""
     provenance: ClassVar[str] = ""
-
-    def __post_init__(self) -> None:
-        """Check the parameters' types; a subclass that checks more calls this first."""
-        check_parameters(self)
 
     @abstractmethod
     def _score(self, signals: Signals) -> Ranking:
@@ -108,10 +104,6 @@ class Scorer(ABC):
             )
         self._check(ranking, signals)
         return ranking
-
-    def parameters(self) -> dict[str, Any]:
-        """Give the parameters by name, as they go into a recipe."""
-        return {spec.name: getattr(self, spec.name) for spec in fields(self)}
 
     def _check(self, ranking: Ranking, signals: Signals) -> None:
         n, values, groups = signals.num_rows, ranking.values, ranking.groups

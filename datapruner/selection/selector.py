@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from datapruner.arrays import Flags, Floats, Ints
 from datapruner.errors import DataPrunerError
-from datapruner.parameters import check_parameters
+from datapruner.parameters import Parameters
 from datapruner.ragged import Ragged
 from datapruner.ranking import Ranking
 from datapruner.selection.budget_rows import Portion
@@ -105,7 +105,7 @@ def best_first(values: Floats) -> Ints:
 
 
 @dataclass(frozen=True)
-class Selector(ABC):
+class Selector(Parameters, ABC):
     """Base of all selectors: a dataclass whose fields are its parameters.
 
     Attributes
@@ -121,10 +121,6 @@ class Selector(ABC):
     name: ClassVar[str]
     needs_groups: ClassVar[bool] = False
     needs: ClassVar[frozenset[str]] = frozenset()
-
-    def __post_init__(self) -> None:
-        """Check the parameters' types; a subclass that checks more calls this first."""
-        check_parameters(self)
 
     @property
     def requires(self) -> frozenset[str]:
@@ -204,7 +200,3 @@ class Selector(ABC):
                 "spent until no further row fits"
             )
         return choice
-
-    def parameters(self) -> dict[str, Any]:
-        """Give the parameters by name, as they go into a recipe."""
-        return {spec.name: getattr(self, spec.name) for spec in fields(self)}
