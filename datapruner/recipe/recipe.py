@@ -78,6 +78,10 @@ class Recipe(
         """The same of whatever the source and the other inputs hold."""
         return self.model_copy(update={"source_content": None, "inputs_content": {}})
 
+    def has(self, field: str) -> bool:
+        """Whether an input is given, by name or in memory."""
+        return getattr(self, field) is not None or field in self.in_memory
+
     @property
     def has_embeddings(self) -> bool:
         """Whether vectors are given: in a file, in a column, or in memory."""

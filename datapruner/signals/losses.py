@@ -25,7 +25,7 @@ PACED_BY = ("model", "adapter", "dtype", "device", "device_map", "quantize", "ma
 
 def check_named(recipe: Recipe, readers: Readers) -> None:
     """Refuse a run without a language model that somebody reads."""
-    if readers and recipe.model is None and "model" not in recipe.in_memory:
+    if readers and not recipe.has("model"):
         raise DataPrunerError(
             f"{next(iter(readers))} reads a language model's losses: name the model that you will train with --model, "
             f"a folder or a hub name, or {DEFAULT_TOKENIZER} (small, and bundled)"

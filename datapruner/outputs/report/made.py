@@ -112,7 +112,7 @@ def _vectors(selection: Selected) -> str:
         return ""
     if recipe.embedding_column is not None:
         return f"column {recipe.embedding_column}"
-    if recipe.embeddings is not None or "embeddings" in recipe.in_memory:
+    if recipe.has("embeddings"):
         return _named(recipe, "embeddings")
     if scores.samples.layout.name == "embedding":
         return "given with the rows"

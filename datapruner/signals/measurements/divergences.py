@@ -21,7 +21,7 @@ class Divergences(Measurement):
 
     def applies(self, recipe: Recipe) -> bool:
         """Whether they are given."""
-        return recipe.divergences is not None or "divergences" in recipe.in_memory
+        return recipe.has("divergences")
 
     def prepare(self, run: Run, wanted: frozenset[str]) -> Any:
         """Read them: one for every source row."""

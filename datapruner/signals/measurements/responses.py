@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from datapruner.progress import PASSES, Ahead
-from datapruner.recipe import Recipe
-from datapruner.signals.losses import PACED_BY, check_named, measured_rows, missing_records
-from datapruner.signals.measurement import LANGUAGE_MODEL, Cost, Given, Measurement, Readers
-from datapruner.signals.run import Run, tokens_a_row
+from datapruner.signals.measurement import Cost, Given
+from datapruner.signals.measurements._of_model import ModelPass
+
+if TYPE_CHECKING:
+    from datapruner.signals.language_model.records import What
 
 
-class Responses(Measurement):
+class Responses(ModelPass):
     """The forward pass over the assistant's turns alone, the unconditional one of IFD."""
 
     name: ClassVar[str] = "responses"
+    what: ClassVar[What] = "response"
     gives: ClassVar[tuple[Given, ...]] = (
         Given(
             "response_log_ppl",
@@ -30,31 +30,4 @@ class Responses(Measurement):
             unit="nats",
         ),
     )
-    paced_by: ClassVar[tuple[str, ...]] = PACED_BY
-    reads_text: ClassVar[bool] = True
     cost: ClassVar[Cost] = Cost(2.1e-3, "token")
-
-    def model(self, recipe: Recipe) -> str:
-        """Name a language model."""
-        return LANGUAGE_MODEL
-
-    def check(self, recipe: Recipe, readers: Readers) -> None:
-        """Refuse to go without a model."""
-        check_named(recipe, readers)
-
-    def passes(self, run: Run) -> list[Ahead]:
-        """Give the one over the answers."""
-        supervised = run.language_model.counts.supervised[run.rows]
-        return [Ahead(PASSES["response"], len(run.rows), int(supervised.sum()))]
-
-    def pace(self, run: Run) -> float:
-        """Estimate by the model's size, where nothing was measured with it yet."""
-        return self.noted_pace(run) or run.guessed_token_seconds * tokens_a_row(run)
-
-    def missing(self, run: Run, wanted: frozenset[str]) -> int | None:
-        """Count the rows that the model has not read."""
-        return missing_records(run, "response")
-
-    def measure(self, run: Run, wanted: frozenset[str]) -> Mapping[str, Any]:
-        """Run the model over the answers."""
-        return measured_rows(run, "response", run.language_model.counts.supervised)

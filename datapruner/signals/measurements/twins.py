@@ -9,7 +9,8 @@ from datapruner.errors import DataPrunerError
 from datapruner.progress import PASSES, Ahead
 from datapruner.recipe import Recipe
 from datapruner.signals.losses import PACED_BY, reader_of
-from datapruner.signals.measurement import LANGUAGE_MODEL, Cost, Given, Measurement, Readers
+from datapruner.signals.measurement import Cost, Given, Readers
+from datapruner.signals.measurements._of_model import OfModel
 from datapruner.signals.measurements.losses import GRADIENTS, OF_A_ROW
 from datapruner.signals.models import known_pruned, open_pruned
 from datapruner.signals.run import Run, tokens_a_row
@@ -47,23 +48,18 @@ OF_TWO = (
 )
 
 
-class Twins(Measurement):
+class Twins(OfModel):
     """Both models over the same rows; serves the dense model's losses too."""
 
     name: ClassVar[str] = "twins"
     gives: ClassVar[tuple[Given, ...]] = (*OF_TWO, *OF_A_ROW)
     options: ClassVar[tuple[str, ...]] = ("pruned_model",)
     paced_by: ClassVar[tuple[str, ...]] = (*PACED_BY, "pruned_model", "twins")
-    reads_text: ClassVar[bool] = True
     cost: ClassVar[Cost] = Cost(4e-3, "token")
 
     def applies(self, recipe: Recipe) -> bool:
         """Whether no divergences are given instead."""
-        return not _divergences_given(recipe)
-
-    def model(self, recipe: Recipe) -> str:
-        """Name two language models."""
-        return LANGUAGE_MODEL
+        return not recipe.has("divergences")
 
     def reads(self, signals: frozenset[str]) -> bool:
         """Whether these say what pruning changed."""
@@ -73,8 +69,7 @@ class Twins(Measurement):
         """Refuse a pruned model that nobody reads, and a scorer that needs one."""
         of_two = {given.name for given in OF_TWO}
         wanted = {who: needs & of_two for who, needs in readers.items() if needs & of_two}
-        pruned = recipe.pruned_model is not None or "pruned_model" in recipe.in_memory
-        given = _divergences_given(recipe)
+        pruned, given = recipe.has("pruned_model"), recipe.has("divergences")
         if not wanted:
             if pruned or given:
                 raise DataPrunerError(
@@ -94,7 +89,7 @@ class Twins(Measurement):
                     "--pruned-model"
                 )
             return
-        if not pruned or (recipe.model is None and "model" not in recipe.in_memory):
+        if not pruned or not recipe.has("model"):
             missing = (
                 "--model with the dense model" if pruned else "--pruned-model with the model that was pruned"
             )
@@ -155,7 +150,3 @@ class Twins(Measurement):
             num_supervised=int(counts.supervised[run.rows].sum()),
             progress=run.progress,
         )
-
-
-def _divergences_given(recipe: Recipe) -> bool:
-    return recipe.divergences is not None or "divergences" in recipe.in_memory
