@@ -61,7 +61,7 @@ def why_not(scorer: Scorer, request: Request, samples: Samples) -> str | None:
     request : Request
     samples : Samples
     """
-    readers = readers_of([scorer])
+    readers = readers_of([scorer], in_tokens=request.in_tokens)
     try:
         request.of(scorer).check_selectors()
         # What another scorer reads is not in this one's way.

@@ -32,7 +32,7 @@ from datapruner.signals import Signals
 from datapruner.signals.losses import feed
 from datapruner.signals.models import renderer_of
 from datapruner.signals.outlook import Outlook, outlook, tell_outlook, timed
-from datapruner.signals.plan import SUPERVISED, TOKENS, Plan, Step, make_plan, readers_of
+from datapruner.signals.plan import SUPERVISED, Plan, Step, make_plan, readers_of
 from datapruner.signals.run import Run
 from datapruner.signals.store import SignalStore
 
@@ -183,9 +183,7 @@ def begin(request: Request, samples: Samples | None = None, *, read_only: bool =
 
 def plan_of(request: Request, cleaning: Sequence[CleaningStep] | None = None) -> Plan:
     """Plan what is measured for a request's scorers, cleaning steps and budgets."""
-    recipe, readers = request.recipe, dict(readers_of(request.scorers))
-    if request.in_tokens:
-        readers["the budget"] = TOKENS
+    recipe, readers = request.recipe, readers_of(request.scorers, in_tokens=request.in_tokens)
     steps = steps_of(recipe, request.cleaning) if cleaning is None else cleaning
     reading = {
         f"the cleaning step '{step.name}'": frozenset(step.needs) - {UNREAD}

@@ -117,9 +117,10 @@ def known_signals() -> dict[str, Given]:
     return {given.name: given for one in (*own, *plugged(own)) for given in one.gives}
 
 
-def readers_of(scorers: Iterable[Any]) -> Readers:
-    """Tell what scorers read, by what each is called in a sentence."""
-    return {f"the scorer '{scorer.name}'": frozenset(scorer.requires) for scorer in scorers}
+def readers_of(scorers: Iterable[Any], *, in_tokens: bool = False) -> Readers:
+    """Tell what scorers read, and a budget in tokens, by what each is called in a sentence."""
+    readers = {f"the scorer '{scorer.name}'": frozenset(scorer.requires) for scorer in scorers}
+    return {**readers, "the budget": TOKENS} if in_tokens else readers
 
 
 def without_unread(recipe: Recipe, signals: frozenset[str]) -> Recipe:
@@ -151,8 +152,6 @@ def make_plan(recipe: Recipe, readers: Readers, *, cleaning: Readers | None = No
     """
     cleaning = cleaning or {}
     everybody = {**readers, **cleaning}
-    if recipe.keep_tokens is not None:
-        everybody["the budget"] = TOKENS
     required = frozenset().union(*everybody.values())
     able = _able(everybody)
     givers = _givers(recipe, required, able)
