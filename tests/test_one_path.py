@@ -438,7 +438,7 @@ def test_recipes_that_were_saved_before_run_and_stay_as_they_are(name, folder, t
     Path("recipe.yaml").write_text(yaml.safe_dump(held))
     dp.run("recipe.yaml", progress=False).save("out")
     again = yaml.safe_load(Path("out/recipe.yaml").read_text())
-    ways = ("source", "embeddings", "divergences", "model")
+    ways = ("source", "embeddings", "divergences", "model", "recipe_format")
     assert {
         key: value for key, value in again.items() if not key.endswith("_content") and key not in ways
     } == {key: value for key, value in held.items() if key not in ways}
