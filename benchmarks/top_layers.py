@@ -1,19 +1,18 @@
-"""Training with power on two cores: the lower layers are frozen and their states computed once for all arms.
+"""Training with power on two cores: the lower layers are frozen, and their states are computed once for all arms.
 
 Only the top layers learn, all of their weights. A step is a batch of supervised tokens, not of rows, so that arms of
-the same budget take the same number of steps over the same number of tokens, whatever the lengths of their rows. The
-head is applied at supervised positions only, over the tokens that occur as targets in any of the sets.
+one budget take as many steps over as many tokens, whatever the lengths of their rows. The last layer's queries and the
+head are computed at supervised positions only, the softmax over the tokens that occur as targets in any of the sets.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import json
+import hashlib
 import math
 import os
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,96 +20,125 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import numpy as np
-from finetune import MICRO_TOKENS, by_length, part_of, rendered
+from finetune import Row, by_length, part_of, rendered
 from numpy.typing import NDArray
 
 MODEL = "smollm2-135m-q4"
-DEPTH = 4
-"""Layers that learn, from the top."""
-STEP_TOKENS = 512
-"""Supervised tokens a step."""
-RATE = 2e-4
+HELD_DEPTH = 1
+"""Layers above the states that are stored."""
+CHUNK = 256
+"""Rows a file of states."""
+MICRO = {"cpu": 1024, "cuda": 32768}
+"""Tokens that go through the layers together."""
 
 
-@dataclass(frozen=True)
-class Held:
-    """The rows of a set as the top layers read them.
+class States:
+    """The rows of several sets, each text once, with the states below the top layers on disk.
 
-    Attributes
-    ----------
-    ids : ndarray, int32, shape (tokens,)
-    supervised : ndarray, bool, shape (tokens,)
-    states : ndarray, float16, shape (tokens, d); mapped from a file
-    offsets : ndarray, int64, shape (rows + 1,)
+    Files are written one after the other and whole, so that several processes may fill the folder, and go on later.
     """
 
-    ids: NDArray[np.int32]
-    supervised: NDArray[np.bool_]
-    states: NDArray[np.float16]
-    offsets: NDArray[np.int64]
+    def __init__(self, folder: Path, sets: Sequence[str], tokenizer: Any) -> None:
+        self.folder = folder / "states"
+        self.folder.mkdir(exist_ok=True)
+        self.rows: list[Row] = []
+        self.mapped: set[int] = set()
+        self.places: dict[str, list[int]] = {}
+        known: dict[bytes, int] = {}
+        for name in sets:
+            self.places[name] = []
+            for row in self._rendered(folder / f"{name}.jsonl", tokenizer):
+                key = hashlib.sha256(row.ids.tobytes() + b"|" + row.supervised.tobytes()).digest()
+                if key not in known:
+                    known[key] = len(self.rows)
+                    self.rows.append(row)
+                self.places[name].append(known[key])
 
-    @property
-    def tokens(self) -> NDArray[np.int64]:
-        """Supervised tokens that a loss counts, of every row: the first of a row has nothing before it."""
-        counted = self.supervised.copy()
-        counted[self.offsets[:-1][np.diff(self.offsets) > 0]] = False
-        sums = np.concatenate([[0], np.cumsum(counted)])
-        return np.asarray(sums[self.offsets[1:]] - sums[self.offsets[:-1]])
+    def _rendered(self, source: Path, tokenizer: Any) -> Iterator[Row]:
+        kept = self.folder / f"{source.stem}.rows.npz"
+        digest = hashlib.sha256(source.read_bytes()).hexdigest()
+        if not kept.exists() or str(np.load(kept)["source"]) != digest:
+            count = sum(1 for line in source.open(encoding="utf-8") if line.strip())
+            rows = rendered(source, tokenizer, range(count))
+            np.savez(
+                kept,
+                source=digest,
+                ids=np.concatenate([np.asarray(row.ids, np.int32) for row in rows]),
+                supervised=np.concatenate([np.asarray(row.supervised, np.bool_) for row in rows]),
+                lengths=np.array([len(row.ids) for row in rows]),
+            )
+        held = np.load(kept)
+        cuts = np.cumsum(held["lengths"])[:-1]
+        for ids, supervised in zip(np.split(held["ids"], cuts), np.split(held["supervised"], cuts), strict=True):
+            yield Row(ids, supervised)
 
-    def row(self, place: int) -> slice:
-        return slice(int(self.offsets[place]), int(self.offsets[place + 1]))
+    def chunks(self) -> list[range]:
+        return [range(at, min(at + CHUNK, len(self.rows))) for at in range(0, len(self.rows), CHUNK)]
+
+    def path(self, chunk: range) -> Path:
+        of = hashlib.sha256(b"".join(self.rows[place].ids.tobytes() for place in chunk)).hexdigest()[:16]
+        return self.folder / f"{of}.{HELD_DEPTH}.npy"
+
+    def fill(self, model: Any, chunk: range, device: str) -> None:
+        """Compute and write what is not there."""
+        import torch
+
+        path = self.path(chunk)
+        if path.exists():
+            return
+        lower = part_of(model, slice(None, -HELD_DEPTH))
+        lower.model.norm = torch.nn.Identity()
+        found: dict[int, NDArray[np.float16]] = {}
+        filled = [place for place in chunk if len(self.rows[place].ids)]
+        for batch in by_length(self.rows, filled, MICRO[device]):
+            ids, mask = _padded_ids([self.rows[place].ids for place in batch])
+            with torch.inference_mode(), fast(device):
+                given = lower.model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False)
+            for place, row in zip(batch, given.last_hidden_state, strict=True):
+                found[place] = row[: len(self.rows[place].ids)].half().cpu().numpy()
+        part = path.with_suffix(f".{os.getpid()}.part")
+        with part.open("wb") as file:
+            np.save(file, np.concatenate([found[place] for place in filled]))
+        part.rename(path)
+
+    def of(self, name: str) -> list[Row]:
+        """The rows of a set, with their states mapped from the files."""
+        chunks = self.chunks()
+        for number in {place // CHUNK for place in self.places[name]} - self.mapped:
+            states = np.load(self.path(chunks[number]), mmap_mode="r")
+            cuts = np.cumsum([len(self.rows[place].ids) for place in chunks[number]])[:-1]
+            for place, part in zip(chunks[number], np.split(states, cuts), strict=True):
+                self.rows[place] = self.rows[place]._replace(states=part)
+            self.mapped.add(number)
+        return [self.rows[place] for place in self.places[name]]
 
 
-def hold(source: Path, folder: Path, model: Any, tokenizer: Any, depth: int, device: str) -> Held:
-    """Render the rows of a file and keep what the lower layers make of them; what stands in the folder is read."""
-    name, done = source.name.removesuffix(".jsonl"), folder / f"{source.stem}.{depth}.json"
-    files = {key: folder / f"{name}.{depth}.{key}.npy" for key in ("ids", "supervised", "states", "offsets")}
-    if not done.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        count = sum(1 for line in source.open(encoding="utf-8") if line.strip())
-        rows = rendered(source, tokenizer, range(count))
-        offsets = np.concatenate([[0], np.cumsum([len(row.ids) for row in rows])]).astype(np.int64)
-        np.save(files["ids"], np.concatenate([np.asarray(row.ids, np.int32) for row in rows]))
-        np.save(files["supervised"], np.concatenate([np.asarray(row.supervised, bool) for row in rows]))
-        np.save(files["offsets"], offsets)
-        _write_states(files["states"], rows, offsets, model, depth, device)
-        done.write_text(json.dumps({"rows": count, "tokens": int(offsets[-1])}), encoding="utf-8")
-    return Held(
-        np.load(files["ids"]),
-        np.load(files["supervised"]),
-        np.load(files["states"], mmap_mode="r"),
-        np.load(files["offsets"]),
-    )
-
-
-def _write_states(
-    path: Path, rows: Sequence[Any], offsets: NDArray[np.int64], model: Any, depth: int, device: str
-) -> None:
+def fast(device: str, wanted: bool = True) -> Any:
+    """bfloat16 products, where the processor has them; logits that a model is judged by are float32."""
     import torch
 
-    lower = part_of(model, slice(None, -depth))
-    lower.model.norm = torch.nn.Identity()
-    width = model.config.hidden_size
-    states = np.lib.format.open_memmap(path, "w+", np.float16, (int(offsets[-1]), width))
-    order = [place for place in range(len(rows)) if len(rows[place].ids)]
-    for batch in by_length(rows, order, 4 * MICRO_TOKENS[device]):
-        longest = max(len(rows[place].ids) for place in batch)
-        ids = torch.zeros(len(batch), longest, dtype=torch.long)
-        mask = torch.zeros(len(batch), longest, dtype=torch.long)
-        for number, place in enumerate(batch):
-            row = torch.from_numpy(np.asarray(rows[place].ids).astype(np.int64))
-            ids[number, : len(row)], mask[number, : len(row)] = row, 1
-        with torch.inference_mode():
-            given = lower.model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False)
-        for number, place in enumerate(batch):
-            found = given.last_hidden_state[number, : len(rows[place].ids)]
-            states[offsets[place] : offsets[place + 1]] = found.half().cpu().numpy()
-    states.flush()
+    able = wanted and (device != "cpu" or torch.cpu._is_avx512_bf16_supported())
+    return torch.autocast(device, torch.bfloat16) if able else contextlib.nullcontext()
 
 
-def targets_of(sets: Sequence[Held]) -> NDArray[np.int64]:
-    """The tokens that occur as targets in any set, ascending."""
-    return np.unique(np.concatenate([held.ids[held.supervised] for held in sets])).astype(np.int64)
+def _padded_ids(rows: Sequence[NDArray[np.int32]]) -> tuple[Any, Any]:
+    import torch
+
+    longest = max(map(len, rows))
+    ids, mask = (torch.zeros(len(rows), longest, dtype=torch.long) for _ in range(2))
+    for number, row in enumerate(rows):
+        ids[number, : len(row)], mask[number, : len(row)] = torch.from_numpy(row.astype(np.int64)), 1
+    return ids, mask
+
+
+def counted(rows: Sequence[Row]) -> NDArray[np.int64]:
+    """Supervised tokens that a loss counts, of every row: the first of a row has nothing before it."""
+    return np.array([int(row.supervised[1:].sum()) for row in rows], dtype=np.int64)
+
+
+def targets_of(rows: Sequence[Row]) -> NDArray[np.int64]:
+    """The tokens that occur as targets, ascending."""
+    return np.unique(np.concatenate([row.ids[row.supervised] for row in rows])).astype(np.int64)
 
 
 class Head:
@@ -120,52 +148,102 @@ class Head:
         import torch
 
         weight = model.lm_head.weight.detach()
-        size = weight.shape[0]
-        self.place = torch.full((size,), -1, dtype=torch.long)
-        kept = torch.arange(size) if vocabulary is None else torch.from_numpy(vocabulary)
+        kept = torch.arange(len(weight)) if vocabulary is None else torch.from_numpy(vocabulary)
+        self.place = torch.full((len(weight),), -1, dtype=torch.long)
         self.place[kept] = torch.arange(len(kept))
-        self.weight = weight[kept.to(weight.device)].to(device)
         self.place = self.place.to(device)
+        self.weight = weight[kept.to(weight.device)].to(device)
+        self.device = device
 
-    def losses(self, states: Any, wanted: Any) -> Any:
+    def losses(self, states: Any, wanted: Any, rough: bool = False) -> Any:
         import torch
 
-        logits = states.float() @ self.weight.float().T
-        return torch.nn.functional.cross_entropy(logits, self.place[wanted], reduction="none")
+        with fast(self.device, rough):
+            logits = torch.nn.functional.linear(states, self.weight)
+        return torch.nn.functional.cross_entropy(logits.float(), self.place[wanted], reduction="none")
 
 
-def batch_of(held: Held, places: Sequence[int], device: str) -> tuple[Any, Any, Any]:
-    """States [b, t, d], their mask, and labels [b, t]: -100 where nothing is learnt."""
+def batch_of(rows: Sequence[Row], device: str) -> tuple[Any, Any, Any]:
+    """States [b, t, d], padded on the left; which are there [b, t]; labels [b, t], -100 where nothing is learnt."""
     import torch
 
-    longest = max(int(held.offsets[place + 1] - held.offsets[place]) for place in places)
-    states = torch.zeros(len(places), longest, held.states.shape[1])
-    mask = torch.zeros(len(places), longest, dtype=torch.long)
-    labels = torch.full((len(places), longest), -100, dtype=torch.long)
-    for number, place in enumerate(places):
-        of = held.row(place)
-        ids = torch.from_numpy(held.ids[of].astype(np.int64))
-        states[number, : len(ids)] = torch.from_numpy(np.asarray(held.states[of], dtype=np.float32))
-        mask[number, : len(ids)] = 1
-        counted = torch.from_numpy(held.supervised[of])
-        labels[number, : len(ids)][counted] = ids[counted]
-    return states.to(device), mask.to(device), labels.to(device)
+    longest = max(len(row.ids) for row in rows)
+    states = torch.zeros(len(rows), longest, rows[0].states.shape[1])
+    there = torch.zeros(len(rows), longest, dtype=torch.bool)
+    labels = torch.full((len(rows), longest), -100, dtype=torch.long)
+    for number, row in enumerate(rows):
+        start = longest - len(row.ids)
+        ids, supervised = torch.from_numpy(row.ids.astype(np.int64)), torch.from_numpy(row.supervised)
+        states[number, start:] = torch.from_numpy(np.asarray(row.states, dtype=np.float32))
+        there[number, start:] = True
+        labels[number, start:][supervised] = ids[supervised]
+        labels[number, start] = -100
+    return states.to(device), there.to(device), labels.to(device)
 
 
-def losses_of(top: Any, head: Head, batch: tuple[Any, Any, Any]) -> tuple[Any, Any]:
-    """Losses of the supervised tokens, and where they are."""
-    states, mask, labels = batch
-    out = top.model(inputs_embeds=states, attention_mask=mask, use_cache=False).last_hidden_state[:, :-1]
-    wanted = labels[:, 1:]
+def top_of(model: Any, depth: int) -> Any:
+    """A copy of the layers above the states, of which the last ``depth`` learn."""
+    top = copy.deepcopy(part_of(model, slice(-HELD_DEPTH, None)))
+    top.requires_grad_(False)
+    for part in (*top.model.layers[-depth:], top.model.norm):
+        part.requires_grad_(True)
+    return top
+
+
+def losses_of(
+    top: Any, head: Head, rows: Sequence[Row], device: str, rough: bool = False
+) -> tuple[Any, Any]:
+    """Losses of the supervised tokens, and how many each row has."""
+    import torch
+
+    states, there, labels = batch_of(rows, device)
+    positions = (there.cumsum(1) - 1).clamp(min=0)
+    at = labels != -100
+    # Answers end the rows, and the padding is on the left: few queries of the last layer are nobody's.
+    first = max(int(at.any(0).float().argmax()) - 1, 0)
+    with fast(device):
+        turns = top.model.rotary_emb(states, positions)
+        length = states.shape[1]
+        causal = torch.ones(length, length, dtype=torch.bool, device=states.device).tril()
+        itself = torch.eye(length, dtype=torch.bool, device=states.device)
+        allowed = (causal & there[:, None, :] | itself)[:, None]
+        for layer in top.model.layers[:-1]:
+            states = decoder_layer(layer, states, turns, allowed, 0)
+        states = decoder_layer(top.model.layers[-1], states, turns, allowed, first)
+        states = top.model.norm(states)
+    wanted = labels[:, first + 1 :]
     at = wanted != -100
-    return head.losses(out[at], wanted[at]), at
+    return head.losses(states[:, :-1][at], wanted[at], rough), at.sum(1)
+
+
+def decoder_layer(layer: Any, states: Any, turns: tuple[Any, Any], allowed: Any, first: int) -> Any:
+    """A Llama decoder layer at the positions from ``first`` on; keys and values are computed at all."""
+    import torch
+
+    attention = layer.self_attn
+    normed = layer.input_layernorm(states)
+
+    def heads(projection: Any, of: Any) -> Any:
+        return projection(of).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
+
+    def turned(of: Any, cos: Any, sin: Any) -> Any:
+        half = of.shape[-1] // 2
+        return of * cos[:, None] + torch.cat([-of[..., half:], of[..., :half]], -1) * sin[:, None]
+
+    cos, sin = turns
+    query = turned(heads(attention.q_proj, normed[:, first:]), cos[:, first:], sin[:, first:])
+    key, value = turned(heads(attention.k_proj, normed), cos, sin), heads(attention.v_proj, normed)
+    key, value = (of.repeat_interleave(query.shape[1] // of.shape[1], 1).to(query.dtype) for of in (key, value))
+    found = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=allowed[:, :, first:])
+    states = states[:, first:] + attention.o_proj(found.transpose(1, 2).flatten(2))
+    return states + layer.mlp(layer.post_attention_layernorm(states))
 
 
 def steps_of(rows: Sequence[int], tokens: NDArray[np.int64], steps: int) -> list[list[int]]:
     """Cut rows into consecutive batches of nearly as many tokens each; every batch has a row."""
-    ends = np.cumsum(tokens[np.asarray(rows)])
     if len(rows) < steps:
         raise ValueError(f"{len(rows)} rows make no {steps} batches")
+    ends = np.cumsum(tokens[np.asarray(rows)])
     cuts = np.searchsorted(ends, ends[-1] * np.arange(1, steps) / steps, side="left") + 1
     # Long rows may take more than a step's tokens: the batches after them still have a row each.
     for at in range(len(cuts)):
@@ -175,7 +253,7 @@ def steps_of(rows: Sequence[int], tokens: NDArray[np.int64], steps: int) -> list
 
 
 def within_budget(order: Sequence[int], tokens: NDArray[np.int64], budget: int) -> list[int]:
-    """Take rows in order until the next would exceed the budget of supervised tokens; those without any are left."""
+    """Take rows in order as long as they fit the budget of supervised tokens; those without any are left."""
     out: list[int] = []
     left = budget
     for place in order:
@@ -188,7 +266,7 @@ def within_budget(order: Sequence[int], tokens: NDArray[np.int64], budget: int) 
 def train(
     model: Any,
     head: Head,
-    held: Held,
+    data: Sequence[Row],
     rows: Sequence[int],
     *,
     steps: int,
@@ -201,23 +279,19 @@ def train(
     import torch
 
     torch.manual_seed(seed)
-    top = copy.deepcopy(part_of(model, slice(-depth, None))).to(device).train()
-    top.requires_grad_(False)
-    for part in (top.model.layers, top.model.norm):
-        part.requires_grad_(True)
+    top = top_of(model, depth).to(device).train()
     weights = [weight for weight in top.parameters() if weight.requires_grad]
     optimiser = torch.optim.AdamW(weights, lr=rate, weight_decay=0.0)
     warm = max(1, steps // 20)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda at: min(1.0, (at + 1) / warm) * 0.5 * (1 + math.cos(math.pi * at / steps))
     )
-    tokens = held.tokens
+    tokens = counted(data)
     order = np.random.default_rng(seed).permutation(np.asarray(rows)).tolist()
-    lengths = _Lengths(held)
     for batch in steps_of(order, tokens, steps):
         wanted = int(tokens[batch].sum())
-        for micro in by_length(lengths, batch, 2 * MICRO_TOKENS[device]):
-            losses, _ = losses_of(top, head, batch_of(held, micro, device))
+        for micro in by_length(data, batch, MICRO[device]):
+            losses, _ = losses_of(top, head, [data[place] for place in micro], device, rough=True)
             (losses.sum() / wanted).backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimiser.step()
@@ -226,39 +300,14 @@ def train(
     return top.eval()
 
 
-class _Lengths:
-    """Rows as `by_length` asks for them."""
-
-    def __init__(self, held: Held) -> None:
-        self.held = held
-
-    def __len__(self) -> int:
-        return len(self.held.offsets) - 1
-
-    def __getitem__(self, place: int) -> Any:
-        return _Row(range(int(self.held.offsets[place + 1] - self.held.offsets[place])))
-
-
-@dataclass(frozen=True)
-class _Row:
-    ids: range
-
-
-def judged(top: Any, head: Head, held: Held, device: str) -> NDArray[np.float64]:
+def judged(top: Any, head: Head, data: Sequence[Row], device: str) -> NDArray[np.float64]:
     """Summed loss of every row's supervised tokens, nats."""
     import torch
 
-    out = np.zeros(len(held.offsets) - 1)
-    for micro in by_length(_Lengths(held), range(len(out)), 4 * MICRO_TOKENS[device]):
+    out = np.zeros(len(data))
+    for micro in by_length(data, range(len(out)), 4 * MICRO[device]):
         with torch.inference_mode():
-            losses, at = losses_of(top, head, batch_of(held, micro, device))
-        parts = losses.double().cpu().split(at.sum(dim=1).tolist())
-        for place, part in zip(micro, parts, strict=True):
+            losses, counts = losses_of(top, head, [data[place] for place in micro], device)
+        for place, part in zip(micro, losses.double().cpu().split(counts.tolist()), strict=True):
             out[place] = float(part.sum())
     return out
-
-
-def timed_arm(run: Any) -> tuple[Any, float]:
-    start = time.perf_counter()
-    found = run()
-    return found, round(time.perf_counter() - start, 1)

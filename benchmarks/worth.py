@@ -1,14 +1,15 @@
 """Is what a scorer keeps worth more than a random draw? Arms at equal tokens and equal steps, on sets as people have.
 
-    python benchmarks/messy.py FOLDER
-    python benchmarks/worth.py FOLDER --prepare          # states of the lower layers, once (SmolLM2: 500 tokens/s)
-    python benchmarks/worth.py FOLDER --calibrate        # spread between random arms, a placebo, a known effect
-    python benchmarks/worth.py FOLDER                    # the arms; stopped and started again, it goes on
+    python benchmarks/messy.py FOLDER                # the sets, with the truth beside them
+    python benchmarks/worth.py FOLDER --prepare      # states below the top layers, once
+    python benchmarks/worth.py FOLDER --choose       # what each arm keeps
+    python benchmarks/worth.py FOLDER --arms random placebo "clean part"    # how small a difference is seen?
+    python benchmarks/worth.py FOLDER                # all arms; stopped and started again, it goes on
     python benchmarks/worth.py FOLDER --report
 
-Every run draws a sample of the set (80 % of its rows, so that an arm that is not random varies too), an arm spends the
-budget on it, the top layers of SmolLM2-135M learn from that for as many steps as every other arm, and the losses of
-all held-out rows are written down. `FOLDER/worth.json` has them row by row: any weighting can be computed later.
+Every run draws a sample of the set (80 % of its rows, so that an arm without chance varies too), an arm spends the
+budget on it, the top of SmolLM2-135M learns from that in as many steps as every other arm does, and the losses of all
+held-out rows are written down: any weighting can be computed later. ``--whole`` trains the whole model (for a GPU).
 """
 
 from __future__ import annotations
@@ -17,57 +18,38 @@ import argparse
 import json
 import os
 import sys
+import time
+import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import numpy as np
 from common import machine, versions, write
+from finetune import Row, Workers, load
 from numpy.typing import NDArray
-from top_layers import (
-    DEPTH,
-    MODEL,
-    RATE,
-    STEP_TOKENS,
-    Head,
-    Held,
-    hold,
-    judged,
-    targets_of,
-    timed_arm,
-    train,
-    within_budget,
-)
+from top_layers import MODEL, Head, States, counted, judged, targets_of, train, within_budget
 from worth_report import report
 
 SETS = ("messy", "clean", "single")
 BUDGETS = (0.1, 0.3)
 SEEDS, SAMPLES = 3, 2
 SAMPLE = 0.8
-PLAIN = {"progress": False}
-ARMS: dict[str, dict[str, Any]] = {
-    "concept_complexity": {"scorer": "concept_complexity"},
-    "prototypes": {"scorer": "prototypes"},
-    "topoprune": {"scorer": "topoprune"},
-    "perplexity": {"scorer": "perplexity", "model": MODEL},
-    "ifd": {"scorer": "ifd", "model": MODEL},
-    "donod": {"scorer": "donod", "model": MODEL},
-    "qtuning": {"scorer": "qtuning", "model": MODEL},
-    "response_noise": {"scorer": "response_noise", "model": MODEL},
-    "dedup + random": {"scorer": "random", "dedup": True},
-    "length": {"scorer": "length"},
-}
+DEPTH, RATE, STEP_TOKENS = 1, 2e-3, 512
 OWN = ("random", "placebo", "full", "stratified", "oracle", "clean part")
-"""Arms that this script draws itself: two random draws, everything, equal parts of each capability, the planted truth
-(clean rows of the messy set, in equal parts of each capability), and its clean rows as they come."""
+"""Arms that are drawn here: two random draws, everything, equal tokens of each capability, the planted truth (clean
+rows of the messy set, equal tokens of each capability), and its clean rows as they come."""
+ARMS: dict[str, dict[str, Any]] = {
+    "auto": {},
+    "auto, model": {"model": MODEL},
+}
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """One arm on one sample with one seed of training."""
 
     of: str
@@ -81,6 +63,7 @@ class Run:
         return f"{self.of}/{self.arm}/{self.budget:g}/sample{self.sample}/seed{self.seed}"
 
 
+@cache
 def truths(folder: Path, name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / f"{name}.truth.jsonl").open(encoding="utf-8")]
 
@@ -91,16 +74,7 @@ def sampled(count: int, sample: int) -> NDArray[np.int64]:
     return np.sort(rng.permutation(count)[: round(SAMPLE * count)])
 
 
-def balanced(rows: Sequence[int], capabilities: Sequence[str], rng: np.random.Generator) -> list[int]:
-    """An order in which the capabilities take turns, rows of each at random."""
-    by: dict[str, list[int]] = {}
-    for place in rng.permutation(np.asarray(rows)).tolist():
-        by.setdefault(capabilities[place], []).append(place)
-    rounds = max(map(len, by.values()))
-    return [held[at] for at in range(rounds) for _, held in sorted(by.items()) if at < len(held)]
-
-
-def balanced_tokens(
+def equal_tokens(
     rows: Sequence[int],
     capabilities: Sequence[str],
     tokens: NDArray[np.int64],
@@ -108,15 +82,13 @@ def balanced_tokens(
     rng: np.random.Generator,
 ) -> list[int]:
     """Equal tokens of each capability, rows of each at random; what one has not goes to the others."""
-    order = rng.permutation(np.asarray(rows)).tolist()
-    left = {
-        name: [place for place in order if capabilities[place] == name]
-        for name in {capabilities[r] for r in rows}
-    }
+    left: dict[str, list[int]] = {}
+    for place in rng.permutation(np.asarray(rows)).tolist():
+        left.setdefault(capabilities[place], []).append(place)
     out: list[int] = []
     while left:
         share = (budget - int(tokens[out].sum())) // len(left)
-        short = {n: held for n, held in left.items() if int(tokens[held].sum()) <= share}
+        short = {name: held for name, held in left.items() if int(tokens[held].sum()) <= share}
         if not short:
             for _, held in sorted(left.items()):
                 out += within_budget(held, tokens, share)
@@ -127,105 +99,125 @@ def balanced_tokens(
     return out
 
 
-def chosen(
-    folder: Path, run: Run, rows: NDArray[np.int64], tokens: NDArray[np.int64], cache: Path
-) -> list[int]:
+def drawn(folder: Path, run: Run, rows: NDArray[np.int64], tokens: NDArray[np.int64]) -> list[int]:
     """The rows that an arm keeps of a sample."""
     budget = int(run.budget * tokens[rows].sum())
-    rng = np.random.default_rng([run.sample, run.seed, sum(map(ord, run.arm))])
-    truth = truths(folder, run.of)
-    capabilities = [of["capability"] for of in truth]
-    good = [row for row in rows.tolist() if not truth[row]["planted"]]
+    rng = np.random.default_rng([run.sample, run.seed, zlib.crc32(run.arm.encode())])
     if run.arm in ("random", "placebo"):
         return within_budget(rng.permutation(rows).tolist(), tokens, budget)
     if run.arm == "full":
         return [row for row in rows.tolist() if tokens[row]]
+    if run.arm not in OWN:
+        return [row for row in json.loads(_chosen(folder, run).read_text("utf-8")) if tokens[row]]
+    truth = truths(folder, run.of)
+    capabilities = [of["capability"] for of in truth]
+    good = [row for row in rows.tolist() if not truth[row]["planted"]]
     if run.arm == "stratified":
-        return balanced_tokens(rows.tolist(), capabilities, tokens, budget, rng)
+        return equal_tokens(rows.tolist(), capabilities, tokens, budget, rng)
     if run.arm == "oracle":
-        return balanced_tokens(good, capabilities, tokens, budget, rng)
-    if run.arm == "clean part":
-        return within_budget(rng.permutation(np.asarray(good)).tolist(), tokens, budget)
+        return equal_tokens(good, capabilities, tokens, budget, rng)
+    return within_budget(rng.permutation(np.asarray(good)).tolist(), tokens, budget)
+
+
+def _chosen(folder: Path, run: Run) -> Path:
+    return folder / "chosen" / run.of / f"{run.arm}.{run.budget:g}.sample{run.sample}.json"
+
+
+def choose(folder: Path, runs: Sequence[Run], states: States, arms: dict[str, dict[str, Any]]) -> None:
+    """Let the library choose, once for every sample and budget, and keep the rows."""
     import datapruner as dp
 
-    source = folder / f"{run.of}.jsonl"
-    lines = source.read_text(encoding="utf-8").splitlines()
-    part = folder / "samples" / f"{run.of}.{run.sample}.jsonl"
-    if not part.exists():
-        part.parent.mkdir(exist_ok=True)
-        part.write_text("".join(f"{lines[row]}\n" for row in rows.tolist()), encoding="utf-8")
-    selection = dp.prune(
-        str(part), keep_tokens=budget, cache=cache, seed=run.sample, **PLAIN, **ARMS[run.arm]
-    )
-    return [row for row in rows[selection.indices].tolist() if tokens[row]]
+    for run in runs:
+        out = _chosen(folder, run)
+        if run.arm in OWN or out.exists():
+            continue
+        tokens = counted([states.rows[place] for place in states.places[run.of]])
+        rows = sampled(len(tokens), run.sample)
+        part = folder / "samples" / f"{run.of}.{run.sample}.jsonl"
+        if not part.exists():
+            part.parent.mkdir(exist_ok=True)
+            lines = (folder / f"{run.of}.jsonl").read_text(encoding="utf-8").splitlines()
+            part.write_text("".join(f"{lines[row]}\n" for row in rows.tolist()), encoding="utf-8")
+        start = time.perf_counter()
+        selection = dp.prune(
+            str(part),
+            keep_tokens=int(run.budget * tokens[rows].sum()),
+            cache=folder / "cache",
+            seed=run.sample,
+            progress=False,
+            tokenizer=MODEL,
+            max_length=1024,
+            **arms[run.arm],
+        )
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(rows[selection.indices].tolist()), encoding="utf-8")
+        print(f"{run.of}/{run.arm}/{run.budget:g}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
 
 
 class Bench:
-    """The model, the states of all sets, and the file of results."""
+    """The model and the states of all sets, in one process."""
 
-    def __init__(self, asked: Any) -> None:
-        import torch
-
+    def __init__(self, asked: Any, device: str) -> None:
         from datapruner.models import load_causal_lm
 
-        self.asked = asked
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model, self.tokenizer = load_causal_lm(MODEL, device=self.device)
+        self.asked, self.device = asked, device
+        self.model, tokenizer = load_causal_lm(MODEL, device=device)
         self.model = self.model.float().eval()
-        self.held: dict[str, Held] = {}
-        for name in (*asked.sets, "held_out"):
-            self.held[name], seconds = timed_arm(lambda name=name: self._hold(name))
-            print(f"{name}: {len(self.held[name].ids):,} tokens, {seconds} s", file=sys.stderr, flush=True)
-        vocabulary = None if asked.whole_head else targets_of(list(self.held.values()))
-        self.head = Head(self.model, vocabulary, self.device)
+        self.states = States(asked.folder, ("messy", "held_out", "clean", "single"), tokenizer)
+        vocabulary = None if asked.whole_head else targets_of(self.states.rows)
+        self.head = Head(self.model, vocabulary, device)
 
-    def _hold(self, name: str) -> Held:
-        source = self.asked.folder / f"{name}.jsonl"
-        return hold(
-            source, self.asked.folder / "states", self.model, self.tokenizer, self.asked.depth, self.device
-        )
-
-    def steps(self, of: str, budget: float) -> int:
-        """The same for every arm of a set and budget."""
-        return max(4, round(budget * SAMPLE * int(self.held[of].tokens.sum()) / self.asked.step_tokens))
+    def __call__(self, task: Any) -> dict[str, Any]:
+        if isinstance(task, Run):
+            return self.carry_out(task)
+        self.states.fill(self.model, task.rows, self.device)
+        return {"log_ppl": 0.0}
 
     def carry_out(self, run: Run) -> dict[str, Any]:
-        held = self.held[run.of]
-        rows = sampled(len(held.offsets) - 1, run.sample)
-        tokens = held.tokens
-        kept, choosing = timed_arm(
-            lambda: chosen(self.asked.folder, run, rows, tokens, self.asked.folder / "cache")
-        )
-        settings = {
-            "steps": self.steps(run.of, run.budget),
-            "depth": self.asked.depth,
-            "rate": self.asked.rate,
-        }
-        top, training = timed_arm(
-            lambda: train(self.model, self.head, held, kept, seed=run.seed, device=self.device, **settings)
-        )
-        losses, judging = timed_arm(lambda: judged(top, self.head, self.held["held_out"], self.device))
+        asked = self.asked
+        data, held_out = self.states.of(run.of), self.states.of("held_out")
+        tokens = counted(data)
+        rows = sampled(len(tokens), run.sample)
+        kept = drawn(asked.folder, run, rows, tokens)
+        budget = run.budget * int(tokens[rows].sum())
+        steps = max(4, round(budget / asked.step_tokens))
+        start = time.perf_counter()
+        settings = {"steps": steps, "seed": run.seed, "depth": asked.depth, "rate": asked.rate}
+        top = train(self.model, self.head, data, kept, device=self.device, **settings)
+        trained = time.perf_counter()
+        losses = judged(top, self.head, held_out, self.device)
         return {
-            **settings,
             "rows": len(kept),
             "tokens": int(tokens[kept].sum()),
-            "budget": int(run.budget * tokens[rows].sum()),
-            "seconds": {"choosing": choosing, "training": training, "judging": judging},
-            "losses": [round(float(loss), 4) for loss in losses],
+            "budget": int(budget),
+            **settings,
+            "training": round(trained - start, 1),
+            "judging": round(time.perf_counter() - trained, 1),
+            "log_ppl": float(losses.sum() / counted(held_out).sum()),
+            "losses": [round(float(loss), 3) for loss in losses],
         }
+
+
+class Chunk(NamedTuple):
+    """Rows whose states are computed."""
+
+    rows: range
+
+    @property
+    def key(self) -> str:
+        return f"states/{self.rows.start}"
 
 
 def wanted(asked: Any) -> list[Run]:
     """All runs, those of one seed and sample before the next: a table after each round."""
-    arms = asked.arms or ([*OWN[:2], "clean part"] if asked.calibrate else [*OWN, *ARMS])
     return [
         Run(of, arm, budget, sample, seed)
         for seed in range(asked.seeds)
         for sample in range(asked.samples)
-        for of in (asked.sets[:1] if asked.calibrate else asked.sets)
+        for of in asked.sets
         for budget in asked.budgets
-        for arm in arms
-        if not (arm == "full" and budget != asked.budgets[0])
+        for arm in asked.arms
+        if (arm == "full") == (budget == 1) or arm == "random"
     ]
 
 
@@ -235,48 +227,52 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--prepare", action="store_true")
-    parser.add_argument("--calibrate", action="store_true")
+    parser.add_argument("--choose", action="store_true")
     parser.add_argument("--report", action="store_true")
     parser.add_argument("--sets", nargs="+", default=list(SETS))
-    parser.add_argument("--arms", nargs="+")
+    parser.add_argument("--arms", nargs="+", default=[*OWN, *ARMS])
+    parser.add_argument("--more-arms", type=Path, help="JSON: name -> what `datapruner.prune` is given")
     parser.add_argument("--budgets", nargs="+", type=float, default=list(BUDGETS))
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--samples", type=int, default=SAMPLES)
-    parser.add_argument("--depth", type=int, default=DEPTH, help="layers that learn")
+    parser.add_argument("--depth", type=int, default=DEPTH, help="layers that learn, from the top")
     parser.add_argument("--rate", type=float, default=RATE)
     parser.add_argument("--step-tokens", type=int, default=STEP_TOKENS)
     parser.add_argument("--whole-head", action="store_true", help="the softmax over the whole vocabulary")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", type=Path, help="default: FOLDER/worth.json")
     asked = parser.parse_args()
-    out = asked.out or asked.folder / "worth.json"
-    done: dict[str, Any] = json.loads(out.read_text("utf-8")) if out.exists() else {"runs": {}}
+    asked.out = asked.out or asked.folder / "worth.json"
     if asked.report:
-        print(report(done, asked.folder))
+        print(report(load(asked.out)))
         return
-    bench = Bench(asked)
-    if asked.prepare:
-        return
-    import torch
+    from datapruner.models import load_tokenizer
 
+    states = States(asked.folder, ("messy", "held_out", "clean", "single"), load_tokenizer(MODEL))
+    if asked.choose:
+        arms = {**ARMS, **(json.loads(asked.more_arms.read_text("utf-8")) if asked.more_arms else {})}
+        choose(asked.folder, wanted(asked), states, arms)
+        return
+    if asked.prepare:
+        needed = sorted({place for name in (*asked.sets, "held_out") for place in states.places[name]})
+        chunks = [Chunk(rows) for rows in states.chunks() if any(place in rows for place in needed)]
+        asked.out = asked.folder / "states" / "done.json"
+        asked.out.unlink(missing_ok=True)
+        workers = Workers(Bench, asked)
+        workers.run([chunk for chunk in chunks if not states.path(chunk.rows).exists()])
+        workers.stop()
+        return
+    done = load(asked.out)
+    held_out = [states.rows[place] for place in states.places["held_out"]]
     done["held_out"] = {
-        "tokens": bench.held["held_out"].tokens.tolist(),
+        "tokens": counted(held_out).tolist(),
         "capability": [of["capability"] for of in truths(asked.folder, "held_out")],
     }
-    done["machine"], done["versions"] = (
-        machine(torch_threads=torch.get_num_threads()),
-        versions("torch", "transformers", "datapruner"),
-    )
-    runs = [run for run in wanted(asked) if run.key not in done["runs"]]
-    for number, run in enumerate(runs, 1):
-        found = bench.carry_out(run)
-        done["runs"][run.key] = found
-        write(out, done)
-        mean = sum(found["losses"]) / sum(done["held_out"]["tokens"])
-        print(
-            f"{number}/{len(runs)} {run.key}: {mean:.4f} nats a token {found['seconds']}",
-            file=sys.stderr,
-            flush=True,
-        )
+    done["machine"], done["versions"] = machine(torch_threads=1), versions("torch", "transformers", "datapruner")
+    write(asked.out, done)
+    workers = Workers(Bench, asked)
+    workers.run(wanted(asked))
+    workers.stop()
 
 
 if __name__ == "__main__":

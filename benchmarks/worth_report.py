@@ -1,132 +1,137 @@
-"""The tables of `worth.py`: differences to random in nats a token, with intervals over held-out rows and over runs."""
+"""The tables of `worth.py`: differences to random in nats a token, with intervals over runs and held-out rows."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm, t
 
-BOOTSTRAPS = 2000
-LEVEL = 0.95
-POWER = 0.8
+BOOTSTRAPS = 1000
+LEVEL, POWER = 0.95, 0.8
+WEIGHTS = ("token", "capability")
+"""Nats a token over all held-out rows, and the mean over capabilities of the same."""
 
-
-def by_run(done: Mapping[str, Any], of: str, arm: str, budget: str) -> dict[str, NDArray[np.float64]]:
-    """``sampleN/seedM`` -> the losses of all held-out rows."""
-    found = {}
-    for key, run in done["runs"].items():
-        set_, name, spent, sample, seed = key.split("/")
-        if (set_, name) == (of, arm) and (spent == budget or arm == "full"):
-            found[f"{sample}/{seed}"] = np.asarray(run["losses"], dtype=np.float64)
-    return found
+Losses = NDArray[np.float64]
 
 
-def per_token(losses: NDArray[np.float64], tokens: NDArray[np.float64], rows: Any = slice(None)) -> Any:
-    """Nats a token over some rows; losses [..., rows]."""
-    return losses[..., rows].sum(axis=-1) / tokens[rows].sum()
+class Results:
+    """All runs of a file: what each lost on every held-out row."""
 
+    def __init__(self, done: Mapping[str, Any]) -> None:
+        self.tokens = np.asarray(done["held_out"]["tokens"], dtype=np.float64)
+        self.names, self.groups = np.unique(done["held_out"]["capability"], return_inverse=True)
+        self.runs: dict[tuple[str, str, float], dict[str, Losses]] = {}
+        for key, run in done["runs"].items():
+            of, arm, budget, sample, seed = key.split("/")
+            losses = np.asarray(run["losses"], dtype=np.float64)
+            self.runs.setdefault((of, arm, float(budget)), {})[f"{sample}/{seed}"] = losses
 
-def per_capability(
-    losses: NDArray[np.float64], tokens: NDArray[np.float64], groups: NDArray[np.int64]
-) -> Any:
-    """The mean over capabilities of nats a token."""
-    means = [per_token(losses, tokens, groups == group) for group in np.unique(groups)]
-    return np.mean(means, axis=0)
+    def means(self, losses: Losses, rows: NDArray[np.int64] | slice = slice(None)) -> NDArray[np.float64]:
+        """Both weightings of one vector of losses: (2,)."""
+        losses, tokens, groups = losses[rows], self.tokens[rows], self.groups[rows]
+        by = np.bincount(groups, losses) / np.bincount(groups, tokens)
+        return np.array([losses.sum() / tokens.sum(), by.mean()])
 
+    def level(self, of: str, arm: str, budget: float) -> NDArray[np.float64]:
+        """The mean over an arm's runs of both weightings."""
+        held = self.runs[of, arm, budget].values()
+        return np.asarray(np.mean([self.means(losses) for losses in held], axis=0))
 
-def difference(
-    arm: Mapping[str, NDArray[np.float64]],
-    base: Mapping[str, NDArray[np.float64]],
-    tokens: NDArray[np.float64],
-    groups: NDArray[np.int64],
-    seed: int = 0,
-) -> dict[str, Any]:
-    """An arm minus another at the same samples and seeds; a bootstrap over runs and, inside capabilities, over rows.
+    def difference(self, of: str, arm: str, base: str, budget: float, base_budget: float | None = None) -> Any:
+        """An arm minus another at the same samples and seeds: {weighting: {...}}, nats a token.
 
-    Both levels are drawn together: the interval is for another training on another draw, judged on other rows.
-    """
-    runs = sorted(arm.keys() & base.keys())
-    held = np.stack([arm[run] - base[run] for run in runs])
-    rng = np.random.default_rng(seed)
-    drawn = np.empty((BOOTSTRAPS, 2))
-    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
-    for at in range(BOOTSTRAPS):
-        of_runs = held[rng.integers(len(runs), size=len(runs))].mean(axis=0)
-        rows = np.concatenate([rng.choice(of, len(of)) for of in members])
-        drawn[at] = _both(of_runs[rows], tokens[rows], groups[rows])
-    mean = _both(held.mean(axis=0), tokens, groups)
-    out: dict[str, Any] = {"runs": len(runs)}
-    for name, place in (("token", 0), ("capability", 1)):
-        values = drawn[:, place]
-        low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        # Both tails, with the draws' own uncertainty: never 0.
-        tail = min((values <= 0).sum(), (values >= 0).sum())
-        out[name] = {
-            "difference": float(mean[place]),
-            "low": float(low),
-            "high": float(high),
-            "p": float(min(1.0, 2 * (tail + 1) / (BOOTSTRAPS + 1))),
-            "spread": float(values.std(ddof=1)),
+        The variance is that of a bootstrap in which runs and, inside capabilities, held-out rows are drawn together:
+        another training on another draw, judged by other rows. With as few runs as here it is too small by
+        (runs - 1) / runs, and the interval is Student's with as many degrees of freedom.
+        """
+        own = self.runs[of, arm, budget]
+        other = self.runs[of, base, budget if base_budget is None else base_budget]
+        shared = sorted(own.keys() & other.keys())
+        n = len(shared)
+        if n < 2:
+            return None
+        held = np.stack([own[run] - other[run] for run in shared])
+        rng = np.random.default_rng(0)
+        members = [np.flatnonzero(self.groups == group) for group in range(len(self.names))]
+        values = np.empty((BOOTSTRAPS, 2))
+        for at in range(BOOTSTRAPS):
+            rows = np.concatenate([rng.choice(of_one, len(of_one)) for of_one in members])
+            values[at] = self.means(held[rng.integers(n, size=n)].mean(axis=0), rows)
+        mean, spread = self.means(held.mean(axis=0)), values.std(axis=0, ddof=1) * np.sqrt(n / (n - 1))
+        half = t.ppf((1 + LEVEL) / 2, n - 1) * spread
+        return {
+            weight: {
+                "difference": float(mean[place]),
+                "half": float(half[place]),
+                "p": float(2 * t.sf(abs(mean[place]) / max(spread[place], 1e-12), n - 1)),
+                "spread": float(spread[place]),
+                "runs": n,
+            }
+            for place, weight in enumerate(WEIGHTS)
         }
-    return out
-
-
-def _both(
-    losses: NDArray[np.float64], tokens: NDArray[np.float64], groups: NDArray[np.int64]
-) -> tuple[float, float]:
-    return float(per_token(losses, tokens)), float(per_capability(losses, tokens, groups))
 
 
 def holm(values: Sequence[float]) -> list[float]:
     """Holm's adjusted p-values."""
-    order = np.argsort(values, kind="stable")
     out = [0.0] * len(values)
     worst = 0.0
-    for rank, place in enumerate(order.tolist()):
+    for rank, place in enumerate(np.argsort(values, kind="stable").tolist()):
         worst = max(worst, min(1.0, (len(values) - rank) * values[place]))
         out[place] = worst
     return out
 
 
-def detectable(spread: float, tests: int = 1) -> float:
-    """The smallest difference found with a power of 80 % at 5 %, two-sided, Bonferroni's bound over the arms."""
-    from scipy.stats import norm
+def detectable(spread: float, runs: int, tests: int = 1) -> float:
+    """The smallest difference that is found with a power of 80 % at 5 %, two-sided, Bonferroni's bound over tests."""
+    level = 1 - (1 - LEVEL) / 2 / tests
+    return float((t.ppf(level, runs - 1) + norm.ppf(POWER)) * spread)
 
-    return float((norm.ppf(1 - (1 - LEVEL) / 2 / tests) + norm.ppf(POWER)) * spread)
+
+def share_of_tokens(results: Results, of: str, level: float, place: int) -> float:
+    """The budget at which random reaches a loss, interpolated in the logarithm of the budget; nan outside."""
+    budgets = sorted(budget for held, arm, budget in results.runs if held == of and arm == "random")
+    losses = [results.level(of, "random", budget)[place] for budget in budgets]
+    if len(budgets) < 2 or not min(losses) <= level <= max(losses):
+        return float("nan")
+    order = np.argsort(losses)
+    return float(np.exp(np.interp(level, np.array(losses)[order], np.log(budgets)[order])))
 
 
-def report(done: Mapping[str, Any], folder: Path) -> str:
+def report(done: Mapping[str, Any]) -> str:
     """All tables as text."""
-    tokens = np.asarray(done["held_out"]["tokens"], dtype=np.float64)
-    groups = np.unique(done["held_out"]["capability"], return_inverse=True)[1]
-    cells: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for key in done["runs"]:
-        of, arm, budget, *_ = key.split("/")
-        if arm not in cells[of, budget]:
-            cells[of, budget].append(arm)
-    lines = []
-    for (of, budget), arms in cells.items():
-        base = by_run(done, of, "random", budget)
-        if not base:
+    results = Results(done)
+    lines: list[str] = []
+    for of, budget in sorted({(of, budget) for of, _, budget in results.runs}, key=str):
+        if (of, "random", budget) not in results.runs:
             continue
-        held = np.stack(list(base.values()))
+        level = results.level(of, "random", budget)
         lines.append(
-            f"\n{of}, {float(budget):.0%} of the supervised tokens; random: {per_token(held, tokens).mean():.4f} nats a "
-            f"token, {per_capability(held, tokens, groups).mean():.4f} by capability, {len(base)} runs"
+            f"\n{of}, {budget:.0%} of the supervised tokens; random: {level[0]:.4f} nats a token, {level[1]:.4f} by "
+            f"capability, {len(results.runs[of, 'random', budget])} runs"
         )
-        others = [arm for arm in arms if arm != "random"]
-        found = {arm: difference(by_run(done, of, arm, budget), base, tokens, groups) for arm in others}
-        for name in ("token", "capability"):
-            adjusted = dict(zip(others, holm([found[arm][name]["p"] for arm in others]), strict=True))
-            lines.append(f"  by {name}")
-            for arm in sorted(others, key=lambda arm: found[arm][name]["difference"]):
-                one = found[arm][name]
+        found = {
+            arm: one
+            for held, arm, spent in results.runs
+            if (held, spent) == (of, budget)
+            and arm != "random"
+            and (one := results.difference(of, arm, "random", budget)) is not None
+        }
+        for place, weight in enumerate(WEIGHTS):
+            if not found:
+                continue
+            adjusted = dict(zip(found, holm([one[weight]["p"] for one in found.values()]), strict=True))
+            gap = found.get("oracle", {}).get(weight, {}).get("difference", 0.0)
+            lines.append(f"  by {weight}")
+            for arm in sorted(found, key=lambda arm: found[arm][weight]["difference"]):
+                one = found[arm][weight]
+                closed = f"{one['difference'] / gap:5.0%} of the gap" if gap < 0 else ""
+                same = share_of_tokens(results, of, level[place] + one["difference"], place)
                 lines.append(
-                    f"    {arm:24s} {one['difference']:+.4f}  [{one['low']:+.4f}, {one['high']:+.4f}]  "
-                    f"p {one['p']:.4f}, Holm {adjusted[arm]:.4f}  detectable {detectable(one['spread'], len(others)):.4f}"
+                    f"    {arm:26s} {one['difference']:+.4f} ± {one['half']:.4f}  Holm {adjusted[arm]:.4f}  "
+                    f"seen from {detectable(one['spread'], one['runs']):.4f}  {closed}"
+                    + (f"  random needs {same:.0%}" if same == same else "")
                 )
     return "\n".join(lines)
