@@ -142,7 +142,7 @@ def choose(folder: Path, runs: Sequence[Run], states: States, arms: dict[str, di
         selection = dp.prune(
             str(part),
             keep_tokens=int(run.budget * tokens[rows].sum()),
-            cache=folder / "cache",
+            cache=folder.parent / "cache",
             seed=run.sample,
             progress=False,
             tokenizer=MODEL,
