@@ -270,7 +270,8 @@ def make_messy(
     ):
         method = kind.removeprefix("broken: ").replace(" ", "_")
         passed: list[int] = []
-        while count:
+        left = count
+        while left:
             place = next(free)
             breaking: Callable[[Row], str | None] = getattr(breakings[rows[place].capability], method)
             answer = breaking(rows[place])
@@ -278,7 +279,7 @@ def make_messy(
                 passed.append(place)
                 continue
             spoilt[place] = replace(rows[place], response=answer, planted=kind)
-            count -= 1
+            left -= 1
         free = iter(passed + list(free))
     for number in range(round(EMPTY * total)):
         place = next(free)
@@ -288,12 +289,13 @@ def make_messy(
     words = sorted({word for row in rows for word in row.prompt.split() if word.isalpha() and len(word) > 3})
     untouched = list(free)
     for kind, count in zip(COPY_KINDS, parts_of(round(COPIES * total), [1] * len(COPY_KINDS)), strict=True):
-        while count:
+        left = count
+        while left:
             place = untouched[int(rng.integers(len(untouched)))]
             copy = copied(rows[place], kind, words, rng)
             if copy is not None:
                 out.append(replace(copy, planted=kind, origin=place))
-                count -= 1
+                left -= 1
     leaks = rng.permutation(len(test))[: round(LEAKED * total)]
     if len(leaks) < round(LEAKED * total):
         raise SystemExit(f"{round(LEAKED * total)} rows should leak, and the test set has {len(test)}")

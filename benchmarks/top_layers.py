@@ -69,7 +69,9 @@ class States:
             )
         held = np.load(kept)
         cuts = np.cumsum(held["lengths"])[:-1]
-        for ids, supervised in zip(np.split(held["ids"], cuts), np.split(held["supervised"], cuts), strict=True):
+        for ids, supervised in zip(
+            np.split(held["ids"], cuts), np.split(held["supervised"], cuts), strict=True
+        ):
             yield Row(ids, supervised)
 
     def chunks(self) -> list[range]:
@@ -190,9 +192,7 @@ def top_of(model: Any, depth: int) -> Any:
     return top
 
 
-def losses_of(
-    top: Any, head: Head, rows: Sequence[Row], device: str, rough: bool = False
-) -> tuple[Any, Any]:
+def losses_of(top: Any, head: Head, rows: Sequence[Row], device: str, rough: bool = False) -> tuple[Any, Any]:
     """Losses of the supervised tokens, and how many each row has."""
     import torch
 
@@ -233,8 +233,12 @@ def decoder_layer(layer: Any, states: Any, turns: tuple[Any, Any], allowed: Any,
     cos, sin = turns
     query = turned(heads(attention.q_proj, normed[:, first:]), cos[:, first:], sin[:, first:])
     key, value = turned(heads(attention.k_proj, normed), cos, sin), heads(attention.v_proj, normed)
-    key, value = (of.repeat_interleave(query.shape[1] // of.shape[1], 1).to(query.dtype) for of in (key, value))
-    found = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=allowed[:, :, first:])
+    key, value = (
+        of.repeat_interleave(query.shape[1] // of.shape[1], 1).to(query.dtype) for of in (key, value)
+    )
+    found = torch.nn.functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=allowed[:, :, first:]
+    )
     states = states[:, first:] + attention.o_proj(found.transpose(1, 2).flatten(2))
     return states + layer.mlp(layer.post_attention_layernorm(states))
 

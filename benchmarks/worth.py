@@ -30,7 +30,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import numpy as np
 from common import machine, versions, write
-from finetune import Row, Workers, load
+from finetune import Workers, load
 from numpy.typing import NDArray
 from top_layers import MODEL, Head, States, counted, judged, targets_of, train, within_budget
 from worth_report import report
@@ -126,6 +126,7 @@ def _chosen(folder: Path, run: Run) -> Path:
 def choose(folder: Path, runs: Sequence[Run], states: States, arms: dict[str, dict[str, Any]]) -> None:
     """Let the library choose, once for every sample and budget, and keep the rows."""
     import datapruner as dp
+    from datapruner.scorers import make_scorer
 
     for run in runs:
         out = _chosen(folder, run)
@@ -139,6 +140,9 @@ def choose(folder: Path, runs: Sequence[Run], states: States, arms: dict[str, di
             lines = (folder / f"{run.of}.jsonl").read_text(encoding="utf-8").splitlines()
             part.write_text("".join(f"{lines[row]}\n" for row in rows.tolist()), encoding="utf-8")
         start = time.perf_counter()
+        given = dict(arms[run.arm])
+        if "scorer" in given:
+            given["scorer"] = make_scorer(given["scorer"], given.pop("parameters", {}))
         selection = dp.prune(
             str(part),
             keep_tokens=int(run.budget * tokens[rows].sum()),
@@ -147,11 +151,15 @@ def choose(folder: Path, runs: Sequence[Run], states: States, arms: dict[str, di
             progress=False,
             tokenizer=MODEL,
             max_length=1024,
-            **arms[run.arm],
+            **given,
         )
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(rows[selection.indices].tolist()), encoding="utf-8")
-        print(f"{run.of}/{run.arm}/{run.budget:g}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+        print(
+            f"{run.of}/{run.arm}/{run.budget:g}: {time.perf_counter() - start:.0f} s",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 class Bench:
@@ -268,7 +276,10 @@ def main() -> None:
         "tokens": counted(held_out).tolist(),
         "capability": [of["capability"] for of in truths(asked.folder, "held_out")],
     }
-    done["machine"], done["versions"] = machine(torch_threads=1), versions("torch", "transformers", "datapruner")
+    done["machine"], done["versions"] = (
+        machine(torch_threads=1),
+        versions("torch", "transformers", "datapruner"),
+    )
     write(asked.out, done)
     workers = Workers(Bench, asked)
     workers.run(wanted(asked))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -40,7 +41,9 @@ class Results:
         held = self.runs[of, arm, budget].values()
         return np.asarray(np.mean([self.means(losses) for losses in held], axis=0))
 
-    def difference(self, of: str, arm: str, base: str, budget: float, base_budget: float | None = None) -> Any:
+    def difference(
+        self, of: str, arm: str, base: str, budget: float, base_budget: float | None = None
+    ) -> Any:
         """An arm minus another at the same samples and seeds: {weighting: {...}}, nats a token.
 
         The variance is that of a bootstrap in which runs and, inside capabilities, held-out rows are drawn together:
@@ -100,38 +103,60 @@ def share_of_tokens(results: Results, of: str, level: float, place: int) -> floa
     return float(np.exp(np.interp(level, np.array(losses)[order], np.log(budgets)[order])))
 
 
-def report(done: Mapping[str, Any]) -> str:
-    """All tables as text."""
+def tables(done: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """For every set and budget: random's losses, and each arm's difference from it, in both weightings."""
     results = Results(done)
-    lines: list[str] = []
-    for of, budget in sorted({(of, budget) for of, _, budget in results.runs}, key=str):
+    out = []
+    for of, budget in sorted({(of, budget) for of, _, budget in results.runs}):
         if (of, "random", budget) not in results.runs:
             continue
         level = results.level(of, "random", budget)
-        lines.append(
-            f"\n{of}, {budget:.0%} of the supervised tokens; random: {level[0]:.4f} nats a token, {level[1]:.4f} by "
-            f"capability, {len(results.runs[of, 'random', budget])} runs"
-        )
         found = {
             arm: one
-            for held, arm, spent in results.runs
+            for held, arm, spent in sorted(results.runs)
             if (held, spent) == (of, budget)
             and arm != "random"
             and (one := results.difference(of, arm, "random", budget)) is not None
         }
         for place, weight in enumerate(WEIGHTS):
-            if not found:
-                continue
-            adjusted = dict(zip(found, holm([one[weight]["p"] for one in found.values()]), strict=True))
+            adjusted = holm([one[weight]["p"] for one in found.values()])
             gap = found.get("oracle", {}).get(weight, {}).get("difference", 0.0)
+            for one, value in zip((one[weight] for one in found.values()), adjusted, strict=True):
+                one["holm"] = value
+                one["seen_from"] = detectable(one["spread"], one["runs"])
+                one["gap_closed"] = one["difference"] / gap if gap < 0 else None
+                share = share_of_tokens(results, of, level[place] + one["difference"], place)
+                one["random_needs"] = None if math.isnan(share) else share
+        out.append(
+            {
+                "set": of,
+                "budget": budget,
+                "random": dict(zip(WEIGHTS, map(float, level), strict=True)),
+                "runs": len(results.runs[of, "random", budget]),
+                "arms": found,
+            }
+        )
+    return out
+
+
+def report(done: Mapping[str, Any]) -> str:
+    """All tables as text."""
+    lines: list[str] = []
+    for one in tables(done):
+        level, found = one["random"], one["arms"]
+        lines.append(
+            f"\n{one['set']}, {one['budget']:.0%} of the supervised tokens; random: {level['token']:.4f} nats a token, "
+            f"{level['capability']:.4f} by capability, {one['runs']} runs"
+        )
+        for weight in WEIGHTS if found else ():
             lines.append(f"  by {weight}")
             for arm in sorted(found, key=lambda arm: found[arm][weight]["difference"]):
-                one = found[arm][weight]
-                closed = f"{one['difference'] / gap:5.0%} of the gap" if gap < 0 else ""
-                same = share_of_tokens(results, of, level[place] + one["difference"], place)
+                of = found[arm][weight]
+                closed, needs = of["gap_closed"], of["random_needs"]
                 lines.append(
-                    f"    {arm:26s} {one['difference']:+.4f} ± {one['half']:.4f}  Holm {adjusted[arm]:.4f}  "
-                    f"seen from {detectable(one['spread'], one['runs']):.4f}  {closed}"
-                    + (f"  random needs {same:.0%}" if same == same else "")
+                    f"    {arm:28s} {of['difference']:+.4f} ± {of['half']:.4f}  Holm {of['holm']:.4f}  "
+                    f"seen from {of['seen_from']:.4f}"
+                    + ("" if closed is None else f"  {closed:5.0%} of the gap")
+                    + ("" if needs is None else f"  random needs {needs:.0%}")
                 )
     return "\n".join(lines)

@@ -1,0 +1,239 @@
+"""The benchmark that tells a choice from a random draw: its sets, its top layers, its intervals."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def scripts():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARKS))
+        import messy
+        import top_layers
+        import worth
+        import worth_report
+
+        yield messy, top_layers, worth, worth_report
+
+
+@pytest.fixture(scope="module")
+def sets(scripts):
+    """Small sets of made questions: the public data need not be there."""
+    pytest.importorskip("reasoning_gym")
+    return scripts[0].make_sets(700, seed=3, source="gym", held_out=70)
+
+
+def test_census_is_what_was_asked_for(scripts, sets):
+    messy = scripts[0]
+    planted = Counter(row.planted for row in sets.messy)
+    assert len(sets.messy) == 700
+    assert [planted[kind] for kind in messy.COPY_KINDS] == messy.parts_of(70, [1] * 4)
+    assert [planted[kind] for kind in messy.BROKEN_KINDS] == messy.parts_of(84, [1] * 8)
+    assert planted["leaked"] == 14
+    assert planted["empty"] + planted["one word"] == 21
+    assert {row.planted for row in [*sets.clean, *sets.single, *sets.held_out]} == {""}
+    assert len({row.capability for row in sets.single}) == 1
+    assert set(Counter(row.capability for row in sets.clean).values()) == {100}
+    own = Counter(row.capability for row in sets.messy if not row.planted.startswith(("copy", "leaked")))
+    shares = sorted((count / sum(own.values()) for count in own.values()), reverse=True)
+    assert shares == pytest.approx(messy.zipf_shares(7), abs=0.01)
+    assert [shares[0], shares[-1]] == pytest.approx([0.4, 0.01], abs=0.01)
+
+
+def test_what_was_planted_is_there(sets):
+    test = {row.prompt for row in sets.test}
+    for row in sets.messy:
+        if row.planted == "copy: exact":
+            original = sets.messy[row.origin]
+            assert (row.prompt, row.response) == (original.prompt, original.response)
+            assert original.planted == ""
+        if row.planted == "leaked":
+            assert row.prompt in test
+        if row.planted == "broken: echo":
+            assert row.response == row.prompt
+
+
+def test_held_out_rows_share_nothing_with_the_pool(scripts, sets):
+    pool = [*sets.messy, *sets.clean, *sets.single]
+    assert scripts[0].shared_answers(sets.held_out, pool) == 0
+    assert not {row.prompt for row in sets.held_out} & {row.prompt for row in pool}
+    assert len({row.capability for row in sets.held_out}) == 7
+
+
+def test_a_seed_makes_the_same_sets(scripts, sets):
+    assert scripts[0].make_sets(700, seed=3, source="gym", held_out=70) == sets
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_llama):
+    from datapruner.models import load_causal_lm
+
+    model, tokenizer = load_causal_lm(str(tiny_llama), device="cpu")
+    return model.float().eval(), tokenizer
+
+
+@pytest.fixture
+def rows(tiny):
+    from finetune import Row
+
+    rng = np.random.default_rng(0)
+    size = tiny[0].config.vocab_size
+    lengths = (5, 12, 9, 30)
+    return [
+        Row(rng.integers(1, size, n).astype(np.int32), np.arange(n) >= prompt)
+        for n, prompt in zip(lengths, (2, 7, 0, 25), strict=True)
+    ]
+
+
+def with_states(top_layers, model, rows):
+    """What the layers below the last give, one row at a time."""
+    import torch
+
+    lower = top_layers.part_of(model, slice(None, -top_layers.HELD_DEPTH))
+    lower.model.norm = torch.nn.Identity()
+    with torch.no_grad():
+        return [
+            row._replace(
+                states=lower.model(input_ids=torch.tensor(row.ids)[None].long()).last_hidden_state[0].numpy()
+            )
+            for row in rows
+        ]
+
+
+def test_losses_above_the_states_are_the_whole_models(scripts, tiny, rows, one_thread, monkeypatch):
+    import contextlib
+
+    import torch
+
+    top_layers, model = scripts[1], tiny[0]
+    monkeypatch.setattr(top_layers, "fast", lambda *_: contextlib.nullcontext())
+    head = top_layers.Head(model, None, "cpu")
+    with torch.no_grad():
+        found, counts = top_layers.losses_of(
+            top_layers.top_of(model, 1), head, with_states(top_layers, model, rows), "cpu"
+        )
+        wanted = []
+        for row in rows:
+            ids = torch.tensor(row.ids).long()
+            logits = model(input_ids=ids[None]).logits[0, :-1]
+            losses = torch.nn.functional.cross_entropy(logits, ids[1:], reduction="none")
+            wanted.append(losses[torch.tensor(row.supervised[1:])])
+    assert counts.tolist() == [len(one) for one in wanted] == top_layers.counted(rows).tolist()
+    torch.testing.assert_close(found, torch.cat(wanted), rtol=1e-4, atol=1e-5)
+
+
+def test_a_head_over_the_targets_changes_losses_by_the_rest_of_the_softmax(scripts, tiny, rows, one_thread):
+    import torch
+
+    top_layers, model = scripts[1], tiny[0]
+    vocabulary = top_layers.targets_of(rows)
+    states = torch.randn(6, model.config.hidden_size)
+    wanted = torch.from_numpy(vocabulary[:6])
+    whole = torch.log_softmax(states @ model.lm_head.weight.T, 1)
+    rest = whole[:, torch.from_numpy(vocabulary)].logsumexp(1)
+    losses = top_layers.Head(model, vocabulary, "cpu").losses(states, wanted)
+    torch.testing.assert_close(losses, rest - whole[torch.arange(6), wanted], rtol=1e-4, atol=1e-5)
+
+
+def test_training_lowers_the_loss_and_leaves_the_model(scripts, tiny, rows, one_thread):
+    top_layers, model = scripts[1], tiny[0]
+    before = copy.deepcopy(model.state_dict())
+    head, data = top_layers.Head(model, None, "cpu"), with_states(top_layers, model, rows)
+    settings = {"steps": 4, "depth": 1, "rate": 1e-2, "device": "cpu"}
+    top = top_layers.train(model, head, data, [0, 1, 2, 3], seed=0, **settings)
+    again = top_layers.train(model, head, data, [0, 1, 2, 3], seed=0, **settings)
+    start = top_layers.judged(top_layers.top_of(model, 1), head, data, "cpu")
+    end = top_layers.judged(top, head, data, "cpu")
+    assert end.sum() < start.sum()
+    assert (end == top_layers.judged(again, head, data, "cpu")).all()
+    assert all((before[name] == held).all() for name, held in model.state_dict().items())
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=40), st.data())
+def test_steps_hold_every_row_once(scripts, tokens, data):
+    steps = data.draw(st.integers(1, len(tokens)))
+    rows = data.draw(st.permutations(range(len(tokens))))
+    found = scripts[1].steps_of(rows, np.array(tokens), steps)
+    assert len(found) == steps
+    assert all(found)
+    assert [row for step in found for row in step] == list(rows)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 30), st.sampled_from("abc")), min_size=1, max_size=40),
+    st.integers(0, 400),
+)
+def test_equal_tokens_spend_the_budget_in_equal_parts(scripts, rows, budget):
+    tokens = np.array([count for count, _ in rows])
+    names = [name for _, name in rows]
+    kept = scripts[2].equal_tokens(range(len(rows)), names, tokens, budget, np.random.default_rng(0))
+    assert len(set(kept)) == len(kept)
+    assert tokens[kept].sum() <= budget
+    assert (tokens[kept] > 0).all()
+    # What is missing of a share is less than that group's largest row.
+    for name in set(names):
+        of = [place for place, other in enumerate(names) if other == name and tokens[place]]
+        spent = int(tokens[[place for place in kept if names[place] == name]].sum())
+        if of and spent < tokens[of].sum():
+            assert budget // len(set(names)) - spent <= tokens[of].max()
+
+
+def made(differences, rows=60):
+    """A file of results in which an arm is so much better than random in each run, and held-out rows differ."""
+    rng = np.random.default_rng(0)
+    held_out = {"tokens": [10] * rows, "capability": ["a", "b"] * (rows // 2)}
+    runs = {}
+    for number, shift in enumerate(differences):
+        base = rng.normal(20, 1, rows)
+        runs[f"messy/random/0.1/sample{number % 2}/seed{number // 2}"] = {"losses": base.tolist()}
+        runs[f"messy/arm/0.1/sample{number % 2}/seed{number // 2}"] = {"losses": (base + 10 * shift).tolist()}
+    return {"held_out": held_out, "runs": runs}
+
+
+def test_the_interval_of_equal_rows_is_students(scripts):
+    """Where all rows differ alike only the runs are drawn: the interval is that of a t-test over runs."""
+    from scipy import stats
+
+    shifts = [-0.03, -0.01, -0.02, -0.04, 0.0, -0.02]
+    found = scripts[3].Results(made(shifts)).difference("messy", "arm", "random", 0.1)["token"]
+    wanted = stats.ttest_1samp(shifts, 0)
+    low, high = wanted.confidence_interval(0.95)
+    assert found["difference"] == pytest.approx(np.mean(shifts))
+    assert found["half"] == pytest.approx((high - low) / 2, rel=0.1)
+    assert found["p"] == pytest.approx(wanted.pvalue, rel=0.5)
+
+
+def test_holm_is_the_step_down_of_the_textbook(scripts):
+    # Holm 1979: the smallest against level / m, the next against level / (m - 1), and so on to the first above.
+    values = [0.01, 0.04, 0.03, 0.005]
+    adjusted = scripts[3].holm(values)
+    for level in (0.01, 0.02, 0.03, 0.05, 0.06, 0.08):
+        order, rejected = np.argsort(values), set()
+        for rank, place in enumerate(order):
+            if values[place] > level / (len(values) - rank):
+                break
+            rejected.add(int(place))
+        assert {place for place, value in enumerate(adjusted) if value <= level} == rejected
+
+
+def test_the_share_of_random_tokens_is_interpolated(scripts):
+    done = made([0.0, 0.0])
+    for budget, loss in ((0.2, 1.9), (0.4, 1.8)):
+        for sample in (0, 1):
+            done["runs"][f"messy/random/{budget}/sample{sample}/seed0"] = {"losses": [10 * loss] * 60}
+    results = scripts[3].Results(done)
+    found = scripts[3].share_of_tokens(results, "messy", 1.85, 0)
+    assert found == pytest.approx(np.sqrt(0.2 * 0.4))
+    assert np.isnan(scripts[3].share_of_tokens(results, "messy", 1.0, 0))
