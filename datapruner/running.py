@@ -36,4 +36,5 @@ def rank(measured: Measured, scorers: Sequence[Scorer] | None = None) -> Scores:
         measured.forced,
         measured.tokens,
         measured.renderer,
+        measured.counted,
     )

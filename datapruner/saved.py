@@ -24,7 +24,7 @@ from datapruner.outputs.dataset import REASONS
 from datapruner.ranking import Measure, Ranking
 from datapruner.reasons import CLEANED, KEPT, OVER_BUDGET, Reason, reason_of
 from datapruner.recipe import Recipe, load_recipe
-from datapruner.results.columns import GROUPS, WITHIN, decoded, numbers_of
+from datapruner.results.columns import COUNTED, GROUPS, WITHIN, decoded, numbers_of, read_counted
 from datapruner.results.columns import REASONS as REASONS_HELD
 from datapruner.results.standing import Standing, standing
 from datapruner.results.view import ALWAYS, SelectionView
@@ -138,6 +138,14 @@ class SavedSelection(SelectionView):
         try:
             saved = json.loads((self._held.schema.metadata or {}).get(REASONS_HELD, b"{}"))
             return {code: reason_of(code, saved) for code in self.fates()[0]}
+        except MALFORMED as error:
+            raise DataPrunerError(f"{self.folder / REASONS} is damaged; run its recipe again") from error
+
+    @cached_property
+    def counted(self) -> dict[str, int]:
+        """What cleaning counted and did not drop."""
+        try:
+            return read_counted(json.loads((self._held.schema.metadata or {}).get(COUNTED, b"{}")))
         except MALFORMED as error:
             raise DataPrunerError(f"{self.folder / REASONS} is damaged; run its recipe again") from error
 

@@ -46,6 +46,8 @@ class Scores(Scored):
         ``num_tokens`` and ``num_supervised_tokens``, int64 (n,), where they were counted.
     renderer : callable, optional
         Samples and rows -> these rows as the language model was fed; needed to write token-pruned data.
+    counted : mapping
+        What cleaning counted and did not drop: words -> rows.
     """
 
     def _repr_html_(self) -> str:
@@ -308,4 +310,6 @@ def load_scores(path: str | Path, *, source: Any = None, scorers: Sequence[Score
     rankings, vetoes, tokens, forced = held.parts()
     made = {scorer.name: scorer for scorer in scorers}
     made |= {m.name: make_scorer(m.name, m.parameters) for m in recipe.scorers if m.name not in made}
-    return Scores(samples, recipe, made, rankings, vetoes, forced, tokens, renderer_of(recipe))
+    return Scores(
+        samples, recipe, made, rankings, vetoes, forced, tokens, renderer_of(recipe), held.counted()
+    )

@@ -86,6 +86,8 @@ class Stage:
         What is left.
     vetoes : list of Vetoes
         What each step dropped, in the order in which they ran.
+    counted : dict
+        What steps counted and did not drop: words -> rows.
     """
 
     def __init__(
@@ -100,6 +102,7 @@ class Stage:
     ) -> None:
         self.rows: Ints = np.arange(len(samples), dtype=np.int64)
         self.vetoes: list[Vetoes] = []
+        self.counted: dict[str, int] = {}
         self._waiting = list(steps)
         self._samples, self._protected, self._own, self._seed = samples, protected, own, seed
         self._inputs = Inputs({}) if inputs is None else inputs
@@ -133,6 +136,7 @@ class Stage:
                 self._seed,
                 self._inputs,
                 self._shared,
+                self.counted,
             )
             found = step.clean(left)
             listed = [found] if isinstance(found, Vetoes) else list(found or ())

@@ -51,6 +51,8 @@ class Remaining:
         Notes the files that a step reads besides, so that a change of theirs is seen.
     shared : Shared
         Clusterings and graphs of the vectors, made once for all that ask for the same.
+    counted : dict
+        What a step counts and does not drop goes here: words -> rows. The summary, the card and the page tell it.
     """
 
     samples: Samples
@@ -61,6 +63,7 @@ class Remaining:
     seed: int = 0
     inputs: Inputs = field(default_factory=lambda: Inputs({}))
     shared: Shared = field(default_factory=Shared)
+    counted: dict[str, int] = field(default_factory=dict)
 
     @cached_property
     def free(self) -> Ints:

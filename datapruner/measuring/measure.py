@@ -54,6 +54,7 @@ class Measured(NamedTuple):
     tokens: dict[str, Ints]
     renderer: Renderer | None
     store: SignalStore
+    counted: dict[str, int]
 
 
 def measure(request: Request, samples: Samples | None = None) -> Measured:
@@ -109,6 +110,7 @@ def measure(request: Request, samples: Samples | None = None) -> Measured:
         run.tokens,
         renderer,
         run.store,
+        stage.counted,
     )
 
 

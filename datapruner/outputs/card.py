@@ -95,6 +95,7 @@ def dataset_card(
         "| rows | |",
         "|---|---:|",
         *(f"| {words} | {count:,} |" for words, count in selection.summary.words().items()),
+        *(f"| counted, not dropped: {words} | {count:,} |" for words, count in selection.counted.items()),
         *_shares(selection),
         "",
         "## Scores",

@@ -28,7 +28,7 @@ from datapruner.outputs.folder import whole_folder
 from datapruner.ranking import Ranking
 from datapruner.reasons import SENTENCE, reason_of, saved_words
 from datapruner.recipe import Recipe, load_recipe
-from datapruner.results.columns import arrow_array, encoded, steps_of
+from datapruner.results.columns import arrow_array, encoded, read_counted, steps_of
 from datapruner.results.scored import Scored
 from datapruner.signals import Ragged
 
@@ -70,6 +70,8 @@ def save_scores(scores: Scored, path: Path, *, overwrite: bool = False) -> Path:
 
     if words := saved_words(scores.reasons_by_code):
         meta["reasons"] = words
+    if scores.counted:
+        meta["counted"] = dict(scores.counted)
 
     def place(name: str, scorer: str, values: NDArray[Any]) -> str:
         """Store a column under its plain name, or beside another of that name that differs."""
@@ -152,6 +154,13 @@ class ScoresFolder(NamedTuple):
         except MALFORMED as error:
             raise DataPrunerError(f"the scores in {self.folder} are damaged; score again") from error
         return rankings, vetoes, tokens, forced
+
+    def counted(self) -> dict[str, int]:
+        """Give what cleaning counted and did not drop."""
+        try:
+            return read_counted(self.meta.get("counted", {}))
+        except MALFORMED as error:
+            raise DataPrunerError(f"the scores in {self.folder} are damaged; score again") from error
 
 
 def open_scores(folder: Path) -> ScoresFolder:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.arrays import Floats, Ints
+from datapruner.text import safe_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,6 +22,8 @@ GROUPS = b"datapruner_groups"
 """Its metadata: each group of the budget, how much of it was kept, of how much, in which unit; JSON."""
 REASONS = b"datapruner_reasons"
 """Its metadata too: the words for the causes of steps that are not built in; JSON."""
+COUNTED = b"datapruner_counted"
+"""And what cleaning counted and did not drop: words and rows; JSON."""
 WITHIN = "ranked_within"
 """Its column of what a row was ranked in, where that is not the whole dataset."""
 
@@ -88,3 +91,8 @@ def decoded(table: pa.Table, name: str) -> tuple[list[str], Ints]:
         column = pc.dictionary_encode(column)
     codes = pc.fill_null(column.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
     return column.dictionary.to_pylist(), codes
+
+
+def read_counted(held: Mapping[str, Any]) -> dict[str, int]:
+    """Read what cleaning counted, written by whomever."""
+    return {safe_text(str(words), 80): int(count) for words, count in held.items()}

@@ -44,6 +44,7 @@ class Scored:
     forced: Flags
     tokens: Mapping[str, Ints] = field(default_factory=dict)
     renderer: Callable[[Samples, Ints], Iterator[Rendered]] | None = None
+    counted: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Return the number of source rows."""
@@ -68,7 +69,11 @@ class Scored:
                 steps[vetoes.kind] = steps.get(vetoes.kind, 0) + len(vetoes)
         ranked = len(self) - sum(steps.values())
         return Summary(
-            len(self), {RANKED: ranked, **steps}, scorers=tuple(self.rankings), reasons=self.reasons_by_code
+            len(self),
+            {RANKED: ranked, **steps},
+            scorers=tuple(self.rankings),
+            reasons=self.reasons_by_code,
+            counted=self.counted,
         )
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from datapruner.cleaning.steps.no_supervised_tokens import NO_TOKENS
 from datapruner.errors import DataPrunerError
 from datapruner.ragged import Ragged
 from datapruner.reasons import KEPT, OVER_BUDGET, Reason, reason_of, saved_words
-from datapruner.results.columns import GROUPS, REASONS, WITHIN, arrow_array, encoded, method_columns
+from datapruner.results.columns import COUNTED, GROUPS, REASONS, WITHIN, arrow_array, encoded, method_columns
 from datapruner.results.scored import Scored
 from datapruner.results.standing import Grouping, Standing, crossed, standing
 from datapruner.results.view import ALWAYS, SelectionView
@@ -135,6 +136,11 @@ class Selected(SelectionView):
         return names, codes
 
     @property
+    def counted(self) -> Mapping[str, int]:
+        """What cleaning counted and did not drop."""
+        return self.scores.counted
+
+    @property
     def reasons_by_code(self) -> dict[str, Reason]:
         """Give the reasons that rows may have been dropped for, by their codes."""
         return {
@@ -167,7 +173,8 @@ class Selected(SelectionView):
             columns[WITHIN] = encoded(standing.parts, standing.names)
         table = pa.table(columns)
         # What each group got cannot be told from the rows' fates alone: the source has the groups.
-        said = {GROUPS: self.shares(), REASONS: saved_words(self.scores.reasons_by_code)}
+        words = saved_words(self.scores.reasons_by_code)
+        said = {GROUPS: self.shares(), REASONS: words, COUNTED: dict(self.counted)}
         held = {name: json.dumps(told) for name, told in said.items() if told}
         return table.replace_schema_metadata(held) if held else table
 

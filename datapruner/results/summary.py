@@ -32,6 +32,8 @@ class Summary:
         Empty where nothing has been chosen yet.
     reasons : dict
         Cause -> the words for it; those that are built in are known without.
+    counted : dict
+        What cleaning counted and did not drop (personal data, secrets): words -> rows.
     """
 
     rows: int
@@ -41,6 +43,7 @@ class Summary:
     selector: str = ""
     budget: str = ""
     reasons: Mapping[str, Reason] = field(default_factory=dict, repr=False, compare=False)
+    counted: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def kept(self) -> int:
@@ -66,6 +69,7 @@ class Summary:
             f"{count:>10,}  {100 * count / max(self.rows, 1):5.1f} %  {words}"
             for words, count in self.words().items()
         ]
+        lines += [f"{count:>10,}  counted, not dropped: {words}" for words, count in self.counted.items()]
         groups = list(self.groups.items())
         for name, (kept, whole, unit) in groups[:most_groups]:
             lines.append(f"{kept:>10,}  of {whole:,} {unit}  {safe_text(name, 60)}")
@@ -87,6 +91,9 @@ class Summary:
         counts = [
             [f"{count:,}", f"{100 * count / max(self.rows, 1):.1f} %", words]
             for words, count in self.words().items()
+        ]
+        counts += [
+            [f"{count:,}", "", f"counted, not dropped: {words}"] for words, count in self.counted.items()
         ]
         return [table(counts, head=False, right=2), self._groups_table()]
 

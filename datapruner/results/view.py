@@ -79,6 +79,11 @@ class SelectionView(ABC):
     def reasons_by_code(self) -> Mapping[str, Reason]:
         """What :meth:`counts` names, in words."""
 
+    @property
+    @abstractmethod
+    def counted(self) -> Mapping[str, int]:
+        """What cleaning counted and did not drop: words -> rows of the source."""
+
     @abstractmethod
     def reason(self, row: int) -> str:
         """Why a source row was kept or dropped, in the words of ``selection.parquet``."""
@@ -159,6 +164,7 @@ class SelectionView(ABC):
             self._selector(),
             self._budget().describe(),
             self.reasons_by_code,
+            self.counted,
         )
 
     def shares(self) -> dict[str, tuple[int, int, str]]:

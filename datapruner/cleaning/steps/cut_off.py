@@ -53,7 +53,7 @@ QUOTED = re.compile(r"""'(?:\\.|[^'\\\n])*'|"(?:\\.|[^"\\\n])*\"|(?<=\s)(?:#|//)
 LIST = re.compile(r"^[ \t]*(?:[-*•+]|\d{1,3}[.)、]|[A-Za-z][.)])\s*")
 NO_PROSE = re.compile(r"[=+/\\|{}<>^~→]|\d$")
 """What a formula, a row of a table or a path has."""
-PLAIN = re.compile(r"[a\s,'-]*|.*[.!?]")
+PLAIN = re.compile(r"[a0\s,.;'→>-]*|[a0].*|.*[.!?]")
 RITUAL, MARKED = 0.95, 0.98
 """Probabilities from which it is believed that such an answer ends so."""
 WIDE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
@@ -83,8 +83,9 @@ class Usual:
 
     @cached_property
     def rituals(self) -> frozenset[str]:
-        """The shapes that are more than words."""
-        return frozenset(line for of, line in self.shapes if of != "code" and not PLAIN.fullmatch(line))
+        """The shapes that are more than words, numbers and items of a list."""
+        lines = (line for of, line in self.shapes if of != "code")
+        return frozenset(line for line in lines if PLAIN.fullmatch(line) is None and LIST.match(line) is None)
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class CutOff(Rule):
         Words of an answer that is looked at.
     """
 
-    usual_share: Annotated[float, Gt(0.5), Le(1)] = 0.9
+    usual_share: Annotated[float, Gt(0.5), Le(1)] = 0.95
     least: Annotated[int, Ge(1)] = 20
     words: Annotated[int, Ge(1)] = 3
     name: ClassVar[str] = "cut_off"

@@ -36,7 +36,7 @@ class EchoesPrompt(Rule):
     """Answers that say what was asked once more, and nothing besides.
 
     *Ours*, after the overlap of n-grams by which copies are told: the Dice coefficient of the word trigrams of an
-    answer and of all that was asked before it, whose first and last words must be there. An answer that takes a part
+    answer and of all that was asked before it, with the same first and last words. An answer that takes a part
     of the prompt (a span, a corrected sentence, a repeated question with an answer) lacks the instruction and stays; so
     does one after a system prompt or an earlier turn that speaks of correcting, translating or repeating.
 
@@ -65,12 +65,17 @@ class EchoesPrompt(Rule):
             if second.total() + 2 < self.least:
                 continue
             dice = 2 * (first & second).total() / (first.total() + second.total())
-            ends = list(first)[:1] + list(first)[-1:]
-            if dice < self.share or not all(end in second for end in ends):
+            if dice < self.share or not _ends(first) <= second.keys() or not _ends(second) <= first.keys():
                 continue
             if EDITED.search(told) is None and EDITED.search(system_of(sample)) is None:
                 return ECHO, dice
         return None
+
+
+def _ends(trigrams: Counter[tuple[str, ...]]) -> set[tuple[str, ...]]:
+    """Give those that a text begins and ends with, if each is there once."""
+    each = list(trigrams)
+    return {each[0], each[-1]}
 
 
 def _trigrams(text: str) -> Counter[tuple[str, ...]]:

@@ -97,6 +97,8 @@ class PersonalData(Rule):
             if found:
                 rows.append(row)
                 measures.append(float(found.total()))
+        if not self.drop:
+            left.counted.update((f"rows with {_a(kind)}", count) for kind, count in counts.most_common())
         if rows:
             logger.warning(
                 "%s of %s rows hold personal data or secrets, row %s first: %s%s",

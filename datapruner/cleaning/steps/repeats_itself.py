@@ -24,6 +24,10 @@ REPEATS = Reason(
 )
 PERIOD = 40
 """Words of a piece that is said again and again."""
+STUCK = 100
+"""Characters of one sign, or a few, without an end."""
+LONG = 100
+"""Words of an answer whose n-grams are counted."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,9 @@ class RepeatsItself(Rule):
     *Published*: the share of a text that lies in repeated n-grams (Gopher, arXiv 2112.11446, table A1; datatrove's
     ``GopherRepetitionFilter``; Data-Juicer's ``word_repetition_filter``). *Ours*: the longest run, in which a piece of
     up to 40 words follows itself, and thresholds far above Gopher's, which would drop tables and proofs. Words are
-    compared without case; digits count as they are, so that a table of numbers does not repeat itself. A run that the
-    prompt has too was asked for.
+    compared without case. What repeats must have letters, and n-grams with digits do not count, so that grids, boards,
+    lists of moves and data (an answer that begins as JSON does) are let be. A text without spaces is read by its
+    characters, for runs alone: addresses and patterns share much.
 
     Parameters
     ----------
@@ -59,28 +64,37 @@ class RepeatsItself(Rule):
         """Hit the row if one of its answers repeats itself."""
         del usual
         for text in answers(sample):
-            numbers = _numbers(text)
-            if len(numbers) < self.least:
+            words: list[str] = words_of(text)
+            endless = len(text) > 40 * len(words)
+            if endless:
+                words = list(text)
+            if len(words) < self.least or len(set(words)) > (1 - self.share) * len(words) + self.ngram:
                 continue
-            covered = longest_run(numbers, self.times)
-            if covered / len(numbers) < self.share:
-                covered = repeated(numbers, self.ngram) if len(numbers) >= 4 * self.ngram else 0
-            if covered / len(numbers) >= self.share:
-                return REPEATS, covered / len(numbers)
+            if text.lstrip()[:1] in ("{", "["):
+                continue
+            covered = self._covered(words, endless)
+            if covered / len(words) >= self.share:
+                return REPEATS, covered / len(words)
         return None
 
+    def _covered(self, words: list[str], endless: bool) -> int:
+        """Count the words that lie in the longest run, or else in n-grams that were there before."""
+        seen: dict[str, int] = {}
+        numbers = np.fromiter((seen.setdefault(word, len(seen)) for word in words), np.int64, len(words))
+        covered, start, step = longest_run(numbers, self.times)
+        letters = sum(map(str.isalpha, "".join(words[start : start + step])))
+        if covered / len(words) >= self.share and (
+            letters >= max(2, step / 2) or (endless and covered >= STUCK)
+        ):
+            return covered
+        if endless or len(words) < LONG:
+            return 0
+        digits = np.array([any(map(str.isdigit, word)) for word in seen], dtype=np.bool_)
+        return repeated(numbers, self.ngram, ~digits[numbers])
 
-def _numbers(text: str) -> np.ndarray:
-    """Give each word the number of its first occurrence; a text of one endless word is read by its characters."""
-    words: list[str] = words_of(text)
-    if words and len(text) > 40 * len(words):
-        words = list(text)
-    seen: dict[str, int] = {}
-    return np.fromiter((seen.setdefault(word, len(seen)) for word in words), np.int64, len(words))
 
-
-def longest_run(numbers: np.ndarray, times: int = 4, period: int = PERIOD) -> int:
-    """Count the words of the longest run in which a piece follows itself.
+def longest_run(numbers: np.ndarray, times: int = 4, period: int = PERIOD) -> tuple[int, int, int]:
+    """Find the longest run in which a piece follows itself.
 
     Parameters
     ----------
@@ -94,27 +108,46 @@ def longest_run(numbers: np.ndarray, times: int = 4, period: int = PERIOD) -> in
     Returns
     -------
     int
-        0 where there is none.
+        Words of the run; 0 where there is none.
+    int
+        Where it starts.
+    int
+        Words of the piece.
     """
-    best = 0
+    best = (0, 0, 0)
     for step in range(1, min(period, len(numbers) // times) + 1):
         same = np.concatenate([[False], numbers[step:] == numbers[:-step], [False]])
         edges = np.flatnonzero(np.diff(same.astype(np.int8)))
         if edges.size:
-            covered = int((edges[1::2] - edges[::2]).max()) + step
-            if covered >= times * step:
-                best = max(best, covered)
+            lengths = edges[1::2] - edges[::2]
+            at = int(lengths.argmax())
+            covered = int(lengths[at]) + step
+            if covered >= times * step and covered > best[0]:
+                best = (covered, int(edges[2 * at]), step)
     return best
 
 
-def repeated(numbers: np.ndarray, ngram: int) -> int:
-    """Count the words that lie in an n-gram which was there before."""
+def repeated(numbers: np.ndarray, ngram: int, counts: np.ndarray | None = None) -> int:
+    """Count the words that lie in an n-gram which was there before.
+
+    Parameters
+    ----------
+    numbers : ndarray, int64, shape (n,)
+        Equal where words are.
+    ngram : int
+    counts : ndarray, bool, shape (n,), optional
+        Words without which an n-gram is none; all by default.
+    """
     if len(numbers) < ngram:
         return 0
+    given = np.ones(len(numbers), dtype=np.bool_) if counts is None else counts
+    whole = np.lib.stride_tricks.sliding_window_view(given, ngram).all(axis=1)
     windows = np.lib.stride_tricks.sliding_window_view(numbers, ngram)
     seen: set[bytes] = set()
     steps = np.zeros(len(numbers) + 1, dtype=np.int64)
     for place, window in enumerate(np.ascontiguousarray(windows)):
+        if not whole[place]:
+            continue
         key = window.tobytes()
         if key in seen:
             steps[place] += 1

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
+
+import numpy as np
 
 from datapruner.cleaning.step import CleaningStep, Remaining
 from datapruner.cleaning.steps._rule import Rule, apply
@@ -71,7 +73,8 @@ class Rules(CleaningStep):
         """Drop the rows that a rule hits."""
         found = apply([rule() for rule in EVERY if rule.name not in self.without], left)
         if PersonalData.name not in self.without:
-            PersonalData().clean(left)
+            gone = np.concatenate([left.rows[:0], *(vetoes.rows for vetoes in found)])
+            PersonalData().clean(replace(left, rows=left.rows[~np.isin(left.rows, gone)]))
         return found
 
     def tell(self, left: Remaining, found: Vetoes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -30,6 +31,9 @@ FEW = Reason(
 )
 
 
+WORDS = re.compile(r"[^\W_]")
+
+
 @dataclass(frozen=True)
 class Symbols(Rule):
     """Answers that are hardly letters and digits, and long ones without a single mark.
@@ -44,39 +48,50 @@ class Symbols(Rule):
         Share of letters and digits among the visible characters.
     least : int
         Visible characters of an answer that is looked at.
+    rare : float
+        Share of the set's answers that may be symbols for one to be noise: more are what the set is about (boards,
+        drawings).
     words : int
-        Words of an answer that must have a mark.
+        Words of an answer, on a few lines, that must have a mark.
     usual_share : float
         Share of the set's answers of so many words that have one.
     """
 
     fewest: Annotated[float, Ge(0), Le(1)] = 0.25
     least: Annotated[int, Ge(1)] = 12
+    rare: Annotated[float, Ge(0), Le(1)] = 0.01
     words: Annotated[int, Ge(1)] = 40
     usual_share: Annotated[float, Ge(0), Le(1)] = 0.95
     name: ClassVar[str] = "symbols"
     reasons: ClassVar[tuple[Reason, ...]] = (MANY, FEW)
 
-    def usual(self, samples: Sequence[Sample]) -> bool:
-        """Tell whether long answers have punctuation here."""
+    def usual(self, samples: Sequence[Sample]) -> tuple[bool, bool]:
+        """Tell whether long answers have punctuation here, and whether few are of symbols."""
         long = [text for sample in samples for text in answers(sample) if len(text.split()) >= self.words]
         marked = sum(map(_marked, long))
-        return len(long) > 0 and marked / len(long) >= self.usual_share
+        drawn = sum(self._letters(text) is not None for sample in samples for text in answers(sample))
+        return len(long) > 0 and marked / len(long) >= self.usual_share, drawn <= max(
+            3, self.rare * len(samples)
+        )
 
-    def hit(self, sample: Sample, usual: bool) -> Hit | None:
+    def hit(self, sample: Sample, usual: tuple[bool, bool]) -> Hit | None:
         """Hit the row if an answer is hardly text, or a long one has no mark."""
+        marked, rare = usual
         for text in answers(sample):
-            said = "".join(text.split())
-            if len(said) >= self.least:
-                # Marks of Indic scripts and joiners are part of letters: no symbols are what is below U+0300, or drawn.
-                letters = sum(
-                    mark.isalnum() or (mark > "\u02ff" and not _drawn(mark)) for mark in said
-                ) / len(said)
-                if letters < self.fewest and not is_code(text):
-                    return MANY, letters
-            if usual and len(words := text.split()) >= self.words and not _marked(text):
-                return FEW, float(len(words))
+            if rare and (letters := self._letters(text)) is not None:
+                return MANY, letters
+            if marked and not _marked(text) and text.count("\n") < 4 and len(text.split()) >= self.words:
+                return FEW, float(len(text.split()))
         return None
+
+    def _letters(self, text: str) -> float | None:
+        """Give the share of letters and digits of a text that has too few of them."""
+        said = "".join(text.split())
+        if len(said) < self.least or len(WORDS.findall(said)) >= self.fewest * len(said):
+            return None
+        # Marks of Indic scripts and joiners are part of letters: no symbols are what is below U+0300, or drawn.
+        letters = sum(mark.isalnum() or (mark > "\u02ff" and not _drawn(mark)) for mark in said) / len(said)
+        return letters if letters < self.fewest and not is_code(text) else None
 
 
 def _marked(text: str) -> bool:

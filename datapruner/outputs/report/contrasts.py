@@ -9,7 +9,7 @@ import numpy as np
 
 from datapruner.arrays import Ints
 from datapruner.outputs.facets import Facet, group_name
-from datapruner.outputs.report.dropped import cleaning_words, forced_words
+from datapruner.outputs.report.dropped import cleaning_words, counted_words, forced_words
 from datapruner.outputs.wording import (
     be,
     budget_words,
@@ -43,6 +43,7 @@ def comparison_words(
         f"{counted(len(first.kept), 'row')}, for {'a budget' if len(budgets) == 1 else f'{len(budgets)} budgets'}: "
         f"{listed(told)}.",
         cleaning_words(first.scores),
+        *counted_words(first.scores),
         *forced_words(first.scores),
     ]
     for place, (budget, held) in enumerate(zip(told, budgets, strict=True)):

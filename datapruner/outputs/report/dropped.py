@@ -27,6 +27,12 @@ def cleaning_words(scores: Scored) -> str:
     return f"Cleaning looked for {listed(sought)} and found none." if sought else ""
 
 
+def counted_words(scores: Scored) -> list[str]:
+    """Say what was counted and not dropped."""
+    found = [f"{words} ({count:,})" for words, count in scores.counted.items()]
+    return [f"Counted, and not dropped: {listed(found)}."] if found else []
+
+
 def tokenless_words(selection: Selected) -> list[str]:
     """Say how many rows a budget in tokens dropped for having none."""
     count = selection.counts().get(NO_TOKENS.code, 0)

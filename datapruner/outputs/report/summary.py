@@ -10,7 +10,7 @@ from scipy.special import chdtrc
 
 from datapruner.arrays import Ints
 from datapruner.outputs.facets import Facet, group_name
-from datapruner.outputs.report.dropped import cleaning_words, forced_words, tokenless_words
+from datapruner.outputs.report.dropped import cleaning_words, counted_words, forced_words, tokenless_words
 from datapruner.outputs.warnings import CHANCE, NAMED, starved_groups
 from datapruner.outputs.wording import be, budget_words, counted, listed, percent, short_name
 from datapruner.overlap import correlation
@@ -51,6 +51,7 @@ def selection_words(
         out[0] += f" The kept rows hold {percent(held, whole)} of the {counted(whole, 'supervised token')}."
     out += [
         cleaning_words(selection.scores),
+        *counted_words(selection.scores),
         *tokenless_words(selection),
         *_tokens(selection),
         *forced_words(selection.scores),

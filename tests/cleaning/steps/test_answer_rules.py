@@ -27,7 +27,9 @@ def test_the_longest_run_is_that_of_a_search_over_all_pieces(words, times):
                 end += 1
             if end - start >= times * size:
                 best = max(best, end - start)
-    assert longest_run(np.array(words, dtype=np.int64), times) == best
+    found, start, step = longest_run(np.array(words, dtype=np.int64), times)
+    assert found == best
+    assert not best or words[start : start + best - step] == words[start + step : start + best]
 
 
 @given(st.lists(st.integers(0, 2), max_size=40), st.integers(2, 4))

@@ -77,3 +77,29 @@ def test_they_are_named_in_python_and_on_the_command_line(tmp_path, monkeypatch,
     assert command(monkeypatch, "prune", *words, "--cleaning", "rules", "--out", "out") == 0
     assert dp.load_selection("out").counts() == {"kept": 30, "refused": 1, "repeats_itself": 1}
     assert "| dropped as refusals | 1 |" in Path("out", "README.md").read_text()
+
+
+def test_personal_data_is_counted_in_every_result(tmp_path, monkeypatch, cache, capsys):
+    monkeypatch.chdir(tmp_path)
+    secret, other = "maria.keller@posteo-mail.de", "91.198.174.192"
+    rows = [*PLAIN, asked(f"Write to {secret} or {secret}."), asked(f"Ask {other} and {secret}."), REFUSAL]
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["rows.jsonl", "--scorer", "random", "--keep", "1.0", "--cleaning", "rules", "--report"]
+    assert command(monkeypatch, "prune", *words, "--out", "out") == 0
+    counted = {"rows with an e-mail address": 2, "rows with an IP address": 1}
+    shown = capsys.readouterr()
+    assert "2  counted, not dropped: rows with an e-mail address" in shown.out
+    card, page = Path("out", "README.md").read_text(), Path("out", "report.html").read_text()
+    assert "| counted, not dropped: rows with an IP address | 1 |" in card
+    assert "rows with an e-mail address (2) and rows with an IP address (1)" in page
+    assert dp.load_selection("out").summary.counted == counted
+    assert "rows with an IP address" in dp.load_selection("out").summary._repr_html_()
+    scores = dp.score("rows.jsonl", scorers=["random"], cleaning=["rules"], progress=False)
+    scores.save("scores")
+    assert dp.load_scores("scores").summary.counted == scores.summary.counted == counted
+    for told in (shown.out, shown.err, card):
+        assert secret not in told
+        assert other not in told
+    cleaned = dp.clean("rows.jsonl", cleaning=[{"personal_data": {"drop": True}}], progress=False)
+    assert cleaned.counts() == {"kept": 31, "personal_data": 2}
+    assert not cleaned.summary.counted
