@@ -141,7 +141,7 @@ def repeated(numbers: np.ndarray, ngram: int, counts: np.ndarray | None = None) 
     if len(numbers) < ngram:
         return 0
     given = np.ones(len(numbers), dtype=np.bool_) if counts is None else counts
-    whole = np.lib.stride_tricks.sliding_window_view(given, ngram).all(axis=1)
+    whole: np.ndarray = np.all(np.lib.stride_tricks.sliding_window_view(given, ngram), axis=1)
     windows = np.lib.stride_tricks.sliding_window_view(numbers, ngram)
     seen: set[bytes] = set()
     steps = np.zeros(len(numbers) + 1, dtype=np.int64)
