@@ -66,7 +66,8 @@ COURTESY = re.compile(
 """A sentence that may stand beside one."""
 PROVIDED = re.compile(
     r"\bfunctions?\b.{0,200}(?:\{|json)|\btools?\b.{0,60}(?:available|access|\{)|<tools?>|\brefus(?:e|al)|\bdecline"
-    r"|\bif (?:you|it|the|there|this|no)\b.{0,60}(?:can ?not|can't|don't|does ?n[o']t|unable|\bnot?\b|unanswerable)"
+    r"|\bif (?:you|it|the|there|this|no)\b.{0,60}(?:can ?not|can't|don't|does ?n[o']t|unable|\bnot?\b)"
+    r".{0,80}\b(?:say|answer|reply|respond|write|output|return|state|tell)\b"
     r"|\bonly (?:answer|use|respond|reply|speak|discuss)|unanswerable|insufficient|not enough information"
     r"|工具|拒绝|如果.{0,20}(?:不|无)",
     re.IGNORECASE | re.DOTALL,
