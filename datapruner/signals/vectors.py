@@ -127,6 +127,36 @@ def _named_embedder(recipe: Recipe, store: SignalStore, progress: bool) -> Named
     return Named(load, lambda: opening("embedder", recipe.embedder, store.notes, device=None, **how))
 
 
+def measure_sides(run: Run, wanted: frozenset[str]) -> dict[str, Matrix]:
+    """Get one vector for each row's prompt, and one for its answer, whatever stands for the whole row.
+
+    Parameters
+    ----------
+    run : Run
+    wanted : frozenset of str
+        ``prompt_embedding``, ``response_embedding`` or both.
+    """
+    found: dict[str, Matrix] = {}
+    for side in ("prompt", "response"):
+        if (signal := f"{side}_embedding") in wanted:
+            recipe = run.recipe.model_copy(update={"embed": side})
+            found[signal] = _make_embedding(
+                recipe, run.samples, run.rows, run.store, run.objects.embedder, run.own, run.progress, signal
+            )
+    return found
+
+
+def missing_sides(run: Run) -> int | None:
+    """Count the rows that have to be embedded on the side where more are missing; unknown where embedding tells."""
+    if run.objects.embedder is not None:
+        return None
+    named = _named_embedder(run.recipe, run.store, progress=False)
+    rows = None if run.every else run.rows
+    return max(
+        missing_texts(list(run.own.texts(side, rows)), named, run.store) for side in ("prompt", "response")
+    )
+
+
 def missing_vectors(run: Run) -> int | None:
     """Count the rows that have to be embedded; none where vectors are given, unknown where only embedding tells."""
     objects, recipe, samples = run.objects, run.recipe, run.samples
