@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,8 +16,7 @@ from datapruner.cleaning.vetoes import Vetoes, drops
 from datapruner.cleaning.word_order import features, word_orders
 from datapruner.errors import DataPrunerError
 from datapruner.reasons import Reason
-
-logger = logging.getLogger(__name__)
+from datapruner.signals.run import taken
 
 MISMATCHED = Reason(
     "mismatched_answer",
@@ -93,8 +91,8 @@ class UnfitAnswer(CleaningStep):
         """Look at how answers fit, at their words' order, at their last numbers; a row goes for the first of them."""
         found: list[Vetoes] = []
         gone = left.protected[left.rows].copy()
-        looks = (self.match and self._mismatched, self.word_order and self._shuffled, self.numbers and _stray)
-        for look in filter(None, looks):
+        looks = (self.match, self._mismatched), (self.word_order, self._shuffled), (self.numbers, _stray)
+        for look in (look for wanted, look in looks if wanted):
             for reason, places, measures in look(left):
                 new = ~gone[places]
                 gone[places] = True
@@ -111,14 +109,14 @@ class UnfitAnswer(CleaningStep):
         )
         if some.size < FEWEST:
             return
-        asked, said = (_of(left.signals[name], some) for name in self.needs)
+        asked, said = (taken(left.signals[name], some) for name in self.needs)
         kinds, broad = (
             left.shared.clusters(asked, k, seed=left.seed).assignment
             for k in (None, round(default_k(some.size) ** 0.5))
         )
         prompts, answers = ([texts[place] for place in some.tolist()] for texts in sides)
         fit = answer_fit(prompts, answers, asked, said, kinds, broad, left.seed)
-        real, decoys = told_apart(fit.own, fit.decoys, rising(fit.own.shape[1]), left.seed)
+        real, decoys = told_apart(fit.own, list(fit.decoys), rising(fit.own.shape[1]), left.seed)
         words = np.array([len(answer.split()) for answer in answers])
         out = np.zeros(some.size, dtype=np.bool_)
         for number in range(len(LENGTHS) + 1):
@@ -148,9 +146,3 @@ def _stray(left: Remaining) -> Iterator[tuple[Reason, Ints, Floats]]:
         stray: Flags = found.stray
         reason = STRAY.filled(told=f"{int((~stray).sum()):,}")
         yield reason, found.rows[stray], found.last[stray]
-
-
-def _of(vectors: object, places: Ints) -> object:
-    from datapruner.signals.run import taken
-
-    return taken(vectors, places)
