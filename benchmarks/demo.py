@@ -1,7 +1,7 @@
-"""`make demo`: prune a labelled set with planted duplicates, or your own data, and show what happened.
+"""`make demo`: what the default recipe makes of a messy set, planted against found; or of your own data.
 
-Without --data the set is made with reasoning-gym: twenty kinds of tasks, very uneven counts, some rows
-planted again as they are and some with one word changed. No hub is needed.
+Without --data the set is made with reasoning-gym, as benchmarks/messy.py plants it: seven capabilities in very uneven
+shares, copies, leaks, empty and broken answers. No hub is needed, and no language model.
 """
 
 from __future__ import annotations
@@ -11,134 +11,64 @@ import json
 import shlex
 import sys
 import time
+from collections import Counter
 from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
+from messy import Row, make_sets, write_set
 
 import datapruner as dp
+from datapruner.errors import flags
 
-KINDS = [
-    "gsm_symbolic",
-    "leg_counting",
-    "knights_knaves",
-    "family_relationships",
-    "needle_haystack",
-    "time_intervals",
-    "syllogism",
-    "sentence_reordering",
-    "list_functions",
-    "circuit_logic",
-    "calendar_arithmetic",
-    "color_cube_rotation",
-    "letter_counting",
-    "cryptarithm",
-    "word_sequence_reversal",
-    "maze",
-    "number_filtering",
-    "manipulate_matrix",
-    "survo",
-    "countdown",
-]
-LARGEST, SHRINK = 500, 0.83
-EXACT, NEAR = 150, 150
-
-
-def make_set(path: Path, seed: int) -> tuple[dict[int, int], dict[int, int]]:
-    """Write the labelled set; give the planted rows, each with the row it copies."""
-    import reasoning_gym
-
-    rng = np.random.default_rng(seed)
-    rows = []
-    for number, kind in enumerate(KINDS):
-        size = round(LARGEST * SHRINK**number)
-        rows += [
-            {"kind": kind, "question": item["question"], "answer": str(item["answer"])}
-            for item in reasoning_gym.create_dataset(kind, size=size, seed=seed)
-        ]
-    vocabulary = sorted({word for row in rows for word in row["question"].split() if word.isalpha()})
-    originals = rng.choice(len(rows), EXACT + NEAR, replace=False)
-    copies = [dict(rows[of]) for of in originals]
-    for copy in copies[EXACT:]:
-        words = copy["question"].split(" ")
-        words[rng.integers(len(words))] = str(rng.choice(vocabulary))
-        copy["question"] = " ".join(words)
-    tagged = [(row, number, None) for number, row in enumerate(rows)]
-    tagged += [
-        (copy, None, (int(of), place < EXACT))
-        for place, (copy, of) in enumerate(zip(copies, originals, strict=True))
-    ]
-    order = rng.permutation(len(tagged))
-    place_of = {tagged[old][1]: new for new, old in enumerate(order) if tagged[old][1] is not None}
-    exact: dict[int, int] = {}
-    near: dict[int, int] = {}
-    for new, old in enumerate(order):
-        if tagged[old][2] is not None:
-            of, is_exact = tagged[old][2]
-            (exact if is_exact else near)[new] = place_of[of]
-    with path.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(tagged[old][0], ensure_ascii=False) + "\n" for old in order)
-    return exact, near
-
-
-def found(planted: dict[int, int], dropped: set[int]) -> int:
-    """Count planted pairs of which at most one row is left."""
-    return sum(copy in dropped or original in dropped for copy, original in planted.items())
+ROWS = 1400
 
 
 def table(head: list[str], rows: list[list[str]]) -> None:
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
     for row in [head, *rows]:
-        first = row[0].ljust(widths[0])
-        print(
-            "  "
-            + "  ".join(
-                [first, *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-            )
-        )
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        print("  " + "  ".join(cells))
     print()
 
 
-def show_shares(selection: dp.Selection, label: str | None) -> None:
-    """How the budget was shared over the clusters, the largest first."""
-    ranking = selection.scores.rankings[selection.scorer]
-    groups = ranking.groups
-    names = None if label is None else np.array(selection.scores.samples.column(label))
-    weights = ranking.group_weights
-    rows = []
-    order = np.argsort(-np.bincount(groups[groups >= 0]))
-    for cluster in order[:12].tolist():
-        of = groups == cluster
-        kept = int((of & selection.kept).sum())
-        if names is not None:
-            kinds, counts = np.unique(names[of], return_counts=True)
-            said = f"{kinds[counts.argmax()]} ({100 * counts.max() // of.sum()} %)"
-        else:
-            typical = int(np.flatnonzero(of)[ranking.columns["centroid_distance"][of].argmin()])
-            said = selection.scores.samples[typical].excerpt(44)
-        rows.append(
-            [
-                f"{cluster:3d}  {said}",
-                f"{of.sum():,}",
-                f"{weights[cluster] * len(weights):.2f}",
-                f"{kept:,}",
-                f"{100 * kept / of.sum():.0f} %",
-            ]
-        )
-    rest = np.isin(groups, order[12:])
-    if rest.any():
-        kept = int((rest & selection.kept).sum())
-        rows.append(
-            [
-                f"     {len(order) - 12} smaller clusters",
-                f"{rest.sum():,}",
-                "",
-                f"{kept:,}",
-                f"{100 * kept / rest.sum():.0f} %",
-            ]
-        )
-    said = "mostly" if names is not None else "most typical row"
-    table([f"cluster  {said}", "rows", "weight", "kept", "of its rows"], rows)
+def show_found(selection: dp.Selection, truth: list[Row]) -> None:
+    """What was planted, and what of it cleaning dropped; of a copy and what it copies, either will do."""
+    out: dict[int, str] = {}
+    for vetoes in selection.scores.vetoes:
+        out |= dict.fromkeys(vetoes.rows.tolist(), vetoes.kind)
+    planted = Counter(row.planted for row in truth if row.planted)
+    found: Counter[str] = Counter()
+    copied = set()
+    for place, row in enumerate(truth):
+        is_copy = row.planted.startswith("copy")
+        copied |= {row.origin} if is_copy else set()
+        found[row.planted] += place in out or (is_copy and row.origin in out)
+    table(
+        ["kind", "planted", "found"],
+        [[kind, f"{number:,}", f"{found[kind]:,}"] for kind, number in sorted(planted.items())],
+    )
+    others = Counter(
+        cause for place, cause in out.items() if not truth[place].planted and place not in copied
+    )
+    clean = sum(not row.planted for row in truth)
+    said = ", ".join(f"{number} as {cause.replace('_', ' ')}" for cause, number in others.most_common())
+    print(f"Other rows dropped: {others.total()} of {clean:,}{f' ({said})' if said else ''}\n")
+
+
+def show_shares(selection: dp.Selection, truth: list[Row]) -> None:
+    """How the budget was shared over the capabilities, of which the scorer was told nothing."""
+    scored = np.isfinite(selection.values)
+    left = Counter(row.capability for row, there in zip(truth, scored, strict=True) if there)
+    kept = Counter(row.capability for row, here in zip(truth, selection.kept, strict=True) if here)
+    table(
+        ["capability", "rows left", "kept", ""],
+        [
+            [name, f"{number:,}", f"{kept[name]:,}", f"{100 * kept[name] / number:.0f} %"]
+            for name, number in left.most_common()
+        ],
+    )
 
 
 def new_folder(asked: Path | None) -> Path:
@@ -174,49 +104,31 @@ def main() -> int:
     except FileExistsError:
         print(f"{options.out} is there already; give --out another name", file=sys.stderr)
         return 2
-    source, exact, near = options.data, {}, {}
+    source, truth, tests = options.data, [], None
     if source is None:
-        source = str(folder / "reasoning.jsonl")
-        exact, near = make_set(Path(source), options.seed)
-        smallest = round(LARGEST * SHRINK ** (len(KINDS) - 1))
-        print(f"Made {source}: {len(KINDS)} kinds of tasks, {LARGEST} to {smallest} rows each,")
-        print(f"  and planted {EXACT} of the rows again as they are, {NEAR} with one word changed.\n")
+        sets = make_sets(ROWS, options.seed, "gym", held_out=70)
+        source, truth, tests = str(folder / "messy.jsonl"), sets.messy, str(folder / "test.jsonl")
+        write_set(folder, "messy", truth, truth=True)
+        write_set(folder, "test", sets.test, truth=False)
+        print(
+            f"Made {source}: {len(truth):,} rows of {len({row.capability for row in truth})} capabilities, "
+            f"{sum(bool(row.planted) for row in truth):,} of them planted\n"
+        )
+    command = ["prune", source, *(["--decontaminate", tests] if tests else []), "--keep", str(options.keep)]
+    print(f"$ datapruner {shlex.join(command)}\n", flush=True)
     try:
-        # Duplicates go first, so that they neither blow up a cluster nor get kept twice.
-        selection = dp.prune(source, keep=options.keep, dedup=True, seed=options.seed)
+        selection = dp.prune(source, keep=options.keep, decontaminate=tests, seed=options.seed)
         selection.save(folder / "pruned")
     except dp.DataPrunerError as error:
         print(f"datapruner: {error}", file=sys.stderr)
         return 2
-    total = len(selection.kept)
-    dropped = {vetoes.kind: set(vetoes.rows.tolist()) for vetoes in selection.scores.vetoes}
-    print("Duplicates")
-    if exact:
-        everything = set().union(*dropped.values())
-        rows = [
-            [
-                "exact",
-                f"{EXACT}",
-                f"{found(exact, everything)}",
-                f"{len(dropped['exact_duplicate'] - set(exact) - set(exact.values()))}",
-            ],
-            [
-                "one word changed",
-                f"{NEAR}",
-                f"{found(near, everything)}",
-                f"{len(dropped['near_duplicate'] - set(near) - set(near.values()))}",
-            ],
-        ]
-        table(["", "planted", "found", "other rows dropped"], rows)
-    else:
-        table(["", "dropped"], [[kind.replace("_", " "), f"{len(rows):,}"] for kind, rows in dropped.items()])
-    clusters = len(selection.scores.rankings[selection.scorer].group_weights)
-    print(
-        f"Budget: {len(selection):,} of {total:,} rows, shared over {clusters} clusters by their complexity"
-    )
-    show_shares(selection, "kind" if options.data is None else None)
+    with flags():
+        print(f"{selection.summary}\n")
+    if truth:
+        show_found(selection, truth)
+        show_shares(selection, truth)
     print(f"Result: {folder / 'pruned'} ({time.monotonic() - start:.0f} s). Look at it:\n")
-    row = next((row for row in range(total) if not selection.kept[row]), 0)
+    row = next((row for row in range(len(selection.kept)) if not selection.kept[row]), 0)
     held = shlex.quote(str(folder / "pruned"))
     arguments = f"{json.dumps(str(folder / 'pruned'))}, split={json.dumps(selection.scores.samples.split)}"
     load = f"import datasets; print(datasets.load_dataset({arguments}))"

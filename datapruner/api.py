@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from datapruner.arguments import takes
-from datapruner.budget import Amount, Budget
+from datapruner.budget import Amount
 from datapruner.measuring.arguments import requested, requested_cleaning
 from datapruner.measuring.request import request_of
 from datapruner.option_types import (
@@ -15,13 +15,13 @@ from datapruner.option_types import (
     RESULTS_OWN,
     SCORERS_OWN,
     SELECTING,
+    Choosing,
     Running,
     Scoring,
     ScoringReading,
     notes,
 )
 from datapruner.recipe import Recipe, load_recipe
-from datapruner.recipe.options import DEFAULT_SCORER
 from datapruner.running import scored, selected
 from datapruner.scorers.base import Scorer
 from datapruner.scores import Scores, Selection
@@ -41,7 +41,7 @@ from datapruner.selection.selector import Selector
 def score(
     source: Any,
     *,
-    scorers: str | Scorer | Sequence[str | Scorer] = DEFAULT_SCORER,
+    scorers: str | Scorer | Sequence[str | Scorer] | None = None,
     **options: Unpack[ScoringReading],
 ) -> Scores:
     """Rank every row with one or more scorers, in as few passes as they need together.
@@ -50,8 +50,9 @@ def score(
     ----------
     source : str, Path, Dataset, DatasetDict, list of dict or DataFrame
         A hub name ``org/name[:config][@revision]``, a file, a glob, a folder, or data in memory.
-    scorers : str, Scorer, or a sequence of them
-        Names from ``datapruner scorers``, or objects with parameters of their own.
+    scorers : str, Scorer, or a sequence of them, optional
+        Names from ``datapruner scorers``, or objects with parameters of their own. None named: the default recipe, see
+        :func:`prune`.
     **options
         Fields of :class:`datapruner.recipe.Recipe`, as listed below and on the page of options; some may be objects.
 
@@ -69,9 +70,9 @@ def score(
 
 
 @takes(
-    Scoring,
+    Choosing,
     defaults=DEFAULTS,
-    told=notes(Scoring),
+    told=notes(Choosing),
     elsewhere={
         "scorers": "it takes one `scorer`; use datapruner.score for several `scorers`",
         **SCORERS_OWN,
@@ -81,23 +82,29 @@ def score(
 def prune(
     source: Any,
     *,
-    scorer: str | Scorer = DEFAULT_SCORER,
+    scorer: str | Scorer | None = None,
     keep: Amount | None = None,
     keep_tokens: int | None = None,
     per_group: str | None = None,
     quotas: Mapping[str, Amount] | None = None,
     selector: str | Selector | None = None,
-    **options: Unpack[Scoring],
+    **options: Unpack[Choosing],
 ) -> Selection:
     """Choose the rows to train on.
+
+    Where no scorer is named, the default recipe runs: rows that leak from a test set go, copies, what rules find to be
+    broken, and noise; the others share the budget by the scorer ``auto``. ``selection.summary`` says what each of these
+    did, and ``without`` leaves one out.
 
     Parameters
     ----------
     source : str, Path, Dataset, DatasetDict, list of dict or DataFrame
         See :func:`score`.
-    scorer : str or Scorer
+    scorer : str or Scorer, optional
+        What ranks the rows; nothing is then cleaned but what is asked for.
     keep : float or int, optional
-        A float in (0, 1] is a fraction of the rows, an int a number of rows.
+        A float in (0, 1] is a fraction of the rows, an int a number of rows. The default recipe keeps all that cleaning
+        left where no budget is given.
     keep_tokens : int, optional
         Supervised tokens instead of rows.
     per_group : str, optional
@@ -119,9 +126,9 @@ def prune(
     DataPrunerError
         Anything the user can put right.
     """
-    budget = Budget(keep, keep_tokens, per_group, {} if quotas is None else quotas)
+    budget = {"keep": keep, "keep_tokens": keep_tokens, "per_group": per_group, "quotas": quotas}
     return selected(
-        requested(source, scorers=scorer, budgets=[budget], selector=selector, selects=True, **options)
+        requested(source, scorers=scorer, budget=budget, selector=selector, selects=True, **options)
     )
 
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from datapruner.arguments import takes
 from datapruner.measuring.arguments import requested
 from datapruner.measuring.measure import look_ahead
-from datapruner.option_types import DEFAULTS, RESULTS_OWN, SCORERS_OWN, SELECTING, Scoring, notes
-from datapruner.recipe.options import DEFAULT_SCORER
+from datapruner.option_types import DEFAULTS, RESULTS_OWN, SCORERS_OWN, SELECTING, Choosing, notes
 from datapruner.signals.outlook import Outlook
 
 if TYPE_CHECKING:
@@ -17,9 +16,9 @@ if TYPE_CHECKING:
 
 
 @takes(
-    Scoring,
+    Choosing,
     defaults={**DEFAULTS, "count_tokens": True},
-    told=notes(Scoring),
+    told=notes(Choosing),
     elsewhere={
         **dict.fromkeys(SELECTING, "it takes what `score` takes: `scorers`, and no budget"),
         **SCORERS_OWN,
@@ -29,8 +28,8 @@ if TYPE_CHECKING:
 def plan(
     source: Any,
     *,
-    scorers: str | Scorer | Sequence[str | Scorer] = DEFAULT_SCORER,
-    **options: Unpack[Scoring],
+    scorers: str | Scorer | Sequence[str | Scorer] | None = None,
+    **options: Unpack[Choosing],
 ) -> Outlook:
     """Tell what a run would measure, what of it is stored, and how long it takes; no model runs, nothing is written.
 

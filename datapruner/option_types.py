@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypedDict
 
 from numpy.typing import ArrayLike
 
-from datapruner.choices import Match
+from datapruner.choices import AutoPart, Match
 from datapruner.guards.limits import Limits
 from datapruner.recipe.option import declared, described
 from datapruner.recipe.options import SECTIONS
@@ -102,7 +102,13 @@ class Scoring(Measuring, total=False):
     divergences: str | Path | ArrayLike | None
 
 
-class ScoringReading(Scoring, total=False):
+class Choosing(Scoring, total=False):
+    """What verbs take beside them that rank by the default recipe where no scorer is named."""
+
+    without: str | Sequence[AutoPart] | None
+
+
+class ScoringReading(Choosing, total=False):
     """What :func:`datapruner.score` takes beside the scorers: a column of groups is looked for before a model runs."""
 
     per_group: str | None

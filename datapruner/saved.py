@@ -173,6 +173,9 @@ class SavedSelection(SelectionView):
     def _budget(self) -> Budget:
         return self.budget
 
+    def _recipe(self) -> Recipe:
+        return self.recipe
+
     def _selector(self) -> str:
         from datapruner.scorers import make_scorer
 

@@ -33,6 +33,7 @@ NOT_TOLD = {
     "keep_tokens",
     "per_group",
     "quotas",
+    "without",
 }
 """Fields that verbs take as parameters of their own, or not at all."""
 

@@ -41,7 +41,7 @@ MARKED = (
 NOT_RUN = {
     (
         "docs/index.md",
-        "Made demo-out/reasoning.jsonl",
+        "Made demo-out/messy.jsonl",
     ): "printed by `make demo`, a minute with the bundled models",
     ("docs/design.md", "source ──> Samples"): "a drawing",
 }

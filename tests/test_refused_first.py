@@ -119,7 +119,7 @@ BY_VECTORS = {
     ),
     "a test set's split alone": (
         {"keep": 9, "decontaminate_split": "test"},
-        "decontaminate_split= is given, and no decontaminate=",
+        "has no split 'test' beside 'train'",
     ),
     "a target's columns alone": (
         {"keep": 9, "target_columns": {"text": "question"}},

@@ -108,6 +108,11 @@ class Stage:
         self._inputs = Inputs({}) if inputs is None else inputs
         self._shared = Shared() if shared is None else shared
 
+    @property
+    def waiting(self) -> list[str]:
+        """The names of the steps that have not run, since what they read is not there yet."""
+        return [step.name for step in self._waiting]
+
     def run(self, known: Mapping[str, Any] | None = None) -> None:
         """Run the steps that can be: those whose signals are there and that have not run yet.
 

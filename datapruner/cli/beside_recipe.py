@@ -5,8 +5,10 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from datapruner.choices import AutoPart
 from datapruner.cli import words
 from datapruner.cli.parameters import picked
+from datapruner.errors import DataPrunerError
 from datapruner.recipe.option import Option, Section
 from datapruner.recipe.options import (
     DEFAULT_SCORER,
@@ -36,8 +38,20 @@ class Scorers(Words):
 
     scorer: Annotated[
         list[str],
-        Option("Scorer's name; see `datapruner scorers`.", metavar="NAME", complete="scorers"),
-    ] = [DEFAULT_SCORER]  # noqa: RUF012 - typer copies it
+        Option(
+            "Scorer's name; see `datapruner scorers`. None named: the default recipe, which cleans first.",
+            metavar="NAME",
+            complete="scorers",
+        ),
+    ] = []  # noqa: RUF012 - typer copies it
+    without: Annotated[
+        list[AutoPart] | None,
+        Option(
+            "Leave a part of the default recipe out: leaks, copies, rules, noise or shares; may be repeated. With a "
+            "scorer, that one chooses, after the cleaning of the default recipe.",
+            metavar="PART",
+        ),
+    ] = None
     set_: Annotated[
         list[str] | None,
         Option("Parameter of a scorer: [scorer.]name=value.", "--set", metavar="NAME=VALUE"),
@@ -56,15 +70,25 @@ class Scorers(Words):
 
     @staticmethod
     def fields(given: dict[str, Any]) -> dict[str, Any]:
-        """Give the scorers with their parameters, joined where that is asked for."""
+        """Give the scorers with their parameters, joined where that is asked for; None where there are none."""
         by, within, clusters = given["combine"], given["combine_within"], given["n_clusters"]
+        names, settings, without = given["scorer"], given["set_"] or [], given["without"]
+        if not names and by is None and within is None:
+            if not settings and clusters is None:
+                return {"scorers": None, "without": without}
+            # Parameters of what the default recipe chooses by.
+            if "shares" in (without or []):
+                raise DataPrunerError(
+                    "--set and --n-clusters say how --without=shares is to share; give one of them"
+                )
+            names, without = [DEFAULT_SCORER], without or []
         made = words.scorers_of(
-            words.named(given["scorer"], given["set_"] or [], combined=by is not None),
-            given["set_"] or [],
+            words.named(names, settings, combined=by is not None),
+            settings,
             clusters,
             clustering=within == "cluster",
         )
-        return {"scorers": words.combined(made, by, within, clusters)}
+        return {"scorers": words.combined(made, by, within, clusters), "without": without}
 
 
 class Selector(Words):
@@ -89,13 +113,18 @@ class Selector(Words):
 class Duplicates(Words):
     """Cleaning, before anything is scored."""
 
-    dedup: Annotated[bool, Option("Drop exact and near duplicates.")] = False
+    dedup: Annotated[
+        bool | None, Option("Drop exact and near duplicates; the default recipe does unless told not to.")
+    ] = None
     dedup_semantic: Annotated[bool, Option("Drop semantic duplicates too (SemDeDup).")] = False
 
     @staticmethod
     def fields(given: dict[str, Any]) -> dict[str, Any]:
-        """Name the kinds of duplicates that are dropped."""
-        return {"dedup": ["exact", "near"] * given["dedup"] + ["semantic"] * given["dedup_semantic"]}
+        """Name the kinds of duplicates that are dropped; nothing where nothing was said of them."""
+        dedup, semantic = given["dedup"], given["dedup_semantic"]
+        if dedup is None and not semantic:
+            return {}
+        return {"dedup": ["exact", "near"] * bool(dedup) + ["semantic"] * semantic}
 
 
 class Steps(Words):

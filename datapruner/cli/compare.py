@@ -15,7 +15,6 @@ from datapruner.cli.words import numbers_of
 from datapruner.cli.writing import check_report, foresee
 from datapruner.progress import say
 from datapruner.recipe.option import Option, Section
-from datapruner.recipe.options import DEFAULT_SCORER
 
 
 class Budgets(Section):
@@ -37,11 +36,11 @@ class Compared(Section):
     scorer: Annotated[
         list[str],
         Option(
-            "Scorer's name, or all: those that cannot run here are left out.",
+            "Scorer's name, or all: those that cannot run here are left out. None named: the default recipe.",
             metavar="NAME",
             complete="scorers",
         ),
-    ] = [DEFAULT_SCORER]  # noqa: RUF012 - typer copies it
+    ] = []  # noqa: RUF012 - typer copies it
     by: Annotated[
         list[str] | None,
         Option("Column whose values are groups to count by; may be repeated.", metavar="COLUMN"),
@@ -130,7 +129,8 @@ def compare(
     check_target(
         out, overwrite=overwrite, reads=reads if second_embeddings is None else [*reads, second_embeddings]
     )
-    scorers = scorers + ["all"] * ("all" in scorer)
+    if "all" in scorer:
+        scorers = [*scorers, "all"]
     how = {
         **fields,
         "scorers": scorers,

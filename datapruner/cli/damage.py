@@ -79,7 +79,9 @@ def damage(
     from datapruner.text import safe_text
 
     if out is not None:
-        check_target(out, overwrite=overwrite, reads=requested(source, **fields).recipe.reads)
+        check_target(
+            out, overwrite=overwrite, reads=requested(source, scorers="unranked", **fields).recipe.reads
+        )
     how = {**fields, "cache": cache, "progress": not quiet, "trust_code": trust_code}
     if dry_run:
         foresee(asked_for(source, by=columns_of(by or []), **how))

@@ -38,6 +38,8 @@ def written(kind: Any) -> tuple[Any, Callable[[Any, str], Any] | None]:
     origin, inner = get_origin(kind), get_args(kind)
     if origin is dict:
         return (str, words.mapping_of) if inner == (str, str) else (list[str], words.quotas_of)
+    if origin is list and get_origin(inner[0]) is Literal:
+        return list[str], None
     if origin in (Union, types.UnionType):
         return str, words.amount_of if set(inner) == {int, float} else None
     return (str if origin is Literal else kind), None

@@ -21,7 +21,7 @@ from datapruner.recipe.options import Budget, Output
     Report,
     Hub,
     *RUNNING,
-    common="keep keep_tokens per_group selector seed scorer set_ source split columns dedup decontaminate embedder "
+    common="keep keep_tokens per_group seed scorer set_ without source split columns dedup decontaminate embedder "
     "model out overwrite report dry_run quiet",
 )
 def prune(
@@ -37,17 +37,17 @@ def prune(
 ) -> None:
     """Choose the rows to train on and write them as a dataset.
 
-    datapruner prune data.jsonl --keep 0.3 --out pruned
+    datapruner prune data.jsonl --out pruned
+    datapruner prune data.jsonl --keep 0.3 --without noise --out pruned
     """
-    from datapruner import budget
     from datapruner.measuring.arguments import requested
 
-    if len(fields["scorers"]) != 1:
+    if fields["scorers"] is not None and len(fields["scorers"]) != 1:
         raise DataPrunerError(
             "prune takes one --scorer, or several with --combine; use `datapruner score` to compare several"
         )
-    spent = budget.Budget(**{name: fields.pop(name) for name in Budget.__annotations__ if name in fields})
+    spent = {name: fields.pop(name) for name in Budget.__annotations__ if name in fields}
     asked = requested(
-        **fields, budgets=[spent], selects=True, cache=cache, progress=not quiet, trust_code=trust_code
+        **fields, budget=spent, selects=True, cache=cache, progress=not quiet, trust_code=trust_code
     )
     carry_out(asked, out, overwrite=overwrite, report=report, dry_run=dry_run, hub=push_to_hub)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from datapruner.cli.terminal import is_styled, rendered
+from datapruner.cli.terminal import is_styled, rendered, width
 
 if TYPE_CHECKING:
     from datapruner.cleaning.pairs import Pair
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 BAR = 20
 """Columns of a bar that stands for all."""
+ROOMY = 100
+"""Columns of a terminal from which a part of the default recipe is told in full."""
 MOST_GROUPS = 40
 """Groups of a budget that a summary lists."""
 
@@ -50,7 +52,7 @@ def summarise(selection: Selection, out: Path, quiet: bool, *, report: bool, pai
 def counts(summary: Summary) -> str:
     """Write what became of the rows: a table with bars on a terminal, else the same lines as ever."""
     if not is_styled():
-        return "\n".join(summary.lines(MOST_GROUPS))
+        return "\n".join(summary.lines(MOST_GROUPS, width()))
     from rich.table import Table
 
     from datapruner.text import safe_text
@@ -61,22 +63,26 @@ def counts(summary: Summary) -> str:
 
     causes = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     groups = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    parts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for table in (causes, groups):
         table.add_column(justify="right")
         table.add_column(justify="right")
         table.add_column(width=BAR)
         table.add_column(overflow="fold")
-    for number, (words, count) in enumerate(summary.words().items()):
+    listed_causes = list(summary.words().items())
+    for number, (words, count) in enumerate(listed_causes[:1] if summary.parts else listed_causes):
         share = f"{100 * count / max(summary.rows, 1):.1f} %"
         causes.add_row(
             f"{count:,}", share, bar(count, summary.rows), words, style="bold green" if number == 0 else ""
         )
+    for part, did, switch, said in (one.cells() for one in summary.parts):
+        parts.add_row(part, did, switch, *[said] * (width() >= ROOMY))
     listed = list(summary.groups.items())
     for name, (kept, whole, unit) in listed[:MOST_GROUPS]:
         groups.add_row(f"{kept:,}", f"of {whole:,}", bar(kept, whole), f"{unit}  {safe_text(name, 60)}")
     if more := len(listed) - len(listed[:MOST_GROUPS]):
         groups.add_row("", "", "", f"and {more:,} more groups: README.md of the result has them")
-    return rendered(causes, *([groups] if listed else []))
+    return rendered(causes, *[parts] * bool(summary.parts), *[groups] * bool(listed))
 
 
 def _pair_lines(pair: Pair) -> str:

@@ -16,14 +16,13 @@ from datapruner.comparison.result import Comparison
 from datapruner.comparison.scorers import LeftOut, scorers_of, why_not
 from datapruner.comparison.tables import OF_SCORERS
 from datapruner.errors import DataPrunerError
-from datapruner.measuring.arguments import requested
+from datapruner.measuring.arguments import in_full, requested
 from datapruner.measuring.measure import Measured, measure, plan_of
 from datapruner.measuring.reading import read_rows
 from datapruner.measuring.request import Request
-from datapruner.option_types import DEFAULTS, Scoring, notes
+from datapruner.option_types import DEFAULTS, Choosing, notes
 from datapruner.overlap import chance, jaccard
 from datapruner.parameters import one_or_more
-from datapruner.recipe.options import DEFAULT_SCORER
 from datapruner.running import rank
 from datapruner.scorers._baselines import BASELINES
 from datapruner.scorers.length import Length
@@ -42,11 +41,11 @@ MANY = 10_000
 """Groups of a column at most: of more, every scorer and budget would have a table as long as the data."""
 
 
-@takes(Scoring, defaults=DEFAULTS, told=notes(Scoring), elsewhere=OF_ONE_SELECTION)
+@takes(Choosing, defaults=DEFAULTS, told=notes(Choosing), elsewhere=OF_ONE_SELECTION)
 def compare(
     source: Any,
     *,
-    scorers: str | Scorer | Sequence[str | Scorer] = DEFAULT_SCORER,
+    scorers: str | Scorer | Sequence[str | Scorer] | None = None,
     keep: Amount | Sequence[Amount] | None = None,
     keep_tokens: int | Sequence[int] | None = None,
     by: str | Sequence[str] = (),
@@ -56,7 +55,7 @@ def compare(
     noise: Sequence[float] = NOISE,
     embedders: Sequence[Any] | None = None,
     second_embeddings: Any = None,
-    **options: Unpack[Scoring],
+    **options: Unpack[Choosing],
 ) -> Comparison:
     """Compare what scorers keep of the same rows for the same budgets, in as few passes as they need together.
 
@@ -99,7 +98,7 @@ def compare(
         raise DataPrunerError("two embedders are compared by their stability; pass --stability")
     second = Second.of(options, embedders, second_embeddings)
     given: dict[str, Any] = {**options, **({} if second is None else second.first), "count_tokens": True}
-    wanted, samples, columns, left_out = asked_for(
+    wanted, samples, columns, left_out, given = asked_for(
         source, scorers=scorers, budgets=budgets_of(keep, keep_tokens), by=by, selector=selector, **given
     )
     held = measure(wanted, samples)
@@ -130,18 +129,21 @@ class Asked(NamedTuple):
         Groups that are counted by.
     left_out : dict, optional
         Where all scorers were asked for: those that cannot run -> why.
+    given : dict
+        The options, with those of the default recipe where no scorer was named.
     """
 
     request: Request
     samples: Samples
     columns: list[str]
     left_out: LeftOut | None
+    given: dict[str, Any]
 
 
 def asked_for(
     source: Any,
     *,
-    scorers: str | Scorer | Sequence[str | Scorer],
+    scorers: str | Scorer | Sequence[str | Scorer] | None,
     budgets: Sequence[Budget],
     by: str | Sequence[str] = (),
     selector: str | Selector | None = None,
@@ -149,6 +151,7 @@ def asked_for(
 ) -> Asked:
     """Read the rows, and work out which scorers are compared on them; see :func:`compare`."""
     columns = _columns(by)
+    scorers, given = in_full(scorers, given)
     asked, left_out = scorers_of(scorers)
     made = asked if "random" in {scorer.name for scorer in asked} else [*asked, Random()]
     wanted = requested(source, scorers=made, budgets=budgets, selector=selector, apart=BASELINES, **given)
@@ -165,7 +168,7 @@ def asked_for(
     if samples.layout.has_text and "length" not in {scorer.name for scorer in made}:
         made = [*made, Length()]
     wanted = requested(source, scorers=made, budgets=budgets, selector=selector, apart=BASELINES, **given)
-    return Asked(wanted, samples, columns, left_out)
+    return Asked(wanted, samples, columns, left_out, given)
 
 
 def budgets_of(keep: Any, keep_tokens: Any) -> list[Budget]:

@@ -19,7 +19,7 @@ from datapruner.option_types import DEFAULTS
 from datapruner.parameters import one_or_more
 from datapruner.parts import CLEANING, SCORERS, SELECTORS, is_named
 from datapruner.recipe import MASKS, Method, make_recipe, method_of, plain
-from datapruner.recipe.options import DEFAULT_SCORER
+from datapruner.recipe.auto import expanded
 from datapruner.scorers import make_scorer
 from datapruner.scorers.base import Scorer
 from datapruner.selection.selector import Selector
@@ -33,7 +33,8 @@ OBJECTS = ("embeddings", "embedder", "model", "pruned_model", "divergences")
 def requested(
     source: Any,
     *,
-    scorers: str | Scorer | Sequence[str | Scorer] = DEFAULT_SCORER,
+    scorers: str | Scorer | Sequence[str | Scorer] | None = None,
+    budget: Mapping[str, Any] | None = None,
     budgets: Sequence[Budget] = (),
     selector: str | Selector | None = None,
     apart: Collection[str] = (),
@@ -48,9 +49,12 @@ def requested(
     Parameters
     ----------
     source, scorers, cache, progress, trust_code
-        As in :func:`datapruner.score`.
+        As in :func:`datapruner.score`; where no scorer is named, or ``without`` is given, the default recipe is written
+        out.
+    budget : mapping, optional
+        The fields of what is spent on the ranking, as they were given.
     budgets : sequence of Budget
-        What is spent on the rankings.
+        What is spent on the rankings, instead.
     selector : str or Selector, optional
         Default: each scorer's own.
     apart : collection of str
@@ -60,6 +64,10 @@ def requested(
     **options
         Fields of the recipe, some of which may be objects: see :class:`datapruner.option_types.Scoring`.
     """
+    scorers, options = in_full(scorers, {**options, **(budget or {})}, spends=budget is not None)
+    if budget is not None:
+        said = {name: options.pop(name, None) for name in (spec.name for spec in fields(Budget))}
+        budgets = [Budget(**{name: value for name, value in said.items() if value is not None})]
     made = tuple(make_scorer(method) for method in one_or_more(scorers))
     steps = tuple(_cleaning_of(options.pop("cleaning", ())))
     chooser = None if selector is None else make_selector(selector)
@@ -128,6 +136,28 @@ def requested(
     )
 
 
+def in_full(
+    scorers: Any, options: Mapping[str, Any], *, spends: bool = False
+) -> tuple[list[str | Scorer], dict[str, Any]]:
+    """Give the scorers and the options as they are, or those of the default recipe where that is what is asked for.
+
+    Parameters
+    ----------
+    scorers : str, Scorer, a sequence of them, or None
+        None: none was named.
+    options : mapping
+        Fields of the recipe that were given, some of which may be objects.
+    spends : bool
+        A budget is among them, or all that cleaning leaves is kept.
+    """
+    named = [] if scorers is None else one_or_more(scorers)
+    if scorers is not None and options.get("without") is None:
+        return named, dict(options)
+    given = expanded({**options, "scorers": named}, spends=spends)
+    own = given.pop("scorers")
+    return named or [make_scorer(one["name"], one.get("parameters")) for one in own], given
+
+
 def requested_cleaning(source: Any, **options: Any) -> Request:
     """Ask for all that cleaning leaves: no scorer ranks, and no budget is spent."""
     return requested(source, scorers="unranked", budgets=[Budget(1.0)], selects=True, **options)
@@ -140,11 +170,8 @@ def described(scorer: Scorer) -> Method:
 
 def _check_whole(options: Mapping[str, Any], *, model: bool) -> None:
     """Refuse an option that another one is missing for: it would be left out in silence."""
-    for name in ("decontaminate_split", "decontaminate_columns"):
-        if options.get(name) is not None and options.get("decontaminate") is None:
-            raise DataPrunerError(
-                f"--{name.replace('_', '-')} is given, and no --decontaminate that it belongs to"
-            )
+    if options.get("decontaminate_columns") is not None and options.get("decontaminate") is None:
+        raise DataPrunerError("--decontaminate-columns is given, and no --decontaminate that it belongs to")
     if options.get("adapter") is not None and not model:
         raise DataPrunerError("--adapter is given, and no --model that it belongs to")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +20,7 @@ from datapruner.cleaning.vetoes import Vetoes
 from datapruner.errors import DataPrunerError
 from datapruner.inputs import Inputs
 from datapruner.measuring.budgets import BudgetGate
-from datapruner.measuring.reading import read_rows
+from datapruner.measuring.reading import fitted, read_rows
 from datapruner.measuring.request import Request
 from datapruner.measuring.rows import (
     check_columns,
@@ -27,6 +29,7 @@ from datapruner.measuring.rows import (
     tell_unread,
 )
 from datapruner.recipe import FILES, Recipe
+from datapruner.results.tally import lines, tallied
 from datapruner.scorers.base import Scorer
 from datapruner.signals import Signals
 from datapruner.signals.losses import feed
@@ -123,7 +126,14 @@ def look_ahead(request: Request, samples: Samples | None = None) -> Outlook:
         As for :func:`measure`.
     """
     begun = begin(request, samples, read_only=True)
-    return outlook(begun.plan, begun.run)
+    dropped: Counter[str] = Counter()
+    for vetoes in begun.stage.vetoes:
+        dropped[vetoes.kind] += len(vetoes)
+    reasons = {vetoes.kind: vetoes.reason for vetoes in begun.stage.vetoes}
+    parts = tallied(
+        begun.run.recipe, dropped, len(begun.run.samples), reasons=reasons, waiting=begun.stage.waiting
+    )
+    return replace(outlook(begun.plan, begun.run), parts=tuple(lines(parts)))
 
 
 class Begun(NamedTuple):
@@ -152,6 +162,10 @@ def begin(request: Request, samples: Samples | None = None, *, read_only: bool =
     plan = plan_of(request, steps)
     if samples is None:
         samples = read_rows(request)
+    if (fit := fitted(request, samples)) is not request:
+        request, recipe = fit, fit.recipe
+        steps = steps_of(recipe, request.cleaning)
+        plan = plan_of(request, steps)
     inputs = _files_read(recipe)
     folder = None if request.cache is None else Path(request.cache).expanduser()
     store = SignalStore(folder, read_only=read_only)

@@ -2,18 +2,56 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from datapruner.errors import DataPrunerError
 from datapruner.inputs import WAY
 from datapruner.measuring.request import Request
 from datapruner.recipe import Recipe
+from datapruner.recipe.auto import LEAKS, NOISE, RULES, STEPS
 from datapruner.samples import load_samples
 from datapruner.samples.portable import check_format, check_splits
+from datapruner.samples.source import other_split
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
     from datapruner.samples.samples import Samples
+
+
+TEST = "test"
+
+
+def fitted(request: Request, samples: Samples) -> Request:
+    """Fit the default recipe to the rows: what of it they cannot have goes, and their own test split is looked for."""
+    recipe = request.recipe
+    if recipe.without is None:
+        return request
+    changed: dict[str, Any] = {}
+    if not samples.layout.has_text:
+        reading = {step for part in (RULES, NOISE) for step in STEPS[part]}
+        unread = {"near"} if samples.layout.columns else {"near", "exact"}
+        changed["dedup"] = [step for step in recipe.dedup if step not in unread]
+        changed["cleaning"] = [step for step in recipe.cleaning if step.name not in reading]
+    elif LEAKS not in recipe.without and recipe.decontaminate is None and recipe.decontaminate_split is None:
+        changed |= {"decontaminate_split": TEST} if _has_tests(samples) else {}
+    if not changed:
+        return request
+    recipe = recipe.model_copy(update=changed)
+    left = {step.name for step in recipe.cleaning}
+    cleaning = request.cleaning
+    return replace(
+        request,
+        recipe=recipe,
+        cleaning=None if cleaning is None else tuple(step for step in cleaning if step.name in left),
+    )
+
+
+def _has_tests(samples: Samples) -> bool:
+    try:
+        return TEST in samples.others and other_split(samples, TEST).layout.has_text
+    except DataPrunerError:  # it is no set of rows like these, and nobody named it
+        return False
 
 
 def read_rows(request: Request) -> Samples:

@@ -113,6 +113,7 @@ def request_of(
             f"this recipe was made with what was in memory ({', '.join(held)}); call datapruner.prune with "
             "the same again"
         )
+    recipe = recipe.in_full
     budget = recipe.budget
     scorers = tuple(make_scorer(method.name, method.parameters) for method in recipe.scorers)
     chosen = recipe.scorer

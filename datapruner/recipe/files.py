@@ -22,7 +22,8 @@ def load_recipe(path: Path) -> Recipe:
     """Read a recipe file; its relative paths count from its own folder.
 
     A path starts with ``.``, ``/`` or ``~``, is a pattern, ends like a data file, or is the bare name of something
-    beside the recipe; anything else is a model or a hub dataset.
+    beside the recipe; anything else is a model or a hub dataset. A recipe without a scorer is the default one, which is
+    written out; see :mod:`datapruner.recipe.auto`.
 
     Raises
     ------
@@ -44,7 +45,7 @@ def load_recipe(path: Path) -> Recipe:
         for name in MASKS:
             if isinstance(given.get(name), dict):
                 given[name] = _rows(given[name], name)
-        return checked({str(key): value for key, value in given.items()}, "{}")
+        return checked({str(key): value for key, value in given.items()}, "{}").in_full
     except DataPrunerError as error:
         raise DataPrunerError(f"the recipe {path}: {error}") from error
 

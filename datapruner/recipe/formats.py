@@ -13,6 +13,8 @@ logger = logging.getLogger(__name__)
 HEADER = "# datapruner run recipe.yaml\n"
 FORMAT = 3
 """Of the recipes that are saved; those with the header and without a number are of format 1."""
+DEFAULT_UNTIL_2 = "concept_complexity"
+"""What a recipe of format 2 or earlier meant that names no scorer."""
 
 
 class Change(NamedTuple):
@@ -78,6 +80,8 @@ def as_of_today(given: dict[Any, Any], text: str) -> dict[Any, Any]:
             f"the recipe has recipe_format {safe_text(repr(number), 40)}, and this version reads them up to {FORMAT}; "
             "install a later datapruner"
         )
+    if number < 3 and "scorers" not in given:
+        given["scorers"] = [{"name": DEFAULT_UNTIL_2}]
     for change in CHANGES:
         scorers = given.get("scorers")
         if number <= change.last and isinstance(scorers, list):

@@ -95,4 +95,6 @@ def without_none(kind: Any) -> Any:
 def values_of(kind: Any) -> tuple[str, ...]:
     """Give the values among which an option chooses, if it does."""
     kind = without_none(kind)
+    if get_origin(kind) is list:
+        (kind,) = get_args(kind)
     return get_args(kind) if get_origin(kind) is Literal else ()

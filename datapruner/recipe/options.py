@@ -10,10 +10,11 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from datapruner.choices import Match
+from datapruner.choices import AutoPart, Match
 from datapruner.recipe.option import Option, Section
 
-DEFAULT_SCORER = "concept_complexity"
+DEFAULT_SCORER = "auto"
+"""What chooses where no scorer is named, after the cleaning of the default recipe: :mod:`datapruner.recipe.auto`."""
 
 
 class Source(Section):
@@ -202,7 +203,11 @@ class Cleaning(Section):
         Option("Test set whose rows must not be in the data.", metavar="SOURCE"),
     ] = None
     decontaminate_split: Annotated[
-        str | None, Option("Its split; default: test where there is one.", metavar="SPLIT")
+        str | None,
+        Option(
+            "Its split; default: test where there is one. Without --decontaminate: a split of the source.",
+            metavar="SPLIT",
+        ),
     ] = None
     decontaminate_columns: Annotated[
         dict[str, str] | None,
@@ -251,6 +256,15 @@ class Scoring(Section):
 
     # The types of what holds parameters, and their defaults, stand in the recipe, which checks them.
     scorers: Annotated[list[Any], Option("What ranks the rows, with its parameters.", "")]
+    without: Annotated[
+        list[AutoPart] | None,
+        Option(
+            "Parts that the default recipe leaves out: leaks, copies, rules, noise, shares. It is what runs where no "
+            "scorer is named.",
+            "",
+            python="With a scorer, that one chooses, after the cleaning of the default recipe; [] leaves nothing out.",
+        ),
+    ] = None
     scorer: Annotated[str | None, Option("Which of several scorers chooses.", "")] = None
     selector: Annotated[Any, Option("How rows are taken; default: as the method was published.", "")]
 

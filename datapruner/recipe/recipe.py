@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from datapruner import budget as budgets
 from datapruner.arguments import instead_of
 from datapruner.errors import DataPrunerError
+from datapruner.recipe.auto import expanded
 from datapruner.recipe.formats import FORMAT, HEADER
 from datapruner.recipe.option import declared, described
 from datapruner.recipe.options import (
@@ -102,6 +103,16 @@ class Recipe(
         """Give the same with another budget."""
         return self.model_copy(update=budget.fields())
 
+    @property
+    def in_full(self) -> Recipe:
+        """Itself where it names a scorer; else with all that the default recipe does, written out."""
+        if "scorers" in self.model_fields_set:
+            return self
+        said = self.model_dump(include=self.model_fields_set - {"scorers"})
+        held = checked(expanded(said), "{}")
+        held._folder = self._folder
+        return held
+
     def strings(self) -> set[str]:
         """Give every text that it holds, the names of the columns that it reads among them."""
 
@@ -152,7 +163,7 @@ class Recipe(
         return self.model_copy(update={"source": value, "in_memory": held})
 
     def save_yaml(self, folder: Path | None) -> str:
-        """Give the recipe as YAML: only what differs from the defaults.
+        """Give the recipe as YAML: what differs from the defaults, and the scorers, without which it would be another.
 
         Parameters
         ----------
@@ -160,7 +171,9 @@ class Recipe(
             Where it is saved: paths are written relative to it, and always with ``./`` or ``../`` in front. None
             where it leaves the machine: only the paths' last parts are written.
         """
-        out = self.model_dump(exclude_defaults=True)
+        held = self.model_dump(exclude_defaults=True)
+        held["scorers"] = [method.model_dump(exclude_defaults=True) for method in self.scorers]
+        out = {name: held[name] for name in type(self).model_fields if name in held}
         for name in PATHS:
             path = self.path(name)
             if path is not None:

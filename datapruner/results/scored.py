@@ -16,6 +16,7 @@ from datapruner.reasons import RANKED, Reason
 from datapruner.results.columns import arrow_array, encoded, frame, method_columns, steps_of
 from datapruner.results.finding import find_rows
 from datapruner.results.summary import Summary
+from datapruner.results.tally import tallied
 from datapruner.text import did_you_mean, safe_text
 
 if TYPE_CHECKING:
@@ -68,12 +69,14 @@ class Scored:
             if len(vetoes):
                 steps[vetoes.kind] = steps.get(vetoes.kind, 0) + len(vetoes)
         ranked = len(self) - sum(steps.values())
+        causes = {RANKED: ranked, **steps}
         return Summary(
             len(self),
-            {RANKED: ranked, **steps},
+            causes,
             scorers=tuple(self.rankings),
             reasons=self.reasons_by_code,
             counted=self.counted,
+            parts=tallied(self.recipe, causes, len(self), reasons=self.reasons_by_code),
         )
 
     @property

@@ -211,6 +211,9 @@ class Selected(SelectionView):
     def _budget(self) -> Budget:
         return self.budget
 
+    def _recipe(self) -> Recipe:
+        return self.recipe
+
     def _selector(self) -> str:
         return self.selector.name
 

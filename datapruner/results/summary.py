@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from datapruner.html_tables import block, table
 from datapruner.reasons import KEPT, RANKED, Reason, reason_of
+from datapruner.results.tally import WIDE, Tally
+from datapruner.results.tally import lines as told
 from datapruner.text import safe_text
 
 MOST_GROUPS = 10
@@ -34,6 +36,8 @@ class Summary:
         Cause -> the words for it; those that are built in are known without.
     counted : dict
         What cleaning counted and did not drop (personal data, secrets): words -> rows.
+    parts : tuple of Tally
+        What each part of the default recipe did, where that ran.
     """
 
     rows: int
@@ -44,6 +48,7 @@ class Summary:
     budget: str = ""
     reasons: Mapping[str, Reason] = field(default_factory=dict, repr=False, compare=False)
     counted: Mapping[str, int] = field(default_factory=dict)
+    parts: tuple[Tally, ...] = ()
 
     @property
     def kept(self) -> int:
@@ -63,12 +68,17 @@ class Summary:
             out[label if label not in out else f"{label} ({safe_text(cause, 60)})"] = count
         return out
 
-    def lines(self, most_groups: int = 40) -> list[str]:
-        """Give the table that the command line prints; of so many groups at most."""
+    def lines(self, most_groups: int = 40, width: int = WIDE) -> list[str]:
+        """Give the table that the command line prints; of so many groups at most, in so many columns where it can.
+
+        By cause; of the default recipe, by its parts.
+        """
         lines = [
             f"{count:>10,}  {100 * count / max(self.rows, 1):5.1f} %  {words}"
             for words, count in self.words().items()
         ]
+        if self.parts:
+            lines = [*lines[:1], *told(self.parts, width)]
         lines += [f"{count:>10,}  counted, not dropped: {words}" for words, count in self.counted.items()]
         groups = list(self.groups.items())
         for name, (kept, whole, unit) in groups[:most_groups]:
@@ -87,7 +97,7 @@ class Summary:
         return block(self.html_tables())
 
     def html_tables(self) -> list[str]:
-        """Give the counts by cause and by group, a table each; no text for what there is not."""
+        """Give the counts by cause, by part of the default recipe and by group; no text for what there is not."""
         counts = [
             [f"{count:,}", f"{100 * count / max(self.rows, 1):.1f} %", words]
             for words, count in self.words().items()
@@ -95,7 +105,12 @@ class Summary:
         counts += [
             [f"{count:,}", "", f"counted, not dropped: {words}"] for words, count in self.counted.items()
         ]
-        return [table(counts, head=False, right=2), self._groups_table()]
+        parts = [list(one.cells()) for one in self.parts]
+        return [
+            table(counts, head=False, right=2),
+            table(parts, head=False, left=4) if parts else "",
+            self._groups_table(),
+        ]
 
     def _groups_table(self) -> str:
         if not self.groups:

@@ -18,6 +18,7 @@ from datapruner.results.explanation import Explanation
 from datapruner.results.finding import checked_row, find_rows
 from datapruner.results.standing import Standing, missed_words, place_words
 from datapruner.results.summary import Summary
+from datapruner.results.tally import tallied
 from datapruner.samples.labels import encode_labels
 from datapruner.text import safe_text
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
 
+    from datapruner.recipe import Recipe
     from datapruner.samples.samples import Samples
 
 
@@ -112,6 +114,10 @@ class SelectionView(ABC):
         """Give what was spent."""
 
     @abstractmethod
+    def _recipe(self) -> Recipe:
+        """Give the arguments that lead here."""
+
+    @abstractmethod
     def _selector(self) -> str:
         """Name the selector."""
 
@@ -156,15 +162,23 @@ class SelectionView(ABC):
     @cached_property
     def summary(self) -> Summary:
         """Rows by cause and by group: the numbers that the command line prints."""
+        counts, clusters = self.counts(), self.clusters
         return Summary(
             len(self.kept),
-            self.counts(),
+            counts,
             self.shares(),
             (self.scorer,),
             self._selector(),
             self._budget().describe(),
             self.reasons_by_code,
             self.counted,
+            tallied(
+                self._recipe(),
+                counts,
+                len(self.kept),
+                reasons=self.reasons_by_code,
+                clusters=None if clusters is None else len(np.unique(clusters[clusters >= 0])),
+            ),
         )
 
     def shares(self) -> dict[str, tuple[int, int, str]]:

@@ -107,6 +107,35 @@ def _load_samples(
     )
 
 
+def other_split(samples: Samples, split: str) -> Samples:
+    """Give another split of a source, which was read with it.
+
+    Parameters
+    ----------
+    samples : Samples
+    split : str
+        Read as the source's own rows where it has the columns that they are read by.
+
+    Raises
+    ------
+    DataPrunerError
+        There is no such split beside the one that was read, it has no rows, or nothing says how they are read.
+    """
+    label = safe_text(samples.source, 200)
+    if split not in samples.others:
+        listed = ", ".join(safe_text(name, 40) for name in samples.others) or "none"
+        raise DataPrunerError(
+            f"{label} has no split '{safe_text(split, 40)}' beside '{safe_text(samples.split, 40)}'."
+            f"{did_you_mean(split, samples.others)} Its others: {listed}; name a test set with --decontaminate"
+        )
+    dataset, layout = samples.others[split], samples.layout
+    if not len(dataset):
+        raise DataPrunerError(f"the split '{safe_text(split, 40)}' of {label} has no rows")
+    if not {*layout.columns.values()} <= {*dataset.column_names}:
+        layout = detect_layout(dataset, columns=None, layout=None, embeddings_given=False)
+    return replace(samples, dataset=dataset, layout=layout, split=split, others={}, stamps={})
+
+
 def _choose(splits: Splits, split: str | None, source: str, prefer: str) -> str:
     """Return the split to read."""
     listed = ", ".join(safe_text(name, 40) for name in splits)

@@ -60,11 +60,14 @@ class Outlook:
         Those that the cleaning steps which read texts alone have left.
     steps : tuple of Foreseen
         In their order.
+    parts : tuple of str
+        What each part of the default recipe has dropped so far, or will do; a line each, where that runs.
     """
 
     rows: int
     left: int
     steps: tuple[Foreseen, ...]
+    parts: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -74,10 +77,11 @@ class Outlook:
     def lines(self) -> list[str]:
         """Give a line for each measurement, and one for all."""
         if not self.steps:
-            return [f"{self.left:,} of {self.rows:,} rows, and nothing to measure"]
+            return [*self.parts, f"{self.left:,} of {self.rows:,} rows, and nothing to measure"]
         cells = [step.cells() for step in self.steps]
         widths = [max(len(row[place]) for row in cells) for place in range(3)]
         return [
+            *self.parts,
             f"{self.left:,} of {self.rows:,} rows to measure:",
             *(
                 f"  {row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:<{widths[2]}}  {row[3]}"

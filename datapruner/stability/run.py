@@ -10,12 +10,11 @@ import numpy as np
 
 from datapruner.arguments import takes
 from datapruner.budget import Amount, Budget
-from datapruner.measuring.arguments import requested
+from datapruner.measuring.arguments import in_full, requested
 from datapruner.measuring.measure import Measured, measure
 from datapruner.measuring.request import Request
-from datapruner.option_types import DEFAULTS, SCORERS_OWN, SELECTING, Scoring, notes
+from datapruner.option_types import DEFAULTS, SCORERS_OWN, SELECTING, Choosing, notes
 from datapruner.progress import bar as progress_bar
-from datapruner.recipe.options import DEFAULT_SCORER
 from datapruner.running import rank
 from datapruner.stability.agreement import Agreement, Figures, Run, agreement_of, compared
 from datapruner.stability.noise import deviations, varied_measurement, with_noise
@@ -35,22 +34,22 @@ OF_ONE_SELECTION = {
 
 
 @takes(
-    Scoring,
+    Choosing,
     defaults=DEFAULTS,
-    told=notes(Scoring),
+    told=notes(Choosing),
     elsewhere=OF_ONE_SELECTION,
 )
 def compare_stability(
     source: Any,
     *,
-    scorers: str | Scorer | Sequence[str | Scorer] = DEFAULT_SCORER,
+    scorers: str | Scorer | Sequence[str | Scorer] | None = None,
     keep: Amount = 0.3,
     seeds: int = 5,
     noise: Sequence[float] = NOISE,
     embedders: Sequence[Any] | None = None,
     second_embeddings: Any = None,
     selector: str | Selector | None = None,
-    **options: Unpack[Scoring],
+    **options: Unpack[Choosing],
 ) -> Stability:
     """Measure how far the selections of some scorers depend on what should not matter.
 
@@ -85,6 +84,7 @@ def compare_stability(
     budget = Budget(keep)
     second = Second.of(options, embedders, second_embeddings)
     given: dict[str, Any] = {**options, **({} if second is None else second.first)}
+    scorers, given = in_full(scorers, given)
     asked = requested(source, scorers=scorers, budgets=[budget], selector=selector, **given)
     other = None if second is None else second.requested(asked, source, given)
     held = measure(asked)

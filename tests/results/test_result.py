@@ -110,11 +110,18 @@ def test_rebudget_keeps_what_is_not_said_and_changes_what_is(source, tmp_path):
 
 
 def test_per_group_and_quotas(source, rows):
-    selection = dp.prune(source, keep=0.3, per_group="skill", **options(source))
+    selection = dp.prune(source, keep=0.3, per_group="skill", scorer="concept_complexity", **options(source))
     skills = np.array([row["skill"] for row in rows])
     for skill in ("math", "code"):
         assert selection.kept[skills == skill].sum() == round(0.3 * (skills == skill).sum())
-    selection = dp.prune(source, keep=0.3, per_group="skill", quotas={"code": 0.75}, **options(source))
+    selection = dp.prune(
+        source,
+        keep=0.3,
+        per_group="skill",
+        quotas={"code": 0.75},
+        scorer="concept_complexity",
+        **options(source),
+    )
     assert selection.kept[skills == "code"].sum() == 60
     assert len(selection) == 72
     assert selection.shares() == {"code": (60, 80, "rows"), "math": (12, 160, "rows")}

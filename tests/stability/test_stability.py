@@ -214,11 +214,11 @@ def test_matrices_are_those_of_the_selections(rows, vectors, cache):
 
 def test_without_text_there_is_no_length(vectors, cache):
     found = dp.compare([{"v": vector.tolist()} for vector in vectors], keep=50, embedding_column="v")
-    assert list(found.selections) == ["concept_complexity", "random"]
+    assert list(found.selections) == ["auto", "random"]
     held = [{"embedding": vector.tolist()} for vector in vectors]
     found = dp.compare_stability(held, keep=50, seeds=2, noise=(), second_embeddings=vectors[:, ::-1])
     assert found.embedders == ("column embedding", "given array")
-    assert of(found, "concept_complexity", "embedder").comparisons == 1
+    assert of(found, "auto", "embedder").comparisons == 1
 
 
 def test_figures_of_a_table():
@@ -311,9 +311,7 @@ def test_embedders_by_their_paths(place, monkeypatch, capsys, tiny_sentence_tran
     assert command(monkeypatch, *words, "--embedders", both, "-o", "out") == 0
     text = (place / "out" / "stability.json").read_text()
     (record,) = [
-        one
-        for one in json.loads(text)["records"]
-        if one["varied"] == "embedder" and one["scorer"] == "concept_complexity"
+        one for one in json.loads(text)["records"] if one["varied"] == "embedder" and one["scorer"] == "auto"
     ]
     assert (record["jaccard"], record["spearman"]) == (1, pytest.approx(1))
     assert json.loads(text)["embedders"] == ["st", "st"]
@@ -396,5 +394,6 @@ def test_what_compare_does_not_take(rows):
         dp.compare_stability(rows, embedder="path", embedders=("minilm", "path"))
     with pytest.raises(DataPrunerError, match="made or given"):
         dp.compare_stability(rows, embedders=("minilm", "path"), second_embeddings=np.ones((N, 2)))
+    held = [{"embedding": [1.0, float(number)]} for number in range(5)]
     with pytest.raises(DataPrunerError, match="no text to embed"):
-        dp.compare_stability([{"embedding": [1.0, 2.0]}] * 5, keep=2, embedders=("minilm", "path"))
+        dp.compare_stability(held, keep=2, embedders=("minilm", "path"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
@@ -17,6 +18,8 @@ from datapruner.cleaning.vetoes import Vetoes
 from datapruner.errors import DataPrunerError
 from datapruner.reasons import Reason
 from datapruner.samples import load_samples
+from datapruner.samples.source import other_split
+from datapruner.text import safe_text
 from datapruner.words import bare_words
 
 if TYPE_CHECKING:
@@ -32,6 +35,11 @@ CONTAMINATED = Reason(
     "test row",
 )
 _ROUNDING = 1e-9
+logger = logging.getLogger(__name__)
+
+
+class NothingToCompareError(DataPrunerError):
+    """No test row has the words to be compared by."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +50,9 @@ class Contaminated(CleaningStep):
 
     Attributes
     ----------
-    source : str
-        The test set; its ``test`` split is read where it has one and no split is named.
+    source : str, optional
+        The test set; its ``test`` split is read where it has one and no split is named. None: ``split`` is one of the
+        rows' own source.
     split : str, optional
     columns : dict, optional
         As in :func:`datapruner.load_samples`.
@@ -57,7 +66,7 @@ class Contaminated(CleaningStep):
     order = 20
     switch = "--decontaminate"
 
-    source: str
+    source: str | None
     split: str | None = None
     columns: dict[str, str] | None = None
     ngram: int = 5
@@ -65,8 +74,8 @@ class Contaminated(CleaningStep):
 
     @classmethod
     def switched_on(cls, recipe: Recipe) -> Self | None:
-        """Where ``decontaminate`` names a test set."""
-        if recipe.decontaminate is None:
+        """Where ``decontaminate`` names a test set, or ``decontaminate_split`` alone a split of the source."""
+        if recipe.decontaminate is None and recipe.decontaminate_split is None:
             return None
         return cls(
             recipe.decontaminate,
@@ -76,21 +85,30 @@ class Contaminated(CleaningStep):
             recipe.decontaminate_share,
         )
 
-    def clean(self, left: Remaining) -> Vetoes:
+    def clean(self, left: Remaining) -> Vetoes | None:
         """Compare the rows with the test rows' prompts, both without what many rows share."""
         tests = self._tests(left)
-        found = contaminated(
-            left.texts("both", left.free),
-            left.own.others(tests),
-            left.free,
-            ngram=self.ngram,
-            share=self.share,
-        )
+        try:
+            found = contaminated(
+                left.texts("both", left.free),
+                left.own.others(tests),
+                left.free,
+                ngram=self.ngram,
+                share=self.share,
+            )
+        except NothingToCompareError as error:
+            if self.source is not None:
+                raise
+            logger.warning("the split '%s': %s", safe_text(str(self.split), 60), error)  # nobody named it
+            return None
         return replace(found, texts=tests)
 
     def _tests(self, left: Remaining) -> list[str]:
         try:
-            tests = load_samples(self.source, split=self.split, columns=self.columns, prefer="test")
+            if self.source is None:
+                tests = other_split(left.samples, str(self.split))
+            else:
+                tests = load_samples(self.source, split=self.split, columns=self.columns, prefer="test")
         except DataPrunerError as error:
             said = error.sentence.replace("--columns", "--decontaminate-columns")
             raise DataPrunerError(f"the test set: {said}") from error
@@ -224,7 +242,7 @@ class _TestIndex:
             if len(words) >= min(min_words, ngram):
                 by_length.setdefault(min(len(words), ngram), []).append(words)
         if not by_length:
-            raise DataPrunerError(
+            raise NothingToCompareError(
                 f"None of the {total} test rows has {min(min_words, ngram)} words or more, "
                 "so there is nothing to compare the training rows with."
             )

@@ -52,6 +52,7 @@ def facts_of(shown: Shown) -> dict[str, Any]:
         else warning_words(first, shown.labels),
         "sampled": shown.sampled,
         "fates": [] if several else _fates(first),
+        "parts": [] if several else [one.cells() for one in first.summary.parts],
         "overlaps": _overlaps(shown) if several else [],
         "table": _table(shown) if several else [],
         "unit": shown.unit,

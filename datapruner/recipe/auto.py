@@ -1,0 +1,118 @@
+"""The default recipe, ``auto``: what is done where no scorer is named, written out before anything runs.
+
+Five parts, each of which ``without`` leaves out by its name: leaks, copies, rules, noise, shares. What comes out is an
+ordinary recipe: whoever runs it, saves it or tells of it needs to know nothing of this file. It is the one place where
+the default recipe is made, whichever way was taken in: arguments, the command line, a recipe written by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from datapruner.choices import AUTO_PARTS
+from datapruner.errors import DataPrunerError
+from datapruner.parameters import one_or_more
+from datapruner.parts import CLEANING, built_in
+from datapruner.text import did_you_mean, safe_repr
+
+LEAKS, COPIES, RULES, NOISE, SHARES = AUTO_PARTS
+STEPS: Mapping[str, tuple[str, ...]] = {
+    LEAKS: ("contaminated",),
+    COPIES: ("exact", "near", "semantic"),
+    RULES: ("rules",),
+    NOISE: ("unfit_answer", "improbable_answer"),
+}
+"""Part -> the cleaning steps that are its own."""
+OF_A_MODEL = frozenset({"improbable_answer"})
+"""Those that read a language model's losses, and so are left out without one."""
+OF_AN_EMBEDDER = frozenset({"unfit_answer"})
+"""Those that read vectors of prompts and of answers, and so are left out where vectors are given."""
+DEDUP = ("exact", "near")
+ALL_THAT_IS_LEFT = 1.0
+"""The budget where none is named."""
+
+
+def expanded(given: Mapping[str, Any], *, spends: bool = True) -> dict[str, Any]:
+    """Write out the default recipe; what was said goes before what is default.
+
+    Parameters
+    ----------
+    given : mapping
+        What was said, by the names of a recipe's fields. ``cleaning`` may hold objects with a ``name``, and ``scorers``
+        too, which are then what chooses in the place of the shares.
+    spends : bool
+        A budget is spent: all that cleaning leaves, where none is named.
+
+    Returns
+    -------
+    dict
+        The same with ``dedup``, ``cleaning``, ``scorers`` and ``without``, and a budget.
+
+    Raises
+    ------
+    DataPrunerError
+        ``without`` names no part, or one that other options ask for.
+    """
+    without = parts_without(given.get("without"))
+    out = {**given, "without": without}
+    asked_for = {LEAKS: ("decontaminate", "decontaminate_split"), COPIES: ("dedup",)}
+    for part, fields in asked_for.items():
+        if part in without and (field := next((name for name in fields if given.get(name)), None)):
+            option = f"--{field.replace('_', '-')}"
+            raise DataPrunerError(f"{option} asks for what --without={part} leaves out; give one of them")
+    if given.get("dedup") is None:
+        out["dedup"] = [] if COPIES in without else list(DEDUP)
+    own = one_or_more(given.get("cleaning") or ())
+    named = {_name_of(step) for step in own}
+    for part in without:
+        if step := next((step for step in STEPS.get(part, ()) if step in named), None):
+            raise DataPrunerError(
+                f"--cleaning={step} asks for what --without={part} leaves out; give one of them"
+            )
+    there = {*built_in(CLEANING)} - named - (OF_A_MODEL if given.get("model") is None else frozenset())
+    if given.get("embeddings") is not None or given.get("embedding_column") is not None:
+        there -= OF_AN_EMBEDDER
+    added = [step for part in (RULES, NOISE) if part not in without for step in STEPS[part] if step in there]
+    out["cleaning"] = [*added, *own]
+    if not given.get("scorers"):
+        out["scorers"] = [_shares(given.get("per_group"), SHARES in without)]
+    if (
+        spends
+        and not given.get("quotas")
+        and all(given.get(name) is None for name in ("keep", "keep_tokens"))
+    ):
+        out["keep"] = ALL_THAT_IS_LEFT
+    return out
+
+
+def parts_without(given: Any) -> list[str]:
+    """Check the parts that are left out; in their order, each once."""
+    listed = [] if given is None else one_or_more(given)
+    for part in listed:
+        if part not in AUTO_PARTS:
+            near = did_you_mean(part, AUTO_PARTS) if isinstance(part, str) else ""
+            raise DataPrunerError(
+                f"--without takes {', '.join(AUTO_PARTS[:-1])} or {AUTO_PARTS[-1]}, not {safe_repr(part, 60)}.{near}"
+            )
+    return [part for part in AUTO_PARTS if part in listed]
+
+
+def steps_of_part(cleaning: Sequence[str], part: str) -> list[str]:
+    """Give the steps of a part that a recipe names under ``cleaning``."""
+    return [step for step in STEPS[part] if step in cleaning]
+
+
+def _shares(per_group: str | None, at_random: bool) -> dict[str, Any]:
+    if at_random:
+        return {"name": "random"}
+    if per_group is None:
+        return {"name": "auto"}
+    return {"name": "auto", "parameters": {"within": f"column:{per_group}"}}
+
+
+def _name_of(step: Any) -> Any:
+    """Give the name of a step: that itself, the name with parameters, as a recipe has it, or an object."""
+    if isinstance(step, Mapping):
+        return step.get("name", next(iter(step), None))
+    return step if isinstance(step, str) else getattr(step, "name", None)
