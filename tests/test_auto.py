@@ -91,7 +91,9 @@ def test_everything_is_written_out():
     assert expanded({"per_group": "topic", "keep": 0.3})["scorers"] == [
         {"name": "auto", "parameters": {"within": "column:topic"}}
     ]
-    assert expanded({"embeddings": "rows.npy"})["cleaning"] == ["rules"]  # no embedder runs where vectors are given
+    assert expanded({"embeddings": "rows.npy"})["cleaning"] == [
+        "rules"
+    ]  # no embedder runs where vectors are given
     assert "keep" not in expanded({}, spends=False)
     assert "keep" not in expanded({"keep_tokens": 90})
 
