@@ -75,6 +75,8 @@ def counts(summary: Summary) -> str:
         causes.add_row(
             f"{count:,}", share, bar(count, summary.rows), words, style="bold green" if number == 0 else ""
         )
+    for words, count in summary.counted.items():
+        causes.add_row(f"{count:,}", "", "", f"counted, not dropped: {words}")
     for part, did, switch, said in (one.cells() for one in summary.parts):
         parts.add_row(part, did, switch, *[said] * (width() >= ROOMY))
     listed = list(summary.groups.items())
