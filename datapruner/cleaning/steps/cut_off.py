@@ -51,6 +51,7 @@ STOP = re.compile(r"[.!?][\"')\]]*\s+(?=[A-Z\"'(])|[。！？]\s*(?=\S)")
 SHAPES = ((re.compile(r"[-+$€£]*\d+(?:[.,:/]\d+)*"), "0"), (re.compile(r"[^\W\d_]+"), "a"))
 QUOTED = re.compile(r"""'(?:\\.|[^'\\\n])*'|"(?:\\.|[^"\\\n])*\"|(?<=\s)(?:#|//)[^\n]*""")
 LIST = re.compile(r"^[ \t]*(?:[-*•+]|\d{1,3}[.)、]|[A-Za-z][.)])\s*")
+SMILING = re.compile(r"[:;=]'?-?[(\[{]+")
 NO_PROSE = re.compile(r"[=+/\\|{}<>^~→]|\d$")
 """What a formula, a row of a table or a path has."""
 PLAIN = re.compile(r"[a0\s,.;'→>-]*|[a0].*|.*[.!?]")
@@ -161,13 +162,14 @@ class CutOff(Rule):
         last = text[-400:].rsplit("\n", 1)[-1].strip()
         balanced = usual.balanced >= self.usual_share
         if of == "code" and not after.strip():
-            return balanced and unclosed(text) and not (prose(last) and END.search(last) is not None)
+            said = last.endswith((".", "!", "?", "。")) and len(last.split()) >= 5
+            return balanced and unclosed(text) and not said
         if END.search(text) is not None or (of, shape(text)) in usual.shapes:
             return False
         if of == "words":  # titles, labels, spans
             return False
         often = usual.ended.get(of, 0.0) >= self.usual_share
-        if unclosed(last):
+        if unclosed(SMILING.sub("", last)):
             return balanced or often
         if of == "sentence":
             return (balanced or often) and len(last.split()) >= 8 and HANGING.search(last) is not None
@@ -197,7 +199,7 @@ def form(text: str) -> str:
     lines = text.rsplit("\n", 1)
     if len(lines) > 1:
         return "list" if LIST.match(lines[1]) else "lines"
-    if STOP.search(text):
+    if STOP.search(LIST.sub("", text)):
         return "sentences"
     return "sentence" if text.lstrip()[:1].isupper() else "words"
 
@@ -207,7 +209,7 @@ def stops(text: str) -> bool:
     if END.search(text) is not None or CLOSED.search(text[-200:]) is not None:
         return False
     *before, last = (line.strip() for line in text[-4000:].split("\n") if line.strip())
-    pieces = STOP.split(last)
+    pieces = STOP.split(LIST.sub("", last))
     if not prose(pieces[-1], 2 if len(pieces) > 1 else 12) or SIGNED.match(last) is not None:
         return False
     if len(pieces) > 1:

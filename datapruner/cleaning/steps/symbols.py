@@ -31,6 +31,8 @@ FEW = Reason(
 )
 
 
+DRAWN = re.compile(r"ascii|emoji|\bdraw|\bart\b|symbol|pattern|diagram|brainf|表情|符号", re.IGNORECASE)
+"""A prompt that asks for symbols."""
 WORDS = re.compile(r"[^\W_]")
 
 
@@ -78,7 +80,11 @@ class Symbols(Rule):
         """Hit the row if an answer is hardly text, or a long one has no mark."""
         marked, rare = usual
         for text in answers(sample):
-            if rare and (letters := self._letters(text)) is not None:
+            if (
+                rare
+                and (letters := self._letters(text)) is not None
+                and not DRAWN.search(sample.part("prompt"))
+            ):
                 return MANY, letters
             if marked and not _marked(text) and text.count("\n") < 4 and len(text.split()) >= self.words:
                 return FEW, float(len(text.split()))

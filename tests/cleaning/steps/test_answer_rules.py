@@ -61,6 +61,11 @@ def test_what_is_stuck_repeats_itself(text):
         "Row, row, row your boat, gently down the stream. Merrily, merrily, merrily, merrily, life is but a dream.",
         " ".join(SENTENCES[:2]),
         "[0, 1, 0, 0, 2, 0, 5, 0, 0, 7, 1, 0, 3, 0, 0, 1]",
+        "4 4 4 4 4 4 4 4 4 4\n" * 10,
+        "_ _ _ Q _ _ _ _\n" * 8,
+        "[" + ",".join(["[0,0,0,0,0,0,0,0,0,0]"] * 10) + "]",
+        " ".join(f"Move disk {n % 3} from peg {n % 2} to peg {(n + 1) % 3}." for n in range(40)),
+        r"^(?:(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9][0-9]|[0-9])\.){3}(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[0-9])$",
     ],
 )
 def test_tables_songs_and_lists_do_not(text):
@@ -183,6 +188,8 @@ def test_what_stops_in_the_middle_is_cut_off(answer, form):
         [*SENTENCES, "There are two. They are:\nName: Ann\nAge: 5\nName: Bob\nAge: 7"],
         [*SENTENCES, "It is done. You will find it here: https://example.org/a/b"],
         [*SENTENCES, "Well done! 🎉"],
+        [*SENTENCES, "It rained all day. I am so tired :("],
+        [*SENTENCES, "1. We want to know\n2. We long to know\n3. We are eager to know"],
         [*LABELS, "a much longer answer that nobody ends with a stop"],
     ],
 )
@@ -244,6 +251,7 @@ def test_symbols():
         asked("नमस्ते दुनिया, यह ठीक है"),
         asked("x*y/(a+b)-c^2"),
         asked("🎉"),
+        asked("/\\_/\\ ( o.o ) > ^ < |_|_| ~~~", "Make ASCII art of a cat."),
     ]
     assert hits("symbols", rows) == {0: "many_symbols", 1: "many_symbols"}
     long = " ".join(["word and another"] * 30)
