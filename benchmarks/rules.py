@@ -162,13 +162,14 @@ def main() -> None:
     for source, counts in totals.items():
         print(source, json.dumps(counts))
     print(json.dumps(told, indent=1))
-    planted = messy(asked.messy) if asked.messy else held.get("planted", {})
+    planted = messy(asked.messy) if asked.messy else held.get("by_rule", {})
     if asked.messy:
         print(json.dumps(planted))
     if asked.save:
         RESULT.write_text(
             json.dumps(
-                {"sources": totals, "precision": told, "planted": planted, "read": held["read"]}, indent=1
+                {**held, "sources": totals, "precision": told, "by_rule": planted, "read": held["read"]},
+                indent=1,
             )
             + "\n"
         )

@@ -48,13 +48,14 @@ PATTERNS: dict[Kind, re.Pattern[str]] = {
         r"|\bhf_[A-Za-z0-9]{30,40}\b|\beyJ[\w-]{10,2000}\.eyJ[\w-]{10,4000}\.[\w-]{10,2000}"
     ),
 }
+NUMBER = re.compile(r"\d\d|\d\.\d")
 FICTIONAL = re.compile(
     r"@(?:[\w-]+\.)*(?:example\d*|test|domain|email|mail|company|yourdomain|mydomain|sample)\.|@.*\.(?:example|test|invalid|local)$"
     r"|^(?:user|name|email|you|your|alice|bob|carol|dave|eve|john|jane|dan|sam|john\.?doe|jane\.?doe|test|foo|info|support|contact|noreply)\w*@",
     re.IGNORECASE,
 )
 """Addresses that stand for one."""
-ORDINARY = re.compile(r"555[ .-]?\d|123[ .-]?45|(\d)\1{5}|0123|1234567")
+ORDINARY = re.compile(r"555\)?[ .-]*\d|123\)?[ .-]*45|12[ .-]?345|(\d)\1{5}|0123|1234567")
 """Numbers that nobody has."""
 
 
@@ -122,7 +123,10 @@ def _a(kind: Kind) -> str:
 
 def personal(text: str) -> Iterator[tuple[Kind, str]]:
     """Give every piece of personal data, and every secret, that a text holds, with its kind."""
+    numbers, at = NUMBER.search(text) is not None, "@" in text
     for kind, pattern in PATTERNS.items():
+        if not (at if kind == "e-mail address" else numbers or kind == "secret"):
+            continue
         for found in pattern.finditer(text):
             if real(kind, found[0]) and (spoken_of(kind, text, found.start()) or not bare(kind, found[0])):
                 yield kind, found[0]

@@ -23,7 +23,7 @@ BLANK = re.compile(
     r"""
     [\[<{(]{1,2}\s?(?:your|insert|enter\ your|add|fill\ in|company|recipient|sender|customer|client|first|last|full)
         (?:['’]s)?[\ _-][\w\ '’/_-]{1,40}[\]>})]{1,2}
-    | \[\s?(?:name|date|address|city|company|phone(?:\ number)?|e-?mail|title|link|url|number)\s?\]
+    | \[\s?(?:name|date|address|city|company|phone(?:\ number)?|e-?mail|title|link|url|number)\s?\](?!\()
     | \blorem\ ipsum\b | \bTODO: | \[(?:placeholder|todo|tbd|blank)\] | \{\{\s?\w{1,40}\s?\}\}
     """,
     re.VERBOSE | re.IGNORECASE,

@@ -146,6 +146,7 @@ def test_a_conversation_is_refused_whole_or_not():
         ("The set [a, b] is closed.", "Is it closed?", False),
         ("```python\nx = data[your_index]\n```", "Index it.", False),
         ("See [the name] of the rose.", "Which book?", False),
+        ("See [link](https://example.org).", "Where?", False),
     ],
 )
 def test_placeholders(text, prompt, hit):
