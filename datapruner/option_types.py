@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypedDict
 
 from numpy.typing import ArrayLike
 
-from datapruner.choices import AutoPart, Match
+from datapruner.choices import AutoPart, Match, Templates
 from datapruner.guards.limits import Limits
 from datapruner.recipe.option import declared, described
 from datapruner.recipe.options import SECTIONS
@@ -70,6 +70,7 @@ class Reading(TypedDict, total=False):
     decontaminate_columns: dict[str, str] | None
     decontaminate_ngram: int
     decontaminate_share: float
+    decontaminate_templates: Templates
     target: str | None
     target_split: str | None
     target_columns: dict[str, str] | None

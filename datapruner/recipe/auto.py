@@ -63,6 +63,8 @@ def expanded(given: Mapping[str, Any], *, spends: bool = True) -> dict[str, Any]
             raise DataPrunerError(f"{option} asks for what --without={part} leaves out; give one of them")
     if given.get("dedup") is None:
         out["dedup"] = [] if COPIES in without else list(DEDUP)
+        if out["dedup"]:
+            out["near_numbers"] = True  # the same question about other numbers is another one
     own = one_or_more(given.get("cleaning") or ())
     named = {_name_of(step) for step in own}
     for part in without:

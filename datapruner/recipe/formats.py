@@ -16,6 +16,11 @@ FORMAT = 3
 DEFAULT_UNTIL_2 = "concept_complexity"
 """What a recipe of format 2 or earlier meant that names no scorer."""
 
+TEMPLATES_UNTIL_2 = (
+    "n-grams that many training rows share counted in full against leaks, and runs so: decontaminate_templates=test; "
+    "today's default is both"
+)
+
 
 class Change(NamedTuple):
     """A scorer's parameter whose default is another by now.
@@ -82,6 +87,10 @@ def as_of_today(given: dict[Any, Any], text: str) -> dict[Any, Any]:
         )
     if number < 3 and "scorers" not in given:
         given["scorers"] = [{"name": DEFAULT_UNTIL_2}]
+    tested = ("decontaminate", "decontaminate_split")
+    if number < 3 and any(given.get(name) is not None for name in tested):
+        given.setdefault("decontaminate_templates", "test")
+        logger.warning("the recipe was saved when %s", TEMPLATES_UNTIL_2)
     for change in CHANGES:
         scorers = given.get("scorers")
         if number <= change.last and isinstance(scorers, list):

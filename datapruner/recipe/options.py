@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from datapruner.choices import AutoPart, Match
+from datapruner.choices import AutoPart, Match, Templates
 from datapruner.recipe.option import Option, Section
 
 DEFAULT_SCORER = "auto"
@@ -217,6 +217,12 @@ class Cleaning(Section):
     decontaminate_share: Annotated[
         float, Gt(0), Le(1), Option("Share of a test row's n-grams that condemns a row.")
     ] = 0.5
+    decontaminate_templates: Annotated[
+        Templates,
+        Option(
+            "n-grams that many test rows share count little, as a template's; both: or many training rows."
+        ),
+    ] = "both"
     cleaning: Annotated[
         list[Any],
         Option(

@@ -146,7 +146,7 @@ def test_a_dry_run_says_it_and_leaves_nothing(verb, tmp_path, monkeypatch):
         "datapruner.signals.vectors.load_text_embedder", lambda *a, **k: pytest.fail("a model ran")
     )
     given = {
-        "prune": [str(rows), "--keep", "0.5"],
+        "prune": [str(rows), "--keep", "0.5", "--scorer", "prototypes"],
         "score": [str(rows), "--scorer", "d2"],
         "compare": [str(rows), "--scorer", "all", "--keep", "0.5", "--no-report"],
         "clean": [str(rows), "--dedup-semantic"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from datapruner.arrays import Floats, Ints
+from datapruner.choices import Templates
 from datapruner.cleaning.grams import hashed_ngrams
 from datapruner.cleaning.rows import checked_rows, text_blocks
 from datapruner.cleaning.step import CleaningStep, Remaining
@@ -58,6 +59,7 @@ class Contaminated(CleaningStep):
         As in :func:`datapruner.load_samples`.
     ngram : int
     share : float
+    templates : {"test", "both"}
         As in :func:`contaminated`.
     """
 
@@ -71,6 +73,7 @@ class Contaminated(CleaningStep):
     columns: dict[str, str] | None = None
     ngram: int = 5
     share: float = 0.5
+    templates: Templates = "both"
 
     @classmethod
     def switched_on(cls, recipe: Recipe) -> Self | None:
@@ -83,6 +86,7 @@ class Contaminated(CleaningStep):
             recipe.decontaminate_columns,
             recipe.decontaminate_ngram,
             recipe.decontaminate_share,
+            recipe.decontaminate_templates,
         )
 
     def clean(self, left: Remaining) -> Vetoes | None:
@@ -90,11 +94,12 @@ class Contaminated(CleaningStep):
         tests = self._tests(left)
         try:
             found = contaminated(
-                left.texts("both", left.free),
+                lambda: left.texts("both", left.free),
                 left.own.others(tests),
                 left.free,
                 ngram=self.ngram,
                 share=self.share,
+                templates=self.templates,
             )
         except NothingToCompareError as error:
             if self.source is not None:
@@ -117,14 +122,16 @@ class Contaminated(CleaningStep):
 
 
 def contaminated(
-    train_texts: Iterable[str],
+    train_texts: Iterable[str] | Callable[[], Iterable[str]],
     test_texts: Iterable[str],
     rows: ArrayLike,
     *,
     ngram: int = 5,
     share: float = 0.5,
+    templates: Templates = "both",
     min_words: int = 4,
     common: int = 100,
+    usual: int = 10,
 ) -> Vetoes:
     """Drop training rows that contain a large part of a test row.
 
@@ -133,8 +140,10 @@ def contaminated(
     them). *Ours*: the measure is the share of the **test row's** n-grams found in one training row, so
     that long training rows are not favoured and the culprit is named. A gram that f test rows share
     weighs 1 / f^2, because it belongs to a template (an instruction, a list of tools) rather than to
-    the question, and nothing above ``common`` rows, unless a test row has no other gram. The defaults
-    come from ``benchmarks/duplicates.py``.
+    the question, and nothing above ``common`` rows, unless a test row has no other gram. So does one that
+    d > ``usual`` training rows hold: it weighs (usual / d)^2 of that, where GPT-3 ignored it,
+    so that twice as many edited copies of one leak still are leaks, and any number of verbatim ones. The defaults come from
+    ``benchmarks/duplicates.py``.
 
     Compared are words without punctuation, case and apostrophes, see
     :func:`~datapruner.words.bare_words`. What to pass: for the training rows
@@ -144,7 +153,8 @@ def contaminated(
     Parameters
     ----------
     train_texts
-        One text for every entry of ``rows``, in that order; streamed.
+        One text for every entry of ``rows``, in that order. A function that gives them is called twice, and they are
+        streamed; else they are held, unless ``templates`` is ``test``.
     test_texts
         Texts of the test rows, held as an inverted index.
     rows
@@ -153,12 +163,16 @@ def contaminated(
         Words a gram.
     share
         Share in (0, 1] of a test row's weighted grams from which a training row is dropped.
+    templates
+        Whose rows tell what belongs to a template: those of the test set, or of both.
     min_words
         A test row of ``min_words`` to ``ngram - 1`` words is compared as one gram of all its words;
         a shorter one is not compared at all, since it would match by chance.
     common
         Distinct test rows above which a gram is ignored; it would weigh next to nothing and be found
         everywhere, so this bounds the work.
+    usual
+        Training rows that may hold a gram before it is taken for a template's; 10 is GPT-3's.
 
     Returns
     -------
@@ -171,18 +185,27 @@ def contaminated(
     An even edit of one word in twenty leaves three quarters of the 5-grams, one in six leaves a sixth:
     translations and free paraphrases are not found.
     """
-    if ngram < 1 or min_words < 1 or common < 1:
+    if min(ngram, min_words, common, usual) < 1:
         raise DataPrunerError(
-            f"ngram, min_words and common must be at least 1, not {ngram}, {min_words} and {common}."
+            f"ngram, min_words, common and usual must be at least 1, "
+            f"not {ngram}, {min_words}, {common} and {usual}."
         )
     if not 0 < share <= 1:
         raise DataPrunerError(f"The contamination share must lie in (0, 1], not {share}.")
     alive = checked_rows(rows, None)
     index = _TestIndex.build(test_texts, ngram, min_words, common)
+    if templates == "both":
+        if not callable(train_texts):
+            held = list(train_texts)
+            train_texts = lambda: held  # noqa: E731
+        index = index.without_templates(
+            ([bare_words(text) for text in block] for block, _ in text_blocks(train_texts(), alive)), usual
+        )
+    texts = train_texts() if callable(train_texts) else train_texts
     found: list[Ints] = []
     others: list[Ints] = []
     measures: list[Floats] = []
-    for block, block_rows in text_blocks(train_texts, alive):
+    for block, block_rows in text_blocks(texts, alive):
         train, test, measure = index.best([bare_words(text) for text in block])
         # The weights' sums round: a verbatim copy may be one digit short of 1.
         hit = measure >= share - _ROUNDING
@@ -214,7 +237,7 @@ class _TestIndex:
     owners
         int64 [postings].
     weights
-        float64 [G]: 1 / f^2 for a gram of f test rows.
+        float64 [G]: 1 / f^2 for a gram of f test rows, less where it is a template's of the training rows.
     totals
         float64 [test rows]: summed weight of its grams, 0 for a row that is not compared.
     """
@@ -268,16 +291,32 @@ class _TestIndex:
             totals=np.bincount(owner, weights=weight, minlength=total).astype(np.float64),
         )
 
+    def hits(self, words: list[list[str]], length: int) -> tuple[Ints, Ints]:
+        """Return (training item, place of the gram) of every distinct gram of this length that is a test row's."""
+        hashes, counts = hashed_ngrams(words, length, short_rows=False)
+        item = np.repeat(np.arange(len(words)), counts)
+        slot = np.minimum(np.searchsorted(self.grams, hashes), self.grams.size - 1)
+        hit = self.grams[slot] == hashes
+        return item[hit], slot[hit]
+
+    def without_templates(self, blocks: Iterable[list[list[str]]], usual: int) -> _TestIndex:
+        """Return the same with less weight for grams that many training rows hold."""
+        rows = np.zeros(self.grams.size)
+        for words in blocks:
+            for length in self.lengths:
+                rows += np.bincount(self.hits(words, length)[1], minlength=rows.size)
+        weights = self.weights * np.minimum(1, usual / np.maximum(rows, 1)) ** 2
+        owned = np.repeat(weights, np.diff(self.starts))
+        return replace(
+            self, weights=weights, totals=np.bincount(self.owners, weights=owned, minlength=self.totals.size)
+        )
+
     def best(self, words: list[list[str]]) -> tuple[Ints, Ints, Floats]:
         """Return (training item, test row, share): the best test row of every item that matches any."""
         keys: list[Ints] = []
         weights: list[Floats] = []
         for length in self.lengths:
-            hashes, counts = hashed_ngrams(words, length, short_rows=False)
-            item = np.repeat(np.arange(len(words)), counts)
-            slot = np.minimum(np.searchsorted(self.grams, hashes), self.grams.size - 1)
-            hit = self.grams[slot] == hashes
-            item, slot = item[hit], slot[hit]
+            item, slot = self.hits(words, length)
             postings = self.starts[slot + 1] - self.starts[slot]
             # Ragged ranges: every hit expands to the test rows that own the gram.
             inside = np.arange(postings.sum()) - np.repeat(np.cumsum(postings) - postings, postings)

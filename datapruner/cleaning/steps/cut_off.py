@@ -135,10 +135,9 @@ class CutOff(Rule):
             sum(bracketed) / len(bracketed) if len(bracketed) >= self.least else 0.0,
         )
         pairs = [(sample.part("prompt"), _last(sample)) for sample in samples]
-        ends_so = [(END.search(text) is not None, shape(text) in found.rituals) for _, text in pairs]
-        marked, ritual = learned(
-            pairs, [np.array(ends, dtype=np.bool_) for ends in zip(*ends_so, strict=True)]
-        )
+        with_mark = np.array([END.search(text) is not None for _, text in pairs], dtype=np.bool_)
+        with_ritual = np.array([shape(text) in found.rituals for _, text in pairs], dtype=np.bool_)
+        marked, ritual = learned(pairs, [with_mark, with_ritual])
         return replace(found, marked=marked, ritual=ritual)
 
     def hit(self, sample: Sample, usual: Usual) -> Hit | None:

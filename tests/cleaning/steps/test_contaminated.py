@@ -22,7 +22,7 @@ def grams(text, n):
     return {tuple(words[i : i + n]) for i in range(len(words) - n + 1)}
 
 
-def truth(train, test, *, ngram, share, min_words, common):
+def truth(train, test, *, ngram, share, min_words, common, templates, usual):
     """The definition with sets: {training item: (test row, share)}."""
     first = {}
     for row, text in enumerate(test):
@@ -37,6 +37,12 @@ def truth(train, test, *, ngram, share, min_words, common):
             special = {gram for gram in gram_set if seen.count(gram) <= common} or gram_set
             here = grams(text, len(next(iter(gram_set))))
             weight = {gram: Fraction(1, seen.count(gram) ** 2) for gram in special}
+            if templates == "both":
+                held = {gram: sum(gram in grams(other, len(gram)) for other in train) for gram in special}
+                weight = {
+                    gram: of * min(Fraction(1), Fraction(usual, max(held[gram], 1))) ** 2
+                    for gram, of in weight.items()
+                }
             found_here = sum(weight[gram] for gram in special & here)
             best = max(best, (found_here / sum(weight.values()), -row))
         if best[0] >= Fraction(share):
@@ -54,6 +60,8 @@ def truth(train, test, *, ngram, share, min_words, common):
             "share": st.sampled_from([0.25, 0.5, 1.0]),
             "min_words": st.integers(1, 3),
             "common": st.integers(1, 3),
+            "templates": st.sampled_from(["test", "both"]),
+            "usual": st.integers(1, 3),
         }
     ),
 )
@@ -100,8 +108,16 @@ def test_a_template_is_no_leak():
     rows = np.arange(len(train))
     vetoes = contaminated(train, test, rows)
     assert (vetoes.rows.tolist(), vetoes.others.tolist()) == ([50], [9])
-    # In a single test row the template cannot be told from the question.
-    assert len(contaminated(train, test[:1], rows)) == len(train)
+    # In a single test row the template is told from the question by the training rows alone.
+    assert len(contaminated(train, test[:1], rows, templates="test")) == len(train)
+    assert len(contaminated(train, test[:1], rows)) == 0
+    assert contaminated(train, test[9:10], rows).rows.tolist() == [50]
+
+
+def test_copies_of_a_leak_are_no_template():
+    leaks = [TEST[3].replace(TEST[3].split()[20], f"another{number}") for number in range(20)]
+    vetoes = contaminated(lambda: iter(TRAIN + leaks), TEST, np.arange(len(TRAIN) + 20))
+    assert vetoes.rows.tolist() == list(range(len(TRAIN), len(TRAIN) + 20))
 
 
 def test_repeated_test_rows_are_no_template():
