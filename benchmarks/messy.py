@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -123,6 +124,18 @@ def parts_of(total: int, shares: Sequence[float]) -> list[int]:
     return [int(number) for number in whole]
 
 
+def equal_parts(total: int, there: dict[str, int]) -> dict[str, int]:
+    """Equal numbers of each, as far as there are any; the others share what one has not."""
+    out: dict[str, int] = {}
+    left = dict(sorted(there.items(), key=lambda item: item[1]))
+    if sum(there.values()) < total:
+        raise SystemExit(f"{total} rows are asked for, and there are {sum(there.values())}")
+    while left:
+        name = next(iter(left))
+        out[name] = min(left.pop(name), (total - sum(out.values())) // (len(left) + 1))
+    return dict(sorted(out.items()))
+
+
 def read_shared(split: str) -> dict[str, list[Row]]:
     """The rows of every capability's file, without repeated prompts and without rows that are too long."""
     found: dict[str, list[Row]] = {}
@@ -170,6 +183,30 @@ def apart(held_out: list[Row], pool: Iterator[Row]) -> list[Row]:
         seen |= grams(row.response)
         asked.add(row.prompt)
     return [row for row in held_out if row.prompt not in asked and not grams(row.response) & seen]
+
+
+def distinct(rows: Sequence[Row]) -> list[Row]:
+    """The rows without those that say again what an earlier one says, in another template or with a word changed.
+
+    Runs of four words that more than ten rows hold belong to a template; a row is left out if another holds half of
+    its other runs. A row of template and one word has none, and is told by its texts alone.
+    """
+    runs = []
+    for row in rows:
+        words = WORD.findall(f"{row.prompt} {row.response}".lower())
+        runs.append({tuple(words[at : at + 4]) for at in range(len(words) - 3)})
+    held = Counter(run for of in runs for run in of)
+    first: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    out: list[Row] = []
+    for place, (row, of) in enumerate(zip(rows, runs, strict=True)):
+        own = [run for run in of if held[run] <= 10]
+        shared = Counter(other for run in own for other in first[run])
+        if shared and shared.most_common(1)[0][1] >= 0.5 * len(own):
+            continue
+        for run in own:
+            first[run].append(place)
+        out.append(row)
+    return out
 
 
 class Breaking:
@@ -333,22 +370,30 @@ def make_sets(total: int, seed: int, source: str | None = None, held_out: int = 
         for name, rows in train.items():
             cut = 3 * len(rows) // 4
             train[name], tests[name] = rows[:cut], rows[cut:]
-    each = held_out // len(train)
     for name, rows in sorted(train.items()):
-        # The test files have too few rows that are apart from the pool: some of the others are set aside for them.
+        # The sources hold copies of their own: what is said to be clean must not, nor what is held out.
+        kept = distinct([*tests[name], *rows])
+        of_test = set(tests[name])
+        tests[name] = [row for row in kept if row in of_test]
+        train[name] = [row for row in kept if row not in of_test]
+    each = held_out // len(train)
+    leak = max(-(-round(LEAKED * total) // len(tests)), 1)
+    for name, rows in sorted(train.items()):
+        # Where a test file has too few rows that are apart from the pool some of the others are set aside for them.
         order = rng.permutation(len(rows)).tolist()
-        tests[name] = [*tests[name], *(rows[place] for place in order[:each])]
-        train[name] = [rows[place] for place in sorted(order[each:])]
+        spare = len(rows) - math.ceil(1.3 * SMALLEST * total)
+        aside = max(0, min(leak + round(2.3 * each) - len(tests[name]), spare))
+        tests[name] = [*tests[name], *(rows[place] for place in order[:aside])]
+        train[name] = [rows[place] for place in sorted(order[aside:])]
     # What may leak and what a model is judged on are apart.
     halves: dict[str, tuple[list[Row], list[Row]]] = {}
     for name, rows in sorted(tests.items()):
         order = rng.permutation(len(rows)).tolist()
-        leak = max(-(-round(LEAKED * total) // len(tests)), 1)
         halves[name] = ([rows[place] for place in order[:leak]], [rows[place] for place in order[leak:]])
     test = [row for leaks, _ in halves.values() for row in leaks]
     messy = make_messy(train, test, total, rng)
     balanced: list[Row] = []
-    for name, count in zip(sorted(train), parts_of(total, [1] * len(train)), strict=True):
+    for name, count in equal_parts(total, {name: len(rows) for name, rows in train.items()}).items():
         balanced += [train[name][place] for place in rng.permutation(len(train[name]))[:count]]
     clean = [balanced[place] for place in rng.permutation(len(balanced))]
     largest = max(train, key=lambda name: len(train[name]))

@@ -43,11 +43,32 @@ def test_census_is_what_was_asked_for(scripts, sets):
     assert planted["empty"] + planted["one word"] == 21
     assert {row.planted for row in [*sets.clean, *sets.single, *sets.held_out]} == {""}
     assert len({row.capability for row in sets.single}) == 1
-    assert set(Counter(row.capability for row in sets.clean).values()) == {100}
+    assert sum(Counter(row.capability for row in sets.clean).values()) == 700
     own = Counter(row.capability for row in sets.messy if not row.planted.startswith(("copy", "leaked")))
     shares = sorted((count / sum(own.values()) for count in own.values()), reverse=True)
     assert shares == pytest.approx(messy.zipf_shares(7), abs=0.01)
     assert [shares[0], shares[-1]] == pytest.approx([0.4, 0.01], abs=0.01)
+
+
+def test_what_a_source_says_twice_is_left_out(scripts):
+    rng = np.random.default_rng(0)
+    articles = [" ".join(f"w{word}" for word in rng.integers(0, 999, 30)) for _ in range(40)]
+    first = [
+        scripts[0].Row("a", f"Make a title for this article please: {text}", "A title.") for text in articles
+    ]
+    again = [
+        scripts[0].Row("a", f"First sentence: {text} In a nutshell,", "A title.") for text in articles[::4]
+    ]
+    edited = scripts[0].Row(
+        "a", f"Sum it up: {articles[1].replace(articles[1].split()[9], 'another')}", "Other."
+    )
+    assert scripts[0].distinct([*first, *again, edited]) == first
+    # Rows of a template and a word share no more than the template.
+    short = [
+        scripts[0].Row("a", f"Is it of this kind or of another one: {word}", "Yes")
+        for word in "abcdefghijklmnop"
+    ]
+    assert scripts[0].distinct(short) == short
 
 
 def test_what_was_planted_is_there(sets):

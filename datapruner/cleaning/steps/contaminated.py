@@ -142,8 +142,8 @@ def contaminated(
     weighs 1 / f^2, because it belongs to a template (an instruction, a list of tools) rather than to
     the question, and nothing above ``common`` rows, unless a test row has no other gram. So does one that
     d > ``usual`` training rows hold: it weighs (usual / d)^2 of that, where GPT-3 ignored it,
-    so that twice as many edited copies of one leak still are leaks, and any number of verbatim ones. The defaults come from
-    ``benchmarks/duplicates.py``.
+    so that twice as many edited copies of one leak still are leaks, and any number of verbatim ones. The
+    defaults come from ``benchmarks/duplicates.py``.
 
     Compared are words without punctuation, case and apostrophes, see
     :func:`~datapruner.words.bare_words`. What to pass: for the training rows
