@@ -307,9 +307,8 @@ class _TestIndex:
                 rows += np.bincount(self.hits(words, length)[1], minlength=rows.size)
         weights = self.weights * np.minimum(1, usual / np.maximum(rows, 1)) ** 2
         owned = np.repeat(weights, np.diff(self.starts))
-        return replace(
-            self, weights=weights, totals=np.bincount(self.owners, weights=owned, minlength=self.totals.size)
-        )
+        totals = np.bincount(self.owners, weights=owned, minlength=self.totals.size).astype(np.float64)
+        return replace(self, weights=weights, totals=totals)
 
     def best(self, words: list[list[str]]) -> tuple[Ints, Ints, Floats]:
         """Return (training item, test row, share): the best test row of every item that matches any."""
