@@ -20,6 +20,7 @@ from datapruner.cleaning.steps.repeats_itself import RepeatsItself
 from datapruner.cleaning.steps.symbols import Symbols
 from datapruner.cleaning.steps.turn_order import TurnOrder
 from datapruner.cleaning.steps.wrong_language import WrongLanguage
+from datapruner.cleaning.telling import FEW, MANY
 from datapruner.cleaning.vetoes import Vetoes
 from datapruner.errors import DataPrunerError
 from datapruner.reasons import Reason
@@ -78,7 +79,9 @@ class Rules(CleaningStep):
         return found
 
     def tell(self, left: Remaining, found: Vetoes) -> None:
-        """Say how many, as the rule does."""
+        """Say how many, as the rule does, where they are many; the summary counts all."""
+        if len(found) <= max(FEW, MANY * len(left.rows)):
+            return
         next(rule for rule in EVERY if found.kind in {reason.code for reason in rule.reasons})().tell(
             left, found
         )
