@@ -21,7 +21,7 @@ from messy import Row, make_sets, write_set
 import datapruner as dp
 from datapruner.errors import flags
 
-ROWS = 1400
+ROWS = 1000
 
 
 def table(head: list[str], rows: list[list[str]]) -> None:
