@@ -9,7 +9,7 @@
 
 Every run draws a sample of the set (80 % of its rows, so that an arm without chance varies too), an arm spends the
 budget on it, the top of SmolLM2-135M learns from that in as many steps as every other arm does, and the losses of all
-held-out rows are written down: any weighting can be computed later. ``--whole`` trains the whole model (for a GPU).
+held-out rows are written down: any weighting can be computed later.
 """
 
 from __future__ import annotations
