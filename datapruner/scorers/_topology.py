@@ -2,23 +2,77 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
 from datapruner.arrays import Floats, Ints
 from datapruner.errors import DataPrunerError
-from datapruner.scorers._grouping import rows_of_groups
+from datapruner.ranking import Ranking
+from datapruner.scorers._grouping import rows_of_groups, signals_of
+from datapruner.scorers.base import Scorer
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from datapruner.geometry.persistence import Pairs
+    from datapruner.ragged import Ragged
+    from datapruner.selection.selector import Selector
     from datapruner.signals import Signals
 
 GROUPS_AT_ONCE = 16
 """A walk is followed for so many groups together: three arrays of 128 bytes a row."""
 WORK = 10**12
 """Products that a walk may take; half an hour or more."""
+
+
+class OnManifold(Scorer):
+    """A value of every row on the manifold, and in every group a walk along its merge tree.
+
+    No dataclass itself: a scorer has these fields among its own, in its order.
+    """
+
+    within: str | None
+    keep: Literal["high", "low"]
+    density_weight: float
+    needs: ClassVar[frozenset[str]] = frozenset({"manifold", "neighbours", "label", "embedding"})
+
+    @property
+    def requires(self) -> frozenset[str]:
+        """The manifold and its graph, and what the groups are made of."""
+        return frozenset({"manifold", "neighbours"}) | signals_of(self.within)
+
+    @property
+    def promises(self) -> frozenset[str]:
+        """Equal rows get equal values; the clustering depends on the order of the rows."""
+        return frozenset({"duplicates"})
+
+    def selector(self) -> Selector:
+        """Strata of the value, and inside each a walk along the merge trees."""
+        from datapruner.selection.selectors.coverage import Coverage
+
+        return Coverage()
+
+    def _ranked(
+        self,
+        value: Floats,
+        points: Floats,
+        groups: Ints,
+        columns: Mapping[str, NDArray[Any]],
+        state: Mapping[str, NDArray[Any] | Ragged] | None = None,
+    ) -> Ranking:
+        """Rank by the value, weighted by the density where that is asked for."""
+        if self.density_weight:
+            value = value * density(points, groups) ** self.density_weight
+        return Ranking(
+            value if self.keep == "high" else -value,
+            groups=groups,
+            group_weights=np.bincount(groups).astype(np.float64),
+            columns={"topology_group": groups, **columns, **coordinates(points)},
+            state=state or {},
+        )
 
 
 def entanglement(neighbours: Ints, groups: Ints, walk: int) -> Floats:

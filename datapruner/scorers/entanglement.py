@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
-
-import numpy as np
+from typing import ClassVar, Literal
 
 from datapruner.errors import DataPrunerError
 from datapruner.ranking import Ranking
-from datapruner.scorers._grouping import groups_of, signals_of
-from datapruner.scorers._topology import coordinates, density, entanglement, merge_places, points_of
-from datapruner.scorers.base import Scorer
+from datapruner.scorers._grouping import groups_of
+from datapruner.scorers._topology import OnManifold, entanglement, merge_places, points_of
 from datapruner.selection.selectors.coverage import WALK
 from datapruner.signals import Signals
 
-if TYPE_CHECKING:
-    from datapruner.selection.selector import Selector
-
 
 @dataclass(frozen=True)
-class Entanglement(Scorer):
+class Entanglement(OnManifold):
     """Score rows by how often a short random walk from them ends in another group (*ours*).
 
     The walk goes over the graph of the rows' nearest neighbours: near 0 inside a group, 1 where a row lies among
@@ -50,7 +44,6 @@ class Entanglement(Scorer):
     walk: int = 2
     density_weight: float = 0.0
     name: ClassVar[str] = "entanglement"
-    needs: ClassVar[frozenset[str]] = frozenset({"manifold", "neighbours", "label", "embedding"})
     holds: ClassVar[frozenset[str] | None] = frozenset(
         {"groups", "topology_group", "entanglement", WALK, "manifold_*"}
     )
@@ -65,37 +58,10 @@ class Entanglement(Scorer):
                 f"entanglement: walk and density_weight must be 0 or more, not {self.walk}, {self.density_weight}"
             )
 
-    @property
-    def requires(self) -> frozenset[str]:
-        """The manifold and its graph, and what the groups are made of."""
-        return frozenset({"manifold", "neighbours"}) | signals_of(self.within)
-
-    @property
-    def promises(self) -> frozenset[str]:
-        """Equal rows get equal values; the clustering depends on the order of the rows."""
-        return frozenset({"duplicates"})
-
-    def selector(self) -> Selector:
-        """Strata of the value, and inside each a walk along the merge trees."""
-        from datapruner.selection.selectors.coverage import Coverage
-
-        return Coverage()
-
     def _score(self, signals: Signals) -> Ranking:
         groups = groups_of(signals, self.within, self.n_clusters)
         points = points_of(signals)
         mixed = entanglement(signals.table("neighbours"), groups, self.walk)
-        score = mixed
-        if self.density_weight:
-            score = score * density(points, groups) ** self.density_weight
-        return Ranking(
-            score if self.keep == "high" else -score,
-            groups=groups,
-            group_weights=np.bincount(groups).astype(np.float64),
-            columns={
-                "topology_group": groups,
-                "entanglement": mixed,
-                WALK: merge_places(points, groups),
-                **coordinates(points),
-            },
+        return self._ranked(
+            mixed, points, groups, {"entanglement": mixed, WALK: merge_places(points, groups)}
         )

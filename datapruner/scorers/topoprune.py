@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
-
-import numpy as np
+from typing import ClassVar, Literal
 
 from datapruner.errors import DataPrunerError
 from datapruner.ranking import Ranking
 from datapruner.scorers._displacement import optimise
-from datapruner.scorers._grouping import groups_of, signals_of
-from datapruner.scorers._topology import coordinates, density, entanglement, points_of
-from datapruner.scorers.base import Scorer
+from datapruner.scorers._grouping import groups_of
+from datapruner.scorers._topology import OnManifold, entanglement, points_of
 from datapruner.selection.selectors.coverage import WALK
 from datapruner.signals import Signals
 
-if TYPE_CHECKING:
-    from datapruner.selection.selector import Selector
-
 
 @dataclass(frozen=True)
-class TopoPrune(Scorer):
+class TopoPrune(OnManifold):
     """Score rows by how far an optimiser of persistence moves them on the manifold of the whole set.
 
     *Published* (abstract of arXiv 2602.02739 and its workshop precursor): a topology-aware approximation of the
@@ -76,7 +70,6 @@ class TopoPrune(Scorer):
     anchor: float = 0.0
     density_weight: float = 0.0
     name: ClassVar[str] = "topoprune"
-    needs: ClassVar[frozenset[str]] = frozenset({"manifold", "neighbours", "label", "embedding"})
     holds: ClassVar[frozenset[str] | None] = frozenset(
         {
             "groups",
@@ -110,22 +103,6 @@ class TopoPrune(Scorer):
         if not self.h0_weight and not self.h1_weight:
             raise DataPrunerError("topoprune: h0_weight and h1_weight are both 0, so nothing would move")
 
-    @property
-    def requires(self) -> frozenset[str]:
-        """The manifold and its graph, and what the groups are made of."""
-        return frozenset({"manifold", "neighbours"}) | signals_of(self.within)
-
-    @property
-    def promises(self) -> frozenset[str]:
-        """Equal rows get equal values; the clustering depends on the order of the rows."""
-        return frozenset({"duplicates"})
-
-    def selector(self) -> Selector:
-        """Strata of the value, and inside each a walk along the merge trees."""
-        from datapruner.selection.selectors.coverage import Coverage
-
-        return Coverage()
-
     def _score(self, signals: Signals) -> Ranking:
         groups = groups_of(signals, self.within, self.n_clusters)
         points = points_of(signals)
@@ -138,22 +115,17 @@ class TopoPrune(Scorer):
             weights=(self.h0_weight, self.h1_weight, self.anchor),
         )
         mixed = entanglement(signals.table("neighbours"), groups, self.walk)
-        score = mixed if self.value == "entanglement" else moved.displacement
-        if self.density_weight:
-            score = score * density(points, groups) ** self.density_weight
-        return Ranking(
-            score if self.keep == "high" else -score,
-            groups=groups,
-            group_weights=np.bincount(groups).astype(np.float64),
-            columns={
-                "topology_group": groups,
+        return self._ranked(
+            mixed if self.value == "entanglement" else moved.displacement,
+            points,
+            groups,
+            {
                 "entanglement": mixed,
                 "displacement": moved.displacement,
                 "h0_death": moved.h0_death,
                 "h1_birth": moved.h1_birth,
                 "h1_death": moved.h1_death,
                 WALK: moved.place,
-                **coordinates(points),
             },
-            state={"diagrams_before": moved.before, "diagrams_after": moved.after},
+            {"diagrams_before": moved.before, "diagrams_after": moved.after},
         )
