@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -46,20 +46,50 @@ class GroupQuota(Selector):
             )
 
     def _select(self, ranking: Ranking, portion: Portion, rng: np.random.Generator) -> Choice:
-        assert ranking.groups is not None
         assert ranking.group_weights is not None
-        values = ranking.values[portion.rows]
-        if not len(values):
-            return Choice(np.zeros(0, np.bool_), np.zeros(0, np.int64), [])
-        numbers, groups = np.unique(ranking.groups[portion.rows], return_inverse=True)
-        sizes = np.bincount(groups, portion.costs).astype(np.int64)
-        budget = min(portion.budget, int(sizes.sum()))
-        floors = np.minimum(sizes - 1, math.floor(as_written(self.floor_share) * budget / len(numbers)))
-        names = [f"cluster {number}" for number in numbers]
-        weights = ranking.group_weights[numbers]
-        shares = allocate(weights, sizes, budget, floors, self.projection, names=names)
-        kept = take(best_first(values), portion.costs, shares, groups)
-        return Choice(kept, 2 * groups + kept, told(names, groups, kept, portion.name))
+        weights = ranking.group_weights
+
+        def share(held: Held) -> Ints:
+            least = math.floor(as_written(self.floor_share) * held.budget / len(held.numbers))
+            floors = np.minimum(held.sizes - 1, least)
+            of = weights[held.numbers]
+            return allocate(of, held.sizes, held.budget, floors, self.projection, names=held.names)
+
+        return best_of_groups(ranking, portion, share)
+
+
+class Held(NamedTuple):
+    """What the groups of a portion hold.
+
+    Attributes
+    ----------
+    numbers : ndarray, int64, shape (k,)
+        Theirs in the ranking: those that have a row.
+    sizes : ndarray, int64, shape (k,)
+        Of the budget's currency, rows or tokens.
+    budget : int
+        At most what all of them hold.
+    names : list of str
+    """
+
+    numbers: Ints
+    sizes: Ints
+    budget: int
+    names: list[str]
+
+
+def best_of_groups(ranking: Ranking, portion: Portion, share: Callable[[Held], Ints]) -> Choice:
+    """Keep the best rows of each of the ranking's groups, as far as the group's share of the budget goes."""
+    assert ranking.groups is not None
+    values = ranking.values[portion.rows]
+    if not len(values):
+        return Choice(np.zeros(0, np.bool_), np.zeros(0, np.int64), [])
+    numbers, groups = np.unique(ranking.groups[portion.rows], return_inverse=True)
+    sizes = np.bincount(groups, portion.costs).astype(np.int64)
+    names = [f"cluster {number}" for number in numbers]
+    shares = share(Held(numbers, sizes, min(portion.budget, int(sizes.sum())), names))
+    kept = take(best_first(values), portion.costs, shares, groups)
+    return Choice(kept, 2 * groups + kept, told(names, groups, kept, portion.name))
 
 
 def told(names: Sequence[str], groups: Ints, kept: Flags, within: str = "") -> list[str]:

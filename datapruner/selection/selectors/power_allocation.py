@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 
+from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
 from datapruner.ranking import Ranking
 from datapruner.selection.allocation import allocate, power_weights
 from datapruner.selection.budget_rows import Portion
-from datapruner.selection.selector import Choice, Selector, best_first, take
-from datapruner.selection.selectors.group_quota import told
+from datapruner.selection.selector import Choice, Selector
+from datapruner.selection.selectors.group_quota import Held, best_of_groups, told
 
 
 @dataclass(frozen=True)
@@ -46,18 +47,11 @@ class PowerAllocation(Selector):
         return self.power
 
     def _select(self, ranking: Ranking, portion: Portion, rng: np.random.Generator) -> Choice:
-        assert ranking.groups is not None
-        values = ranking.values[portion.rows]
-        if not len(values):
-            return Choice(np.zeros(0, np.bool_), np.zeros(0, np.int64), [])
-        numbers, groups = np.unique(ranking.groups[portion.rows], return_inverse=True)
-        sizes = np.bincount(groups, portion.costs).astype(np.int64)
-        names = [f"cluster {number}" for number in numbers]
-        budget = min(portion.budget, int(sizes.sum()))
-        shares = allocate(
-            power_weights(sizes, self.power), sizes, budget, projection="proportional", names=names
-        )
-        kept = take(best_first(values), portion.costs, shares, groups)
-        if len(names) == 1 and portion.name:  # the column's groups are the ranking's
-            return Choice(kept, 1 * kept, told([portion.name], groups, kept))
-        return Choice(kept, 2 * groups + kept, told(names, groups, kept, portion.name))
+        def share(held: Held) -> Ints:
+            weights = power_weights(held.sizes, self.power)
+            return allocate(weights, held.sizes, held.budget, projection="proportional", names=held.names)
+
+        choice = best_of_groups(ranking, portion, share)
+        if len(choice.texts) == 2 and portion.name:  # the column's groups are the ranking's
+            return replace(choice, texts=told([portion.name], 0 * choice.codes, choice.kept))
+        return choice
