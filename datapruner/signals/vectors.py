@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -78,39 +78,43 @@ def measure_embedding(
         from datapruner.geometry.blocks import RowView
 
         return given if len(rows) == len(samples) else RowView(given, rows)
-    made = _make_embedding(recipe, samples, rows, store, embedder, own, progress, name, unread)
+    if samples.layout.name == "image":
+        made = _image_embedding(recipe, samples, rows, store, progress, name)
+    else:
+        texts = list(own.texts(recipe.embed, None if len(rows) == len(samples) else rows))
+        reader = _named_embedder(recipe, store, progress) if embedder is None else embedder
+        made = _text_embedding(texts, reader, rows, store, progress, name, unread)
     # Here, while the rows' source positions are known: later stages count among those that cleaning left.
     for start, stop, block in iter_blocks(made):
         normalise_rows(block, rows[start:stop])
     return made
 
 
-def _make_embedding(
-    recipe: Recipe,
-    samples: Samples,
+def _image_embedding(
+    recipe: Recipe, samples: Samples, rows: Ints, store: SignalStore, progress: bool, name: str
+) -> NDArray[np.float32]:
+    model = image_model(recipe)
+
+    def load() -> ImageEmbedder:
+        say(f"loading the image model {model}", progress)
+        return load_image_embedder(model)
+
+    seeing = Named(load, lambda: opening("image model", model, store.notes, device=None))
+    return embed_images(_Images(samples, rows), seeing, store, progress=progress, name=name)
+
+
+def _text_embedding(
+    texts: Sequence[str],
+    embedder: Encoder | Named[TokenEmbedder],
     rows: Ints,
     store: SignalStore,
-    embedder: Encoder | None,
-    own: OwnText,
     progress: bool,
     name: str,
     unread: Flags | None = None,
 ) -> NDArray[np.float32]:
-    if samples.layout.name == "image":
-        images = _Images(samples, rows)
-        model = image_model(recipe)
-
-        def load_images() -> ImageEmbedder:
-            say(f"loading the image model {model}", progress)
-            return load_image_embedder(model)
-
-        seeing = Named(load_images, lambda: opening("image model", model, store.notes, device=None))
-        return embed_images(images, seeing, store, progress=progress, name=name)
-    texts = list(own.texts(recipe.embed, None if len(rows) == len(samples) else rows))
-    if embedder is not None:
+    if not isinstance(embedder, Named):
         return embed_with_encoder(texts, embedder, store, progress=progress, name=name)
-    named = _named_embedder(recipe, store, progress)
-    vectors, reading = embed_and_tell(texts, named, store, progress=progress, name=name)
+    vectors, reading = embed_and_tell(texts, embedder, store, progress=progress, name=name)
     _tell_reading(reading, rows, name)
     if unread is not None:
         unread[rows[_is_unread(reading)]] = True
@@ -136,13 +140,14 @@ def measure_sides(run: Run, wanted: frozenset[str]) -> dict[str, Matrix]:
     wanted : frozenset of str
         ``prompt_embedding``, ``response_embedding`` or both.
     """
+    embedder = run.objects.embedder or _named_embedder(
+        run.recipe, run.store, run.progress
+    )  # opened once for both
     found: dict[str, Matrix] = {}
     for side in ("prompt", "response"):
         if (signal := f"{side}_embedding") in wanted:
-            recipe = run.recipe.model_copy(update={"embed": side})
-            found[signal] = _make_embedding(
-                recipe, run.samples, run.rows, run.store, run.objects.embedder, run.own, run.progress, signal
-            )
+            texts = list(run.own.texts(side, None if run.every else run.rows))
+            found[signal] = _text_embedding(texts, embedder, run.rows, run.store, run.progress, signal)
     return found
 
 
