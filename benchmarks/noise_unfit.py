@@ -46,7 +46,7 @@ def scores(rows: list[Row], answers: list[str], folder: Path) -> dict[str, Any]:
     """Log odds that the answer is its prompt's, that its words are in order, and the lower of both."""
     from datapruner.cleaning.answer_fit import answer_fit, rising
     from datapruner.cleaning.beyond_chance import told_apart
-    from datapruner.cleaning.word_order import features, word_orders
+    from datapruner.cleaning.word_order import RISING, features, word_orders
     from datapruner.geometry.clustering import default_k, spherical_kmeans
 
     prompts = [row["prompt"] for row in rows]
@@ -59,7 +59,7 @@ def scores(rows: list[Row], answers: list[str], folder: Path) -> dict[str, Any]:
     orders = word_orders(answers)
     own, shuffled = features(orders, orders.told)
     order = np.full(len(rows), np.inf)
-    order[orders.told] = told_apart(own, [shuffled], np.array([1, 1, 0]))[0]
+    order[orders.told] = told_apart(own, [shuffled], RISING)[0]
     return {"match": match, "order": np.minimum(order, 9), "the lower of both": np.minimum(match, order)}
 
 

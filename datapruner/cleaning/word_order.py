@@ -2,14 +2,16 @@
 
 *Ours*. A text's words are given; were their order noise, every other order would be as likely. So a text is compared
 with itself: with its own words shuffled, under counts of neighbouring words that other texts have. Long words that are
-rare are counted by their shape, so that a small set says something too.
+rare are counted by their shape, so that a small set says something too. Where no other text holds a text's words, its
+own order is worth no more than a shuffle, and says nothing: how well its words are known, and how much the best order
+could be worth, is told beside it.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +32,12 @@ LEAST_BITS, MOST_BITS = 16, 24
 """Of the tables of counts: pairs are told by a hash."""
 PRIOR = 2.0
 """Occurrences that the words' own frequency stands for."""
+TRIED = 48
+"""Words of a text of which every two are tried as neighbours, from its beginning."""
+TRIED_AT_ONCE = 64
+"""Texts whose words are."""
+RISING = np.array([1, 1, 0, 0, 0, 0, 0])
+"""Which of the :func:`features` may only speak for a text: its standings; the others say how much these mean."""
 _FIRST, _LAST = np.uint64(1), np.uint64(2)
 _ALONE = np.array([77], dtype=np.uint64)
 
@@ -45,12 +53,18 @@ class Orders(NamedTuple):
     own, shuffled : ndarray, float64, shape (n, 2)
         Standard deviations above the mean shuffle, by words and by their shapes: of the order that the text has, and of
         one more shuffle, compared with the same ones.
+    possible : ndarray, float64, shape (n, 2)
+        Standard deviations above the mean pair, if every word had the best of the others after it.
+    known : ndarray, float64, shape (n, 2)
+        Mean log(1 + n), with n how often other texts hold the word.
     words : ndarray, int64, shape (n,)
         How many were looked at.
     """
 
     own: Floats
     shuffled: Floats
+    possible: Floats
+    known: Floats
     words: Ints
 
     @property
@@ -81,17 +95,17 @@ def word_orders(texts: Iterable[str], seed: int = 0) -> Orders:
     n = len(lengths)
     fold = np.random.default_rng(seed).integers(FOLDS, size=n)
     bits = int(np.clip(np.ceil(np.log2(8 * max(len(hashes), 1))), LEAST_BITS, MOST_BITS))
-    own, shuffled = np.zeros((n, 2)), np.zeros((n, 2))
+    own, shuffled, possible, known = (np.zeros((n, 2)) for _ in range(4))
     for kind in range(2):
         counts = _Counts(hashes[:, kind], offsets, fold, bits)
         rng = np.random.default_rng([seed, 1])  # the same shuffles for both
         for start in range(0, n, AT_ONCE):
             rows = slice(start, min(start + AT_ONCE, n))
             of = slice(int(offsets[rows.start]), int(offsets[rows.stop]))
-            own[rows, kind], shuffled[rows, kind] = _standing(
-                hashes[of, kind], np.diff(offsets[rows.start : rows.stop + 1]), fold[rows], counts, rng
-            )
-    return Orders(own, shuffled, lengths)
+            some = hashes[of, kind], np.diff(offsets[rows.start : rows.stop + 1]), fold[rows], counts
+            own[rows, kind], shuffled[rows, kind] = _standing(*some, rng)
+            possible[rows, kind], known[rows, kind] = _room(*some)
+    return Orders(own, shuffled, possible, known, lengths)
 
 
 def _standing(
@@ -114,6 +128,30 @@ def _standing(
     return (sums[0] - mean) / spread, (sums[1] - mean) / spread
 
 
+def _room(words: NDArray[np.uint64], lengths: Ints, fold: Ints, counts: _Counts) -> tuple[Floats, Floats]:
+    """Tell how much the best order of some texts could be worth, and how well their words are known."""
+    possible, known = np.zeros(len(lengths)), np.zeros(len(lengths))
+    starts = np.cumsum(lengths) - lengths
+    for start in range(0, len(lengths) if len(words) else 0, TRIED_AT_ONCE):
+        texts = slice(start, start + TRIED_AT_ONCE)
+        tried = np.minimum(lengths[texts], TRIED)
+        place = np.arange(tried.max())
+        held = words[np.minimum(starts[texts, None] + place, len(words) - 1)]
+        there = place < tried[:, None]
+        worth, often = counts.grid(held, fold[texts])
+        # The mark of the beginning and that of the end stand among the words, and no word beside itself.
+        both = np.pad(there, ((0, 0), (0, 1)), constant_values=True)
+        tell = both[:, :, None] & both[:, None] & ~np.eye(len(place) + 1, dtype=np.bool_)
+        pairs = np.maximum(tell.sum(axis=(1, 2)), 1)
+        mean = (worth * tell).sum(axis=(1, 2)) / pairs
+        spread = np.sqrt(np.maximum((worth * worth * tell).sum(axis=(1, 2)) / pairs - mean * mean, 1e-9))
+        best = np.where(tell, worth, -np.inf).max(axis=2)
+        above = np.where(both & (tried > 0)[:, None], best - mean[:, None], 0.0).sum(axis=1)
+        possible[texts] = above / (spread * np.sqrt(tried + 1))
+        known[texts] = (np.log1p(often) * there).sum(axis=1) / np.maximum(tried, 1)
+    return possible, known
+
+
 class _Counts:
     """How often words are neighbours, and are there at all, in all texts but those of a fold."""
 
@@ -134,10 +172,27 @@ class _Counts:
         group = fold[of]
         together = self.pairs[group, self._key(first, second)]
         before = np.where(first == _FIRST, self.texts[group], self.words[group, self._key(first, _ALONE)])
-        total = self.all_words[group]
         after = np.where(second == _LAST, self.texts[group], self.words[group, self._key(second, _ALONE)])
-        common = (after + 0.5) / (total + 1)
-        return np.log((together + PRIOR * common) / (before + PRIOR) / common), of
+        return _worth(together, before, after, self.all_words[group]), of
+
+    def grid(self, words: NDArray[np.uint64], fold: Ints) -> tuple[Floats, Floats]:
+        """Give the worth of every two words (m, w) of a text, one before the other, and how often each is there.
+
+        Returns
+        -------
+        worth : ndarray, float64, shape (m, w + 1, w + 1)
+            The last row is of the mark before a text's first word, the last column of that after its last one.
+        often : ndarray, float64, shape (m, w)
+        """
+        group = fold[:, None]
+        often = self.words[group, self._key(words, _ALONE)].astype(np.float64)
+        marked = np.concatenate([often, self.texts[group]], axis=1)
+        first, second = (
+            np.pad(words, ((0, 0), (0, 1)), constant_values=mark)[:, :, None] for mark in (_FIRST, _LAST)
+        )
+        together = self.pairs[group[:, :, None], self._key(first, second.swapaxes(1, 2))]
+        total = self.all_words[group[:, :, None]]
+        return _worth(together, marked[:, :, None], marked[:, None], total), often
 
     def _elsewhere(self, keys: Ints, fold: Ints) -> NDArray[np.int32]:
         size = 1 << self.bits
@@ -153,6 +208,12 @@ class _Counts:
         mixed ^= mixed >> np.uint64(29)
         mixed *= np.uint64(0xBF58476D1CE4E5B9)
         return np.asarray(mixed >> np.uint64(64 - self.bits)).astype(np.int64)
+
+
+def _worth(together: NDArray[Any], before: NDArray[Any], after: NDArray[Any], total: NDArray[Any]) -> Floats:
+    """Give log(p(b | a) / p(b)) of pairs from counts: of both, of the first word, of the second, of all words."""
+    common = (after + 0.5) / (total + 1)
+    return np.asarray(np.log((together + PRIOR * common) / (before + PRIOR) / common))
 
 
 def _neighbours(
@@ -200,8 +261,12 @@ def shape_of(word: str) -> str:
 
 
 def features(orders: Orders, which: Sequence[bool] | Flags) -> tuple[Floats, Floats]:
-    """Give what tells a text's own order from a shuffle: both standings and the logarithm of its length; (m, 3)."""
+    """Give what tells a text's own order from a shuffle; float64 (m, 7), :data:`RISING` says which way.
+
+    Both standings, the logarithm of the length, what is possible, and how well its words are known.
+    """
     rows = np.flatnonzero(which)
     length = np.log(np.maximum(orders.words[rows], 1))[:, None]
-    own, shuffled = (np.concatenate([held[rows], length], axis=1) for held in (orders.own, orders.shuffled))
+    room = np.concatenate([length, orders.possible[rows], orders.known[rows]], axis=1)
+    own, shuffled = (np.concatenate([held[rows], room], axis=1) for held in (orders.own, orders.shuffled))
     return own, shuffled

@@ -13,7 +13,7 @@ from datapruner.cleaning.beyond_chance import FEWEST, beyond_chance, told_apart
 from datapruner.cleaning.step import CleaningStep, Remaining
 from datapruner.cleaning.stray_numbers import ends
 from datapruner.cleaning.vetoes import Vetoes, drops
-from datapruner.cleaning.word_order import features, word_orders
+from datapruner.cleaning.word_order import RISING, features, word_orders
 from datapruner.errors import DataPrunerError
 from datapruner.reasons import Reason
 from datapruner.signals.run import taken
@@ -133,7 +133,7 @@ class UnfitAnswer(CleaningStep):
         if some.size < FEWEST:
             return
         own, shuffled = features(orders, orders.told)
-        real, decoys = told_apart(own, [shuffled], np.array([1, 1, 0]), left.seed)
+        real, decoys = told_apart(own, [shuffled], RISING, left.seed)
         out = beyond_chance(real, decoys[0], self.fdr).rows
         above = own[:, :2].mean(axis=1)
         yield SHUFFLED.filled(usual=f"{float(np.median(above)):.1f}"), some[out], above[out]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from datapruner.cleaning.step import Remaining
 from datapruner.cleaning.steps.unfit_answer import UnfitAnswer
 from datapruner.cleaning.stray_numbers import ends
 from datapruner.cleaning.vetoes import Vetoes
-from datapruner.cleaning.word_order import word_orders
+from datapruner.cleaning.word_order import FOLDS, word_orders
 from datapruner.errors import DataPrunerError
 from datapruner.samples import load_samples
 
@@ -122,6 +124,43 @@ def test_shuffles_stand_to_shuffles_as_chance_has_it() -> None:
     assert np.quantile(orders.own, 0.01) > np.quantile(orders.shuffled, 0.99)
     assert word_orders([]).words.shape == (0,)
     assert not word_orders(["", "one two"]).told.any()
+
+
+def test_order_says_nothing_of_words_that_no_other_text_holds() -> None:
+    """Rows in another language, say: their order is worth as little as shuffles of it, and they stay."""
+    rows, asked, said, kinds = planted()
+    rng = np.random.default_rng(2)
+    alone = np.setdiff1d(np.arange(ROWS), np.concatenate(list(kinds.values())))[:60]
+    for row in alone.tolist():
+        letters = rng.choice(list("abcdefghijklmnopqrstuvwxyz"), size=(20, 7))
+        rows[row]["response"] = " ".join("".join(word) for word in letters)
+    found = cleaned(UnfitAnswer(match=False, numbers=False), rows, asked, said)["shuffled_answer"]
+    assert np.isin(kinds["shuffled_answer"], found.rows).mean() > 0.5
+    assert not np.isin(alone, found.rows).any()
+
+
+def test_what_the_best_order_is_worth_is_that_of_every_two_words() -> None:
+    texts = ["a b c d e", "c a d b", "e d c b a f", "a b a c", "b c", "d e f a b c a", "f a b c"] * 3
+    orders = word_orders(texts)
+    fold = np.random.default_rng(0).integers(FOLDS, size=len(texts))
+    for place in (0, 2, 5, 10):
+        words = texts[place].split()
+        others = [text.split() for text, of in zip(texts, fold, strict=True) if of != fold[place]]
+        pairs = Counter(pair for other in others for pair in pairwise(["<", *other, ">"]))
+        held = Counter(word for other in others for word in other)
+        held |= {"<": len(others), ">": len(others)}
+        total = sum(map(len, others))
+        worth = np.full((len(words) + 1, len(words) + 1), np.nan)
+        for first, before in enumerate([*words, "<"]):
+            for second, after in enumerate([*words, ">"]):
+                if first != second:
+                    common = (held[after] + 0.5) / (total + 1)
+                    together = pairs[before, after] + 2 * common
+                    worth[first, second] = np.log(together / (held[before] + 2) / common)
+        best = (np.nanmax(worth, axis=1) - np.nanmean(worth)).sum()
+        expected = best / np.nanstd(worth) / len(worth) ** 0.5
+        assert orders.possible[place, 0] == pytest.approx(expected, rel=1e-9)
+        assert orders.known[place, 0] == pytest.approx(np.mean([np.log1p(held[word]) for word in words]))
 
 
 def test_a_last_number_that_was_there_before() -> None:
