@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-import re
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from datapruner.cleaning.step import CleaningStep, Remaining
+from datapruner.cleaning.steps._read import Read, rows_read
 from datapruner.cleaning.vetoes import Vetoes, drops
 from datapruner.errors import in_words
 from datapruner.reasons import Reason
@@ -19,22 +19,11 @@ from datapruner.text import safe_text
 
 if TYPE_CHECKING:
     from datapruner.arrays import Ints
-    from datapruner.samples.sample import Sample
 
 logger = logging.getLogger(__name__)
 
 LOOKED_AT = 5000
 """Rows that are looked at for what is usual in the set."""
-LONGEST = 20_000
-"""Characters of an answer that are looked at, half of them at either end: what is wrong shows there."""
-FENCE = re.compile(r"^[ \t]*(```|~~~)", re.MULTILINE)
-CODE = re.compile(
-    r"""^#!|[;{}][ \t]*$|^[ \t]*(?:def|class|import|from|return|function|const|let|var|\#include|SELECT|<\w+|\$\ )\b"""
-    r"""|^[ \t]*(?:end|fi|done|else:?|//.*|\#\ .*)$|^[ \t]*\w+\s?=\s?["'\[({$\w]|^[ \t]*[\w.]+\([^()\n]*\)$""",
-    re.MULTILINE,
-)
-"""Lines of programs; two of them make one."""
-
 Hit = tuple[Reason, float]
 
 
@@ -43,23 +32,24 @@ class Rule(CleaningStep):
     """A step that judges every row by its own texts, without a model."""
 
     @abstractmethod
-    def hit(self, sample: Sample, usual: Any) -> Hit | None:
+    def hit(self, read: Read, usual: Any) -> Hit | None:
         """Say why a row is to be dropped and how strong the sign of it is; None where it is not.
 
         Parameters
         ----------
-        sample : Sample
+        read : Read
+            The row.
         usual : object
             What :meth:`usual` found.
         """
 
-    def usual(self, samples: Sequence[Sample]) -> Any:
+    def usual(self, rows: Sequence[Read]) -> Any:
         """Find what is usual in the set.
 
         Parameters
         ----------
-        samples : sequence of Sample
-            Rows at random.
+        rows : sequence of Read
+            Some, at random.
         """
         return None
 
@@ -86,28 +76,48 @@ class Rule(CleaningStep):
         )
 
 
-def apply(rules: Sequence[Rule], left: Remaining) -> list[Vetoes]:
-    """Let rules judge the rows, each row by the first that hits it; the rows are read once, and some twice."""
-    if not left.samples.layout.has_text or not rules:
+def apply(
+    rules: Sequence[Rule], left: Remaining, noted: Callable[[int, Read], None] | None = None
+) -> list[Vetoes]:
+    """Let rules judge the rows, each row by the first that hits it; each row is read once.
+
+    Parameters
+    ----------
+    rules : sequence of Rule
+    left : Remaining
+    noted : callable, optional
+        Is given each row that stays, protected ones too.
+    """
+    if not left.samples.layout.has_text or not (rules or noted):
         return []
     usual: dict[str, Any] = {}
+    known: dict[int, Read] = {}
     if any(rule.reads_the_set for rule in rules):
         rows = some(left.rows, left.seed)
-        read = list(left.samples.iter_samples(rows, identity=False))
-        usual = {rule.name: rule.usual(read) for rule in rules}
+        known = dict(
+            zip(rows.tolist(), map(Read, left.samples.iter_samples(rows, identity=False)), strict=True)
+        )
+        usual = {rule.name: rule.usual(list(known.values())) for rule in rules}
+    asked = [(rule, usual.get(rule.name)) for rule in rules]
     found: dict[str, tuple[Reason, list[int], list[float]]] = {}
-    for row, sample in zip(
-        left.free.tolist(), left.samples.iter_samples(left.free, identity=False), strict=True
-    ):
-        for rule in rules:
-            hit = rule.hit(sample, usual.get(rule.name))
-            if hit is not None:
-                reason, measure = hit
-                _, rows_of, measures = found.setdefault(reason.code, (reason, [], []))
-                rows_of.append(row)
-                measures.append(measure)
-                break
+    for row, read in rows_read(left, left.free if noted is None else left.rows, known):
+        hit = None if left.protected[row] else first(asked, read)
+        if hit is not None:
+            reason, measure = hit
+            _, rows_of, measures = found.setdefault(reason.code, (reason, [], []))
+            rows_of.append(row)
+            measures.append(measure)
+        elif noted is not None:
+            noted(row, read)
     return [drops(reason, rows_of, measures=measures) for reason, rows_of, measures in found.values()]
+
+
+def first(asked: Sequence[tuple[Rule, Any]], read: Read) -> Hit | None:
+    """Give the hit of the first rule that hits a row."""
+    for rule, usual in asked:
+        if (hit := rule.hit(read, usual)) is not None:
+            return hit
+    return None
 
 
 def some(rows: Ints, seed: int) -> Ints:
@@ -116,44 +126,3 @@ def some(rows: Ints, seed: int) -> Ints:
         return rows
     chosen: Ints = np.sort(np.random.default_rng(seed).choice(rows, LOOKED_AT, replace=False))
     return chosen
-
-
-def answers(sample: Sample) -> Iterator[str]:
-    """Give what each turn that is trained on says: its content, without calls and thoughts; none that is empty."""
-    for message in sample.messages:
-        if message.role == "assistant" and message.trained and message.content.strip():
-            yield shortened(message.content)
-
-
-def system_of(sample: Sample) -> str:
-    """Give what the system says, and what tools there are."""
-    said = [message.content for message in sample.messages if message.role == "system"]
-    return "\n".join([*said, str(sample.tools)] if sample.tools else said)
-
-
-def exchanges(sample: Sample) -> Iterator[tuple[str, str]]:
-    """Give each answer with what the user said before it."""
-    asked: list[str] = []
-    for message in sample.messages:
-        if message.role in ("user", "tool"):
-            asked.append(message.content)
-        elif message.role == "assistant":
-            if message.trained and message.content.strip():
-                yield shortened("\n".join(asked)), shortened(message.content)
-            asked = []
-
-
-def shortened(text: str) -> str:
-    """Leave the middle of a very long text out."""
-    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]}\n{text[-LONGEST // 2 :]}"
-
-
-def is_code(text: str) -> bool:
-    """Whether a text looks like a program, or holds one."""
-    return FENCE.search(text) is not None or text.startswith("#!") or len(CODE.findall(text)) >= 2
-
-
-def without_code(text: str) -> str:
-    """Leave out what stands between code fences, and inside back ticks."""
-    parts = re.split(r"(?:```|~~~)", text)
-    return re.sub(r"`[^`\n]*`", " ", " ".join(parts[::2]))

@@ -7,17 +7,15 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 from annotated_types import Ge, Gt, Le
 
 from datapruner.cleaning.steps._endings import Expected, learned
-from datapruner.cleaning.steps._rule import FENCE, Hit, Rule, is_code
+from datapruner.cleaning.steps._read import FENCE, Answer, Read
+from datapruner.cleaning.steps._rule import Hit, Rule
 from datapruner.reasons import Reason
-
-if TYPE_CHECKING:
-    from datapruner.samples.sample import Sample
 
 CUT_OFF = Reason(
     "cut_off",
@@ -31,6 +29,8 @@ END = re.compile(
     r"""|(?:https?://|www\.)\S{1,500}$|[\w.+-]{1,64}@[\w.-]{1,255}$"""
 )
 """What prose ends with."""
+STOPS = tuple(".!?。！？")
+OPENING = re.compile(r"[(\[{]|```|~~~")
 SIGNED = re.compile(r"[A-Z][\w.'-]{0,30}(?:,? (?:[A-Z][\w.'-]{0,30}|of|the|de|van|von)){0,5}$")
 """The last line of a letter, or a name."""
 CLOSED = re.compile(
@@ -116,10 +116,10 @@ class CutOff(Rule):
     name: ClassVar[str] = "cut_off"
     reasons: ClassVar[tuple[Reason, ...]] = (CUT_OFF,)
 
-    def usual(self, samples: Sequence[Sample]) -> Usual:
+    def usual(self, rows: Sequence[Read]) -> Usual:
         """Count how answers end."""
-        texts = [text for text in map(_last, samples) if self._long(text)]
-        forms = [form(text) for text in texts]
+        said = [read.last for read in rows if self._long(read.last.text)]
+        texts, forms = [answer.text for answer in said], [form(answer) for answer in said]
         many = Counter((of, shape(text)) for text, of in zip(texts, forms, strict=True))
         of_form = Counter(forms)
         shapes = frozenset(
@@ -134,36 +134,41 @@ class CutOff(Rule):
             shapes,
             sum(bracketed) / len(bracketed) if len(bracketed) >= self.least else 0.0,
         )
-        pairs = [(sample.part("prompt"), _last(sample)) for sample in samples]
-        with_mark = np.array([END.search(text) is not None for _, text in pairs], dtype=np.bool_)
+        pairs = [(read.prompt, read.last.text) for read in rows]
+        with_mark = np.array([has_end(text) for _, text in pairs], dtype=np.bool_)
         with_ritual = np.array([shape(text) in found.rituals for _, text in pairs], dtype=np.bool_)
         marked, ritual = learned(pairs, [with_mark, with_ritual])
         return replace(found, marked=marked, ritual=ritual)
 
-    def hit(self, sample: Sample, usual: Usual) -> Hit | None:
+    def hit(self, read: Read, usual: Usual) -> Hit | None:
         """Hit the row if its last answer has no end."""
-        text, asked = _last(sample), sample.part("prompt")
-        # What is taken from the prompt ends where it ends there.
-        if not self._long(text) or text in asked:
+        answer, asked = read.last, read.prompt
+        text = answer.text
+        # What ends in a mark and has nothing to close is not cut off, nor is what is taken from the prompt, as it is.
+        if (text.endswith(STOPS) and OPENING.search(text) is None) or not self._long(text):
             return None
-        return (CUT_OFF, 1.0) if self._cut(text, usual) or self._unlike(asked, text, usual) else None
+        if text not in asked and (self._cut(answer, usual) or self._unlike(asked, answer, usual)):
+            return CUT_OFF, 1.0
+        return None
 
     def _long(self, text: str) -> bool:
-        return len(text.split()) >= self.words or len(WIDE.findall(text[:200])) >= 8 * self.words
+        return (
+            len(text.split(None, self.words)) >= self.words or len(WIDE.findall(text[:200])) >= 8 * self.words
+        )
 
-    def _cut(self, text: str, usual: Usual) -> bool:
-        of = form(text)
+    def _cut(self, answer: Answer, usual: Usual) -> bool:
+        text, of = answer.text, form(answer)
         fences = [fence.end() for fence in FENCE.finditer(text)]
         after = text[fences[-1] :] if fences else ""
         if len(fences) % 2:
             # What is prose, or nothing, after the last one was only marked in an odd way.
-            return bool(after) and not after.endswith((".", "!", "?", "。", "！", "？"))
+            return bool(after) and not after.endswith(STOPS)
         last = text[-400:].rsplit("\n", 1)[-1].strip()
         balanced = usual.balanced >= self.usual_share
         if of == "code" and not after.strip():
             said = last.endswith((".", "!", "?", "。")) and len(last.split()) >= 5
             return balanced and unclosed(text) and not said
-        if END.search(text) is not None or (of, shape(text)) in usual.shapes:
+        if has_end(text) or (of, shape(text)) in usual.shapes:
             return False
         if of == "words":  # titles, labels, spans
             return False
@@ -174,27 +179,21 @@ class CutOff(Rule):
             return (balanced or often) and len(last.split()) >= 8 and HANGING.search(last) is not None
         return ((balanced or often) and HANGING.search(last) is not None) or (often and stops(text))
 
-    def _unlike(self, asked: str, text: str, usual: Usual) -> bool:
+    def _unlike(self, asked: str, answer: Answer, usual: Usual) -> bool:
         """Whether a text has no end where such answers have one: a line like ``#### 0``, or a mark."""
-        if END.search(text) is not None or CLOSED.search(text[-200:]) is not None or is_code(text):
+        text = answer.text
+        if has_end(text) or CLOSED.search(text[-200:]) is not None or answer.code:
             return False
         if shape(text) not in usual.rituals and usual.ritual(asked, text) >= RITUAL:
             return True
-        return form(text) == "sentence" and prose(text) and usual.marked(asked, text) >= MARKED
+        return form(answer) == "sentence" and prose(text) and usual.marked(asked, text) >= MARKED
 
 
-def _last(sample: Sample) -> str:
-    """Give the last answer that is trained on; empty where it ends in a call."""
-    for message in reversed(sample.messages):
-        if message.role == "assistant" and message.trained:
-            return "" if message.fields.get("tool_calls") else message.content.rstrip()
-    return ""
-
-
-def form(text: str) -> str:
+def form(answer: Answer) -> str:
     """Tell answers apart by what is seen of them before their end."""
-    if is_code(text):
+    if answer.code:
         return "code"
+    text = answer.text
     lines = text.rsplit("\n", 1)
     if len(lines) > 1:
         return "list" if LIST.match(lines[1]) else "lines"
@@ -203,9 +202,14 @@ def form(text: str) -> str:
     return "sentence" if text.lstrip()[:1].isupper() else "words"
 
 
+def has_end(text: str) -> bool:
+    """Whether a text ends as prose does: in a mark, or a link."""
+    return END.search(text[-600:]) is not None
+
+
 def stops(text: str) -> bool:
     """Whether a text's last sentence has no end, while what stands before it has."""
-    if END.search(text) is not None or CLOSED.search(text[-200:]) is not None:
+    if has_end(text) or CLOSED.search(text[-200:]) is not None:
         return False
     *before, last = (line.strip() for line in text[-4000:].split("\n") if line.strip())
     pieces = STOP.split(LIST.sub("", last))
@@ -215,7 +219,7 @@ def stops(text: str) -> bool:
         return True
     listed = LIST.match(last) is not None
     like = [line for line in before if (LIST.match(line) is not None) == listed and (listed or prose(line))]
-    return len(like) >= 2 and all(END.search(line) is not None for line in like[-6:])
+    return len(like) >= 2 and all(has_end(line) for line in like[-6:])
 
 
 def prose(line: str, least: int = 12) -> bool:

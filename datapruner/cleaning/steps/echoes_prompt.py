@@ -5,16 +5,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge, Gt, Le
 
-from datapruner.cleaning.steps._rule import Hit, Rule, exchanges, system_of
+from datapruner.cleaning.steps._read import Read
+from datapruner.cleaning.steps._rule import Hit, Rule
 from datapruner.reasons import Reason
 from datapruner.words import words_of
-
-if TYPE_CHECKING:
-    from datapruner.samples.sample import Sample
 
 ECHO = Reason(
     "echoes_prompt",
@@ -53,21 +51,23 @@ class EchoesPrompt(Rule):
     name: ClassVar[str] = "echoes_prompt"
     reasons: ClassVar[tuple[Reason, ...]] = (ECHO,)
 
-    def hit(self, sample: Sample, usual: Any) -> Hit | None:
+    def hit(self, read: Read, usual: Any) -> Hit | None:
         """Hit the row if one of its answers is what was asked."""
         del usual
         before = ""
-        for asked, answer in exchanges(sample):
+        for answer in read.answers:
+            asked = answer.asked
             told, before = before, f"{before}\n{asked}"
-            if not 0.5 < len(answer) / max(1, len(asked)) < 2:
+            if not 0.5 < len(answer.text) / max(1, len(asked)) < 2 or len(answer.words) < self.least:
                 continue
-            first, second = _trigrams(asked), _trigrams(answer)
-            if second.total() + 2 < self.least:
+            words = words_of(asked)
+            if not set(words[:3]) <= set(answer.words):
                 continue
+            first, second = _trigrams(words), _trigrams(answer.words)
             dice = 2 * (first & second).total() / (first.total() + second.total())
             if dice < self.share or not _ends(first) <= second.keys() or not _ends(second) <= first.keys():
                 continue
-            if EDITED.search(told) is None and EDITED.search(system_of(sample)) is None:
+            if EDITED.search(told) is None and EDITED.search(read.system) is None:
                 return ECHO, dice
         return None
 
@@ -78,6 +78,5 @@ def _ends(trigrams: Counter[tuple[str, ...]]) -> set[tuple[str, ...]]:
     return {each[0], each[-1]}
 
 
-def _trigrams(text: str) -> Counter[tuple[str, ...]]:
-    words = words_of(text)
+def _trigrams(words: list[str]) -> Counter[tuple[str, ...]]:
     return Counter(zip(words, words[1:], words[2:], strict=False))

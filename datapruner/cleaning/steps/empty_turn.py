@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from datapruner.cleaning.steps._read import Read
 from datapruner.cleaning.steps._rule import Hit, Rule
 from datapruner.reasons import Reason
 
 if TYPE_CHECKING:
-    from datapruner.samples.sample import Message, Sample
+    from datapruner.samples.sample import Message
 
 EMPTY_TURN = Reason(
     "empty_turn",
@@ -30,12 +31,12 @@ class EmptyTurn(Rule):
     name: ClassVar[str] = "empty_turn"
     reasons: ClassVar[tuple[Reason, ...]] = (EMPTY_TURN,)
 
-    def hit(self, sample: Sample, usual: Any) -> Hit | None:
+    def hit(self, read: Read, usual: Any) -> Hit | None:
         """Hit the row at its first empty turn."""
         del usual
-        if sample.plain:
+        if read.sample.plain:
             return None
-        for place, message in enumerate(sample.messages):
+        for place, message in enumerate(read.sample.messages):
             if message.role in ("user", "assistant") and not _says(message):
                 return EMPTY_TURN, place + 1.0
         return None

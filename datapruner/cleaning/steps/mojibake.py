@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from annotated_types import Ge
 
-from datapruner.cleaning.steps._rule import Hit, Rule, exchanges
+from datapruner.cleaning.steps._read import Read
+from datapruner.cleaning.steps._rule import Hit, Rule
 from datapruner.reasons import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from datapruner.samples.sample import Sample
 
 MOJIBAKE = Reason(
     "mojibake",
@@ -44,7 +43,7 @@ class Mojibake(Rule):
     name: ClassVar[str] = "mojibake"
     reasons: ClassVar[tuple[Reason, ...]] = (MOJIBAKE,)
 
-    def usual(self, samples: Sequence[Sample]) -> Callable[[str], int]:
+    def usual(self, rows: Sequence[Read]) -> Callable[[str], int]:
         """Load ftfy."""
         from ftfy import fix_encoding
         from ftfy.badness import badness
@@ -57,10 +56,10 @@ class Mojibake(Rule):
 
         return count
 
-    def hit(self, sample: Sample, usual: Callable[[str], int]) -> Hit | None:
+    def hit(self, read: Read, usual: Callable[[str], int]) -> Hit | None:
         """Hit the row if an answer is bad, and what was asked is not: some tasks are to mend it."""
-        for asked, answer in exchanges(sample):
-            bad = usual(answer)
-            if bad >= self.least and not usual(asked):
+        for answer in read.answers:
+            bad = usual(answer.text)
+            if bad >= self.least and not usual(answer.asked):
                 return MOJIBAKE, float(bad)
         return None

@@ -6,18 +6,16 @@ import ipaddress
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 from datapruner.cleaning.step import Remaining
-from datapruner.cleaning.steps._rule import Hit, Rule, shortened
+from datapruner.cleaning.steps._read import Read, shortened
+from datapruner.cleaning.steps._rule import Hit, Rule, apply
 from datapruner.cleaning.vetoes import Vetoes, drops
 from datapruner.errors import in_words
 from datapruner.reasons import Reason
-
-if TYPE_CHECKING:
-    from datapruner.samples.sample import Sample
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +46,16 @@ PATTERNS: dict[Kind, re.Pattern[str]] = {
         r"|\bhf_[A-Za-z0-9]{30,40}\b|\beyJ[\w-]{10,2000}\.eyJ[\w-]{10,4000}\.[\w-]{10,2000}"
     ),
 }
-NUMBER = re.compile(r"\d\d|\d\.\d")
+SECRETS = ("-----BEGIN ", "AKIA", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "sk-", "xox", "AIza", "hf_", "eyJ")
+MAYBE: dict[Kind, Callable[[str], object]] = {
+    "e-mail address": lambda text: "@" in text,
+    "phone number": re.compile(r"(?:\+\d|\(\d{3}\)[ ]?\d{3}-|\d{3}-\d{3}-\d{4})").search,
+    "IP address": re.compile(r"\d\.\d{1,3}\.\d").search,
+    "card number": re.compile(r"\d{13}|\d{4}[ -]\d{4}").search,
+    "account number": re.compile(r"[A-Z]{2}\d\d").search,
+    "secret": lambda text: any(sign in text for sign in SECRETS),
+}
+"""What every such piece has; most texts have none of it, and are cleared at once."""
 FICTIONAL = re.compile(
     r"@(?:[\w-]+\.)*(?:example\d*|test|domain|email|mail|company|yourdomain|mydomain|sample)\.|@.*\.(?:example|test|invalid|local)$"
     r"|^(?:user|name|email|you|your|alice|bob|carol|dave|eve|john|jane|dan|sam|john\.?doe|jane\.?doe|test|foo|info|support|contact|noreply)\w*@",
@@ -79,42 +86,73 @@ class PersonalData(Rule):
     reasons: ClassVar[tuple[Reason, ...]] = (PERSONAL,)
     order: ClassVar[int] = 31
 
-    def hit(self, sample: Sample, usual: Any) -> Hit | None:
+    def hit(self, read: Read, usual: Any) -> Hit | None:
         """Hit the row if it is to be dropped."""
         del usual
-        found = sum(1 for _ in personal(shortened(sample.part("both")))) if self.drop else 0
+        found = sum(1 for _ in pieces(read)) if self.drop else 0
         return (PERSONAL, float(found)) if found else None
 
     def clean(self, left: Remaining) -> list[Vetoes]:
         """Count the rows by what they hold, say so, and drop them if that is asked."""
-        if not left.samples.layout.has_text:
+        held = Held()
+        apply([], left, held.note)
+        held.tell(left, dropped=self.drop)
+        if not self.drop or not left.samples.layout.has_text:
             return []
-        counts: Counter[Kind] = Counter()
-        rows, measures = [], []
-        read = left.samples.iter_samples(left.rows, identity=False)
-        for row, sample in zip(left.rows.tolist(), read, strict=True):
-            found = Counter(kind for kind, _ in personal(shortened(sample.part("both"))))
-            counts.update(found.keys())
-            if found:
-                rows.append(row)
-                measures.append(float(found.total()))
-        if not self.drop:
-            left.counted.update((f"rows with {_a(kind)}", count) for kind, count in counts.most_common())
-        if rows:
+        free = [row for row in held.measures if not left.protected[row]]
+        return [drops(PERSONAL, free, measures=[held.measures[row] for row in free])]
+
+
+@dataclass(frozen=True)
+class Held:
+    """What rows hold, as they are read.
+
+    Attributes
+    ----------
+    counts : Counter
+        Rows by the kinds that they hold.
+    measures : dict
+        Row -> pieces.
+    """
+
+    counts: Counter[Kind] = field(default_factory=Counter)
+    measures: dict[int, float] = field(default_factory=dict)
+
+    def note(self, row: int, read: Read) -> None:
+        """Count what a row holds."""
+        found = Counter(kind for kind, _ in pieces(read))
+        if found:
+            self.counts.update(found.keys())
+            self.measures[row] = float(found.total())
+
+    def tell(self, left: Remaining, *, dropped: bool, gone: int = 0) -> None:
+        """Say what was found in the rows that stay.
+
+        Parameters
+        ----------
+        left : Remaining
+        dropped : bool
+            These rows are; else what they hold is counted.
+        gone : int
+            Rows that were dropped for something else.
+        """
+        counts = self.counts.most_common()
+        if not dropped:
+            left.counted.update((f"rows with {_a(kind)}", count) for kind, count in counts)
+        if self.measures:
             logger.warning(
                 "%s of %s rows hold personal data or secrets, row %s first: %s%s",
-                f"{len(rows):,}",
-                f"{len(left.rows):,}",
-                rows[0],
-                ", ".join(f"{count:,} with {_a(kind)}" for kind, count in counts.most_common()),
-                ""
-                if self.drop
-                else in_words("; they stay, unless `drop` of the step 'personal_data' is true"),
+                f"{len(self.measures):,}",
+                f"{len(left.rows) - gone:,}",
+                next(iter(self.measures)),
+                ", ".join(f"{count:,} with {_a(kind)}" for kind, count in counts),
+                "" if dropped else in_words("; they stay, unless `drop` of the step 'personal_data' is true"),
             )
-        if not self.drop:
-            return []
-        free = [place for place, row in enumerate(rows) if not left.protected[row]]
-        return [drops(PERSONAL, [rows[at] for at in free], measures=[measures[at] for at in free])]
+
+
+def pieces(read: Read) -> Iterator[tuple[Kind, str]]:
+    """Give what a row holds, in whichever turn."""
+    return personal(shortened(read.sample.part("both")))
 
 
 def _a(kind: Kind) -> str:
@@ -123,9 +161,8 @@ def _a(kind: Kind) -> str:
 
 def personal(text: str) -> Iterator[tuple[Kind, str]]:
     """Give every piece of personal data, and every secret, that a text holds, with its kind."""
-    numbers, at = NUMBER.search(text) is not None, "@" in text
     for kind, pattern in PATTERNS.items():
-        if not (at if kind == "e-mail address" else numbers or kind == "secret"):
+        if not MAYBE[kind](text):
             continue
         for found in pattern.finditer(text):
             if real(kind, found[0]) and (spoken_of(kind, text, found.start()) or not bare(kind, found[0])):

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from datapruner.cleaning.steps._rule import Hit, Rule, exchanges, is_code, without_code
+from datapruner.cleaning.steps._read import Read, without_code
+from datapruner.cleaning.steps._rule import Hit, Rule
 from datapruner.reasons import Reason
-
-if TYPE_CHECKING:
-    from datapruner.samples.sample import Sample
 
 PLACEHOLDER = Reason(
     "placeholder",
@@ -28,6 +26,8 @@ BLANK = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
+MAYBE = re.compile(r"[\[<{(]|lorem|TODO:", re.IGNORECASE)
+"""What every blank has: most answers have none, and are cleared at once."""
 ASKED = re.compile(
     r"template|placeholder|lorem|fill[- ]in|blank|boilerplate|\[[^\]]{1,40}\]|\{\{", re.IGNORECASE
 )
@@ -50,13 +50,13 @@ class Placeholder(Rule):
     name: ClassVar[str] = "placeholder"
     reasons: ClassVar[tuple[Reason, ...]] = (PLACEHOLDER,)
 
-    def hit(self, sample: Sample, usual: Any) -> Hit | None:
+    def hit(self, read: Read, usual: Any) -> Hit | None:
         """Hit the row if an answer has a blank that the prompt did not ask for."""
         del usual
-        for asked, answer in exchanges(sample):
-            found = (
-                BLANK.findall(without_code(answer)) if BLANK.search(answer) and not is_code(answer) else []
-            )
-            if found and (self.asked or not ASKED.search(asked)):
+        for answer in read.answers:
+            if MAYBE.search(answer.text) is None or BLANK.search(answer.text) is None or answer.code:
+                continue
+            found = BLANK.findall(without_code(answer.text))
+            if found and (self.asked or not ASKED.search(answer.asked)):
                 return PLACEHOLDER, float(len(found))
         return None

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge
 
-from datapruner.cleaning.steps._rule import Hit, Rule, answers, system_of
+from datapruner.cleaning.steps._read import Read
+from datapruner.cleaning.steps._rule import Hit, Rule
 from datapruner.reasons import Reason
 from datapruner.text import normalise
-
-if TYPE_CHECKING:
-    from datapruner.samples.sample import Sample
 
 REFUSED = Reason(
     "refused",
@@ -96,14 +94,13 @@ class Refused(Rule):
     name: ClassVar[str] = "refused"
     reasons: ClassVar[tuple[Reason, ...]] = (REFUSED,)
 
-    def hit(self, sample: Sample, usual: Any) -> Hit | None:
+    def hit(self, read: Read, usual: Any) -> Hit | None:
         """Hit the row if no answer says anything else."""
         del usual
-        given = [refuses(text, self.longest) for text in answers(sample)]
-        if not given or not all(given):
+        if not read.answers or not all(refuses(answer.text, self.longest) for answer in read.answers):
             return None
-        asked = PROVIDED.search(f"{system_of(sample)}\n{sample.part('prompt')}") is not None
-        return None if sample.tools or asked else (REFUSED, 1.0)
+        asked = PROVIDED.search(f"{read.system}\n{read.prompt}") is not None
+        return None if read.sample.tools or asked else (REFUSED, 1.0)
 
 
 def refuses(text: str, longest: int = 400) -> bool:
@@ -113,7 +110,10 @@ def refuses(text: str, longest: int = 400) -> bool:
     said = normalise(text).casefold().replace("’", "'")
     sentences = [sentence for sentence in _SENTENCES.split(said) if sentence]
     patterns = (REFUSING, LACKING) if "please" in said else (REFUSING,)
-    refusing = [any(held.search(one) for held in patterns) and not OFFERING.search(one) for one in sentences]
-    return any(refusing) and all(
-        one or COURTESY.search(sentence) for one, sentence in zip(refusing, sentences, strict=True)
-    )
+    found = False
+    for one in sentences:
+        refusing = any(held.search(one) for held in patterns) and not OFFERING.search(one)
+        if not refusing and COURTESY.search(one) is None:
+            return False
+        found = found or refusing
+    return found

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from annotated_types import Ge, Le
 
-from datapruner.cleaning.steps._rule import Hit, Rule, answers
+from datapruner.cleaning.steps._read import Read
+from datapruner.cleaning.steps._rule import Hit, Rule
 from datapruner.reasons import Reason
-from datapruner.words import words_of
-
-if TYPE_CHECKING:
-    from datapruner.samples.sample import Sample
 
 REPEATS = Reason(
     "repeats_itself",
@@ -60,11 +57,11 @@ class RepeatsItself(Rule):
     name: ClassVar[str] = "repeats_itself"
     reasons: ClassVar[tuple[Reason, ...]] = (REPEATS,)
 
-    def hit(self, sample: Sample, usual: Any) -> Hit | None:
+    def hit(self, read: Read, usual: Any) -> Hit | None:
         """Hit the row if one of its answers repeats itself."""
         del usual
-        for text in answers(sample):
-            words: list[str] = words_of(text)
+        for answer in read.answers:
+            text, words = answer.text, answer.words
             endless = len(text) > 40 * len(words)
             if endless:
                 words = list(text)
@@ -81,7 +78,7 @@ class RepeatsItself(Rule):
         """Count the words that lie in the longest run, or else in n-grams that were there before."""
         seen: dict[str, int] = {}
         numbers = np.fromiter((seen.setdefault(word, len(seen)) for word in words), np.int64, len(words))
-        covered, start, step = longest_run(numbers, self.times)
+        covered, start, step = longest_run(numbers, self.times, least=self.share * len(words))
         letters = sum(map(str.isalpha, "".join(words[start : start + step])))
         if covered / len(words) >= self.share and (
             letters >= max(2, step / 2) or (endless and covered >= STUCK)
@@ -93,7 +90,9 @@ class RepeatsItself(Rule):
         return repeated(numbers, self.ngram, ~digits[numbers])
 
 
-def longest_run(numbers: np.ndarray, times: int = 4, period: int = PERIOD) -> tuple[int, int, int]:
+def longest_run(
+    numbers: np.ndarray, times: int = 4, period: int = PERIOD, least: float = 0
+) -> tuple[int, int, int]:
     """Find the longest run in which a piece follows itself.
 
     Parameters
@@ -104,6 +103,8 @@ def longest_run(numbers: np.ndarray, times: int = 4, period: int = PERIOD) -> tu
         Fewer repetitions are no run.
     period : int
         Longest piece, in words.
+    least : float
+        Words of a run that is worth finding; shorter ones may be missed.
 
     Returns
     -------
@@ -116,7 +117,10 @@ def longest_run(numbers: np.ndarray, times: int = 4, period: int = PERIOD) -> tu
     """
     best = (0, 0, 0)
     for step in range(1, min(period, len(numbers) // times) + 1):
-        same = np.concatenate([[False], numbers[step:] == numbers[:-step], [False]])
+        alike = numbers[step:] == numbers[:-step]
+        if np.count_nonzero(alike) < max(least, times * step) - step:
+            continue
+        same = np.concatenate([[False], alike, [False]])
         edges = np.flatnonzero(np.diff(same.astype(np.int8)))
         if edges.size:
             lengths = edges[1::2] - edges[::2]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import ClassVar
-
-import numpy as np
 
 from datapruner.cleaning.step import CleaningStep, Remaining
 from datapruner.cleaning.steps._rule import Rule, apply
@@ -13,7 +11,7 @@ from datapruner.cleaning.steps.cut_off import CutOff
 from datapruner.cleaning.steps.echoes_prompt import EchoesPrompt
 from datapruner.cleaning.steps.empty_turn import EmptyTurn
 from datapruner.cleaning.steps.mojibake import Mojibake
-from datapruner.cleaning.steps.personal_data import PersonalData
+from datapruner.cleaning.steps.personal_data import Held, PersonalData
 from datapruner.cleaning.steps.placeholder import Placeholder
 from datapruner.cleaning.steps.refused import Refused
 from datapruner.cleaning.steps.repeats_itself import RepeatsItself
@@ -72,10 +70,12 @@ class Rules(CleaningStep):
 
     def clean(self, left: Remaining) -> list[Vetoes]:
         """Drop the rows that a rule hits."""
-        found = apply([rule() for rule in EVERY if rule.name not in self.without], left)
-        if PersonalData.name not in self.without:
-            gone = np.concatenate([left.rows[:0], *(vetoes.rows for vetoes in found)])
-            PersonalData().clean(replace(left, rows=left.rows[~np.isin(left.rows, gone)]))
+        rules = [rule() for rule in EVERY if rule.name not in self.without]
+        if PersonalData.name in self.without:
+            return apply(rules, left)
+        held = Held()
+        found = apply(rules, left, held.note)
+        held.tell(left, dropped=False, gone=sum(map(len, found)))
         return found
 
     def tell(self, left: Remaining, found: Vetoes) -> None:

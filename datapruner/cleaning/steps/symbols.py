@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Le
 
-from datapruner.cleaning.steps._rule import Hit, Rule, answers, is_code
+from datapruner.cleaning.steps._read import Answer, Read
+from datapruner.cleaning.steps._rule import Hit, Rule
 from datapruner.reasons import Reason
-
-if TYPE_CHECKING:
-    from datapruner.samples.sample import Sample
 
 MANY = Reason(
     "many_symbols",
@@ -33,7 +31,8 @@ FEW = Reason(
 
 DRAWN = re.compile(r"ascii|emoji|\bdraw|\bart\b|symbol|pattern|diagram|brainf|表情|符号", re.IGNORECASE)
 """A prompt that asks for symbols."""
-WORDS = re.compile(r"[^\W_]")
+WORDS = re.compile(r"[^\W_]+")
+MARK = re.compile(r"[^\w\s]|_")
 
 
 @dataclass(frozen=True)
@@ -67,41 +66,40 @@ class Symbols(Rule):
     name: ClassVar[str] = "symbols"
     reasons: ClassVar[tuple[Reason, ...]] = (MANY, FEW)
 
-    def usual(self, samples: Sequence[Sample]) -> tuple[bool, bool]:
+    def usual(self, rows: Sequence[Read]) -> tuple[bool, bool]:
         """Tell whether long answers have punctuation here, and whether few are of symbols."""
-        long = [text for sample in samples for text in answers(sample) if len(text.split()) >= self.words]
-        marked = sum(map(_marked, long))
-        drawn = sum(self._letters(text) is not None for sample in samples for text in answers(sample))
+        given = [answer for read in rows for answer in read.answers]
+        long = [answer.text for answer in given if len(answer.text.split()) >= self.words]
+        marked = sum(MARK.search(text) is not None for text in long)
+        drawn = sum(self._letters(answer) is not None for answer in given)
         return len(long) > 0 and marked / len(long) >= self.usual_share, drawn <= max(
-            3, self.rare * len(samples)
+            3, self.rare * len(rows)
         )
 
-    def hit(self, sample: Sample, usual: tuple[bool, bool]) -> Hit | None:
+    def hit(self, read: Read, usual: tuple[bool, bool]) -> Hit | None:
         """Hit the row if an answer is hardly text, or a long one has no mark."""
         marked, rare = usual
-        for text in answers(sample):
-            if (
-                rare
-                and (letters := self._letters(text)) is not None
-                and not DRAWN.search(sample.part("prompt"))
-            ):
+        for answer in read.answers:
+            if rare and (letters := self._letters(answer)) is not None and not DRAWN.search(read.prompt):
                 return MANY, letters
-            if marked and not _marked(text) and text.count("\n") < 4 and len(text.split()) >= self.words:
-                return FEW, float(len(text.split()))
+            text = answer.text
+            if marked and MARK.search(text) is None and text.count("\n") < 4:
+                words = len(text.split())
+                if words >= self.words:
+                    return FEW, float(words)
         return None
 
-    def _letters(self, text: str) -> float | None:
-        """Give the share of letters and digits of a text that has too few of them."""
+    def _letters(self, answer: Answer) -> float | None:
+        """Give the share of letters and digits of an answer that has too few of them."""
+        text = answer.text
+        if sum(map(len, WORDS.findall(text))) >= self.fewest * len(text):
+            return None
         said = "".join(text.split())
-        if len(said) < self.least or len(WORDS.findall(said)) >= self.fewest * len(said):
+        if len(said) < self.least or sum(map(len, WORDS.findall(said))) >= self.fewest * len(said):
             return None
         # Marks of Indic scripts and joiners are part of letters: no symbols are what is below U+0300, or drawn.
         letters = sum(mark.isalnum() or (mark > "\u02ff" and not _drawn(mark)) for mark in said) / len(said)
-        return letters if letters < self.fewest and not is_code(text) else None
-
-
-def _marked(text: str) -> bool:
-    return any(not (mark.isalnum() or mark.isspace()) for mark in text)
+        return letters if letters < self.fewest and not answer.code else None
 
 
 def _drawn(mark: str) -> bool:

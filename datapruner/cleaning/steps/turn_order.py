@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from datapruner.cleaning.steps._read import Read
 from datapruner.cleaning.steps._rule import Hit, Rule
 from datapruner.reasons import Reason
 
 if TYPE_CHECKING:
-    from datapruner.samples.sample import Message, Sample
+    from datapruner.samples.sample import Message
 
 TURN_ORDER = Reason(
     "turn_order",
@@ -38,16 +39,16 @@ class TurnOrder(Rule):
     name: ClassVar[str] = "turn_order"
     reasons: ClassVar[tuple[Reason, ...]] = (TURN_ORDER,)
 
-    def hit(self, sample: Sample, usual: Any) -> Hit | None:
+    def hit(self, read: Read, usual: Any) -> Hit | None:
         """Hit the row at the first turn that is out of place."""
         del usual
-        roles = [message.role for message in sample.messages]
-        if sample.plain or "user" not in roles:
+        roles = [message.role for message in read.sample.messages]
+        if read.sample.plain or "user" not in roles:
             return None
         spoken = [place for place, role in enumerate(roles) if role != "system"]
         if spoken and roles[spoken[0]] != "user":
             return TURN_ORDER, spoken[0] + 1.0
-        for place, (before, after) in enumerate(pairwise(sample.messages)):
+        for place, (before, after) in enumerate(pairwise(read.sample.messages)):
             if self._wrong(before, after):
                 return TURN_ORDER, place + 2.0
         return None

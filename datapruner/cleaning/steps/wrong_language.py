@@ -7,16 +7,15 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from itertools import chain
+from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Gt, Le
 
-from datapruner.cleaning.steps._rule import Hit, Rule, answers, exchanges, is_code, without_code
+from datapruner.cleaning.steps._read import Answer, Read, without_code
+from datapruner.cleaning.steps._rule import Hit, Rule
 from datapruner.reasons import Reason
 from datapruner.words import has_unspaced
-
-if TYPE_CHECKING:
-    from datapruner.samples.sample import Sample
 
 WRONG_LANGUAGE = Reason(
     "wrong_language",
@@ -85,35 +84,38 @@ class WrongLanguage(Rule):
     name: ClassVar[str] = "wrong_language"
     reasons: ClassVar[tuple[Reason, ...]] = (WRONG_LANGUAGE,)
 
-    def usual(self, samples: Sequence[Sample]) -> Usual:
+    def usual(self, rows: Sequence[Read]) -> Usual:
         """Find the languages that the set speaks."""
         identify = identifier()
         if self.languages:
             return Usual(identify, frozenset(self.languages), frozenset())
-        texts = [text for sample in samples for text in answers(sample)]
-        words = Counter(word for text in texts for word in set(_words(text)))
-        common = frozenset(word for word, times in words.most_common(COMMON) if times > OFTEN * len(texts))
-        said = [self._told(text, identify, LIKELY) for text in texts[:: 1 + len(texts) // IDENTIFIED]]
+        given = [answer for read in rows for answer in read.answers]
+        words = Counter(chain.from_iterable(set(_words(answer.text)) for answer in given))
+        common = frozenset(word for word, times in words.most_common(COMMON) if times > OFTEN * len(given))
+        said = [self._told(answer, identify, LIKELY) for answer in given[:: 1 + len(given) // IDENTIFIED]]
         counts = Counter(language for language, _ in said if language)
         enough = max(2, self.share * counts.total())
         spoken = frozenset(language for language, count in counts.items() if count >= enough)
         return Usual(identify, spoken, common)
 
-    def hit(self, sample: Sample, usual: Usual) -> Hit | None:
+    def hit(self, read: Read, usual: Usual) -> Hit | None:
         """Hit the row if an answer is in another language than the set and its prompt."""
         if not usual.spoken:
             return None
-        for asked, answer in exchanges(sample):
-            words = _words(answer)
-            if sum(word in usual.common for word in words) > FOREIGN * len(words):
+        for answer in read.answers:
+            asked, text = answer.asked, answer.text
+            if text.lstrip()[:1] in ("{", "[") or len(text) < self.least:
+                continue
+            words = _words(text)
+            if sum(map(usual.common.__contains__, words)) > FOREIGN * len(words) or ABOUT.search(asked):
                 continue
             whole = self._told(answer, usual.identify)[0]
-            if not whole or whole in usual.spoken or ABOUT.search(asked) or answer.lstrip()[:1] in ("{", "["):
+            if not whole or whole in usual.spoken:
                 continue
             # Words of the prompt are quoted.
             known = set(asked.split())
-            own = " ".join(word for word in answer.split() if word not in known)
-            language, sure = self._told(own, usual.identify)
+            own = " ".join(word for word in text.split() if word not in known)
+            language, sure = self._told(Answer("", own), usual.identify)
             halves = own[: len(own) // 2], own[len(own) // 2 :]
             if language != whole or any(usual.identify(half)[0] != language for half in halves):
                 continue
@@ -122,11 +124,11 @@ class WrongLanguage(Rule):
                 return WRONG_LANGUAGE, sure
         return None
 
-    def _told(self, text: str, identify: Identify, sure_from: float | None = None) -> tuple[str, float]:
+    def _told(self, answer: Answer, identify: Identify, sure_from: float | None = None) -> tuple[str, float]:
         """Tell the language of a text; empty where that is not sure."""
-        if is_code(text):
+        if len(answer.text) < self.least or answer.code:
             return "", 0.0
-        text = without_code(text)[:2000]
+        text = without_code(answer.text)[:2000]
         if sum(map(str.isalpha, text)) < self.least:
             return "", 0.0
         language, sure = identify(text)
