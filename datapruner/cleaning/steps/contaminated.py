@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from datapruner.arrays import Floats, Ints
+from datapruner.arrays import Flags, Floats, Ints
 from datapruner.choices import Templates
-from datapruner.cleaning.grams import hashed_ngrams
-from datapruner.cleaning.rows import checked_rows, text_blocks
+from datapruner.cleaning.gram_index import GramIndex, Hits, NothingToCompareError
+from datapruner.cleaning.rows import checked_rows
 from datapruner.cleaning.step import CleaningStep, Remaining
 from datapruner.cleaning.vetoes import Vetoes
 from datapruner.errors import DataPrunerError
@@ -21,7 +21,6 @@ from datapruner.reasons import Reason
 from datapruner.samples import load_samples
 from datapruner.samples.source import other_split
 from datapruner.text import safe_text
-from datapruner.words import bare_words
 
 if TYPE_CHECKING:
     from datapruner.recipe import Recipe
@@ -36,11 +35,15 @@ CONTAMINATED = Reason(
     "test row",
 )
 _ROUNDING = 1e-9
+HELD = 1 << 24
+"""Hits that are held between two looks at the training rows, six bytes each; beyond, these are read again."""
+COPIED = 0.25
+"""Of the rows that hold most of a test row, so many hold each of its grams where they are copies of it.
+
+A template has a blank, which few fill in alike; edits come anywhere.
+"""
+Texts = Iterable[str] | Callable[[Ints], Iterable[str]]
 logger = logging.getLogger(__name__)
-
-
-class NothingToCompareError(DataPrunerError):
-    """No test row has the words to be compared by."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ class Contaminated(CleaningStep):
         tests = self._tests(left)
         try:
             found = contaminated(
-                lambda: left.texts("both", left.free),
+                lambda rows: left.texts("both", rows),
                 left.own.others(tests),
                 left.free,
                 ngram=self.ngram,
@@ -122,7 +125,7 @@ class Contaminated(CleaningStep):
 
 
 def contaminated(
-    train_texts: Iterable[str] | Callable[[], Iterable[str]],
+    train_texts: Texts,
     test_texts: Iterable[str],
     rows: ArrayLike,
     *,
@@ -142,8 +145,10 @@ def contaminated(
     weighs 1 / f^2, because it belongs to a template (an instruction, a list of tools) rather than to
     the question, and nothing above ``common`` rows, unless a test row has no other gram. So does one that
     d > ``usual`` training rows hold: it weighs (usual / d)^2 of that, where GPT-3 ignored it,
-    so that twice as many edited copies of one leak still are leaks, and any number of verbatim ones. The
-    defaults come from ``benchmarks/duplicates.py``.
+    so that a template's words count little. Copies of the question itself are no template, however many and however
+    edited: where each gram of a test row is in a quarter of the training rows that hold most of it, so that none
+    fills a template's blank, those rows count as one. Edits that all copies have in one place look like a blank.
+    The defaults come from ``benchmarks/duplicates.py``.
 
     Compared are words without punctuation, case and apostrophes, see
     :func:`~datapruner.words.bare_words`. What to pass: for the training rows
@@ -153,8 +158,9 @@ def contaminated(
     Parameters
     ----------
     train_texts
-        One text for every entry of ``rows``, in that order. A function that gives them is called twice, and they are
-        streamed; else they are held, unless ``templates`` is ``test``.
+        One text for every entry of ``rows``, in that order; or a function that gives the texts of some of them, which
+        is called for all, and again for those beyond what is held of them. Else texts are held, unless ``templates``
+        is ``test``.
     test_texts
         Texts of the test rows, held as an inverted index.
     rows
@@ -193,24 +199,19 @@ def contaminated(
     if not 0 < share <= 1:
         raise DataPrunerError(f"The contamination share must lie in (0, 1], not {share}.")
     alive = checked_rows(rows, None)
-    index = _TestIndex.build(test_texts, ngram, min_words, common)
-    if templates == "both":
-        if not callable(train_texts):
-            held = list(train_texts)
-            train_texts = lambda: held  # noqa: E731
-        index = index.without_templates(
-            ([bare_words(text) for text in block] for block, _ in text_blocks(train_texts(), alive)), usual
-        )
-    texts = train_texts() if callable(train_texts) else train_texts
+    index = GramIndex.build(test_texts, ngram, min_words, common)
+    again = templates == "both"
+    hits = Hits(index, alive, _reader(train_texts, alive, again), HELD if again else 0)
+    if again:
+        index = _without_templates(hits, usual, share)
     found: list[Ints] = []
     others: list[Ints] = []
     measures: list[Floats] = []
-    for block, block_rows in text_blocks(texts, alive):
-        train, test, measure = index.best([bare_words(text) for text in block])
-        # The weights' sums round: a verbatim copy may be one digit short of 1.
-        hit = measure >= share - _ROUNDING
+    for block, item, slot in hits:
+        train, test, measure = index.best(item, slot)
+        hit = _leaks(measure, share)
         measure = np.minimum(measure, 1.0)
-        found.append(block_rows[train[hit]])
+        found.append(block[train[hit]])
         others.append(test[hit])
         measures.append(measure[hit])
     empty = np.empty(0, dtype=np.int64)
@@ -222,112 +223,41 @@ def contaminated(
     )
 
 
-@dataclass(frozen=True)
-class _TestIndex:
-    """Inverted index of the test side: gram -> test rows, as sorted arrays.
+def _reader(texts: Texts, alive: Ints, again: bool) -> Callable[[Ints], Iterable[str]]:
+    """Make texts something that gives those of some rows; what is asked for more than once is held."""
+    if callable(texts):
+        return texts
+    held = list(texts) if again else texts
 
-    Parameters
-    ----------
-    lengths
-        Gram lengths in use: ``ngram`` and those of the shorter test rows.
-    grams
-        uint64 [G], ascending.
-    starts
-        int64 [G + 1]: the test rows of gram g are ``owners[starts[g] : starts[g + 1]]``.
-    owners
-        int64 [postings].
-    weights
-        float64 [G]: 1 / f^2 for a gram of f test rows, less where it is a template's of the training rows.
-    totals
-        float64 [test rows]: summed weight of its grams, 0 for a row that is not compared.
-    """
+    def read(rows: Ints) -> Iterable[str]:
+        if len(rows) == len(alive) or not isinstance(held, list):
+            return held
+        return [held[place] for place in np.searchsorted(alive, rows).tolist()]
 
-    lengths: tuple[int, ...]
-    grams: NDArray[np.uint64]
-    starts: Ints
-    owners: Ints
-    weights: Floats
-    totals: Floats
+    return read
 
-    @classmethod
-    def build(cls, texts: Iterable[str], ngram: int, min_words: int, common: int) -> _TestIndex:
-        """Index every distinct test row of at least ``min(min_words, ngram)`` words."""
-        # Equal test rows would make their own grams look like a template: keep the first of each.
-        first: dict[tuple[str, ...], int] = {}
-        total = 0
-        for row, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise DataPrunerError(f"Test row {row} holds {type(text).__name__} where a text is needed.")
-            first.setdefault(tuple(bare_words(text)), row)
-            total = row + 1
-        by_length: dict[int, list[tuple[str, ...]]] = {}
-        for words in first:
-            if len(words) >= min(min_words, ngram):
-                by_length.setdefault(min(len(words), ngram), []).append(words)
-        if not by_length:
-            raise NothingToCompareError(
-                f"None of the {total} test rows has {min(min_words, ngram)} words or more, "
-                "so there is nothing to compare the training rows with."
-            )
-        hashes, owners = [], []
-        for length, group in by_length.items():
-            grams, counts = hashed_ngrams(group, length)
-            hashes.append(grams)
-            owners.append(np.repeat(np.array([first[words] for words in group], dtype=np.int64), counts))
-        gram, owner = np.concatenate(hashes), np.concatenate(owners)
-        _, inverse, frequency = np.unique(gram, return_inverse=True, return_counts=True)
-        special = frequency[inverse] <= common
-        # A row made of template alone keeps all its grams.
-        special |= (np.bincount(owner[special], minlength=total) == 0)[owner]
-        gram, owner, weight = gram[special], owner[special], 1.0 / frequency[inverse][special] ** 2
-        order = np.lexsort((owner, gram))
-        unique, starts = np.unique(gram[order], return_index=True)
-        return cls(
-            lengths=tuple(sorted(by_length)),
-            grams=unique,
-            starts=np.append(starts, gram.size).astype(np.int64),
-            owners=owner[order],
-            weights=weight[order][starts],
-            totals=np.bincount(owner, weights=weight, minlength=total).astype(np.float64),
-        )
 
-    def hits(self, words: list[list[str]], length: int) -> tuple[Ints, Ints]:
-        """Return (training item, place of the gram) of every distinct gram of this length that is a test row's."""
-        hashes, counts = hashed_ngrams(words, length, short_rows=False)
-        item = np.repeat(np.arange(len(words)), counts)
-        slot = np.minimum(np.searchsorted(self.grams, hashes), self.grams.size - 1)
-        hit = self.grams[slot] == hashes
-        return item[hit], slot[hit]
+def _leaks(measure: Floats, share: float) -> Flags:
+    """Tell which shares are enough: the weights' sums round, and a verbatim copy may be one digit short of 1."""
+    return np.asarray(measure >= share - _ROUNDING)
 
-    def without_templates(self, blocks: Iterable[list[list[str]]], usual: int) -> _TestIndex:
-        """Return the same with less weight for grams that many training rows hold."""
-        rows = np.zeros(self.grams.size)
-        for words in blocks:
-            for length in self.lengths:
-                rows += np.bincount(self.hits(words, length)[1], minlength=rows.size)
-        weights = self.weights * np.minimum(1, usual / np.maximum(rows, 1)) ** 2
-        owned = np.repeat(weights, np.diff(self.starts))
-        totals = np.bincount(self.owners, weights=owned, minlength=self.totals.size).astype(np.float64)
-        return replace(self, weights=weights, totals=totals)
 
-    def best(self, words: list[list[str]]) -> tuple[Ints, Ints, Floats]:
-        """Return (training item, test row, share): the best test row of every item that matches any."""
-        keys: list[Ints] = []
-        weights: list[Floats] = []
-        for length in self.lengths:
-            item, slot = self.hits(words, length)
-            postings = self.starts[slot + 1] - self.starts[slot]
-            # Ragged ranges: every hit expands to the test rows that own the gram.
-            inside = np.arange(postings.sum()) - np.repeat(np.cumsum(postings) - postings, postings)
-            owner = self.owners[np.repeat(self.starts[slot], postings) + inside]
-            keys.append(np.repeat(item, postings) * self.totals.size + owner)
-            weights.append(np.repeat(self.weights[slot], postings))
-        pairs, pair = np.unique(np.concatenate(keys), return_inverse=True)
-        shared = np.bincount(pair, weights=np.concatenate(weights), minlength=pairs.size)
-        item, test = np.divmod(pairs, self.totals.size)
-        measure = shared / self.totals[test]
-        order = np.lexsort((test, -measure, item))
-        item, test, measure = item[order], test[order], measure[order]
-        head = np.ones(item.size, dtype=bool)
-        head[1:] = item[1:] != item[:-1]
-        return item[head], test[head], measure[head]
+def _without_templates(hits: Hits, usual: int, share: float) -> GramIndex:
+    """Give grams that many training rows hold less weight; a question and its copies are one row."""
+    index, held = hits.index, hits.counted()
+    if (held <= usual).all():
+        return index
+    like = np.zeros(index.totals.size)
+    of_each = np.zeros(index.owners.size)
+    for _, item, slot in hits:
+        train, test, measure = index.best(item, slot)
+        leaks = _leaks(measure, share)
+        like += np.bincount(test[leaks], minlength=like.size)
+        of_each += index.holders(item, slot, train[leaks], test[leaks])
+    fewest = np.full(like.size, np.inf)
+    np.minimum.at(fewest, index.owners, of_each)
+    copied = (like > usual) & (fewest >= COPIED * like)
+    if not copied.any():
+        return index.lighter(held, usual)
+    more = np.where(copied[index.owners], np.maximum(of_each - 1, 0), 0)
+    return index.lighter(held - np.add.reduceat(more, index.starts[:-1]), usual)

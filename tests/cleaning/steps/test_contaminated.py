@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datapruner.cleaning import gram_index
+from datapruner.cleaning.rows import text_blocks
+from datapruner.cleaning.steps import contaminated as step
 from datapruner.cleaning.steps.contaminated import contaminated
 from datapruner.errors import DataPrunerError
 
@@ -30,24 +34,48 @@ def truth(train, test, *, ngram, share, min_words, common, templates, usual):
             first.setdefault(text, row)
     sets = {row: grams(text, min(ngram, len(text.split()))) for text, row in first.items()}
     seen = [gram for gram_set in sets.values() for gram in gram_set]
-    found = {}
-    for item, text in enumerate(train):
-        best = (Fraction(0), 0)
-        for row, gram_set in sets.items():
-            special = {gram for gram in gram_set if seen.count(gram) <= common} or gram_set
-            here = grams(text, len(next(iter(gram_set))))
-            weight = {gram: Fraction(1, seen.count(gram) ** 2) for gram in special}
-            if templates == "both":
-                held = {gram: sum(gram in grams(other, len(gram)) for other in train) for gram in special}
+
+    def best(held):
+        """The best test row of every training item that reaches the share, where so many rows hold a gram."""
+        found = {}
+        for item, text in enumerate(train):
+            best = (Fraction(0), 0)
+            for row, gram_set in specials.items():
+                here = grams(text, len(next(iter(gram_set))))
                 weight = {
-                    gram: of * min(Fraction(1), Fraction(usual, max(held[gram], 1))) ** 2
-                    for gram, of in weight.items()
+                    gram: Fraction(1, seen.count(gram) ** 2)
+                    * min(Fraction(1), Fraction(usual, max(held(gram), 1))) ** 2
+                    for gram in gram_set
                 }
-            found_here = sum(weight[gram] for gram in special & here)
-            best = max(best, (found_here / sum(weight.values()), -row))
-        if best[0] >= Fraction(share):
-            found[item] = (-best[1], best[0])
-    return found
+                found_here = sum(weight[gram] for gram in gram_set & here)
+                best = max(best, (found_here / sum(weight.values()), -row))
+            if best[0] >= Fraction(share):
+                found[item] = (-best[1], best[0])
+        return found
+
+    specials = {
+        row: {gram for gram in gram_set if seen.count(gram) <= common} or gram_set
+        for row, gram_set in sets.items()
+    }
+    plain = best(lambda _: 0)
+    if templates == "test":
+        return plain
+
+    def holding(gram, items):
+        return sum(gram in grams(train[item], len(gram)) for item in items)
+
+    like = {row: [item for item in plain if plain[item][0] == row] for row in specials}
+    copied = [
+        row
+        for row, items in like.items()
+        if len(items) > usual and all(4 * holding(gram, items) >= len(items) for gram in specials[row])
+    ]
+    return best(
+        lambda gram: (
+            holding(gram, range(len(train)))
+            - sum(max(holding(gram, like[row]) - 1, 0) for row in copied if gram in specials[row])
+        )
+    )
 
 
 @settings(max_examples=80, deadline=None)
@@ -99,6 +127,15 @@ def test_finds_leaks_by_source_position(edit):
     assert "of test row 17" in vetoes.reasons()[0]
 
 
+def edited(text, times):
+    """Copies of a text with another word somewhere."""
+    words = text.split()
+    return [
+        " ".join([*words[: place % 40], f"another{place}", *words[place % 40 + 1 :]])
+        for place in range(times)
+    ]
+
+
 def test_a_template_is_no_leak():
     template = (
         "given a list of categories company school artist athlete building what category does it belong to"
@@ -115,9 +152,45 @@ def test_a_template_is_no_leak():
 
 
 def test_copies_of_a_leak_are_no_template():
-    leaks = [TEST[3].replace(TEST[3].split()[20], f"another{number}") for number in range(20)]
-    vetoes = contaminated(lambda: iter(TRAIN + leaks), TEST, np.arange(len(TRAIN) + 20))
-    assert vetoes.rows.tolist() == list(range(len(TRAIN), len(TRAIN) + 20))
+    every = TRAIN + edited(TEST[3], 200)
+    vetoes = contaminated(lambda rows: (every[row] for row in rows), TEST, np.arange(len(every)))
+    assert vetoes.rows.tolist() == list(range(len(TRAIN), len(every)))
+
+
+def test_the_same_question_about_other_numbers_is_no_copy():
+    asked = (
+        "a train leaves the station at {} and goes {} miles how long will it take to be back at the station"
+    )
+    train = [asked.format(number, number + 7) for number in range(100, 300)]
+    vetoes = contaminated([*TRAIN, *train], [*TEST, train[60]], np.arange(len(TRAIN) + len(train)))
+    assert vetoes.rows.tolist() == [len(TRAIN) + 60]
+
+
+@pytest.mark.parametrize("held", [0, 40, 400, 1 << 20])
+def test_texts_are_read_once_where_what_they_hold_fits(held, monkeypatch):
+    """And whatever is held, the verdicts are the same."""
+    leaks = [*TEST[::2], *edited(TEST[3], 30)]
+    every = [*TRAIN, *leaks]
+    rows, asked = np.arange(len(every)) * 2 + 1, []
+
+    def texts(some):
+        asked.append(some.tolist())
+        return (every[row // 2] for row in some.tolist())
+
+    expected = contaminated(every, TEST, rows)
+    monkeypatch.setattr(gram_index, "text_blocks", partial(text_blocks, size=7))
+    monkeypatch.setattr(step, "HELD", held)
+    vetoes = contaminated(texts, TEST, rows)
+    assert vetoes.rows.tolist() == expected.rows.tolist() == rows[len(TRAIN) :].tolist()
+    assert vetoes.others.tolist() == expected.others.tolist()
+    assert vetoes.measures.tolist() == expected.measures.tolist()
+    whole, *others = asked
+    assert whole == rows.tolist()
+    if held == 1 << 20:
+        assert not others
+    else:
+        assert all(some == rows[rows.tolist().index(some[0]) :].tolist() for some in others)
+        assert len(others) == 2
 
 
 def test_repeated_test_rows_are_no_template():
