@@ -18,9 +18,12 @@ import datapruner as dp
 from datapruner.choices import AUTO_PARTS
 from datapruner.cleaning.steps import rules
 from datapruner.errors import DataPrunerError
+from datapruner.measuring.arguments import requested
+from datapruner.measuring.reading import fitted, read_rows
 from datapruner.parts import CLEANING, built_in
 from datapruner.recipe import Recipe, load_recipe
 from datapruner.recipe.auto import STEPS, expanded
+from datapruner.signals import vectors
 
 WORDS = [
     "stone",
@@ -87,6 +90,7 @@ def test_everything_is_written_out():
         "near_numbers": True,
         "cleaning": ["rules", *NOISE],
         "scorers": [{"name": "auto"}],
+        "embed": "prompt",
         "keep": 1.0,
     }
     assert expanded({"per_group": "topic", "keep": 0.3})["scorers"] == [
@@ -110,7 +114,7 @@ def test_each_part_is_left_out_by_its_name(part):
             "copies": {"dedup", "near_numbers"},
             "rules": {"cleaning"},
             "noise": {"cleaning"} if NOISE else set(),
-            "shares": {"scorers"},
+            "shares": {"scorers", "embed"},
         }[part]
     )
     assert found["without"] == [part]
@@ -134,6 +138,7 @@ def test_what_is_written_out_once_stays_as_it_is():
         ),
         ({"scorers": ["length"]}, {"scorers": ["length"]}),
         ({"keep": 5}, {"keep": 5}),
+        ({"embed": "both"}, {"embed": "both"}),
         ({"quotas": {"a": 3}}, {"quotas": {"a": 3}}),
     ],
 )
@@ -163,6 +168,34 @@ def test_so_are_parameters_of_the_shares_without_them(tmp_path, monkeypatch, cap
     words = ("prune", "rows.jsonl", "--set", "power=1", "--without", "shares", "-o", str(tmp_path / "out"))
     assert command(monkeypatch, *words) == 2
     assert "--set and --n-clusters say how --without shares is to share" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"dedup": ["semantic"]},  # compares whole rows by these vectors
+        {"embeddings": "rows.npy"},
+        {"per_group": "topic"},
+        {"scorers": ["k_center"]},
+        {"without": "shares"},
+    ],
+)
+def test_prompts_are_embedded_for_the_clusters_alone(said):
+    assert "embed" not in expanded(said)
+
+
+@pytest.mark.parametrize(
+    ("rows", "embed"),
+    [
+        (lambda row: row, "prompt"),
+        (lambda row: {"text": row["answer"]}, "both"),
+        (lambda row: {**row, "question": "Go on."}, "both"),
+        (lambda row: {"prompt": "", "completion": row["answer"]}, "both"),
+    ],
+)
+def test_rows_without_prompts_of_their_own_are_clustered_whole(rows, embed):
+    asked = requested([rows(row) for row in make_rows()], selects=True, budget={}, progress=False)
+    assert fitted(asked, read_rows(asked)).recipe.embed == embed
 
 
 # What it does
@@ -291,6 +324,43 @@ def test_a_folder_with_a_test_split_runs_again_to_the_byte(tmp_path, cache, monk
         assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
 
 
+# What it says on the way
+
+
+def test_nothing_is_said_twice(cache, caplog):
+    """Whoever names a scorer is told of rows that go; the default recipe's lines count them at the end."""
+    shared = "Answer briefly, in your own words, and give one reason for what you say: "
+    rows = [
+        {
+            "question": f"{shared} what of {' '.join(f'{word}s{number}' for word in WORDS)}?",
+            "answer": row["answer"],
+        }
+        for number, row in enumerate(make_rows())
+    ]
+    rows[30]["answer"] = " "
+    rows[31]["answer"] = "Write to somebody@somewhere.org, and begin again with the river."
+    with caplog.at_level("WARNING", logger="datapruner"):
+        selection = pruned(rows)
+        assert caplog.messages == []
+        assert "1 row without an answer" in str(selection.summary)
+        assert "rows with an e-mail address" in str(selection.summary)
+        pruned(rows, scorer="random", keep=1.0, dedup=True, cleaning=["rules"])
+    told = " ".join(caplog.messages)
+    assert "1 of 60 rows have no answer" in told
+    assert "hold words that many share" in told
+    assert "hold personal data" in told
+
+
+def test_the_embedder_is_opened_once_for_all_that_is_embedded(monkeypatch, cache):
+    opened = []
+    load = vectors.load_text_embedder
+    monkeypatch.setattr(
+        vectors, "load_text_embedder", lambda *names, **how: opened.append(names) or load(*names, **how)
+    )
+    dp.prune(make_rows(24), keep=0.5, cache=cache, progress=False, embed="both")
+    assert len(opened) == 1
+
+
 # Recipes
 
 
@@ -401,9 +471,16 @@ def test_one_row_and_very_short_ones(cache):
     assert len(pruned(rows, keep=3)) == 3
 
 
-def test_a_column_of_nothing_is_one_group(cache):
-    rows = [{**row, "topic": None} for row in make_rows()]
-    assert len(pruned(rows, keep=7, per_group="topic")) == 7
+@pytest.mark.parametrize(
+    ("value", "why"), [(None, "is empty in every row"), ("x", "is the same in every row")]
+)
+def test_a_column_of_one_value_is_one_group_and_told(value, why, tmp_path, cache):
+    rows = [{**row, "topic": value} for row in make_rows()]
+    selection = pruned(rows, keep=7, per_group="topic")
+    assert len(selection) == 7
+    assert selection.summary.parts[4].said == f"a plain random draw, since topic {why}"
+    selection.save(tmp_path / "out")
+    assert dp.load_selection(tmp_path / "out").summary.parts == selection.summary.parts
 
 
 def test_pictures_take_vectors_or_are_refused_in_a_sentence(cache):

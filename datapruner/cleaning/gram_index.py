@@ -197,8 +197,8 @@ class Hits:
 
     def __iter__(self) -> Iterator[tuple[Ints, Ints, Ints]]:
         """Give (rows, place among these, place of the gram) of every block."""
-        for rows, item, slot in self._blocks:
-            yield rows, item.astype(np.int64), slot.astype(np.int64)
+        for rows, of, place in self._blocks:
+            yield rows, of.astype(np.int64), place.astype(np.int64)
         rest = self.rows[sum(len(rows) for rows, _, _ in self._blocks) :]
         if self._is_read and not rest.size:
             return

@@ -224,10 +224,13 @@ class OwnText:
         The source, whole.
     whole
         Nothing is left out: neither system turns nor what many rows share.
+    briefly
+        Nothing is said of it.
     """
 
     samples: Samples
     whole: bool = False
+    briefly: bool = False
 
     @cached_property
     def shared(self) -> Shared:
@@ -238,7 +241,8 @@ class OwnText:
             rows = np.sort(np.random.default_rng(0).choice(n, SAMPLED, replace=False))
         found = find_shared(_seamed(sample, "both") for sample in self.samples.iter_samples(rows))
         if found.rows:
-            logger.warning(
+            logger.log(
+                logging.INFO if self.briefly else logging.WARNING,
                 "%s of %s rows%s hold words that many share, some %s of them, such as '%s': rows are compared and "
                 "embedded without these; %s compares them whole",
                 f"{found.rows:,}",

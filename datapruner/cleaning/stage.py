@@ -79,6 +79,8 @@ class Stage:
     inputs : Inputs, optional
     shared : Shared, optional
         What is made of vectors once for all.
+    briefly : bool
+        As of :class:`datapruner.cleaning.step.Remaining`.
 
     Attributes
     ----------
@@ -99,6 +101,8 @@ class Stage:
         seed: int = 0,
         inputs: Inputs | None = None,
         shared: Shared | None = None,
+        *,
+        briefly: bool = False,
     ) -> None:
         self.rows: Ints = np.arange(len(samples), dtype=np.int64)
         self.vetoes: list[Vetoes] = []
@@ -107,6 +111,7 @@ class Stage:
         self._samples, self._protected, self._own, self._seed = samples, protected, own, seed
         self._inputs = Inputs({}) if inputs is None else inputs
         self._shared = Shared() if shared is None else shared
+        self._briefly = briefly
 
     @property
     def waiting(self) -> list[str]:
@@ -142,6 +147,7 @@ class Stage:
                 self._inputs,
                 self._shared,
                 self.counted,
+                self._briefly,
             )
             found = step.clean(left)
             listed = [found] if isinstance(found, Vetoes) else list(found or ())

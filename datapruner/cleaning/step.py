@@ -53,6 +53,8 @@ class Remaining:
         Clusterings and graphs of the vectors, made once for all that ask for the same.
     counted : dict
         What a step counts and does not drop goes here: words -> rows. The summary, the card and the page tell it.
+    briefly : bool
+        The default recipe runs, whose summary has a line for each part: what that says need not be told before.
     """
 
     samples: Samples
@@ -64,6 +66,7 @@ class Remaining:
     inputs: Inputs = field(default_factory=lambda: Inputs({}))
     shared: Shared = field(default_factory=Shared)
     counted: dict[str, int] = field(default_factory=dict)
+    briefly: bool = False
 
     @cached_property
     def free(self) -> Ints:

@@ -173,7 +173,7 @@ def begin(request: Request, samples: Samples | None = None, *, read_only: bool =
         recipe,
         samples,
         store,
-        OwnText(samples, recipe.similarity_context),
+        OwnText(samples, recipe.similarity_context, recipe.tells_parts),
         inputs,
         np.arange(len(samples), dtype=np.int64),
         request.objects,
@@ -189,7 +189,9 @@ def begin(request: Request, samples: Samples | None = None, *, read_only: bool =
     gate = BudgetGate(request, samples, forced)
     if recipe.never_keep is None:  # of a row that is listed both ways the first step tells
         gate.check(run.rows)
-    stage = Stage(steps, samples, forced, run.own, recipe.seed, inputs, run.shared)
+    stage = Stage(
+        steps, samples, forced, run.own, recipe.seed, inputs, run.shared, briefly=recipe.tells_parts
+    )
     clean(run, stage)
     require_rows(run.rows)
     gate.check(run.rows)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from datapruner.errors import DataPrunerError
 from datapruner.inputs import WAY
 from datapruner.measuring.request import Request
 from datapruner.recipe import Recipe
-from datapruner.recipe.auto import LEAKS, NOISE, RULES, STEPS
+from datapruner.recipe.auto import CLUSTERED, LEAKS, NOISE, RULES, SCORER, STEPS, WHOLE
 from datapruner.samples import load_samples
 from datapruner.samples.portable import check_format, check_splits
 from datapruner.samples.source import other_split
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 
 TEST = "test"
+LOOKED_AT = 200
+"""Rows whose prompts are looked at."""
 
 
 def fitted(request: Request, samples: Samples) -> Request:
@@ -35,6 +39,9 @@ def fitted(request: Request, samples: Samples) -> Request:
         changed["cleaning"] = [step for step in recipe.cleaning if step.name not in reading]
     elif LEAKS not in recipe.without and recipe.decontaminate is None and recipe.decontaminate_split is None:
         changed |= {"decontaminate_split": TEST} if _has_tests(samples) else {}
+    shares = any(scorer.name == SCORER for scorer in recipe.scorers)
+    if shares and recipe.embed == CLUSTERED and not _differ_in_prompts(samples):
+        changed["embed"] = WHOLE
     if not changed:
         return request
     recipe = recipe.model_copy(update=changed)
@@ -45,6 +52,14 @@ def fitted(request: Request, samples: Samples) -> Request:
         recipe=recipe,
         cleaning=None if cleaning is None else tuple(step for step in cleaning if step.name in left),
     )
+
+
+def _differ_in_prompts(samples: Samples) -> bool:
+    """Whether most rows, as far as some of them tell, have a prompt of their own."""
+    if not samples.layout.has_text:
+        return False
+    rows = np.linspace(0, len(samples) - 1, min(len(samples), LOOKED_AT)).astype(np.int64)
+    return len({text for text in samples.iter_parts("prompt", rows) if text.strip()}) > len(rows) / 2
 
 
 def _has_tests(samples: Samples) -> bool:

@@ -29,6 +29,12 @@ OF_A_MODEL = frozenset({"improbable_answer"})
 OF_AN_EMBEDDER = frozenset({"unfit_answer"})
 """Those that read vectors of prompts and of answers, and so are left out where vectors are given."""
 DEDUP = ("exact", "near")
+SCORER = "auto"
+"""What shares the budget."""
+SEMANTIC = "semantic"
+"""What compares whole rows by their vectors."""
+CLUSTERED, WHOLE = "prompt", "both"
+"""What of a row is embedded to cluster it, and what of rows that are no prompts and answers."""
 ALL_THAT_IS_LEFT = 1.0
 """The budget where none is named."""
 
@@ -73,12 +79,17 @@ def expanded(given: Mapping[str, Any], *, spends: bool = True) -> dict[str, Any]
                 f"--cleaning={step} asks for what --without={part} leaves out; give one of them"
             )
     there = {*built_in(CLEANING)} - named - (OF_A_MODEL if given.get("model") is None else frozenset())
-    if given.get("embeddings") is not None or given.get("embedding_column") is not None:
-        there -= OF_AN_EMBEDDER
+    vectors = given.get("embeddings") is not None or given.get("embedding_column") is not None
+    there -= OF_AN_EMBEDDER if vectors else frozenset()
     added = [step for part in (RULES, NOISE) if part not in without for step in STEPS[part] if step in there]
     out["cleaning"] = [*added, *own]
     if not given.get("scorers"):
         out["scorers"] = [_shares(given.get("per_group"), SHARES in without)]
+        whole = vectors or SEMANTIC in one_or_more(out["dedup"] or ())
+        if given.get("embed") is None and out["scorers"] == [{"name": SCORER}] and not whole:
+            out["embed"] = (
+                CLUSTERED  # read anyway for noise, and its clusters are no worse than those of whole rows
+            )
     if (
         spends
         and not given.get("quotas")
@@ -109,8 +120,8 @@ def _shares(per_group: str | None, at_random: bool) -> dict[str, Any]:
     if at_random:
         return {"name": "random"}
     if per_group is None:
-        return {"name": "auto"}
-    return {"name": "auto", "parameters": {"within": f"column:{per_group}"}}
+        return {"name": SCORER}
+    return {"name": SCORER, "parameters": {"within": f"column:{per_group}"}}
 
 
 def _name_of(step: Any) -> Any:

@@ -84,6 +84,11 @@ class Recipe(
         return getattr(self, field) is not None or field in self.in_memory
 
     @property
+    def tells_parts(self) -> bool:
+        """Whether the default recipe runs, whose summary has a line for each of its parts."""
+        return self.without is not None
+
+    @property
     def has_embeddings(self) -> bool:
         """Whether vectors are given: in a file, in a column, or in memory."""
         return bool(self.embeddings or self.embedding_column) or "embeddings" in self.in_memory

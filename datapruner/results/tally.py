@@ -14,6 +14,7 @@ from datapruner.errors import in_words
 from datapruner.parts import CLEANING, built_in, find
 from datapruner.reasons import KEPT, OVER_BUDGET, RANKED, Reason, reason_of
 from datapruner.recipe.auto import ALL_THAT_IS_LEFT, COPIES, LEAKS, NOISE, OF_A_MODEL, RULES, SHARES, STEPS
+from datapruner.samples.labels import NONE
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def tallied(
     *,
     reasons: Mapping[str, Reason] | None = None,
     clusters: int | None = None,
+    values: Sequence[str] = (),
     waiting: Collection[str] = (),
 ) -> tuple[Tally, ...]:
     """Count what each part of the default recipe dropped; nothing where another recipe ran.
@@ -83,10 +85,12 @@ def tallied(
         Cause -> the words for it, of those that are not built in.
     clusters : int, optional
         That shared the budget.
+    values : sequence of str
+        Of the budget's column.
     waiting : collection of str
         Cleaning steps that have not run, since nothing is measured yet.
     """
-    if recipe.without is None:
+    if not recipe.tells_parts:
         return ()
     of_part = {part: _codes(part) for part in STEPS}
     ours = frozenset().union(*of_part.values(), {KEPT, RANKED, OVER_BUDGET})
@@ -115,7 +119,7 @@ def tallied(
             out.append(Tally(part, count, rows, "", f"--without={part}", "; ".join(filter(None, told))))
         else:
             out.append(Tally(part, None, rows, "known once the rows are measured", f"--without={part}"))
-    out.append(_shares(recipe, causes, rows, clusters))
+    out.append(_shares(recipe, causes, rows, clusters, values))
     others = causes.keys() - ours
     if (found := counted(others))[0]:
         switch = "--on-empty=keep" if others <= EMPTY else ""
@@ -188,12 +192,14 @@ def _sees_more(recipe: Recipe) -> bool:
     return bool(there - {method.name for method in recipe.cleaning}) and not {"model"} & {*recipe.in_memory}
 
 
-def _shares(recipe: Recipe, causes: Mapping[str, int], rows: int, clusters: int | None) -> Tally:
+def _shares(
+    recipe: Recipe, causes: Mapping[str, int], rows: int, clusters: int | None, values: Sequence[str]
+) -> Tally:
     """Say what the budget dropped, and how it was shared."""
     if recipe.keep is None and recipe.keep_tokens is None:
         return Tally(SHARES, None, rows, "no budget yet", "--keep=0.3")
     method = _chooses(recipe)
-    by = _by(method, recipe.per_group, clusters)
+    by = _by(method, recipe.per_group, clusters, values)
     if KEPT not in causes:
         return Tally(SHARES, None, rows, "known once rows are chosen", f"--without={SHARES}", by)
     count = causes.get(OVER_BUDGET, 0)
@@ -207,12 +213,15 @@ def _chooses(recipe: Recipe) -> Method:
     return next((one for one in recipe.scorers if one.name == recipe.scorer), recipe.scorers[0])
 
 
-def _by(method: Method, per_group: str | None, clusters: int | None) -> str:
+def _by(method: Method, per_group: str | None, clusters: int | None, values: Sequence[str]) -> str:
     if method.name == "random":
         return "a plain random draw"
     if method.name != "auto":
         return f"chosen by {safe_text(method.name, 60)}"
     named = str(method.parameters.get("within", "cluster"))
+    if named == f"column:{per_group}" and len(values) == 1:
+        why = "is empty in every row" if values[0] == NONE else "is the same in every row"
+        return f"a plain random draw, since {safe_text(named.removeprefix('column:'), 60)} {why}"
     if named == "cluster":
         over = "clusters" if clusters is None else f"{clusters:,} cluster{'s' * (clusters != 1)}"
     else:

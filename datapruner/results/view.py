@@ -162,11 +162,11 @@ class SelectionView(ABC):
     @cached_property
     def summary(self) -> Summary:
         """Rows by cause and by group: the numbers that the command line prints."""
-        counts, clusters = self.counts(), self.clusters
+        counts, clusters, groups = self.counts(), self.clusters, self.shares()
         return Summary(
             len(self.kept),
             counts,
-            self.shares(),
+            groups,
             (self.scorer,),
             self._selector(),
             self._budget().describe(),
@@ -178,6 +178,7 @@ class SelectionView(ABC):
                 len(self.kept),
                 reasons=self.reasons_by_code,
                 clusters=None if clusters is None else len(np.unique(clusters[clusters >= 0])),
+                values=list(groups),
             ),
         )
 

@@ -9,10 +9,13 @@ import numpy as np
 
 from datapruner.arrays import Ints
 
+NONE = "(none)"
+"""What stands for a value that is not there."""
+
 
 def encode_labels(labels: Sequence[Any]) -> tuple[list[str], Ints]:
     """Give a column's values numbers in the order of their first rows; None is ``(none)``."""
     numbers: dict[str, int] = {}
-    texts = ("(none)" if label is None else str(label) for label in labels)
+    texts = (NONE if label is None else str(label) for label in labels)
     codes = np.array([numbers.setdefault(text, len(numbers)) for text in texts], dtype=np.int64)
     return list(numbers), codes

@@ -20,7 +20,7 @@ from datapruner.signals.store import SignalStore
 if TYPE_CHECKING:
     from datapruner.cleaning.own_text import OwnText
     from datapruner.inputs import Inputs
-    from datapruner.models.encoders import Encoder
+    from datapruner.models.encoders import Encoder, Named, TokenEmbedder
     from datapruner.option_types import PrunedModel
     from datapruner.progress import Ahead
     from datapruner.recipe import Recipe
@@ -115,6 +115,7 @@ class Run:
     prepared: dict[str, Any] = field(default_factory=dict)
     fed: Fed | None = None
     shared: Shared = field(default_factory=Shared)
+    embedder: Named[TokenEmbedder] | None = None
     ahead: list[Ahead] = field(default_factory=list)
     asked: Recipe = field(init=False)
 

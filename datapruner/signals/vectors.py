@@ -29,9 +29,12 @@ if TYPE_CHECKING:
     from datapruner.geometry.blocks import Matrix
     from datapruner.models.encoders import ImageEmbedder, TokenEmbedder
     from datapruner.recipe import Recipe
+    from datapruner.samples.sample import Part
     from datapruner.samples.samples import Samples
     from datapruner.signals.run import Run
 
+MANY = 0.1
+"""Rows that are read in part: so many are told even where little is."""
 logger = logging.getLogger(__name__)
 
 
@@ -43,10 +46,11 @@ def measure_embedding(
     *,
     own: OwnText,
     embeddings: Any = None,
-    embedder: Encoder | None = None,
+    embedder: Encoder | Named[TokenEmbedder] | None = None,
     progress: bool = True,
     name: str = "embedding",
     unread: Flags | None = None,
+    briefly: bool = False,
 ) -> Matrix:
     """Get one vector for each of ``rows``: given ones, a column, images, or the embedder's.
 
@@ -59,8 +63,8 @@ def measure_embedding(
     store : SignalStore
     embeddings : array of shape (n, d), optional
         Given in memory.
-    embedder : Encoder, optional
-        Given as an object.
+    embedder : Encoder or Named, optional
+        Given as an object, or opened before; else the recipe's.
     own : OwnText
         What of the rows' texts is embedded.
     progress : bool
@@ -68,6 +72,8 @@ def measure_embedding(
         Of the pass.
     unread : ndarray, bool, shape (n,), optional
         Is set where the embedder knows too little of a source row for its vector to say anything.
+    briefly : bool
+        Only what concerns many rows is told.
 
     Returns
     -------
@@ -83,7 +89,7 @@ def measure_embedding(
     else:
         texts = list(own.texts(recipe.embed, None if len(rows) == len(samples) else rows))
         reader = _named_embedder(recipe, store, progress) if embedder is None else embedder
-        made = _text_embedding(texts, reader, rows, store, progress, name, unread)
+        made = _text_embedding(texts, reader, rows, store, progress, name, unread, briefly)
     # Here, while the rows' source positions are known: later stages count among those that cleaning left.
     for start, stop, block in iter_blocks(made):
         normalise_rows(block, rows[start:stop])
@@ -111,11 +117,12 @@ def _text_embedding(
     progress: bool,
     name: str,
     unread: Flags | None = None,
+    briefly: bool = False,
 ) -> NDArray[np.float32]:
     if not isinstance(embedder, Named):
         return embed_with_encoder(texts, embedder, store, progress=progress, name=name)
     vectors, reading = embed_and_tell(texts, embedder, store, progress=progress, name=name)
-    _tell_reading(reading, rows, name)
+    _tell_reading(reading, rows, name, briefly)
     if unread is not None:
         unread[rows[_is_unread(reading)]] = True
     return vectors
@@ -131,6 +138,17 @@ def _named_embedder(recipe: Recipe, store: SignalStore, progress: bool) -> Named
     return Named(load, lambda: opening("embedder", recipe.embedder, store.notes, device=None, **how))
 
 
+def text_embedder(run: Run) -> Encoder | Named[TokenEmbedder] | None:
+    """Give what embeds a run's texts, which is opened once for all that is embedded; None where nothing of it is."""
+    if run.objects.embedder is not None:
+        return run.objects.embedder
+    if run.objects.embeddings is not None or run.recipe.has_embeddings or not run.samples.layout.has_text:
+        return None
+    if run.embedder is None:
+        run.embedder = _named_embedder(run.recipe, run.store, run.progress)
+    return run.embedder
+
+
 def measure_sides(run: Run, wanted: frozenset[str]) -> dict[str, Matrix]:
     """Get one vector for each row's prompt, and one for its answer, whatever stands for the whole row.
 
@@ -140,14 +158,15 @@ def measure_sides(run: Run, wanted: frozenset[str]) -> dict[str, Matrix]:
     wanted : frozenset of str
         ``prompt_embedding``, ``response_embedding`` or both.
     """
-    embedder = run.objects.embedder or _named_embedder(
-        run.recipe, run.store, run.progress
-    )  # opened once for both
+    embedder = text_embedder(run) or _named_embedder(run.recipe, run.store, run.progress)
     found: dict[str, Matrix] = {}
-    for side in ("prompt", "response"):
+    sides: list[tuple[Part, str]] = [("prompt", "prompts"), ("response", "answers")]
+    for side, called in sides:
         if (signal := f"{side}_embedding") in wanted:
             texts = list(run.own.texts(side, None if run.every else run.rows))
-            found[signal] = _text_embedding(texts, embedder, run.rows, run.store, run.progress, signal)
+            found[signal] = _text_embedding(
+                texts, embedder, run.rows, run.store, run.progress, called, briefly=run.recipe.tells_parts
+            )
     return found
 
 
@@ -178,10 +197,11 @@ def _is_unread(reading: NDArray[np.float32]) -> Flags:
     return np.asarray(2 * reading[:, 1] > np.maximum(reading[:, 0] - 2, 1))
 
 
-def _tell_reading(reading: NDArray[np.float32], rows: Ints, name: str) -> None:
+def _tell_reading(reading: NDArray[np.float32], rows: Ints, name: str, briefly: bool) -> None:
     """Say how many rows the embedder read in part, or not at all."""
     tokens, read = reading[:, 0], reading[:, 2]
-    if (cut := tokens > read).any():
+    cut = tokens > read
+    if cut.sum() > briefly * MANY * len(rows):
         logger.warning(
             "%s: %s of %s rows are longer than the %s tokens that the embedder reads, and their middle was cut, up to "
             "%.0f %% of a row; %s sets the limit",
@@ -215,7 +235,7 @@ def measure_target(
     *,
     given: bool,
     own: OwnText,
-    embedder: Encoder | None = None,
+    embedder: Encoder | Named[TokenEmbedder] | None = None,
     progress: bool = True,
     read: Callable[[Samples], None] = lambda _: None,
 ) -> dict[str, Matrix]:
@@ -231,8 +251,8 @@ def measure_target(
         Their vectors were given in memory.
     own : OwnText
         Of the rows: what is left out of their texts is left out of the target's.
-    embedder : Encoder, optional
-        Given as an object.
+    embedder : Encoder or Named, optional
+        As of :func:`measure_embedding`.
     progress : bool
     read : callable
         Is told the target's rows, and may refuse them.

@@ -73,7 +73,9 @@ class NoAnswer(CleaningStep):
         return drops(NO_ANSWER, empty) if empty.size else None
 
     def tell(self, left: Remaining, found: Vetoes) -> None:
-        """Say how many were left out."""
+        """Say how many were left out, where no line of the summary does."""
+        if left.briefly:
+            return
         logger.warning(
             "%s of %s rows have no answer, row %s first, and were left out; "
             + in_words("--on-empty=keep ranks them like any other"),

@@ -139,7 +139,7 @@ class Held:
         counts = self.counts.most_common()
         if not dropped:
             left.counted.update((f"rows with {_a(kind)}", count) for kind, count in counts)
-        if self.measures:
+        if self.measures and not left.briefly:
             logger.warning(
                 "%s of %s rows hold personal data or secrets, row %s first: %s%s",
                 f"{len(self.measures):,}",

@@ -9,7 +9,7 @@ from datapruner.recipe import Recipe
 from datapruner.signals.given_vectors import given_embeddings
 from datapruner.signals.measurement import EMBEDDER, Cost, Given, Measurement
 from datapruner.signals.run import Run
-from datapruner.signals.vectors import image_model, measure_embedding, missing_vectors
+from datapruner.signals.vectors import image_model, measure_embedding, missing_vectors, text_embedder
 
 if TYPE_CHECKING:
     from datapruner.geometry.blocks import Matrix
@@ -48,9 +48,10 @@ class Embedding(Measurement):
                 run.rows,
                 run.store,
                 embeddings=run.prepared.get(self.name, run.objects.embeddings),
-                embedder=run.objects.embedder,
+                embedder=text_embedder(run),
                 own=run.own,
                 progress=run.progress,
                 unread=run.unread,
+                briefly=run.recipe.tells_parts,
             )
         }

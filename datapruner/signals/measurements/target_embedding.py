@@ -11,7 +11,7 @@ from datapruner.recipe import Recipe
 from datapruner.signals import TARGET
 from datapruner.signals.measurement import Cost, Given, Measurement, Readers
 from datapruner.signals.run import Run
-from datapruner.signals.vectors import measure_target
+from datapruner.signals.vectors import measure_target, text_embedder
 
 
 class TargetEmbedding(Measurement):
@@ -51,7 +51,7 @@ class TargetEmbedding(Measurement):
             run.store,
             given=run.objects.embeddings is not None,
             own=run.own,
-            embedder=run.objects.embedder,
+            embedder=text_embedder(run),
             progress=run.progress,
             read=partial(run.inputs.rows, "target"),
         )
