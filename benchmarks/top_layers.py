@@ -2,7 +2,9 @@
 
 Only the top layers learn, all of their weights. A step is a batch of supervised tokens, not of rows, so that arms of
 one budget take as many steps over as many tokens, whatever the lengths of their rows. The last layer's queries and the
-head are computed at supervised positions only, the softmax over the tokens that occur as targets in any of the sets.
+head are computed at supervised positions only, the softmax over the tokens that occur as targets.
+
+On an accelerator the whole model learns, all but its embeddings, by the same code: rows without states start from those.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ HELD_DEPTH = 1
 """Layers above the states that are stored."""
 CHUNK = 256
 """Rows a file of states."""
-MICRO = {"cpu": 1024, "cuda": 32768}
+MICRO = {"cpu": 1024, "cuda": 16384}
 """Tokens that go through the layers together."""
 
 
@@ -155,37 +157,45 @@ class Head:
         self.place[kept] = torch.arange(len(kept))
         self.place = self.place.to(device)
         self.weight = weight[kept.to(weight.device)].to(device)
+        with fast(device):
+            # Once, not at every batch: autocast keeps no copy of a weight that does not learn.
+            self.rough = self.weight.to(
+                torch.bfloat16 if torch.is_autocast_enabled(device) else torch.float32
+            )
         self.device = device
 
     def losses(self, states: Any, wanted: Any, rough: bool = False) -> Any:
         import torch
 
         with fast(self.device, rough):
-            logits = torch.nn.functional.linear(states, self.weight)
+            logits = torch.nn.functional.linear(states, self.rough if rough else self.weight)
         return torch.nn.functional.cross_entropy(logits.float(), self.place[wanted], reduction="none")
 
 
-def batch_of(rows: Sequence[Row], device: str) -> tuple[Any, Any, Any]:
+def batch_of(rows: Sequence[Row], embed: Any, device: str) -> tuple[Any, Any, Any]:
     """States [b, t, d], padded on the left; which are there [b, t]; labels [b, t], -100 where nothing is learnt."""
     import torch
 
     longest = max(len(row.ids) for row in rows)
-    states = torch.zeros(len(rows), longest, rows[0].states.shape[1])
+    states = torch.zeros(len(rows), longest, embed.embedding_dim, device=device)
     there = torch.zeros(len(rows), longest, dtype=torch.bool)
     labels = torch.full((len(rows), longest), -100, dtype=torch.long)
     for number, row in enumerate(rows):
         start = longest - len(row.ids)
         ids, supervised = torch.from_numpy(row.ids.astype(np.int64)), torch.from_numpy(row.supervised)
-        states[number, start:] = torch.from_numpy(np.asarray(row.states, dtype=np.float32))
+        if row.states is None:
+            states[number, start:] = embed(ids.to(device)).detach()
+        else:
+            states[number, start:] = torch.from_numpy(np.asarray(row.states, dtype=np.float32)).to(device)
         there[number, start:] = True
         labels[number, start:][supervised] = ids[supervised]
         labels[number, start] = -100
-    return states.to(device), there.to(device), labels.to(device)
+    return states, there.to(device), labels.to(device)
 
 
 def top_of(model: Any, depth: int) -> Any:
-    """A copy of the layers above the states, of which the last ``depth`` learn."""
-    top = copy.deepcopy(part_of(model, slice(-HELD_DEPTH, None)))
+    """A copy of the layers above the states, or of so many as learn, of which the last ``depth`` learn."""
+    top = copy.deepcopy(part_of(model, slice(-max(HELD_DEPTH, depth), None)))
     top.requires_grad_(False)
     for part in (*top.model.layers[-depth:], top.model.norm):
         part.requires_grad_(True)
@@ -196,7 +206,7 @@ def losses_of(top: Any, head: Head, rows: Sequence[Row], device: str, rough: boo
     """Losses of the supervised tokens, and how many each row has."""
     import torch
 
-    states, there, labels = batch_of(rows, device)
+    states, there, labels = batch_of(rows, top.model.embed_tokens, device)
     positions = (there.cumsum(1) - 1).clamp(min=0)
     at = labels != -100
     # Answers end the rows, and the padding is on the left: few queries of the last layer are nobody's.

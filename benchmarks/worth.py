@@ -5,7 +5,8 @@
     python benchmarks/worth.py FOLDER --choose       # what each arm keeps
     python benchmarks/worth.py FOLDER --arms random placebo "clean part"    # how small a difference is seen?
     python benchmarks/worth.py FOLDER                # all arms; stopped and started again, it goes on
-    python benchmarks/worth.py FOLDER --report
+    python benchmarks/worth.py FOLDER --report       # --save writes results/worth.json
+    python benchmarks/worth.py FOLDER --whole        # with a GPU: all layers learn; needs no states
 
 Every run draws a sample of the set (80 % of its rows, so that an arm without chance varies too), an arm spends the
 budget on it, the top of SmolLM2-135M learns from that in as many steps as every other arm does, and the losses of all
@@ -29,17 +30,19 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import numpy as np
-from common import machine, versions, write
-from finetune import Workers, load
+from common import RESULTS, machine, versions, write
+from finetune import Row, Workers, load
 from numpy.typing import NDArray
 from top_layers import MODEL, Head, States, counted, judged, targets_of, train, within_budget
-from worth_report import report
+from worth_report import report, saved
 
 SETS = ("messy", "clean", "single")
 BUDGETS = (0.1, 0.3)
 SEEDS, SAMPLES = 3, 2
 SAMPLE = 0.8
 DEPTH, RATE, STEP_TOKENS = 1, 2e-3, 512
+WHOLE_RATE = 2e-4
+"""With all layers; not tuned."""
 OWN = ("random", "placebo", "full", "stratified", "oracle", "clean part")
 """Arms that are drawn here: two random draws, everything, equal tokens of each capability, the planted truth (clean
 rows of the messy set, equal tokens of each capability), and its clean rows as they come."""
@@ -172,8 +175,20 @@ class Bench:
         self.model, tokenizer = load_causal_lm(MODEL, device=device)
         self.model = self.model.float().eval()
         self.states = States(asked.folder, ("messy", "held_out", "clean", "single"), tokenizer)
-        vocabulary = None if asked.whole_head else targets_of(self.states.rows)
-        self.head = Head(self.model, vocabulary, device)
+        self.heads: dict[str, Head] = {}
+
+    def rows(self, of: str) -> list[Row]:
+        if self.asked.whole:
+            return [self.states.rows[place] for place in self.states.places[of]]
+        return self.states.of(of)
+
+    def head(self, of: str) -> Head:
+        """The softmax over the tokens that occur as targets in a set or among the held-out rows."""
+        if of not in self.heads:
+            places = [place for name in (of, "held_out") for place in self.states.places[name]]
+            targets = targets_of([self.states.rows[place] for place in places])
+            self.heads[of] = Head(self.model, None if self.asked.whole else targets, self.device)
+        return self.heads[of]
 
     def __call__(self, task: Any) -> dict[str, Any]:
         if isinstance(task, Run):
@@ -183,17 +198,19 @@ class Bench:
 
     def carry_out(self, run: Run) -> dict[str, Any]:
         asked = self.asked
-        data, held_out = self.states.of(run.of), self.states.of("held_out")
+        data, held_out = self.rows(run.of), self.rows("held_out")
         tokens = counted(data)
         rows = sampled(len(tokens), run.sample)
         kept = drawn(asked.folder, run, rows, tokens)
         budget = run.budget * int(tokens[rows].sum())
         steps = max(4, round(budget / asked.step_tokens))
         start = time.perf_counter()
-        settings = {"steps": steps, "seed": run.seed, "depth": asked.depth, "rate": asked.rate}
-        top = train(self.model, self.head, data, kept, device=self.device, **settings)
+        depth = self.model.config.num_hidden_layers if asked.whole else asked.depth
+        settings = {"steps": steps, "seed": run.seed, "depth": depth, "rate": asked.rate}
+        head = self.head(run.of)
+        top = train(self.model, head, data, kept, device=self.device, **settings)
         trained = time.perf_counter()
-        losses = judged(top, self.head, held_out, self.device)
+        losses = judged(top, head, held_out, self.device)
         return {
             "rows": len(kept),
             "tokens": int(tokens[kept].sum()),
@@ -237,6 +254,7 @@ def main() -> None:
     parser.add_argument("--prepare", action="store_true")
     parser.add_argument("--choose", action="store_true")
     parser.add_argument("--report", action="store_true")
+    parser.add_argument("--save", action="store_true", help="write results/, of which the pages are made")
     parser.add_argument("--sets", nargs="+", default=list(SETS))
     parser.add_argument("--arms", nargs="+", default=[*OWN, *ARMS])
     parser.add_argument("--more-arms", type=Path, help="JSON: name -> what `datapruner.prune` is given")
@@ -244,15 +262,19 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--samples", type=int, default=SAMPLES)
     parser.add_argument("--depth", type=int, default=DEPTH, help="layers that learn, from the top")
-    parser.add_argument("--rate", type=float, default=RATE)
+    parser.add_argument("--rate", type=float)
     parser.add_argument("--step-tokens", type=int, default=STEP_TOKENS)
-    parser.add_argument("--whole-head", action="store_true", help="the softmax over the whole vocabulary")
+    parser.add_argument("--whole", action="store_true", help="all layers learn, over the whole vocabulary")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", type=Path, help="default: FOLDER/worth.json")
     asked = parser.parse_args()
-    asked.out = asked.out or asked.folder / "worth.json"
-    if asked.report:
-        print(report(load(asked.out)))
+    asked.out = asked.out or asked.folder / ("worth-whole.json" if asked.whole else "worth.json")
+    asked.rate = asked.rate or (WHOLE_RATE if asked.whole else RATE)
+    if asked.report or asked.save:
+        done = load(asked.out)
+        print(report(done))
+        if asked.save:
+            saved(done, RESULTS / f"{'worth-whole' if asked.whole else 'worth'}.json")
         return
     from datapruner.models import load_tokenizer
 

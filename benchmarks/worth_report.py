@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import write
 from numpy.typing import NDArray
 from scipy.stats import norm, t
 
@@ -30,11 +33,26 @@ class Results:
             losses = np.asarray(run["losses"], dtype=np.float64)
             self.runs.setdefault((of, arm, float(budget)), {})[f"{sample}/{seed}"] = losses
 
-    def means(self, losses: Losses, rows: NDArray[np.int64] | slice = slice(None)) -> NDArray[np.float64]:
+    def means(self, losses: Losses) -> NDArray[np.float64]:
         """Both weightings of one vector of losses: (2,)."""
-        losses, tokens, groups = losses[rows], self.tokens[rows], self.groups[rows]
-        by = np.bincount(groups, losses) / np.bincount(groups, tokens)
-        return np.array([losses.sum() / tokens.sum(), by.mean()])
+        by = np.bincount(self.groups, losses) / np.bincount(self.groups, self.tokens)
+        return np.array([losses.sum() / self.tokens.sum(), by.mean()])
+
+    @cached_property
+    def draws(self) -> list[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+        """For every capability its held-out rows, and how often each draw has them: (draws, rows)."""
+        rng = np.random.default_rng(1)
+        members = [np.flatnonzero(self.groups == group) for group in range(len(self.names))]
+        return [
+            (rows, rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), BOOTSTRAPS).astype(float))
+            for rows in members
+        ]
+
+    def drawn(self, held: Losses) -> NDArray[np.float64]:
+        """Both weightings of some runs' losses under all draws of held-out rows: (2, runs, draws)."""
+        sums = np.stack([held[:, rows] @ often.T for rows, often in self.draws])
+        tokens = np.stack([self.tokens[rows] @ often.T for rows, often in self.draws])
+        return np.stack([sums.sum(axis=0) / tokens.sum(axis=0), (sums / tokens[:, None]).mean(axis=0)])
 
     def level(self, of: str, arm: str, budget: float) -> NDArray[np.float64]:
         """The mean over an arm's runs of both weightings."""
@@ -58,11 +76,8 @@ class Results:
             return None
         held = np.stack([own[run] - other[run] for run in shared])
         rng = np.random.default_rng(0)
-        members = [np.flatnonzero(self.groups == group) for group in range(len(self.names))]
-        values = np.empty((BOOTSTRAPS, 2))
-        for at in range(BOOTSTRAPS):
-            rows = np.concatenate([rng.choice(of_one, len(of_one)) for of_one in members])
-            values[at] = self.means(held[rng.integers(n, size=n)].mean(axis=0), rows)
+        runs = rng.multinomial(n, np.full(n, 1 / n), size=BOOTSTRAPS) / n
+        values = np.einsum("bn,wnb->bw", runs, self.drawn(held))
         mean, spread = self.means(held.mean(axis=0)), values.std(axis=0, ddof=1) * np.sqrt(n / (n - 1))
         half = t.ppf((1 + LEVEL) / 2, n - 1) * spread
         return {
@@ -160,3 +175,37 @@ def report(done: Mapping[str, Any]) -> str:
                     + ("" if needs is None else f"  random needs {needs:.0%}")
                 )
     return "\n".join(lines)
+
+
+def saved(done: Mapping[str, Any], out: Path) -> None:
+    """Write what the pages are made of, and beside it every run's losses, so that others can weight them anew."""
+    keys = sorted(done["runs"])
+    runs = [done["runs"][key] for key in keys]
+    first = runs[0]
+    found = {
+        "tables": tables(done),
+        "settings": {name: first[name] for name in ("depth", "rate")},
+        "held_out": {"rows": len(done["held_out"]["tokens"]), "tokens": sum(done["held_out"]["tokens"])},
+        "costs": done.get("costs", {}),
+        "machine": done["machine"],
+        "versions": done["versions"],
+        "seconds": {
+            f"{budget:g}": round(float(np.median([run["training"] + run["judging"] for run in of])), 1)
+            for budget, of in _by_budget(keys, runs)
+        },
+    }
+    write(out, found)
+    np.savez_compressed(
+        out.with_name(f"{out.stem}-losses.npz"),
+        runs=np.array(keys),
+        # Half floats: a row's loss to a two-thousandth, their mean far nearer.
+        losses=np.array([run["losses"] for run in runs]).astype(np.float16),
+        tokens=np.array(done["held_out"]["tokens"]),
+        capability=np.array(done["held_out"]["capability"]),
+    )
+
+
+def _by_budget(keys: Sequence[str], runs: Sequence[Any]) -> Iterator[tuple[float, list[Any]]]:
+    budgets = [float(key.split("/")[2]) for key in keys]
+    for budget in sorted(set(budgets)):
+        yield budget, [run for run, of in zip(runs, budgets, strict=True) if of == budget]

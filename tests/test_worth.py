@@ -149,7 +149,11 @@ def test_losses_above_the_states_are_the_whole_models(scripts, tiny, rows, one_t
             logits = model(input_ids=ids[None]).logits[0, :-1]
             losses = torch.nn.functional.cross_entropy(logits, ids[1:], reduction="none")
             wanted.append(losses[torch.tensor(row.supervised[1:])])
+        # With all layers above them, rows without states start from their embeddings.
+        layers = model.config.num_hidden_layers
+        whole, _ = top_layers.losses_of(top_layers.top_of(model, layers), head, rows, "cpu")
     assert counts.tolist() == [len(one) for one in wanted] == top_layers.counted(rows).tolist()
+    torch.testing.assert_close(whole, torch.cat(wanted), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found, torch.cat(wanted), rtol=1e-4, atol=1e-5)
 
 
@@ -234,6 +238,19 @@ def test_the_interval_of_equal_rows_is_students(scripts):
     assert found["difference"] == pytest.approx(np.mean(shifts))
     assert found["half"] == pytest.approx((high - low) / 2, rel=0.1)
     assert found["p"] == pytest.approx(wanted.pvalue, rel=0.5)
+
+
+def test_a_draw_of_rows_is_a_mean_over_the_rows_drawn(scripts):
+    results = scripts[3].Results(made([0.0, 0.0]))
+    results.tokens = np.random.default_rng(0).integers(1, 9, 60).astype(float)
+    losses = np.random.default_rng(1).random((2, 60))
+    found = results.drawn(losses)
+    for at in range(5):
+        rows = np.concatenate([np.repeat(rows, often[at].astype(int)) for rows, often in results.draws])
+        groups, tokens = results.groups[rows], results.tokens[rows]
+        by = np.bincount(groups, losses[1, rows]) / np.bincount(groups, tokens)
+        assert found[0, 1, at] == pytest.approx(losses[1, rows].sum() / tokens.sum())
+        assert found[1, 1, at] == pytest.approx(by.mean())
 
 
 def test_holm_is_the_step_down_of_the_textbook(scripts):
