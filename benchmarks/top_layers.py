@@ -4,7 +4,7 @@ Only the top layers learn, all of their weights. A step is a batch of supervised
 one budget take as many steps over as many tokens, whatever the lengths of their rows. The last layer's queries and the
 head are computed at supervised positions only, the softmax over the tokens that occur as targets.
 
-On an accelerator the whole model learns, all but its embeddings, by the same code: rows without states start from those.
+On an accelerator the whole model learns, all but its embeddings, by the same code: rows without states start there.
 """
 
 from __future__ import annotations

@@ -298,6 +298,7 @@ def main() -> None:
         "tokens": counted(held_out).tolist(),
         "capability": [of["capability"] for of in truths(asked.folder, "held_out")],
     }
+    done["sets"] = {of: sorted({row["capability"] for row in truths(asked.folder, of)}) for of in SETS}
     done["machine"], done["versions"] = (
         machine(torch_threads=1),
         versions("torch", "transformers", "datapruner"),

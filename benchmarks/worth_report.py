@@ -27,16 +27,18 @@ class Results:
     def __init__(self, done: Mapping[str, Any]) -> None:
         self.tokens = np.asarray(done["held_out"]["tokens"], dtype=np.float64)
         self.names, self.groups = np.unique(done["held_out"]["capability"], return_inverse=True)
+        self.sets = {of: np.flatnonzero(np.isin(self.names, own)) for of, own in done["sets"].items()}
+        """Set -> the capabilities that it has, of which it is judged."""
         self.runs: dict[tuple[str, str, float], dict[str, Losses]] = {}
         for key, run in done["runs"].items():
             of, arm, budget, sample, seed = key.split("/")
             losses = np.asarray(run["losses"], dtype=np.float64)
             self.runs.setdefault((of, arm, float(budget)), {})[f"{sample}/{seed}"] = losses
 
-    def means(self, losses: Losses) -> NDArray[np.float64]:
+    def means(self, of: str, losses: Losses) -> NDArray[np.float64]:
         """Both weightings of one vector of losses: (2,)."""
-        by = np.bincount(self.groups, losses) / np.bincount(self.groups, self.tokens)
-        return np.array([losses.sum() / self.tokens.sum(), by.mean()])
+        sums, tokens = (np.bincount(self.groups, of_all)[self.sets[of]] for of_all in (losses, self.tokens))
+        return np.array([sums.sum() / tokens.sum(), (sums / tokens).mean()])
 
     @cached_property
     def draws(self) -> list[tuple[NDArray[np.int64], NDArray[np.float64]]]:
@@ -48,16 +50,17 @@ class Results:
             for rows in members
         ]
 
-    def drawn(self, held: Losses) -> NDArray[np.float64]:
+    def drawn(self, of: str, held: Losses) -> NDArray[np.float64]:
         """Both weightings of some runs' losses under all draws of held-out rows: (2, runs, draws)."""
-        sums = np.stack([held[:, rows] @ often.T for rows, often in self.draws])
-        tokens = np.stack([self.tokens[rows] @ often.T for rows, often in self.draws])
+        own = [self.draws[group] for group in self.sets[of]]
+        sums = np.stack([held[:, rows] @ often.T for rows, often in own])
+        tokens = np.stack([self.tokens[rows] @ often.T for rows, often in own])
         return np.stack([sums.sum(axis=0) / tokens.sum(axis=0), (sums / tokens[:, None]).mean(axis=0)])
 
     def level(self, of: str, arm: str, budget: float) -> NDArray[np.float64]:
         """The mean over an arm's runs of both weightings."""
         held = self.runs[of, arm, budget].values()
-        return np.asarray(np.mean([self.means(losses) for losses in held], axis=0))
+        return np.asarray(np.mean([self.means(of, losses) for losses in held], axis=0))
 
     def difference(
         self, of: str, arm: str, base: str, budget: float, base_budget: float | None = None
@@ -77,8 +80,8 @@ class Results:
         held = np.stack([own[run] - other[run] for run in shared])
         rng = np.random.default_rng(0)
         runs = rng.multinomial(n, np.full(n, 1 / n), size=BOOTSTRAPS) / n
-        values = np.einsum("bn,wnb->bw", runs, self.drawn(held))
-        mean, spread = self.means(held.mean(axis=0)), values.std(axis=0, ddof=1) * np.sqrt(n / (n - 1))
+        values = np.einsum("bn,wnb->bw", runs, self.drawn(of, held))
+        mean, spread = self.means(of, held.mean(axis=0)), values.std(axis=0, ddof=1) * np.sqrt(n / (n - 1))
         half = t.ppf((1 + LEVEL) / 2, n - 1) * spread
         return {
             weight: {
@@ -146,6 +149,7 @@ def tables(done: Mapping[str, Any]) -> list[dict[str, Any]]:
             {
                 "set": of,
                 "budget": budget,
+                "capabilities": len(results.sets[of]),
                 "random": dict(zip(WEIGHTS, map(float, level), strict=True)),
                 "runs": len(results.runs[of, "random", budget]),
                 "arms": found,

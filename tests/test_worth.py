@@ -224,7 +224,7 @@ def made(differences, rows=60):
         base = rng.normal(20, 1, rows)
         runs[f"messy/random/0.1/sample{number % 2}/seed{number // 2}"] = {"losses": base.tolist()}
         runs[f"messy/arm/0.1/sample{number % 2}/seed{number // 2}"] = {"losses": (base + 10 * shift).tolist()}
-    return {"held_out": held_out, "runs": runs}
+    return {"held_out": held_out, "sets": {"messy": ["a", "b"], "single": ["b"]}, "runs": runs}
 
 
 def test_the_interval_of_equal_rows_is_students(scripts):
@@ -244,13 +244,15 @@ def test_a_draw_of_rows_is_a_mean_over_the_rows_drawn(scripts):
     results = scripts[3].Results(made([0.0, 0.0]))
     results.tokens = np.random.default_rng(0).integers(1, 9, 60).astype(float)
     losses = np.random.default_rng(1).random((2, 60))
-    found = results.drawn(losses)
+    found = results.drawn("messy", losses)
     for at in range(5):
         rows = np.concatenate([np.repeat(rows, often[at].astype(int)) for rows, often in results.draws])
         groups, tokens = results.groups[rows], results.tokens[rows]
         by = np.bincount(groups, losses[1, rows]) / np.bincount(groups, tokens)
         assert found[0, 1, at] == pytest.approx(losses[1, rows].sum() / tokens.sum())
         assert found[1, 1, at] == pytest.approx(by.mean())
+        # A set of one capability is judged by that alone, whatever it does to the others.
+        assert results.drawn("single", losses)[:, 1, at] == pytest.approx(by[1])
 
 
 def test_holm_is_the_step_down_of_the_textbook(scripts):
@@ -275,3 +277,28 @@ def test_the_share_of_random_tokens_is_interpolated(scripts):
     found = scripts[3].share_of_tokens(results, "messy", 1.85, 0)
     assert found == pytest.approx(np.sqrt(0.2 * 0.4))
     assert np.isnan(scripts[3].share_of_tokens(results, "messy", 1.0, 0))
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_run_is_the_same_with_all_layers_or_the_last(
+    scripts, sets, tiny_llama, tmp_path, one_thread, monkeypatch, whole
+):
+    """From files to losses, in one process: equal budgets and steps, the planted truth, one loss a held-out row."""
+    from argparse import Namespace
+
+    messy, top_layers, worth, _ = scripts
+    monkeypatch.setattr(worth, "MODEL", str(tiny_llama))
+    for name in ("messy", "held_out", "clean", "single"):
+        messy.write_set(tmp_path, name, getattr(sets, name)[:60], truth=True)
+    worth.truths.cache_clear()
+    bench = worth.Bench(Namespace(folder=tmp_path, whole=whole, depth=1, rate=1e-3, step_tokens=200), "cpu")
+    for chunk in bench.states.chunks():
+        bench.states.fill(bench.model, chunk, "cpu")
+    found = {arm: bench(worth.Run("messy", arm, 0.3, 0, 0)) for arm in ("random", "oracle")}
+    layers = bench.model.config.num_hidden_layers
+    for run in found.values():
+        assert len(run["losses"]) == 60
+        assert run["depth"] == (layers if whole else 1)
+        assert run["tokens"] <= run["budget"]
+    assert found["random"]["steps"] == found["oracle"]["steps"]
+    assert found["random"]["losses"] != found["oracle"]["losses"]

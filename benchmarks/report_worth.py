@@ -1,0 +1,104 @@
+"""The blocks of `worth.py`: what the kept rows are worth against a random draw; see :mod:`report_blocks`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from report_blocks import RESULTS, block, percent, result, table
+
+FILES = {"worth": "Two cores, the last layer learns", "worth-whole": "One GPU, the whole model learns"}
+ALONE = ("copies", "rules", "noise")
+"""Arms of one part of the default recipe, and random rows of what it left."""
+FIRST = ("oracle", "stratified", "clean part", "full")
+LEVEL = 0.05
+
+
+@block
+def worth() -> str:
+    """README, docs/choose.md: one line an arm, one column a set and budget, by tokens and by capability."""
+    return short("worth")
+
+
+@block
+def worth_tables() -> str:
+    """docs/benchmarks.md: all arms with intervals, and how small a difference is seen."""
+    parts = [
+        f"**{title}**\n\n{long(name)}" for name, title in FILES.items() if (RESULTS / f"{name}.json").exists()
+    ]
+    return "\n\n".join(parts)
+
+
+def ordered(tables: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The yardsticks, then the others from the best to the worst on the first set."""
+    arms = dict.fromkeys(arm for of in tables for arm in of["arms"])
+    first = tables[0]["arms"]
+
+    def place(arm: str) -> tuple[bool, int, float]:
+        fixed = FIRST.index(arm) if arm in FIRST else len(FIRST)
+        return arm not in first, fixed, first[arm]["token"]["difference"] if arm in first else 0.0
+
+    return sorted(arms, key=place)
+
+
+def cell(of: Mapping[str, Any], arm: str) -> str:
+    """Differences from random by tokens and by capability: **lower**, *higher* than random beyond the interval."""
+    if arm not in of["arms"]:
+        return ""
+    kinds = ["token", "capability"] if of["capabilities"] > 1 else ["token"]
+    return " / ".join(marked(of["arms"][arm][kind]) for kind in kinds)
+
+
+def marked(one: Mapping[str, Any]) -> str:
+    mark = ("**" if one["difference"] < 0 else "*") * (one["half"] < abs(one["difference"]))
+    return f"{mark}{one['difference']:+.3f}{mark}"
+
+
+def short(name: str) -> str:
+    tables = [of for of in in_order(result(name)["tables"]) if of["arms"]]
+    return table(
+        ["", *(f"{of['set']}, {percent(of['budget'])}" for of in tables)],
+        [
+            ["random, its loss", *(" / ".join(f"{loss:.3f}" for loss in levels(of)) for of in tables)],
+            *([arm, *(cell(of, arm) for of in tables)] for arm in ordered(tables)),
+        ],
+    )
+
+
+def levels(of: Mapping[str, Any]) -> list[float]:
+    kinds = ["token", "capability"] if of["capabilities"] > 1 else ["token"]
+    return [of["random"][kind] for kind in kinds]
+
+
+def in_order(tables: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    sets = ["messy", "clean", "single"]
+    return sorted(tables, key=lambda of: (sets.index(of["set"]), of["budget"]))
+
+
+def long(name: str) -> str:
+    tables = [of for of in in_order(result(name)["tables"]) if of["arms"]]
+    parts = []
+    for of in tables:
+        for kind, loss in zip(("token", "capability"), levels(of), strict=False):
+            arms = sorted(of["arms"], key=lambda arm: of["arms"][arm][kind]["difference"])
+            parts.append(
+                f"*{of['set']}, {percent(of['budget'])} of the supervised tokens, by {kind}*: random {loss:.4f}, "
+                f"{of['runs']} runs\n\n"
+                + table(
+                    ["arm", "against random", "runs", "Holm", "of the gap", "random needs", "seen from"],
+                    [line_of(arm, of["arms"][arm][kind]) for arm in arms],
+                )
+            )
+    return "\n\n".join(parts)
+
+
+def line_of(arm: str, one: Mapping[str, Any]) -> list[str]:
+    return [
+        arm,
+        f"{one['difference']:+.4f} ± {one['half']:.4f}",
+        str(one["runs"]),
+        f"{one['holm']:.3f}",
+        "" if one["gap_closed"] is None else f"{one['gap_closed']:.0%}",
+        "" if one["random_needs"] is None else f"{one['random_needs']:.0%}",
+        f"{one['seen_from']:.4f}",
+    ]
