@@ -8,15 +8,49 @@ from typing import Any
 from report_blocks import RESULTS, block, percent, result, table
 
 FILES = {"worth": "Two cores, the last layer learns", "worth-whole": "One GPU, the whole model learns"}
-ALONE = ("copies", "rules", "noise")
-"""Arms of one part of the default recipe, and random rows of what it left."""
 FIRST = ("oracle", "stratified", "clean part", "full")
-LEVEL = 0.05
+
+
+@block
+def worth_default() -> str:
+    """README: what the default recipe's rows are worth against as many random tokens."""
+    rows = []
+    for of in in_order(result("worth")["tables"]):
+        one = of["arms"].get("auto")
+        if one is None:
+            continue
+        kinds = kinds_of(of)
+        needs = one["token"]["random_needs"]
+        rows.append(
+            [
+                of["set"],
+                percent(of["budget"]),
+                *(
+                    f"{marked(one[kind])} ± {one[kind]['half']:.3f}" if kind in kinds else ""
+                    for kind in ("token", "capability")
+                ),
+                " / ".join(
+                    f"{one[kind]['gap_closed']:.0%}" for kind in kinds if one[kind]["gap_closed"] is not None
+                ),
+                "" if needs is None else f"{needs:.0%}",
+            ]
+        )
+    return table(
+        [
+            "set",
+            "budget",
+            "loss against random, nats a token",
+            "as the mean over capabilities",
+            "of the way to the oracle",
+            "random needs",
+        ],
+        rows,
+    )
 
 
 @block
 def worth() -> str:
-    """README, docs/choose.md: one line an arm, one column a set and budget, by tokens and by capability."""
+    """docs/benchmarks.md: one line an arm, one column a set and budget, by tokens and by capability."""
     return short("worth")
 
 
@@ -45,8 +79,7 @@ def cell(of: Mapping[str, Any], arm: str) -> str:
     """Differences from random by tokens and by capability: **lower**, *higher* than random beyond the interval."""
     if arm not in of["arms"]:
         return ""
-    kinds = ["token", "capability"] if of["capabilities"] > 1 else ["token"]
-    return " / ".join(marked(of["arms"][arm][kind]) for kind in kinds)
+    return " / ".join(marked(of["arms"][arm][kind]) for kind in kinds_of(of))
 
 
 def marked(one: Mapping[str, Any]) -> str:
@@ -65,9 +98,13 @@ def short(name: str) -> str:
     )
 
 
+def kinds_of(of: Mapping[str, Any]) -> list[str]:
+    """By tokens, and as the mean over capabilities where there are several."""
+    return ["token", "capability"] if of["capabilities"] > 1 else ["token"]
+
+
 def levels(of: Mapping[str, Any]) -> list[float]:
-    kinds = ["token", "capability"] if of["capabilities"] > 1 else ["token"]
-    return [of["random"][kind] for kind in kinds]
+    return [of["random"][kind] for kind in kinds_of(of)]
 
 
 def in_order(tables: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -79,7 +116,7 @@ def long(name: str) -> str:
     tables = [of for of in in_order(result(name)["tables"]) if of["arms"]]
     parts = []
     for of in tables:
-        for kind, loss in zip(("token", "capability"), levels(of), strict=False):
+        for kind, loss in zip(kinds_of(of), levels(of), strict=True):
             arms = sorted(of["arms"], key=lambda arm: of["arms"][arm][kind]["difference"])
             parts.append(
                 f"*{of['set']}, {percent(of['budget'])} of the supervised tokens, by {kind}*: random {loss:.4f}, "
