@@ -23,6 +23,7 @@ from datapruner.measuring.reading import fitted, read_rows
 from datapruner.parts import CLEANING, built_in
 from datapruner.recipe import Recipe, load_recipe
 from datapruner.recipe.auto import STEPS, expanded
+from datapruner.scorers.auto import Auto
 from datapruner.signals import vectors
 
 WORDS = [
@@ -251,8 +252,12 @@ def test_naming_a_scorer_adds_nothing(cache):
 def test_the_budgets_column_gives_the_groups(cache):
     selection = pruned(make_rows(80), keep=20, per_group="topic", without=["noise"], embeddings=None)
     kept = Counter(selection.dataset["topic"])
+    assert kept == {"big": 10, "small": 10}
+    assert "shared equally over the values of topic" in str(selection.summary)
     # 60 and 20 rows: sqrt(3) to 1.
-    assert kept == {"big": 13, "small": 7}
+    half = Auto(0.5, within="topic")
+    selection = pruned(make_rows(80), keep=20, scorer=half, without=["noise"], embeddings=None)
+    assert Counter(selection.dataset["topic"]) == {"big": 13, "small": 7}
     assert "shared over the values of topic by size^0.5" in str(selection.summary)
 
 

@@ -229,6 +229,8 @@ def _by(method: Method, per_group: str | None, clusters: int | None, values: Seq
     if per_group is not None and over.startswith("clusters"):
         over = f"the values of {safe_text(per_group, 60)} and their clusters"
     power = float(method.parameters.get("power", _power()))
+    if power in (0, 1):
+        return f"shared {'equally over' if power == 0 else 'in proportion to the sizes of'} {over}"
     return f"shared over {over} by size^{power:g}"
 
 

@@ -105,14 +105,14 @@ def kept_kinds(selection):
 
 
 def test_a_column_gives_the_groups_and_takes_no_embeddings(rows):
-    selection = dp.prune(rows, scorer=Auto(within="kind"), keep=60, progress=False)
+    selection = dp.prune(rows, scorer=Auto(0.5, within="kind"), keep=60, progress=False)
     expected = by_filling(list(KINDS.values()), 60, 0.5)
     found = [kept_kinds(selection)[kind] for kind in KINDS]
     assert np.abs(np.array(found) - expected).max() < 1
 
 
 def test_the_groups_of_the_budgets_column_share_by_the_same_power_beside_a_quota(rows):
-    asked = {"keep": 60, "per_group": "kind", "scorer": Auto(within="kind"), "progress": False}
+    asked = {"keep": 60, "per_group": "kind", "scorer": Auto(0.5, within="kind"), "progress": False}
     assert [kept_kinds(dp.prune(rows, **asked))[kind] for kind in KINDS] == pytest.approx(
         by_filling(list(KINDS.values()), 60, 0.5), abs=1
     )

@@ -31,7 +31,7 @@ class PowerAllocation(Selector):
         0 for equal shares, 1 for shares in proportion to size.
     """
 
-    power: float = 0.5
+    power: float = 0.0
     name: ClassVar[str] = "power_allocation"
     needs_groups: ClassVar[bool] = True
 
