@@ -286,7 +286,7 @@ def test_a_run_is_the_same_with_all_layers_or_the_last(
     """From files to losses, in one process: equal budgets and steps, the planted truth, one loss a held-out row."""
     from argparse import Namespace
 
-    messy, top_layers, worth, _ = scripts
+    messy, _, worth, _ = scripts
     monkeypatch.setattr(worth, "MODEL", str(tiny_llama))
     for name in ("messy", "held_out", "clean", "single"):
         messy.write_set(tmp_path, name, getattr(sets, name)[:60], truth=True)
