@@ -39,7 +39,7 @@ WORDS = [
     "planet",
     "candle",
 ]
-NOISE = [step for step in STEPS["noise"] if step in built_in(CLEANING) and step != "improbable_answer"]
+NOISE = [step for step in STEPS["noise"] if step in built_in(CLEANING) and step != "unfinished_answer"]
 N = 60
 
 

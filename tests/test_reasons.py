@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import datapruner
 from datapruner.cleaning.steps.rules import Rules
+from datapruner.cleaning.steps.unfinished_answer import UnfinishedAnswer
 from datapruner.cleaning.steps.unfit_answer import UnfitAnswer
 from datapruner.errors import DataPrunerError
 from datapruner.reasons import Reason, reason_of, saved_words, table
@@ -33,7 +34,7 @@ WORDS = {
 
 def test_the_words_are_those_of_always():
     assert {code: table()[code].label for code in WORDS} == WORDS
-    rules = {reason.code for reason in (*Rules.reasons, *UnfitAnswer.reasons)}
+    rules = {reason.code for reason in (*Rules.reasons, *UnfitAnswer.reasons, *UnfinishedAnswer.reasons)}
     assert set(table()) == {*WORDS, "ranked", "dropped_before_scoring", *rules}
     assert not saved_words(table())
 

@@ -21,10 +21,10 @@ STEPS: Mapping[str, tuple[str, ...]] = {
     LEAKS: ("contaminated",),
     COPIES: ("exact", "near", "semantic"),
     RULES: ("rules",),
-    NOISE: ("unfit_answer", "improbable_answer"),
+    NOISE: ("unfit_answer", "unfinished_answer"),
 }
 """Part -> the cleaning steps that are its own."""
-OF_A_MODEL = frozenset({"improbable_answer"})
+OF_A_MODEL = frozenset({"unfinished_answer"})
 """Those that read a language model's losses, and so are left out without one."""
 OF_AN_EMBEDDER = frozenset({"unfit_answer"})
 """Those that read vectors of prompts and of answers, and so are left out where vectors are given."""
