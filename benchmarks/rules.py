@@ -5,6 +5,9 @@ hits anew, holds them against what was read, and says which were not. Thresholds
 and precision is told for the others too.
 
     python benchmarks/rules.py [--rows 10000] [--show RULE] [--messy FOLDER] [--save]
+    python benchmarks/rules.py --speed ROWS.jsonl [--before TREE] [--save]
+
+`--speed` times the step `rules` by the CPU time of a process of its own, in turns with the tree of an earlier commit.
 
 `--messy` takes a folder of `benchmarks/messy.py`, `--more` one of further sets: those in the results are the English
 and Chinese demo files of LLaMA-Factory (alpaca, dpo, glaive_toolcall, kto, identity), as messages.
@@ -16,7 +19,9 @@ import argparse
 import hashlib
 import json
 import logging
-import time
+import os
+import subprocess
+import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
@@ -26,8 +31,11 @@ from common import MIXTURE
 
 from datapruner.cleaning.own_text import OwnText
 from datapruner.cleaning.step import Remaining
+from datapruner.cleaning.steps._read import rows_read
+from datapruner.cleaning.steps._rule import some
 from datapruner.cleaning.steps.personal_data import PATTERNS, PersonalData, real
 from datapruner.cleaning.steps.rules import EVERY
+from datapruner.cleaning.steps.symbols import Symbols
 from datapruner.samples import load_samples
 from datapruner.samples.samples import Samples
 
@@ -60,21 +68,16 @@ def read(path: Path, most: int) -> Samples:
 
 
 def hits_of(samples: Samples) -> dict[str, list[int]]:
-    """Every rule on all rows, by itself."""
+    """Every rule on all rows, by itself; the rows are read once for all."""
     n = len(samples)
     left = Remaining(samples, np.arange(n), np.zeros(n, dtype=bool), OwnText(samples, True))
+    reads = [read for _, read in rows_read(left, left.rows, {})]
+    chosen = [reads[row] for row in some(left.rows, left.seed)]
     found = {}
-    for rule in (*(rule() for rule in EVERY), PersonalData(drop=True)):
-        start = time.perf_counter()
-        found[rule.name] = sorted(row for vetoes in rule.clean(left) for row in vetoes.rows.tolist())
-        logging.info(
-            "%s %s: %d of %d, %.2f s",
-            samples.source,
-            rule.name,
-            len(found[rule.name]),
-            n,
-            time.perf_counter() - start,
-        )
+    for rule in (*(rule() for rule in (*EVERY, Symbols)), PersonalData(drop=True)):
+        usual = rule.usual(chosen) if rule.reads_the_set else None
+        found[rule.name] = [row for row, read in enumerate(reads) if rule.hit(read, usual) is not None]
+    logging.info("%s: %d rows, %s", samples.source, n, {rule: len(rows) for rule, rows in found.items()})
     return found
 
 
@@ -102,7 +105,8 @@ def messy(folder: Path) -> dict[str, Any]:
         samples = load_samples(str(folder / f"{name}.jsonl"))
         truth = [json.loads(line)["planted"] or "clean" for line in (folder / f"{name}.truth.jsonl").open()]
         found = hits_of(samples)
-        found.pop("personal_data")
+        for counted in ("personal_data", "symbols"):
+            found.pop(counted)
         every = {row for rows in found.values() for row in rows}
         whole = Counter(truth)
         caught = Counter(truth[row] for row in every)
@@ -117,6 +121,52 @@ def messy(folder: Path) -> dict[str, Any]:
     return out
 
 
+CHILD = """
+import json, sys, time
+import numpy as np
+from datapruner.cleaning.own_text import OwnText
+from datapruner.cleaning.step import Remaining
+from datapruner.cleaning.steps._read import rows_read
+from datapruner.cleaning.steps._rule import some
+from datapruner.cleaning.steps.rules import Rules
+from datapruner.samples import load_samples
+
+def left(samples):
+    n = len(samples)
+    return Remaining(samples, np.arange(n), np.zeros(n, dtype=bool), OwnText(samples, True))
+
+samples = load_samples(sys.argv[1])
+Rules().clean(left(load_samples([{"prompt": "Is it so?", "response": "It is so."}] * 3)))
+start = time.process_time()
+Rules().clean(left(samples))
+print(json.dumps([len(samples), time.process_time() - start]))
+"""
+"""Everything is imported before the clock runs; the models of the rules, which load when they are asked, are not."""
+
+
+def speed(rows: str, before: str, runs: int) -> dict[str, Any]:
+    trees = {"now": str(RESULT.parents[2]), **({"before": before} if before else {})}
+    seconds: dict[str, list[float]] = defaultdict(list)
+    count = 0
+    for _ in range(runs):
+        for name, tree in trees.items():
+            asked = [sys.executable, "-c", CHILD, rows]
+            environment = {**os.environ, "PYTHONPATH": tree, "OMP_NUM_THREADS": "1"}
+            done = subprocess.run(
+                asked, env=environment, cwd=tree, check=True, capture_output=True, text=True
+            )
+            count, took = json.loads(done.stdout)
+            seconds[name].append(took)
+    return {
+        "rows": count,
+        "runs": runs,
+        "rows_per_cpu_second": {
+            name: round(count / float(np.median(took))) for name, took in seconds.items()
+        },
+        "seconds": {name: [round(one, 2) for one in took] for name, took in seconds.items()},
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -128,9 +178,18 @@ def main() -> None:
     parser.add_argument(
         "--labels", type=Path, help="JSON of what was read: rule -> source and row -> right, or wrong: why"
     )
+    parser.add_argument("--speed", default="", help="rows that are timed")
+    parser.add_argument("--before", default="", help="a tree of an earlier commit")
+    parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--save", action="store_true")
     asked = parser.parse_args()
     held = json.loads(RESULT.read_text()) if RESULT.exists() else {"read": {}}
+    if asked.speed:
+        held["speed"] = speed(str(Path(asked.speed).resolve()), asked.before, asked.runs)
+        print(json.dumps(held["speed"]))
+        if asked.save:
+            RESULT.write_text(json.dumps(held, indent=1) + "\n")
+        return
     labels = json.loads(asked.labels.read_text()) if asked.labels else {}
     totals: dict[str, Any] = {}
     places: dict[str, list[tuple[str, int]]] = defaultdict(list)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from datapruner.words import spread
 
 if TYPE_CHECKING:
     from datapruner.arrays import Flags, Floats, Ints
@@ -45,29 +50,67 @@ class Expected:
         return 1 / (1 + math.exp(-max(-700.0, logit)))
 
 
-def learned(pairs: Sequence[tuple[str, str]], targets: Iterable[Flags]) -> list[Expected]:
-    """Learn which answers end so, for each of several ends.
+def learned(pairs: Sequence[tuple[str, str]], ended: Flags) -> Expected:
+    """Learn which answers end so.
 
     Parameters
     ----------
     pairs : sequence of (str, str)
         Prompts and answers.
-    targets : iterable of ndarray, bool, shape (n,)
+    ended : ndarray, bool, shape (n,)
         Which of the answers have that end.
     """
     half = np.array([_half(*pair) for pair in pairs], dtype=np.int64)
-    matrix: Any = None
-    found = []
-    for ended in targets:
-        counts = [int(ended[half == side].sum()) for side in (0, 1)]
-        rest = [int((half == side).sum()) - count for side, count in enumerate(counts)]
-        share = float(ended.mean()) if sum(counts) >= FEWEST else 0.0
-        if min(counts) < FEWEST // 2 or min(rest) < 2:
-            found.append(Expected(share=share))
-            continue
-        matrix = _matrix(pairs) if matrix is None else matrix
-        found.append(Expected((_fit(matrix, ended, half == 0), _fit(matrix, ended, half == 1)), share))
-    return found
+    counts = [int(ended[half == side].sum()) for side in (0, 1)]
+    rest = [int((half == side).sum()) - count for side, count in enumerate(counts)]
+    share = float(ended.mean()) if sum(counts) >= FEWEST else 0.0
+    if min(counts) < FEWEST // 2 or min(rest) < 2:
+        return Expected(share=share)
+    matrix = _matrix(pairs)
+    return Expected((_fit(matrix, ended, half == 0), _fit(matrix, ended, half == 1)), share)
+
+
+WORD = r"[^\W_]+(?:['’-][^\W_]+)*"
+WORDS = re.compile(WORD)
+LAST = re.compile(rf"({WORD})[\"'”’)\]*_ ]{{0,3}}(?:[.!?。！？]|\n|$)")
+MOST, HEAD = 2000, 3000
+"""Texts that are counted, and characters of each."""
+RARER = 4
+"""So many times as rarely as words in general a word must be last."""
+
+
+@dataclass(frozen=True)
+class LastWords:
+    """Words that a set has often and never, or hardly ever, at the end of a sentence or a line.
+
+    Attributes
+    ----------
+    texts : sequence of str
+        Counted when it is first asked; none where no such word is known.
+    """
+
+    texts: Sequence[str] = field(default=(), repr=False)
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> LastWords:
+        """Take the beginnings of some texts."""
+        return cls([text[:HEAD] for text in texts[:: 1 + len(texts) // MOST]])
+
+    @cached_property
+    def _counts(self) -> tuple[Counter[str], Counter[str], float]:
+        every: Counter[str] = Counter()
+        last: Counter[str] = Counter()
+        for text in self.texts:
+            head = spread(text.lower())
+            every.update(WORDS.findall(head))
+            last.update(LAST.findall(head))
+        return every, last, last.total() / max(1, every.total())
+
+    def never(self, line: str) -> bool:
+        """Whether a line ends in a word that stands in the middle; the line's own end may have been counted."""
+        every, last, rate = self._counts
+        words = WORDS.findall(spread(line[-100:].lower()))
+        return bool(words) and max(1, last[words[-1]]) * RARER <= rate * (every[words[-1]] + 1)
 
 
 def _matrix(pairs: Sequence[tuple[str, str]]) -> Any:

@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 from annotated_types import Ge, Gt, Le
 
-from datapruner.cleaning.steps._endings import Expected, learned
+from datapruner.cleaning.steps._endings import Expected, LastWords, learned
 from datapruner.cleaning.steps._read import FENCE, Answer, Read
 from datapruner.cleaning.steps._rule import Hit, Rule
 from datapruner.reasons import Reason
@@ -31,8 +31,6 @@ END = re.compile(
 """What prose ends with."""
 STOPS = tuple(".!?。！？")
 OPENING = re.compile(r"[(\[{]|```|~~~")
-SIGNED = re.compile(r"[A-Z][\w.'-]{0,30}(?:,? (?:[A-Z][\w.'-]{0,30}|of|the|de|van|von)){0,5}$")
-"""The last line of a letter, or a name."""
 CLOSED = re.compile(
     r"[.!?]\s+[^.!?]{2,60},\s+(?:(?:Dr|Mr|Mrs|Ms)\. )?[A-Z][\w'-]{0,30}(?: [A-Z][\w.'-]{0,30}){0,4}"
     r"(?:, [\w ]{2,40})?$|,\s+(?:[Yy]ours?|[Ss]incerely|[Ll]ove|[Bb]est|[Rr]egards)\b[^.!?]{0,60}$|#\w+$"
@@ -40,12 +38,18 @@ CLOSED = re.compile(
     r"|(?:[Aa]nswer|[Oo]utput|[Rr]esult|[Ll]abel|答案|输出|标签)[^\n:：]{0,30}(?:[:：]|\bis\b)\s*[^\n:：]{1,40}$"
 )
 """A letter on one line, a post, who said it, and an answer that is named as such."""
-HANGING = re.compile(
-    r"(?<![}]\s)(?:,|[\[{=&<]|(?<![:;])(?<![:;]-)\(|(?<!\+)\+)$"
-    r"|(?<=\s)(?:the|an?|and|or|of|because|than|their|its|is|are|was|were|from|with|which|whose|by|at)$"
-    r"|(?:(?<=[.!?]\s)|^)(?:The|An?|In|On|At|To|For|If|When|While|Each|Then|This|These|They|We|It|He|She|As|So|But|And)$"
+ADDRESSED = re.compile(
+    r"^(?:dear|hi|hello|hey|greetings|to)\b|\b(?:yours?|sincerely|truly|faithfully|love|wishes|regards|thanks|respectfully"
+    r"|cheers|care)\W*$",
+    re.IGNORECASE,
 )
-"""What nothing ends with."""
+"""A line of a letter that a comma ends."""
+HANGING = re.compile(
+    r"(?<=\s)(?:the|an?|and|or|of|because|than|their|its|is|are|was|were|whose)$", re.IGNORECASE
+)
+"""Words that hardly any phrase ends with, either."""
+CLOSING = (")", "]", "}", ";")
+VERSE = re.compile(r"poem|poet|vers[es]|haiku|lyric|song|rhym|limerick|sonnet|诗|歌", re.IGNORECASE)
 STOP = re.compile(r"[.!?][\"')\]]*\s+(?=[A-Z\"'(])|[。！？]\s*(?=\S)")
 """The end of a sentence that another one follows."""
 SHAPES = ((re.compile(r"[-+$€£]*\d+(?:[.,:/]\d+)*"), "0"), (re.compile(r"[^\W\d_]+"), "a"))
@@ -55,8 +59,10 @@ SMILING = re.compile(r"[:;=]'?-?[(\[{]+")
 NO_PROSE = re.compile(r"[=+/\\|{}<>^~→]|\d$")
 """What a formula, a row of a table or a path has."""
 PLAIN = re.compile(r"[a0\s,.;'→>-]*|[a0].*|.*[.!?]")
-RITUAL, MARKED = 0.95, 0.98
-"""Probabilities from which it is believed that such an answer ends so."""
+RITUAL = 0.95
+"""Probability from which it is believed that such an answer ends so."""
+LEAST = 5
+"""Words of a last line that is looked at for how it ends."""
 WIDE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
 
@@ -72,15 +78,17 @@ class Usual:
         Forms and last lines, in shape, that many answers have: ``#### 0``.
     balanced : float
         Share of the answers with brackets that close all of them.
-    marked, ritual : Expected
-        How sure an answer to such a prompt ends in a mark, and in a last line of such a shape.
+    ritual : Expected
+        How sure an answer to such a prompt ends in a last line of such a shape.
+    words : LastWords
+        Those that sentences end with.
     """
 
     ended: Mapping[str, float] = field(default_factory=dict)
     shapes: frozenset[tuple[str, str]] = frozenset()
     balanced: float = 0.0
-    marked: Expected = field(default_factory=Expected)
     ritual: Expected = field(default_factory=Expected)
+    words: LastWords = field(default_factory=LastWords)
 
     @cached_property
     def rituals(self) -> frozenset[str]:
@@ -94,11 +102,12 @@ class CutOff(Rule):
     """Answers that stop in the middle: of a sentence, a block of code, a bracket.
 
     *Derived*: C4 (arXiv 1910.10683) keeps lines that end in a terminal mark, and FineWeb measures the share of them.
-    *Ours*: a missing mark alone is no sign, since lists, titles, names, formulas and labels have none. A code fence
-    that is never closed is one, a bracket of the last line (of all lines of a program) where the set's answers close
-    theirs, a last comma or article, and a last sentence without an end where what stands before it in the same answer
-    (sentences, lines, items of the list) has ends, and nearly all answers of that form do. A last line whose shape
-    (``#### 0``, digits and words as such) many answers share is an end. The last answer of a conversation is looked at.
+    *Ours*: a missing mark is no sign, since lists, titles, names, formulas and labels have none, and many a whole
+    sentence. A code fence that is never closed is one, a bracket of the last line (of all lines of a program) where
+    the set's answers close theirs, a last comma, and a last word that the set has often and never, or hardly ever, at
+    the end of a sentence or line ("of", "the", "provides"). A last line whose shape (``#### 0``, digits and words as
+    such) many answers share is an end, and an answer without it is cut off where such answers have it. The last answer
+    of a conversation is looked at.
 
     Parameters
     ----------
@@ -120,25 +129,28 @@ class CutOff(Rule):
         """Count how answers end."""
         said = [read.last for read in rows if self._long(read.last.text)]
         texts, forms = [answer.text for answer in said], [form(answer) for answer in said]
-        many = Counter((of, shape(text)) for text, of in zip(texts, forms, strict=True))
+        shaped = [(of, shape(text)) for text, of in zip(texts, forms, strict=True)]
         of_form = Counter(forms)
         shapes = frozenset(
-            held for held, count in many.items() if held[1] and count >= max(3, 0.02 * of_form[held[0]])
+            held
+            for held, count in Counter(shaped).items()
+            if held[1] and count >= max(3, 0.02 * of_form[held[0]])
         )
         ends = defaultdict(list)
-        for text, of in zip(texts, forms, strict=True):
-            ends[of].append((of, shape(text)) in shapes or not stops(text))
+        for text, held in zip(texts, shaped, strict=True):
+            ends[held[0]].append(held in shapes or has_end(text))
         bracketed = [not unclosed(text) for text in texts if any(mark in text for mark in "([{")]
         found = Usual(
             {of: sum(held) / len(held) for of, held in ends.items() if len(held) >= self.least},
             shapes,
             sum(bracketed) / len(bracketed) if len(bracketed) >= self.least else 0.0,
+            words=LastWords.of([answer.text for answer in said if not answer.code]),
         )
+        if not found.rituals:
+            return found
         pairs = [(read.prompt, read.last.text) for read in rows]
-        with_mark = np.array([has_end(text) for _, text in pairs], dtype=np.bool_)
         with_ritual = np.array([shape(text) in found.rituals for _, text in pairs], dtype=np.bool_)
-        marked, ritual = learned(pairs, [with_mark, with_ritual])
-        return replace(found, marked=marked, ritual=ritual)
+        return replace(found, ritual=learned(pairs, with_ritual))
 
     def hit(self, read: Read, usual: Usual) -> Hit | None:
         """Hit the row if its last answer has no end."""
@@ -147,7 +159,7 @@ class CutOff(Rule):
         # What ends in a mark and has nothing to close is not cut off, nor is what is taken from the prompt, as it is.
         if (text.endswith(STOPS) and OPENING.search(text) is None) or not self._long(text):
             return None
-        if text not in asked and (self._cut(answer, usual) or self._unlike(asked, answer, usual)):
+        if text not in asked and (self._cut(answer, asked, usual) or self._unlike(asked, answer, usual)):
             return CUT_OFF, 1.0
         return None
 
@@ -156,37 +168,47 @@ class CutOff(Rule):
             len(text.split(None, self.words)) >= self.words or len(WIDE.findall(text[:200])) >= 8 * self.words
         )
 
-    def _cut(self, answer: Answer, usual: Usual) -> bool:
+    def _cut(self, answer: Answer, asked: str, usual: Usual) -> bool:
         text, of = answer.text, form(answer)
-        fences = [fence.end() for fence in FENCE.finditer(text)]
+        # Fences around fences are not told apart.
+        fences = [] if "````" in text else [fence.end() for fence in FENCE.finditer(text)]
         after = text[fences[-1] :] if fences else ""
         if len(fences) % 2:
             # What is prose, or nothing, after the last one was only marked in an odd way.
             return bool(after) and not after.endswith(STOPS)
-        last = text[-400:].rsplit("\n", 1)[-1].strip()
+        line = text[-400:].rsplit("\n", 1)[-1]
+        last = line.strip()
         balanced = usual.balanced >= self.usual_share
         if of == "code" and not after.strip():
+            # What closes something at the margin is rather wrong than cut off.
+            whole = last.startswith(("#", "//")) or (last.endswith(CLOSING) and not line[:1].isspace())
             said = last.endswith((".", "!", "?", "。")) and len(last.split()) >= 5
-            return balanced and unclosed(text) and not said
-        if has_end(text) or (of, shape(text)) in usual.shapes:
-            return False
-        if of == "words":  # titles, labels, spans
+            return balanced and not (whole or said) and unclosed(text)
+        if (
+            has_end(text) or (of, shape(text)) in usual.shapes or of == "words"
+        ):  # words: titles, labels, spans
             return False
         often = usual.ended.get(of, 0.0) >= self.usual_share
         if unclosed(SMILING.sub("", last)):
             return balanced or often
-        if of == "sentence":
-            return (balanced or often) and len(last.split()) >= 8 and HANGING.search(last) is not None
-        return ((balanced or often) and HANGING.search(last) is not None) or (often and stops(text))
+        words = last.split()
+        if not prose(last.rstrip(",").lower()) or asked.rstrip().endswith(last[-30:]) or VERSE.search(asked):
+            return False
+        if last.endswith(","):
+            return often and of != "lines" and len(words) >= LEAST and ADDRESSED.search(last) is None
+        if HANGING.search(last) is not None:
+            return usual.words.never(last)
+        # Items and lines may end in any word where those before them have no marks; names are no words.
+        closed = of in ("sentence", "sentences") or marked(text)
+        named = not words[-1].islower() and STOP.search(" ".join(words[-2:])) is None
+        return len(words) >= LEAST and closed and not named and usual.words.never(last)
 
     def _unlike(self, asked: str, answer: Answer, usual: Usual) -> bool:
-        """Whether a text has no end where such answers have one: a line like ``#### 0``, or a mark."""
+        """Whether a text has no last line like ``#### 0`` where such answers have one."""
         text = answer.text
-        if has_end(text) or CLOSED.search(text[-200:]) is not None or answer.code:
+        if not usual.rituals or has_end(text) or CLOSED.search(text[-200:]) is not None or answer.code:
             return False
-        if shape(text) not in usual.rituals and usual.ritual(asked, text) >= RITUAL:
-            return True
-        return form(answer) == "sentence" and prose(text) and usual.marked(asked, text) >= MARKED
+        return shape(text) not in usual.rituals and usual.ritual(asked, text) >= RITUAL
 
 
 def form(answer: Answer) -> str:
@@ -207,16 +229,9 @@ def has_end(text: str) -> bool:
     return END.search(text[-600:]) is not None
 
 
-def stops(text: str) -> bool:
-    """Whether a text's last sentence has no end, while what stands before it has."""
-    if has_end(text) or CLOSED.search(text[-200:]) is not None:
-        return False
+def marked(text: str) -> bool:
+    """Whether the lines before a text's last end in marks, as those of its kind do."""
     *before, last = (line.strip() for line in text[-4000:].split("\n") if line.strip())
-    pieces = STOP.split(LIST.sub("", last))
-    if not prose(pieces[-1], 2 if len(pieces) > 1 else 12) or SIGNED.match(last) is not None:
-        return False
-    if len(pieces) > 1:
-        return True
     listed = LIST.match(last) is not None
     like = [line for line in before if (LIST.match(line) is not None) == listed and (listed or prose(line))]
     return len(like) >= 2 and all(has_end(line) for line in like[-6:])

@@ -58,11 +58,13 @@ MAYBE: dict[Kind, Callable[[str], object]] = {
 """What every such piece has; most texts have none of it, and are cleared at once."""
 FICTIONAL = re.compile(
     r"@(?:[\w-]+\.)*(?:example\d*|test|domain|email|mail|company|yourdomain|mydomain|sample)\.|@.*\.(?:example|test|invalid|local)$"
-    r"|^(?:user|name|email|you|your|alice|bob|carol|dave|eve|john|jane|dan|sam|john\.?doe|jane\.?doe|test|foo|info|support|contact|noreply)\w*@",
+    r"|^(?:user|name|email|you|your|alice|bob|carol|dave|eve|john|jane|joe|dan|sam|j\.?smith|j\.?doe|example|test|foo|info|support|contact|noreply)\w*@",
     re.IGNORECASE,
 )
 """Addresses that stand for one."""
-ORDINARY = re.compile(r"555\)?[ .-]*\d|123\)?[ .-]*45|12[ .-]?345|(\d)\1{5}|0123|1234567")
+ORDINARY = re.compile(
+    r"555\)?[ .-]*\d|123\)?[ .-]*45|12[ .-]?345|(\d)\1{5}|0123|1234567|234\)?[ .-]*567|567[ .-]?890"
+)
 """Numbers that nobody has."""
 
 

@@ -12,6 +12,7 @@ from datapruner.cleaning.steps._read import Read
 from datapruner.cleaning.steps._rule import Hit, Rule
 from datapruner.reasons import Reason
 from datapruner.text import normalise
+from datapruner.words import bare_words
 
 REFUSED = Reason(
     "refused",
@@ -47,7 +48,7 @@ LACKING = re.compile(
 """Likewise, where more is asked for; by itself it may be the answer."""
 OFFERING = re.compile(
     r"\b(?:but|however|instead)\b.{0,30}\b(?:i|we) (?:can|could|will|would|may|suggest|do)\b(?!'t|not)"
-    r"|\bbut (?:it|here|the|that|this)\b"
+    r"|\bbut (?:it|here|the|that|this|on|in|as)\b"
     r"|\bhere (?:is|are)\b|:$"
 )
 """A sentence that does not leave it at that."""
@@ -71,6 +72,10 @@ PROVIDED = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 """A prompt, or a system prompt, that provides for a refusal."""
+EDITED = re.compile(
+    r"sentence|phras|rewrit|rearrang|translat|correct|edit\b|dialog|句|翻译|改写", re.IGNORECASE
+)
+"""A prompt whose own words the answer may be made of."""
 _SENTENCES = re.compile(r"(?<=[.!?。！？])\s*|\n+")
 
 
@@ -100,7 +105,16 @@ class Refused(Rule):
         if not read.answers or not all(refuses(answer.text, self.longest) for answer in read.answers):
             return None
         asked = PROVIDED.search(f"{read.system}\n{read.prompt}") is not None
-        return None if read.sample.tools or asked else (REFUSED, 1.0)
+        if read.sample.tools or asked or (EDITED.search(read.prompt) and _taken(read)):
+            return None
+        return REFUSED, 1.0
+
+
+def _taken(read: Read) -> bool:
+    """Whether half of what the answers say is the prompt's."""
+    known = set(bare_words(read.prompt))
+    said = [word for answer in read.answers for word in bare_words(answer.text)]
+    return sum(word in known for word in said) >= len(said) / 2
 
 
 def refuses(text: str, longest: int = 400) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -11,6 +12,7 @@ from annotated_types import Ge, Le
 from datapruner.cleaning.steps._read import Read
 from datapruner.cleaning.steps._rule import Hit, Rule
 from datapruner.reasons import Reason
+from datapruner.words import words_of
 
 REPEATS = Reason(
     "repeats_itself",
@@ -24,35 +26,39 @@ PERIOD = 40
 STUCK = 100
 """Characters of one sign, or a few, without an end."""
 LONG = 100
-"""Words of an answer whose n-grams are counted."""
+"""Words of an answer whose sentences are counted."""
+SENTENCE = re.compile(r"(?<=[.!?。！？;；])\s*|\n+|\|")
+NUMBERED = re.compile(r"^\W*(?:\d{1,3}[.)、:]|[A-Za-z][.)])?\W*")
+MARKUP = 0.9
+"""Share of a program, which has cells and calls by the dozen, that must lie in a run."""
+SAID = 3, 12
+"""Words and letters of a sentence that says something."""
 
 
 @dataclass(frozen=True)
 class RepeatsItself(Rule):
-    """Answers that get stuck: a piece is said again and again without a break, or most of the text is a copy.
+    """Answers that get stuck: a piece is said again and again without a break, or most sentences were said before.
 
-    *Published*: the share of a text that lies in repeated n-grams (Gopher, arXiv 2112.11446, table A1; datatrove's
-    ``GopherRepetitionFilter``; Data-Juicer's ``word_repetition_filter``). *Ours*: the longest run, in which a piece of
-    up to 40 words follows itself, and thresholds far above Gopher's, which would drop tables and proofs. Words are
-    compared without case. What repeats must have letters, and n-grams with digits do not count, so that grids, boards,
-    lists of moves and data (an answer that begins as JSON does) are let be. A text without spaces is read by its
-    characters, for runs alone: addresses and patterns share much.
+    *Published*: the share of a text that lies in duplicate lines (Gopher, arXiv 2112.11446, table A1; datatrove's
+    ``GopherRepetitionFilter``). *Ours*: sentences and items of lists (without their numbers) count as lines do; the
+    longest run, in which a piece of up to 40 words follows itself; thresholds far above Gopher's. Repeated n-grams,
+    which Gopher counts too, are no sign here: lists whose items begin alike, songs and claims have them. Words are
+    compared without case. What repeats must have letters, and sentences with digits do not count, so that grids,
+    boards, lists of moves and data (an answer that begins as JSON does) are let be. A text without spaces is read by
+    its characters, for runs alone: addresses and patterns share much.
 
     Parameters
     ----------
     share : float
-        Of the words, that lie in the run, or in n-grams that were there before.
+        Of the words, that lie in the run, or in sentences that were there before.
     times : int
         How often a piece must follow itself to be a run.
-    ngram : int
-        Words of an n-gram.
     least : int
         Words of an answer that is looked at.
     """
 
     share: Annotated[float, Ge(0), Le(1)] = 0.5
     times: Annotated[int, Ge(2)] = 4
-    ngram: Annotated[int, Ge(2)] = 8
     least: Annotated[int, Ge(1)] = 12
     name: ClassVar[str] = "repeats_itself"
     reasons: ClassVar[tuple[Reason, ...]] = (REPEATS,)
@@ -65,29 +71,29 @@ class RepeatsItself(Rule):
             endless = len(text) > 40 * len(words)
             if endless:
                 words = list(text)
-            if len(words) < self.least or len(set(words)) > (1 - self.share) * len(words) + self.ngram:
+            # Half of the words in copies leave no more than this many different ones.
+            fewest = (1 - self.share) * len(words) + min(PERIOD, self.share * len(words) / self.times)
+            if len(words) < self.least or len(set(words)) > fewest:
                 continue
             if text.lstrip()[:1] in ("{", "["):
                 continue
-            covered = self._covered(words, endless)
-            if covered / len(words) >= self.share:
-                return REPEATS, covered / len(words)
+            covered = self._run(words, endless)
+            if answer.code and covered < MARKUP:
+                continue
+            if covered < self.share and not endless and len(words) >= LONG:
+                covered = said_before(text)
+            if covered >= self.share:
+                return REPEATS, covered
         return None
 
-    def _covered(self, words: list[str], endless: bool) -> int:
-        """Count the words that lie in the longest run, or else in n-grams that were there before."""
+    def _run(self, words: list[str], endless: bool) -> float:
+        """Give the share of the words that lie in the longest run, where it says something."""
         seen: dict[str, int] = {}
         numbers = np.fromiter((seen.setdefault(word, len(seen)) for word in words), np.int64, len(words))
         covered, start, step = longest_run(numbers, self.times, least=self.share * len(words))
         letters = sum(map(str.isalpha, "".join(words[start : start + step])))
-        if covered / len(words) >= self.share and (
-            letters >= max(2, step / 2) or (endless and covered >= STUCK)
-        ):
-            return covered
-        if endless or len(words) < LONG:
-            return 0
-        digits = np.array([any(map(str.isdigit, word)) for word in seen], dtype=np.bool_)
-        return repeated(numbers, self.ngram, ~digits[numbers])
+        says = letters >= max(2, step / 2) or (endless and covered >= STUCK)
+        return covered / len(words) if says else 0.0
 
 
 def longest_run(
@@ -131,30 +137,17 @@ def longest_run(
     return best
 
 
-def repeated(numbers: np.ndarray, ngram: int, counts: np.ndarray | None = None) -> int:
-    """Count the words that lie in an n-gram which was there before.
-
-    Parameters
-    ----------
-    numbers : ndarray, int64, shape (n,)
-        Equal where words are.
-    ngram : int
-    counts : ndarray, bool, shape (n,), optional
-        Words without which an n-gram is none; all by default.
-    """
-    if len(numbers) < ngram:
-        return 0
-    given = np.ones(len(numbers), dtype=np.bool_) if counts is None else counts
-    whole: np.ndarray = np.all(np.lib.stride_tricks.sliding_window_view(given, ngram), axis=1)
-    windows = np.lib.stride_tricks.sliding_window_view(numbers, ngram)
-    seen: set[bytes] = set()
-    steps = np.zeros(len(numbers) + 1, dtype=np.int64)
-    for place, window in enumerate(np.ascontiguousarray(windows)):
-        if not whole[place]:
+def said_before(text: str) -> float:
+    """Give the share of a text's words that lie in sentences, or items, which were there before, word for word."""
+    seen: set[str] = set()
+    again = every = 0
+    for piece in SENTENCE.split(text):
+        words = words_of(NUMBERED.sub("", piece))
+        every += len(words)
+        said = " ".join(words).rstrip(" .,;:!?。！？；")
+        if len(words) < SAID[0] or sum(map(str.isalpha, said)) < SAID[1] or any(map(str.isdigit, said)):
             continue
-        key = window.tobytes()
-        if key in seen:
-            steps[place] += 1
-            steps[place + ngram] -= 1
-        seen.add(key)
-    return int((np.cumsum(steps[:-1]) > 0).sum())
+        if said in seen:
+            again += len(words)
+        seen.add(said)
+    return again / max(1, every)

@@ -29,7 +29,11 @@ FEW = Reason(
 )
 
 
-DRAWN = re.compile(r"ascii|emoji|\bdraw|\bart\b|symbol|pattern|diagram|brainf|表情|符号", re.IGNORECASE)
+DRAWN = re.compile(
+    r"ascii|emoji|\bdraw|\bart\b|symbol|pattern|diagram|brainf|regex|regular exp|morse|binary|formula|equation"
+    r"|\b(?:table|chart|graph|grid|board|maze|puzzle)|表情|符号|正则|图|表格|公式",
+    re.IGNORECASE,
+)
 """A prompt that asks for symbols."""
 WORDS = re.compile(r"[^\W_]+")
 MARK = re.compile(r"[^\w\s]|_")

@@ -33,6 +33,7 @@ ABOUT = re.compile(
 )
 """A prompt that speaks of languages."""
 LETTERS = re.compile(r"[^\W\d_]+")
+KANA = re.compile(r"[\u3040-\u30ff]")
 LIKELY = 0.5
 """The confidence from which an answer counts for what the set speaks: what is spoken need not be sure."""
 COMMON, OFTEN = 150, 0.05
@@ -41,6 +42,9 @@ FOREIGN = 0.1
 """... of which a text in its language has a larger share: of English ones, about a half."""
 IDENTIFIED = 1500
 """Answers that are identified to see what is spoken."""
+APART, LEAST = 3, 8
+"""Words between two commas or other marks, on the average, that make sentences and no list; and words at all."""
+MARKS = re.compile(r"[^\w\s'’-]+|\n+|\d+")
 LINES = 40
 """Of a prompt that are identified."""
 Identify = Callable[[str], tuple[str, float]]
@@ -48,11 +52,11 @@ Identify = Callable[[str], tuple[str, float]]
 
 @dataclass(frozen=True)
 class Usual:
-    """The languages of a set, who tells them, and the commonest words."""
+    """Who tells languages, the commonest words of a set, and its languages, told when they are first asked."""
 
     identify: Identify
-    spoken: frozenset[str]
     common: frozenset[str]
+    spoken: Callable[[], frozenset[str]]
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,8 @@ class WrongLanguage(Rule):
     *Derived*: language filters of web text (CCNet, FineWeb) by an identifier's confidence, here py3langid (97
     languages, the model in the package). *Ours*: the set's own languages are what it speaks, and a second witness: an
     answer with the set's commonest words in it is in its language, whatever the identifier says of names and terms.
-    Both halves of an answer must be in the same foreign language. Short answers, code, and rows whose prompt has a line
-    in that language, or speaks of languages, are not hit.
+    Both halves of an answer must be in the same foreign language, and have sentences: lists of names are taken for
+    any. Short answers, code, and rows whose prompt has a line in that language, or speaks of languages, are not hit.
 
     Parameters
     ----------
@@ -88,20 +92,23 @@ class WrongLanguage(Rule):
         """Find the languages that the set speaks."""
         identify = identifier()
         if self.languages:
-            return Usual(identify, frozenset(self.languages), frozenset())
+            return Usual(identify, frozenset(), lambda: frozenset(self.languages))
         given = [answer for read in rows for answer in read.answers]
         words = Counter(chain.from_iterable(set(_words(answer.text)) for answer in given))
         common = frozenset(word for word, times in words.most_common(COMMON) if times > OFTEN * len(given))
-        said = [self._told(answer, identify, LIKELY) for answer in given[:: 1 + len(given) // IDENTIFIED]]
-        counts = Counter(language for language, _ in said if language)
-        enough = max(2, self.share * counts.total())
-        spoken = frozenset(language for language, count in counts.items() if count >= enough)
-        return Usual(identify, spoken, common)
+        some = given[:: 1 + len(given) // IDENTIFIED]
+
+        @cache
+        def spoken() -> frozenset[str]:
+            counts = Counter(self._told(answer, identify, LIKELY)[0] for answer in some)
+            del counts[""]
+            enough = max(2, self.share * counts.total())
+            return frozenset(language for language, count in counts.items() if count >= enough)
+
+        return Usual(identify, common, spoken)
 
     def hit(self, read: Read, usual: Usual) -> Hit | None:
         """Hit the row if an answer is in another language than the set and its prompt."""
-        if not usual.spoken:
-            return None
         for answer in read.answers:
             asked, text = answer.asked, answer.text
             if text.lstrip()[:1] in ("{", "[") or len(text) < self.least:
@@ -109,8 +116,8 @@ class WrongLanguage(Rule):
             words = _words(text)
             if sum(map(usual.common.__contains__, words)) > FOREIGN * len(words) or ABOUT.search(asked):
                 continue
-            whole = self._told(answer, usual.identify)[0]
-            if not whole or whole in usual.spoken:
+            whole = self._told(answer, usual.identify)[0] if sentences(text) else ""
+            if not whole or not usual.spoken() or whole in usual.spoken():
                 continue
             # Words of the prompt are quoted.
             known = set(asked.split())
@@ -135,6 +142,15 @@ class WrongLanguage(Rule):
         return (language, sure) if sure >= (self.sure if sure_from is None else sure_from) else ("", sure)
 
 
+def sentences(text: str) -> bool:
+    """Whether a text has sentences: names, terms and patterns are taken for any language."""
+    head = text[:1500]
+    if has_unspaced(head):
+        return True
+    words = len(LETTERS.findall(head))
+    return words >= LEAST and words >= APART * len(MARKS.findall(head))
+
+
 def _words(text: str) -> list[str]:
     """Give the words of a text, letters alone, that tell languages apart; of scripts without spaces, the letters."""
     said = text[:1500].casefold()
@@ -150,6 +166,8 @@ def identifier() -> Identify:
 
     def identify(text: str) -> tuple[str, float]:
         language, sure = model.classify(text)
-        return str(language or ""), float(sure)
+        # Names of places in Chinese are taken for Japanese.
+        chinese = language == "ja" and KANA.search(text) is None
+        return "zh" if chinese else str(language or ""), float(sure)
 
     return identify

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datapruner.cleaning.steps.cut_off import unclosed
-from datapruner.cleaning.steps.repeats_itself import longest_run, repeated
+from datapruner.cleaning.steps.repeats_itself import longest_run, said_before
 from tests.cleaning.steps.rules import asked, chat, hits
 
 SENTENCES = [
@@ -32,11 +32,17 @@ def test_the_longest_run_is_that_of_a_search_over_all_pieces(words, times):
     assert not best or words[start : start + best - step] == words[start + step : start + best]
 
 
-@given(st.lists(st.integers(0, 2), max_size=40), st.integers(2, 4))
-def test_words_of_repeated_ngrams_are_counted(words, n):
-    grams = [tuple(words[at : at + n]) for at in range(len(words) - n + 1)]
-    covered = {at + k for at, gram in enumerate(grams) if gram in grams[:at] for k in range(n)}
-    assert repeated(np.array(words, dtype=np.int64), n) == len(covered)
+@given(
+    st.lists(
+        st.sampled_from(["they all came home late", "nobody had lit a fire", "yes", "it is 5 o'clock now"])
+    )
+)
+def test_words_of_repeated_sentences_are_counted(said):
+    again = sum(len(one.split()) for at, one in enumerate(said) if one in said[:at] and len(one.split()) > 3)
+    counted = again - 5 * max(0, said.count("it is 5 o'clock now") - 1)
+    every = sum(len(one.split()) for one in said)
+    for text in (". ".join(said), "\n".join(f"{n}. {one}" for n, one in enumerate(said))):
+        assert said_before(text) == pytest.approx(counted / max(1, every))
 
 
 @pytest.mark.parametrize(
@@ -47,6 +53,9 @@ def test_words_of_repeated_ngrams_are_counted(words, n):
         "我不知道。" * 12,
         "The end. " + "it is what it is and " * 9,
         "ha" * 300,
+        " ".join(f"{SENTENCES[n % 4]} Nobody knew why they did that." for n in range(12)).replace(
+            "th of", " of"
+        ),
     ],
 )
 def test_what_is_stuck_repeats_itself(text):
@@ -63,6 +72,10 @@ def test_what_is_stuck_repeats_itself(text):
         "[0, 1, 0, 0, 2, 0, 5, 0, 0, 7, 1, 0, 3, 0, 0, 1]",
         "4 4 4 4 4 4 4 4 4 4\n" * 10,
         "_ _ _ Q _ _ _ _\n" * 8,
+        "\n".join(
+            f"{n}. In ten years' time, who is most likely to have become a {n}th of them?" for n in range(20)
+        ),
+        "\n".join(["<div>", *['  <div class="cell">cell</div>'] * 6, "</div>", "p { x: 1; }", "b { y: 2; }"]),
         "[" + ",".join(["[0,0,0,0,0,0,0,0,0,0]"] * 10) + "]",
         " ".join(f"Move disk {n % 3} from peg {n % 2} to peg {(n + 1) % 3}." for n in range(40)),
         r"^(?:(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9][0-9]|[0-9])\.){3}(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[0-9])$",
@@ -124,6 +137,12 @@ def test_answers_that_only_begin_so_stay(text):
     assert not hits("refused", [asked(text)])
 
 
+def test_a_refusal_that_was_to_be_rewritten_stays():
+    rewritten = asked("I can't help you with this.", 'Rewrite the sentence: "With this I can\'t help you".')
+    assert not hits("refused", [rewritten])
+    assert hits("refused", [asked("I can't help you with this.", "Write a sentence.")]) == {0: "refused"}
+
+
 def test_a_conversation_is_refused_whole_or_not():
     refusal = "I'm sorry, I can't assist with that."
     talk = [
@@ -139,10 +158,12 @@ def test_a_conversation_is_refused_whole_or_not():
 @pytest.mark.parametrize(
     ("text", "prompt", "hit"),
     [
-        ("Dear Sir,\nI accept.\nSincerely,\n[Your Name]", "Write a letter.", True),
+        ("Dear Sir,\nI accept.\nSincerely,\n[Your Name]", "Write a letter.", False),
+        ("We need [insert number of seats] seats.", "How many seats?", True),
+        ("They are enqueue (Add an element at the end) and dequeue.", "Name them.", False),
         ("Lorem ipsum dolor sit amet.", "Describe the sea.", True),
         ("Dear {{customer}}, we thank you.", "Write to our customer.", True),
-        ("Dear [Your Name],", "Write a template for a letter.", False),
+        ("Dear [insert name],", "Write a template for a letter.", False),
         ("The set [a, b] is closed.", "Is it closed?", False),
         ("```python\nx = data[your_index]\n```", "Index it.", False),
         ("See [the name] of the rose.", "Which book?", False),
@@ -151,9 +172,9 @@ def test_a_conversation_is_refused_whole_or_not():
 )
 def test_placeholders(text, prompt, hit):
     assert bool(hits("placeholder", [asked(text, prompt)])) is hit
-    assert hits("placeholder", [asked("[Your Name]", "A template, please.")], asked=True) == {
-        0: "placeholder"
-    }
+    letter = asked("[Your Name]", "A template, please.")
+    assert hits("placeholder", [letter], asked=True, names=True) == {0: "placeholder"}
+    assert not hits("placeholder", [letter], names=True)
 
 
 @pytest.mark.parametrize(
@@ -192,6 +213,11 @@ def test_what_stops_in_the_middle_is_cut_off(answer, form):
         [*SENTENCES, "It rained all day. I am so tired :("],
         [*SENTENCES, "1. We want to know\n2. We long to know\n3. We are eager to know"],
         [*LABELS, "a much longer answer that nobody ends with a stop"],
+        [*SENTENCES, "It was cold, and nobody had lit a fire"],
+        [*SENTENCES, "Dear friend,\nIt was cold outside.\n\nYours sincerely,"],
+        [*SENTENCES, "/_/\\\n( o.o )\n>^<"],
+        [*SENTENCES, "````markdown\n```\nx\n```\n## It was\n````"],
+        [*[f"```python\nf([{n}])\n```" for n in range(40)], "f([1])\nimport os\nx = f(g[1)"],
     ],
 )
 def test_sets_whose_answers_end_otherwise_are_not(form):
