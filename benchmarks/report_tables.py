@@ -18,7 +18,7 @@ from pathlib import Path
 
 from report_blocks import BLOCKS
 
-for module in ("report_docs", "report_duplicates", "report_quality", "report_recovery"):
+for module in ("report_docs", "report_duplicates", "report_noise", "report_quality", "report_recovery"):
     importlib.import_module(module)  # each adds its blocks
 
 ROOT = Path(__file__).resolve().parents[1]
