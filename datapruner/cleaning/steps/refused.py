@@ -48,7 +48,7 @@ LACKING = re.compile(
 """Likewise, where more is asked for; by itself it may be the answer."""
 OFFERING = re.compile(
     r"\b(?:but|however|instead)\b.{0,30}\b(?:i|we) (?:can|could|will|would|may|suggest|do)\b(?!'t|not)"
-    r"|\bbut (?:it|here|the|that|this|on|in|as)\b"
+    r"|\bbut (?:it|here|the|that|this|on|in)\b"
     r"|\bhere (?:is|are)\b|:$"
 )
 """A sentence that does not leave it at that."""

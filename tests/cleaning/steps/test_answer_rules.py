@@ -112,6 +112,7 @@ def test_an_echo_is_the_prompt_and_nothing_else():
     [
         "I'm sorry, but I can't assist with that request.",
         "As an AI language model, I do not have personal opinions.",
+        "I'm sorry, but as an AI language model I cannot help with that.",
         "I’m sorry. I cannot help with this. Please consult a professional.",
         "Es tut mir leid, ich kann das leider nicht beantworten.",
         "Lo siento, no puedo ayudar con eso.",
@@ -131,6 +132,7 @@ def test_refusals_are_found(text):
         "As an AI language model, I have no taste. Still, many people like it sweet.",
         "I cannot help you, said the fox. The lion laughed and went on.",
         "No.",
+        "I don't have access to the time, but on the clock of the hall it is five.",
     ],
 )
 def test_answers_that_only_begin_so_stay(text):
