@@ -64,6 +64,7 @@ class Reading(TypedDict, total=False):
     near_threshold: float
     near_ngram: int
     near_numbers: bool
+    near_blanks: bool
     semantic_eps: float
     decontaminate: str | None
     decontaminate_split: str | None

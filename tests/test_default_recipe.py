@@ -89,6 +89,7 @@ def test_everything_is_written_out():
         "without": [],
         "dedup": ["exact", "near"],
         "near_numbers": True,
+        "near_blanks": True,
         "cleaning": ["rules", *NOISE],
         "scorers": [{"name": "auto"}],
         "embed": "prompt",
@@ -112,7 +113,7 @@ def test_each_part_is_left_out_by_its_name(part):
         differs
         == {
             "leaks": set(),
-            "copies": {"dedup", "near_numbers"},
+            "copies": {"dedup", "near_numbers", "near_blanks"},
             "rules": {"cleaning"},
             "noise": {"cleaning"} if NOISE else set(),
             "shares": {"scorers", "embed"},

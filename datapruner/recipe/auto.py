@@ -70,7 +70,8 @@ def expanded(given: Mapping[str, Any], *, spends: bool = True) -> dict[str, Any]
     if given.get("dedup") is None:
         out["dedup"] = [] if COPIES in without else list(DEDUP)
         if out["dedup"]:
-            out["near_numbers"] = True  # the same question about other numbers is another one
+            # The same question about other numbers is another one, and so is what a template is filled in with.
+            out |= {"near_numbers": True, "near_blanks": True}
     own = one_or_more(given.get("cleaning") or ())
     named = {_name_of(step) for step in own}
     for part in without:

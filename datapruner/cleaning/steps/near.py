@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from datapruner.arrays import Flags, Ints
 from datapruner.choices import Match
+from datapruner.cleaning.blanks import without_fillings
 from datapruner.cleaning.crowd import Crowd
 from datapruner.cleaning.grams import MULTIPLIER, hashed_ngrams
 from datapruner.cleaning.minhash import band_keys, bands_for, permutations_of, shared_buckets
@@ -54,6 +55,9 @@ class Near(CleaningStep):
         Words a shingle.
     numbers : bool
         Rows of other numbers are kept apart.
+    blanks : bool
+        So are rows of one template that fill in its blanks otherwise; see
+        :func:`~datapruner.cleaning.blanks.without_fillings`.
     match : {"text", "exact", "loose"}
         What counts as the same where rows are more than their texts.
     """
@@ -67,17 +71,20 @@ class Near(CleaningStep):
     ngram: int = 3
     numbers: bool = False
     match: Match = "text"
+    blanks: bool = False
 
     @classmethod
     def switched_on(cls, recipe: Recipe) -> Self | None:
         """Where ``dedup`` says so."""
         if "near" not in recipe.dedup:
             return None
-        return cls(recipe.near_threshold, recipe.near_ngram, recipe.near_numbers, recipe.match)
+        return cls(
+            recipe.near_threshold, recipe.near_ngram, recipe.near_numbers, recipe.match, recipe.near_blanks
+        )
 
     def clean(self, left: Remaining) -> Vetoes:
         """Compare the words of all turns but the system's, without what many rows share."""
-        return near_duplicates(
+        found = near_duplicates(
             left.texts(),
             left.rows,
             threshold=self.threshold,
@@ -87,6 +94,11 @@ class Near(CleaningStep):
             numbers=self.numbers,
             apart=left.apart(self.match),
             whole=left.own.turns("both", left.rows) if left.own.leaves_out else None,
+        )
+        if not self.blanks:
+            return found
+        return without_fillings(
+            found, lambda rows: left.texts("both", rows), ngram=self.ngram, threshold=self.threshold
         )
 
     def tell(self, left: Remaining, found: Vetoes) -> None:
