@@ -126,8 +126,6 @@ import json, sys, time
 import numpy as np
 from datapruner.cleaning.own_text import OwnText
 from datapruner.cleaning.step import Remaining
-from datapruner.cleaning.steps._read import rows_read
-from datapruner.cleaning.steps._rule import some
 from datapruner.cleaning.steps.rules import Rules
 from datapruner.samples import load_samples
 

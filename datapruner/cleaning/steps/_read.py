@@ -19,13 +19,17 @@ if TYPE_CHECKING:
 
 LONGEST = 20_000
 """Characters of an answer that are looked at, half of them at either end: what is wrong shows there."""
-FENCE = re.compile(r"^[ \t]*(```|~~~)", re.MULTILINE)
+FENCE = re.compile(r"^[ \t]*(```|~~~(?=[\w \t]*$))", re.MULTILINE)
 CODE = re.compile(
     r"""^#!|[;{}][ \t]*$|^[ \t]*(?:def|class|import|from|return|function|const|let|var|\#include|SELECT|<\w+|\$\ )\b"""
     r"""|^[ \t]*(?:end|fi|done|else:?|//.*|\#\ .*)$|^[ \t]*\w+\s?=\s?["'\[({$\w]|^[ \t]*[\w.]+\([^()\n]*\)$""",
     re.MULTILINE,
 )
 """Lines of programs; two of them make one."""
+VERSE = re.compile(
+    r"poem|poet|vers[es]|haiku|lyric|song|rhym|limerick|sonnet|\brap\b|music|melod|chord|诗|歌", re.IGNORECASE
+)
+"""A prompt that asks for what has refrains, and lines that end anywhere."""
 
 
 @dataclass(frozen=True)

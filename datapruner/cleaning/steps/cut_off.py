@@ -13,7 +13,7 @@ import numpy as np
 from annotated_types import Ge, Gt, Le
 
 from datapruner.cleaning.steps._endings import Expected, LastWords, learned
-from datapruner.cleaning.steps._read import FENCE, Answer, Read
+from datapruner.cleaning.steps._read import FENCE, VERSE, Answer, Read
 from datapruner.cleaning.steps._rule import Hit, Rule
 from datapruner.reasons import Reason
 
@@ -49,7 +49,6 @@ HANGING = re.compile(
 )
 """Words that hardly any phrase ends with, either."""
 CLOSING = (")", "]", "}", ";")
-VERSE = re.compile(r"poem|poet|vers[es]|haiku|lyric|song|rhym|limerick|sonnet|诗|歌", re.IGNORECASE)
 STOP = re.compile(r"[.!?][\"')\]]*\s+(?=[A-Z\"'(])|[。！？]\s*(?=\S)")
 """The end of a sentence that another one follows."""
 SHAPES = ((re.compile(r"[-+$€£]*\d+(?:[.,:/]\d+)*"), "0"), (re.compile(r"[^\W\d_]+"), "a"))
@@ -181,7 +180,9 @@ class CutOff(Rule):
         balanced = usual.balanced >= self.usual_share
         if of == "code" and not after.strip():
             # What closes something at the margin is rather wrong than cut off.
-            whole = last.startswith(("#", "//")) or (last.endswith(CLOSING) and not line[:1].isspace())
+            line = text[: fences[-1]].rstrip("`~ \t\n")[-400:].rsplit("\n", 1)[-1] if fences else line
+            code = line.strip()
+            whole = code.startswith(("#", "//")) or (code.endswith(CLOSING) and not line[:1].isspace())
             said = last.endswith((".", "!", "?", "。")) and len(last.split()) >= 5
             return balanced and not (whole or said) and unclosed(text)
         if (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -21,6 +22,8 @@ MOJIBAKE = Reason(
     "answers with wrongly decoded letters",
     way_out="a higher `least` keeps more of them",
 )
+CUBED = re.compile("Å[²³]")
+"""Ångströms, whose signs are a letter of UTF-8, read wrongly, as well."""
 LOST = "\ufffd"
 """What a decoder puts for what it could not read."""
 
@@ -51,6 +54,7 @@ class Mojibake(Rule):
         def count(text: str) -> int:
             if text.isascii():
                 return 0
+            text = CUBED.sub("", text)
             bad = int(badness(text))
             return text.count(LOST) + (bad if bad and fix_encoding(text) != text else 0)
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge
 
-from datapruner.cleaning.steps._read import Read
+from datapruner.cleaning.steps._read import VERSE, Read
 from datapruner.cleaning.steps._rule import Hit, Rule
 from datapruner.reasons import Reason
 from datapruner.text import normalise
@@ -105,7 +105,8 @@ class Refused(Rule):
         if not read.answers or not all(refuses(answer.text, self.longest) for answer in read.answers):
             return None
         asked = PROVIDED.search(f"{read.system}\n{read.prompt}") is not None
-        if read.sample.tools or asked or (EDITED.search(read.prompt) and _taken(read)):
+        verse = VERSE.search(read.prompt) is not None and any("\n" in one.text for one in read.answers)
+        if read.sample.tools or asked or verse or (EDITED.search(read.prompt) and _taken(read)):
             return None
         return REFUSED, 1.0
 

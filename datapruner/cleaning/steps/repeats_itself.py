@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from annotated_types import Ge, Le
 
-from datapruner.cleaning.steps._read import Read
+from datapruner.cleaning.steps._read import VERSE, Read
 from datapruner.cleaning.steps._rule import Hit, Rule
 from datapruner.reasons import Reason
 from datapruner.words import words_of
@@ -29,8 +29,8 @@ LONG = 100
 """Words of an answer whose sentences are counted."""
 SENTENCE = re.compile(r"(?<=[.!?。！？;；])\s*|\n+|\|")
 NUMBERED = re.compile(r"^\W*(?:\d{1,3}[.)、:]|[A-Za-z][.)])?\W*")
-MARKUP = 0.9
-"""Share of a program, which has cells and calls by the dozen, that must lie in a run."""
+REFRAINS = 0.9
+"""Share of a program, which has cells and calls by the dozen, and of a song, that must lie in a run."""
 SAID = 3, 12
 """Words and letters of a sentence that says something."""
 
@@ -78,7 +78,7 @@ class RepeatsItself(Rule):
             if text.lstrip()[:1] in ("{", "["):
                 continue
             covered = self._run(words, endless)
-            if answer.code and covered < MARKUP:
+            if covered < REFRAINS and (answer.code or VERSE.search(answer.asked)):
                 continue
             if covered < self.share and not endless and len(words) >= LONG:
                 covered = said_before(text)

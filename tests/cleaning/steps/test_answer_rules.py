@@ -85,6 +85,13 @@ def test_tables_songs_and_lists_do_not(text):
     assert not hits("repeats_itself", [asked(text)])
 
 
+def test_songs_have_refrains():
+    song = "\n".join(f"{line}\nnobody had lit a fire for them" for line in (SENTENCES[0], SENTENCES[1]) * 5)
+    assert hits("repeats_itself", [asked(song, "Write a letter."), asked(song, "Write a song.")]) == {
+        0: "repeats_itself"
+    }
+
+
 def test_an_echo_is_the_prompt_and_nothing_else():
     prompt = "Write a short poem about the sea, the wind and a lonely lighthouse on a rock."
     span = "the wind and a lonely lighthouse"
@@ -141,7 +148,8 @@ def test_answers_that_only_begin_so_stay(text):
 
 def test_a_refusal_that_was_to_be_rewritten_stays():
     rewritten = asked("I can't help you with this.", 'Rewrite the sentence: "With this I can\'t help you".')
-    assert not hits("refused", [rewritten])
+    sung = asked("I cannot help the way I feel\nI will not answer why", "Write a song about love.")
+    assert not hits("refused", [rewritten, sung])
     assert hits("refused", [asked("I can't help you with this.", "Write a sentence.")]) == {0: "refused"}
 
 
@@ -218,7 +226,9 @@ def test_what_stops_in_the_middle_is_cut_off(answer, form):
         [*SENTENCES, "It was cold, and nobody had lit a fire"],
         [*SENTENCES, "Dear friend,\nIt was cold outside.\n\nYours sincerely,"],
         [*SENTENCES, "/_/\\\n( o.o )\n>^<"],
+        [*SENTENCES, "( o.o )\n >   <\n ~~~~~~~"],
         [*SENTENCES, "````markdown\n```\nx\n```\n## It was\n````"],
+        [*[f"```python\nf([{n}])\n```" for n in range(40)], "```\nf((1)\nx(1)\n```"],
         [*[f"```python\nf([{n}])\n```" for n in range(40)], "f([1])\nimport os\nx = f(g[1)"],
     ],
 )
@@ -248,9 +258,10 @@ def test_letters_that_were_decoded_wrongly():
         asked(wrong),
         asked("Grüße aus Köln, schöne Tage — “so” ‘it’ goes… 你好 Привет"),
         asked("plain"),
+        asked("One molecule fills 4.6 Å³, and its face has 2.8 Å²."),
     ]
     rows += [asked("the caf\ufffd is closed"), asked(wrong, f"Repair this text: {wrong}")]
-    assert hits("mojibake", rows) == {1: "mojibake", 4: "mojibake"}
+    assert hits("mojibake", rows) == {1: "mojibake", 5: "mojibake"}
 
 
 GERMAN = (
