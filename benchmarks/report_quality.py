@@ -20,15 +20,6 @@ def quality() -> str:
     return "\n\n".join(summary(name) for name in measured()) or NOT_YET
 
 
-@block
-def quality_tables() -> str:
-    """docs/benchmarks.md: everything, with intervals, by capability."""
-    from quality_report import report
-
-    parts = [f"**{FILES[name].capitalize()}**\n\n{report(RESULTS / f'{name}.json')}" for name in measured()]
-    return "\n\n".join(parts) or NOT_YET
-
-
 def measured() -> list[str]:
     return [name for name in FILES if (RESULTS / f"{name}.json").exists()]
 
@@ -69,8 +60,7 @@ def summary(name: str) -> str:
             "`random` its own, else the difference from it. The 95 % intervals over seeds lie apart where it is "
             "**lower** or *higher* in this type; they are of seeds, not of other rows. Scoring: all rows, models "
             "loaded, one thread. "
-            "[Intervals, capabilities, noise kept, and the smallest difference that could be found]"
-            "(docs/benchmarks.md), [which scorer, when](docs/choose.md).",
+            "[Which scorer, when](docs/choose.md).",
             table(
                 ["", "scoring, s", "peak, MiB", *(f"{of}, {percent(share)}" for of, share in columns)],
                 (

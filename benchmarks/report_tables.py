@@ -18,8 +18,9 @@ from pathlib import Path
 
 from report_blocks import BLOCKS
 
-for module in ("report_docs", "report_duplicates", "report_noise", "report_quality", "report_recovery"):
-    importlib.import_module(module)  # each adds its blocks
+MODULES = ("docs", "duplicates", "noise", "quality", "recovery", "worth")
+for module in MODULES:
+    importlib.import_module(f"report_{module}")  # each adds its blocks
 
 ROOT = Path(__file__).resolve().parents[1]
 MARKED = re.compile(r"^<!-- bench-report: (\w+) -->\n(?:.*?\n)??<!-- /bench-report -->$", re.M | re.S)
