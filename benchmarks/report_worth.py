@@ -63,6 +63,32 @@ def worth_tables() -> str:
     return "\n\n".join(parts)
 
 
+@block
+def worth_choices() -> str:
+    """docs/methods.md: the default beside what it was chosen from, on runs that all of them share where there are."""
+    tables = {(of["set"], of["budget"]): of for of in result("worth")["tables"]}
+    shown = [("messy", 0.1), ("messy", 0.3), ("clean", 0.1), ("clean", 0.3)]
+    arms = [arm for arm in ordered(list(tables.values())) if arm == "auto" or is_alternative(arm)]
+    return table(
+        ["groups, power", *(f"{name}, {percent(budget)}" for name, budget in shown)],
+        [
+            [
+                "**prompts, power 0**" if arm == "auto" else arm,
+                *(cell(tables[of], arm) + runs_of(tables[of], arm) for of in shown),
+            ]
+            for arm in arms
+        ],
+    )
+
+
+def is_alternative(arm: str) -> bool:
+    return "power" in arm and not arm.startswith("shares")
+
+
+def runs_of(of: Mapping[str, Any], arm: str) -> str:
+    return f" ({of['arms'][arm]['token']['runs']} runs)" if arm in of["arms"] else ""
+
+
 def ordered(tables: Sequence[Mapping[str, Any]]) -> list[str]:
     """The yardsticks, then the others from the best to the worst on the first set."""
     arms = dict.fromkeys(arm for of in tables for arm in of["arms"])
@@ -88,7 +114,11 @@ def marked(one: Mapping[str, Any]) -> str:
 
 
 def short(name: str) -> str:
-    tables = [of for of in in_order(result(name)["tables"]) if of["arms"]]
+    tables = [
+        {**of, "arms": {arm: one for arm, one in of["arms"].items() if not is_alternative(arm)}}
+        for of in in_order(result(name)["tables"])
+        if of["arms"]
+    ]
     return table(
         ["", *(f"{of['set']}, {percent(of['budget'])}" for of in tables)],
         [
