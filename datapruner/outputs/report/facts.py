@@ -20,6 +20,9 @@ from datapruner.reasons import KEPT, OVER_BUDGET
 from datapruner.results.selected import Selected
 from datapruner.text import safe_text
 
+COLOURS = 6
+"""Of causes other than the budget; they come again where there are more causes."""
+
 
 def title_of(shown: Shown) -> str:
     """Give the page's title: what was kept, or how much is compared."""
@@ -73,7 +76,7 @@ def _fates(selection: Selected) -> list[dict[str, Any]]:
             "count": f"{count:,}",
             "share": percent(count, n),
             "width": f"{100 * count / n:.3f}",
-            "colour": {KEPT: 0, OVER_BUDGET: 1}.get(name, place + 1),
+            "colour": {KEPT: 0, OVER_BUDGET: 1}.get(name, 2 + (place - 1) % COLOURS),
         }
         for place, (name, count) in enumerate(selection.counts().items())
     ]

@@ -12,6 +12,7 @@ import sys
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
 
@@ -28,6 +29,8 @@ import datapruner as dp
 pytest.importorskip("plotly", reason="the extra `report` is not installed")
 pytest.importorskip("jinja2", reason="the extra `report` is not installed")
 
+from datapruner.cleaning.step import CleaningStep
+from datapruner.cleaning.vetoes import drops
 from datapruner.outputs.report import Section, page, write_report
 from datapruner.outputs.report.contrasts import comparison_words
 from datapruner.outputs.report.figure_data import histogram
@@ -38,6 +41,7 @@ from datapruner.outputs.report.shown import Shown
 from datapruner.outputs.report.summary import selection_words
 from datapruner.outputs.warnings import comparison_warnings, warning_words
 from datapruner.outputs.wording import counted, listed, percent
+from datapruner.reasons import Reason
 from datapruner.samples import load_samples
 from datapruner.scorers import make_scorer
 from datapruner.scorers.base import Ranking, Scorer
@@ -1079,3 +1083,24 @@ def test_hostile_text_stays_text(tmp_path):
     assert any("{{ 7 * 7 }}" in text for text in texts)
     assert max(one["length"] for one in shown["texts"]) > 1_000_000
     assert "\\ud800" in json.dumps(shown["selections"][0]["reasons"]) + "".join(found.text)
+
+
+def test_every_cause_has_a_colour_however_many_there_are(tmp_path):
+    """The bar of what became of the rows is drawn in colours that the page defines, neighbours in different ones."""
+    rows = [{"text": f"row {number} " + "word " * number} for number in range(30)]
+
+    @dataclass(frozen=True)
+    class Step(CleaningStep):
+        name: ClassVar[str] = "each"
+        reasons: ClassVar = tuple(Reason(f"cause_{number}", f"cause {number}") for number in range(11))
+
+        def clean(self, left):
+            return [drops(reason, [number]) for number, reason in enumerate(self.reasons)]
+
+    selection = dp.prune(rows, scorer="random", keep=5, cleaning=[Step()], on_empty="keep", progress=False)
+    write_report(tmp_path / "page.html", [selection])
+    text = (tmp_path / "page.html").read_text()
+    drawn = re.findall(r'<span class="fate fate-(\d+)"', text)
+    assert len(drawn) == 13
+    assert all(f".fate-{colour} {{" in text for colour in drawn)
+    assert all(one != other for one, other in pairwise(drawn))
