@@ -241,6 +241,15 @@ def test_a_clean_set_loses_nothing_and_without_a_budget_all_that_is_left_is_kept
     assert selection.rebudget(0.5).kept.sum() == 30
 
 
+def test_a_model_that_is_named_looks_for_answers_that_are_not_finished(tiny_llama, cache):
+    """The model reads the rows, and as many again cut off; so few rows tell nothing, and none goes."""
+    selection = pruned(make_rows(), keep=20, model=str(tiny_llama), cache=cache)
+    assert [step.name for step in selection.recipe.cleaning] == ["rules", "unfinished_answer"]
+    assert len(selection) == 20
+    assert "not looked for" not in str(selection.summary)
+    assert "not looked for" in str(pruned(make_rows(), keep=20, cache=cache).summary)
+
+
 def test_naming_a_scorer_adds_nothing(cache):
     selection = pruned(spoilt(make_rows()), keep=0.5, scorer="auto")
     assert selection.recipe.without is None
