@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import datapruner
 from datapruner.cleaning.steps.rules import Rules
+from datapruner.cleaning.steps.symbols import Symbols
 from datapruner.cleaning.steps.unfinished_answer import UnfinishedAnswer
 from datapruner.cleaning.steps.unfit_answer import UnfitAnswer
 from datapruner.errors import DataPrunerError
@@ -34,7 +35,8 @@ WORDS = {
 
 def test_the_words_are_those_of_always():
     assert {code: table()[code].label for code in WORDS} == WORDS
-    rules = {reason.code for reason in (*Rules.reasons, *UnfitAnswer.reasons, *UnfinishedAnswer.reasons)}
+    steps = Rules, Symbols, UnfitAnswer, UnfinishedAnswer
+    rules = {reason.code for step in steps for reason in step.reasons}
     assert set(table()) == {*WORDS, "ranked", "dropped_before_scoring", *rules}
     assert not saved_words(table())
 
