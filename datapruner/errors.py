@@ -14,8 +14,8 @@ from contextlib import contextmanager
 _OPTION = re.compile(r"(?<![\w\-'\"“./=])--([a-z][a-z0-9-]*)(?:=([^\s;()]*[^\s;:().,]))?")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 SWITCHES = frozenset({
-    "changed-source", "count-tokens", "dedup", "last-turn-only", "near-numbers", "overwrite", "packing", "report",
-    "similarity-context", "stability", "trust-code",
+    "changed-source", "count-tokens", "dedup", "last-turn-only", "near-blanks", "near-numbers", "overwrite",
+    "packing", "report", "similarity-context", "stability", "trust-code",
 })  # fmt: skip
 """Options without a value."""
 _OTHER_NAMES = {

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from typer.main import get_command
 
 import datapruner as dp
-from datapruner import arguments, cli, options
+from datapruner import arguments, cli
+from datapruner import option_types as options
 from datapruner.errors import SWITCHES, DataPrunerError, flags, in_words
 from datapruner.models.encoders import Encoder
 from datapruner.recipe import Recipe
