@@ -20,7 +20,7 @@ def worth_default() -> str:
         if one is None:
             continue
         kinds = kinds_of(of)
-        needs = one["token"]["random_needs"]
+        needs = [one[kind]["random_needs"] for kind in kinds]
         rows.append(
             [
                 of["set"],
@@ -32,7 +32,9 @@ def worth_default() -> str:
                 " / ".join(
                     f"{one[kind]['gap_closed']:.0%}" for kind in kinds if one[kind]["gap_closed"] is not None
                 ),
-                "" if needs is None else f"{needs:.0%}",
+                " / ".join("more" if share is None else f"{share:.0%}" for share in needs)
+                if any(needs)
+                else "",
             ]
         )
     return table(

@@ -91,6 +91,7 @@ def test_held_out_rows_share_nothing_with_the_pool(scripts, sets):
     assert len({row.capability for row in sets.held_out}) == 7
 
 
+@pytest.mark.slow
 def test_a_seed_makes_the_same_sets(scripts, sets):
     assert scripts[0].make_sets(700, seed=3, source="gym", held_out=70) == sets
 
