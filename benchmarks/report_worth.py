@@ -15,7 +15,7 @@ FIRST = ("oracle", "stratified", "clean part", "full")
 def worth_default() -> str:
     """README: what the default recipe's rows are worth against as many random tokens."""
     rows = []
-    for of in in_order(result("worth")["tables"]):
+    for of in with_arms("worth"):
         one = of["arms"].get("auto")
         if one is None:
             continue
@@ -53,7 +53,17 @@ def worth_default() -> str:
 @block
 def worth() -> str:
     """docs/benchmarks.md: one line an arm, one column a set and budget, by tokens and by capability."""
-    return short("worth")
+    tables = [
+        {**of, "arms": {arm: one for arm, one in of["arms"].items() if not is_alternative(arm)}}
+        for of in with_arms("worth")
+    ]
+    return table(
+        ["", *(f"{of['set']}, {percent(of['budget'])}" for of in tables)],
+        [
+            ["random, its loss", *(" / ".join(f"{loss:.3f}" for loss in levels(of)) for of in tables)],
+            *([arm, *(cell(of, arm) for of in tables)] for arm in ordered(tables)),
+        ],
+    )
 
 
 @block
@@ -115,21 +125,6 @@ def marked(one: Mapping[str, Any]) -> str:
     return f"{mark}{one['difference']:+.3f}{mark}"
 
 
-def short(name: str) -> str:
-    tables = [
-        {**of, "arms": {arm: one for arm, one in of["arms"].items() if not is_alternative(arm)}}
-        for of in in_order(result(name)["tables"])
-        if of["arms"]
-    ]
-    return table(
-        ["", *(f"{of['set']}, {percent(of['budget'])}" for of in tables)],
-        [
-            ["random, its loss", *(" / ".join(f"{loss:.3f}" for loss in levels(of)) for of in tables)],
-            *([arm, *(cell(of, arm) for of in tables)] for arm in ordered(tables)),
-        ],
-    )
-
-
 def kinds_of(of: Mapping[str, Any]) -> list[str]:
     """By tokens, and as the mean over capabilities where there are several."""
     return ["token", "capability"] if of["capabilities"] > 1 else ["token"]
@@ -139,15 +134,16 @@ def levels(of: Mapping[str, Any]) -> list[float]:
     return [of["random"][kind] for kind in kinds_of(of)]
 
 
-def in_order(tables: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def with_arms(name: str) -> list[Mapping[str, Any]]:
+    """The tables of sets and budgets at which more than random was run, in the pages' order."""
     sets = ["messy", "clean", "single"]
+    tables = [of for of in result(name)["tables"] if of["arms"]]
     return sorted(tables, key=lambda of: (sets.index(of["set"]), of["budget"]))
 
 
 def long(name: str) -> str:
-    tables = [of for of in in_order(result(name)["tables"]) if of["arms"]]
     parts = []
-    for of in tables:
+    for of in with_arms(name):
         for kind, loss in zip(kinds_of(of), levels(of), strict=True):
             arms = sorted(of["arms"], key=lambda arm: of["arms"][arm][kind]["difference"])
             parts.append(

@@ -33,7 +33,7 @@ from datapruner.cleaning.own_text import OwnText
 from datapruner.cleaning.step import Remaining
 from datapruner.cleaning.steps._read import rows_read
 from datapruner.cleaning.steps._rule import some
-from datapruner.cleaning.steps.personal_data import PATTERNS, PersonalData, real
+from datapruner.cleaning.steps.personal_data import PersonalData, personal
 from datapruner.cleaning.steps.rules import EVERY
 from datapruner.cleaning.steps.symbols import Symbols
 from datapruner.samples import load_samples
@@ -89,12 +89,7 @@ def shown(samples: Samples, row: int, rule: str) -> str:
     (asked,), (said,) = (samples.texts(part, np.array([row])) for part in ("prompt", "response"))
     if rule == "personal_data":
         both = f"{asked}\n{said}"
-        return "; ".join(
-            f"{kind}: {one[0]}"
-            for kind, pattern in PATTERNS.items()
-            for one in pattern.finditer(both)
-            if real(kind, one[0])
-        )[:300]
+        return "; ".join(f"{kind}: {one}" for kind, one in personal(both))[:300]
     cut = said if len(said) < 420 else f"{said[:160]} [...] {said[-240:]}"
     return f"Q {asked[-160:]!r}\n    A {cut!r}"
 

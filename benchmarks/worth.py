@@ -37,6 +37,8 @@ from top_layers import MODEL, Head, States, counted, judged, targets_of, train, 
 from worth_report import report, saved
 
 SETS = ("messy", "clean", "single")
+HELD = ("messy", "held_out", "clean", "single")
+"""Sets whose states are stored, in the order that the files of states go by."""
 BUDGETS = (0.1, 0.3)
 SEEDS, SAMPLES = 3, 2
 SAMPLE = 0.8
@@ -174,7 +176,7 @@ class Bench:
         self.asked, self.device = asked, device
         self.model, tokenizer = load_causal_lm(MODEL, device=device)
         self.model = self.model.float().eval()
-        self.states = States(asked.folder, ("messy", "held_out", "clean", "single"), tokenizer)
+        self.states = States(asked.folder, HELD, tokenizer)
         self.heads: dict[str, Head] = {}
 
     def rows(self, of: str) -> list[Row]:
@@ -278,7 +280,7 @@ def main() -> None:
         return
     from datapruner.models import load_tokenizer
 
-    states = States(asked.folder, ("messy", "held_out", "clean", "single"), load_tokenizer(MODEL))
+    states = States(asked.folder, HELD, load_tokenizer(MODEL))
     if asked.choose:
         arms = {**ARMS, **(json.loads(asked.more_arms.read_text("utf-8")) if asked.more_arms else {})}
         choose(asked.folder, wanted(asked), states, arms)

@@ -289,7 +289,7 @@ def test_a_run_is_the_same_with_all_layers_or_the_last(
 
     messy, _, worth, _ = scripts
     monkeypatch.setattr(worth, "MODEL", str(tiny_llama))
-    for name in ("messy", "held_out", "clean", "single"):
+    for name in worth.HELD:
         messy.write_set(tmp_path, name, getattr(sets, name)[:60], truth=True)
     worth.truths.cache_clear()
     bench = worth.Bench(Namespace(folder=tmp_path, whole=whole, depth=1, rate=1e-3, step_tokens=200), "cpu")

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.arrays import Flags, Floats, Ints
+from datapruner.errors import DataPrunerError
 
 FOLDS = 3
 TREES = 40
@@ -79,6 +80,12 @@ class Beyond(NamedTuple):
     rows: Flags
     share: float
     false: float
+
+
+def check_rate(step: str, fdr: float) -> None:
+    """Refuse a false discovery rate of a step that is none."""
+    if not 0 < fdr < 1:
+        raise DataPrunerError(f"'{step}': fdr is a share above 0 and below 1, not {fdr}")
 
 
 def beyond_chance(real: Floats, decoys: Floats, fdr: float, *, cautious: bool = False) -> Beyond:

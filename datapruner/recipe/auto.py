@@ -88,9 +88,8 @@ def expanded(given: Mapping[str, Any], *, spends: bool = True) -> dict[str, Any]
         out["scorers"] = [_shares(given.get("per_group"), SHARES in without)]
         whole = vectors or SEMANTIC in one_or_more(out["dedup"] or ())
         if given.get("embed") is None and out["scorers"] == [{"name": SCORER}] and not whole:
-            out["embed"] = (
-                CLUSTERED  # read anyway for noise, and its clusters are no worse than those of whole rows
-            )
+            # Read anyway for noise, and their clusters are no worse than those of whole rows.
+            out["embed"] = CLUSTERED
     if (
         spends
         and not given.get("quotas")

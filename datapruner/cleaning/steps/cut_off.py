@@ -185,9 +185,8 @@ class CutOff(Rule):
             whole = code.startswith(("#", "//")) or (code.endswith(CLOSING) and not line[:1].isspace())
             said = last.endswith((".", "!", "?", "。")) and len(last.split()) >= 5
             return balanced and not (whole or said) and unclosed(text)
-        if (
-            has_end(text) or (of, shape(text)) in usual.shapes or of == "words"
-        ):  # words: titles, labels, spans
+        # Words alone are titles, labels, spans.
+        if has_end(text) or (of, shape(text)) in usual.shapes or of == "words":
             return False
         often = usual.ended.get(of, 0.0) >= self.usual_share
         if unclosed(SMILING.sub("", last)):

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datapruner.cleaning.beyond_chance import beyond_chance
+from datapruner.cleaning.beyond_chance import beyond_chance, check_rate
 from datapruner.cleaning.step import CleaningStep, Remaining
 from datapruner.cleaning.vetoes import Vetoes, drops
-from datapruner.errors import DataPrunerError
 from datapruner.reasons import Reason
 
 UNFINISHED = Reason(
@@ -48,8 +47,7 @@ class UnfinishedAnswer(CleaningStep):
     def __post_init__(self) -> None:
         """Refuse a rate that is none."""
         super().__post_init__()
-        if not 0 < self.fdr < 1:
-            raise DataPrunerError(f"'unfinished_answer': fdr is a share above 0 and below 1, not {self.fdr}")
+        check_rate(self.name, self.fdr)
 
     def clean(self, left: Remaining) -> Vetoes:
         """Compare the ends of the rows with those of answers that were cut off."""

@@ -9,12 +9,11 @@ import numpy as np
 
 from datapruner.arrays import Flags, Floats, Ints
 from datapruner.cleaning.answer_fit import answer_fit, rising
-from datapruner.cleaning.beyond_chance import FEWEST, beyond_chance, told_apart
+from datapruner.cleaning.beyond_chance import FEWEST, beyond_chance, check_rate, told_apart
 from datapruner.cleaning.step import CleaningStep, Remaining
 from datapruner.cleaning.stray_numbers import ends
 from datapruner.cleaning.vetoes import Vetoes, drops
 from datapruner.cleaning.word_order import RISING, features, word_orders
-from datapruner.errors import DataPrunerError
 from datapruner.reasons import Reason
 from datapruner.signals.run import taken
 
@@ -84,8 +83,7 @@ class UnfitAnswer(CleaningStep):
     def __post_init__(self) -> None:
         """Refuse a rate that is none."""
         super().__post_init__()
-        if not 0 < self.fdr < 1:
-            raise DataPrunerError(f"'unfit_answer': fdr is a share above 0 and below 1, not {self.fdr}")
+        check_rate(self.name, self.fdr)
 
     def clean(self, left: Remaining) -> list[Vetoes]:
         """Look at how answers fit, at their words' order, at their last numbers; a row goes for the first of them."""
