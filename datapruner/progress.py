@@ -19,6 +19,7 @@ PASSES = {
     "response": "responses alone",
     "states": "dense model",
     "twins": "dense and pruned model",
+    "pooled": "states of the language model",
 }
 """What the passes of a language model are called."""
 WARM_UP, MEASURED = 1, 3

@@ -26,9 +26,13 @@ PACED_BY = ("model", "adapter", "dtype", "device", "device_map", "quantize", "ma
 def check_named(recipe: Recipe, readers: Readers) -> None:
     """Refuse a run without a language model that somebody reads."""
     if readers and not recipe.has("model"):
+        who, needs = next(iter(readers.items()))
+        # Whoever reads states may read other vectors of the rows instead.
+        states = needs <= {"pooled_state"}
         raise DataPrunerError(
-            f"{next(iter(readers))} reads a language model's losses: name the model that you will train with --model, "
-            f"a folder or a hub name, or {DEFAULT_TOKENIZER} (small, and bundled)"
+            f"{who} reads a language model's {'states' if states else 'losses'}: name the model that you will train "
+            f"with --model, a folder or a hub name, or {DEFAULT_TOKENIZER} (small, and bundled)"
+            f"{'; representation=embedding does without one' if states else ''}"
         )
 
 
@@ -70,15 +74,17 @@ def missing_records(run: Run, what: What) -> int | None:
     return asked.missing(run.samples, run.rows, run.store)
 
 
-def measured_rows(run: Run, what: What, tokens: NDArray[Any]) -> dict[str, Any]:
+def measured_rows(run: Run, what: What, tokens: NDArray[Any], *, pools: bool = False) -> dict[str, Any]:
     """Run the language model over a run's rows.
 
     Parameters
     ----------
     run : Run
-    what : {"row", "response"}
+    what : {"row", "response", "pooled"}
     tokens : ndarray, int64
         Of every source row, that this pass reads.
+    pools : bool
+        The pooled states of rows beside their losses.
     """
     from datapruner.signals.language_model import measure_language_model
 
@@ -88,6 +94,7 @@ def measured_rows(run: Run, what: What, tokens: NDArray[Any]) -> dict[str, Any]:
         run.language_model.reader,
         run.store,
         what=what,
+        pools=pools,
         num_tokens=tokens[run.rows],
         progress=run.progress,
         ahead=run.ahead,

@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,23 @@ class Item:
     targets: Ints
     """Positions of the supervised tokens."""
     part: int = 0
+
+
+class Ran(NamedTuple):
+    """The last hidden states of a batch, and where those of its sequences lie.
+
+    Attributes
+    ----------
+    states : Tensor, shape (n, d)
+    prefix : int
+        So many states come first that are those of every sequence's first tokens.
+    starts : list of int
+        Where each sequence's further states begin.
+    """
+
+    states: torch.Tensor
+    prefix: int
+    starts: list[int]
 
 
 def fill_packs(lengths: Sequence[int], items: Sequence[Item], room: int) -> Iterator[list[Item]]:

@@ -30,6 +30,7 @@ from datapruner.progress import PASSES, Ahead, Clock
 from datapruner.ragged import Ragged, offsets_of
 from datapruner.signals.language_model.batches import (
     Item,
+    Ran,
     even_tokens,
     fill_buckets,
     fill_packs,
@@ -40,12 +41,13 @@ from datapruner.signals.language_model.batches import (
     run_padded,
 )
 from datapruner.signals.language_model.memory import OutOfMemoryError, is_out_of_memory
+from datapruner.signals.language_model.pooled import unit_vectors, weighted_sums
 from datapruner.signals.language_model.reader import LanguageModel
 from datapruner.signals.language_model.records import What, row_record
 from datapruner.signals.language_model.sequences import Sequences
 from datapruner.signals.language_model.waiting import Other, Waiting, compared, measured
 from datapruner.signals.shapes import canonical_shape
-from datapruner.signals.store import RaggedBatch
+from datapruner.signals.store import RaggedBatch, Unwritten
 
 if TYPE_CHECKING:
     import torch
@@ -65,7 +67,7 @@ class Pass:
     def __init__(
         self,
         feed: LanguageModel,
-        layer: OutputLayer,
+        layer: OutputLayer | None,
         prefix: NDArray[np.int32],
         samples: Samples,
         rows: Ints,
@@ -76,6 +78,7 @@ class Pass:
         *,
         gradients: bool = True,
         agreement: bool = False,
+        pools: bool = False,
         ahead: Sequence[Ahead] = (),
         window_rows: int = WINDOW_ROWS,
         head_positions: int = HEAD_POSITIONS,
@@ -87,6 +90,9 @@ class Pass:
         self.num_tokens, self.progress = num_tokens, progress
         self.sequences = Sequences(feed, samples, rows, what, vocabulary_size(feed.model))
         self.room = even_tokens(feed.tokens_a_batch, feed)
+        self.pools = pools or what == "pooled"
+        self.beside: Unwritten | None = None
+        """Where pooled states go that are measured beside the losses."""
         self.over = False
         self.parts: dict[int, int] = {}
         """Sequences of each row of the window that are still to come."""
@@ -205,11 +211,17 @@ class Pass:
         waiting.items += batch
         waiting.positions += sum(len(item.targets) for item in batch)
         with torch.inference_mode():
-            waiting.states += self._states(self.feed, batch)
+            ran = self._ran(self.feed, batch)
+            if self.pools:
+                waiting.pooled += weighted_sums(ran, batch)
+            if self.what != "pooled":
+                waiting.states += _supervised(ran, batch)
             if self.other is None:
                 return
             if self.other.model is not None:
-                waiting.others += self._states(replace(self.feed, model=self.other.model), batch)
+                waiting.others += _supervised(
+                    self._ran(replace(self.feed, model=self.other.model), batch), batch
+                )
             elif self.other.states is not None:
                 stored = self.other.states
                 width = self.other.layer.weight.shape[1]
@@ -217,31 +229,27 @@ class Pass:
                     torch.from_numpy(np.array(stored[item.place]).reshape(-1, width)) for item in batch
                 ]
 
-    def _states(self, feed: LanguageModel, batch: list[Item]) -> list[torch.Tensor]:
-        """Run one body over a batch; each sequence's states where a supervised token follows."""
-        import torch
-
+    def _ran(self, feed: LanguageModel, batch: list[Item]) -> Ran:
+        """Run one body over a batch."""
         if feed.packing:
             taken = len(self.prefix) if self._shares(batch[0]) else 0
             pack = lay_out(batch, self.prefix[:taken], self.room)
-            states = run_packed(feed, pack)
-            starts = [segment.start - taken for segment in pack.segments if segment.start >= taken]
-        else:
-            states = run_padded(feed, batch)
-            length, _ = padded_shape(batch, feed)
-            starts = [number * length for number in range(len(batch))]
-        return [
-            states[torch.from_numpy(item.targets - 1 + start).to(states.device)]
-            for item, start in zip(batch, starts, strict=True)
-        ]
+            starts = [segment.start for segment in pack.segments if segment.start >= taken]
+            return Ran(run_packed(feed, pack), taken, starts)
+        length, _ = padded_shape(batch, feed)
+        return Ran(run_padded(feed, batch), 0, [number * length for number in range(len(batch))])
 
     def head(self, waiting: Waiting) -> RaggedBatch:
         """Run the output layer over what waits, and give the rows that are complete."""
         import torch
 
+        pooled = self._pooled(waiting) if self.pools else None
+        if pooled is not None and self.what == "pooled":
+            return pooled
         if self.what == "states":
             held = [state.float().cpu().numpy().reshape(-1) for state in waiting.states]
             return np.array([item.place for item in waiting.items], dtype=np.int64), Ragged.from_rows(held)
+        assert self.layer is not None
         device = self.layer.weight.device
         targets = np.concatenate([item.ids[item.targets] for item in waiting.items]).astype(np.int64)
         lengths = [len(item.targets) for item in waiting.items]
@@ -277,4 +285,27 @@ class Pass:
                 del self.parts[item.place]
                 done.append(item.place)
                 records.append(row_record(self.found.pop(item.place)))
+        if pooled is not None and self.beside is not None:
+            self.beside.put(*pooled)
         return np.array(done, dtype=np.int64), Ragged.from_rows(records)
+
+    def _pooled(self, waiting: Waiting) -> RaggedBatch:
+        """Give the pooled states of what waits."""
+        places = np.array([item.place for item in waiting.items], dtype=np.int64)
+        vectors, broken = unit_vectors(waiting.pooled)
+        if broken.size:
+            raise DataPrunerError(
+                f"the model gives no finite state for row {int(self.rows[places[broken[0]]])}; try --dtype=float32, or "
+                "look at the model's weights"
+            )
+        return places, Ragged.from_rows(list(vectors))
+
+
+def _supervised(ran: Ran, batch: list[Item]) -> list[torch.Tensor]:
+    """Give each sequence's states where a supervised token follows."""
+    import torch
+
+    return [
+        ran.states[torch.from_numpy(item.targets - 1 - ran.prefix + start).to(ran.states.device)]
+        for item, start in zip(batch, ran.starts, strict=True)
+    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +39,7 @@ def measure_language_model(
     store: SignalStore,
     *,
     what: What = "row",
+    pools: bool = False,
     num_tokens: Ints | None = None,
     progress: bool = True,
     ahead: Sequence[Ahead] = (),
@@ -54,9 +56,12 @@ def measure_language_model(
     language_model : LanguageModel or NamedModel
         One that is named is opened only where a row is missing.
     store : SignalStore
-    what : {"row", "response"}
-        Every row as it is, or every supervised turn after the assistant's header alone (the unconditional pass of
-        IFD), which gives losses only.
+    what : {"row", "response", "pooled"}
+        Every row as it is; every supervised turn after the assistant's header alone (the unconditional pass of IFD),
+        which gives losses only; or the rows' pooled states alone, for which the output layer has no part.
+    pools : bool
+        With ``row``: the pooled states too, in the same pass. Rows of which the losses are stored and the states are
+        not run through the body alone.
     num_tokens : ndarray, int64, shape (m,), optional
         Tokens a row that the pass reads, about, for the time left.
     progress : bool
@@ -73,7 +78,8 @@ def measure_language_model(
     dict
         For ``row``: ``log_ppl``, ``entropy``, ``el2n``, ``grad_norm``, ``weight_dot``, ``weight_norm`` (float64,
         shape (m,)), ``token_nll``, ``token_entropy`` (:class:`Ragged`, float32). For ``response``:
-        ``response_log_ppl``, ``response_token_nll``. Nats, all of them.
+        ``response_log_ppl``, ``response_token_nll``. Nats, all of them. For ``pooled``, and where ``pools``:
+        ``pooled_state``, float32 of shape (m, d), see :mod:`datapruner.signals.language_model.pooled`.
 
     Raises
     ------
@@ -81,40 +87,60 @@ def measure_language_model(
         The model's logits cannot be computed exactly or are not finite, the tokenizer is another model's, or memory
         does not suffice for one row.
     """
-    held = None
-    if language_model.known is not None:
-        known = language_model.known
-        held = Asked(what, known.identity, known, language_model).held(samples, rows, store)
-    if held is None:
+    asked: list[What] = [what, "pooled"] if pools and what == "row" else [what]
+    held: dict[What, tuple[Ragged, Way]] = {}
+    if (known := language_model.known) is not None:
+        stored = {
+            one: Asked(one, known.identity, known, language_model).held(samples, rows, store) for one in asked
+        }
+        held = {one: found for one, found in stored.items() if found is not None}
+    if missing := [one for one in asked if one not in held]:
         from datapruner.signals.language_model.find_output_layer import find_output_layer
 
         opened = language_model.opened
-        layer = find_output_layer(opened.model)
+        layer = None if missing == ["pooled"] else find_output_layer(opened.model)
         known = opened.told()
         # It is put back here: a generator that an exception leaves open would keep the user's model changed.
         with evaluation(opened.model):
             feed, prefix = way_of_feeding(opened)
-            run = Pass(
-                feed,
-                layer,
-                prefix,
-                samples,
-                rows,
-                what,
-                num_tokens,
-                progress,
-                ahead=ahead,
-                window_rows=window_rows,
-                head_positions=head_positions,
-            )
-            held = fetch(run, Asked(what, known.identity, known, opened), store, layer.norm())
-    records, way = held
+            for one in missing:
+                run = Pass(
+                    feed,
+                    layer,
+                    prefix,
+                    samples,
+                    rows,
+                    one,
+                    num_tokens,
+                    progress,
+                    pools=one == "row" and "pooled" in missing,
+                    ahead=ahead,
+                    window_rows=window_rows,
+                    head_positions=head_positions,
+                )
+                held[one] = fetch(
+                    run,
+                    Asked(one, known.identity, known, opened),
+                    store,
+                    0.0 if layer is None else layer.norm(),
+                )
+    out: dict[str, Any] = {}
+    for one in asked:
+        out |= _signals(one, *held[one], len(rows))
+    return out
+
+
+def _signals(what: What, records: Ragged, way: Way, rows: int) -> dict[str, Any]:
+    """Give what stored records say, by name."""
+    if what == "pooled":
+        width = int(records.lengths[0]) if rows else 0
+        return {"pooled_state": records.values.reshape(rows, width)}
     table, tokens = numbers_of(records, STATISTICS, len(TOKENS))
     if what == "response":
         return {"response_log_ppl": table["log_ppl"], "response_token_nll": tokens[0]}
     return {
         **table,
-        "weight_norm": np.full(len(rows), way.norm),
+        "weight_norm": np.full(rows, way.norm),
         **dict(zip(TOKENS, tokens, strict=True)),
     }
 
@@ -139,8 +165,13 @@ def fetch(run: Pass, asked: Asked, store: SignalStore, norm: float) -> tuple[Rag
             with ExitStack() as packed:
                 for model in run.live:
                     packed.enter_context(packed_attention(model, on=feed.packing))
+                if run.pools and asked.what != "pooled":
+                    beside = replace(asked, what="pooled")
+                    run.beside = store.beside(beside.keys(run.samples, run.rows, way), beside.context(way))
                 keys = asked.keys(run.samples, run.rows, way)
                 records = store.fetch_ragged(keys, asked.context(way), run.compute)
+                if run.beside is not None:
+                    run.beside.flush()
         except OutOfMemoryError as error:
             if error.alone or feed.tokens_a_batch < 2 * LEAST_TOKENS:
                 raise DataPrunerError(

@@ -34,8 +34,8 @@ TWINS = (*STATISTICS, "pruned_grad_norm", "gradient_dot")
 TOKENS = ("token_nll", "token_entropy")
 TWIN_TOKENS = (*TOKENS, "pruned_token_nll", "pruned_token_entropy", "token_jsd")
 
-What = Literal["row", "response", "states", "twins"]
-"""A row as it is, its supervised turns alone, its last hidden states, or both models of a pair on it."""
+What = Literal["row", "response", "states", "twins", "pooled"]
+"""A row as it is, its supervised turns alone, its last hidden states, both models on it, or its pooled state."""
 
 
 class Way(NamedTuple):

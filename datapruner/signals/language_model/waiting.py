@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class Waiting:
-    """Supervised positions that wait for the output layer, and the other model's states there."""
+    """Supervised positions that wait for the output layer, the other model's states there, and rows' weighted sums."""
 
     items: list[Item] = field(default_factory=list)
     states: list[torch.Tensor] = field(default_factory=list)
     others: list[torch.Tensor] = field(default_factory=list)
+    pooled: list[torch.Tensor] = field(default_factory=list)
     positions: int = 0
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from datapruner.signals.losses import measured_rows, missing_records
 from datapruner.signals.measurement import Cost, Given
 from datapruner.signals.measurements._of_model import ModelPass
+from datapruner.signals.run import Run
 
 if TYPE_CHECKING:
     from datapruner.signals.language_model.records import What
@@ -32,6 +35,12 @@ TOKEN_ENTROPY = Given(
     dtype="float32",
     unit="nats",
 )
+POOLED_STATE = Given(
+    "pooled_state",
+    "one vector a row of length one: the last hidden states of all its tokens, later ones counting more (RDS+)",
+    shape="matrix",
+    dtype="float32",
+)
 OF_A_ROW = (LOG_PPL, ENTROPY, *GRADIENTS, WEIGHT_NORM, TOKEN_NLL, TOKEN_ENTROPY)
 
 
@@ -40,5 +49,23 @@ class Losses(ModelPass):
 
     name: ClassVar[str] = "losses"
     what: ClassVar[What] = "row"
-    gives: ClassVar[tuple[Given, ...]] = OF_A_ROW
+    gives: ClassVar[tuple[Given, ...]] = (*OF_A_ROW, POOLED_STATE)
     cost: ClassVar[Cost] = Cost(2e-3, "token")
+
+    def missing(self, run: Run, wanted: frozenset[str]) -> int | None:
+        """Count the rows that the model has not read for all that is wanted of them."""
+        counts = [missing_records(run, what) for what in _asked(wanted)]
+        return None if None in counts else max(count for count in counts if count is not None)
+
+    def measure(self, run: Run, wanted: frozenset[str]) -> Mapping[str, Any]:
+        """Run the model over the rows; its output layer only where losses are wanted."""
+        first, *more = _asked(wanted)
+        return measured_rows(run, first, self._tokens(run), pools=bool(more))
+
+
+def _asked(wanted: frozenset[str]) -> list[What]:
+    """Give the records that signals are read from."""
+    kinds: list[What] = []
+    if wanted - {POOLED_STATE.name}:
+        kinds.append("row")
+    return [*kinds, "pooled"] if POOLED_STATE.name in wanted else kinds

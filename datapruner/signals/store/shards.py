@@ -131,19 +131,11 @@ class Shelf:
     ) -> None:
         """Write what is computed into shards of so many rows, or of what came in so many seconds."""
         done = np.zeros(len(keys), dtype=np.bool_)
-        positions: list[Ints] = []
-        values: list[Ragged] = []
-        waiting, since = 0, time.monotonic()
+        unwritten = Unwritten(self, keys, rows, seconds)
         for position, value in batches:
             done[position] = True
-            positions.append(position)
-            values.append(value)
-            waiting += position.size
-            if waiting >= rows or time.monotonic() - since > seconds:
-                self.write_shard(keys[np.concatenate(positions)], values)
-                positions, values, waiting, since = [], [], 0, time.monotonic()
-        if waiting:
-            self.write_shard(keys[np.concatenate(positions)], values)
+            unwritten.put(position, value)
+        unwritten.flush()
         if not done[wanted].all():
             row = int(wanted[np.argmin(done[wanted])])
             raise DataPrunerError(f"no value was computed for row {row}")
@@ -307,6 +299,33 @@ class Shelf:
         return Ragged(
             np.memmap(handle, dtype="<f4", mode="r", offset=head, shape=(int(offsets[-1]),)), offsets
         )
+
+
+class Unwritten:
+    """Rows that were computed and wait to become a shard: of so many rows, or of what came in so many seconds."""
+
+    def __init__(self, shelf: Shelf, keys: Keys, rows: int, seconds: float) -> None:
+        self.shelf, self.keys, self.rows, self.seconds = shelf, keys, rows, seconds
+        self._clear()
+
+    def _clear(self) -> None:
+        self.positions: list[Ints] = []
+        self.values: list[Ragged] = []
+        self.waiting, self.since = 0, time.monotonic()
+
+    def put(self, positions: Ints, values: Ragged) -> None:
+        """Take some rows; shape (m,) and m rows."""
+        self.positions.append(positions)
+        self.values.append(values)
+        self.waiting += positions.size
+        if self.waiting >= self.rows or time.monotonic() - self.since > self.seconds:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        if self.waiting:
+            self.shelf.write_shard(self.keys[np.concatenate(self.positions)], self.values)
+        self._clear()
 
 
 def _unwritable(folder: Path, error: OSError) -> DataPrunerError:

@@ -16,7 +16,7 @@ from datapruner.files.notes import Notes
 from datapruner.ragged import Ragged
 from datapruner.signals.store.keys import Keys
 from datapruner.signals.store.shard_format import RaggedBatch, RowsMissingError
-from datapruner.signals.store.shards import ATTEMPTS, Shelf
+from datapruner.signals.store.shards import ATTEMPTS, Shelf, Unwritten
 
 FLUSH_ROWS = 4096
 FLUSH_SECONDS = 5.0
@@ -112,6 +112,15 @@ class SignalStore:
             In dataset order, its values memory-mapped and read-only.
         """
         return self._fetch(keys, context, None, compute)
+
+    def beside(self, keys: Keys, context: Mapping[str, object]) -> Unwritten:
+        """Take records that are found on the way to others; :meth:`fetch_ragged` finds them then.
+
+        Whoever puts them flushes what is returned at the end.
+        """
+        shelf = Shelf.of(self.folder, context, None)
+        shelf.prepare(context)
+        return Unwritten(shelf, keys, self.flush_rows, self.flush_seconds)
 
     def held_ragged(self, keys: Keys, context: Mapping[str, object]) -> Ragged | None:
         """Give what :meth:`fetch_ragged` would, where no record is missing; nothing is computed."""

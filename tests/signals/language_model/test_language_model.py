@@ -156,7 +156,7 @@ def measure(rows, model, tokenizer, folder, *, what="row", chosen=None, **option
     feed = {"max_length": 256, "batch_tokens": 128, **options}
     given = {
         name: feed.pop(name)
-        for name in ("progress", "num_tokens", "window_rows", "head_positions")
+        for name in ("progress", "num_tokens", "window_rows", "head_positions", "pools")
         if name in feed
     }
     store = folder if isinstance(folder, SignalStore) else SignalStore(folder)
