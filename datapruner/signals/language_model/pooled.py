@@ -1,8 +1,9 @@
 """One vector a row from its last hidden states, for comparing rows as the model sees them.
 
-*Published* (RDS+, arXiv 2503.01807): v = sum_t t h_t / sum_t t over all tokens t = 1..T of a row, prompt and answer, with
-h_t the last hidden states after the final norm; cosines of these. *Ours*: v is scaled to length one, so that the sum of
-the weights has no part; summed in float64, so that a row's bits depend on the row alone, and stored in float32.
+*Published* (RDS+, arXiv 2503.01807): v = sum_t t h_t / sum_t t over all tokens t = 1..T of a row, prompt and answer,
+with h_t the last hidden states after the final norm; rows are compared by their cosine. *Ours*: v is scaled to length
+one, so that the sum of the weights has no part; summed in float64, so that a row's bits depend on the row alone, and
+stored in float32.
 """
 
 from __future__ import annotations
