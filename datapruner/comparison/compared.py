@@ -15,6 +15,7 @@ from datapruner.ranks import average_ranks, rank_correlation
 
 if TYPE_CHECKING:
     from datapruner.budget import Budget
+    from datapruner.comparison.diversity import Diversity
     from datapruner.scores import Scores, Selection
     from datapruner.stability.result import Stability
 
@@ -33,12 +34,15 @@ class AtBudget:
     chance : ndarray, float64, shape (s, s)
         The Jaccard index to be expected of two independent random selections of as many rows as they keep: for a
         budget in rows the same everywhere, for one in tokens not.
+    diversity : mapping
+        Scorer's name, or none for all rows -> how diverse what it keeps is; empty where no scorer read vectors.
     """
 
     budget: Budget
     selections: Mapping[str, Selection]
     overlap: Floats
     chance: Floats
+    diversity: Mapping[str, Diversity] = field(default_factory=dict)
 
     @property
     def label(self) -> str:

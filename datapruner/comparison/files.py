@@ -51,6 +51,7 @@ def save(comparison: Frames, path: Path, *, overwrite: bool, report: bool) -> Pa
         "groups": comparison.groups_frame(),
         "balance": comparison.balance_frame(),
         "lengths": comparison.lengths_frame(),
+        "diversity": comparison.diversity_frame(),
         "scores": comparison.scores_frame(),
         "disagreements": comparison.disagreements_frame(),
     }

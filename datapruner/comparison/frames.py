@@ -62,6 +62,14 @@ class Frames(Compared):
         """
         return self._lengths.copy()
 
+    def diversity_frame(self) -> DataFrame:
+        """Give how diverse the rows are that every scorer keeps, beside all rows.
+
+        ``novelsum`` is that of :func:`datapruner.comparison.diversity.novelsum`; ``target_similarity``, with a target,
+        the mean over its rows of the cosine with the nearest kept row. Empty where no scorer read vectors.
+        """
+        return tables.diversity(self)
+
     def scores_frame(self) -> DataFrame:
         """Give every scorer's values by mean and quantiles, and their Spearman correlation with the rows' length.
 

@@ -12,6 +12,7 @@ import numpy as np
 from datapruner.arguments import takes
 from datapruner.budget import Amount, Budget
 from datapruner.comparison.compared import AtBudget
+from datapruner.comparison.diversity import diversities
 from datapruner.comparison.result import Comparison
 from datapruner.comparison.scorers import LeftOut, scorers_of, why_not
 from datapruner.comparison.tables import OF_SCORERS
@@ -108,8 +109,11 @@ def compare(
     if second is not None:
         wanted = wanted.of(*held.scorers)
         other = second.measured(held, second.requested(wanted, source, given))
+    budgets = [_at(scores, budget, wanted) for budget in wanted.budgets]
+    kept = [{name: np.flatnonzero(of.kept) for name, of in at.selections.items()} for at in budgets]
+    found = diversities(held.signals, held.rows, kept)
     return Comparison(
-        tuple(_at(scores, budget, wanted) for budget in wanted.budgets),
+        tuple(replace(at, diversity=of) for at, of in zip(budgets, found, strict=True)),
         tuple(name for name in scores.rankings if name not in BASELINES),
         tuple(columns),
         left_out or {},

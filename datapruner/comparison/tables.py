@@ -168,6 +168,24 @@ def _in_loss(selection: Selected | None, lengths: Ints) -> int:
     return int(lengths.sum() if pruned is None else pruned.sum())
 
 
+def diversity(comparison: Compared) -> DataFrame:
+    """Give NovelSum of what every scorer keeps for every budget, and with a target the similarity to it."""
+    import pandas as pd
+
+    rows = [
+        {
+            "budget": at.label,
+            "scorer": name or EVERY,
+            "rows": len(at.selections[name]) if name else len(comparison.rows),
+            "novelsum": of.novelsum,
+            **({} if of.target_similarity is None else {"target_similarity": of.target_similarity}),
+        }
+        for at in comparison.budgets
+        for name, of in at.diversity.items()
+    ]
+    return pd.DataFrame(rows, columns=list(rows[0]) if rows else ["budget", "scorer", "rows", "novelsum"])
+
+
 def score_distributions(comparison: Compared) -> DataFrame:
     """Sum up every scorer's values, and how they go with length."""
     import pandas as pd

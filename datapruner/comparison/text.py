@@ -38,6 +38,7 @@ def describe(comparison: Frames, examples: int) -> str:
             [f"{comparison.names[0]} alone was compared: there is no overlap and no correlation to show"]
         ]
     parts += _lengths(comparison)
+    parts += _diversity(comparison)
     parts += _groups(comparison)
     parts.append(_disagreements(comparison, examples))
     if comparison.left_out:
@@ -114,6 +115,27 @@ def _lengths(comparison: Frames) -> list[list[str]]:
             "Spearman of the score with them"
         )
         parts.append([head, *aligned(cells)])
+    return parts
+
+
+def _diversity(comparison: Frames) -> list[list[str]]:
+    """Give a table of how diverse what is kept is, one column a budget, and one of how near a target it comes."""
+    frame = comparison.diversity_frame()
+    numbered = {name: f"({number + 1}) {name}" for number, name in enumerate(comparison.names)}
+    titles = {
+        "novelsum": "How diverse what is kept is: NovelSum, to be compared inside a column",
+        "target_similarity": "How near what is kept comes to the target: cosine of its rows with the nearest kept one",
+    }
+    parts = []
+    for column, title in titles.items():
+        if column not in frame or frame.empty:
+            continue
+        held = frame.pivot(index="scorer", columns="budget", values=column)
+        labels = [at.label for at in comparison.budgets]
+        cells = [["", *labels]]
+        for name in (EVERY, *comparison.names):
+            cells.append([numbered.get(name, name), *(f"{value:.3f}" for value in held.loc[name, labels])])
+        parts.append([title, *aligned(cells)])
     return parts
 
 

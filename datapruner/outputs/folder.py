@@ -26,7 +26,7 @@ OURS = re.compile(
 """What a run leaves; a folder that holds anything else is never replaced."""
 COMPARED = re.compile(
     r"checksums\.txt|(comparison|stability|damage)\.json|(stability|damage)\.png|rows\.parquet"
-    r"|(pairs|overlap|correlation|groups|balance|lengths|scores|disagreements|stability|damage)\.csv"
+    r"|(pairs|overlap|correlation|groups|balance|lengths|diversity|scores|disagreements|stability|damage)\.csv"
 )
 """What a comparison, or a table of damage, leaves."""
 PAIRS = (

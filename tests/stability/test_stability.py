@@ -273,6 +273,7 @@ def test_end_to_end(place, monkeypatch, capsys):
         "groups.csv",
         "balance.csv",
         "lengths.csv",
+        "diversity.csv",
         "scores.csv",
         "disagreements.csv",
         "stability.json",
