@@ -54,6 +54,9 @@ class Reading(TypedDict, total=False):
     device_map: str | None
     quantize: Literal["4bit", "8bit"] | None
     twins: Literal["together", "in_turn"]
+    classifier_reads: Literal["auto", "chat", "text", "pair", "prompt", "response"]
+    classifier_max_length: int | None
+    judge_max_length: int | None
     max_length: int | None
     last_turn_only: bool
     packing: bool
@@ -85,6 +88,8 @@ class Measuring(Reading, total=False):
 
     embeddings: str | Path | ArrayLike | None
     embedder: str | Encoder
+    classifier: str | Path | tuple[Any, Any] | None
+    judge: str | Path | tuple[Any, Any] | None
     always_keep: str | ArrayLike | None
     never_keep: str | ArrayLike | None
     dedup: bool | Sequence[str]

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from datapruner.arrays import Floats
+from datapruner.arrays import Floats, Ints
 
 Normalization = Literal["vector", "minmax"]
 
@@ -17,6 +17,17 @@ def average_ranks(values: Floats) -> Floats:
     _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
     ranks: Floats = (np.cumsum(counts) - (counts - 1) / 2)[places]
     return ranks
+
+
+def places_in_groups(values: Floats, groups: Ints) -> Ints:
+    """Give each row's place in its group, 0 for the highest value; of equal values the earlier row; int64 (n,)."""
+    order = np.lexsort((np.arange(len(values)), -values, groups))
+    sorted_groups = groups[order]
+    first = np.r_[True, sorted_groups[1:] != sorted_groups[:-1]][: len(order)]
+    start = np.maximum.accumulate(np.where(first, np.arange(len(order)), 0))
+    places = np.empty(len(order), dtype=np.int64)
+    places[order] = np.arange(len(order)) - start
+    return places
 
 
 def spearman(first: Floats, second: Floats) -> float:

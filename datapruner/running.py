@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from datapruner.errors import DataPrunerError
 from datapruner.measuring.measure import Measured, measure
 from datapruner.measuring.request import Request
+from datapruner.ranking import Ranking
 from datapruner.scorers.base import Scorer
 from datapruner.scores import Scores, Selection
 
@@ -31,10 +33,15 @@ def rank(measured: Measured, scorers: Sequence[Scorer] | None = None) -> Scores:
         measured.samples,
         measured.recipe,
         {scorer.name: scorer for scorer in made},
-        {scorer.name: scorer.score(measured.signals).scatter(rows, n) for scorer in made},
+        {scorer.name: _handed(scorer.score(measured.signals).scatter(rows, n), measured) for scorer in made},
         measured.vetoes,
         measured.forced,
         measured.tokens,
         measured.renderer,
         measured.counted,
     )
+
+
+def _handed(ranking: Ranking, measured: Measured) -> Ranking:
+    """Hand on what selectors read besides the ranking."""
+    return replace(ranking, state={**ranking.state, **measured.handed}) if measured.handed else ranking

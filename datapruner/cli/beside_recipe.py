@@ -14,6 +14,7 @@ from datapruner.recipe.options import (
     DEFAULT_SCORER,
     Cleaning,
     Embedding,
+    Judges,
     LanguageModel,
     Lists,
     PrunedModel,
@@ -190,7 +191,7 @@ class Hub(Section):
 LIMITS = picked(Running, "limits")
 RUNNING = (Ahead, Saying, picked(Running, "cache trust_code limits"))
 CLEANING = (Duplicates, Cleaning, Steps)
-READING = (Source, Rows, *CLEANING, Embedding, LanguageModel, PrunedModel)
+READING = (Source, Rows, *CLEANING, Embedding, LanguageModel, PrunedModel, Judges)
 """What every verb takes that measures rows."""
 RANKING = (Lists, Scorers, *READING, Target)
 """And every one that ranks them."""

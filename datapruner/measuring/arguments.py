@@ -26,7 +26,7 @@ from datapruner.selection.selector import Selector
 from datapruner.selection.selectors import make_selector
 from datapruner.signals.run import Objects
 
-OBJECTS = ("embeddings", "embedder", "model", "pruned_model", "divergences")
+OBJECTS = ("embeddings", "embedder", "model", "pruned_model", "divergences", "classifier", "judge")
 """Fields of a recipe that may be objects, which it cannot hold."""
 
 
@@ -83,6 +83,8 @@ def requested(
             "a pruned model is a name, the pair (model, tokenizer) of transformers, or a function that gives the pair, "
             f"not a {type(pruned_model).__name__}"
         )
+    for name in ("classifier", "judge"):
+        _check_pair(name, given[name])
     if selects and len(made) != 1:
         raise DataPrunerError(
             f"one scorer chooses, not {len(made)}: join them by datapruner.scorers.Combined, or rank with several by "
@@ -181,15 +183,23 @@ def _is_name(value: Any) -> bool:
     return value is None or isinstance(value, str | Path)
 
 
+def _check_pair(called: str, model: Any) -> None:
+    """Refuse what is neither a name nor a model with its tokenizer."""
+    pair = isinstance(model, tuple) and len(model) == 2
+    if not _is_name(model) and not (
+        pair and hasattr(model[0], "get_input_embeddings") and hasattr(model[1], "eos_token_id")
+    ):
+        raise DataPrunerError(
+            f"a {called} is a name or the pair (model, tokenizer) of transformers; take a wrapped one out of its "
+            "wrapper"
+        )
+
+
 def _check_model(model: Any, options: Mapping[str, Any]) -> None:
     """Refuse what is neither a name nor a model with its tokenizer, and options that only loading could follow."""
-    if model is None or isinstance(model, str | Path):
+    _check_pair("model", model)
+    if _is_name(model):
         return
-    pair = isinstance(model, tuple) and len(model) == 2
-    if not pair or not hasattr(model[0], "get_input_embeddings") or not hasattr(model[1], "eos_token_id"):
-        raise DataPrunerError(
-            "a model is a name or the pair (model, tokenizer) of transformers; take a wrapped one out of its wrapper"
-        )
     for name in ("adapter", "dtype", "device", "device_map", "quantize"):
         if options.get(name) not in (None, "auto"):
             raise DataPrunerError(

@@ -36,7 +36,7 @@ from datapruner.signals.losses import feed
 from datapruner.signals.models import renderer_of
 from datapruner.signals.outlook import Outlook, outlook, tell_outlook, timed
 from datapruner.signals.plan import SUPERVISED, Plan, Step, make_plan, readers_of
-from datapruner.signals.run import Run
+from datapruner.signals.run import Run, taken
 from datapruner.signals.store import SignalStore
 
 if TYPE_CHECKING:
@@ -45,7 +45,10 @@ if TYPE_CHECKING:
 
 
 class Measured(NamedTuple):
-    """What a run measured, before any scorer looks at it: the rows that cleaning left, and their signals."""
+    """What a run measured, before any scorer looks at it: the rows that cleaning left, and their signals.
+
+    ``handed`` is what selectors read, an entry for every row of the source.
+    """
 
     recipe: Recipe
     scorers: list[Scorer]
@@ -58,6 +61,7 @@ class Measured(NamedTuple):
     renderer: Renderer | None
     store: SignalStore
     counted: dict[str, int]
+    handed: dict[str, Any]
 
 
 def measure(request: Request, samples: Samples | None = None) -> Measured:
@@ -114,7 +118,18 @@ def measure(request: Request, samples: Samples | None = None) -> Measured:
         renderer,
         run.store,
         stage.counted,
+        handed_on(request, run),
     )
+
+
+def handed_on(request: Request, run: Run) -> dict[str, Any]:
+    """Give what selectors read, an entry for every row of the source; of those that cleaning dropped any."""
+    names = frozenset().union(*request.read_by_selectors.values())
+    places = np.zeros(len(run.samples), dtype=np.int64)
+    places[run.rows] = np.arange(len(run.rows))
+    return {
+        name: run.signals[name] if run.every else taken(run.signals[name], places) for name in sorted(names)
+    }
 
 
 def look_ahead(request: Request, samples: Samples | None = None) -> Outlook:
@@ -202,6 +217,7 @@ def begin(request: Request, samples: Samples | None = None, *, read_only: bool =
 def plan_of(request: Request, cleaning: Sequence[CleaningStep] | None = None) -> Plan:
     """Plan what is measured for a request's scorers, cleaning steps and budgets."""
     recipe, readers = request.recipe, readers_of(request.scorers, in_tokens=request.in_tokens)
+    readers = {**readers, **request.read_by_selectors}
     steps = steps_of(recipe, request.cleaning) if cleaning is None else cleaning
     reading = {
         f"the cleaning step '{step.name}'": frozenset(step.needs) - {UNREAD}

@@ -86,6 +86,12 @@ class Request:
         given = None if scorer.name in self.apart else self.selector
         return scorer.selector() if given is None else given
 
+    @property
+    def read_by_selectors(self) -> dict[str, frozenset[str]]:
+        """What selectors read besides their rankings, by what each is called in a sentence."""
+        chosen = [self.selector_of(scorer) for scorer in self.scorers] if self.budgets else []
+        return {f"the selector '{one.name}'": one.reads for one in chosen if one.reads}
+
     def check_selectors(self) -> None:
         """Refuse a selector that reads what a scorer is known not to give."""
         for scorer in self.scorers if self.budgets else ():

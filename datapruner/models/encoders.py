@@ -44,7 +44,7 @@ class TokenEmbedder:
     width : int
         Length of a vector.
     whole : callable
-        Texts -> all token ids of each.
+        Texts, or what else it reads -> all token ids of each.
     forward : callable
         (input_ids int64 [b, t], attention_mask int64 [b, t]) -> float32 [b, width], on the CPU.
     pad_id : int
@@ -59,7 +59,7 @@ class TokenEmbedder:
 
     context: dict[str, object]
     width: int
-    whole: Callable[[list[str]], list[list[int]]]
+    whole: Callable[[list[Any]], list[list[int]]]
     forward: Callable[[Ints, Ints], NDArray[np.float32]]
     pad_id: int
     max_length: int

@@ -224,7 +224,8 @@ def _save_state(ranking: Ranking, file: Path, name: str) -> None:
         for key, array in arrays.items():
             try:
                 with archive.open(f"{key}.npy", "w", force_zip64=True) as handle:
-                    np.lib.format.write_array(handle, np.asarray(array), allow_pickle=False)
+                    whole = array if isinstance(array, np.ndarray) else array[:]  # some rows of a matrix
+                    np.lib.format.write_array(handle, np.asarray(whole), allow_pickle=False)
             except ValueError as error:
                 raise DataPrunerError(f"the state of the scorer '{name}' cannot be saved: {error}") from error
 

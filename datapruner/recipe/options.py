@@ -152,6 +152,41 @@ class PrunedModel(Section):
     ] = None
 
 
+class Judges(Section):
+    """Models that give scores (classifier, judge)."""
+
+    classifier: Annotated[
+        str | None,
+        Option(
+            "Sequence classifier or reward model for the scorer `classifier`: path or hub name.",
+            python="Or the pair (model, tokenizer) of transformers.",
+            metavar="MODEL",
+        ),
+    ] = None
+    classifier_reads: Annotated[
+        Literal["auto", "chat", "text", "pair", "prompt", "response"],
+        Option(
+            "What it is given of a row: its chat template's rendering, the turns as one text, prompt and answer as a "
+            "pair, or one of them; auto: chat where it has a template, else text."
+        ),
+    ] = "auto"
+    classifier_max_length: Annotated[
+        int | None, Ge(4), Option("Tokens that it reads; default: its own limit, at most 2048.")
+    ] = None
+    judge: Annotated[
+        str | None,
+        Option(
+            "Causal language model that grades rows, for the scorer `judge`: path, hub name or alias.",
+            python="Or the pair (model, tokenizer) of transformers.",
+            metavar="MODEL",
+            complete="models",
+        ),
+    ] = None
+    judge_max_length: Annotated[
+        int | None, Ge(4), Option("Tokens that it reads, the grading prompt's among them; default: as above.")
+    ] = None
+
+
 class Rows(Section):
     """What is read of a row."""
 
@@ -334,6 +369,7 @@ SECTIONS: tuple[type[Section], ...] = (
     Embedding,
     LanguageModel,
     PrunedModel,
+    Judges,
     Rows,
     Cleaning,
     Target,

@@ -23,6 +23,8 @@ PATHS = (
     "model",
     "adapter",
     "pruned_model",
+    "classifier",
+    "judge",
     *FILES,
 )
 """Fields that may be paths; they are saved relative to the recipe's own folder."""

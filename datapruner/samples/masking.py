@@ -287,6 +287,17 @@ class Batch:
             )
         return end[: at + len(header)]
 
+    def rendered(self, place: int, **options: Any) -> str | None:
+        """Render a whole row by the chat template; None of one that is plain text, or where there is no template."""
+        sample = self.samples[place]
+        text = None if sample.plain else _chat_template(self.tokenizer, sample.tools)
+        if text is None:
+            return None
+        if text not in self.templates:
+            self.templates[text] = Template(self.tokenizer, text)
+        template = self.templates[text]
+        return self.apply(place, self.messages(place, template), template, **options)
+
     def messages(self, place: int, template: Template) -> list[Handed]:
         """Return a row's messages as a template is handed them."""
         return [template.handed(message) for message in self.samples[place].messages]

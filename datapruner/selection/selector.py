@@ -116,11 +116,15 @@ class Selector(Parameters, ABC):
         Whether the ranking must have groups and group weights.
     needs : frozenset of str
         Columns and state that the ranking must have.
+    reads : frozenset of str
+        Signals of one entry a row, which a run that chooses by it measures whatever its scorers read: they are in the
+        ranking's state under their names, an entry for every row of the source.
     """
 
     name: ClassVar[str]
     needs_groups: ClassVar[bool] = False
     needs: ClassVar[frozenset[str]] = frozenset()
+    reads: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def requires(self) -> frozenset[str]:
@@ -188,6 +192,11 @@ class Selector(Parameters, ABC):
         """
         whole = ranking.groups is not None and ranking.group_weights is not None
         self.check([*ranking.columns, *ranking.state, *[GROUPS] * whole])
+        if lost := sorted(self.reads - ranking.state.keys()):
+            raise DataPrunerError(
+                f"the selector '{self.name}' reads the signal '{lost[0]}', which these scores do not hold; name it "
+                f"where rows are scored: --selector={self.name} of prune, which measures it too"
+            )
         if not np.isfinite(ranking.values[portion.rows]).all():
             row = portion.rows[int(np.argmin(np.isfinite(ranking.values[portion.rows])))]
             raise DataPrunerError(f"row {row} has no finite score and cannot be chosen or refused")

@@ -91,31 +91,90 @@ def embed_and_tell(
         the cut. Stored with the
         vector, so that it is known where no embedder is loaded.
     """
+    return read_and_tell(
+        lambda: map(text_bytes, texts),
+        lambda places: [texts[place] for place in places.tolist()],
+        embedder,
+        store,
+        progress=progress,
+        name=name,
+    )
+
+
+def read_and_tell(
+    contents: Callable[[], Iterable[bytes]],
+    take: Callable[[Ints], list[Any]],
+    reader: TokenEmbedder | Named[TokenEmbedder],
+    store: SignalStore,
+    *,
+    signal: str = "embedding",
+    batch_tokens: int | None = None,
+    progress: bool = True,
+    name: str = "embedding",
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Have a model give some numbers for each row, through the store, and tell how it read them.
+
+    Parameters
+    ----------
+    contents : callable
+        Gives what each row's key is made from.
+    take : callable
+        Places -> what ``reader.whole`` takes for each of them; only of rows that are not stored.
+    reader : TokenEmbedder or Named
+        One that is named is opened only where a row is missing.
+    store : SignalStore
+    signal : str
+        What is read, for the keys.
+    batch_tokens : int, optional
+        Tokens a forward pass; by default what suits the device.
+    progress, name
+        Of the bar.
+
+    Returns
+    -------
+    values, reading
+        As :func:`embed_and_tell` gives them.
+    """
 
     def compute(opened: TokenEmbedder, rows: Ints) -> Iterator[Batch]:
         with bar(len(rows), name, "rows", progress) as shown:
-            for batch in _canonical_batches(texts, rows, opened, _batch_tokens(opened)):
+            for batch in _canonical_batches(take, rows, opened, _batch_tokens(opened, batch_tokens)):
                 shown.update(len(batch[0]))
                 yield batch
 
-    found = _stored(embedder, _text_context, lambda: map(text_bytes, texts), compute, store, more=3)
+    def context(of: Any) -> dict[str, object]:
+        return _context(of, signal, batch_tokens)
+
+    found = _stored(reader, context, contents, compute, store, more=3)
     return found[:, :-3], np.array(found[:, -3:])
+
+
+def missing_rows(
+    contents: Callable[[], Iterable[bytes]],
+    reader: Named[TokenEmbedder],
+    store: SignalStore,
+    *,
+    signal: str = "embedding",
+    batch_tokens: int | None = None,
+) -> int:
+    """Count the rows that :func:`read_and_tell` would have to read, equal ones once; one never opened has read none."""
+    if not reader.is_known:
+        return len(set(contents()))
+    context = {"version": CODE_VERSION, **_context(reader, signal, batch_tokens)}
+    return store.missing(row_keys(contents(), context), context, reader.width + 3)
 
 
 def missing_texts(texts: Sequence[str], embedder: Named[TokenEmbedder], store: SignalStore) -> int:
     """Count the texts that have to be embedded, equal ones once; an embedder that was never opened has done none."""
-    if not embedder.is_known:
-        return len(set(texts))
-    context = {"version": CODE_VERSION, **_text_context(embedder)}
-    return store.missing(row_keys(map(text_bytes, texts), context), context, embedder.width + 3)
+    return missing_rows(lambda: map(text_bytes, texts), embedder, store)
 
 
-def _batch_tokens(of: TokenEmbedder | Named[TokenEmbedder]) -> int:
-    return TOKENS_PER_BATCH.get(of.device, TOKENS_PER_BATCH["cpu"])
+def _batch_tokens(of: TokenEmbedder | Named[TokenEmbedder], given: int | None) -> int:
+    return given or TOKENS_PER_BATCH.get(of.device, TOKENS_PER_BATCH["cpu"])
 
 
-def _text_context(of: Any) -> dict[str, object]:
-    return {"signal": "embedding", "batch_tokens": _batch_tokens(of), **of.context}
+def _context(of: Any, signal: str, batch_tokens: int | None) -> dict[str, object]:
+    return {"signal": signal, "batch_tokens": _batch_tokens(of, batch_tokens), **of.context}
 
 
 def embed_images(
@@ -187,7 +246,7 @@ def _stored(
 
 
 def _canonical_batches(
-    texts: Sequence[str], rows: Ints, embedder: TokenEmbedder, batch_tokens: int
+    take: Callable[[Ints], list[Any]], rows: Ints, embedder: TokenEmbedder, batch_tokens: int
 ) -> Iterator[Batch]:
     """Fill buckets with the rows of a window and run each as it gets full; dummies fill what is left."""
     waiting: dict[tuple[int, bool], list[tuple[int, list[int]]]] = {}
@@ -196,7 +255,7 @@ def _canonical_batches(
     for start in range(0, len(rows), WINDOW_ROWS):
         window = rows[start : start + WINDOW_ROWS]
         full: list[tuple[int, list[tuple[int, list[int]]]]] = []
-        for row, every in zip(window.tolist(), embedder.whole([texts[row] for row in window]), strict=True):
+        for row, every in zip(window.tolist(), embedder.whole(take(window)), strict=True):
             unknown = 0 if embedder.unknown_id is None else every.count(embedder.unknown_id)
             ids = embedder.cut(every)
             reading[row] = len(every), unknown, len(ids)

@@ -55,6 +55,8 @@ class Objects:
     model: tuple[Any, Any] | None = None
     pruned_model: PrunedModel | None = None
     divergences: Any = None
+    classifier: tuple[Any, Any] | None = None
+    judge: tuple[Any, Any] | None = None
     trust_code: bool = False
 
 

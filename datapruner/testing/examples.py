@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,19 @@ def example_signals(n: int = 120, *, seed: int = 0, more: Mapping[str, Any] | No
     return Signals(n, {**drawn, **told, **(more or {})}, seed)
 
 
+def with_asked(signals: Signals, asked: Iterable[str]) -> Signals:
+    """Draw what is asked for by a name with something behind it, such as ``class:toxic``, and is not there yet."""
+    opened = [given for one in measurements() for given in one.gives if given.name.endswith(OPEN)]
+    supervised = np.ones(signals.num_rows, dtype=np.int64)
+    more = {
+        name: _drawn(replace(given, name=name), supervised, signals.seed)
+        for name in sorted(set(asked) - signals.measured.keys())
+        for given in opened
+        if given.covers(name)
+    }
+    return replace(signals, measured={**signals.measured, **more}) if more else signals
+
+
 def _drawn(given: Given, supervised: Ints, seed: int) -> Any:
     """Draw a signal of which no more is known than what its measurement announces."""
     n = len(supervised)
@@ -136,8 +150,10 @@ def plane(log_ppl: Floats, tokens: Ints) -> tuple[dict[str, Any], dict[str, Any]
     """Give columns and state that scorers leave for their selectors: of a language model's pass, a walk, a graph."""
     token_nll = Ragged(np.repeat(log_ppl, tokens), offsets_of(tokens))
     walk = np.random.default_rng(len(log_ppl)).permutation(len(log_ppl))
+    vectors = np.random.default_rng(len(log_ppl)).integers(0, 3, size=(len(log_ppl), 4)).astype(np.float32)
     return {"log_ppl": log_ppl, "entropy": np.sqrt(log_ppl[::-1]), "walk_place": walk}, {
         "token_nll": token_nll,
+        "embedding": vectors,
         **_graph(len(log_ppl)),
     }
 

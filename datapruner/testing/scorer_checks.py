@@ -18,7 +18,7 @@ from datapruner.scorers.base import Scorer
 from datapruner.selection.selector import GROUPS
 from datapruner.signals import Signals
 from datapruner.signals.shared import Shared
-from datapruner.testing.examples import example_signals, reordered
+from datapruner.testing.examples import example_signals, reordered, with_asked
 from datapruner.testing.selector_checks import BUDGETS, check_budgets
 
 
@@ -39,7 +39,7 @@ def check_scorer(scorer: Scorer, signals: Signals | None = None) -> None:
         The scorer refuses the signals, or its own ranking is refused.
     """
     for check in SCORER_CHECKS.values():
-        check(scorer, example_signals() if signals is None else signals)
+        check(scorer, with_asked(example_signals() if signals is None else signals, scorer.requires))
 
 
 def scorer_describes_itself(scorer: Scorer, signals: Signals) -> None:

@@ -15,7 +15,7 @@ from datapruner.selection.selector import Selector
 from datapruner.signals import Signals
 from datapruner.signals.measurement import Measurement
 from datapruner.testing.cleaning_checks import CLEANING_CHECKS, Cleaned
-from datapruner.testing.examples import example_signals
+from datapruner.testing.examples import example_signals, with_asked
 from datapruner.testing.measurement_checks import MEASUREMENT_CHECKS, Measured
 from datapruner.testing.scorer_checks import SCORER_CHECKS
 from datapruner.testing.selector_checks import SELECTOR_CHECKS
@@ -111,7 +111,7 @@ def checks_of(
 def _on_signals(
     check: Callable[[Scorer, Signals], None], signals: Callable[[], Signals], part: Scorer
 ) -> None:
-    check(part, signals())
+    check(part, with_asked(signals(), part.requires))
 
 
 def _on_ranking(

@@ -26,8 +26,8 @@ from tests.conftest import command, without_progress
 
 N = 120
 HOSTILE = ["=cmd|' /C calc'!A0", "\x1b[31mred\u202e", "plain"]
-NEEDS_MORE = {"unranked", "paser", "feature_mapping", "label_mapping"}
-"""Scorers that need a twin or a target."""
+NEEDS_MORE = {"unranked", "paser", "feature_mapping", "label_mapping", "classifier", "judge"}
+"""Scorers that need a twin, a target or another model."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -20,6 +20,7 @@ from datapruner.selection.selectors import available_selectors, make_selector
 from datapruner.selection.selectors.eu_plane import EUPlaneSelector
 from datapruner.selection.selectors.topk import TopK
 from datapruner.testing import example_signals
+from datapruner.testing.examples import with_asked
 
 N = 60
 
@@ -51,12 +52,15 @@ SELECTORS = [*[make_selector(name) for name in available_selectors()], EUPlaneSe
 
 @pytest.mark.parametrize("scorer", SCORERS, ids=repr)
 def test_what_is_refused_before_is_refused_after_and_the_other_way(scorer, signals):
-    ranking = scorer.score(signals)
+    ranking = scorer.score(with_asked(signals, scorer.requires))
     whole = ranking.groups is not None and ranking.group_weights is not None
     held = {*ranking.columns, *ranking.state, *[GROUPS] * whole}
     patterns = [re.compile(re.escape(name).replace(r"\*", ".*")) for name in scorer.offers]
     assert [name for name in held if not any(pattern.fullmatch(name) for pattern in patterns)] == []
     portion = Portion(np.arange(N), np.ones(N, dtype=np.int64), N // 3)
+    ranking = replace(
+        ranking, state={**ranking.state, "embedding": signals["embedding"]}
+    )  # as a run hands it on
     for selector in SELECTORS:
         early = refuses(lambda of=selector: of.check(scorer.offers))
         late = refuses(lambda of=selector: of.select(ranking, portion, np.random.default_rng(0)))

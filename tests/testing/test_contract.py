@@ -48,6 +48,11 @@ VARIANTS = [
         {"scorer": {"name": "el2n", "parameters": {"keep": "low"}}, "n_neighbors": 3, "gamma_reverse": 0.1},
     ),
     ("k_center", {"centres": 20}),
+    ("classifier", {"label": "toxic", "keep": "low"}),
+    ("classifier", {"expected": True}),
+    ("judge", {"prompt": "{row}?", "grades": ["a", "b"], "chat": False, "keep": "low"}),
+    ("combined", {"scorers": ["judge", {"name": "judge", "parameters": {"prompt": "complexity"}}]}),
+    ("best_of_prompt", {"m": 3}),
     ("feature_mapping", {"within": "cluster", "n_clusters": 3}),
     ("label_mapping", {"within": "kind", "train_rows": 50}),
     ("paser", {"n_clusters": 3, "target": True, "budget": "degradation_size"}),
@@ -64,6 +69,7 @@ SELECTOR_VARIANTS = [
     ("ccs", {"beta": 0.0, "strata": 7}),
     ("ccs", {"beta": 0.9, "strata": 3}),
     ("message_passing", {"gamma_reverse": 0.0}),
+    ("novel", {"threshold": 0.3}),
 ]
 
 

@@ -64,6 +64,8 @@ def how_it_was_made(selection: Selected) -> list[tuple[str, str]]:
         "Language model": _model(recipe),
         "Pruned model": _named(recipe, "pruned_model"),
         "Divergences": _named(recipe, "divergences"),
+        "Classifier": _named(recipe, "classifier"),
+        "Judge": _named(recipe, "judge"),
         "Vectors": _vectors(selection),
         "Cleaning": _cleaning(recipe),
         "Target": _named(recipe, "target"),

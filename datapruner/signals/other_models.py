@@ -1,0 +1,191 @@
+"""Numbers that another model gives each row, through the store, in length buckets; rows that it cut are told."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datapruner.arrays import Ints
+from datapruner.errors import DataPrunerError, in_words
+from datapruner.models.encoders import Named, TokenEmbedder
+from datapruner.models.known import Opening, opening
+from datapruner.progress import say
+from datapruner.samples.rendering import CODE_VERSION as RENDERING
+from datapruner.signals.embedding import missing_rows, read_and_tell
+from datapruner.signals.language_model.memory import is_out_of_memory
+from datapruner.signals.language_model.records import fed_content
+from datapruner.text import safe_text
+
+if TYPE_CHECKING:
+    from datapruner.models.classifiers import Numbered
+    from datapruner.recipe import Recipe
+    from datapruner.signals.grading import Grading
+    from datapruner.signals.run import Run
+    from datapruner.signals.store import SignalStore
+
+logger = logging.getLogger(__name__)
+
+LOADING = ("dtype", "device", "device_map", "quantize")
+"""What a causal language model is loaded with, of a recipe."""
+
+
+def named_reader(
+    kind: str, name: str | None, store: SignalStore, load: Callable[[], TokenEmbedder], **about: Any
+) -> Named[TokenEmbedder]:
+    """Give a model that is opened once a row is missing; one without a name is open already.
+
+    Parameters
+    ----------
+    kind : str
+        What it is called.
+    name : str, optional
+    store : SignalStore
+    load : callable
+    **about
+        All that it is opened with.
+    """
+
+    def opened() -> Opening:
+        return Opening(None, store.notes) if name is None else opening(kind, name, store.notes, **about)
+
+    return Named(load, opened)
+
+
+def classifier_of(recipe: Recipe, store: SignalStore, given: Any, *, progress: bool) -> Named[TokenEmbedder]:
+    """Give the classifier that a recipe names, or the one given with its tokenizer."""
+    name = recipe.classifier
+    how: dict[str, Any] = {"reads": recipe.classifier_reads, "max_length": recipe.classifier_max_length}
+    place = {key: getattr(recipe, key) for key in ("dtype", "device", "device_map")}
+
+    def load() -> TokenEmbedder:
+        from datapruner.models.classifiers import load_classifier, opened_classifier
+
+        if given is not None:
+            model, tokenizer = given
+            return opened_classifier("given", model.eval(), tokenizer, probe=True, **how)
+        assert name is not None
+        say(f"loading the classifier {name}", progress)
+        return load_classifier(name, **how, **place)
+
+    return named_reader("classifier", None if given is not None else name, store, load, **how, **place)
+
+
+def judge_of(
+    recipe: Recipe,
+    store: SignalStore,
+    given: Any,
+    grading: Grading,
+    opened: Callable[[], tuple[Any, Any]],
+) -> Named[TokenEmbedder]:
+    """Give the judge that a recipe names, or the one given, as it is asked one question; ``opened`` gives the pair."""
+    name, length = recipe.judge, recipe.judge_max_length
+
+    def load() -> TokenEmbedder:
+        from datapruner.signals.language_model.judging import opened_judge
+
+        called = "given" if given is not None else str(name)
+        return opened_judge(called, *opened(), grading, max_length=length, probe=given is not None)
+
+    how = {key: getattr(recipe, key) for key in LOADING}
+    asked = {"asked": grading.signal, "max_length": length}
+    return named_reader("judge", None if given is not None else name, store, load, **asked, **how)
+
+
+def open_judge(recipe: Recipe, given: Any, *, progress: bool) -> tuple[Any, Any]:
+    """Load the judge that a recipe names, or take the one given; a model and its tokenizer."""
+    from datapruner.models.loading import load_causal_lm
+
+    if given is not None:
+        return given[0].eval(), given[1]
+    assert recipe.judge is not None
+    say(f"loading the judge {recipe.judge}", progress)
+    return load_causal_lm(recipe.judge, **{key: getattr(recipe, key) for key in LOADING})
+
+
+def read_with(reader: Named[TokenEmbedder], run: Run, called: str, length: str) -> NDArray[np.float32]:
+    """Have a model read a run's rows.
+
+    Parameters
+    ----------
+    reader : Named
+    run : Run
+    called : str
+        In messages, and the name of the signal in keys.
+    length : str
+        The option that sets how many tokens it reads.
+
+    Returns
+    -------
+    ndarray, float32, shape (n, outputs)
+
+    Raises
+    ------
+    DataPrunerError
+        Memory runs out, or something of a row cannot be read.
+    """
+
+    def take(places: Ints) -> list[Numbered]:
+        rows = run.rows[places]
+        return list(zip(rows.tolist(), run.samples.iter_samples(rows, identity=False), strict=True))
+
+    try:
+        values, reading = read_and_tell(
+            lambda: _contents(run),
+            take,
+            reader,
+            run.store,
+            signal=f"{called} {RENDERING}",
+            batch_tokens=run.recipe.batch_tokens,
+            progress=run.progress,
+            name=called,
+        )
+    except Exception as error:
+        if isinstance(error, DataPrunerError) or not is_out_of_memory(error):
+            raise
+        raise DataPrunerError(
+            f"memory does not suffice for the {called}'s batches; pass a smaller --batch-tokens, or a smaller {length}"
+        ) from error
+    _tell_cut(reading, called, length)
+    bad = ~np.isfinite(values).all(axis=1)
+    if bad.any():
+        raise DataPrunerError(
+            f"the {called} gives no finite numbers for row {int(run.rows[int(np.argmax(bad))])}; load it in another "
+            "--dtype, or look at its weights"
+        )
+    return values
+
+
+def missing_with(reader: Named[TokenEmbedder], run: Run, called: str) -> int:
+    """Count the rows that it has not read."""
+    return missing_rows(
+        lambda: _contents(run),
+        reader,
+        run.store,
+        signal=f"{called} {RENDERING}",
+        batch_tokens=run.recipe.batch_tokens,
+    )
+
+
+def _contents(run: Run) -> Iterator[bytes]:
+    return map(fed_content, run.samples.iter_samples(run.rows, identity=False))
+
+
+def _tell_cut(reading: NDArray[np.float32], called: str, length: str) -> None:
+    """Say how many rows were longer than what it reads."""
+    tokens, read = reading[:, 0], reading[:, 2]
+    cut = tokens > read
+    if cut.any():
+        logger.warning(
+            "%s: %s of %s rows are longer than the %s tokens that it reads, and their middle was cut, up to %.0f %% of "
+            "a row; %s sets the limit",
+            safe_text(called),
+            f"{int(cut.sum()):,}",
+            f"{len(cut):,}",
+            f"{int(read.max()):,}",
+            100 * float((1 - read[cut] / tokens[cut]).max()),
+            in_words(length),
+        )
