@@ -75,10 +75,11 @@ class Reading(TypedDict, total=False):
     decontaminate_ngram: int
     decontaminate_share: float
     decontaminate_templates: Templates
-    target: str | None
-    target_split: str | None
-    target_columns: dict[str, str] | None
-    target_embeddings: str | None
+    target: str | list[str] | dict[str, str] | None
+    target_split: str | dict[str, str] | None
+    target_columns: dict[str, str | dict[str, str]] | None
+    target_embeddings: str | dict[str, str] | None
+    target_share: dict[str, float] | None
     seed: int
     format: Literal["parquet", "jsonl", "arrow"]
 

@@ -37,10 +37,16 @@ def written(kind: Any) -> tuple[Any, Callable[[Any, str], Any] | None]:
     kind = without_none(kind)
     origin, inner = get_origin(kind), get_args(kind)
     if origin is dict:
-        return (str, words.mapping_of) if inner == (str, str) else (list[str], words.quotas_of)
+        if inner == (str, str):
+            return str, words.mapping_of
+        make = {float: words.shares_of, int | float: words.quotas_of}
+        return list[str], make.get(inner[1], words.columns_of_tasks)
     if origin is list and get_origin(inner[0]) is Literal:
         return list[str], None
     if origin in (Union, types.UnionType):
+        if dict[str, str] in inner:
+            # The recipe itself reads the names of tasks off what is named as targets.
+            return list[str], None if list[str] in inner else words.one_or_of_tasks
         return str, words.amount_of if set(inner) == {int, float} else None
     return (str if origin is Literal else kind), None
 

@@ -146,6 +146,51 @@ def mapping_of(text: str, option: str) -> dict[str, str] | None:
     return parse_mapping(text) if text else None
 
 
+def one_or_of_tasks(given: list[str], option: str) -> str | dict[str, str]:
+    """Read one text for all tasks, or ``task=text`` for each."""
+    apart = [one.partition("=") for one in given]
+    if not any(equals for _, equals, _ in apart):
+        if len(given) > 1:
+            raise DataPrunerError(
+                f"{option} is given twice; say for which task each is: {option} TASK={given[-1]}"
+            )
+        return given[0]
+    return dict(_of_task(name, text, equals, option) for name, equals, text in apart)
+
+
+def columns_of_tasks(given: list[str], option: str) -> dict[str, str | dict[str, str]] | None:
+    """Read ``role=column,...`` for all tasks, or ``task:role=column,...`` for each."""
+    from datapruner.samples import parse_mapping
+
+    out: dict[str, str | dict[str, str]] = {}
+    for one in given:
+        task, colon, rest = one.partition(":")
+        if colon and "=" not in task and "," not in task:
+            out[task] = parse_mapping(rest)
+        elif one:
+            out.update(parse_mapping(one))
+    return out or None
+
+
+def shares_of(given: list[str], option: str) -> dict[str, float]:
+    """Read ``task=share``."""
+    out = {}
+    for name, value in (pair_of(one, option) for one in given):
+        try:
+            out[name] = float(value)
+        except ValueError:
+            raise DataPrunerError(
+                f"{option} takes a number beside a task, such as math=2, not '{value}'"
+            ) from None
+    return out
+
+
+def _of_task(name: str, text: str, equals: str, option: str) -> tuple[str, str]:
+    if not equals or not name or not text:
+        raise DataPrunerError(f"{option}: say for which task each is, as in {option} TASK={text or name}")
+    return name, text
+
+
 def numbers_of(text: str, option: str) -> list[float]:
     """Read numbers between commas."""
     try:

@@ -262,8 +262,9 @@ def _files_read(recipe: Recipe) -> Inputs:
     """Note the files of numbers that are about to be read."""
     inputs = Inputs(recipe.inputs_content)
     for field in FILES:
-        if field not in recipe.in_memory and (path := recipe.path(field)) is not None:
-            inputs.file(field, Path(path))
+        for path in () if field in recipe.in_memory else recipe.paths(field):
+            several = isinstance(getattr(recipe, field), dict)
+            inputs.file(f"{field} {Path(path).name}" if several else field, Path(path))
     return inputs
 
 

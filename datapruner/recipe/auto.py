@@ -31,6 +31,8 @@ OF_AN_EMBEDDER = frozenset({"unfit_answer"})
 DEDUP = ("exact", "near")
 SCORER = "auto"
 """What shares the budget."""
+NEAREST = "nearest_target"
+"""What chooses instead where a target is named."""
 SEMANTIC = "semantic"
 """What compares whole rows by their vectors."""
 CLUSTERED, WHOLE = "prompt", "both"
@@ -84,17 +86,21 @@ def expanded(given: Mapping[str, Any], *, spends: bool = True) -> dict[str, Any]
     there -= OF_AN_EMBEDDER if vectors else frozenset()
     added = [step for part in (RULES, NOISE) if part not in without for step in STEPS[part] if step in there]
     out["cleaning"] = [*added, *own]
+    no_budget = not given.get("quotas") and all(given.get(name) is None for name in ("keep", "keep_tokens"))
     if not given.get("scorers"):
-        out["scorers"] = [_shares(given.get("per_group"), SHARES in without)]
+        seeks = given.get("target") is not None and SHARES not in without
+        if seeks and spends and no_budget:
+            raise DataPrunerError(
+                "--target says what to look for, and nothing says how much of it to keep: give --keep or --keep-tokens"
+            )
+        out["scorers"] = [
+            _nearest(given.get("model")) if seeks else _shares(given.get("per_group"), SHARES in without)
+        ]
         whole = vectors or SEMANTIC in one_or_more(out["dedup"] or ())
         if given.get("embed") is None and out["scorers"] == [{"name": SCORER}] and not whole:
             # Read anyway for noise, and their clusters are no worse than those of whole rows.
             out["embed"] = CLUSTERED
-    if (
-        spends
-        and not given.get("quotas")
-        and all(given.get(name) is None for name in ("keep", "keep_tokens"))
-    ):
+    if spends and no_budget:
         out["keep"] = ALL_THAT_IS_LEFT
     return out
 
@@ -122,6 +128,15 @@ def _shares(per_group: str | None, at_random: bool) -> dict[str, Any]:
     if per_group is None:
         return {"name": SCORER}
     return {"name": SCORER, "parameters": {"within": f"column:{per_group}"}}
+
+
+def _nearest(model: Any) -> dict[str, Any]:
+    """Look for the likes of a target: as the model sees them, and without one by the embedder's vectors."""
+    return (
+        {"name": NEAREST}
+        if model is not None
+        else {"name": NEAREST, "parameters": {"representation": "embedding"}}
+    )
 
 
 def _name_of(step: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from datapruner.guards.bounded_yaml import load_yaml
 from datapruner.recipe.formats import as_of_today
 from datapruner.recipe.places import FILES, PATHS, absolute, is_path
 from datapruner.recipe.recipe import Recipe, checked
+from datapruner.recipe.targets import each_source, named_sources
 from datapruner.recipe.values import MASKS
 from datapruner.text import safe_repr
 
@@ -38,9 +40,9 @@ def load_recipe(path: Path) -> Recipe:
     given = as_of_today(given, path.read_text(encoding="utf-8"))
     folder = str(resolved(path.parent))
     for name in PATHS:
-        value = given.get(name)
-        if isinstance(value, str) and (name in FILES or is_path(value, folder, bare_only=True)):
-            given[name] = absolute(value, folder)
+        value = named_sources(given.get(name)) if name == "target" else given.get(name)
+        if value is not None:
+            given[name] = each_source(value, partial(_from, name=name, folder=folder))
     try:
         for name in MASKS:
             if isinstance(given.get(name), dict):
@@ -48,6 +50,11 @@ def load_recipe(path: Path) -> Recipe:
         return checked({str(key): value for key, value in given.items()}, "{}").in_full
     except DataPrunerError as error:
         raise DataPrunerError(f"the recipe {path}: {error}") from error
+
+
+def _from(value: str, *, name: str, folder: str) -> str:
+    """Read what a field names as seen from the recipe's folder."""
+    return absolute(value, folder) if name in FILES or is_path(value, folder, bare_only=True) else value
 
 
 def _rows(given: dict[Any, Any], name: str) -> list[int]:

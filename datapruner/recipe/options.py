@@ -271,27 +271,45 @@ class Cleaning(Section):
 
 
 class Target(Section):
-    """Target set (feature_mapping, label_mapping)."""
+    """Target set (nearest_target, feature_mapping, label_mapping)."""
 
     target: Annotated[
-        str | None,
+        str | list[str] | dict[str, str] | None,
         Option(
-            "Set that `feature_mapping` and `label_mapping` look for the likes of.",
-            metavar="SOURCE",
+            "Set whose likes are looked for; without a scorer by `nearest_target`. May be repeated, a task each: "
+            "math=dev.jsonl.",
+            python="A source, a list of them, or a mapping of a task's name to its source.",
+            metavar="[TASK=]SOURCE",
         ),
     ] = None
     target_split: Annotated[
-        str | None, Option("Its split; default: train where there is one.", metavar="SPLIT")
+        str | dict[str, str] | None,
+        Option(
+            "Its split; default: train where there is one. Of one task: math=test.",
+            metavar="[TASK=]SPLIT",
+        ),
     ] = None
     target_columns: Annotated[
-        dict[str, str] | None,
+        dict[str, str | dict[str, str]] | None,
         Option(
-            "Which column of the target plays which role: question=Q,answer=A.", metavar="ROLE=COLUMN,..."
+            "Which column of the target plays which role: question=Q,answer=A. Of one task: math:question=Q.",
+            python="Or a mapping of a task's name to such a mapping.",
+            metavar="[TASK:]ROLE=COLUMN,...",
         ),
     ] = None
     target_embeddings: Annotated[
-        str | None,
-        Option("Its vectors, .npy or .parquet, where --embeddings are given.", metavar="FILE"),
+        str | dict[str, str] | None,
+        Option(
+            "Its vectors, .npy or .parquet, where --embeddings are given. Of one task: math=dev.npy.",
+            metavar="[TASK=]FILE",
+        ),
+    ] = None
+    target_share: Annotated[
+        dict[str, float] | None,
+        Option(
+            "How many rows a task gets beside the others, each 1 unless it is said: math=2 gets twice as many.",
+            metavar="TASK=SHARE",
+        ),
     ] = None
 
 

@@ -10,7 +10,15 @@ from typing import Any
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from datapruner import budget as budgets
 from datapruner.arguments import instead_of
@@ -35,6 +43,7 @@ from datapruner.recipe.options import (
     Target,
 )
 from datapruner.recipe.places import FILES, PATHS, absolute, is_path, matches, relative
+from datapruner.recipe.targets import check_tasks, each_source, named_sources, sources_in
 from datapruner.recipe.values import LONG, MASKS, Method, ShortMethod, ranges, sentence_of
 from datapruner.text import safe_text
 
@@ -66,15 +75,41 @@ class Recipe(
     selector: Method | None = None
     cleaning: list[ShortMethod] = Field(default_factory=list)
 
+    @field_validator("target", mode="before")
+    @classmethod
+    def _by_task(cls, given: Any) -> Any:
+        return named_sources(given)
+
+    @model_validator(mode="after")
+    def _with_tasks(self) -> Recipe:
+        check_tasks(self)
+        return self
+
     # Relative paths count from here, wherever the process goes later on.
     _folder: str = PrivateAttr(default_factory=os.getcwd)
 
     def path(self, name: str) -> str | None:
-        """Give a field as an absolute path; None where it names no path but a model, a hub dataset or nothing."""
+        """Give a field as an absolute path; None where it names a model, a hub dataset, several paths, or nothing."""
         value = getattr(self, name)
-        if value is None or not (name in FILES or is_path(value, self._folder)):
+        if not isinstance(value, str) or not self._is_path(name, value):
             return None
         return absolute(value, self._folder)
+
+    def paths(self, name: str) -> list[str]:
+        """Give all paths that a field names, absolute: one, or those of its tasks."""
+        named = sources_in(getattr(self, name))
+        return [absolute(value, self._folder) for value in named if self._is_path(name, value)]
+
+    def _is_path(self, name: str, value: str) -> bool:
+        return name in FILES or is_path(value, self._folder)
+
+    def _rewritten(self, name: str, write: Callable[[str], str]) -> Any:
+        """Give a field with the absolute path that each of its paths is rewritten; the rest of it as it is."""
+
+        def make(value: str) -> str:
+            return write(absolute(value, self._folder)) if self._is_path(name, value) else value
+
+        return each_source(getattr(self, name), make)
 
     @property
     def taken_as_it_is(self) -> Recipe:
@@ -138,7 +173,9 @@ class Recipe(
     def reads(self) -> list[str]:
         """The files and folders that a run of it reads, as the user named them."""
         here = self.located()
-        named = [getattr(here, name) for name in PATHS if here.path(name) is not None]
+        named = [
+            value for name in PATHS for value in sources_in(getattr(here, name)) if here._is_path(name, value)
+        ]
         # A pattern is replaced by what it matches, which may lie anywhere.
         return [found for value in named for found in (matches(value) or [value])]
 
@@ -146,7 +183,9 @@ class Recipe(
         """Give the recipe as it can be run from here: itself, unless the working folder is another by now."""
         if os.getcwd() == self._folder:  # noqa: PTH109 - compared as it was taken
             return self
-        return self.model_copy(update={name: path for name in PATHS if (path := self.path(name)) is not None})
+        return self.model_copy(
+            update={name: self._rewritten(name, str) for name in PATHS if self.paths(name)}
+        )
 
     def pinned(self, revision: str | None) -> Recipe:
         """Add the revision of a hub source, so that the recipe reads the same rows once the hub has others."""
@@ -182,9 +221,10 @@ class Recipe(
         held["scorers"] = [method.model_dump(exclude_defaults=True) for method in self.scorers]
         out = {name: held[name] for name in type(self).model_fields if name in held}
         for name in PATHS:
-            path = self.path(name)
-            if path is not None:
-                out[name] = f"./{Path(path).name}" if folder is None else relative(path, folder)
+            if self.paths(name):
+                out[name] = self._rewritten(
+                    name, lambda path: f"./{Path(path).name}" if folder is None else relative(path, folder)
+                )
         for name in MASKS:
             rows = out.get(name)
             if isinstance(rows, list) and len(rows) > LONG:

@@ -60,7 +60,7 @@ class Mapping(Scorer):
 
     def _score(self, signals: Signals) -> Ranking:
         matrix: Matrix = signals.matrix("embedding")
-        target = _target(signals.matrix(TARGET), matrix.shape[1])
+        target = unit_target(signals.matrix(TARGET), matrix.shape[1])
         named = groups_of(signals, self.within, self.n_clusters)
         # A group of which cleaning left no row has no mean.
         numbers, groups = np.unique(named, return_inverse=True)
@@ -91,7 +91,7 @@ def nearest_groups(signals: Signals, groups: Ints) -> Ints:
     """Give the number of the group whose mean is nearest to each row of the target; int64 (m,)."""
     matrix: Matrix = signals.matrix("embedding")
     numbers, compact = np.unique(groups, return_inverse=True)
-    voted = nearest(_means(matrix, compact), _target(signals.matrix(TARGET), matrix.shape[1]))
+    voted = nearest(_means(matrix, compact), unit_target(signals.matrix(TARGET), matrix.shape[1]))
     return np.asarray(numbers[voted], dtype=np.int64)
 
 
@@ -101,7 +101,7 @@ def nearest(means: Floats, target: FloatBlock) -> Ints:
     return voted
 
 
-def _target(given: Matrix, width: int) -> FloatBlock:
+def unit_target(given: Matrix, width: int) -> FloatBlock:
     """Read the target's vectors, scaled to length one; float32 (m, width)."""
     if given.shape[1] != width:
         raise DataPrunerError(

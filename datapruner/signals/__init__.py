@@ -19,8 +19,12 @@ if TYPE_CHECKING:
     from datapruner.geometry.clustering import Clustering
     from datapruner.geometry.neighbours import Neighbours
 
-TARGET = "target_embedding"
-"""The one signal with an entry for every row of another set, the one that `--target` names."""
+TARGET, TARGET_STATE = "target_embedding", "target_state"
+"""Vectors of the rows of the set that `--target` names: as `embedding` and `pooled_state` are of the data's."""
+TARGET_TASK, TARGET_SHARE = "target_task", "target_share"
+"""The name of the task that each of them belongs to, and what that task's share is."""
+OF_TARGET = frozenset({TARGET, TARGET_STATE, TARGET_TASK, TARGET_SHARE})
+"""The signals that have an entry for every row of the target, task after task, and not of the data."""
 COLUMN = "column:"
 """Stands before the name of a column that a scorer reads as groups: ``column:capability``, int64 codes."""
 
@@ -33,8 +37,8 @@ class Signals:
     ----------
     num_rows : int
     measured : mapping
-        Name -> array, sequence or :class:`Ragged` of length ``num_rows`` (but :data:`TARGET`); the names are those that
-        measurements give, see :func:`datapruner.signals.plan.known_signals`.
+        Name -> array, sequence or :class:`Ragged` of length ``num_rows`` (but :data:`OF_TARGET`); the names are those
+        that measurements give, see :func:`datapruner.signals.plan.known_signals`.
     seed : int
         Seed of everything random that reads these signals.
     rows : ndarray, int64, shape (num_rows,), optional

@@ -31,7 +31,7 @@ class Given:
         In a few words.
     shape : {"row", "token", "matrix", "table", "text", "other set"}
         One number a row (n,); a number for every supervised token (:class:`datapruner.ragged.Ragged`); a vector a row
-        (n, d); integers (n, k); texts; vectors of another set's rows (m, d).
+        (n, d); integers (n, k); texts; an entry, or a vector, for each of another set's m rows.
     dtype : str
         Of the entries, as numpy writes it.
     unit : str

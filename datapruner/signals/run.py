@@ -13,7 +13,7 @@ from datapruner.arrays import Flags, Ints
 from datapruner.models.files import local_folder
 from datapruner.models.options import likely_device
 from datapruner.ragged import Ragged
-from datapruner.signals import TARGET
+from datapruner.signals import OF_TARGET
 from datapruner.signals.shared import Shared
 from datapruner.signals.store import SignalStore
 
@@ -174,7 +174,7 @@ def tokens_a_row(run: Run) -> float:
 
 def narrowed(signals: Mapping[str, Any], places: Ints) -> dict[str, Any]:
     """Give some rows of all signals, but those of another set."""
-    return {name: held if name == TARGET else taken(held, places) for name, held in signals.items()}
+    return {name: held if name in OF_TARGET else taken(held, places) for name, held in signals.items()}
 
 
 def taken(signal: Any, places: Ints) -> Any:

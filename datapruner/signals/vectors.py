@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +18,11 @@ from datapruner.models.embedders import load_image_embedder, load_text_embedder
 from datapruner.models.encoders import Encoder, Named
 from datapruner.models.known import opening
 from datapruner.progress import say
-from datapruner.signals import TARGET
 from datapruner.signals.embedding import embed_and_tell, embed_images, missing_texts
 from datapruner.signals.encoded import embed_with_encoder
 from datapruner.signals.given_vectors import given_embeddings
 from datapruner.signals.store import SignalStore
+from datapruner.signals.targets import TargetSet, joined
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
@@ -228,71 +228,53 @@ def _tell_reading(reading: NDArray[np.float32], rows: Ints, name: str, briefly: 
         )
 
 
-def measure_target(
-    recipe: Recipe,
-    samples: Samples,
-    store: SignalStore,
-    *,
-    given: bool,
-    own: OwnText,
-    embedder: Encoder | Named[TokenEmbedder] | None = None,
-    progress: bool = True,
-    read: Callable[[Samples], None] = lambda _: None,
-) -> dict[str, Matrix]:
-    """Get one vector for each row of the target set, made as those of the rows are.
+def measure_target(run: Run, targets: Sequence[TargetSet]) -> Matrix:
+    """Get one vector for each row of the target, task after task, made as those of the rows are.
 
     Parameters
     ----------
-    recipe : Recipe
-    samples : Samples
-        The rows that are chosen from.
-    store : SignalStore
-    given : bool
-        Their vectors were given in memory.
-    own : OwnText
-        Of the rows: what is left out of their texts is left out of the target's.
-    embedder : Encoder or Named, optional
-        As of :func:`measure_embedding`.
-    progress : bool
-    read : callable
-        Is told the target's rows, and may refuse them.
+    run : Run
+        Of the rows that are chosen from: what is left out of their texts is left out of the target's.
+    targets : sequence of TargetSet
     """
-    from datapruner.samples import load_samples
-
-    file, column = recipe.target_embeddings, recipe.embedding_column
-    given = given or bool(recipe.embeddings or column) or samples.layout.name == "embedding"
-    try:
-        target = load_samples(
-            recipe.target,
-            split=recipe.target_split,
-            columns=recipe.target_columns,
-            embeddings_given=bool(file or column),
-        )
-        read(target)
-        if given and not (file or column) and target.layout.name != "embedding":
-            raise DataPrunerError(
-                "the rows' vectors are given, so its own have to be as well; pass them with --target-embeddings"
+    recipe = run.recipe
+    found = []
+    for target in targets:
+        with target.told():
+            if vectors_are_given(run) and not has_vectors(recipe, target):
+                raise DataPrunerError(
+                    "the rows' vectors are given, so its own have to be as well; pass them with --embeddings"
+                )
+            file, column = target.task.embeddings, recipe.embedding_column
+            as_its = recipe.model_copy(
+                update={"embeddings": file, "embedding_column": None if file is not None else column}
             )
-        as_its = recipe.model_copy(
-            update={"embeddings": file, "embedding_column": None if file is not None else column}
-        )
-        every = np.arange(len(target), dtype=np.int64)
-        found = measure_embedding(
-            as_its,
-            target,
-            every,
-            store,
-            embedder=embedder,
-            own=own.of(target),
-            progress=progress,
-            name="embedding the target",
-        )
-        return {TARGET: found}
-    except DataPrunerError as error:
-        said = error.sentence
-        for option in ("columns", "split", "embeddings"):
-            said = said.replace(f"--{option}", f"--target-{option}")
-        raise DataPrunerError(f"the target: {said}") from error
+            found.append(
+                measure_embedding(
+                    as_its,
+                    target.samples,
+                    np.arange(len(target.samples), dtype=np.int64),
+                    run.store,
+                    embedder=text_embedder(run),
+                    own=run.own.of(target.samples),
+                    progress=run.progress,
+                    name=f"embedding {target.task.called}",
+                )
+            )
+    return joined(found)
+
+
+def vectors_are_given(run: Run) -> bool:
+    """Whether the rows' vectors are given: in memory, in a file or in a column."""
+    recipe = run.recipe
+    given = run.objects.embeddings is not None or bool(recipe.embeddings or recipe.embedding_column)
+    return given or run.samples.layout.name == "embedding"
+
+
+def has_vectors(recipe: Recipe, target: TargetSet) -> bool:
+    """Whether a target's own vectors are given."""
+    named = target.task.embeddings or recipe.embedding_column
+    return bool(named) or target.samples.layout.name == "embedding"
 
 
 def image_model(recipe: Recipe) -> str:

@@ -14,7 +14,14 @@ from datapruner.ragged import Ragged, offsets_of
 from datapruner.ranking import Ranking
 from datapruner.selection.budget_rows import Portion
 from datapruner.selection.selectors.message_passing import DISTANCES, NEIGHBOURS
-from datapruner.signals import TARGET, Signals
+from datapruner.signals import (
+    OF_TARGET,
+    TARGET,
+    TARGET_SHARE,
+    TARGET_STATE,
+    TARGET_TASK,
+    Signals,
+)
 from datapruner.signals.measurement import OPEN, Given
 from datapruner.signals.plan import measurements
 
@@ -59,6 +66,10 @@ def example_signals(n: int = 120, *, seed: int = 0, more: Mapping[str, Any] | No
     told = {
         "embedding": embedding,
         TARGET: (target + 0.2 * near.normal(size=target.shape)).astype(np.float32),
+        "pooled_state": np.tanh(embedding),
+        TARGET_STATE: np.tanh(target),
+        TARGET_TASK: ["first"] * 7 + ["second"] * (len(target) - 7),
+        TARGET_SHARE: np.repeat([2.0, 1.0], [7, len(target) - 7]),
         "neighbours": _neighbours(embedding),
         "manifold": (embedding[:, :2] + 0.1 * embedding[:, 2:4]).astype(np.float64),
         "label": rng.integers(0, 3, size=n),
@@ -151,7 +162,9 @@ def plane(log_ppl: Floats, tokens: Ints) -> tuple[dict[str, Any], dict[str, Any]
     token_nll = Ragged(np.repeat(log_ppl, tokens), offsets_of(tokens))
     walk = np.random.default_rng(len(log_ppl)).permutation(len(log_ppl))
     vectors = np.random.default_rng(len(log_ppl)).integers(0, 3, size=(len(log_ppl), 4)).astype(np.float32)
-    return {"log_ppl": log_ppl, "entropy": np.sqrt(log_ppl[::-1]), "walk_place": walk}, {
+    chosen = {"task": np.array(["first", "second"])[walk % 2], "query": walk % 5 - 1, "choice": walk // 5 + 1}
+    columns = {"log_ppl": log_ppl, "entropy": np.sqrt(log_ppl[::-1]), "walk_place": walk}
+    return {**columns, **chosen}, {
         "token_nll": token_nll,
         "embedding": vectors,
         **_graph(len(log_ppl)),
@@ -182,7 +195,9 @@ def reordered(signals: Signals, rows: Ints) -> Signals:
             return value.take(rows)
         return value[rows] if isinstance(value, np.ndarray) else [value[row] for row in rows.tolist()]
 
-    measured = {name: value if name == TARGET else taken(value) for name, value in signals.measured.items()}
+    measured = {
+        name: value if name in OF_TARGET else taken(value) for name, value in signals.measured.items()
+    }
     if "neighbours" in measured:  # positions among the rows
         measured["neighbours"] = _neighbours(measured["embedding"])
     return Signals(len(rows), measured, signals.seed)

@@ -88,6 +88,8 @@ def _named(recipe: Recipe, field: str) -> str:
     value = getattr(recipe, field)
     if value is None:
         return f"{field.replace('_', ' ')} given in memory" if field in recipe.in_memory else ""
+    if isinstance(value, dict):  # a task each
+        return ", ".join(f"{name}: {Path(of).name}" for name, of in value.items())
     return Path(value).name if recipe.path(field) is not None else str(value)
 
 
