@@ -93,7 +93,8 @@ def prune(
     """Choose the rows to train on.
 
     Where no scorer is named, the default recipe runs: rows that leak from a test set go, copies, what rules find to be
-    broken, and noise; the others share the budget by the scorer ``auto``. ``selection.summary`` says what each of these
+    broken, and noise; the others share the budget by the scorer ``auto``, or, where a target is named, are taken by
+    ``nearest_target``. ``selection.summary`` says what each of these
     did, and ``without`` leaves one out.
 
     Parameters

@@ -344,7 +344,7 @@ BY_COMMAND = {
 }
 BY_PYTHON = {"progress", "per_group", "format"}
 """``score`` takes the last two, to refuse a column that is not there, and for who saves a selection of it later."""
-TARGETS = {"target", "target_split", "target_columns", "target_embeddings"}
+TARGETS = {"target", "target_split", "target_columns", "target_embeddings", "target_share"}
 
 
 @pytest.mark.parametrize("verb", ["prune", "clean", "score", "compare", "damage", "run"])
@@ -370,6 +370,7 @@ VALUES = {
     "columns": ({"question": "topic"}, "question=topic"),
     "decontaminate_columns": ({"text": "question"}, "text=question"),
     "target_columns": ({"text": "question"}, "text=question"),
+    "target_share": ({"maths": 2.0}, "maths=2"),
     "quotas": ({"maths": 3, "code": 0.5}, "maths=3 code=0.5"),
     "dedup": (True, None),
     "per_group": ("topic", "topic"),
@@ -381,6 +382,7 @@ WITH = {
     "decontaminate_split": {"decontaminate": "t.jsonl"},
     "decontaminate_columns": {"decontaminate": "t.jsonl"},
     "quotas": {"per_group": "topic"},
+    "target_share": {"target": "maths=t.jsonl"},
 }
 """Options that are refused alone."""
 

@@ -225,7 +225,7 @@ def test_a_target_without_a_scorer_means_its_likes(folder, cache, model, monkeyp
     monkeypatch.chdir(folder)
     given = {} if model is None else {"model": model}
     selection = dp.prune(
-        "rows.jsonl", target="bread.jsonl", keep=5, embedder="minilm", progress=False, **given
+        "rows.jsonl", target="bread.jsonl", keep=5, embedder=Letters(), progress=False, **given
     )
     (scorer,) = selection.recipe.scorers
     assert scorer.name == "nearest_target"

@@ -55,6 +55,8 @@ VARIANTS = [
     ("best_of_prompt", {"m": 3}),
     ("feature_mapping", {"within": "cluster", "n_clusters": 3}),
     ("label_mapping", {"within": "kind", "train_rows": 50}),
+    ("nearest_target", {"representation": "embedding", "selection": "doubly_greedy"}),
+    ("nearest_target", {"selection": "mean"}),
     ("paser", {"n_clusters": 3, "target": True, "budget": "degradation_size"}),
     ("paser", {"n_clusters": 3, "budget": "token_degradation"}),
     ("paser", {"within": "kind", "degradation": "gradient", "efficiency": "typical", "weights": {"1": 0.0}}),
