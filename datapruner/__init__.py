@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from datapruner.scores import Scores, Selection, load_scores
     from datapruner.signals import Signals
     from datapruner.stability import Stability, compare_stability
+    from datapruner.validation import Validation, validate
     from datapruner.verbs import explain, inspect, load, select
 
 _WHERE = {
@@ -46,6 +47,7 @@ _WHERE = {
     "Explanation": "datapruner.results.explanation",
     "SavedSelection": "datapruner.saved",
     "Summary": "datapruner.results.summary",
+    "Validation": "datapruner.validation",
     "clean": "datapruner.api",
     "compare": "datapruner.comparison",
     "compare_stability": "datapruner.stability",
@@ -63,6 +65,7 @@ _WHERE = {
     "run": "datapruner.api",
     "score": "datapruner.api",
     "select": "datapruner.verbs",
+    "validate": "datapruner.validation",
 }
 
 __all__ = [
@@ -78,6 +81,7 @@ __all__ = [
     "Signals",
     "Stability",
     "Summary",
+    "Validation",
     "clean",
     "compare",
     "compare_stability",
@@ -97,6 +101,7 @@ __all__ = [
     "score",
     "scorers",
     "select",
+    "validate",
 ]
 
 find_moved()

@@ -29,7 +29,7 @@ FLOORS = (
     ("measuring, results", "measuring results"),
     ("outputs", "outputs"),
     ("verbs", "scores running api saved verbs instead foresight"),
-    ("studies", "comparison integrations plots pruning_damage stability testing"),
+    ("studies", "comparison integrations plots pruning_damage stability testing validation"),
     ("command line", "cli doctor __init__ __main__"),
 )
 """From the ground up, and the files and folders on each; a longer name goes before the folder that it lies in."""

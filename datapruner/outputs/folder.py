@@ -25,14 +25,15 @@ OURS = re.compile(
 )
 """What a run leaves; a folder that holds anything else is never replaced."""
 COMPARED = re.compile(
-    r"checksums\.txt|(comparison|stability|damage)\.json|(stability|damage)\.png|rows\.parquet"
-    r"|(pairs|overlap|correlation|groups|balance|lengths|diversity|scores|disagreements|stability|damage)\.csv"
+    r"checksums\.txt|(comparison|stability|damage|validation)\.json|(stability|damage)\.png|rows\.parquet"
+    r"|(pairs|overlap|correlation|groups|balance|lengths|diversity|scores|disagreements|stability|damage|validation)\.csv"
 )
-"""What a comparison, or a table of damage, leaves."""
+"""What a comparison, a table of damage or a validation leaves."""
 PAIRS = (
     ("comparison.json", "overlap.csv"),
     ("stability.json", "stability.csv"),
     ("damage.json", "damage.csv"),
+    ("validation.json", "validation.csv"),
 )
 """Files of it that are there together."""
 

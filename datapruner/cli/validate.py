@@ -1,0 +1,118 @@
+"""``datapruner validate``."""
+
+# No `from __future__ import annotations`: what is said of an option is read from its annotation.
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from annotated_types import Ge, Gt, Le
+
+from datapruner.cli.beside_recipe import LIMITS, Ahead, Saying
+from datapruner.cli.verb import verb
+from datapruner.recipe.option import Option, Section
+
+
+class Tried(Section):
+    """What is tried."""
+
+    scores: Annotated[Path, Option("Folder that `datapruner score` wrote.", "SCORES")]
+    target: Annotated[
+        str,
+        Option(
+            "Rows of what the model is to be good at; not those that the score was told of.", metavar="SOURCE"
+        ),
+    ]
+    scorer: Annotated[str | None, Option("Which of the scorers.", metavar="NAME", complete="scorers")] = None
+    target_split: Annotated[str | None, Option("Split of the target.", metavar="SPLIT")] = None
+    target_columns: Annotated[
+        dict[str, str] | None,
+        Option(
+            "Which column of the target plays which role: question=Q,answer=A.", metavar="ROLE=COLUMN,..."
+        ),
+    ] = None
+
+
+class Trained(Section):
+    """Training."""
+
+    model: Annotated[
+        str | None, Option("What is trained; default: the model that the scores were made with.")
+    ] = None
+    share: Annotated[float, Gt(0), Le(0.5), Option("Supervised tokens that are left out.")] = 0.2
+    rows: Annotated[int, Ge(20), Option("Rows that a run draws, at most.")] = 500
+    runs: Annotated[int, Ge(2), Option("Runs, each of three trainings.")] = 3
+    rank: Annotated[int, Ge(1), Option("Of the LoRA adapter.")] = 8
+    rate: Annotated[float, Gt(0), Option("Learning rate.")] = 5e-4
+    step_tokens: Annotated[int, Ge(1), Option("Supervised tokens a step.")] = 512
+    dtype: Annotated[str, Option("The model's dtype.")] = "float32"
+    device: Annotated[str | None, Option("cpu, cuda, ...; default: CUDA where there is one.")] = None
+    seed: Annotated[int, Ge(0), Option("Seed of everything random.")] = 0
+
+
+class MaybeFolder(Section):
+    """Result."""
+
+    out: Annotated[
+        Path | None, Option("Folder for validation.json; else printed only.", "--out -o", metavar="FOLDER")
+    ] = None
+    overwrite: Annotated[bool, Option("Replace an earlier result of datapruner.")] = False
+
+
+@verb(Tried, Trained, MaybeFolder, Ahead, Saying, LIMITS)
+def validate(
+    scores: Path,
+    target: str,
+    scorer: str | None,
+    target_split: str | None,
+    target_columns: dict[str, str] | None,
+    model: str | None,
+    share: float,
+    rows: int,
+    runs: int,
+    rank: int,
+    rate: float,
+    step_tokens: int,
+    dtype: str,
+    device: str | None,
+    seed: int,
+    out: Path | None,
+    overwrite: bool,
+    dry_run: bool,
+    quiet: bool,
+) -> None:
+    """Say whether a score means anything for a target: train without its best rows, and without its worst.
+
+    datapruner validate scores --target dev.jsonl
+    """
+    from datapruner.outputs.folder import check_target
+    from datapruner.progress import say
+    from datapruner.validation.run import study
+    from datapruner.validation.training import Training
+
+    if out is not None:
+        check_target(out, overwrite=overwrite, reads=[scores])
+    found = study(
+        scores,
+        target,
+        scorer=scorer,
+        model=model,
+        share=share,
+        rows=rows,
+        runs=runs,
+        how=Training(rank, rate, step_tokens),
+        target_split=target_split,
+        target_columns=target_columns,
+        dtype=dtype,
+        device=device,
+        seed=seed,
+    )
+    if dry_run:
+        typer.echo(found.describe())
+        return
+    say(found.describe(), not quiet)
+    result = found.carry_out(progress=not quiet)
+    if out is not None:
+        result.save(out, overwrite=overwrite)
+    if not quiet or out is None:
+        typer.echo(result.describe())

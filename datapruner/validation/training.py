@@ -1,0 +1,213 @@
+"""A small adapter, trained on some rows and read on others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from datapruner.arrays import Floats, Ints
+from datapruner.errors import DataPrunerError
+from datapruner.samples.rendered import Rendered
+
+if TYPE_CHECKING:
+    import torch
+
+IGNORED = -100
+TOGETHER = {"cpu": 1024, "cuda": 8192}
+"""Tokens that go through the model together, padding included."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How an adapter is trained.
+
+    Attributes
+    ----------
+    rank : int
+        Of a LoRA adapter on every linear layer; its alpha is twice that.
+    rate : float
+        AdamW's learning rate: a twentieth of the steps up, then down to zero by a cosine.
+    step_tokens : int
+        Supervised tokens a step, about.
+    """
+
+    rank: int = 8
+    rate: float = 5e-4
+    step_tokens: int = 512
+
+
+@contextmanager
+def adapter(model: Any, rank: int, seed: int) -> Iterator[Any]:
+    """Put a fresh adapter on a model, and take it off again."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(seed)
+    frozen = [weight for weight in model.parameters() if not weight.requires_grad]
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    try:
+        wrapped = get_peft_model(model, config)
+    except ValueError as error:
+        raise DataPrunerError(f"no LoRA adapter fits this model: {error}") from error
+    try:
+        yield wrapped
+    finally:
+        wrapped.unload()
+        for weight in model.parameters():
+            weight.requires_grad_(True)
+        for weight in frozen:
+            weight.requires_grad_(False)
+        model.eval()
+
+
+def train(model: Any, rows: Sequence[Rendered], how: Training, seed: int) -> None:
+    """Train what of a model requires gradients: every row once, in an order of the seed's.
+
+    Raises
+    ------
+    DataPrunerError
+        The loss is not finite.
+    """
+    import torch
+
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    optimiser = torch.optim.AdamW(weights, lr=how.rate, weight_decay=0.0)
+    batches = list(steps(rows, how.step_tokens, seed))
+    warm = max(1, len(batches) // 20)
+
+    def scale(at: int) -> float:
+        return float(min(1.0, (at + 1) / warm) * 0.5 * (1 + np.cos(np.pi * at / len(batches))))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, scale)
+    model.train()
+    for batch in batches:
+        total = sum(supervised(row) for row in batch)
+        for part in together(batch, _device(model)):
+            losses, _ = token_losses(model, part)
+            loss = losses.sum() / total
+            if not bool(torch.isfinite(loss)):
+                raise DataPrunerError(
+                    "the loss is not finite; lower the learning rate, or take --dtype=float32"
+                )
+            loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        schedule.step()
+    model.eval()
+
+
+def steps(rows: Sequence[Rendered], step_tokens: int, seed: int) -> Iterator[list[Rendered]]:
+    """Cut rows, in an order of the seed's, into batches of about as many supervised tokens."""
+    order = np.random.default_rng(seed).permutation(len(rows)).tolist()
+    batch: list[Rendered] = []
+    held = 0
+    for place in order:
+        batch.append(rows[place])
+        held += supervised(rows[place])
+        if held >= step_tokens:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
+
+
+def judged(model: Any, rows: Sequence[Rendered]) -> Floats:
+    """Give the summed loss of every row's supervised tokens, in nats; float64 (n,)."""
+    import torch
+
+    out = np.zeros(len(rows))
+    places: dict[int, int] = {id(row): place for place, row in enumerate(rows)}
+    for part in together(rows, _device(model)):
+        with torch.inference_mode():
+            losses, counts = token_losses(model, part)
+        ends = np.cumsum(counts)[:-1]
+        for row, held in zip(part, np.split(losses.double().cpu().numpy(), ends), strict=True):
+            out[places[id(row)]] = float(held.sum())
+    return out
+
+
+def token_losses(model: Any, rows: Sequence[Rendered]) -> tuple[torch.Tensor, list[int]]:
+    """Run padded rows; the losses of the supervised tokens, row by row, and how many each row has."""
+    import torch
+
+    longest, device = max(len(row.input_ids) for row in rows), _device(model)
+    ids, mask, labels = (torch.zeros(len(rows), longest, dtype=torch.long) for _ in range(3))
+    labels[:] = IGNORED
+    for place, row in enumerate(rows):
+        count = len(row.input_ids)
+        own = torch.from_numpy(row.input_ids.astype(np.int64))
+        ids[place, :count], mask[place, :count] = own, 1
+        labels[place, :count][torch.from_numpy(row.supervised)] = own[torch.from_numpy(row.supervised)]
+    logits = model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False).logits
+    wanted = labels[:, 1:].to(logits.device)
+    at = wanted != IGNORED
+    losses = torch.nn.functional.cross_entropy(logits[:, :-1][at].float(), wanted[at], reduction="none")
+    return losses, at.sum(1).tolist()
+
+
+def together(rows: Sequence[Rendered], device: Any) -> Iterator[list[Rendered]]:
+    """Put rows of like length together, so that little is padded."""
+    room = TOGETHER.get(device.type, TOGETHER["cpu"])
+    part: list[Rendered] = []
+    for row in sorted(rows, key=lambda row: len(row.input_ids)):
+        if part and (len(part) + 1) * len(row.input_ids) > room:
+            yield part
+            part = []
+        part.append(row)
+    if part:
+        yield part
+
+
+def supervised(row: Rendered) -> int:
+    """Count the tokens of a row that a loss counts: nothing predicts its first."""
+    return int(row.supervised[1:].sum())
+
+
+def _device(model: Any) -> torch.device:
+    device: torch.device = model.get_input_embeddings().weight.device
+    return device
+
+
+def left_out(values: Floats, tokens: Ints, share: float, rng: np.random.Generator) -> dict[str, Ints]:
+    """Give the places that stay without the best rows, without the worst, and without any.
+
+    Each time rows go, one after the other, until about ``share`` of the supervised tokens are gone: as many steps are
+    trained then, however long the rows are that a score prefers. Rows of equal value go in an order of their own.
+
+    Parameters
+    ----------
+    values : ndarray, float64, shape (n,)
+        Higher = keep.
+    tokens : ndarray, int64, shape (n,)
+    share : float
+    rng : Generator
+
+    Returns
+    -------
+    dict of str to ndarray, int64
+        ``best``, ``worst``, ``any`` -> the places that stay, ascending.
+    """
+    ties = rng.permutation(len(values))
+    orders = {
+        "best": np.lexsort((ties, -values)),
+        "worst": np.lexsort((ties, values)),
+        "any": rng.permutation(len(values)),
+    }
+    out = {}
+    for name, order in orders.items():
+        gone = np.cumsum(tokens[order])
+        # The row that crosses the line goes where that is nearer to it.
+        count = int(np.searchsorted(gone, share * tokens.sum(), side="right"))
+        if count < len(order):
+            over, under = (
+                gone[count] - share * tokens.sum(),
+                share * tokens.sum() - (gone[count] - tokens[order[count]]),
+            )
+            count += int(over < under)
+        out[name] = np.sort(order[min(max(count, 1), len(order) - 1) :])
+    return out

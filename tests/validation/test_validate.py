@@ -1,0 +1,297 @@
+"""Leaving out the best rows and the worst: what is left, what an adapter learns, and what the figures say."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import datapruner as dp
+from datapruner.errors import DataPrunerError
+from datapruner.samples.rendered import Rendered
+from datapruner.validation import Validation
+from datapruner.validation.training import Training, adapter, judged, left_out, steps, supervised, train
+from tests.conftest import command
+
+pytest.importorskip("peft", reason="validate trains a LoRA adapter")
+
+
+def rendered(rng, vocabulary, count=6):
+    return [
+        Rendered(
+            rng.integers(1, vocabulary, n).astype(np.int32),
+            np.arange(n) >= n // 2,
+            False,
+            np.zeros((0, 3)),
+            False,
+        )
+        for n in rng.integers(6, 20, count).tolist()
+    ]
+
+
+# --- what is left out -----------------------------------------------------------------------------------------
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(1, 40)), min_size=2, max_size=40),
+    st.floats(0.05, 0.5),
+    st.integers(0, 99),
+)
+def test_best_worst_and_any_leave_as_many_tokens(rows, share, seed):
+    values, tokens = (np.array(of) for of in zip(*rows, strict=True))
+    found = left_out(values.astype(float), tokens, share, np.random.default_rng(seed))
+    gone = {name: np.setdiff1d(np.arange(len(rows)), stays) for name, stays in found.items()}
+    for name, of in gone.items():
+        assert len(of) >= 1
+        assert len(found[name]) >= 1
+        if 1 < len(of) < len(rows) - 1:
+            assert abs(tokens[of].sum() - share * tokens.sum()) <= tokens.max() / 2
+    assert values[gone["best"]].min() >= values[found["best"]].max()
+    assert values[gone["worst"]].max() <= values[found["worst"]].min()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 99), st.integers(1, 60))
+def test_steps_hold_every_row_once(seed, step_tokens):
+    rows = rendered(np.random.default_rng(seed), 50, 12)
+    found = list(steps(rows, step_tokens, seed))
+    assert sorted(id(row) for batch in found for row in batch) == sorted(map(id, rows))
+    assert all(sum(map(supervised, batch)) >= step_tokens for batch in found[:-1])
+
+
+# --- the training ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_llama):
+    from datapruner.models import load_causal_lm
+
+    return load_causal_lm(str(tiny_llama), device="cpu")
+
+
+def test_losses_are_the_models_own(tiny, one_thread):
+    import torch
+
+    model = tiny[0]
+    rows = rendered(np.random.default_rng(0), model.config.vocab_size)
+    for row, found in zip(rows, judged(model, rows), strict=True):
+        ids = torch.tensor(row.input_ids[None]).long()
+        labels = torch.where(torch.tensor(row.supervised[None]), ids, -100)
+        with torch.no_grad():
+            mean = float(model(input_ids=ids, labels=labels).loss)
+        assert found == pytest.approx(mean * supervised(row), rel=1e-5)
+
+
+def test_an_adapter_learns_and_leaves_the_model_as_it_was(tiny, one_thread):
+    model = tiny[0]
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    wants = [weight.requires_grad for weight in model.parameters()]
+    rows = rendered(np.random.default_rng(0), model.config.vocab_size)
+    start, ends = judged(model, rows).sum(), []
+    for _ in range(2):
+        with adapter(model, 4, 0) as wrapped:
+            train(wrapped, rows * 10, Training(4, 1e-2, 20), 0)
+            ends.append(judged(wrapped, rows).sum())
+    assert ends[0] == ends[1] < 0.9 * start
+    after = model.state_dict()
+    assert before.keys() == after.keys()
+    assert all((before[name] == after[name]).all() for name in before)
+    assert [weight.requires_grad for weight in model.parameters()] == wants
+    assert judged(model, rows).sum() == start
+
+
+# --- the figures ----------------------------------------------------------------------------------------------
+
+
+def found_of(gaps, rows=1, spread=None):
+    """A result in which the best are missed more by so much in each run, and by ``spread`` in each row."""
+    tokens = np.full(rows, 10)
+    base = np.random.default_rng(0).normal(20, 1, (len(gaps), 1, rows))
+    losses = np.repeat(base, 3, axis=1)
+    losses[:, 0] += 10 * np.array(gaps)[:, None]
+    if spread is not None:
+        losses[:, 0] += spread
+    return Validation("a", "b", 0.2, 50, tokens, base[0, 0], losses)
+
+
+def test_with_one_target_row_it_is_the_paired_t_test():
+    from scipy import stats
+
+    gaps = [0.03, 0.01, 0.02, 0.05]
+    found = found_of(gaps).gap()
+    wanted = stats.ttest_1samp(gaps, 0).confidence_interval(0.95)
+    assert found.mean == pytest.approx(np.mean(gaps))
+    assert found.half == pytest.approx((wanted.high - wanted.low) / 2)
+
+
+def test_with_equal_runs_it_is_that_of_the_targets_rows():
+    from scipy import stats
+
+    spread = np.random.default_rng(1).normal(0.5, 1, 30)
+    found = found_of([0.0, 0.0, 0.0], 30, spread).gap()
+    wanted = stats.ttest_1samp(spread / 10, 0).confidence_interval(0.95)
+    assert found.mean == pytest.approx(spread.mean() / 10)
+    assert found.half == pytest.approx((wanted.high - wanted.low) / 2, rel=1e-3)
+
+
+def test_verdicts():
+    assert found_of([0.03, 0.03, 0.031]).verdict == "means something"
+    assert found_of([-0.03, -0.03, -0.031]).verdict == "points the wrong way"
+    assert found_of([0.03, -0.03, 0.01]).verdict == "no difference is seen"
+    told = found_of([0.03, -0.03, 0.01])
+    assert f"one of {told.gap().seen_from:.4f} would be" in told.describe()
+    assert (
+        "higher than without its worst: the score means something" in found_of([0.03, 0.03, 0.031]).describe()
+    )
+
+
+# --- planted truth, from scores to a verdict -------------------------------------------------------------------
+
+
+WORDS = ["red", "green", "blue", "black", "white", "brown"]
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory, tiny_llama):
+    """Rows of which half answer as the target does, and the other half with something else."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("planted")
+
+    def row(good, number):
+        word = str(rng.choice(WORDS))
+        answer = (
+            f"{word} {word} {word} {word} {word} {word}"
+            if good
+            else " ".join(rng.permutation(list("qzxjkvw")))
+        )
+        return {"question": f"what is {word} {number}", "answer": answer, "good": good}
+
+    rows = [row(number % 2 == 0, number) for number in range(120)]
+    target = [row(True, 1000 + number) for number in range(12)]
+    for name, of in (("rows", rows), ("target", target)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in of))
+    return folder, str(tiny_llama)
+
+
+@dataclass(frozen=True)
+class Good(dp.Scorer):
+    """What was planted, or the opposite."""
+
+    way: float = 1.0
+    name: ClassVar[str] = "good"
+    needs: ClassVar[frozenset[str]] = frozenset({"text"})
+
+    def _score(self, signals):
+        return dp.Ranking(
+            self.way * np.array(["q" not in text.split()[-7:] for text in signals["text"]], dtype=float)
+        )
+
+
+@dataclass(frozen=True)
+class Bad(Good):
+    """The opposite."""
+
+    way: float = -1.0
+    name: ClassVar[str] = "bad"
+
+
+@pytest.fixture(scope="module")
+def scored(planted):
+    return dp.score(str(planted[0] / "rows.jsonl"), scorers=[Good(), Bad(), "random"], progress=False)
+
+
+SMALL = {"rows": 60, "runs": 3, "step_tokens": 30, "rate": 2e-2, "share": 0.4, "progress": False}
+
+
+def test_a_score_that_knows_is_told_from_one_that_is_wrong(planted, scored, one_thread):
+    folder, model = planted
+    good, bad = (
+        dp.validate(scored, str(folder / "target.jsonl"), scorer=name, model=model, **SMALL)
+        for name in ("good", "bad")
+    )
+    assert good.verdict == "means something", good.describe()
+    assert bad.verdict == "points the wrong way", bad.describe()
+    assert good.loss("worst") < good.loss("any") < good.loss("best") < good.before.sum() / good.tokens.sum()
+    again = dp.validate(
+        scored, str(folder / "target.jsonl"), scorer="good", model=model, **{**SMALL, "runs": 2}
+    )
+    assert (again.losses == good.losses[:2]).all()
+
+
+def test_from_the_command_line(planted, one_thread, tmp_path, capsys, monkeypatch):
+    folder, model = planted
+    assert (
+        command(
+            monkeypatch,
+            "score",
+            folder / "rows.jsonl",
+            "--scorer",
+            "perplexity",
+            "--model",
+            model,
+            "-o",
+            tmp_path / "s",
+        )
+        == 0
+    )
+    options = ["--target", folder / "target.jsonl", "--runs", 2, "--rows", 60, "--step-tokens", 100]
+    capsys.readouterr()
+    assert command(monkeypatch, "validate", tmp_path / "s", *options, "--dry-run") == 0
+    said = capsys.readouterr()
+    assert "6 trainings of a LoRA adapter" in said.out
+    assert command(monkeypatch, "validate", tmp_path / "s", *options, "-o", tmp_path / "out") == 0
+    said = capsys.readouterr()
+    assert "than without its worst" in said.out
+    held = json.loads((tmp_path / "out" / "validation.json").read_text())
+    assert held["verdict"] in ("means something", "points the wrong way", "no difference is seen")
+    assert np.shape(held["losses"]["best"]) == (2, 12)
+    assert len((tmp_path / "out" / "validation.csv").read_text().splitlines()) == 3
+    assert command(monkeypatch, "validate", tmp_path / "s", *options, "-o", tmp_path / "out") == 2
+    assert (
+        command(
+            monkeypatch,
+            "validate",
+            tmp_path / "s",
+            *options,
+            "-o",
+            tmp_path / "out",
+            "--overwrite",
+            "--quiet",
+        )
+        == 0
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"share": 0.6}, "share must lie in"),
+        ({"runs": 1}, "runs must be at least 2"),
+        ({"rows": 5}, "rows must be at least 20"),
+        ({"rate": 0.0}, "the learning rate above 0"),
+        ({"step_tokens": 10_000}, "raise rows= or lower step_tokens="),
+        ({"scorer": None}, "say which scorer"),
+        ({"model": None}, "name the one that is to be trained with model="),
+    ],
+)
+def test_bad_input_gets_a_sentence(planted, scored, options, sentence):
+    folder, model = planted
+    given = {"scorer": "good", "model": model, **SMALL, **options}
+    with pytest.raises(DataPrunerError, match=sentence):
+        dp.validate(scored, str(folder / "target.jsonl"), **given)
+
+
+def test_a_target_without_answers_and_a_flat_score_are_refused(planted, tmp_path):
+    folder, model = planted
+    (tmp_path / "empty.jsonl").write_text('{"messages": [{"role": "user", "content": "why"}]}\n')
+    scores = dp.score(str(folder / "rows.jsonl"), scorers=["random", "unranked"], progress=False)
+    with pytest.raises(DataPrunerError, match="gives all rows the same score"):
+        dp.validate(scores, str(folder / "target.jsonl"), scorer="unranked", model=model, **SMALL)
+    with pytest.raises(DataPrunerError, match="has no answers"):
+        dp.validate(scores, str(tmp_path / "empty.jsonl"), scorer="random", model=model, **SMALL)
