@@ -292,7 +292,15 @@ def test_comparing_counts_what_it_shows(execute, tmp_path, tiny_llama, tiny_sent
     assert len(images(notebook)) == 4
     told = json.loads(notebook.cells[-1].outputs[0]["text"])
     assert Counter(row["capability"] for row in told["rows"]) == dict.fromkeys(WORDS, 16)
-    more = ["classifier", "feature_mapping", "judge", "label_mapping", "paser", "unranked"]
+    more = [
+        "classifier",
+        "feature_mapping",
+        "judge",
+        "label_mapping",
+        "paser",
+        "preference_margin",
+        "unranked",
+    ]
     assert sorted(told["left_out"]) == more
     kept = {name: set(rows) for name, rows in told["kept"].items()}
     assert all(len(rows) == 24 for rows in kept.values())

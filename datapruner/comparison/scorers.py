@@ -74,6 +74,8 @@ def why_not(scorer: Scorer, request: Request, samples: Samples) -> str | None:
             f"the scorer '{scorer.name}' reads {', '.join(sorted(of_text))}, and rows of the layout "
             f"'{samples.layout.name}' have no text"
         )
+    if lost := [told for step in plan.steps if (told := step.measurement.lacks(samples)) is not None]:
+        return f"the scorer '{scorer.name}' cannot run: {lost[0]}"
     missing = [column for column in plan.columns if column not in samples.dataset.column_names]
     return (
         f"the scorer '{scorer.name}' reads the column '{missing[0]}', which is not there" if missing else None

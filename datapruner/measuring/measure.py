@@ -198,6 +198,8 @@ def begin(request: Request, samples: Samples | None = None, *, read_only: bool =
         unread=np.zeros(len(samples), dtype=np.bool_),
     )
     for one, wanted in plan.steps:
+        if (lost := one.lacks(samples)) is not None:
+            raise DataPrunerError(lost)
         run.prepared[one.name] = one.prepare(run, wanted)
     check_columns(request, samples)
     forced = row_mask(recipe.always_keep, samples, "always_keep")

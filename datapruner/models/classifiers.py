@@ -15,7 +15,7 @@ from datapruner.errors import DataPrunerError
 from datapruner.models.checks import refuse_keys
 from datapruner.models.encoders import TokenEmbedder
 from datapruner.models.formats import refuse_folder
-from datapruner.models.identity import model_identity, tokenizer_hash
+from datapruner.models.identity import evaluation, model_identity, tokenizer_hash
 from datapruner.models.names import ADAPTER, first_line, resolve_model
 from datapruner.models.options import check_options, default_device, torch_dtype
 from datapruner.models.quiet import quiet_loading
@@ -64,6 +64,12 @@ class Outputs:
         if problem == "multi_label_classification":
             return cls(names, "labels")
         return cls(names, "numbers" if problem == "regression" else "classes")
+
+    @classmethod
+    def noted(cls, context: dict[str, Any]) -> Outputs:
+        """Take what a classifier's context says of them."""
+        names, kind = context["outputs"]
+        return cls(tuple(names), kind)
 
     def told(self) -> str:
         """Name them in a sentence."""
@@ -259,7 +265,7 @@ def opened_classifier(
         given = {"input_ids": ids, "attention_mask": torch.from_numpy(mask).to(device)}
         if typed and (types := packed >> TYPE_BIT).any():
             given["token_type_ids"] = torch.from_numpy(types).to(device)
-        with torch.inference_mode():
+        with evaluation(model), torch.inference_mode():
             logits = _at_the_end(model, given) if named is None else None
             logits = model(**given).logits if logits is None else logits
         values: NDArray[np.float32] = logits.float().cpu().numpy()
@@ -274,11 +280,12 @@ def opened_classifier(
         "cut": "both ends",
         "dtype": str(next(model.parameters()).dtype),
     }
-    try:
-        shape = forward(np.full((1, 4), pad, np.int64), np.ones((1, 4), np.int64)).shape
+    try:  # two rows, one of them padded: some heads take one alone
+        mask = np.array([[1, 1, 1, 1], [1, 1, 0, 0]])
+        shape = forward(np.where(mask, (pad + 1) % known, pad), mask).shape
     except Exception as error:
         raise DataPrunerError(f"the classifier '{name}' cannot be run: {first_line(error)}") from error
-    if shape != (1, len(outputs.names)):
+    if shape != (2, len(outputs.names)):
         raise DataPrunerError(
             f"the classifier '{name}' gives {shape[1:]} numbers a row, and its configuration names "
             f"{len(outputs.names)}"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from datapruner.samples.conversation import has_more, turns_array
 from datapruner.samples.reading import Row
-from datapruner.samples.sample import Message
+from datapruner.samples.sample import Message, Sample
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -46,6 +47,24 @@ def pairs(rows: Iterable[Row]) -> Dataset:
         return _dataset({"chosen": pa.array(chosen), "rejected": pa.array(rejected)})
     columns = [list(side) for side in zip(*found, strict=True)] if found else [[], [], []]
     return _messages(dict(zip(("prompt", "chosen", "rejected"), columns, strict=True)))
+
+
+def sides(row: Row) -> tuple[Sample, list[Sample]]:
+    """Return a row of a pair as two conversations or more: with the chosen answer, and with each rejected one.
+
+    All have the row's prompt, tools and settings; of transcripts in one text each is a plain text.
+
+    Parameters
+    ----------
+    row
+        A row with a column of rejected answers.
+    """
+    chosen = row.sample(None)
+    if chosen.plain:
+        return chosen, [replace(chosen, messages=(Message("assistant", row.string("rejected")),))]
+    said = list(chosen.messages)
+    parted = [_pair(said, answer) for answer in row.rejected()]
+    return chosen, [replace(chosen, messages=(*prompt, *answer)) for prompt, _, answer in parted]
 
 
 def votes(rows: Iterable[Row], labels: list[bool]) -> Dataset:

@@ -12,6 +12,7 @@ from datapruner.ranking import Ranking
 from datapruner.ranks import average_ranks, places_in_groups
 from datapruner.scorers.base import Scorer
 from datapruner.signals import Signals
+from datapruner.signals.answer_loss import check_window, loss_signal
 
 
 @dataclass(frozen=True)
@@ -26,20 +27,24 @@ class BestOfPrompt(Scorer):
     each prompt, however many there are, take the cleaning step of the same name. A row whose last answer was cut away
     at ``--max-length`` comes behind all that were read.
 
-    On long answers of several teachers the mean over the whole answer was found to say little, and the loss of short
-    steps with a short context more (arXiv 2510.03988): that takes passes of its own and is not offered.
+    With ``window`` the answer is read in steps of so many tokens, each behind as many alone, and the steps' mean losses
+    are averaged: *published* (Local Naturalness, arXiv 2510.03988) for long answers of several teachers, on which the
+    mean over the whole answer was found to say little. It costs a pass of its own.
 
     Parameters
     ----------
     m : int
         Answers a prompt.
+    window : int, optional
+        Tokens of a step, and of what is read before it; 2 or more.
     """
 
     m: int = 1
+    window: int | None = None
     name: ClassVar[str] = "best_of_prompt"
     needs: ClassVar[frozenset[str]] = frozenset({"prompt", "answer_log_ppl"})
     holds: ClassVar[frozenset[str] | None] = frozenset({"answer_log_ppl", "prompt", "place_in_prompt"})
-    paper: ClassVar[str] = "arXiv 2502.04194"
+    paper: ClassVar[str] = "arXiv 2502.04194, 2510.03988"
     provenance: ClassVar[str] = "argmax of the mean log-probability published; order of the rest ours"
 
     def __post_init__(self) -> None:
@@ -49,6 +54,12 @@ class BestOfPrompt(Scorer):
             raise DataPrunerError(
                 f"best_of_prompt: m is a number of answers a prompt, 1 or more, not {self.m}"
             )
+        check_window(self.window)
+
+    @property
+    def requires(self) -> frozenset[str]:
+        """The prompts' numbers, and the loss of the answers."""
+        return frozenset({"prompt", loss_signal(self.window)})
 
     @property
     def promises(self) -> frozenset[str]:
@@ -56,7 +67,7 @@ class BestOfPrompt(Scorer):
         return frozenset()
 
     def _score(self, signals: Signals) -> Ranking:
-        loss = np.array(signals.column("answer_log_ppl"), dtype=np.float64)
+        loss = np.array(signals.column(loss_signal(self.window)), dtype=np.float64)
         prompt = np.asarray(signals.column("prompt"), dtype=np.int64)
         place = places_in_groups(-loss, prompt)
         # Ranks lie in (0, 1), and so never reach into the answers before.

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from datapruner.signals.run import Run, tokens_a_row
+from datapruner.text import safe_text
 
 if TYPE_CHECKING:
     from datapruner.progress import Ahead
     from datapruner.recipe import Recipe
+    from datapruner.samples.samples import Samples
 
 Shape = Literal["row", "token", "matrix", "table", "text", "other set"]
 LANGUAGE_MODEL, EMBEDDER = "language model", "embedder"
@@ -91,6 +93,8 @@ class Measurement(ABC):
         The recipe's fields that how fast it is depends on, such as the model.
     reads_text : bool
         Rows without text cannot be measured.
+    roles : tuple of str
+        Roles of a layout, such as ``rejected``, that rows must have to be measured.
     together : bool
         A row's signal depends on the other rows: it is measured again where a cleaning step dropped some of them.
     cost : Cost
@@ -102,6 +106,7 @@ class Measurement(ABC):
     options: ClassVar[tuple[str, ...]] = ()
     paced_by: ClassVar[tuple[str, ...]] = ()
     reads_text: ClassVar[bool] = False
+    roles: ClassVar[tuple[str, ...]] = ()
     together: ClassVar[bool] = False
     cost: ClassVar[Cost] = Cost()
 
@@ -130,6 +135,16 @@ class Measurement(ABC):
         ------
         DataPrunerError
         """
+
+    def lacks(self, samples: Samples) -> str | None:
+        """Say which of the ``roles`` rows lack; None where they have all."""
+        lost = [role for role in self.roles if role not in samples.layout.columns]
+        if not lost:
+            return None
+        return (
+            f"the measurement '{safe_text(self.name, 60)}' reads the {lost[0]} side of a row, and rows of the layout "
+            f"'{samples.layout.name}' have none; name its column with --columns={lost[0]}=COLUMN where there is one"
+        )
 
     def prepare(self, run: Run, wanted: frozenset[str]) -> Any:
         """Read what is small, and refuse what the rows show, before they are cleaned and any model runs."""

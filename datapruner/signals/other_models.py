@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from datapruner.errors import DataPrunerError, in_words
 from datapruner.models.encoders import Named, TokenEmbedder
 from datapruner.models.known import Opening, opening
 from datapruner.progress import say
+from datapruner.samples.preference import sides
 from datapruner.samples.rendering import CODE_VERSION as RENDERING
 from datapruner.signals.embedding import missing_rows, read_and_tell
 from datapruner.signals.language_model.memory import is_out_of_memory
@@ -66,7 +68,7 @@ def classifier_of(recipe: Recipe, store: SignalStore, given: Any, *, progress: b
 
         if given is not None:
             model, tokenizer = given
-            return opened_classifier("given", model.eval(), tokenizer, probe=True, **how)
+            return opened_classifier("given", model, tokenizer, probe=True, **how)
         assert name is not None
         say(f"loading the classifier {name}", progress)
         return load_classifier(name, **how, **place)
@@ -100,19 +102,69 @@ def open_judge(recipe: Recipe, given: Any, *, progress: bool) -> tuple[Any, Any]
     from datapruner.models.loading import load_causal_lm
 
     if given is not None:
-        return given[0].eval(), given[1]
+        return given[0], given[1]
     assert recipe.judge is not None
     say(f"loading the judge {recipe.judge}", progress)
     return load_causal_lm(recipe.judge, **{key: getattr(recipe, key) for key in LOADING})
 
 
-def read_with(reader: Named[TokenEmbedder], run: Run, called: str, length: str) -> NDArray[np.float32]:
-    """Have a model read a run's rows.
+@dataclass(frozen=True)
+class Reading:
+    """What a model is to read.
+
+    Attributes
+    ----------
+    contents : callable
+        Gives what each one's key is made from.
+    take : callable
+        Places -> the source rows and what is read of them.
+    rows : ndarray, int64, shape (m,)
+        The source row of each.
+    """
+
+    contents: Callable[[], Iterator[bytes]]
+    take: Callable[[Ints], list[Numbered]]
+    rows: Ints
+
+
+def of_rows(run: Run) -> Reading:
+    """Read a run's rows."""
+
+    def take(places: Ints) -> list[Numbered]:
+        rows = run.rows[places]
+        return list(zip(rows.tolist(), run.samples.iter_samples(rows, identity=False), strict=True))
+
+    def contents() -> Iterator[bytes]:
+        return map(fed_content, run.samples.iter_samples(run.rows, identity=False))
+
+    return Reading(contents, take, run.rows)
+
+
+def of_rejected(run: Run) -> tuple[Reading, Ints]:
+    """Read a run's rows with their rejected answers in place of the chosen one, and tell where each row's begin."""
+    found = [sides(row)[1] for row in run.samples.iter_rows(run.rows)]
+    if bare := [int(row) for row, answers in zip(run.rows, found, strict=True) if not answers]:
+        raise DataPrunerError(f"row {bare[0]} has no rejected answer; give it one, or leave it out")
+    counts = np.array([len(answers) for answers in found], dtype=np.int64)
+    flat = [answer for answers in found for answer in answers]
+    rows = np.repeat(run.rows, counts)
+
+    def take(places: Ints) -> list[Numbered]:
+        return [(int(rows[place]), flat[place]) for place in places.tolist()]
+
+    return Reading(lambda: map(fed_content, flat), take, rows), np.cumsum(counts) - counts
+
+
+def read_with(
+    reader: Named[TokenEmbedder], run: Run, reading: Reading, called: str, length: str
+) -> NDArray[np.float32]:
+    """Have a model read something of a run's rows.
 
     Parameters
     ----------
     reader : Named
     run : Run
+    reading : Reading
     called : str
         In messages, and the name of the signal in keys.
     length : str
@@ -120,22 +172,17 @@ def read_with(reader: Named[TokenEmbedder], run: Run, called: str, length: str) 
 
     Returns
     -------
-    ndarray, float32, shape (n, outputs)
+    ndarray, float32, shape (m, outputs)
 
     Raises
     ------
     DataPrunerError
         Memory runs out, or something of a row cannot be read.
     """
-
-    def take(places: Ints) -> list[Numbered]:
-        rows = run.rows[places]
-        return list(zip(rows.tolist(), run.samples.iter_samples(rows, identity=False), strict=True))
-
     try:
-        values, reading = read_and_tell(
-            lambda: _contents(run),
-            take,
+        values, told = read_and_tell(
+            reading.contents,
+            reading.take,
             reader,
             run.store,
             signal=f"{called} {RENDERING}",
@@ -149,29 +196,25 @@ def read_with(reader: Named[TokenEmbedder], run: Run, called: str, length: str) 
         raise DataPrunerError(
             f"memory does not suffice for the {called}'s batches; pass a smaller --batch-tokens, or a smaller {length}"
         ) from error
-    _tell_cut(reading, called, length)
+    _tell_cut(told, called, length)
     bad = ~np.isfinite(values).all(axis=1)
     if bad.any():
         raise DataPrunerError(
-            f"the {called} gives no finite numbers for row {int(run.rows[int(np.argmax(bad))])}; load it in another "
-            "--dtype, or look at its weights"
+            f"the {called} gives no finite numbers for row {int(reading.rows[int(np.argmax(bad))])}; load it in "
+            "another --dtype, or look at its weights"
         )
     return values
 
 
-def missing_with(reader: Named[TokenEmbedder], run: Run, called: str) -> int:
-    """Count the rows that it has not read."""
+def missing_with(reader: Named[TokenEmbedder], run: Run, reading: Reading, called: str) -> int:
+    """Count what it has not read."""
     return missing_rows(
-        lambda: _contents(run),
+        reading.contents,
         reader,
         run.store,
         signal=f"{called} {RENDERING}",
         batch_tokens=run.recipe.batch_tokens,
     )
-
-
-def _contents(run: Run) -> Iterator[bytes]:
-    return map(fed_content, run.samples.iter_samples(run.rows, identity=False))
 
 
 def _tell_cut(reading: NDArray[np.float32], called: str, length: str) -> None:

@@ -26,7 +26,15 @@ from tests.conftest import command, without_progress
 
 N = 120
 HOSTILE = ["=cmd|' /C calc'!A0", "\x1b[31mred\u202e", "plain"]
-NEEDS_MORE = {"unranked", "paser", "feature_mapping", "label_mapping", "classifier", "judge"}
+NEEDS_MORE = {
+    "unranked",
+    "paser",
+    "feature_mapping",
+    "label_mapping",
+    "classifier",
+    "judge",
+    "preference_margin",
+}
 """Scorers that need a twin, a target or another model."""
 
 

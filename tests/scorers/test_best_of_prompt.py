@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -77,7 +78,6 @@ ROWS = [
 
 
 def test_a_run_keeps_what_transformers_finds_most_probable(tiny_llama):
-    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model, tokenizer = (of.from_pretrained(tiny_llama) for of in (AutoModelForCausalLM, AutoTokenizer))
@@ -110,3 +110,34 @@ def test_a_run_keeps_what_transformers_finds_most_probable(tiny_llama):
     always = dp.clean(ROWS, dedup=False, cleaning=["best_of_prompt"], always_keep=[dropped], **told)
     assert dropped in always.indices
     assert best[0] not in always.indices
+
+
+def test_short_steps_are_those_of_a_loop(tiny_llama):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model, tokenizer = (of.from_pretrained(tiny_llama) for of in (AutoModelForCausalLM, AutoTokenizer))
+    window, losses = 5, []
+    for row in ROWS:
+        whole, start = (
+            tokenizer.apply_chat_template(
+                row["messages"][:stop], tokenize=False, add_generation_prompt=stop < 4
+            )
+            for stop in (4, 3)
+        )
+        ids, before = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (whole, start))
+        means = []
+        for first in range(len(before), len(ids), window):
+            piece = ids[first - window : first + window]
+            with torch.inference_mode():
+                chances = model.eval()(torch.tensor([piece])).logits[0].double().log_softmax(-1)
+            means.append(-np.mean([float(chances[at - 1, piece[at]]) for at in range(window, len(piece))]))
+        losses.append(np.mean(means))
+    told = {"model": str(tiny_llama), "progress": False}
+    scorer = BestOfPrompt(window=window)
+    found = dp.score(ROWS, scorers=scorer, **told).rankings["best_of_prompt"]
+    np.testing.assert_allclose(found.columns["answer_log_ppl"], losses, rtol=1e-5)
+    best = [min(of, key=losses.__getitem__) for of in ([0, 2, 3], [1, 4], [5])]
+    step = [{"best_of_prompt": {"window": window}}]
+    assert dp.clean(ROWS, dedup=False, cleaning=step, **told).indices.tolist() == sorted(best)
+    with pytest.raises(dp.DataPrunerError, match="window is a number of tokens, 2 or more"):
+        BestOfPrompt(window=1)

@@ -10,6 +10,7 @@ import torch
 
 import datapruner as dp
 from datapruner.errors import DataPrunerError
+from datapruner.models.classifiers import Outputs, read_rows
 from datapruner.scorers.classifier import Classifier
 from datapruner.scorers.combined import Combined
 from tests.conftest import CHAT_TEMPLATE, byte_tokenizer, run_command
@@ -148,24 +149,25 @@ def test_classes_by_probability_and_by_expectation(tmp_path):
     assert len(np.unique(np.round(chances[:, 1], 4))) > 5
 
 
-def test_labels_that_do_not_exclude_each_other(tmp_path):
-    folder = save(tmp_path / "m", "qwen2", ["toxic", "insult"], problem_type="multi_label_classification")
-    logits = alone(folder, map(joined, ROWS))
-    np.testing.assert_allclose(
-        score(folder, Classifier(label="insult")).values, logits.sigmoid()[:, 1].numpy(), atol=1e-5
-    )
-    with pytest.raises(DataPrunerError, match="no classes that exclude each other"):
-        score(folder, Classifier(expected=True))
+def test_labels_that_do_not_exclude_each_other():
+    logits = np.random.default_rng(0).normal(scale=9, size=(30, 2)).astype(np.float32)
+    outputs = Outputs(("toxic", "insult"), "labels")
+    exact = torch.from_numpy(logits).double().sigmoid().numpy()
+    np.testing.assert_allclose(outputs.values(logits, 1), exact[:, 1], rtol=1e-9)
+    assert np.array_equal(Outputs(("a", "b"), "numbers").values(logits, 1), logits[:, 1].astype(float))
 
 
 def test_what_is_read_of_a_row(tmp_path):
+    from transformers import AutoTokenizer
+
     folder = save(tmp_path / "m", "bert", ["quality"])
-    for reads, text in (
-        ("pair", lambda row: (row["prompt"], row["response"])),
-        ("response", lambda row: row["response"]),
-    ):
-        expected = alone(folder, map(text, ROWS))[:, 0].numpy()
-        np.testing.assert_allclose(score(folder, classifier_reads=reads).values, expected, atol=1e-5)
+    expected = alone(folder, [(row["prompt"], row["response"]) for row in ROWS])[:, 0].numpy()
+    np.testing.assert_allclose(score(folder, classifier_reads="pair").values, expected, atol=1e-5)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    numbered = list(enumerate(dp.load_samples(ROWS)))
+    assert read_rows(numbered, tokenizer, "response") == [
+        tokenizer(row["response"])["input_ids"] for row in ROWS
+    ]
 
 
 def test_long_rows_lose_their_middle_and_are_told(tmp_path, caplog):
@@ -216,9 +218,12 @@ def test_a_pair_of_objects(tmp_path):
 
     folder = save(tmp_path / "m", "llama", ["reward"], template=True)
     pair = (AutoModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder))
+    pair[0].train()
     scores = dp.score(ROWS, scorers="classifier", classifier=pair, progress=False, count_tokens=False)
     assert "classifier" in scores.recipe.in_memory
-    np.testing.assert_allclose(scores.rankings["classifier"].values, score(folder).values, atol=1e-6)
+    assert pair[0].training
+    expected = alone(folder, map(chat, ROWS), add_special_tokens=False)[:, 0].numpy()
+    np.testing.assert_allclose(scores.rankings["classifier"].values, expected, atol=1e-5)
     with pytest.raises(DataPrunerError, match="name or the pair"):
         dp.score(ROWS, scorers="classifier", classifier=3, progress=False)
 
@@ -268,12 +273,25 @@ def test_the_command_line(tmp_path, monkeypatch, capfd):
     folder = save(tmp_path / "m", "bert", ["good", "bad"])
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    words = ("prune", rows, "--scorer", "classifier", "--classifier", folder, "--keep", "4", "-q")
+    words = (
+        "prune",
+        rows,
+        "--scorer",
+        "classifier",
+        "--classifier",
+        folder,
+        "--keep",
+        "4",
+        "-q",
+        "--format",
+        "jsonl",
+    )
     ran = run_command(monkeypatch, capfd, *words, "--out", tmp_path / "bad", "--set", "label=awful")
     assert (ran.code, ran.err.count("\n")) == (2, 1)
     assert "has no class 'awful'" in ran.err
     ran = run_command(monkeypatch, capfd, *words, "--out", tmp_path / "out", "--set", "label=good")
     assert ran.code == 0, ran.err
-    kept = dp.run(tmp_path / "out" / "recipe.yaml", progress=False)
+    kept = [json.loads(line) for line in (tmp_path / "out" / "data" / "train-00000-of-00001.jsonl").open()]
     chances = alone(folder, map(joined, ROWS)).softmax(-1)[:, 0].numpy()
-    assert sorted(kept.indices.tolist()) == sorted(np.argsort(-chances)[:4].tolist())
+    assert kept == [ROWS[row] for row in sorted(np.argsort(-chances)[:4].tolist())]
+    assert "classifier: ../m\n" in (tmp_path / "out" / "recipe.yaml").read_text()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 import torch
 
 import datapruner as dp
 from datapruner.errors import DataPrunerError
+from datapruner.measuring.arguments import described
+from datapruner.recipe import load_recipe, make_recipe
+from datapruner.scorers import make_scorer
 from datapruner.scorers.combined import Combined
 from datapruner.scorers.judge import Judge
 from datapruner.signals.grading import PROMPTS, Grading
@@ -122,11 +123,13 @@ def test_one_grade_for_nearly_all_is_told(caplog):
     assert not caplog.text
 
 
-def test_grades_without_numbers_count_from_the_worst_to_the_best(tiny_llama):
-    grades, asked = ["a", "b"], ASKED.replace("1 to 3: ", "a or b\n")
-    found = ranked(tiny_llama, Judge(asked, grades, chat=False))
-    chances = alone(tiny_llama, [whole(row, asked) for row in ROWS], grades)
-    np.testing.assert_allclose(found.values, expected(chances, (1, 2)), atol=1e-5)
+def test_grades_without_numbers_count_from_the_worst_to_the_best():
+    chances = np.array([[0.2, 0.1, 0.7], [0.05, 0.05, 0.1]])
+    asked = Grading(ASKED, ("bad", "3", "good"))
+    np.testing.assert_allclose(
+        asked.expected(np.log(chances).astype(np.float32)), expected(chances), rtol=1e-6
+    )
+    assert Grading(ASKED, ("10", "0.5")).values.tolist() == [10, 0.5]
 
 
 def test_what_cannot_grade_is_a_sentence(tiny_llama, tmp_path):
@@ -154,12 +157,10 @@ def test_what_cannot_grade_is_a_sentence(tiny_llama, tmp_path):
         ranked(folder, Judge(ASKED, GRADES))
 
 
-def test_a_recipe_asks_the_same_again(tiny_llama, tmp_path):
-    source = tmp_path / "rows.jsonl"
-    source.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    scorer = Judge(ASKED, GRADES, chat=False)
-    kept = dp.prune(str(source), scorer=scorer, judge=str(tiny_llama), keep=4, progress=False)
-    kept.save(tmp_path / "out")
-    again = dp.run(tmp_path / "out" / "recipe.yaml", progress=False)
-    assert np.array_equal(again.indices, kept.indices)
-    assert again.scores.scorers["judge"] == scorer
+def test_a_recipe_asks_the_same_again(tmp_path):
+    asked = Judge('{row}: "good"?\n# so\n', ["no", "yes"], chat=False)
+    scorer = Combined(["length", {"name": "judge", "parameters": asked.parameters()}])
+    recipe = make_recipe(source="rows.jsonl", judge="./judge", scorers=[described(scorer)])
+    (tmp_path / "recipe.yaml").write_text(recipe.save_yaml(tmp_path))
+    (again,) = load_recipe(tmp_path / "recipe.yaml").scorers
+    assert make_scorer(again.name, again.parameters) == scorer

@@ -11,6 +11,7 @@ from datapruner.cleaning.vetoes import Vetoes
 from datapruner.errors import DataPrunerError
 from datapruner.ranks import places_in_groups
 from datapruner.reasons import Reason
+from datapruner.signals.answer_loss import check_window, loss_signal
 
 WORSE = Reason(
     "worse_answer",
@@ -35,6 +36,8 @@ class BestOfPrompt(CleaningStep):
     ----------
     m : int
         So many answers to each prompt stay.
+    window : int, optional
+        As of the scorer: answers are read in steps of so many tokens.
     """
 
     name = "best_of_prompt"
@@ -43,6 +46,7 @@ class BestOfPrompt(CleaningStep):
     order = 70
 
     m: int = 1
+    window: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse no answer a prompt."""
@@ -51,6 +55,9 @@ class BestOfPrompt(CleaningStep):
             raise DataPrunerError(
                 f"best_of_prompt: m is a number of answers a prompt, 1 or more, not {self.m}"
             )
+        check_window(self.window)
+        # What it reads depends on its parameters.
+        object.__setattr__(self, "needs", ("prompt", loss_signal(self.window)))
 
     def clean(self, left: Remaining) -> Vetoes:
         """Keep the best of every prompt."""

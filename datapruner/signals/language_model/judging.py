@@ -12,7 +12,7 @@ from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
 from datapruner.guards.bounded import asked
 from datapruner.models.encoders import TokenEmbedder
-from datapruner.models.identity import model_identity, tokenizer_hash
+from datapruner.models.identity import evaluation, model_identity, tokenizer_hash
 from datapruner.models.sizes import LONGEST, input_device, positions, vocabulary_size
 from datapruner.samples.masking import Batch
 from datapruner.samples.sample import Message, Sample
@@ -150,7 +150,7 @@ def opened_judge(
 
     def forward(ids: Ints, mask: Ints) -> NDArray[np.float32]:
         device = input_device(model)
-        with torch.inference_mode():
+        with evaluation(model), torch.inference_mode():
             # No mask: padding stands on the right, where causal attention never looks from a row's tokens.
             states = body(model)(
                 input_ids=torch.from_numpy(ids).to(device), use_cache=False

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from datapruner.errors import DataPrunerError
 from datapruner.recipe import Recipe
 from datapruner.signals.measurement import Cost, Given, Measurement, Readers
-from datapruner.signals.other_models import classifier_of, missing_with, read_with
+from datapruner.signals.other_models import classifier_of, missing_with, of_rows, read_with
 from datapruner.signals.run import Run
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from datapruner.models.classifiers import Outputs
 
 CLASS = "class:"
@@ -65,7 +68,9 @@ class Classifier(Measurement):
         """Count the rows that it has not read; unknown of one that was given as an object."""
         if run.objects.classifier is not None:
             return None
-        return missing_with(classifier_of(run.recipe, run.store, None, progress=False), run, self.name)
+        return missing_with(
+            classifier_of(run.recipe, run.store, None, progress=False), run, of_rows(run), self.name
+        )
 
     def measure(self, run: Run, wanted: frozenset[str]) -> Mapping[str, Any]:
         """Run the classifier over the rows."""
@@ -73,17 +78,16 @@ class Classifier(Measurement):
 
         given = run.objects.classifier
         reader = classifier_of(run.recipe, run.store, given, progress=run.progress)
-        logits = read_with(reader, run, self.name, "--classifier-max-length")
-        told: Any = reader.context["outputs"]
-        outputs, name = Outputs(tuple(told[0]), told[1]), run.recipe.classifier or "given"
-        out: dict[str, Any] = {}
-        for signal in wanted:
-            if signal == EXPECTED:
-                out[signal] = outputs.expected(logits)
-            else:
-                place = 0 if signal == OUTPUT else outputs.place(signal.removeprefix(CLASS), name)
-                out[signal] = outputs.values(logits, place)
-        return out
+        logits = read_with(reader, run, of_rows(run), self.name, "--classifier-max-length")
+        outputs, name = Outputs.noted(reader.context), run.recipe.classifier or "given"
+        return {signal: value_of(signal, outputs, logits, name) for signal in wanted}
+
+
+def value_of(signal: str, outputs: Outputs, logits: NDArray[np.float32], name: str) -> NDArray[np.float64]:
+    """Give a signal of this measurement from the classifier's outputs; shape (n,)."""
+    if signal == EXPECTED:
+        return outputs.expected(logits)
+    return outputs.values(logits, 0 if signal == OUTPUT else outputs.place(signal.removeprefix(CLASS), name))
 
 
 def _check_wanted(outputs: Outputs, name: str, wanted: Iterable[str]) -> None:

@@ -13,7 +13,7 @@ from datapruner.errors import DataPrunerError
 from datapruner.recipe import Recipe
 from datapruner.signals.grading import GRADE, Grading
 from datapruner.signals.measurement import Cost, Given, Measurement, Readers
-from datapruner.signals.other_models import judge_of, missing_with, open_judge, read_with
+from datapruner.signals.other_models import judge_of, missing_with, of_rows, open_judge, read_with
 from datapruner.signals.run import Run
 from datapruner.text import safe_text
 
@@ -82,7 +82,7 @@ class Judge(Measurement):
         """Count the rows that it has not graded; unknown of one that was given as an object."""
         if run.objects.judge is not None:
             return None
-        return max(missing_with(self._reader(run, signal), run, self.name) for signal in wanted)
+        return max(missing_with(self._reader(run, signal), run, of_rows(run), self.name) for signal in wanted)
 
     def measure(self, run: Run, wanted: frozenset[str]) -> Mapping[str, Any]:
         """Have the rows graded, question by question; the judge is opened once for all."""
@@ -91,7 +91,7 @@ class Judge(Measurement):
         for signal in sorted(wanted):
             grading = Grading.from_signal(signal)
             reader = judge_of(run.recipe, run.store, run.objects.judge, grading, opened)
-            found = read_with(reader, run, self.name, "--judge-max-length")
+            found = read_with(reader, run, of_rows(run), self.name, "--judge-max-length")
             tell_grades(found, grading)
             out[signal] = grading.expected(found)
         return out

@@ -1,0 +1,73 @@
+"""How much better the chosen answer is than the rejected one, by a reward model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from datapruner.errors import DataPrunerError
+from datapruner.ranking import Ranking
+from datapruner.ranks import average_ranks
+from datapruner.scorers.base import Scorer
+from datapruner.signals import Signals
+
+Which = Literal["large", "small", "middling"]
+
+
+@dataclass(frozen=True)
+class PreferenceMargin(Scorer):
+    """Reward of the chosen answer minus that of the rejected one, by ``--classifier``.
+
+    *Published* and disputed: pairs of large margins (arXiv 2502.14560), which leave out labels that are wrong; or of
+    small ones (arXiv 2508.04149), which leave out what is easy; so that it is a parameter. *Ours*: any classifier or
+    reward model; of several rejected answers the best one counts; ``small`` is nearest to zero on either side, and
+    ``middling`` nearest to the median rank. Where the reward model is right, pairs of a large negative margin have
+    their labels swapped: they come last with every choice. A row is kept or dropped with both of its sides.
+
+    Parameters
+    ----------
+    keep : {"large", "small", "middling"}
+        The largest margins; those nearest to zero; those nearest to the median rank.
+    label : str, optional
+        Of a classifier with classes: the one whose probability is the reward.
+    """
+
+    keep: Which = "large"
+    label: str | None = None
+    name: ClassVar[str] = "preference_margin"
+    needs: ClassVar[frozenset[str]] = frozenset({"class_output", "rejected_class_output"})
+    holds: ClassVar[frozenset[str] | None] = frozenset({"margin", "chosen_reward", "rejected_reward"})
+    paper: ClassVar[str] = "arXiv 2502.14560, 2508.04149"
+    provenance: ClassVar[str] = (
+        "margins published, which to keep disputed; small, middling and several sides ours"
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse a class without a name."""
+        super().__post_init__()
+        if self.label == "":
+            raise DataPrunerError("preference_margin: label is a class's name, not empty")
+
+    @property
+    def requires(self) -> frozenset[str]:
+        """The reward of both sides."""
+        return frozenset(self._signals)
+
+    @property
+    def _signals(self) -> tuple[str, str]:
+        own = "class_output" if self.label is None else f"class:{self.label}"
+        return own, f"rejected_{own}"
+
+    def _score(self, signals: Signals) -> Ranking:
+        chosen, rejected = (np.array(signals.column(name), dtype=np.float64) for name in self._signals)
+        margin = chosen - rejected
+        if self.keep == "large":
+            values = margin.copy()
+        elif self.keep == "small":
+            values = 0.0 - np.abs(margin)
+        else:
+            values = 0.0 - np.abs(average_ranks(margin) - (len(margin) + 1) / 2)
+        columns = {"margin": margin, "chosen_reward": chosen, "rejected_reward": rejected}
+        return Ranking(values, columns=columns)
