@@ -371,6 +371,7 @@ VALUES = {
     "decontaminate_columns": ({"text": "question"}, "text=question"),
     "target_columns": ({"text": "question"}, "text=question"),
     "target_share": ({"maths": 2.0}, "maths=2"),
+    "classifier_max_length": (64, "64"),
     "quotas": ({"maths": 3, "code": 0.5}, "maths=3 code=0.5"),
     "dedup": (True, None),
     "per_group": ("topic", "topic"),

@@ -271,7 +271,7 @@ class Cleaning(Section):
 
 
 class Target(Section):
-    """Target set (nearest_target, feature_mapping, label_mapping)."""
+    """Target set (nearest_target, mappings)."""
 
     target: Annotated[
         str | list[str] | dict[str, str] | None,

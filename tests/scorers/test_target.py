@@ -252,6 +252,30 @@ def test_cleaning_and_lists_do_not_touch_the_target(files):
     assert ranking.group_weights.sum() == M
 
 
+def test_rows_of_several_tasks_are_one_target_to_a_mapping(files, measured, monkeypatch):
+    monkeypatch.chdir(files)
+    lines = (files / "mine.jsonl").read_text().splitlines(keepends=True)
+    (files / "first.jsonl").write_text("".join(lines[:20]))
+    (files / "second.jsonl").write_text("".join(lines[20:]))
+    np.save("first.npy", measured[TARGET][:20])
+    np.save("second.npy", measured[TARGET][20:])
+    columns = {"question": "Q", "answer": "A"}
+    given = {"scorers": "feature_mapping", "embeddings": "E.npy", "progress": False}
+    one = dp.score(
+        "rows.jsonl", target="mine.jsonl", target_embeddings="T.npy", target_columns=columns, **given
+    )
+    two = dp.score(
+        "rows.jsonl",
+        target=["first.jsonl", "b=second.jsonl"],
+        target_embeddings={"first": "first.npy", "b": "second.npy"},
+        target_columns={"first": columns, "b": columns},
+        **given,
+    )
+    values = [scores.rankings["feature_mapping"].values for scores in (one, two)]
+    assert np.array_equal(*values)
+    assert two.recipe.inputs_content.keys() >= {"target first", "target b", "target_embeddings first.npy"}
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
