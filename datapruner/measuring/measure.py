@@ -264,9 +264,12 @@ def _files_read(recipe: Recipe) -> Inputs:
     """Note the files of numbers that are about to be read."""
     inputs = Inputs(recipe.inputs_content)
     for field in FILES:
-        for path in () if field in recipe.in_memory else recipe.paths(field):
-            several = isinstance(getattr(recipe, field), dict)
-            inputs.file(f"{field} {Path(path).name}" if several else field, Path(path))
+        if field in recipe.in_memory:
+            continue
+        named = getattr(recipe, field)
+        keys = [f"{field} {task}" for task in named] if isinstance(named, dict) else [field]
+        for key, path in zip(keys, recipe.paths(field), strict=False):  # no paths where nothing is named
+            inputs.file(key, Path(path))
     return inputs
 
 

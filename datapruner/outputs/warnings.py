@@ -44,7 +44,9 @@ def warning_words(selection: Selected, facets: Sequence[Facet]) -> list[str]:
             f"By {facet.name}, little or nothing is kept of {listed(some(parts, NAMED, 'group'))}, against "
             f"{percent(len(selection), len(selection.kept))} of all rows."
         )
-        if scored[starved].any() and safe_text(facet.column) == facet.column:
+        if selection.recipe.target is not None:
+            sentence += " Others are more like the target."
+        elif scored[starved].any() and safe_text(facet.column) == facet.column:
             sentence += f" --per-group {shlex.quote(facet.column)} gives every group its share."
         out.append(sentence)
     return _first(out)
