@@ -1,8 +1,9 @@
 """The default recipe, ``auto``: what is done where no scorer is named, written out before anything runs.
 
 Five parts, each of which ``without`` leaves out by its name: leaks, copies, rules, noise, shares; where a target is
-named, its rows choose in the place of the shares. What comes out is an ordinary recipe: whoever runs it, saves it or tells of it needs to know nothing of this file. It is the one place where
-the default recipe is made, whichever way was taken in: arguments, the command line, a recipe written by hand.
+named, its rows choose in the place of the shares. What comes out is an ordinary recipe: whoever runs it, saves it or
+tells of it needs to know nothing of this file. It is the one place where the default recipe is made, whichever way was
+taken in: arguments, the command line, a recipe written by hand.
 """
 
 from __future__ import annotations
