@@ -17,11 +17,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
+import resource
 import sys
 import time
 import zlib
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -129,13 +132,14 @@ def _chosen(folder: Path, run: Run) -> Path:
 
 
 def choose(folder: Path, runs: Sequence[Run], states: States, arms: dict[str, dict[str, Any]]) -> None:
-    """Let the library choose, once for every sample and budget, and keep the rows."""
-    import datapruner as dp
-    from datapruner.scorers import make_scorer
+    """Let the library choose, once for every sample and budget; keep the rows, and beside them what it took.
 
+    Each choice is made in a process of its own, so that its peak is its own. Signals come from the cache: what
+    measuring them took is told by the language-model and embedding benchmarks.
+    """
+    tasks = []
     for run in runs:
-        out = _chosen(folder, run)
-        if run.arm in OWN or out.exists():
+        if run.arm in OWN or _chosen(folder, run).exists():
             continue
         tokens = counted([states.rows[place] for place in states.places[run.of]])
         rows = sampled(len(tokens), run.sample)
@@ -144,27 +148,40 @@ def choose(folder: Path, runs: Sequence[Run], states: States, arms: dict[str, di
             part.parent.mkdir(exist_ok=True)
             lines = (folder / f"{run.of}.jsonl").read_text(encoding="utf-8").splitlines()
             part.write_text("".join(f"{lines[row]}\n" for row in rows.tolist()), encoding="utf-8")
-        start = time.perf_counter()
-        given = dict(arms[run.arm])
-        if "scorer" in given:
-            given["scorer"] = make_scorer(given["scorer"], given.pop("parameters", {}))
-        selection = dp.prune(
-            str(part),
-            keep_tokens=int(run.budget * tokens[rows].sum()),
-            cache=folder.parent / "cache",
-            seed=run.sample,
-            progress=False,
-            tokenizer=MODEL,
-            max_length=1024,
-            **given,
-        )
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(rows[selection.indices].tolist()), encoding="utf-8")
-        print(
-            f"{run.of}/{run.arm}/{run.budget:g}: {time.perf_counter() - start:.0f} s",
-            file=sys.stderr,
-            flush=True,
-        )
+        tasks.append((folder, run, rows, int(run.budget * tokens[rows].sum()), arms[run.arm]))
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=1) as processes:
+        for done in as_completed([processes.submit(chosen, *task) for task in tasks]):
+            print(done.result(), file=sys.stderr, flush=True)
+
+
+def chosen(folder: Path, run: Run, rows: NDArray[np.int64], budget: int, given: dict[str, Any]) -> str:
+    """One choice, written; what it took, in a line."""
+    import datapruner as dp
+    from datapruner.scorers import make_scorer
+
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    if "scorer" in given:
+        given = {**given, "scorer": make_scorer(given["scorer"], given.get("parameters", {}))}
+        given.pop("parameters", None)
+    selection = dp.prune(
+        str(folder / "samples" / f"{run.of}.{run.sample}.jsonl"),
+        keep_tokens=budget,
+        cache=folder.parent / "cache",
+        seed=run.sample,
+        progress=False,
+        tokenizer=MODEL,
+        max_length=1024,
+        **given,
+    )
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    cost = {
+        "cpu_seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
+        "peak_mib": round(after.ru_maxrss / 1024),
+    }
+    write(_chosen(folder, run).with_suffix(".cost.json"), cost)
+    write(_chosen(folder, run), rows[selection.indices].tolist())
+    return f"{run.of}/{run.arm}/{run.budget:g}/{run.sample}: {cost}"
 
 
 class Bench:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from common import write
+from moderated import moderated
 from numpy.typing import NDArray
 from scipy.stats import norm, t
 
@@ -30,6 +31,7 @@ class Results:
         self.sets = {of: np.flatnonzero(np.isin(self.names, own)) for of, own in done["sets"].items()}
         """Set -> the capabilities that it has, of which it is judged."""
         self.runs: dict[tuple[str, str, float], dict[str, Losses]] = {}
+        self.moderated: dict[tuple[str, float], dict[str, list[tuple[float, float]]]] = {}
         for key, run in done["runs"].items():
             of, arm, budget, sample, seed = key.split("/")
             losses = np.asarray(run["losses"], dtype=np.float64)
@@ -59,40 +61,59 @@ class Results:
 
     def level(self, of: str, arm: str, budget: float) -> NDArray[np.float64]:
         """The mean over an arm's runs of both weightings."""
-        held = self.runs[of, arm, budget].values()
-        return np.asarray(np.mean([self.means(of, losses) for losses in held], axis=0))
+        return np.asarray(self.values(of, arm, budget).mean(axis=0))
 
-    def difference(
-        self, of: str, arm: str, base: str, budget: float, base_budget: float | None = None
-    ) -> Any:
-        """An arm minus another at the same samples and seeds: {weighting: {...}}, nats a token.
+    def values(self, of: str, arm: str, budget: float) -> NDArray[np.float64]:
+        """Both weightings of every run of an arm: (runs, 2)."""
+        return np.stack([self.means(of, losses) for losses in self.runs[of, arm, budget].values()])
 
-        The variance is that of a bootstrap in which runs and, inside capabilities, held-out rows are drawn together:
-        another training on another draw, judged by other rows. With as few runs as here it is too small by
-        (runs - 1) / runs, and the interval is Student's with as many degrees of freedom.
+    def variances(self, of: str, budget: float) -> dict[str, list[tuple[float, float]]]:
+        """Arm -> for both weightings the moderated variance of one run, and its degrees of freedom."""
+        held = {arm: self.values(*key) for key in self.runs if key[::2] == (of, budget) for arm in [key[1]]}
+        arms = [arm for arm, values in held.items() if len(values) > 1]
+        freedom = np.array([len(held[arm]) - 1.0 for arm in arms])
+        found = [
+            moderated(np.array([held[arm][:, place].var(ddof=1) for arm in arms]), freedom)
+            for place in range(len(WEIGHTS))
+        ]
+        return {arm: [(float(of[0][at]), float(of[1][at])) for of in found] for at, arm in enumerate(arms)}
+
+    def difference(self, of: str, arm: str, base: str, budget: float) -> Any:
+        """The mean of an arm's runs minus that of another's: {weighting: {...}}, nats a token.
+
+        Its variance has three parts: that of the arm's runs (another sample, another draw, another training), that of
+        the base's, and that of the held-out rows, by a bootstrap of them inside capabilities. Arms of few runs say
+        little of their own variance, so each is moderated by those of all arms of the table. Degrees of freedom are
+        Welch and Satterthwaite's. Seeds and samples are not paired: other rows are trained on, and in no table did
+        runs of one seed or sample go up and down together.
         """
-        own = self.runs[of, arm, budget]
-        other = self.runs[of, base, budget if base_budget is None else base_budget]
-        shared = sorted(own.keys() & other.keys())
-        n = len(shared)
-        if n < 2:
+        if (of, budget) not in self.moderated:
+            self.moderated[of, budget] = self.variances(of, budget)
+        variances = self.moderated[of, budget]
+        if arm not in variances or base not in variances:
             return None
-        held = np.stack([own[run] - other[run] for run in shared])
-        rng = np.random.default_rng(0)
-        runs = rng.multinomial(n, np.full(n, 1 / n), size=BOOTSTRAPS) / n
-        values = np.einsum("bn,wnb->bw", runs, self.drawn(of, held))
-        mean, spread = self.means(of, held.mean(axis=0)), values.std(axis=0, ddof=1) * np.sqrt(n / (n - 1))
-        half = t.ppf((1 + LEVEL) / 2, n - 1) * spread
-        return {
-            weight: {
+        held = [np.mean([*self.runs[of, one, budget].values()], axis=0) for one in (arm, base)]
+        mean = self.means(of, held[0]) - self.means(of, held[1])
+        rows = self.drawn(of, (held[0] - held[1])[None]).var(axis=-1, ddof=1)[:, 0]
+        counts = [len(self.runs[of, one, budget]) for one in (arm, base)]
+        out = {}
+        for place, weight in enumerate(WEIGHTS):
+            parts = [(float(rows[place]), len(self.tokens) - 1.0)]
+            for one, n in zip((arm, base), counts, strict=True):
+                variance, degrees = variances[one][place]
+                parts.append((variance / n, degrees))
+            total = sum(part for part, _ in parts)
+            freedom = total**2 / sum(part**2 / degrees for part, degrees in parts)
+            spread = math.sqrt(total)
+            out[weight] = {
                 "difference": float(mean[place]),
-                "half": float(half[place]),
-                "p": float(2 * t.sf(abs(mean[place]) / max(spread[place], 1e-12), n - 1)),
-                "spread": float(spread[place]),
-                "runs": n,
+                "half": float(t.ppf((1 + LEVEL) / 2, freedom) * spread),
+                "p": float(2 * t.sf(abs(mean[place]) / max(spread, 1e-12), freedom)),
+                "spread": spread,
+                "freedom": float(freedom),
+                "runs": counts[0],
             }
-            for place, weight in enumerate(WEIGHTS)
-        }
+        return out
 
 
 def holm(values: Sequence[float]) -> list[float]:
@@ -105,10 +126,9 @@ def holm(values: Sequence[float]) -> list[float]:
     return out
 
 
-def detectable(spread: float, runs: int, tests: int = 1) -> float:
-    """The smallest difference that is found with a power of 80 % at 5 %, two-sided, Bonferroni's bound over tests."""
-    level = 1 - (1 - LEVEL) / 2 / tests
-    return float((t.ppf(level, runs - 1) + norm.ppf(POWER)) * spread)
+def detectable(spread: float, freedom: float) -> float:
+    """The smallest difference that is found with a power of 80 % at 5 %, two-sided."""
+    return float((t.ppf((1 + LEVEL) / 2, freedom) + norm.ppf(POWER)) * spread)
 
 
 def share_of_tokens(results: Results, of: str, level: float, place: int) -> float:
@@ -141,7 +161,7 @@ def tables(done: Mapping[str, Any]) -> list[dict[str, Any]]:
             gap = found.get("oracle", {}).get(weight, {}).get("difference", 0.0)
             for one, value in zip((one[weight] for one in found.values()), adjusted, strict=True):
                 one["holm"] = value
-                one["seen_from"] = detectable(one["spread"], one["runs"])
+                one["seen_from"] = detectable(one["spread"], one["freedom"])
                 one["gap_closed"] = one["difference"] / gap if gap < 0 else None
                 share = share_of_tokens(results, of, level[place] + one["difference"], place)
                 one["random_needs"] = None if math.isnan(share) else share

@@ -27,6 +27,11 @@ def scripts():
 
 
 @pytest.fixture(scope="module")
+def moderated(scripts):
+    return scripts[3].moderated
+
+
+@pytest.fixture(scope="module")
 def sets(scripts):
     """Small sets of made questions: the public data need not be there."""
     pytest.importorskip("reasoning_gym")
@@ -228,17 +233,64 @@ def made(differences, rows=60):
     return {"held_out": held_out, "sets": {"messy": ["a", "b"], "single": ["b"]}, "runs": runs}
 
 
-def test_the_interval_of_equal_rows_is_students(scripts):
-    """Where all rows differ alike only the runs are drawn: the interval is that of a t-test over runs."""
+def test_a_difference_of_two_arms_is_welchs(scripts, monkeypatch):
+    """Where held-out rows differ alike and variances are left as they are: scipy's t-test of unequal variances."""
     from scipy import stats
 
-    shifts = [-0.03, -0.01, -0.02, -0.04, 0.0, -0.02]
-    found = scripts[3].Results(made(shifts)).difference("messy", "arm", "random", 0.1)["token"]
-    wanted = stats.ttest_1samp(shifts, 0)
+    values = np.random.default_rng(1).normal(2.0, [[0.01], [0.03]], (2, 6))
+    done = made([0.0] * 6)
+    for number, pair in enumerate(zip(*values, strict=True)):
+        for arm, value in zip(("random", "arm"), pair, strict=True):
+            key = f"messy/{arm}/0.1/sample{number % 2}/seed{number // 2}"
+            done["runs"][key] = {"losses": [10 * value] * 60}
+    monkeypatch.setattr(scripts[3], "moderated", lambda variances, freedom: (variances, freedom))
+    found = scripts[3].Results(done).difference("messy", "arm", "random", 0.1)
+    wanted = stats.ttest_ind(values[1], values[0], equal_var=False)
     low, high = wanted.confidence_interval(0.95)
-    assert found["difference"] == pytest.approx(np.mean(shifts))
-    assert found["half"] == pytest.approx((high - low) / 2, rel=0.1)
-    assert found["p"] == pytest.approx(wanted.pvalue, rel=0.5)
+    for weight in ("token", "capability"):
+        assert found[weight]["difference"] == pytest.approx(values[1].mean() - values[0].mean())
+        assert found[weight]["half"] == pytest.approx((high - low) / 2)
+        assert found[weight]["p"] == pytest.approx(wanted.pvalue)
+
+
+def test_held_out_rows_widen_an_interval(scripts):
+    """An arm that is better on some held-out rows and worse on others: their standard error, by the textbook."""
+    done = made([0.0] * 4)
+    shift = np.random.default_rng(2).normal(0, 1, 60)
+    for run in range(4):
+        for arm, by in (("random", 0.0), ("arm", 1.0)):
+            key = f"messy/{arm}/0.1/sample{run % 2}/seed{run // 2}"
+            done["runs"][key] = {"losses": (20 + by * shift + 1e-6 * run).tolist()}
+    found = scripts[3].Results(done).difference("messy", "arm", "random", 0.1)["token"]
+    inside = np.mean([shift[group::2].var() for group in (0, 1)])
+    assert found["spread"] == pytest.approx(np.sqrt(inside / 60) / 10, rel=0.06)
+
+
+def test_variances_are_drawn_to_what_arms_have_in_common(moderated):
+    """Planted: true variances of arms are scaled inverse chi squared, the posterior is then known."""
+    from scipy import stats
+
+    rng = np.random.default_rng(0)
+    prior, scale, freedom = 6.0, 4.0, rng.integers(1, 6, 600).astype(float)
+    true = prior * scale / rng.chisquare(prior, 600)
+    seen = true * rng.chisquare(freedom) / freedom
+    found, degrees = moderated(seen, freedom)
+    assert found == pytest.approx((prior * scale + freedom * seen) / (prior + freedom), rel=0.15)
+    assert degrees == pytest.approx(prior + freedom, rel=0.25)
+    # A difference over the root of what is found is Student's with those degrees.
+    scores = rng.normal(0, np.sqrt(true)) / np.sqrt(found)
+    assert np.mean(np.abs(scores) > stats.t.ppf(0.975, degrees)) == pytest.approx(0.05, abs=0.025)
+
+
+def test_equal_variances_are_pooled_and_one_arm_keeps_its_own(moderated):
+    rng = np.random.default_rng(0)
+    freedom = np.full(40, 3.0)
+    seen = rng.chisquare(freedom) / freedom
+    found, degrees = moderated(seen, freedom)
+    assert found == pytest.approx(np.full(40, seen.mean()), rel=0.05)
+    assert degrees.max() <= freedom.sum()
+    found, degrees = moderated(np.array([4.0]), np.array([5.0]))
+    assert (found[0], degrees[0]) == (pytest.approx(4.0, rel=1e-4), 5.0)
 
 
 def test_a_draw_of_rows_is_a_mean_over_the_rows_drawn(scripts):
