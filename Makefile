@@ -107,7 +107,6 @@ bench: install
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/recovery.py --prunings prunings
 	$(BIN)/python benchmarks/report.py
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/compare.py
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python benchmarks/quality.py --processes 2
 	$(BIN)/python benchmarks/scale.py --rows 1000000 --out benchmarks/results/scale-1m.json
 
 clean:

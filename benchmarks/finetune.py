@@ -1,4 +1,4 @@
-"""LoRA fine-tuning that the benchmarks of quality and of recovery share: batches, losses, processes, intervals."""
+"""Fine-tuning that the benchmarks of worth and of recovery share: batches, losses, processes, intervals."""
 
 from __future__ import annotations
 

@@ -57,11 +57,17 @@ def worth() -> str:
         {**of, "arms": {arm: one for arm, one in of["arms"].items() if not is_alternative(arm)}}
         for of in with_arms("worth")
     ]
+    costs = result("worth")["costs"]["messy"]
     return table(
-        ["", *(f"{of['set']}, {percent(of['budget'])}" for of in tables)],
+        ["", "CPU s", "MiB", *(f"{of['set']}, {percent(of['budget'])}" for of in tables)],
         [
-            ["random, its loss", *(" / ".join(f"{loss:.3f}" for loss in levels(of)) for of in tables)],
-            *([arm, *(cell(of, arm) for of in tables)] for arm in ordered(tables)),
+            [
+                "random, its loss",
+                "",
+                "",
+                *(" / ".join(f"{loss:.3f}" for loss in levels(of)) for of in tables),
+            ],
+            *([arm, *cost(costs.get(arm)), *(cell(of, arm) for of in tables)] for arm in ordered(tables)),
         ],
     )
 
@@ -91,6 +97,10 @@ def worth_choices() -> str:
             for arm in arms
         ],
     )
+
+
+def cost(of: Mapping[str, float] | None) -> list[str]:
+    return ["", ""] if of is None else [f"{of['cpu_seconds']:.1f}", f"{of['peak_mib']:.0f}"]
 
 
 def is_alternative(arm: str) -> bool:

@@ -184,6 +184,21 @@ def chosen(folder: Path, run: Run, rows: NDArray[np.int64], budget: int, given: 
     return f"{run.of}/{run.arm}/{run.budget:g}/{run.sample}: {cost}"
 
 
+def costs(folder: Path) -> dict[str, Any]:
+    """Set -> arm -> the median over samples and budgets of what a choice took."""
+    held: dict[str, dict[str, list[dict[str, float]]]] = {}
+    for path in sorted((folder / "chosen").glob("*/*.cost.json")):
+        arm = path.name.split(".0.")[0]
+        held.setdefault(path.parent.name, {}).setdefault(arm, []).append(json.loads(path.read_text("utf-8")))
+    return {
+        of: {
+            arm: {name: round(float(np.median([one[name] for one in found])), 1) for name in found[0]}
+            for arm, found in arms.items()
+        }
+        for of, arms in held.items()
+    }
+
+
 class Bench:
     """The model and the states of all sets, in one process."""
 
@@ -293,7 +308,10 @@ def main() -> None:
         done = load(asked.out)
         print(report(done))
         if asked.save:
-            saved(done, RESULTS / f"{'worth-whole' if asked.whole else 'worth'}.json")
+            saved(
+                {**done, "costs": costs(asked.folder)},
+                RESULTS / f"{'worth-whole' if asked.whole else 'worth'}.json",
+            )
         return
     from datapruner.models import load_tokenizer
 

@@ -7,9 +7,7 @@ import re
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import scipy.stats
 
 ROOT = Path(__file__).parents[1]
 # Seconds, memory and deviations are measured; a page that a person writes has none.
@@ -94,59 +92,3 @@ def test_table(bench):
     assert blocks.percent(0.986) == "98.6 %"
     assert blocks.percent(0.3) == "30 %"
     assert blocks.about(277_902) == "280,000"
-
-
-# The statistics of the quality tables ---------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def statistics():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "benchmarks"))
-        import quality_report
-
-        yield quality_report
-        for name in ("quality_report", "finetune"):
-            del sys.modules[name]
-
-
-@pytest.mark.parametrize(("n", "m"), [(3, 5), (5, 3), (3, 3), (5, 5)])
-def test_the_smallest_differences_are_found_four_times_in_five(statistics, n, m):
-    """By simulation: a pooled t-test finds one, and intervals that lie apart the other."""
-    rng = np.random.default_rng(0)
-    a, b = rng.normal(size=(40_000, n)), rng.normal(size=(40_000, m))
-
-    def found(gap):
-        return scipy.stats.ttest_ind(a + gap, b, axis=1).pvalue < 0.05
-
-    def apart(gap):
-        halves = sum(
-            scipy.stats.t.ppf(0.975, x.shape[1] - 1) * x.std(axis=1, ddof=1) / x.shape[1] ** 0.5
-            for x in (a, b)
-        )
-        return np.abs(a.mean(axis=1) + gap - b.mean(axis=1)) > halves
-
-    assert apart(0.7)[:50].tolist() == [
-        statistics.apart(x + 0.7, y) for x, y in zip(a[:50], b[:50], strict=True)
-    ]
-    assert apart(statistics.apart_from(n, m)).mean() == pytest.approx(0.8, abs=0.01)
-    assert found(statistics.detectable(1.0, n, m)).mean() == pytest.approx(0.8, abs=0.03)
-
-
-def test_what_is_better_is_corrected_for_the_number_of_arms(statistics):
-    """Against Holm's procedure written as its adjusted chances."""
-    rng = np.random.default_rng(3)
-    for _ in range(50):
-        arms = {f"arm {k}": rng.normal(rng.choice([-3, 0, 3]), 1, int(rng.integers(2, 6))) for k in range(7)}
-        losses = {"random": rng.normal(0, 1, 5), **arms, "once": [1.0]}
-        chances = {
-            k: scipy.stats.ttest_ind(v, losses["random"], equal_var=False).pvalue for k, v in arms.items()
-        }
-        order = sorted(arms, key=chances.get)
-        adjusted = np.maximum.accumulate([(7 - i) * chances[k] for i, k in enumerate(order)])
-        wanted = [
-            k
-            for k, p in zip(order, adjusted, strict=True)
-            if p <= 0.05 and arms[k].mean() < losses["random"].mean()
-        ]
-        assert statistics.better(losses) == (wanted, 7)
