@@ -23,7 +23,7 @@ import resource
 import sys
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import cache
 from pathlib import Path
@@ -37,6 +37,7 @@ from common import RESULTS, machine, versions, write
 from finetune import Row, Workers, load
 from numpy.typing import NDArray
 from top_layers import MODEL, Head, States, counted, judged, targets_of, train, within_budget
+from worth_arms import ARMS
 from worth_report import report, saved
 
 SETS = ("messy", "clean", "single")
@@ -51,10 +52,6 @@ WHOLE_RATE = 2e-4
 OWN = ("random", "placebo", "full", "stratified", "oracle", "clean part")
 """Arms that are drawn here: two random draws, everything, equal tokens of each capability, the planted truth (clean
 rows of the messy set, equal tokens of each capability), and its clean rows as they come."""
-ARMS: dict[str, dict[str, Any]] = {
-    "auto": {},
-    "auto, model": {"model": MODEL},
-}
 
 
 class Run(NamedTuple):
@@ -116,7 +113,7 @@ def drawn(folder: Path, run: Run, rows: NDArray[np.int64], tokens: NDArray[np.in
     if run.arm == "full":
         return [row for row in rows.tolist() if tokens[row]]
     if run.arm not in OWN:
-        return [row for row in json.loads(_chosen(folder, run).read_text("utf-8")) if tokens[row]]
+        return [row for row in read_chosen(folder, run)["rows"] if tokens[row]]
     truth = truths(folder, run.of)
     capabilities = [of["capability"] for of in truth]
     good = [row for row in rows.tolist() if not truth[row]["planted"]]
@@ -129,6 +126,25 @@ def drawn(folder: Path, run: Run, rows: NDArray[np.int64], tokens: NDArray[np.in
 
 def _chosen(folder: Path, run: Run) -> Path:
     return folder / "chosen" / run.of / f"{run.arm}.{run.budget:g}.sample{run.sample}.json"
+
+
+def read_chosen(folder: Path, run: Run) -> dict[str, Any]:
+    """The rows that an arm of the library keeps, and of those that lose tokens the supervised ones that stay."""
+    found: dict[str, Any] = json.loads(_chosen(folder, run).read_text("utf-8"))
+    return found
+
+
+def pruned(data: list[Row], tokens: Mapping[str, Sequence[int]]) -> list[Row]:
+    """The rows with those supervised tokens alone that stay in the loss."""
+    out = list(data)
+    for row, stay in tokens.items():
+        held = out[int(row)]
+        # The first token of a row has nothing before it, and is in no loss.
+        places = np.flatnonzero(held.supervised[1:]) + 1
+        supervised = np.zeros_like(held.supervised)
+        supervised[places[np.asarray(stay, dtype=np.int64)]] = True
+        out[int(row)] = held._replace(supervised=supervised)
+    return out
 
 
 def choose(folder: Path, runs: Sequence[Run], states: States, arms: dict[str, dict[str, Any]]) -> None:
@@ -180,7 +196,17 @@ def chosen(folder: Path, run: Run, rows: NDArray[np.int64], budget: int, given: 
         "peak_mib": round(after.ru_maxrss / 1024),
     }
     write(_chosen(folder, run).with_suffix(".cost.json"), cost)
-    write(_chosen(folder, run), rows[selection.indices].tolist())
+    masks = selection.token_masks
+    stay = (
+        {} if masks is None else {int(rows[at]): masks[at] for at in selection.indices if masks.lengths[at]}
+    )
+    write(
+        _chosen(folder, run),
+        {
+            "rows": rows[selection.indices].tolist(),
+            "tokens": {row: np.flatnonzero(mask).tolist() for row, mask in stay.items()},
+        },
+    )
     return f"{run.of}/{run.arm}/{run.budget:g}/{run.sample}: {cost}"
 
 
@@ -236,6 +262,8 @@ class Bench:
         tokens = counted(data)
         rows = sampled(len(tokens), run.sample)
         kept = drawn(asked.folder, run, rows, tokens)
+        if run.arm not in OWN:
+            data = pruned(data, read_chosen(asked.folder, run)["tokens"])
         budget = run.budget * int(tokens[rows].sum())
         steps = max(4, round(budget / asked.step_tokens))
         start = time.perf_counter()
@@ -247,7 +275,7 @@ class Bench:
         losses = judged(top, head, held_out, self.device)
         return {
             "rows": len(kept),
-            "tokens": int(tokens[kept].sum()),
+            "tokens": int(counted(data)[kept].sum()),
             "budget": int(budget),
             **settings,
             "training": round(trained - start, 1),
