@@ -14,7 +14,7 @@ import copy
 import hashlib
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +171,15 @@ class Head:
             logits = torch.nn.functional.linear(states, self.rough if rough else self.weight)
         return torch.nn.functional.cross_entropy(logits.float(), self.place[wanted], reduction="none")
 
+    def uncertain(self, states: Any, wanted: Any) -> tuple[Any, Any]:
+        """The losses, and the entropies of the predictions."""
+        import torch
+
+        with fast(self.device):
+            logits = torch.nn.functional.linear(states, self.rough)
+        logs = logits.float().log_softmax(-1)
+        return -logs.gather(1, self.place[wanted][:, None])[:, 0], -(logs.exp() * logs).sum(-1)
+
 
 def batch_of(rows: Sequence[Row], embed: Any, device: str) -> tuple[Any, Any, Any]:
     """States [b, t, d], padded on the left; which are there [b, t]; labels [b, t], -100 where nothing is learnt."""
@@ -204,6 +213,12 @@ def top_of(model: Any, depth: int) -> Any:
 
 def losses_of(top: Any, head: Head, rows: Sequence[Row], device: str, rough: bool = False) -> tuple[Any, Any]:
     """Losses of the supervised tokens, and how many each row has."""
+    states, wanted, counts = supervised_states(top, rows, device)
+    return head.losses(states, wanted, rough), counts
+
+
+def supervised_states(top: Any, rows: Sequence[Row], device: str) -> tuple[Any, Any, Any]:
+    """States that predict the supervised tokens [n, d], these tokens [n], and how many each row has."""
     import torch
 
     states, there, labels = batch_of(rows, top.model.embed_tokens, device)
@@ -223,7 +238,7 @@ def losses_of(top: Any, head: Head, rows: Sequence[Row], device: str, rough: boo
         states = top.model.norm(states)
     wanted = labels[:, first + 1 :]
     at = wanted != -100
-    return head.losses(states[:, :-1][at], wanted[at], rough), at.sum(1)
+    return states[:, :-1][at], wanted[at], at.sum(1)
 
 
 def decoder_layer(layer: Any, states: Any, turns: tuple[Any, Any], allowed: Any, first: int) -> Any:
@@ -288,8 +303,12 @@ def train(
     depth: int,
     rate: float,
     device: str,
+    chosen: Callable[[Any, Sequence[Row]], Sequence[Row]] | None = None,
 ) -> Any:
-    """Train a copy of the top layers on some rows: so many steps, whatever their number."""
+    """Train a copy of the top layers on some rows: so many steps, whatever their number.
+
+    ``chosen`` says what of a batch is learnt, by the model as it is.
+    """
     import torch
 
     torch.manual_seed(seed)
@@ -303,9 +322,12 @@ def train(
     tokens = counted(data)
     order = np.random.default_rng(seed).permutation(np.asarray(rows)).tolist()
     for batch in steps_of(order, tokens, steps):
-        wanted = int(tokens[batch].sum())
-        for micro in by_length(data, batch, MICRO[device]):
-            losses, _ = losses_of(top, head, [data[place] for place in micro], device, rough=True)
+        learnt = [data[place] for place in batch]
+        if chosen is not None:
+            learnt = list(chosen(top, learnt))
+        wanted = int(counted(learnt).sum())
+        for micro in by_length(learnt, range(len(learnt)), MICRO[device]):
+            losses, _ = losses_of(top, head, [learnt[place] for place in micro], device, rough=True)
             (losses.sum() / wanted).backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimiser.step()

@@ -23,7 +23,7 @@ import resource
 import sys
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import cache
 from pathlib import Path
@@ -36,7 +36,17 @@ import numpy as np
 from common import RESULTS, machine, versions, write
 from finetune import Row, Workers, load
 from numpy.typing import NDArray
-from top_layers import MODEL, Head, States, counted, judged, targets_of, train, within_budget
+from top_layers import (
+    MODEL,
+    Head,
+    States,
+    counted,
+    judged,
+    supervised_states,
+    targets_of,
+    train,
+    within_budget,
+)
 from worth_arms import ARMS
 from worth_report import report, saved
 
@@ -52,6 +62,14 @@ WHOLE_RATE = 2e-4
 OWN = ("random", "placebo", "full", "stratified", "oracle", "clean part")
 """Arms that are drawn here: two random draws, everything, equal tokens of each capability, the planted truth (clean
 rows of the messy set, equal tokens of each capability), and its clean rows as they come."""
+
+
+QTUNING_RATIO = 0.3
+INSIDE: dict[str, dict[str, Any]] = {
+    "qtuning, in training": {"sample_ratio": QTUNING_RATIO},
+    "qtuning, in training, token condition": {"sample_ratio": QTUNING_RATIO, "condition": "both"},
+}
+"""Arms that choose while they train. With 0.3 the larger budget is what is kept of one pass over the sample."""
 
 
 class Run(NamedTuple):
@@ -112,6 +130,10 @@ def drawn(folder: Path, run: Run, rows: NDArray[np.int64], tokens: NDArray[np.in
         return within_budget(rng.permutation(rows).tolist(), tokens, budget)
     if run.arm == "full":
         return [row for row in rows.tolist() if tokens[row]]
+    if run.arm in INSIDE:
+        # Random rows, of which the model keeps a share while it learns, so that the budget is what it learns from.
+        seen = min(1.0, run.budget / QTUNING_RATIO)
+        return within_budget(rng.permutation(rows).tolist(), tokens, int(seen * tokens[rows].sum()))
     if run.arm not in OWN:
         return [row for row in read_chosen(folder, run)["rows"] if tokens[row]]
     truth = truths(folder, run.of)
@@ -155,7 +177,7 @@ def choose(folder: Path, runs: Sequence[Run], states: States, arms: dict[str, di
     """
     tasks = []
     for run in runs:
-        if run.arm in OWN or _chosen(folder, run).exists():
+        if run.arm in (*OWN, *INSIDE) or _chosen(folder, run).exists():
             continue
         tokens = counted([states.rows[place] for place in states.places[run.of]])
         rows = sampled(len(tokens), run.sample)
@@ -225,6 +247,26 @@ def costs(folder: Path) -> dict[str, Any]:
     }
 
 
+def inside(head: Head, device: str, settings: Any) -> Callable[[Any, Sequence[Row]], list[Row]]:
+    """Q-Tuning as published: what of a batch is learnt, by the model that is trained."""
+    import torch
+
+    from datapruner.ragged import Ragged, offsets_of
+
+    def chosen(top: Any, rows: Sequence[Row]) -> list[Row]:
+        with torch.inference_mode():
+            states, wanted, counts = supervised_states(top, rows, device)
+            losses, entropies = (of.double().cpu().numpy() for of in head.uncertain(states, wanted))
+        lengths = counts.cpu().numpy()
+        token_nll = Ragged(losses, offsets_of(lengths))
+        mean = np.bincount(token_nll.rows(), entropies, len(rows)) / np.maximum(lengths, 1)
+        kept, masks = settings.choose(token_nll, mean)
+        stay = {str(row): np.flatnonzero(mask).tolist() for row, mask in zip(kept, masks, strict=True)}
+        return [pruned(list(rows), stay)[row] for row in kept]
+
+    return chosen
+
+
 class Bench:
     """The model and the states of all sets, in one process."""
 
@@ -262,7 +304,7 @@ class Bench:
         tokens = counted(data)
         rows = sampled(len(tokens), run.sample)
         kept = drawn(asked.folder, run, rows, tokens)
-        if run.arm not in OWN:
+        if run.arm not in (*OWN, *INSIDE):
             data = pruned(data, read_chosen(asked.folder, run)["tokens"])
         budget = run.budget * int(tokens[rows].sum())
         steps = max(4, round(budget / asked.step_tokens))
@@ -270,7 +312,12 @@ class Bench:
         depth = self.model.config.num_hidden_layers if asked.whole else asked.depth
         settings = {"steps": steps, "seed": run.seed, "depth": depth, "rate": asked.rate}
         head = self.head(run.of)
-        top = train(self.model, head, data, kept, device=self.device, **settings)
+        choose_inside = None
+        if run.arm in INSIDE:
+            from datapruner.integrations.qtuning import QTuningSettings
+
+            choose_inside = inside(head, self.device, QTuningSettings(**INSIDE[run.arm]))
+        top = train(self.model, head, data, kept, device=self.device, chosen=choose_inside, **settings)
         trained = time.perf_counter()
         losses = judged(top, head, held_out, self.device)
         return {
@@ -318,7 +365,7 @@ def main() -> None:
     parser.add_argument("--report", action="store_true")
     parser.add_argument("--save", action="store_true", help="write results/, of which the pages are made")
     parser.add_argument("--sets", nargs="+", default=list(SETS))
-    parser.add_argument("--arms", nargs="+", default=[*OWN, *ARMS])
+    parser.add_argument("--arms", nargs="+", default=[*OWN, *INSIDE, *ARMS])
     parser.add_argument("--more-arms", type=Path, help="JSON: name -> what `datapruner.prune` is given")
     parser.add_argument("--budgets", nargs="+", type=float, default=list(BUDGETS))
     parser.add_argument("--seeds", type=int, default=SEEDS)

@@ -190,6 +190,47 @@ def test_training_lowers_the_loss_and_leaves_the_model(scripts, tiny, rows, one_
     assert all((before[name] == held).all() for name, held in model.state_dict().items())
 
 
+@pytest.mark.parametrize("condition", ["none", "both"])
+def test_what_is_chosen_in_training_is_what_the_trainer_chooses(
+    scripts, tiny, one_thread, monkeypatch, condition
+):
+    """A batch of padded rows, scored by the whole model, against the hook on the states of the last layer."""
+    import contextlib
+
+    import torch
+    from finetune import Row
+
+    from datapruner.integrations.qtuning import QTuningSettings, prune_batch
+
+    top_layers, model = scripts[1], tiny[0]
+    monkeypatch.setattr(top_layers, "fast", lambda *_: contextlib.nullcontext())
+    rng = np.random.default_rng(1)
+    rows = [
+        Row(rng.integers(1, model.config.vocab_size, n).astype(np.int32), np.arange(n) >= n // 3)
+        for n in rng.integers(6, 30, 12).tolist()
+    ]
+    settings = QTuningSettings(sample_ratio=0.5, condition=condition)
+    head = top_layers.Head(model, None, "cpu")
+    found = scripts[2].inside(head, "cpu", settings)(
+        top_layers.top_of(model, 1), with_states(top_layers, model, rows)
+    )
+    longest = max(len(row.ids) for row in rows)
+    ids, mask, labels = torch.zeros(3, len(rows), longest, dtype=torch.long)
+    labels[:] = -100
+    for place, row in enumerate(rows):
+        count, own = len(row.ids), torch.tensor(row.ids).long()
+        ids[place, :count], mask[place, :count] = own, 1
+        labels[place, :count][torch.tensor(row.supervised)] = own[torch.tensor(row.supervised)]
+    batch, counts = prune_batch(model, {"input_ids": ids, "attention_mask": mask, "labels": labels}, settings)
+    assert len(found) == counts["rows_kept"] == 6
+    assert top_layers.counted(found).sum() == counts["tokens_kept"] < counts["tokens"]
+    for row, own, wanted in zip(found, batch["input_ids"], batch["labels"], strict=True):
+        assert own[: len(row.ids)].tolist() == row.ids.tolist()
+        assert (np.flatnonzero(row.supervised[1:]) + 1).tolist() == [
+            at for at in wanted.ne(-100).nonzero()[:, 0].tolist() if at
+        ]
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=40), st.data())
 def test_steps_hold_every_row_once(scripts, tokens, data):
