@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from datapruner.arrays import Floats, Ints
+from datapruner.arrays import Flags, Floats, Ints
 from datapruner.cleaning.grams import hashed_ngrams, ranges
 from datapruner.cleaning.rows import text_blocks
 from datapruner.words import words_of
@@ -42,6 +43,47 @@ class Sets(NamedTuple):
         return np.asarray(shared / (sizes + mine.size - shared))
 
 
+class Rarity:
+    """Whether two rows are alike when every shingle counts log(rows / rows that have it).
+
+    Two requests under one long description share most shingles, as hundreds of rows do; two copies of a text, edited
+    in places, share those that nobody else has. The weights are relative: exact copies are alike however many there
+    are.
+
+    Parameters
+    ----------
+    sets : Sets
+        Of all rows.
+    least : float
+        Weighted Jaccard similarity from which two rows are alike.
+    """
+
+    def __init__(self, sets: Sets, least: float) -> None:
+        self.sets, self.least = sets, least
+
+    @cached_property
+    def _ordered(self) -> NDArray[np.uint64]:
+        return np.sort(self.sets.hashes)
+
+    def _weights(self, hashes: NDArray[np.uint64]) -> Floats:
+        held = np.searchsorted(self._ordered, hashes, "right") - np.searchsorted(self._ordered, hashes)
+        return np.asarray(np.log((len(self.sets.starts) - 1) / held))
+
+    def holds(self, i: int, candidates: Ints) -> Flags:
+        """Say of each candidate whether row ``i`` is like it; so it is where all weights are 0."""
+        hashes, starts = self.sets.hashes, self.sets.starts
+        mine = hashes[starts[i] : starts[i + 1]]
+        whole = self._weights(mine)
+        out = np.ones(len(candidates))
+        for place, candidate in enumerate(candidates.tolist()):
+            theirs = hashes[starts[candidate] : starts[candidate + 1]]
+            shared = whole[np.isin(mine, theirs, assume_unique=True)].sum()
+            union = whole.sum() + self._weights(theirs).sum() - shared
+            if union > 0:
+                out[place] = shared / union
+        return np.asarray(out >= self.least)
+
+
 def closest(
     i: int,
     candidates: Ints,
@@ -49,10 +91,12 @@ def closest(
     threshold: float,
     nested: Ints,
     whole: Sets | None,
+    rarity: Rarity | None,
 ) -> tuple[int, float]:
     """Return the candidate of highest exact Jaccard similarity to item ``i``, and that similarity.
 
-    A candidate of the same shingles whose lines are nested otherwise is none, nor one that is less similar whole.
+    A candidate of the same shingles whose lines are nested otherwise is none, nor one that is less similar whole, nor
+    one that is not alike by what few rows have.
     """
     size = sets.starts[i + 1] - sets.starts[i]
     sizes = sets.starts[candidates + 1] - sets.starts[candidates]
@@ -65,5 +109,7 @@ def closest(
     jaccard[(jaccard == 1) & (nested[candidates] != nested[i])] = 0
     if whole is not None and (alike := np.flatnonzero(jaccard >= threshold)).size:
         jaccard[alike[whole.similarity(i, candidates[alike]) < threshold]] = 0
+    if rarity is not None and (alike := np.flatnonzero(jaccard >= threshold)).size:
+        jaccard[alike[~rarity.holds(i, candidates[alike])]] = 0
     best = int(jaccard.argmax())
     return int(candidates[best]), float(jaccard[best])

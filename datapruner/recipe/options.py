@@ -233,7 +233,10 @@ class Cleaning(Section):
     near_ngram: Annotated[int, Ge(1), Le(1000), Option("Words a shingle.")] = 3
     near_numbers: Annotated[bool, Option("Rows with other numbers are no near duplicates.")] = False
     near_blanks: Annotated[
-        bool, Option("Rows that fill in the blanks of one template otherwise are no near duplicates.")
+        bool,
+        Option(
+            "Rows that fill in one template otherwise, or are alike by what many rows have, are no near duplicates."
+        ),
     ] = False
     semantic_eps: Annotated[float, Gt(0), Le(2), Option("1 - cosine of semantic duplicates.")] = 0.05
     decontaminate: Annotated[

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datapruner.cleaning import minhash
+from datapruner.cleaning import minhash, near_search
 from datapruner.cleaning.crowd import Crowd
 from datapruner.cleaning.grams import hashed_ngrams
 from datapruner.cleaning.rows import text_blocks
@@ -154,9 +157,9 @@ class TestNear:
         words = [f"v{i}" for i in range(5000)]
         texts = [" ".join([*WORDS[: 90 - own], *rng.choice(words, own)]) for _ in range(600)]
         compared = []
-        closest = near.closest
+        closest = near_search.closest
         monkeypatch.setattr(
-            near,
+            near_search,
             "closest",
             lambda i, found, *rest: compared.append(found.size) or closest(i, found, *rest),
         )
@@ -193,3 +196,66 @@ class TestNear:
 
     def test_no_rows(self):
         assert len(near_duplicates([], [])) == 0
+
+
+class TestRareWords:
+    """Likeness by what few rows have: ``rare``."""
+
+    @staticmethod
+    def texts(rng, requests=40, others=60):
+        """Requests under one long description, copies of some of them, and other texts."""
+        description = [str(word) for word in rng.choice(WORDS, 60)]
+        made = [" ".join([*description, *rng.choice(WORDS, 9)]) for _ in range(requests)]
+        made += [" ".join(rng.choice(WORDS, rng.integers(20, 60))) for _ in range(others)]
+        copies = []
+        for text in [*made[:5], *made[requests : requests + 20]]:
+            words = text.split()
+            words[-1 - int(rng.integers(5))] = "edited"
+            copies.append(" ".join(words))
+        return [*made, *copies]
+
+    def test_requests_under_one_description_are_no_copies(self):
+        texts = self.texts(np.random.default_rng(0))
+        rows = np.arange(len(texts))
+        assert len(near_duplicates(texts, rows).rows) > 55
+        found = near_duplicates(texts, rows, rare=0.6)
+        # What is found are copies, and of their own text. That five of them differ in a word of the request from the
+        # requests that they copy is much of what they have of their own.
+        assert set(zip(found.rows.tolist(), found.others.tolist(), strict=True)) >= {
+            (105 + number, 40 + number) for number in range(20)
+        }
+        assert set(found.rows.tolist()) <= set(range(100, 125))
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_against_the_rule_by_brute_force(self, seed):
+        rng = np.random.default_rng(seed)
+        texts = self.texts(rng, 12, 15)
+        texts = [texts[place] for place in rng.permutation(len(texts))]
+        sets = [shingles(text, 3) for text in texts]
+        held = Counter(shingle for one in sets for shingle in one)
+        weight = {shingle: math.log(len(texts) / count) for shingle, count in held.items()}
+
+        def alike(i, j, least):
+            plain = jaccard(sets[i], sets[j])
+            weighted = sum(map(weight.get, sets[i] & sets[j])) / sum(map(weight.get, sets[i] | sets[j]))
+            return plain if plain >= 0.7 and weighted >= least else -1
+
+        none = np.zeros(len(texts), dtype=bool)
+        first = greedy(range(len(texts)), lambda i, j: alike(i, j, 0), none)
+        wanted = {row: other for row, (other, _) in first.items() if alike(other, row, 0.6) >= 0}
+        # The others once more, after the rows that were kept, which stay.
+        kept = [row for row in range(len(texts)) if row not in first]
+        weak = [row for row in first if row not in wanted]
+        none[kept] = True
+        second = greedy([*kept, *weak], lambda i, j: alike(i, j, 0.6), none)
+        wanted |= {row: other for row, (other, _) in second.items()}
+        assert weak
+        found = near_duplicates(texts, np.arange(len(texts)), rare=0.6)
+        assert dict(zip(found.rows.tolist(), found.others.tolist(), strict=True)) == wanted
+
+    def test_copies_are_copies_however_many_there_are(self):
+        rng = np.random.default_rng(0)
+        one = " ".join(rng.choice(WORDS, 30))
+        texts = [one] * 50 + [" ".join(rng.choice(WORDS, 30)) for _ in range(20)]
+        assert near_duplicates(texts, np.arange(70), rare=0.6).rows.tolist() == list(range(1, 50))
+        assert near_duplicates([one] * 9, np.arange(9), rare=0.6).rows.tolist() == list(range(1, 9))
