@@ -57,6 +57,8 @@ class Reading(TypedDict, total=False):
     classifier_reads: Literal["auto", "chat", "text", "pair", "prompt", "response"]
     classifier_max_length: int | None
     judge_max_length: int | None
+    sketch_dimension: int
+    sketch_seed: int
     max_length: int | None
     last_turn_only: bool
     packing: bool

@@ -20,6 +20,7 @@ from datapruner.recipe.options import (
     PrunedModel,
     Rows,
     Running,
+    Sketches,
     Source,
     Target,
 )
@@ -191,7 +192,7 @@ class Hub(Section):
 LIMITS = picked(Running, "limits")
 RUNNING = (Ahead, Saying, picked(Running, "cache trust_code limits"))
 CLEANING = (Duplicates, Cleaning, Steps)
-READING = (Source, Rows, *CLEANING, Embedding, LanguageModel, PrunedModel, Judges)
+READING = (Source, Rows, *CLEANING, Embedding, LanguageModel, PrunedModel, Judges, Sketches)
 """What every verb takes that measures rows."""
 RANKING = (Lists, Scorers, *READING, Target)
 """And every one that ranks them."""

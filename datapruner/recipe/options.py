@@ -187,6 +187,25 @@ class Judges(Section):
     ] = None
 
 
+class Sketches(Section):
+    """Sketches of gradients."""
+
+    sketch_dimension: Annotated[
+        int,
+        Ge(0),
+        Option(
+            "Numbers a row that a sketch of its gradient has, at most: a product of two of like size, such as 1024 or "
+            "8192. 0 projects nothing, for models that are tiny."
+        ),
+    ] = 4096
+    sketch_seed: Annotated[
+        int,
+        Ge(0),
+        Lt(2**32),
+        Option("Seed of the sketches' random projections: with another, they are made again."),
+    ] = 0
+
+
 class Rows(Section):
     """What is read of a row."""
 
@@ -391,6 +410,7 @@ SECTIONS: tuple[type[Section], ...] = (
     LanguageModel,
     PrunedModel,
     Judges,
+    Sketches,
     Rows,
     Cleaning,
     Target,

@@ -39,6 +39,7 @@ from datapruner.recipe.options import (
     PrunedModel,
     Rows,
     Scoring,
+    Sketches,
     Source,
     Target,
 )
@@ -56,6 +57,7 @@ class Recipe(
     Target,
     Cleaning,
     Rows,
+    Sketches,
     Judges,
     PrunedModel,
     LanguageModel,

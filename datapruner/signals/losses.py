@@ -16,7 +16,8 @@ from datapruner.signals.tokens import NamedTokenizer, stored_counts
 
 if TYPE_CHECKING:
     from datapruner.signals.language_model.reader import Reader
-    from datapruner.signals.language_model.records import What
+    from datapruner.signals.language_model.records import Vectors, What
+    from datapruner.signals.language_model.sketch import Sketch
 
 
 PACED_BY = ("model", "adapter", "dtype", "device", "device_map", "quantize", "max_length")
@@ -61,7 +62,7 @@ def reader_of(run: Run) -> Reader | None:
     return None if run.objects.model is not None else known_language_model(run.recipe, run.store)
 
 
-def missing_records(run: Run, what: What) -> int | None:
+def missing_records(run: Run, what: What, vectors: Vectors | None = None) -> int | None:
     """Count the rows that the language model has to read; unknown of a model that was given as an object."""
     reader = reader_of(run)
     if reader is None:  # of a name: never opened before, so that nothing of it is stored
@@ -70,11 +71,13 @@ def missing_records(run: Run, what: What) -> int | None:
         return None
     from datapruner.signals.language_model.records import Asked
 
-    asked = Asked(what, reader.known.identity, reader.known, reader)
+    asked = Asked(what, reader.known.identity, reader.known, reader, vectors=vectors or {})
     return asked.missing(run.samples, run.rows, run.store)
 
 
-def measured_rows(run: Run, what: What, tokens: NDArray[Any], *, pools: bool = False) -> dict[str, Any]:
+def measured_rows(
+    run: Run, what: What, tokens: NDArray[Any], *, pools: bool = False, sketch: Sketch | None = None
+) -> dict[str, Any]:
     """Run the language model over a run's rows.
 
     Parameters
@@ -85,6 +88,8 @@ def measured_rows(run: Run, what: What, tokens: NDArray[Any], *, pools: bool = F
         Of every source row, that this pass reads.
     pools : bool
         The pooled states of rows beside their losses.
+    sketch : Sketch, optional
+        Of the output layer's gradient, beside the losses.
     """
     from datapruner.signals.language_model import measure_language_model
 
@@ -98,4 +103,5 @@ def measured_rows(run: Run, what: What, tokens: NDArray[Any], *, pools: bool = F
         num_tokens=tokens[run.rows],
         progress=run.progress,
         ahead=run.ahead,
+        sketch=sketch,
     )

@@ -45,15 +45,18 @@ from datapruner.signals.language_model.pooled import unit_vectors, weighted_sums
 from datapruner.signals.language_model.reader import LanguageModel
 from datapruner.signals.language_model.records import What, row_record
 from datapruner.signals.language_model.sequences import Sequences
+from datapruner.signals.language_model.sketch import Sketch, Sketched
 from datapruner.signals.language_model.waiting import Other, Waiting, compared, measured
 from datapruner.signals.shapes import canonical_shape
-from datapruner.signals.store import RaggedBatch, Unwritten
 
 if TYPE_CHECKING:
     import torch
 
     from datapruner.samples.samples import Samples
     from datapruner.signals.language_model.output_layer import OutputLayer
+
+Found = tuple[Ints, list[Ragged]]
+"""Rows that are done: their records, then the vectors that were asked for."""
 
 WINDOW_ROWS = 8192
 """Rows that are tokenised and packed together, while the model is busy with those before."""
@@ -80,6 +83,7 @@ class Pass:
         agreement: bool = False,
         pools: bool = False,
         ahead: Sequence[Ahead] = (),
+        sketch: Sketch | None = None,
         window_rows: int = WINDOW_ROWS,
         head_positions: int = HEAD_POSITIONS,
     ) -> None:
@@ -88,11 +92,10 @@ class Pass:
         self.feed, self.layer, self.prefix = feed, layer, prefix
         self.samples, self.rows, self.what = samples, rows, what
         self.num_tokens, self.progress = num_tokens, progress
+        self.sketched = None if sketch is None or layer is None else Sketched(sketch, *layer.weight.shape)
         self.sequences = Sequences(feed, samples, rows, what, vocabulary_size(feed.model))
         self.room = even_tokens(feed.tokens_a_batch, feed)
         self.pools = pools or what == "pooled"
-        self.beside: Unwritten | None = None
-        """Where pooled states go that are measured beside the losses."""
         self.over = False
         self.parts: dict[int, int] = {}
         """Sequences of each row of the window that are still to come."""
@@ -112,8 +115,8 @@ class Pass:
         out.parts, out.found = {}, defaultdict(dict)
         return out
 
-    def compute(self, places: Ints) -> Iterator[RaggedBatch]:
-        """Yield the records of some rows as they are done."""
+    def compute(self, places: Ints) -> Iterator[Found]:
+        """Yield the records and vectors of some rows as they are done."""
         tokens = None if self.num_tokens is None else int(self.num_tokens[places].sum())
         self.over = False
         windows = [
@@ -141,7 +144,7 @@ class Pass:
             finally:
                 self.over = True
 
-    def _window(self, items: list[Item], clock: Clock) -> Iterator[RaggedBatch]:
+    def _window(self, items: list[Item], clock: Clock) -> Iterator[Found]:
         """Run the sequences of a window, longest first."""
         for item in items:
             self.parts[item.place] = self.parts.get(item.place, 0) + 1
@@ -156,7 +159,7 @@ class Pass:
         if waiting.items:
             yield from self.finish(waiting, clock)
 
-    def finish(self, waiting: Waiting, clock: Clock) -> Iterator[RaggedBatch]:
+    def finish(self, waiting: Waiting, clock: Clock) -> Iterator[Found]:
         """Give the rows that are complete after the output layer, where there are any."""
         with self._memory(waiting.items, alone=False):
             done, records = self.head(waiting)
@@ -239,24 +242,29 @@ class Pass:
         length, _ = padded_shape(batch, feed)
         return Ran(run_padded(feed, batch), 0, [number * length for number in range(len(batch))])
 
-    def head(self, waiting: Waiting) -> RaggedBatch:
+    def head(self, waiting: Waiting) -> Found:
         """Run the output layer over what waits, and give the rows that are complete."""
         import torch
 
         pooled = self._pooled(waiting) if self.pools else None
+        places = np.array([item.place for item in waiting.items], dtype=np.int64)
         if pooled is not None and self.what == "pooled":
-            return pooled
-        if self.what == "states":
+            return places, [pooled]
+        if self.what in ("states", "gradients"):
             held = [state.float().cpu().numpy().reshape(-1) for state in waiting.states]
-            return np.array([item.place for item in waiting.items], dtype=np.int64), Ragged.from_rows(held)
+            return places, [Ragged.from_rows(held)]
         assert self.layer is not None
         device = self.layer.weight.device
         targets = np.concatenate([item.ids[item.targets] for item in waiting.items]).astype(np.int64)
         lengths = [len(item.targets) for item in waiting.items]
         on_device = torch.from_numpy(targets).to(device)
         if self.other is None:
-            numbers, tokens = measured(self.layer, waiting, on_device, lengths, full=self.what == "row")
+            full = self.what == "row"
+            numbers, tokens, sketches = measured(
+                self.layer, waiting, on_device, lengths, full=full, sketched=self.sketched
+            )
         else:
+            sketches = None
             numbers, tokens = compared(
                 self.layer,
                 self.other,
@@ -276,7 +284,7 @@ class Pass:
                 f"{which} no finite loss for row {int(self.rows[item.place])}: its logits hold NaN or "
                 "infinity; try --dtype=float32, or look at the model's weights"
             )
-        done, records = [], []
+        done, records, vectors = [], [], []
         for number, item in enumerate(waiting.items):
             of = slice(offsets[number], offsets[number + 1])
             self.found[item.place][item.part] = (list(columns[:, of]), numbers[number])
@@ -285,20 +293,25 @@ class Pass:
                 del self.parts[item.place]
                 done.append(item.place)
                 records.append(row_record(self.found.pop(item.place)))
-        if pooled is not None and self.beside is not None:
-            self.beside.put(*pooled)
-        return np.array(done, dtype=np.int64), Ragged.from_rows(records)
+                if sketches is not None:  # of rows, which are one sequence each
+                    vectors.append(sketches[number])
+        made = [Ragged.from_rows(records)]
+        if sketches is not None:
+            made.append(Ragged.from_rows(vectors))
+        if pooled is not None:
+            made.append(pooled)
+        return np.array(done, dtype=np.int64), made
 
-    def _pooled(self, waiting: Waiting) -> RaggedBatch:
+    def _pooled(self, waiting: Waiting) -> Ragged:
         """Give the pooled states of what waits."""
-        places = np.array([item.place for item in waiting.items], dtype=np.int64)
         vectors, broken = unit_vectors(waiting.pooled)
         if broken.size:
+            place = waiting.items[int(broken[0])].place
             raise DataPrunerError(
-                f"the model gives no finite state for row {int(self.rows[places[broken[0]]])}; try --dtype=float32, or "
-                "look at the model's weights"
+                f"the model gives no finite state for row {int(self.rows[place])}; try --dtype=float32, or look at the "
+                "model's weights"
             )
-        return places, Ragged.from_rows(list(vectors))
+        return Ragged.from_rows(list(vectors))
 
 
 def _supervised(ran: Ran, batch: list[Item]) -> list[torch.Tensor]:

@@ -20,7 +20,17 @@ from datapruner.signals.language_model.feeding import way_of_feeding
 from datapruner.signals.language_model.forward import HEAD_POSITIONS, WINDOW_ROWS, Pass
 from datapruner.signals.language_model.memory import OutOfMemoryError
 from datapruner.signals.language_model.reader import Reader
-from datapruner.signals.language_model.records import STATISTICS, TOKENS, Asked, Way, What, numbers_of
+from datapruner.signals.language_model.records import (
+    STATISTICS,
+    TOKENS,
+    Asked,
+    Vectors,
+    Way,
+    What,
+    matrix_of,
+    numbers_of,
+)
+from datapruner.signals.language_model.sketch import OUTPUT_SKETCH, Sketch
 from datapruner.signals.store import SignalStore
 
 if TYPE_CHECKING:
@@ -43,6 +53,7 @@ def measure_language_model(
     num_tokens: Ints | None = None,
     progress: bool = True,
     ahead: Sequence[Ahead] = (),
+    sketch: Sketch | None = None,
     window_rows: int = WINDOW_ROWS,
     head_positions: int = HEAD_POSITIONS,
 ) -> dict[str, Any]:
@@ -68,6 +79,9 @@ def measure_language_model(
         Show tokens a second and the time left on a terminal, and announce how long a long pass will take.
     ahead : sequence of Ahead
         The passes after it, for how long all of them will take.
+    sketch : Sketch, optional
+        Of a ``row``: a sketch of the output layer's gradient too; see
+        :mod:`datapruner.signals.language_model.sketch`.
     window_rows : int
         Rows that are tokenised and packed together, while the model is busy with those before.
     head_positions : int
@@ -79,7 +93,8 @@ def measure_language_model(
         For ``row``: ``log_ppl``, ``entropy``, ``el2n``, ``grad_norm``, ``weight_dot``, ``weight_norm`` (float64,
         shape (m,)), ``token_nll``, ``token_entropy`` (:class:`Ragged`, float32). For ``response``:
         ``response_log_ppl``, ``response_token_nll``. Nats, all of them. For ``pooled``, and where ``pools``:
-        ``pooled_state``, float32 of shape (m, d), see :mod:`datapruner.signals.language_model.pooled`.
+        ``pooled_state``, float32 of shape (m, d), see :mod:`datapruner.signals.language_model.pooled`. With a sketch
+        ``output_sketch``, the same. Vectors are mapped from the store and read-only.
 
     Raises
     ------
@@ -87,13 +102,14 @@ def measure_language_model(
         The model's logits cannot be computed exactly or are not finite, the tokenizer is another model's, or memory
         does not suffice for one row.
     """
-    asked: list[What] = [what, "pooled"] if pools and what == "row" else [what]
-    held: dict[What, tuple[Ragged, Way]] = {}
+    vectors: Vectors = {} if sketch is None or what != "row" else {OUTPUT_SKETCH: sketch.settings}
+    asked: dict[What, Vectors] = {what: vectors, **({"pooled": {}} if pools and what == "row" else {})}
+    held: dict[What, tuple[list[Ragged], Way]] = {}
     if (known := language_model.known) is not None:
-        stored = {
-            one: Asked(one, known.identity, known, language_model).held(samples, rows, store) for one in asked
-        }
-        held = {one: found for one, found in stored.items() if found is not None}
+        for one, made in asked.items():
+            found = Asked(one, known.identity, known, language_model, vectors=made)
+            if (stored := found.held(samples, rows, store)) is not None:
+                held[one] = stored
     if missing := [one for one in asked if one not in held]:
         from datapruner.signals.language_model.find_output_layer import find_output_layer
 
@@ -103,38 +119,39 @@ def measure_language_model(
         # It is put back here: a generator that an exception leaves open would keep the user's model changed.
         with evaluation(opened.model):
             feed, prefix = way_of_feeding(opened)
-            for one in missing:
+            passes = [Asked(one, known.identity, known, opened, vectors=asked[one]) for one in missing]
+            for one in passes:
+                beside = [] if one.what == "pooled" else [other for other in passes if other is not one]
                 run = Pass(
                     feed,
                     layer,
                     prefix,
                     samples,
                     rows,
-                    one,
+                    one.what,
                     num_tokens,
                     progress,
-                    pools=one == "row" and "pooled" in missing,
+                    pools=bool(beside),
                     ahead=ahead,
+                    sketch=sketch if one.vectors else None,
                     window_rows=window_rows,
                     head_positions=head_positions,
                 )
-                held[one] = fetch(
-                    run,
-                    Asked(one, known.identity, known, opened),
-                    store,
-                    0.0 if layer is None else layer.norm(),
-                )
+                norm = 0.0 if layer is None else layer.norm()
+                held[one.what] = fetch(run, one, store, norm, beside=beside)
+                feed = replace(feed, batch_tokens=held[one.what][1].batch_tokens)
     out: dict[str, Any] = {}
-    for one in asked:
-        out |= _signals(one, *held[one], len(rows))
+    for one, made in asked.items():
+        out |= _signals(one, *held[one], made)
     return out
 
 
-def _signals(what: What, records: Ragged, way: Way, rows: int) -> dict[str, Any]:
+def _signals(what: What, found: list[Ragged], way: Way, vectors: Vectors) -> dict[str, Any]:
     """Give what stored records say, by name."""
+    records, *made = found
+    rows = len(records)
     if what == "pooled":
-        width = int(records.lengths[0]) if rows else 0
-        return {"pooled_state": records.values.reshape(rows, width)}
+        return {"pooled_state": matrix_of(records)}
     table, tokens = numbers_of(records, STATISTICS, len(TOKENS))
     if what == "response":
         return {"response_log_ppl": table["log_ppl"], "response_token_nll": tokens[0]}
@@ -142,21 +159,26 @@ def _signals(what: What, records: Ragged, way: Way, rows: int) -> dict[str, Any]
         **table,
         "weight_norm": np.full(rows, way.norm),
         **dict(zip(TOKENS, tokens, strict=True)),
+        **{name: matrix_of(held) for name, held in zip(vectors, made, strict=True)},
     }
 
 
-def fetch(run: Pass, asked: Asked, store: SignalStore, norm: float) -> tuple[Ragged, Way]:
-    """Get the records of a pass through the store, with a smaller batch where memory runs out.
+def fetch(
+    run: Pass, asked: Asked, store: SignalStore, norm: float, *, beside: Sequence[Asked] = ()
+) -> tuple[list[Ragged], Way]:
+    """Get what a pass makes through the store, with a smaller batch where memory runs out.
 
     Parameters
     ----------
     norm : float
         Of the dense model's output layer, to be noted.
+    beside : sequence of Asked
+        What the pass makes by the way: kept, and not given.
 
     Returns
     -------
-    records, way
-        With the way in which the model was fed in the end.
+    found, way
+        The records, then the vectors in their order; with the way in which the model was fed in the end.
     """
     while True:
         feed = run.feed
@@ -165,13 +187,11 @@ def fetch(run: Pass, asked: Asked, store: SignalStore, norm: float) -> tuple[Rag
             with ExitStack() as packed:
                 for model in run.live:
                     packed.enter_context(packed_attention(model, on=feed.packing))
-                if run.pools and asked.what != "pooled":
-                    beside = replace(asked, what="pooled")
-                    run.beside = store.beside(beside.keys(run.samples, run.rows, way), beside.context(way))
-                keys = asked.keys(run.samples, run.rows, way)
-                records = store.fetch_ragged(keys, asked.context(way), run.compute)
-                if run.beside is not None:
-                    run.beside.flush()
+                found = store.fetch_together(
+                    asked.kinds(run.samples, run.rows, way),
+                    run.compute,
+                    [kind for other in beside for kind in other.kinds(run.samples, run.rows, way)],
+                )
         except OutOfMemoryError as error:
             if error.alone or feed.tokens_a_batch < 2 * LEAST_TOKENS:
                 raise DataPrunerError(
@@ -183,4 +203,4 @@ def fetch(run: Pass, asked: Asked, store: SignalStore, norm: float) -> tuple[Rag
             continue
         if asked.reader.known is not None:
             asked.note(way, store)
-        return records, way
+        return found, way

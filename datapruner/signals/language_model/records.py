@@ -5,8 +5,8 @@ Nothing here needs the model, so that a run whose records are all there opens no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -19,7 +19,7 @@ from datapruner.ragged import Ragged, offsets_of
 from datapruner.samples.rendering import CODE_VERSION as RENDERING
 from datapruner.samples.sample import Sample
 from datapruner.signals.language_model.reader import Reader, tokens_a_batch
-from datapruner.signals.store import Keys, SignalStore, row_keys
+from datapruner.signals.store import Kind, SignalStore, row_keys
 
 if TYPE_CHECKING:
     import torch
@@ -34,8 +34,13 @@ TWINS = (*STATISTICS, "pruned_grad_norm", "gradient_dot")
 TOKENS = ("token_nll", "token_entropy")
 TWIN_TOKENS = (*TOKENS, "pruned_token_nll", "pruned_token_entropy", "token_jsd")
 
-What = Literal["row", "response", "states", "twins", "pooled"]
-"""A row as it is, its supervised turns alone, its last hidden states, both models on it, or its pooled state."""
+What = Literal["row", "response", "states", "twins", "pooled", "gradients"]
+"""A row as it is, its supervised turns alone, its last hidden states, both models on it, pooled state or gradients."""
+
+Vectors = Mapping[str, Mapping[str, object]]
+"""Vectors of a row that a pass makes beside its records, by name, and what else than the pass decides their numbers.
+
+Each lies on a shelf of its own, so that the records are the same whoever asked for which vectors."""
 
 
 class Way(NamedTuple):
@@ -73,6 +78,8 @@ class Asked:
     reader : Reader
     gradients : bool, optional
         Of a pair: the dense model's gradients too.
+    vectors : mapping
+        Vectors a row that the pass makes as well.
     """
 
     what: What
@@ -80,6 +87,7 @@ class Asked:
     known: Known
     reader: Reader
     gradients: bool | None = None
+    vectors: Vectors = field(default_factory=dict)
 
     def context(self, way: Way) -> dict[str, object]:
         """Give what the keys of rows that were fed in this way are made from."""
@@ -90,24 +98,30 @@ class Asked:
             "prefix": way.prefix,
         }
 
-    def keys(self, samples: Samples, rows: Ints, way: Way) -> Keys:
-        """Give the rows' keys."""
-        return row_keys(map(fed_content, samples.iter_samples(rows, identity=False)), self.context(way))
+    def kinds(self, samples: Samples, rows: Ints, way: Way) -> list[Kind]:
+        """Give what the pass leaves in the store: its records, and then each of the vectors."""
+        contents = list(map(fed_content, samples.iter_samples(rows, identity=False)))
+        context = self.context(way)
+        contexts = [context]
+        contexts += [
+            {**context, "signal": f"language_model {name}", **self.vectors[name]} for name in self.vectors
+        ]
+        return [Kind(row_keys(contents, one), one) for one in contexts]
 
-    def held(self, samples: Samples, rows: Ints, store: SignalStore) -> tuple[Ragged, Way] | None:
-        """Find the records of all rows, where the way of feeding is known and none is missing."""
+    def held(self, samples: Samples, rows: Ints, store: SignalStore) -> tuple[list[Ragged], Way] | None:
+        """Find the records and vectors of all rows, where the way of feeding is known and none is missing."""
         way = self._way(store)
         if way is None:
             return None
-        records = store.held_ragged(self.keys(samples, rows, way), self.context(way))
-        return None if records is None else (records, way)
+        found = store.held_together(self.kinds(samples, rows, way))
+        return None if found is None else (found, way)
 
     def missing(self, samples: Samples, rows: Ints, store: SignalStore) -> int:
         """Count the rows that the model has to read; one of which nobody knows how it is fed has read none."""
         way = self._way(store)
         if way is None:
             return len(rows)
-        return store.missing(self.keys(samples, rows, way), self.context(way), None)
+        return store.missing_together(self.kinds(samples, rows, way))
 
     def _way(self, store: SignalStore) -> Way | None:
         facts = store.notes.get(self._about())
@@ -173,3 +187,9 @@ def row_means(tokens: torch.Tensor, lengths: Sequence[int]) -> Floats:
         [held[start:end].mean(dtype=np.float64) for start, end in pairwise(offsets.tolist())],
         dtype=np.float64,
     )
+
+
+def matrix_of(records: Ragged) -> NDArray[np.float32]:
+    """Give stored vectors as they lie there: one of a length for every row; float32 (n, d), mapped where they were."""
+    width = int(records.lengths[0]) if len(records) else 0
+    return records.values.reshape(len(records), width)

@@ -28,6 +28,7 @@ from datapruner.signals.language_model.output_layer import (
     step,
     token_steps,
 )
+from datapruner.signals.language_model.sketch import Sketched, Tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +49,8 @@ class TokenStatistics:
         only: where the weight is also the input embedding, that use of it has no part (derived, DONOD).
     weight_dot : ndarray, float64, shape (rows,)
         <W, G>; without bias and soft-capping the row's mean NLL less its mean entropy (derived, DONOD).
+    sketch : ndarray, float64, shape (rows, d), optional
+        Of G, where one was asked for.
     """
 
     nll: Tensor
@@ -55,6 +58,7 @@ class TokenStatistics:
     el2n: Tensor
     grad_norm: Floats
     weight_dot: Floats
+    sketch: Floats | None = None
 
 
 def output_statistics(
@@ -65,6 +69,7 @@ def output_statistics(
     *,
     byte_budget: int = 256 << 20,
     gradients: bool = True,
+    sketched: Sketched | None = None,
 ) -> TokenStatistics:
     """Compute loss, entropy, EL2N and the gradient's norm of rows from their last hidden states.
 
@@ -88,6 +93,8 @@ def output_statistics(
         (m, m) matrix beside that, and a budget below a few rows of logits is exceeded.
     gradients : bool
         Without, only ``nll`` and ``entropy`` are computed.
+    sketched : Sketched, optional
+        The projections of a sketch of every row's G; only with gradients.
 
     Returns
     -------
@@ -100,7 +107,10 @@ def output_statistics(
     # The matrix products would else run in half precision inside a trainer's autocast.
     with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
         states = hidden.detach().to(torch.float64 if exact else torch.float32)
-        columns, squares, too_long = _by_tiles(layer, states, targets, lengths, byte_budget, gradients)
+        sketch = None if sketched is None else sketched.empty(states)
+        columns, squares, too_long = _by_tiles(
+            layer, states, targets, lengths, byte_budget, gradients, sketch=sketch
+        )
         if not gradients:
             nothing = np.empty(0, dtype=np.float64)
             return TokenStatistics(columns[0], columns[1], states.new_empty(0), nothing, nothing)
@@ -115,7 +125,8 @@ def output_statistics(
         grad_norm = squares.clamp(min=0).sqrt().cpu().numpy()
         starts = np.cumsum(lengths, dtype=np.int64) - np.asarray(lengths, dtype=np.int64)
         sums = np.add.reduceat(weight_dot.double().cpu().numpy(), starts) if len(lengths) else grad_norm
-        return TokenStatistics(nll, entropy, el2n, grad_norm, sums / np.asarray(lengths))
+        vectors = None if sketch is None else sketch.rows(lengths, miss, layer.scale)
+        return TokenStatistics(nll, entropy, el2n, grad_norm, sums / np.asarray(lengths), vectors)
 
 
 def _by_tiles(
@@ -125,6 +136,8 @@ def _by_tiles(
     lengths: Sequence[int],
     byte_budget: int,
     gradients: bool,
+    *,
+    sketch: Tokens | None = None,
 ) -> tuple[Tensor, Tensor, dict[int, slice]]:
     """Go through the positions in tiles; a row's residuals are held until its last position is there.
 
@@ -172,6 +185,8 @@ def _by_tiles(
             dim=1,
         )
         columns[:, start:end] = found[:, : end - start]
+        if sketch is not None:
+            sketch.add(start, end, logits, padded)
         origin = start - held  # the position that lies first in the buffer
         while row < len(rows) and rows[row].stop <= end:
             of = rows[row]

@@ -120,7 +120,7 @@ def measure_twins(
             window_rows=window_rows,
             head_positions=head_positions,
         )
-    records, way = held
+    (records,), way = held
     table, tokens = numbers_of(records, TWINS, len(TWIN_TOKENS))
     return _signals(table, tokens, way.norm, gradients=gradients, agreement=agreement)
 
@@ -141,7 +141,7 @@ def _run(
     progress: bool,
     window_rows: int,
     head_positions: int,
-) -> tuple[Ragged, Way]:
+) -> tuple[list[Ragged], Way]:
     """Open both models and run them over the rows that are missing."""
     from datapruner.signals.language_model.find_output_layer import find_output_layer
 
@@ -167,7 +167,7 @@ def _run(
                 window_rows=window_rows,
                 head_positions=head_positions,
             )
-            states, _ = fetch(run, Asked("states", known.identity, known, dense), store, norm)
+            (states,), _ = fetch(run, Asked("states", known.identity, known, dense), store, norm)
     if in_turn and release:
         # Whoever still holds the object: the tensors go, except the output layer's.
         dense.model.to("meta")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from datapruner.signals.language_model.output_layer import OutputLayer
+    from datapruner.signals.language_model.sketch import Sketched
 
 
 @dataclass
@@ -48,19 +49,25 @@ class Other:
 
 
 def measured(
-    layer: OutputLayer, waiting: Waiting, targets: torch.Tensor, lengths: list[int], *, full: bool
-) -> tuple[Floats, list[torch.Tensor]]:
-    """Give the numbers of a row beside its mean loss and entropy, and those of its tokens."""
+    layer: OutputLayer,
+    waiting: Waiting,
+    targets: torch.Tensor,
+    lengths: list[int],
+    *,
+    full: bool,
+    sketched: Sketched | None = None,
+) -> tuple[Floats, list[torch.Tensor], Floats | None]:
+    """Give the numbers of a row beside its mean loss and entropy, those of its tokens, and the rows' sketches."""
     import torch
 
     states = torch.cat([states.to(targets.device) for states in waiting.states])
     from datapruner.signals.language_model.token_statistics import output_statistics
 
-    out = output_statistics(layer, states, targets, lengths, gradients=full)
+    out = output_statistics(layer, states, targets, lengths, gradients=full, sketched=sketched)
     numbers = np.zeros((len(lengths), len(STATISTICS) - 2))
     if full:
         numbers[:] = np.column_stack([row_means(out.el2n, lengths), out.grad_norm, out.weight_dot])
-    return numbers, [out.nll, out.entropy]
+    return numbers, [out.nll, out.entropy], out.sketch
 
 
 def compared(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from datapruner.signals.language_model.sketch import OUTPUT_SKETCH, Sketch, sketch_of
 from datapruner.signals.losses import measured_rows, missing_records
 from datapruner.signals.measurement import Cost, Given
 from datapruner.signals.measurements._of_model import ModelPass
@@ -41,6 +42,12 @@ POOLED_STATE = Given(
     shape="matrix",
     dtype="float32",
 )
+SKETCH = Given(
+    OUTPUT_SKETCH,
+    "random projection of that gradient, so that inner products of rows stand for those of their gradients",
+    shape="matrix",
+    dtype="float32",
+)
 OF_A_ROW = (LOG_PPL, ENTROPY, *GRADIENTS, WEIGHT_NORM, TOKEN_NLL, TOKEN_ENTROPY)
 
 
@@ -49,18 +56,20 @@ class Losses(ModelPass):
 
     name: ClassVar[str] = "losses"
     what: ClassVar[What] = "row"
-    gives: ClassVar[tuple[Given, ...]] = (*OF_A_ROW, POOLED_STATE)
+    gives: ClassVar[tuple[Given, ...]] = (*OF_A_ROW, POOLED_STATE, SKETCH)
     cost: ClassVar[Cost] = Cost(2e-3, "token")
 
     def missing(self, run: Run, wanted: frozenset[str]) -> int | None:
         """Count the rows that the model has not read for all that is wanted of them."""
-        counts = [missing_records(run, what) for what in _asked(wanted)]
+        sketch = _sketch(run, wanted)
+        vectors = {} if sketch is None else {OUTPUT_SKETCH: sketch.settings}
+        counts = [missing_records(run, what, vectors if what == "row" else {}) for what in _asked(wanted)]
         return None if None in counts else max(count for count in counts if count is not None)
 
     def measure(self, run: Run, wanted: frozenset[str]) -> Mapping[str, Any]:
-        """Run the model over the rows; its output layer only where losses are wanted."""
+        """Run the model over the rows; its output layer only where losses, or a sketch of it, are wanted."""
         first, *more = _asked(wanted)
-        return measured_rows(run, first, self._tokens(run), pools=bool(more))
+        return measured_rows(run, first, self._tokens(run), pools=bool(more), sketch=_sketch(run, wanted))
 
 
 def _asked(wanted: frozenset[str]) -> list[What]:
@@ -69,3 +78,7 @@ def _asked(wanted: frozenset[str]) -> list[What]:
     if wanted - {POOLED_STATE.name}:
         kinds.append("row")
     return [*kinds, "pooled"] if POOLED_STATE.name in wanted else kinds
+
+
+def _sketch(run: Run, wanted: frozenset[str]) -> Sketch | None:
+    return sketch_of(run.recipe) if OUTPUT_SKETCH in wanted else None

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import secrets
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -33,7 +32,6 @@ from datapruner.signals.store.keys import KEY_BYTES, Keys, canonical
 from datapruner.signals.store.shard_format import (
     DIGEST_BYTES,
     Index,
-    RaggedBatch,
     RowsMissingError,
     gather,
     read_shard,
@@ -125,20 +123,6 @@ class Shelf:
                 safe_text(str(self.root)),
                 error.strerror,
             )
-
-    def add(
-        self, keys: Keys, wanted: Ints, batches: Iterator[RaggedBatch], rows: int, seconds: float
-    ) -> None:
-        """Write what is computed into shards of so many rows, or of what came in so many seconds."""
-        done = np.zeros(len(keys), dtype=np.bool_)
-        unwritten = Unwritten(self, keys, rows, seconds)
-        for position, value in batches:
-            done[position] = True
-            unwritten.put(position, value)
-        unwritten.flush()
-        if not done[wanted].all():
-            row = int(wanted[np.argmin(done[wanted])])
-            raise DataPrunerError(f"no value was computed for row {row}")
 
     def write_shard(self, keys: Keys, values: list[Ragged]) -> None:
         """Write rows as one shard, under another name where its own is taken by something that is not ours."""
@@ -299,33 +283,6 @@ class Shelf:
         return Ragged(
             np.memmap(handle, dtype="<f4", mode="r", offset=head, shape=(int(offsets[-1]),)), offsets
         )
-
-
-class Unwritten:
-    """Rows that were computed and wait to become a shard: of so many rows, or of what came in so many seconds."""
-
-    def __init__(self, shelf: Shelf, keys: Keys, rows: int, seconds: float) -> None:
-        self.shelf, self.keys, self.rows, self.seconds = shelf, keys, rows, seconds
-        self._clear()
-
-    def _clear(self) -> None:
-        self.positions: list[Ints] = []
-        self.values: list[Ragged] = []
-        self.waiting, self.since = 0, time.monotonic()
-
-    def put(self, positions: Ints, values: Ragged) -> None:
-        """Take some rows; shape (m,) and m rows."""
-        self.positions.append(positions)
-        self.values.append(values)
-        self.waiting += positions.size
-        if self.waiting >= self.rows or time.monotonic() - self.since > self.seconds:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what waits."""
-        if self.waiting:
-            self.shelf.write_shard(self.keys[np.concatenate(self.positions)], self.values)
-        self._clear()
 
 
 def _unwritable(folder: Path, error: OSError) -> DataPrunerError:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +16,38 @@ from datapruner.errors import DataPrunerError
 from datapruner.files.cache import cache_folder, keyed
 from datapruner.files.notes import Notes
 from datapruner.ragged import Ragged
+from datapruner.signals.store.filling import Filling
 from datapruner.signals.store.keys import Keys
-from datapruner.signals.store.shard_format import RaggedBatch, RowsMissingError
-from datapruner.signals.store.shards import ATTEMPTS, Shelf, Unwritten
+from datapruner.signals.store.shard_format import Index, RaggedBatch, RowsMissingError
+from datapruner.signals.store.shards import ATTEMPTS, Shelf
 
 FLUSH_ROWS = 4096
 FLUSH_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Records of one kind, as they are asked for.
+
+    Attributes
+    ----------
+    keys : ndarray of S16, shape (n,)
+        From :func:`row_keys`.
+    context : mapping
+        The context of the keys; names the subfolder, together with the width.
+    width : int, optional
+        Numbers a record; None where that differs.
+    """
+
+    keys: Keys
+    context: Mapping[str, object]
+    width: int | None = None
+
+    @cached_property
+    def name(self) -> str:
+        """What their copy in the dataset's order is called."""
+        return xxhash.xxh3_128_hexdigest(self.keys.tobytes())
+
 
 Batch = tuple[Ints, NDArray[np.float32]]
 Compute = Callable[[Ints], Iterator[Batch]]
@@ -113,39 +141,112 @@ class SignalStore:
         """
         return self._fetch(keys, context, None, compute)
 
-    def beside(self, keys: Keys, context: Mapping[str, object]) -> Unwritten:
-        """Take records that are found on the way to others; :meth:`fetch_ragged` finds them then.
-
-        Whoever puts them flushes what is returned at the end.
-        """
-        shelf = Shelf.of(self.folder, context, None)
-        shelf.prepare(context)
-        return Unwritten(shelf, keys, self.flush_rows, self.flush_seconds)
-
     def held_ragged(self, keys: Keys, context: Mapping[str, object]) -> Ragged | None:
         """Give what :meth:`fetch_ragged` would, where no record is missing; nothing is computed."""
-        shelf = Shelf.of(self.folder, context, None)
-        name = xxhash.xxh3_128_hexdigest(keys.tobytes())
-        found = shelf.open_compact(name, len(keys))
-        if found is None:
-            try:
-                found = shelf.write_compact(name, keys, shelf.read_index())
-            except RowsMissingError:
-                return None
+        held = self.held_together([Kind(keys, context)])
+        return None if held is None else held[0]
+
+    def held_together(self, kinds: Sequence[Kind]) -> list[Ragged] | None:
+        """Give what :meth:`fetch_together` would, where no record is missing; nothing is computed."""
+        out = []
+        for kind in kinds:
+            shelf = Shelf.of(self.folder, kind.context, kind.width)
+            found = shelf.open_compact(kind.name, len(kind.keys))
+            if found is None:
+                try:
+                    found = shelf.write_compact(kind.name, kind.keys, shelf.read_index())
+                except RowsMissingError:
+                    return None
+            out.append(found)
         self.computed = 0
-        return found
+        return out
 
     def missing(self, keys: Keys, context: Mapping[str, object], width: int | None) -> int:
         """Count the rows that :meth:`fetch` (without a width :meth:`fetch_ragged`) would compute; none is written."""
-        shelf = Shelf.of(self.folder, context, width)
-        if shelf.open_compact(xxhash.xxh3_128_hexdigest(keys.tobytes()), len(keys)) is not None:
-            return 0
-        return int((~np.isin(np.unique(keys), shelf.read_index().keys)).sum())
+        return self.missing_together([Kind(keys, context, width)])
+
+    def missing_together(self, kinds: Sequence[Kind]) -> int:
+        """Count the rows that :meth:`fetch_together` would compute; none is written."""
+        rows: set[int] = set()
+        for kind in kinds:
+            shelf = Shelf.of(self.folder, kind.context, kind.width)
+            if shelf.open_compact(kind.name, len(kind.keys)) is None:
+                rows |= set(_lacking(kind.keys, shelf.read_index()).tolist())
+        return len(rows)
 
     @property
     def notes(self) -> Notes:
         """Small facts beside the signals."""
         return Notes(self.root, read_only=self.read_only)
+
+    def fetch_together(
+        self,
+        kinds: Sequence[Kind],
+        compute: Callable[[Ints], Iterator[tuple[Ints, Sequence[Ragged]]]],
+        beside: Sequence[Kind] = (),
+    ) -> list[Ragged]:
+        """Give the records of several kinds that one computation makes, computing the rows that lack one of them.
+
+        Parameters
+        ----------
+        kinds : sequence of Kind
+            Their keys are of the same rows.
+        compute : callable
+            As in :meth:`fetch_ragged`, but yields (positions, a :class:`Ragged` for each kind, and for each of
+            ``beside``).
+        beside : sequence of Kind
+            Records that are found on the way, of whichever rows are computed: kept where they are not yet.
+
+        Returns
+        -------
+        list of Ragged, float32
+            For each kind, in dataset order, memory-mapped and read-only.
+        """
+        every = [*kinds, *beside]
+        shelves = [Shelf.of(self.folder, kind.context, kind.width) for kind in every]
+        for shelf, kind in zip(shelves, every, strict=True):
+            shelf.prepare(kind.context)
+        self.computed = 0
+        found: dict[int, Ragged] = {}
+        for number, kind in enumerate(kinds):
+            if (held := shelves[number].open_compact(kind.name, len(kind.keys))) is not None:
+                found[number] = held
+        for _ in range(ATTEMPTS):
+            left = [number for number in range(len(kinds)) if number not in found]
+            indices = {number: shelves[number].read_index() for number in left}
+            lacking = {number: _lacking(kinds[number].keys, indices[number]) for number in left}
+            missing = np.unique(np.concatenate([*lacking.values(), np.empty(0, np.int64)]))
+            try:
+                if missing.size:
+                    self.computed += int(missing.size)
+                    self.made += int(missing.size)
+                    for number in range(len(kinds), len(every)):
+                        lacking[number] = _lacking(every[number].keys, shelves[number].read_index())
+                    filled = {
+                        number: Filling(
+                            shelves[number], every[number].keys, rows, self.flush_rows, self.flush_seconds
+                        )
+                        for number, rows in lacking.items()
+                    }
+                    for positions, records in compute(missing):
+                        for number, filling in filled.items():
+                            filling.put(positions, records[number])
+                    for number, filling in filled.items():
+                        filling.write()
+                        if number in indices:
+                            filling.check()
+                            indices[number] = shelves[number].read_index()
+                for number in left:
+                    found[number] = shelves[number].write_compact(
+                        kinds[number].name, kinds[number].keys, indices[number]
+                    )
+                return [found[number] for number in range(len(kinds))]
+            except RowsMissingError:
+                continue  # another run removed a damaged shard, or somebody the cache: that is computed again
+        raise DataPrunerError(
+            f"the cache {self.folder} does not hold what was written to it; name another folder with "
+            "DATAPRUNER_CACHE"
+        )
 
     def _fetch(
         self,
@@ -154,30 +255,14 @@ class SignalStore:
         width: int | None,
         compute: Callable[[Ints], Iterator[RaggedBatch]],
     ) -> Ragged:
-        shelf = Shelf.of(self.folder, context, width)
-        shelf.prepare(context)
-        self.computed = 0
-        name = xxhash.xxh3_128_hexdigest(keys.tobytes())
-        found = shelf.open_compact(name, len(keys))
-        if found is not None:
-            return found
-        unique, first = np.unique(keys, return_index=True)
-        for _ in range(ATTEMPTS):
-            index = shelf.read_index()
-            missing = np.sort(first[~np.isin(unique, index.keys)])
-            try:
-                if missing.size:
-                    self.computed += int(missing.size)
-                    self.made += int(missing.size)
-                    shelf.add(keys, missing, compute(missing), self.flush_rows, self.flush_seconds)
-                    index = shelf.read_index()
-                return shelf.write_compact(name, keys, index)
-            except RowsMissingError:
-                continue  # another run removed a damaged shard, or somebody the cache: that is computed again
-        raise DataPrunerError(
-            f"the cache {self.folder} does not hold what was written to it; name another folder with "
-            "DATAPRUNER_CACHE"
-        )
+        kind = Kind(keys, context, width)
+        return self.fetch_together([kind], lambda rows: ((at, [held]) for at, held in compute(rows)))[0]
+
+
+def _lacking(keys: Keys, index: Index) -> Ints:
+    """Give the position of the first row of every key that an index lacks; ascending."""
+    unique, first = np.unique(keys, return_index=True)
+    return np.sort(first[~np.isin(unique, index.keys)]).astype(np.int64)
 
 
 def _evenly(batches: Iterator[Batch], width: int) -> Iterator[RaggedBatch]:
