@@ -58,6 +58,8 @@ class Reading(TypedDict, total=False):
     classifier_max_length: int | None
     judge_max_length: int | None
     sketch_dimension: int
+    sketch_layers: str
+    sketch_lengths: Literal["alike", "own"]
     sketch_seed: int
     max_length: int | None
     last_turn_only: bool

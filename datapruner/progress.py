@@ -20,6 +20,7 @@ PASSES = {
     "states": "dense model",
     "twins": "dense and pruned model",
     "pooled": "states of the language model",
+    "gradients": "gradients",
 }
 """What the passes of a language model are called."""
 WARM_UP, MEASURED = 1, 3

@@ -198,6 +198,18 @@ class Sketches(Section):
             "8192. 0 projects nothing, for models that are tiny."
         ),
     ] = 4096
+    sketch_layers: Annotated[
+        str,
+        Option(
+            "Linear layers of the body in `gradient_sketch`: all of the model's, lora for those of an adapter that is "
+            "not merged, or a pattern of their names such as *.down_proj.",
+            metavar="all|lora|PATTERN",
+        ),
+    ] = "all"
+    sketch_lengths: Annotated[
+        Literal["alike", "own"],
+        Option("Every layer's part of `gradient_sketch` has length one, or keeps its own."),
+    ] = "alike"
     sketch_seed: Annotated[
         int,
         Ge(0),

@@ -92,7 +92,9 @@ class Pass:
         self.feed, self.layer, self.prefix = feed, layer, prefix
         self.samples, self.rows, self.what = samples, rows, what
         self.num_tokens, self.progress = num_tokens, progress
-        self.sketched = None if sketch is None or layer is None else Sketched(sketch, *layer.weight.shape)
+        self.sketched = (
+            None if sketch is None or layer is None else Sketched.of_output(sketch, *layer.weight.shape)
+        )
         self.sequences = Sequences(feed, samples, rows, what, vocabulary_size(feed.model))
         self.room = even_tokens(feed.tokens_a_batch, feed)
         self.pools = pools or what == "pooled"
@@ -106,6 +108,11 @@ class Pass:
         """The models that run."""
         beside = None if self.other is None else self.other.model
         return [self.feed.model] if beside is None else [self.feed.model, beside]
+
+    @property
+    def work(self) -> int:
+        """What a token costs, in tokens of one forward pass."""
+        return len(self.live)
 
     def smaller(self) -> Pass:
         """Give the same pass with half the tokens a batch."""
@@ -129,7 +136,7 @@ class Pass:
                 tokens,
                 self.progress,
                 by_rows=self.what == "response",  # which may cost more tokens than are supervised
-                models=len(self.live),
+                models=self.work,
                 ahead=self.ahead,
             ) as clock,
             ThreadPoolExecutor(1) as background,

@@ -80,6 +80,8 @@ class Asked:
         Of a pair: the dense model's gradients too.
     vectors : mapping
         Vectors a row that the pass makes as well.
+    settings : mapping
+        What else decides the records.
     """
 
     what: What
@@ -88,6 +90,7 @@ class Asked:
     reader: Reader
     gradients: bool | None = None
     vectors: Vectors = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
 
     def context(self, way: Way) -> dict[str, object]:
         """Give what the keys of rows that were fed in this way are made from."""
@@ -138,6 +141,7 @@ class Asked:
             "rendering": RENDERING,
             "model": self.model,
             **({"gradients": self.gradients} if self.what == "twins" else {}),
+            **self.settings,
             "device": self.known.device,
             "tokenizer": self.known.tokenizer,
             "max_length": self.reader.max_length,

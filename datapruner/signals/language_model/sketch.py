@@ -16,7 +16,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,17 +29,22 @@ if TYPE_CHECKING:
 
     from datapruner.recipe.recipe import Recipe
 
-OUTPUT_SKETCH = "output_sketch"
+OUTPUT_SKETCH, GRADIENT_SKETCH = "output_sketch", "gradient_sketch"
 CODE_VERSION = 1
+GRADIENT_WORK = 3
+"""What a token costs in the pass with a way back, in tokens of a forward pass."""
 LOPSIDED = 4
 """How many times longer the one side of a sketch may be than the other."""
 LARGEST_EXACT = 1 << 22
-"""Numbers a row that nothing larger is made of without projections."""
+"""Numbers a row that a sketch may have without projections."""
+
+Sides = tuple[int, int] | None
+"""r and s; None where nothing is projected."""
 
 
 @dataclass(frozen=True)
 class Sketch:
-    """A sketch as it is asked for.
+    """A sketch of the output layer's gradient, as it is asked for.
 
     Attributes
     ----------
@@ -58,16 +63,45 @@ class Sketch:
         return {"sketch": CODE_VERSION, "dimension": self.dimension, "seed": self.seed}
 
     @property
-    def sides(self) -> tuple[int, int] | None:
-        """Give r and s, the shorter first; None where nothing is projected."""
+    def sides(self) -> Sides:
+        """Give r and s, the shorter first."""
         return None if self.dimension is None else sides_of(self.dimension)
 
 
+@dataclass(frozen=True)
+class GradientSketch(Sketch):
+    """A sketch of the gradients of a body's linear layers, one after the other.
+
+    Attributes
+    ----------
+    layers : str
+        Which; see :func:`datapruner.signals.language_model.linear_layers.find_linear_layers`.
+    alike : bool
+        Every layer's part has length one, so that all count alike; else inner products stand for the gradients'.
+    """
+
+    layers: str = "all"
+    alike: bool = True
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """Give what the keys of stored sketches are made from, besides the pass."""
+        return {**super().settings, "layers": self.layers, "alike": self.alike}
+
+
 def sketch_of(recipe: Recipe) -> Sketch:
-    """Give the sketch that a recipe asks for."""
-    sketch = Sketch(recipe.sketch_dimension or None, recipe.sketch_seed)
-    assert sketch.sides is None or sketch.sides  # refuses what has no sides
-    return sketch
+    """Give the sketch of the output layer that a recipe asks for."""
+    return Sketch(recipe.sketch_dimension or None, recipe.sketch_seed)
+
+
+def gradient_sketch_of(recipe: Recipe) -> GradientSketch:
+    """Give the sketch of the body that a recipe asks for."""
+    return GradientSketch(
+        recipe.sketch_dimension or None,
+        recipe.sketch_seed,
+        recipe.sketch_layers,
+        recipe.sketch_lengths == "alike",
+    )
 
 
 def sides_of(dimension: int) -> tuple[int, int]:
@@ -88,6 +122,19 @@ def sides_of(dimension: int) -> tuple[int, int]:
     return short, dimension // short
 
 
+def split_evenly(dimension: int | None, layers: int) -> Sides:
+    """Give the sides of each of several layers' sketches, of a dimension all together."""
+    if dimension is None:
+        return None
+    side = math.isqrt(dimension // layers)
+    if not side:
+        raise DataPrunerError(
+            f"--sketch-dimension={dimension} has no number for each of {layers} linear layers; take {4 * layers} or "
+            "more, or fewer layers with --sketch-layers"
+        )
+    return side, side
+
+
 def signs(kept: int, width: int, seed: int, which: str) -> NDArray[np.float32] | None:
     """Draw a projection; float32 (kept, width) of +-1 / sqrt(kept), None where it would make nothing smaller.
 
@@ -105,34 +152,40 @@ def signs(kept: int, width: int, seed: int, which: str) -> NDArray[np.float32] |
 
 @dataclass(frozen=True, eq=False)
 class Sketched:
-    """A sketch of one layer's gradient: its two projections.
+    """The two projections of one layer's gradient.
 
     Attributes
     ----------
-    sketch : Sketch
+    sides : (int, int) or None
+        r and s, where they are no longer than what is projected.
+    seed : int
     outputs, inputs : int
         Numbers that the layer gives (V), and takes (d).
+    name : str
+        Of the layer, which decides its projections too.
     """
 
-    sketch: Sketch
+    sides: Sides
+    seed: int
     outputs: int
     inputs: int
-    _on: dict[tuple[torch.device, torch.dtype], tuple[torch.Tensor | None, torch.Tensor | None]] = field(
-        default_factory=dict
-    )
+    name: str = ""
+    _on: dict[Any, tuple[torch.Tensor | None, torch.Tensor | None]] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        """Refuse what is too large."""
-        if self.sketch.sides is None and self.outputs * self.inputs > LARGEST_EXACT:
+    @classmethod
+    def of_output(cls, sketch: Sketch, outputs: int, inputs: int) -> Sketched:
+        """Give those of an output layer, and refuse what is too large."""
+        if sketch.sides is None and outputs * inputs > LARGEST_EXACT:
             raise DataPrunerError(
-                f"the output layer's whole gradient is {self.outputs:,} x {self.inputs:,} numbers a row, too many; "
-                "pass a number with --sketch-dimension"
+                f"the output layer's whole gradient is {outputs:,} x {inputs:,} numbers a row, too many; pass a number "
+                "with --sketch-dimension"
             )
+        return cls(sketch.sides, sketch.seed, outputs, inputs)
 
     @cached_property
     def shape(self) -> tuple[int, int]:
         """Give the sides of a row's sketch."""
-        r, s = self.sketch.sides or (self.outputs, self.inputs)
+        r, s = self.sides or (self.outputs, self.inputs)
         return min(r, self.outputs), min(s, self.inputs)
 
     def projections(self, like: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
@@ -141,11 +194,23 @@ class Sketched:
 
         place = (like.device, like.dtype)
         if place not in self._on:
-            (r, s), seed = self.shape, self.sketch.seed
-            drawn = (signs(r, self.outputs, seed, "outputs"), signs(s, self.inputs, seed, "inputs"))
+            (r, s), widths = self.shape, (self.outputs, self.inputs)
+            drawn = (
+                signs(kept, width, self.seed, f"{which} {self.name}".strip())
+                for kept, width, which in zip((r, s), widths, ("outputs", "inputs"), strict=True)
+            )
             first, second = (None if one is None else torch.from_numpy(one).to(like) for one in drawn)
             self._on[place] = (first, second)
         return self._on[place]
+
+    def project(self, values: torch.Tensor, side: int) -> torch.Tensor:
+        """Project what the layer gives (side 0) or takes (side 1), of any shape; (tokens, r or s), at least float32."""
+        import torch
+
+        flat = values.reshape(-1, values.shape[-1])
+        flat = flat.to(torch.promote_types(flat.dtype, torch.float32))
+        projection = self.projections(flat)[side]
+        return flat if projection is None else flat @ projection.T
 
     def empty(self, states: torch.Tensor) -> Tokens:
         """Make room for what projecting the tokens of some rows gives; states (m, d)."""
@@ -163,10 +228,8 @@ class Tokens:
 
     def add(self, start: int, end: int, derivatives: torch.Tensor, inputs: torch.Tensor) -> None:
         """Project a tile, of a fixed size whatever of it is filled; so a token's bits depend on itself alone."""
-        for out, whole, projection in zip(
-            (self.left, self.right), (derivatives, inputs), self.of.projections(inputs), strict=True
-        ):
-            out[start:end] = (whole if projection is None else whole @ projection.T)[: end - start]
+        self.left[start:end] = self.of.project(derivatives, 0)[: end - start]
+        self.right[start:end] = self.of.project(inputs, 1)[: end - start]
 
     def rows(self, lengths: Sequence[int], miss: torch.Tensor, scale: float) -> Floats:
         """Give the sketches of rows of so many tokens each; float64 (rows, r s).

@@ -41,7 +41,7 @@ def exact_gradients(layer, hidden, targets, lengths):
 
 
 def sketches(layer, hidden, targets, lengths, dimension, seed=0, **options):
-    sketched = Sketched(Sketch(dimension, seed), *layer.weight.shape)
+    sketched = Sketched.of_output(Sketch(dimension, seed), *layer.weight.shape)
     return output_statistics(layer, hidden, targets, lengths, sketched=sketched, **options).sketch
 
 
@@ -183,4 +183,4 @@ def test_losses_are_the_same_beside_a_sketch_and_what_is_stored_is_found(tokeniz
 
 def test_a_whole_gradient_that_is_too_large_is_refused():
     with pytest.raises(DataPrunerError, match="sketch_dimension"):
-        Sketched(Sketch(None), 49152, 576)
+        Sketched.of_output(Sketch(None), 49152, 576)

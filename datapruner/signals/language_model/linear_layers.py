@@ -1,0 +1,211 @@
+"""The linear layers of a model's body, and sketches of each row's gradient by their weights.
+
+What enters a layer is projected as it passes, and so is the loss's derivative by what it gave, on its way back: a few
+numbers a token are kept of each. A row's sketch is the product of both over its tokens. No gradient of a weight is
+formed, and the model's own ``grad`` stay as they are.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from datapruner.errors import DataPrunerError
+from datapruner.models.identity import evaluation
+from datapruner.models.sizes import input_device, vocabulary_size
+from datapruner.signals.language_model.find_output_layer import body
+from datapruner.signals.language_model.sketch import LARGEST_EXACT, GradientSketch, Sketched, split_evenly
+from datapruner.text import safe_text
+
+logger = logging.getLogger(__name__)
+
+LORA = ("lora_A", "lora_B")
+"""The parts of an adapter, as peft calls them."""
+PROBED = 7
+"""Tokens that a model is shown to see which layers read all of them."""
+
+
+class Linear(NamedTuple):
+    """A linear layer: its name in the body, itself, and how many numbers it gives and takes."""
+
+    name: str
+    module: Any
+    outputs: int
+    inputs: int
+
+
+def find_linear_layers(model: Any, which: str) -> list[Linear]:
+    """Find the linear layers of a model's body that read every token once, in the order of their names.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+    which : str
+        ``all``: those of the model; ``lora``: an adapter's; else a pattern of their names, such as ``*.down_proj``.
+
+    Raises
+    ------
+    DataPrunerError
+        There is none.
+    """
+    inner = body(model)
+    named = [(name, module) for name, module in inner.named_modules() if _is_linear(module)]
+    chosen = [(name, module) for name, module in named if _fits(name, which)]
+    if not chosen:
+        some = ", ".join(safe_text(name, 60) for name, _ in named[:3])
+        raise DataPrunerError(
+            f"no linear layer of {type(model).__name__} is one of --sketch-layers={safe_text(which, 60)}: "
+            + (
+                f"its {len(named)} layers are called {some}, ..."
+                if named
+                else "it has none that is known as one"
+            )
+        )
+    seen: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
+
+    def see(name: str) -> Any:
+        def hook(_: Any, given: tuple[Tensor, ...], out: Tensor) -> None:
+            seen[name].append((out.shape[:-1].numel(), out.shape[-1], given[0].shape[-1]))
+
+        return hook
+
+    with ExitStack() as hooks, torch.no_grad(), evaluation(model):
+        for name, module in chosen:
+            hooks.callback(module.register_forward_hook(see(name)).remove)
+        ids = torch.arange(PROBED, device=input_device(model))[None] % vocabulary_size(model)
+        inner(input_ids=ids, use_cache=False)
+    layers = [
+        Linear(name, module, *seen[name][0][1:])
+        for name, module in chosen
+        if len(seen[name]) == 1 and seen[name][0][0] == PROBED
+    ]
+    if not layers:
+        raise DataPrunerError(
+            f"no linear layer of {type(model).__name__} reads every token of a row once, so that its gradient could be "
+            "told row by row; take output_sketch, or a model of another family"
+        )
+    if len(layers) < len(chosen):
+        left = sorted({name for name, _ in chosen} - {layer.name for layer in layers})
+        logger.warning(
+            "%s of %s linear layers do not read every token once (experts, or layers that are shared), and have no "
+            "part in gradient_sketch: %s, ...",
+            len(left),
+            len(chosen),
+            safe_text(left[0], 60),
+        )
+    return layers
+
+
+def _is_linear(module: Any) -> bool:
+    # GPT-2 has a class of its own; a quantised layer derives from torch's.
+    return isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D"
+
+
+def _fits(name: str, which: str) -> bool:
+    adapter = any(part in LORA for part in name.split("."))
+    if which in ("all", "lora"):
+        return adapter == (which == "lora")
+    return fnmatchcase(name, which)
+
+
+@dataclass(eq=False)
+class Watched:
+    """Linear layers whose gradients are sketched, a batch at a time.
+
+    Attributes
+    ----------
+    model : PreTrainedModel
+    layers : list of Linear
+    sketch : GradientSketch
+    """
+
+    model: Any
+    layers: list[Linear]
+    sketch: GradientSketch
+
+    def __post_init__(self) -> None:
+        """Give every layer its share of the dimension."""
+        whole = sum(layer.outputs * layer.inputs for layer in self.layers)
+        if self.sketch.dimension is None and whole > LARGEST_EXACT:
+            raise DataPrunerError(
+                f"the whole gradient of {len(self.layers)} linear layers is {whole:,} numbers a row, too many; pass a "
+                "number with --sketch-dimension"
+            )
+        side = split_evenly(self.sketch.dimension, len(self.layers))
+        self.parts = [
+            Sketched(side, self.sketch.seed, layer.outputs, layer.inputs, layer.name) for layer in self.layers
+        ]
+        self._left: dict[int, Tensor] = {}
+        self._right: dict[int, Tensor] = {}
+        self.embedded: Tensor | None = None
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Watch what passes; gradients are taken by what the embedding gives, and by no weight."""
+        with ExitStack() as stack:
+            for weight in self.model.parameters():
+                if weight.requires_grad:
+                    stack.callback(weight.requires_grad_, True)
+                    weight.requires_grad_(False)
+            for number, layer in enumerate(self.layers):
+                stack.callback(layer.module.register_forward_hook(self._seen(number)).remove)
+            embedding = self.model.get_input_embeddings()
+            stack.callback(embedding.register_forward_hook(self._begun).remove)
+            stack.enter_context(torch.enable_grad())
+            try:
+                yield
+            finally:
+                self.embedded = None
+                self._left, self._right = {}, {}
+
+    def _begun(self, _: Any, __: Any, out: Tensor) -> Tensor:
+        self.embedded = out.detach().requires_grad_()
+        return self.embedded.clone()  # some families scale it in place
+
+    def _seen(self, number: int) -> Any:
+        part = self.parts[number]
+
+        def hook(_: Any, given: tuple[Tensor, ...], out: Tensor) -> None:
+            self._right[number] = part.project(given[0].detach(), 1)
+
+            def back(derivative: Tensor) -> None:
+                self._left[number] = part.project(derivative, 0)
+
+            if out.requires_grad:
+                out.register_hook(back)
+
+        return hook
+
+    def back(self, states: Tensor, derivatives: Tensor) -> None:
+        """Go back from the derivatives of a loss by the last hidden states, of their shape."""
+        assert self.embedded is not None
+        torch.autograd.grad(states, self.embedded, derivatives.to(states.dtype))
+
+    def rows(self, places: Sequence[slice], weights: Sequence[float]) -> Tensor:
+        """Give the sketches of sequences that lie at these places of the batch, each times a weight; (rows, d)."""
+        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for number, part in enumerate(self.parts):
+            groups[part.shape].append(number)
+        found: list[list[Tensor]] = [[] for _ in self.parts]
+        for of in groups.values():
+            right = torch.stack([self._right[number] for number in of])
+            # What the states do not depend on has had no derivative.
+            zero = right.new_zeros(right.shape[1], self.parts[of[0]].shape[0])
+            left = torch.stack([self._left.get(number, zero) for number in of])
+            for place, weight in zip(places, weights, strict=True):
+                products = (left[:, place].transpose(1, 2) @ right[:, place]).flatten(1) * weight
+                if self.sketch.alike:
+                    products = products / products.norm(dim=1, keepdim=True).clamp(
+                        min=torch.finfo(products.dtype).tiny
+                    )
+                for number, product in zip(of, products, strict=True):
+                    found[number].append(product)
+        return torch.cat([torch.stack(of_layer) for of_layer in found], dim=1)
