@@ -149,6 +149,7 @@ class GradientPass(Pass):
         self, states: torch.Tensor, targets: NDArray[np.int64], batch: list[Item]
     ) -> torch.Tensor:
         """Give the derivative of each position's loss by its state, and refuse what is none."""
+        assert self.layer is not None
         device = self.layer.weight.device
         found = state_derivatives(self.layer, states.to(device), torch.from_numpy(targets).to(device))
         if not found.isfinite().all():

@@ -180,7 +180,7 @@ class Watched:
                 self._left[number] = part.project(derivative, 0)
 
             if out.requires_grad:
-                out.register_hook(back)
+                out.register_hook(back)  # type: ignore[no-untyped-call]
 
         return hook
 

@@ -120,26 +120,26 @@ def measure_language_model(
         with evaluation(opened.model):
             feed, prefix = way_of_feeding(opened)
             passes = [Asked(one, known.identity, known, opened, vectors=asked[one]) for one in missing]
-            for one in passes:
-                beside = [] if one.what == "pooled" else [other for other in passes if other is not one]
+            for asking in passes:
+                beside = [] if asking.what == "pooled" else [one for one in passes if one is not asking]
                 run = Pass(
                     feed,
                     layer,
                     prefix,
                     samples,
                     rows,
-                    one.what,
+                    asking.what,
                     num_tokens,
                     progress,
                     pools=bool(beside),
                     ahead=ahead,
-                    sketch=sketch if one.vectors else None,
+                    sketch=sketch if asking.vectors else None,
                     window_rows=window_rows,
                     head_positions=head_positions,
                 )
                 norm = 0.0 if layer is None else layer.norm()
-                held[one.what] = fetch(run, one, store, norm, beside=beside)
-                feed = replace(feed, batch_tokens=held[one.what][1].batch_tokens)
+                held[asking.what] = fetch(run, asking, store, norm, beside=beside)
+                feed = replace(feed, batch_tokens=held[asking.what][1].batch_tokens)
     out: dict[str, Any] = {}
     for one, made in asked.items():
         out |= _signals(one, *held[one], made)
