@@ -181,6 +181,10 @@ class Measurement(ABC):
         held = run.asked.model_dump(mode="json", include=set(self.paced_by))
         return {"pace": self.name, "with": held}
 
+    def disk(self, run: Run, wanted: frozenset[str]) -> int:
+        """Give the bytes on disk that a row takes, about, where that is worth telling; else 0."""
+        return 0
+
     @abstractmethod
     def measure(self, run: Run, wanted: frozenset[str]) -> Mapping[str, Any]:
         """Measure ``run.rows``.

@@ -15,6 +15,8 @@ from datapruner.text import safe_text
 
 LEAST_ROWS, LEAST_SECONDS = 256, 2.0
 """What has to be measured for its pace to be noted: so much that opening a model weighs little."""
+LEAST_DISK = 1_000_000
+"""Fewer bytes are not told."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,15 @@ class Foreseen:
         Those that are not stored; None where only measuring tells.
     seconds : float
         What it takes, about; where ``missing`` is not known, at most.
+    disk : int
+        Bytes that it stores, about, where that is worth telling; else 0.
     """
 
     name: str
     rows: int
     missing: int | None
     seconds: float
+    disk: int = 0
 
     def cells(self) -> list[str]:
         """Give the cells of its line."""
@@ -45,7 +50,8 @@ class Foreseen:
             held = "all stored"
         else:
             held = f"{self.rows - self.missing:,} stored" if self.missing < self.rows else "none stored"
-        return [self.name, f"{self.rows:,} rows", held, told(self.seconds, self.missing is None)]
+        stored = f", {self.disk / 1e6:,.0f} MB on disk" if self.disk >= LEAST_DISK else ""
+        return [self.name, f"{self.rows:,} rows", held, told(self.seconds, self.missing is None) + stored]
 
 
 @dataclass(frozen=True)
@@ -111,7 +117,13 @@ def outlook(plan: Plan, run: Run) -> Outlook:
         missing = one.missing(run, wanted)
         rows = len(run.rows) if missing is None else missing
         steps.append(
-            Foreseen(safe_text(one.name, 60), len(run.rows), missing, one.seconds(run, wanted, rows))
+            Foreseen(
+                safe_text(one.name, 60),
+                len(run.rows),
+                missing,
+                one.seconds(run, wanted, rows),
+                rows * one.disk(run, wanted),
+            )
         )
     return Outlook(len(run.samples), len(run.rows), tuple(steps))
 

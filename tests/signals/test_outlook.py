@@ -71,14 +71,14 @@ def test_the_lines():
         Foreseen("tokens", 5600, 0, 0.0),
         Foreseen("embedding", 5600, 1200, 42.0),
         Foreseen("shape", 5600, None, 90.0),
-        Foreseen("losses", 5600, 5600, 7200.0),
+        Foreseen("losses", 5600, 5600, 7200.0, 184_000_000),
     )
     assert Outlook(6000, 5600, steps).lines() == [
         "5,600 of 6,000 rows to measure:",
         "  tokens     5,600 rows  all stored                no time",
         "  embedding  5,600 rows  4,400 stored              about 42 s",
         "  shape      5,600 rows  not known what is stored  at most 2 min",
-        "  losses     5,600 rows  none stored               about 2.0 h",
+        "  losses     5,600 rows  none stored               about 2.0 h, 184 MB on disk",
         "  all together: at most 2.0 h",
     ]
     assert str(Outlook(3, 3, ())) == "3 of 3 rows, and nothing to measure"

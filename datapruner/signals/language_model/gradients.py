@@ -32,7 +32,8 @@ from datapruner.signals.language_model.measure import fetch
 from datapruner.signals.language_model.output_layer import TILE, OutputLayer, logits_of, step
 from datapruner.signals.language_model.reader import LanguageModel, Reader
 from datapruner.signals.language_model.records import Asked, matrix_of
-from datapruner.signals.language_model.sketch import GRADIENT_WORK
+from datapruner.signals.language_model.room import check_room
+from datapruner.signals.language_model.sketch import GRADIENT_WORK, LESS
 from datapruner.signals.language_model.token_statistics import statistics_of
 from datapruner.signals.language_model.waiting import Waiting
 from datapruner.signals.store import SignalStore
@@ -82,6 +83,7 @@ def measure_gradients(
     if reader.known is not None:
         held = asked_of_gradients(reader, reader.known, sketch).held(samples, rows, store)
     if held is None:
+        check_room(store, sketch.disk * len(rows), "sketches", LESS)
         opened = reader.opened
         layer = find_output_layer(opened.model)
         watched = Watched(opened.model, find_linear_layers(opened.model, sketch.layers), sketch)

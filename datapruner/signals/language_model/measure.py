@@ -30,7 +30,8 @@ from datapruner.signals.language_model.records import (
     matrix_of,
     numbers_of,
 )
-from datapruner.signals.language_model.sketch import OUTPUT_SKETCH, Sketch
+from datapruner.signals.language_model.room import check_room
+from datapruner.signals.language_model.sketch import LESS, OUTPUT_SKETCH, Sketch
 from datapruner.signals.store import SignalStore
 
 if TYPE_CHECKING:
@@ -113,6 +114,8 @@ def measure_language_model(
     if missing := [one for one in asked if one not in held]:
         from datapruner.signals.language_model.find_output_layer import find_output_layer
 
+        if sketch is not None and vectors:
+            check_room(store, sketch.disk * len(rows), "sketches", LESS)
         opened = language_model.opened
         layer = None if missing == ["pooled"] else find_output_layer(opened.model)
         known = opened.told()

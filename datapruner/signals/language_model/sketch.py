@@ -33,6 +33,7 @@ OUTPUT_SKETCH, GRADIENT_SKETCH = "output_sketch", "gradient_sketch"
 CODE_VERSION = 1
 GRADIENT_WORK = 3
 """What a token costs in the pass with a way back, in tokens of a forward pass."""
+LESS = "pass a smaller --sketch-dimension"
 LOPSIDED = 4
 """How many times longer the one side of a sketch may be than the other."""
 LARGEST_EXACT = 1 << 22
@@ -61,6 +62,11 @@ class Sketch:
     def settings(self) -> dict[str, object]:
         """Give what the keys of stored sketches are made from, besides the pass."""
         return {"sketch": CODE_VERSION, "dimension": self.dimension, "seed": self.seed}
+
+    @property
+    def disk(self) -> int:
+        """Give the bytes that a row's sketch takes in the store, at most: as it came, and once more in order."""
+        return 2 * 4 * (self.dimension or 0)
 
     @property
     def sides(self) -> Sides:

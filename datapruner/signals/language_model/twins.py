@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -22,15 +21,13 @@ from datapruner.signals.language_model.forward import HEAD_POSITIONS, WINDOW_ROW
 from datapruner.signals.language_model.measure import fetch
 from datapruner.signals.language_model.reader import LanguageModel, Reader
 from datapruner.signals.language_model.records import TWIN_TOKENS, TWINS, Asked, Way, numbers_of
+from datapruner.signals.language_model.room import check_room
 from datapruner.signals.language_model.waiting import Other
 
 if TYPE_CHECKING:
     from datapruner.samples.samples import Samples
     from datapruner.signals.language_model.output_layer import OutputLayer
     from datapruner.signals.store import SignalStore
-
-ROOM = 0.9
-"""Share of the free disk that stored states may take."""
 
 
 def measure_twins(
@@ -149,7 +146,8 @@ def _run(
     known, norm = dense.told(), layer.norm()
     states: Ragged | None = None
     if in_turn:
-        _check_room(store, num_supervised, layer.weight.shape[1])
+        needed = 4 * layer.weight.shape[1] * num_supervised
+        check_room(store, needed, "the dense model's states", "run both models together")
         with evaluation(dense.model):
             feed, prefix = way_of_feeding(dense)
             tokens = 0 if num_tokens is None else int(num_tokens.sum())
@@ -256,16 +254,3 @@ def _beside(layer: OutputLayer, other: OutputLayer) -> OutputLayer:
         return layer
     bias = None if layer.bias is None else layer.bias.to(device)
     return replace(layer, weight=layer.weight.to(device), bias=bias)
-
-
-def _check_room(store: SignalStore, tokens: int, width: int) -> None:
-    """Refuse to store states that would fill the disk."""
-    folder = store.folder
-    while not folder.exists():
-        folder = folder.parent
-    needed, free = 4 * width * tokens, shutil.disk_usage(folder).free
-    if needed > ROOM * free:
-        raise DataPrunerError(
-            f"the dense model's states take {needed / 2**30:.1f} GiB and {folder} has {free / 2**30:.1f} free: name "
-            "another folder with DATAPRUNER_CACHE, take fewer rows, or run both models together"
-        )

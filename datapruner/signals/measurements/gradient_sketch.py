@@ -50,6 +50,10 @@ class GradientSketches(OfModel):
         asked = Asked("gradients", reader.known.identity, reader.known, reader, settings=settings)
         return asked.missing(run.samples, run.rows, run.store)
 
+    def disk(self, run: Run, wanted: frozenset[str]) -> int:
+        """Count a sketch's numbers."""
+        return gradient_sketch_of(run.recipe).disk
+
     def measure(self, run: Run, wanted: frozenset[str]) -> Mapping[str, Any]:
         """Run the model over the rows and back."""
         from datapruner.signals.language_model.gradients import measure_gradients

@@ -66,6 +66,11 @@ class Losses(ModelPass):
         counts = [missing_records(run, what, vectors if what == "row" else {}) for what in _asked(wanted)]
         return None if None in counts else max(count for count in counts if count is not None)
 
+    def disk(self, run: Run, wanted: frozenset[str]) -> int:
+        """Count a sketch's numbers; the rest is little."""
+        sketch = _sketch(run, wanted)
+        return 0 if sketch is None else sketch.disk
+
     def measure(self, run: Run, wanted: frozenset[str]) -> Mapping[str, Any]:
         """Run the model over the rows; its output layer only where losses, or a sketch of it, are wanted."""
         first, *more = _asked(wanted)

@@ -184,3 +184,20 @@ def test_losses_are_the_same_beside_a_sketch_and_what_is_stored_is_found(tokeniz
 def test_a_whole_gradient_that_is_too_large_is_refused():
     with pytest.raises(DataPrunerError, match="sketch_dimension"):
         Sketched.of_output(Sketch(None), 49152, 576)
+
+
+def test_what_sketches_take_on_disk_is_told_and_refused_beforehand(tokenizer, tmp_path, monkeypatch):
+    from types import SimpleNamespace
+
+    import datapruner as dp
+
+    asked = type("Asking", (dp.scorers.Length,), {"requires": frozenset({"output_sketch"})})()
+    told = dp.plan(
+        MIXED * 20, scorers=asked, model=(make_model(), tokenizer), cache=tmp_path, sketch_dimension=8192
+    )
+    (losses,) = (step for step in told.steps if step.name == "losses")
+    assert losses.disk == 160 * 8192 * 4 * 2
+    assert "10 MB on disk" in str(told)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(DataPrunerError, match=r"sketches take .* sketch_dimension"):
+        run(make_model(), tokenizer, tmp_path)

@@ -239,7 +239,7 @@ def test_states_that_do_not_fit_on_the_disk_are_refused(samples, dense, pruned, 
     import shutil
 
     monkeypatch.setattr(
-        "datapruner.signals.language_model.twins.shutil.disk_usage",
+        "datapruner.signals.language_model.room.shutil.disk_usage",
         lambda folder: shutil._ntuple_diskusage(10, 10, 100),
     )
     with pytest.raises(DataPrunerError, match="DATAPRUNER_CACHE"):
