@@ -194,8 +194,7 @@ class Sketches(Section):
         int,
         Ge(0),
         Option(
-            "Numbers a row that a sketch of its gradient has, at most: a product of two of like size, such as 1024 or "
-            "8192. 0 projects nothing, for models that are tiny."
+            "Numbers a row that a sketch of its gradient has, at most; 0 projects nothing, for models that are tiny."
         ),
     ] = 4096
     sketch_layers: Annotated[

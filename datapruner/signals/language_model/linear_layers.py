@@ -22,7 +22,13 @@ from datapruner.errors import DataPrunerError
 from datapruner.models.identity import evaluation
 from datapruner.models.sizes import input_device, vocabulary_size
 from datapruner.signals.language_model.find_output_layer import body
-from datapruner.signals.language_model.sketch import LARGEST_EXACT, GradientSketch, Sketched, split_evenly
+from datapruner.signals.language_model.sketch import (
+    BODY_SIDE,
+    LARGEST_EXACT,
+    GradientSketch,
+    Sketched,
+    shortening,
+)
 from datapruner.text import safe_text
 
 logger = logging.getLogger(__name__)
@@ -132,17 +138,19 @@ class Watched:
     sketch: GradientSketch
 
     def __post_init__(self) -> None:
-        """Give every layer its share of the dimension."""
+        """Refuse what is too large."""
         whole = sum(layer.outputs * layer.inputs for layer in self.layers)
         if self.sketch.dimension is None and whole > LARGEST_EXACT:
             raise DataPrunerError(
                 f"the whole gradient of {len(self.layers)} linear layers is {whole:,} numbers a row, too many; pass a "
                 "number with --sketch-dimension"
             )
-        side = split_evenly(self.sketch.dimension, len(self.layers))
+        sides = (BODY_SIDE, BODY_SIDE)
         self.parts = [
-            Sketched(side, self.sketch.seed, layer.outputs, layer.inputs, layer.name) for layer in self.layers
+            Sketched(self.sketch, layer.outputs, layer.inputs, layer.name, sides) for layer in self.layers
         ]
+        width = sum(part.shape[0] * part.shape[1] for part in self.parts)
+        self.shortened = shortening(self.sketch, width)
         self._left: dict[int, Tensor] = {}
         self._right: dict[int, Tensor] = {}
         self.embedded: Tensor | None = None
@@ -208,4 +216,4 @@ class Watched:
                     )
                 for number, product in zip(of, products, strict=True):
                     found[number].append(product)
-        return torch.cat([torch.stack(of_layer) for of_layer in found], dim=1)
+        return self.shortened(torch.cat([torch.stack(of_layer) for of_layer in found], dim=1))
