@@ -175,7 +175,7 @@ class Projection:
         return torch.cat(
             [
                 part.index_select(1, places).mul_(sign).view(len(part), self.kept, -1).sum(2)
-                for part in values.split(ROWS)  # little memory, and one shape whatever the company is
+                for part in torch.split(values, ROWS)  # little memory, and one shape whatever the company is
             ]
         )
 
