@@ -18,7 +18,15 @@ from datapruner.ranking import Ranking
 from datapruner.scorers._target import unit_target
 from datapruner.scorers.base import Scorer
 from datapruner.selection.selector import Selector
-from datapruner.signals import TARGET, TARGET_SHARE, TARGET_STATE, TARGET_TASK, Signals
+from datapruner.signals import (
+    TARGET,
+    TARGET_GRADIENT,
+    TARGET_SHARE,
+    TARGET_SKETCH,
+    TARGET_STATE,
+    TARGET_TASK,
+    Signals,
+)
 
 
 class Vectors(NamedTuple):
@@ -31,6 +39,8 @@ class Vectors(NamedTuple):
 REPRESENTATIONS: Mapping[str, Vectors] = {
     "state": Vectors("pooled_state", TARGET_STATE),
     "embedding": Vectors("embedding", TARGET),
+    "sketch": Vectors("output_sketch", TARGET_SKETCH),
+    "gradient": Vectors("gradient_sketch", TARGET_GRADIENT),
 }
 """What stands for a row; another kind of vectors is one more line."""
 BLOCK_BYTES = 16 << 20
@@ -55,12 +65,16 @@ class NearestTarget(Scorer):
     ----------
     selection : {"round_robin", "doubly_greedy", "mean"}
         Who chooses for a task: its rows in turn, whichever of its rows is nearest, or their mean.
-    representation : {"state", "embedding"}
-        What stands for a row: the model's states, or the vectors of the embedder or given ones.
+    representation : {"state", "embedding", "sketch", "gradient"}
+        What stands for a row: the model's states; the vectors of the embedder or given ones; or what the model would
+        learn of it, a sketch of its gradient by the output layer (no further pass) or by every linear layer (three
+        passes, about), whose cosine with a target row's says whether a step on one lowers the other's loss. Published
+        for an adapter's gradients after a warm-up (LESS, arXiv 2402.04333); ours without these, see
+        :mod:`datapruner.signals.language_model.sketch`.
     """
 
     selection: Literal["round_robin", "doubly_greedy", "mean"] = "round_robin"
-    representation: Literal["state", "embedding"] = "state"
+    representation: Literal["state", "embedding", "sketch", "gradient"] = "state"
     name: ClassVar[str] = "nearest_target"
     needs: ClassVar[frozenset[str]] = frozenset({*REPRESENTATIONS["state"], TARGET_TASK, TARGET_SHARE})
     holds: ClassVar[frozenset[str] | None] = frozenset(

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
 TARGET, TARGET_STATE = "target_embedding", "target_state"
 """Vectors of the rows of the set that `--target` names: as `embedding` and `pooled_state` are of the data's."""
+TARGET_SKETCH, TARGET_GRADIENT = "target_output_sketch", "target_gradient_sketch"
+"""Sketches of them: as `output_sketch` and `gradient_sketch` are of the data's."""
 TARGET_TASK, TARGET_SHARE = "target_task", "target_share"
 """The name of the task that each of them belongs to, and what that task's share is."""
-OF_TARGET = frozenset({TARGET, TARGET_STATE, TARGET_TASK, TARGET_SHARE})
+OF_TARGET = frozenset({TARGET, TARGET_STATE, TARGET_SKETCH, TARGET_GRADIENT, TARGET_TASK, TARGET_SHARE})
 """The signals that have an entry for every row of the target, task after task, and not of the data."""
 COLUMN = "column:"
 """Stands before the name of a column that a scorer reads as groups: ``column:capability``, int64 codes."""

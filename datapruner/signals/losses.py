@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from datapruner.errors import DataPrunerError
 from datapruner.models.names import DEFAULT_TOKENIZER
 from datapruner.recipe import Recipe
+from datapruner.signals import TARGET_GRADIENT, TARGET_SKETCH, TARGET_STATE
+from datapruner.signals.language_model.sketch import GRADIENT_SKETCH, OUTPUT_SKETCH
 from datapruner.signals.measurement import Readers
 from datapruner.signals.models import known_language_model, open_language_model
 from datapruner.signals.run import Fed, Run
@@ -22,6 +24,11 @@ if TYPE_CHECKING:
 
 PACED_BY = ("model", "adapter", "dtype", "device", "device_map", "quantize", "max_length")
 """What decides how fast a language model reads."""
+VECTORS = {
+    "states": {"pooled_state", TARGET_STATE},
+    "gradients": {OUTPUT_SKETCH, GRADIENT_SKETCH, TARGET_SKETCH, TARGET_GRADIENT},
+}
+"""Signals that stand for rows, in whose place others can."""
 
 
 def check_named(recipe: Recipe, readers: Readers) -> None:
@@ -29,11 +36,11 @@ def check_named(recipe: Recipe, readers: Readers) -> None:
     if readers and not recipe.has("model"):
         who, needs = next(iter(readers.items()))
         # Whoever reads states may read other vectors of the rows instead.
-        states = needs <= {"pooled_state"}
+        what = next((what for what, signals in VECTORS.items() if needs <= signals), None)
         raise DataPrunerError(
-            f"{who} reads a language model's {'states' if states else 'losses'}: name the model that you will train "
-            f"with --model, a folder or a hub name, or {DEFAULT_TOKENIZER} (small, and bundled)"
-            f"{'; representation=embedding does without one' if states else ''}"
+            f"{who} reads a language model's {what or 'losses'}: name the model that you will train with --model, a "
+            f"folder or a hub name, or {DEFAULT_TOKENIZER} (small, and bundled)"
+            f"{'; representation=embedding does without one' if what else ''}"
         )
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import datapruner as dp
 from datapruner.recipe import load_recipe
 from datapruner.scorers import NearestTarget
+from datapruner.scorers.nearest_target import REPRESENTATIONS
 from datapruner.signals import TARGET, TARGET_SHARE, TARGET_TASK, Signals
 from tests.conftest import command, save_tiny_llama
 
@@ -220,6 +221,40 @@ def test_states_are_those_of_one_pass_and_the_target_s_are_measured_alike(folder
     np.testing.assert_allclose(found.columns["target_similarity"], 1, atol=1e-6)
 
 
+@pytest.mark.parametrize("representation", ["sketch", "gradient"])
+def test_sketches_of_both_sets_are_made_alike(representation, folder, cache, monkeypatch):
+    monkeypatch.chdir(folder)
+    scorer, signal = NearestTarget(representation=representation), REPRESENTATIONS[representation].rows
+    options = {"model": "lm", "progress": False, "sketch_dimension": 256, "sketch_seed": 3}
+    both = {
+        "target": ["bread.jsonl", "sea.jsonl"],
+        "target_columns": {"sea": {"prompt": "Q", "completion": "A"}},
+    }
+    found = dp.score("rows.jsonl", scorers=scorer, **both, **options).rankings["nearest_target"]
+
+    class Kept(dp.scorers.Length):
+        requires = frozenset({signal})
+
+        def _score(self, signals):
+            vectors.append(np.asarray(signals.matrix(signal)[:]))
+            return dp.Ranking(np.zeros(signals.num_rows))
+
+    vectors = []
+    for source in ("rows.jsonl", "bread.jsonl"):
+        dp.score(source, scorers=Kept(), **options)
+    rows, target = (one / np.linalg.norm(one, axis=1, keepdims=True) for one in vectors)
+    assert rows.shape == (40, 256)
+    cosines = rows @ target.T
+    of_bread = found.columns["task"] == "bread"
+    chosen = cosines[np.flatnonzero(of_bread), found.columns["query"][of_bread]]
+    np.testing.assert_allclose(found.columns["target_similarity"][of_bread], chosen, atol=1e-5)
+    first = int(np.flatnonzero(of_bread & (found.columns["query"] == 0) & (found.columns["choice"] == 1))[0])
+    assert (
+        cosines[first, 0] >= np.partition(cosines[:, 0], -2)[-2]
+    )  # the other task may have taken one before
+    assert len({*cosines[:, 0].round(4)}) > 30
+
+
 @pytest.mark.parametrize("model", [None, "lm"])
 def test_a_target_without_a_scorer_means_its_likes(folder, cache, model, monkeypatch, caplog):
     monkeypatch.chdir(folder)
@@ -292,6 +327,8 @@ def test_without_a_model_or_a_budget_the_way_out_is_said(folder, cache, monkeypa
         dp.DataPrunerError, match=r"language model's states: .*representation=embedding does without"
     ):
         dp.prune("rows.jsonl", scorer="nearest_target", target="bread.jsonl", keep=5)
+    with pytest.raises(dp.DataPrunerError, match=r"language model's gradients: name the model"):
+        dp.prune("rows.jsonl", scorer=NearestTarget(representation="sketch"), target="bread.jsonl", keep=5)
     with pytest.raises(dp.DataPrunerError, match="nothing says how much of it to keep"):
         dp.prune("rows.jsonl", target="bread.jsonl")
 

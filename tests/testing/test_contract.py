@@ -59,6 +59,8 @@ VARIANTS = [
     ("label_mapping", {"within": "kind", "train_rows": 50}),
     ("nearest_target", {"representation": "embedding", "selection": "doubly_greedy"}),
     ("nearest_target", {"selection": "mean"}),
+    ("nearest_target", {"representation": "sketch"}),
+    ("nearest_target", {"representation": "gradient"}),
     ("paser", {"n_clusters": 3, "target": True, "budget": "degradation_size"}),
     ("paser", {"n_clusters": 3, "budget": "token_degradation"}),
     ("paser", {"within": "kind", "degradation": "gradient", "efficiency": "typical", "weights": {"1": 0.0}}),

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
-from datapruner.signals import TARGET_STATE, TARGET_TASK
-from datapruner.signals.losses import PACED_BY
-from datapruner.signals.measurement import Cost, Given
-from datapruner.signals.measurements._of_model import OfModel
+from datapruner.arrays import Ints
+from datapruner.signals import TARGET_STATE
+from datapruner.signals.measurement import Given
+from datapruner.signals.measurements._of_target import OfTarget
 from datapruner.signals.run import Run
-from datapruner.signals.targets import TargetSet, joined
+
+if TYPE_CHECKING:
+    from datapruner.geometry.blocks import Matrix
+    from datapruner.samples.samples import Samples
 
 
-class TargetState(OfModel):
+class TargetState(OfTarget):
     """Pooled states of the rows that ``--target`` names, by the model that reads the data, and cut as these are."""
 
     name: ClassVar[str] = TARGET_STATE
@@ -27,30 +27,12 @@ class TargetState(OfModel):
             dtype="float32",
         ),
     )
-    needs: ClassVar[frozenset[str]] = frozenset({TARGET_TASK})
-    paced_by: ClassVar[tuple[str, ...]] = PACED_BY
-    cost: ClassVar[Cost] = Cost(2e-3, "token")
 
-    def seconds(self, run: Run, wanted: frozenset[str], rows: int) -> float:
-        """Estimate by the target's own rows, which are few."""
-        targets: list[TargetSet] = run.prepared.get("target_rows", [])
-        return self.pace(run) * sum(len(target.samples) for target in targets)
-
-    def measure(self, run: Run, wanted: frozenset[str]) -> Mapping[str, Any]:
-        """Run the model over the target's rows."""
+    def vectors(self, run: Run, samples: Samples, rows: Ints) -> Matrix:
+        """Run the body alone."""
         from datapruner.signals.language_model import measure_language_model
 
-        targets: list[TargetSet] = run.prepared["target_rows"]
-        found = []
-        for target in targets:
-            with target.told():
-                states = measure_language_model(
-                    target.samples,
-                    np.arange(len(target.samples), dtype=np.int64),
-                    run.language_model.reader,
-                    run.store,
-                    what="pooled",
-                    progress=run.progress,
-                )
-            found.append(states["pooled_state"])
-        return {TARGET_STATE: joined(found)}
+        reader = run.language_model.reader
+        found = measure_language_model(samples, rows, reader, run.store, what="pooled", progress=run.progress)
+        states: Matrix = found["pooled_state"]
+        return states
