@@ -239,6 +239,11 @@ class Sketched:
         first, second = self.projections
         return first.kept if first else self.outputs, second.kept if second else self.inputs
 
+    @cached_property
+    def shortened(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Give what makes rows' tables as short as a sketch is, where the layer is the only one."""
+        return shortening(self.sketch, self.shape[0] * self.shape[1])
+
     def project(self, values: torch.Tensor, side: int) -> torch.Tensor:
         """Project what the layer gives (side 0) or takes (side 1), of any shape; (tokens, r or s), at least float32."""
         import torch
@@ -278,12 +283,11 @@ class Tokens:
         scale : float
             Of the logits.
         """
-        shortened = shortening(self.of.sketch, self.left.shape[1] * self.right.shape[1])
         found, start = [], 0
         for length in lengths:
             of = slice(start, start + length)
             weights = (miss[of] * (scale / length))[:, None]
             table = (self.left[of].T @ (self.right[of] * weights)).reshape(1, -1)
-            found.append(shortened(table)[0].double().cpu().numpy())
+            found.append(self.of.shortened(table)[0].double().cpu().numpy())
             start += length
         return np.stack(found) if found else np.empty((0, 0))
