@@ -91,7 +91,7 @@ def with_double_norms(model):
 
 @pytest.mark.parametrize(
     ("family", "packing", "tolerance"),
-    [("llama", True, 1e-9), ("gpt2", True, 1e-9), ("llama", False, 1e-9), ("gemma2", True, 1e-5)],
+    [("llama", True, 1e-9), ("gpt2", False, 1e-9), ("gemma2", True, 1e-5)],
 )
 def test_without_projection_a_sketch_is_the_gradient(
     family, packing, tolerance, tokenizer, tmp_path, monkeypatch
