@@ -103,13 +103,15 @@ class Asked:
 
     def kinds(self, samples: Samples, rows: Ints, way: Way) -> list[Kind]:
         """Give what the pass leaves in the store: its records, and then each of the vectors."""
-        contents = list(map(fed_content, samples.iter_samples(rows, identity=False)))
         context = self.context(way)
         contexts = [context]
         contexts += [
             {**context, "signal": f"language_model {name}", **self.vectors[name]} for name in self.vectors
         ]
-        return [Kind(row_keys(contents, one), one) for one in contexts]
+        return [
+            Kind(row_keys(map(fed_content, samples.iter_samples(rows, identity=False)), one), one)
+            for one in contexts
+        ]
 
     def held(self, samples: Samples, rows: Ints, store: SignalStore) -> tuple[list[Ragged], Way] | None:
         """Find the records and vectors of all rows, where the way of feeding is known and none is missing."""
