@@ -290,6 +290,7 @@ def test_rows_of_the_target_in_the_data_are_told(folder, cache, monkeypatch, cap
     [
         ({}, "nearest_target' looks for the rows nearest to a target set: name one with target="),
         ({"target": []}, "target= names no set"),
+        ({"target": {"a": {"source": "x"}}}, "target=: the task 'a' names its source alone"),
         ({"target": "none.jsonl"}, "the target: .*no rows"),
         ({"target": {"a": "none.jsonl"}}, "the target 'a': .*no rows"),
         ({"target": "mute.jsonl"}, r"the target: row 1 has no answer \(1 such rows\)"),
