@@ -67,8 +67,8 @@ def named_sources(given: Any) -> Any:
             raise DataPrunerError("--target names no set; leave it out, or name one: math=dev.jsonl")
         if nested := next((name for name, of in given.items() if isinstance(of, Mapping)), None):
             raise DataPrunerError(
-                f"--target: the task '{safe_text(str(nested), 60)}' names its source alone; what else there is to say "
-                "of it stands under its name in --target-split, --target-columns, --target-embeddings and --target-share"
+                f"--target: the task '{safe_text(str(nested), 60)}' names its source alone; what else is said of it "
+                "stands under its name in --target-split, --target-columns, --target-embeddings and --target-share"
             )
         return {str(name): str(of) if isinstance(of, Path) else of for name, of in given.items()}
     listed = list(given) if isinstance(given, list | tuple) else [given]
