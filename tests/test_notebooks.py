@@ -297,6 +297,7 @@ def test_comparing_counts_what_it_shows(execute, tmp_path, tiny_llama, tiny_sent
         "feature_mapping",
         "judge",
         "label_mapping",
+        "nearest_target",
         "paser",
         "preference_margin",
         "unranked",

@@ -31,6 +31,7 @@ NEEDS_MORE = {
     "paser",
     "feature_mapping",
     "label_mapping",
+    "nearest_target",
     "classifier",
     "judge",
     "preference_margin",
