@@ -91,6 +91,7 @@ bench: install
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/embedding.py
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/language_model.py
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/language_model_memory.py
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/sketches.py
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/language_model_determinism.py
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/noise.py
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/training.py
