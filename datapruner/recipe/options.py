@@ -171,7 +171,7 @@ class Judges(Section):
         ),
     ] = "auto"
     classifier_max_length: Annotated[
-        int | None, Ge(4), Option("Tokens that it reads; default: its own limit, at most 2048.")
+        int | None, Ge(2), Option("Tokens that it reads; default: its own limit, at most 2048.")
     ] = None
     judge: Annotated[
         str | None,
@@ -183,7 +183,7 @@ class Judges(Section):
         ),
     ] = None
     judge_max_length: Annotated[
-        int | None, Ge(4), Option("Tokens that it reads, the grading prompt's among them; default: as above.")
+        int | None, Ge(2), Option("Tokens that it reads, the grading prompt's among them; default: as above.")
     ] = None
 
 
