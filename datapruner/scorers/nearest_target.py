@@ -67,7 +67,7 @@ class NearestTarget(Scorer):
         Who chooses for a task: its rows in turn, whichever of its rows is nearest, or their mean.
     representation : {"state", "embedding", "sketch", "gradient"}
         What stands for a row: the model's states; the vectors of the embedder or given ones; or what the model would
-        learn of it, a sketch of its gradient by the output layer (no further pass) or by every linear layer (three
+        learn of it, a sketch of its gradient by the output layer (no further pass) or by every linear layer (two
         passes, about), whose cosine with a target row's says whether a step on one lowers the other's loss. Published
         for an adapter's gradients after a warm-up (LESS, arXiv 2402.04333); ours without these, see
         :mod:`datapruner.signals.language_model.sketch`.

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 OUTPUT_SKETCH, GRADIENT_SKETCH = "output_sketch", "gradient_sketch"
 CODE_VERSION = 1
-GRADIENT_WORK = 3
+GRADIENT_WORK = 2
 """What a token costs in the pass with a way back, in tokens of a forward pass."""
 LESS = "pass a smaller --sketch-dimension"
 OUTPUT_SIDES = (512, 1024)
