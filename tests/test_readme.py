@@ -28,7 +28,7 @@ PAGES = [
     *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md"))),
 ]
 # Every page's budgets can be had from so many rows.
-ROWS = {"README.md": 3000}
+ROWS = {"README.md": 3000, "docs/validate.md": 600}
 FEW = 160
 MODELS = ("my-model", "my-pruned", "dense", "pruned")
 
@@ -216,6 +216,7 @@ def workplace(request, made, tmp_path, monkeypatch):
     write("rows.jsonl", rows)
     write("test.jsonl", rows[:3])
     write("mine.jsonl", rows[::60])
+    write("dev.jsonl", rows[5::60])
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
     for name in ("vectors", "a", "b"):
         np.save(tmp_path / f"{name}.npy", vectors)
