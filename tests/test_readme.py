@@ -47,7 +47,6 @@ NOT_RUN = {
         "Made demo-out/messy.jsonl",
     ): "printed by `make demo`, a minute with the bundled models",
     ("docs/design.md", "source ──> Samples"): "a drawing",
-    ("docs/validate.md", "What dev.jsonl loses"): "a quarter of an hour with the bundled model",
 }
 """(page, how the block begins) -> why it does not run."""
 
