@@ -24,7 +24,7 @@ class QTuning(Scorer):
     *Published*: error is perplexity, uncertainty the mean entropy of the supervised tokens' predictions; confident
     mistakes (Q2) and unsure successes (Q4) are kept, the tokens of highest smoothed perplexity leave Q2's loss. It
     runs inside training there, on every mini-batch with the current model: :mod:`datapruner.integrations`.
-    *Ours*: the whole dataset as one batch under one frozen model, with log perplexity in |error - uncertainty|.
+    *Ours*: the whole dataset as one batch under one frozen model.
 
     Its selector prunes tokens as well: the result then has the columns ``input_ids`` and ``labels``.
     ``token_keep=1`` switches that off and keeps whole rows.
@@ -32,7 +32,8 @@ class QTuning(Scorer):
     Parameters
     ----------
     fill : {"log_ppl", "ppl", "rank"}
-        Scale of |error - uncertainty|: ``ppl`` is published, and ruled by outliers.
+        Scale of |error - uncertainty|: ``ppl`` is published, and was worth more (``benchmarks/worth.py``); the others
+        are not ruled by outliers.
     token_keep : float
         Share of the supervised tokens that a row of Q2 keeps, in (0, 1].
     smoothing : float
@@ -43,7 +44,7 @@ class QTuning(Scorer):
         *ours*), so that a row may keep more than its share.
     """
 
-    fill: Fill = "log_ppl"
+    fill: Fill = "ppl"
     token_keep: float = 0.5
     smoothing: float = 0.5
     condition: Condition = "none"
@@ -52,7 +53,7 @@ class QTuning(Scorer):
     holds: ClassVar[frozenset[str]] = frozenset({"log_ppl", "entropy", "quadrant", "token_nll"})
     paper: ClassVar[str] = "arXiv 2509.23873"
     provenance: ClassVar[str] = (
-        "quadrants, bisection, fill and token pruning published; the dataset as one batch and log PPL in the fill ours"
+        "quadrants, bisection, fill and token pruning published; the dataset as one batch ours"
     )
 
     def __post_init__(self) -> None:

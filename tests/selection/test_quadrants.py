@@ -236,5 +236,5 @@ def test_the_scorer_hands_its_parameters_on():
     assert whole.score(example_signals()).state == {}
     ranking = make_scorer("qtuning").score(example_signals())
     assert set(np.unique(ranking.columns["quadrant"]).tolist()) == {1, 2, 3, 4}
-    expected = gaps(ranking.columns["log_ppl"], ranking.columns["entropy"], "log_ppl")
+    expected = gaps(ranking.columns["log_ppl"], ranking.columns["entropy"], "ppl")
     assert np.array_equal(ranking.values, expected)

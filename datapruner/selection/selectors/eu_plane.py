@@ -32,8 +32,8 @@ class EUPlaneSelector(Selector):
     *Published*, per mini-batch with the current model: the rows of Q2 (high perplexity, low entropy) and Q4 (low
     perplexity, high entropy) are kept, the quadrants being found by bisection; what is missing is filled by the
     largest |error - uncertainty|; a row of Q2 loses the tokens of highest smoothed perplexity from its loss.
-    *Ours*: the whole dataset, or a group of a budget, as one batch under one frozen model; log perplexity in the
-    fill; the cut by |error - uncertainty| where the quadrants hold too much; token budgets, which count rows with
+    *Ours*: the whole dataset, or a group of a budget, as one batch under one frozen model; other scales of the fill;
+    the cut by |error - uncertainty| where the quadrants hold too much; token budgets, which count rows with
     all their supervised tokens, pruned or not. See :mod:`datapruner.selection.quadrants` and
     :mod:`datapruner.selection.tokens`.
 
@@ -53,7 +53,7 @@ class EUPlaneSelector(Selector):
         text calls detrimental: their own perplexity and the mean of their neighbours' exceed the row's median.
     """
 
-    fill: Fill = "log_ppl"
+    fill: Fill = "ppl"
     token_keep: float = 0.5
     smoothing: float = 0.5
     condition: Condition = "none"
