@@ -39,7 +39,9 @@ class Trained(Section):
     model: Annotated[
         str | None, Option("What is trained; default: the model that the scores were made with.")
     ] = None
-    share: Annotated[float, Gt(0), Le(0.5), Option("Supervised tokens that are left out.")] = 0.2
+    leave_out: Annotated[
+        float, Gt(0), Le(0.5), Option("Share of the supervised tokens that is left out.")
+    ] = 0.2
     rows: Annotated[int, Ge(20), Option("Rows that a run draws, at most.")] = 500
     runs: Annotated[int, Ge(2), Option("Runs, each of three trainings.")] = 3
     rank: Annotated[int, Ge(1), Option("Of the LoRA adapter.")] = 8
@@ -67,7 +69,7 @@ def validate(
     target_split: str | None,
     target_columns: dict[str, str] | None,
     model: str | None,
-    share: float,
+    leave_out: float,
     rows: int,
     runs: int,
     rank: int,
@@ -97,7 +99,7 @@ def validate(
         target,
         scorer=scorer,
         model=model,
-        share=share,
+        leave_out=leave_out,
         rows=rows,
         runs=runs,
         how=Training(rank, rate, step_tokens),

@@ -42,7 +42,7 @@ class Validation:
     Attributes
     ----------
     scorer, target : str
-    share : float
+    leave_out : float
         Of the supervised tokens, left out.
     rows : int
         Drawn for a run.
@@ -57,7 +57,7 @@ class Validation:
 
     scorer: str
     target: str
-    share: float
+    leave_out: float
     rows: int
     tokens: Ints
     before: Floats = field(repr=False)
@@ -119,7 +119,7 @@ class Validation:
         return "\n".join(
             [
                 f"What {safe_text(self.target, 200)} loses ({len(self.tokens):,} rows, {self.tokens.sum():,} "
-                f"supervised tokens) when {100 * self.share:.0f} % of the tokens are left out by "
+                f"supervised tokens) when {100 * self.leave_out:.0f} % of the tokens are left out by "
                 f"{safe_text(self.scorer, 60)}: nats a token, {len(self.losses)} runs of {self.rows:,} rows",
                 *aligned([[name, f"{value:.4f}"] for name, value in told.items()]),
                 f"Without its best rows the loss is {abs(gap.mean):.4f} ± {gap.half:.4f} {more} than without its "
@@ -132,7 +132,7 @@ class Validation:
         return {
             "scorer": self.scorer,
             "target": self.target,
-            "share": self.share,
+            "leave_out": self.leave_out,
             "rows": self.rows,
             "seed": self.seed,
             "verdict": self.verdict,

@@ -39,7 +39,7 @@ class Study:
     scorer : str
     target : Samples
     model, tokenizer
-    share : float
+    leave_out : float
     runs : int
     places : list of ndarray, int64
         Of every run the source rows that are drawn, ascending.
@@ -58,7 +58,7 @@ class Study:
     target: Samples
     model: Any
     tokenizer: Any
-    share: float
+    leave_out: float
     runs: int
     places: list[Ints]
     tokens: Ints
@@ -71,7 +71,7 @@ class Study:
     def describe(self) -> str:
         """Tell what it will cost."""
         drawn = [int(self.tokens[places].sum()) for places in self.places]
-        learnt = round((1 - self.share) * float(np.mean(drawn)))
+        learnt = round((1 - self.leave_out) * float(np.mean(drawn)))
         read = sum(map(supervised, self.read))
         return (
             f"{len(self.names) * self.runs} trainings of a LoRA adapter, each on about {learnt:,} supervised tokens of "
@@ -86,7 +86,7 @@ class Study:
         start, done = time.perf_counter(), 0
         for run, places in enumerate(self.places):
             rng = np.random.default_rng([self.seed, run, 1])
-            stays = left_out(self._values()[places], self.tokens[places], self.share, rng)
+            stays = left_out(self._values()[places], self.tokens[places], self.leave_out, rng)
             for number, name in enumerate(self.names):
                 rows = [self.rows[int(place)] for place in places[stays[name]]]
                 with adapter(self.model, self.how.rank, self.seed + run) as model:
@@ -98,7 +98,7 @@ class Study:
         return Validation(
             self.scorer,
             self.target.source,
-            self.share,
+            self.leave_out,
             len(self.places[0]),
             np.array([supervised(row) for row in self.read], dtype=np.int64),
             before,
@@ -116,7 +116,7 @@ def validate(
     *,
     scorer: str | None = None,
     model: str | tuple[Any, Any] | None = None,
-    share: float = 0.2,
+    leave_out: float = 0.2,
     rows: int = 500,
     runs: int = 3,
     rank: int = 8,
@@ -147,7 +147,7 @@ def validate(
         Which of several.
     model : str or (model, tokenizer), optional
         What is trained; by default the language model that the scores were made with.
-    share : float
+    leave_out : float
         Supervised tokens that are left out, in (0, 0.5].
     rows : int
         Rows that a run draws, at most: at least 20.
@@ -177,7 +177,7 @@ def validate(
         target,
         scorer=scorer,
         model=model,
-        share=share,
+        leave_out=leave_out,
         rows=rows,
         runs=runs,
         how=Training(rank, rate, step_tokens),
@@ -197,7 +197,7 @@ def study(
     *,
     scorer: str | None = None,
     model: str | tuple[Any, Any] | None = None,
-    share: float = 0.2,
+    leave_out: float = 0.2,
     rows: int = 500,
     runs: int = 3,
     how: Training = AS_USUAL,
@@ -212,7 +212,7 @@ def study(
     from datapruner.samples.source import load_samples
     from datapruner.scores import load_scores
 
-    _check(share, rows, runs, how)
+    _check(leave_out, rows, runs, how)
     if find_spec("peft") is None:
         raise DataPrunerError("validate trains a LoRA adapter: pip install 'datapruner[adapters]'")
     held = load_scores(scores) if isinstance(scores, (str, Path)) else scores
@@ -267,21 +267,33 @@ def study(
         raise DataPrunerError(
             f"{fewest} scored rows have answers, and validate asks for {FEWEST_ROWS} at least"
         )
-    steps = (1 - share) * min(float(tokens[of].sum()) for of in places) / how.step_tokens
+    steps = (1 - leave_out) * min(float(tokens[of].sum()) for of in places) / how.step_tokens
     if steps < FEWEST_STEPS:
         raise DataPrunerError(
             f"these rows make {steps:.1f} steps of {how.step_tokens} supervised tokens, and nothing is learnt in fewer "
             f"than {FEWEST_STEPS}; raise --rows or lower --step-tokens"
         )
     return Study(
-        held, name, read_samples, opened, tokenizer, share, runs, places, tokens, rendered, read, how, seed
+        held,
+        name,
+        read_samples,
+        opened,
+        tokenizer,
+        leave_out,
+        runs,
+        places,
+        tokens,
+        rendered,
+        read,
+        how,
+        seed,
     )
 
 
-def _check(share: float, rows: int, runs: int, how: Training) -> None:
-    if not 0 < share <= 0.5:
+def _check(leave_out: float, rows: int, runs: int, how: Training) -> None:
+    if not 0 < leave_out <= 0.5:
         raise DataPrunerError(
-            f"share must lie in (0, 0.5], not {share}: best and worst rows would be the same ones"
+            f"leave_out must lie in (0, 0.5], not {leave_out}: best and worst rows would be the same ones"
         )
     if rows < FEWEST_ROWS:
         raise DataPrunerError(f"rows must be at least {FEWEST_ROWS}, not {rows}")

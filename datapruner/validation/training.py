@@ -173,18 +173,18 @@ def _device(model: Any) -> torch.device:
     return device
 
 
-def left_out(values: Floats, tokens: Ints, share: float, rng: np.random.Generator) -> dict[str, Ints]:
+def left_out(values: Floats, tokens: Ints, leave_out: float, rng: np.random.Generator) -> dict[str, Ints]:
     """Give the places that stay without the best rows, without the worst, and without any.
 
-    Each time rows go, one after the other, until about ``share`` of the supervised tokens are gone: as many steps are
-    trained then, however long the rows are that a score prefers. Rows of equal value go in an order of their own.
+    Each time rows go, one after the other, until about ``leave_out`` of the supervised tokens are gone: as many steps
+    are trained then, however long the rows are that a score prefers. Rows of equal value go in an order of their own.
 
     Parameters
     ----------
     values : ndarray, float64, shape (n,)
         Higher = keep.
     tokens : ndarray, int64, shape (n,)
-    share : float
+    leave_out : float
     rng : Generator
 
     Returns
@@ -202,11 +202,11 @@ def left_out(values: Floats, tokens: Ints, share: float, rng: np.random.Generato
     for name, order in orders.items():
         gone = np.cumsum(tokens[order])
         # The row that crosses the line goes where that is nearer to it.
-        count = int(np.searchsorted(gone, share * tokens.sum(), side="right"))
+        count = int(np.searchsorted(gone, leave_out * tokens.sum(), side="right"))
         if count < len(order):
             over, under = (
-                gone[count] - share * tokens.sum(),
-                share * tokens.sum() - (gone[count] - tokens[order[count]]),
+                gone[count] - leave_out * tokens.sum(),
+                leave_out * tokens.sum() - (gone[count] - tokens[order[count]]),
             )
             count += int(over < under)
         out[name] = np.sort(order[min(max(count, 1), len(order) - 1) :])

@@ -43,15 +43,15 @@ def rendered(rng, vocabulary, count=6):
     st.floats(0.05, 0.5),
     st.integers(0, 99),
 )
-def test_best_worst_and_any_leave_as_many_tokens(rows, share, seed):
+def test_best_worst_and_any_leave_as_many_tokens(rows, leave_out, seed):
     values, tokens = (np.array(of) for of in zip(*rows, strict=True))
-    found = left_out(values.astype(float), tokens, share, np.random.default_rng(seed))
+    found = left_out(values.astype(float), tokens, leave_out, np.random.default_rng(seed))
     gone = {name: np.setdiff1d(np.arange(len(rows)), stays) for name, stays in found.items()}
     for name, of in gone.items():
         assert len(of) >= 1
         assert len(found[name]) >= 1
         if 1 < len(of) < len(rows) - 1:
-            assert abs(tokens[of].sum() - share * tokens.sum()) <= tokens.max() / 2
+            assert abs(tokens[of].sum() - leave_out * tokens.sum()) <= tokens.max() / 2
     assert values[gone["best"]].min() >= values[found["best"]].max()
     assert values[gone["worst"]].max() <= values[found["worst"]].min()
 
@@ -206,7 +206,7 @@ def scored(planted):
     return dp.score(str(planted[0] / "rows.jsonl"), scorers=[Good(), Bad(), "random"], progress=False)
 
 
-SMALL = {"rows": 60, "runs": 3, "step_tokens": 30, "rate": 2e-2, "share": 0.4, "progress": False}
+SMALL = {"rows": 60, "runs": 3, "step_tokens": 30, "rate": 2e-2, "leave_out": 0.4, "progress": False}
 
 
 def test_a_score_that_knows_is_told_from_one_that_is_wrong(planted, scored, one_thread):
@@ -271,7 +271,7 @@ def test_from_the_command_line(planted, one_thread, tmp_path, capsys, monkeypatc
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"share": 0.6}, "share must lie in"),
+        ({"leave_out": 0.6}, "leave_out must lie in"),
         ({"runs": 1}, "runs must be at least 2"),
         ({"rows": 5}, "rows must be at least 20"),
         ({"rate": 0.0}, "the learning rate above 0"),

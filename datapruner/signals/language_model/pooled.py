@@ -9,13 +9,16 @@ stored in float32.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from datapruner.arrays import Ints
 from datapruner.signals.language_model.batches import Item, Ran
+
+if TYPE_CHECKING:
+    import torch
 
 
 def weighted_sums(ran: Ran, batch: Sequence[Item]) -> list[torch.Tensor]:
@@ -40,6 +43,8 @@ def weighted_sums(ran: Ran, batch: Sequence[Item]) -> list[torch.Tensor]:
 
 
 def _weighted(states: torch.Tensor, before: int) -> torch.Tensor:
+    import torch
+
     places = torch.arange(before + 1, before + 1 + len(states), dtype=torch.float64, device=states.device)
     return (states.double() * places[:, None]).sum(0)
 
@@ -53,6 +58,8 @@ def unit_vectors(sums: Sequence[torch.Tensor]) -> tuple[NDArray[np.float32], Int
     broken : int64
         Which of them have no direction: not finite, or all zeros.
     """
+    import torch
+
     table = torch.stack(list(sums)).cpu()
     lengths = table.norm(dim=1)
     broken = ~(lengths.isfinite() & (lengths > 0)).numpy()
