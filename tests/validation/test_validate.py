@@ -206,7 +206,7 @@ def scored(planted):
     return dp.score(str(planted[0] / "rows.jsonl"), scorers=[Good(), Bad(), "random"], progress=False)
 
 
-SMALL = {"rows": 60, "runs": 3, "step_tokens": 30, "rate": 2e-2, "leave_out": 0.4, "progress": False}
+SMALL = {"rows": 40, "runs": 3, "step_tokens": 30, "rate": 2e-2, "leave_out": 0.4, "progress": False}
 
 
 def test_a_score_that_knows_is_told_from_one_that_is_wrong(planted, scored, one_thread):
@@ -218,10 +218,6 @@ def test_a_score_that_knows_is_told_from_one_that_is_wrong(planted, scored, one_
     assert good.verdict == "means something", good.describe()
     assert bad.verdict == "points the wrong way", bad.describe()
     assert good.loss("worst") < good.loss("any") < good.loss("best") < good.before.sum() / good.tokens.sum()
-    again = dp.validate(
-        scored, str(folder / "target.jsonl"), scorer="good", model=model, **{**SMALL, "runs": 2}
-    )
-    assert (again.losses == good.losses[:2]).all()
 
 
 def test_from_the_command_line(planted, one_thread, tmp_path, capsys, monkeypatch):
