@@ -1074,6 +1074,7 @@ def test_every_plane_of_unicode(format, tmp_path, run):
     assert found.to_list() == made
 
 
+@pytest.mark.slow
 def test_a_row_of_ten_megabytes(tmp_path, run):
     made = [{"text": "short"}, {"text": "long \U0001f600 " * 1_250_000}, {"text": "last"}]
     assert len(made[1]["text"].encode()) > 10_000_000
