@@ -579,7 +579,7 @@ FORKS_TOLD = (
 )
 
 
-@pytest.mark.slow  # a process of its own that opens everything; what damage does to a store, tests/signals/test_store.py
+@pytest.mark.slow  # processes of their own that open everything; what damage does to a store: test_store.py
 @pytest.mark.parametrize("scorer", ["prototypes", "concept_complexity"])
 def test_a_damaged_shard_is_told_in_one_line_on_stderr(
     scorer, tiny_sentence_transformer, cache, tmp_path, monkeypatch, capfd
