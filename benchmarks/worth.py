@@ -262,7 +262,8 @@ def inside(head: Head, device: str, settings: Any) -> Callable[[Any, Sequence[Ro
         mean = np.bincount(token_nll.rows(), entropies, len(rows)) / np.maximum(lengths, 1)
         kept, masks = settings.choose(token_nll, mean)
         stay = {str(row): np.flatnonzero(mask).tolist() for row, mask in zip(kept, masks, strict=True)}
-        return [pruned(list(rows), stay)[row] for row in kept]
+        learnt = pruned(list(rows), stay)
+        return [learnt[row] for row in kept]
 
     return chosen
 

@@ -31,8 +31,10 @@ class NearSearch:
         Rows that share one are compared; -1 is none.
     large : ndarray, bool
         Of every bucket, and of -1: whether it is a crowd, compared by rare shingles.
-    crowd : Crowd, optional
+    in_crowd : ndarray, bool, shape (m,)
         The rows in such buckets.
+    crowd : Crowd, optional
+        Their rare shingles.
     safe : ndarray, bool, shape (m,)
         Rows that are always kept.
     nested, counted : ndarray, int64, shape (m,)
@@ -44,6 +46,7 @@ class NearSearch:
     threshold: float
     buckets: NDArray[np.int32]
     large: Flags
+    in_crowd: Flags
     crowd: Crowd | None
     safe: Flags
     nested: Ints
@@ -65,7 +68,8 @@ class NearSearch:
         """
         dropped: list[tuple[int, int, float]] = []
         for i in order.tolist():
-            candidates = np.empty(0, np.int64) if self.safe[i] else self._candidates(i)
+            mine: list[int] = self.buckets[i][self.buckets[i] >= 0].tolist()
+            candidates = np.empty(0, np.int64) if self.safe[i] else self._candidates(i, mine)
             if candidates.size:
                 other, jaccard = closest(
                     i, candidates, self.sets, self.threshold, self.nested, self.whole, rarity
@@ -74,27 +78,18 @@ class NearSearch:
                     dropped.append((i, other, jaccard))
                     continue
             self.kept[i] = True
-            for bucket in self._buckets_of(i):
+            for bucket in mine:
                 self.kept_in.setdefault(bucket, []).append(i)
         return dropped
 
-    def _buckets_of(self, i: int) -> list[int]:
-        held: list[int] = self.buckets[i][self.buckets[i] >= 0].tolist()
-        return held
-
-    def _candidates(self, i: int) -> Ints:
-        """Give the kept rows that row ``i`` may be like, ascending."""
-        mine = self._buckets_of(i)
+    def _candidates(self, i: int, mine: list[int]) -> Ints:
+        """Give the kept rows that row ``i``, which is in these buckets, may be like; ascending."""
         groups = [self.kept_in[bucket] for bucket in mine if bucket in self.kept_in]
         crowd = self.crowd
-        if (
-            crowd is not None
-            and self.large[self.buckets[i]].any()
-            and crowd.work[i] < CHEAPER * sum(map(len, groups))
-        ):
+        if crowd is not None and self.in_crowd[i] and crowd.work[i] < CHEAPER * sum(map(len, groups)):
             # Small buckets still hold the partners outside the crowd.
             groups = [self.kept_in[b] for b in mine if b in self.kept_in and not self.large[b]]
-            found = {j for group in groups for j in group if not self.large[self.buckets[j]].any()}
+            found = {j for group in groups for j in group if not self.in_crowd[j]}
             found.update(crowd.candidates(i, self.kept))
         else:
             found = set().union(*groups)

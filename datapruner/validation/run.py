@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from datapruner.arrays import Floats, Ints
+from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
 from datapruner.progress import duration, say
 from datapruner.samples.rendered import Rendered
@@ -38,9 +38,9 @@ class Study:
     scores : Scores
     scorer : str
     target : Samples
-    model, tokenizer
+    model
+        What is trained.
     leave_out : float
-    runs : int
     places : list of ndarray, int64
         Of every run the source rows that are drawn, ascending.
     tokens : ndarray, int64, shape (n,)
@@ -57,16 +57,18 @@ class Study:
     scorer: str
     target: Samples
     model: Any
-    tokenizer: Any
     leave_out: float
-    runs: int
     places: list[Ints]
     tokens: Ints
     rows: dict[int, Rendered]
     read: list[Rendered]
     how: Training
     seed: int
-    names: tuple[str, ...] = field(default=LEFT_OUT)
+
+    @property
+    def trainings(self) -> int:
+        """How many there are."""
+        return len(LEFT_OUT) * len(self.places)
 
     def describe(self) -> str:
         """Tell what it will cost."""
@@ -74,27 +76,28 @@ class Study:
         learnt = round((1 - self.leave_out) * float(np.mean(drawn)))
         read = sum(map(supervised, self.read))
         return (
-            f"{len(self.names) * self.runs} trainings of a LoRA adapter, each on about {learnt:,} supervised tokens of "
+            f"{self.trainings} trainings of a LoRA adapter, each on about {learnt:,} supervised tokens of "
             f"{len(self.places[0]):,} rows, and as many readings of the {len(self.read):,} rows of the target "
             f"({read:,} supervised tokens)"
         )
 
     def carry_out(self, *, progress: bool = True) -> Validation:
         """Train and read."""
-        losses = np.zeros((self.runs, len(self.names), len(self.read)))
+        losses = np.zeros((len(self.places), len(LEFT_OUT), len(self.read)))
+        values = self.scores.rankings[self.scorer].values
         before = judged(self.model, self.read)
         start, done = time.perf_counter(), 0
         for run, places in enumerate(self.places):
             rng = np.random.default_rng([self.seed, run, 1])
-            stays = left_out(self._values()[places], self.tokens[places], self.leave_out, rng)
-            for number, name in enumerate(self.names):
+            stays = left_out(values[places], self.tokens[places], self.leave_out, rng)
+            for number, name in enumerate(LEFT_OUT):
                 rows = [self.rows[int(place)] for place in places[stays[name]]]
                 with adapter(self.model, self.how.rank, self.seed + run) as model:
                     train(model, rows, self.how, self.seed + run)
                     losses[run, number] = judged(model, self.read)
                 done += 1
-                left = (time.perf_counter() - start) / done * (losses.shape[0] * losses.shape[1] - done)
-                say(f"trained {done} of {losses.shape[0] * losses.shape[1]}, {duration(left)} left", progress)
+                left = (time.perf_counter() - start) / done * (self.trainings - done)
+                say(f"trained {done} of {self.trainings}, {duration(left)} left", progress)
         return Validation(
             self.scorer,
             self.target.source,
@@ -105,9 +108,6 @@ class Study:
             losses,
             self.seed,
         )
-
-    def _values(self) -> Floats:
-        return self.scores.rankings[self.scorer].values
 
 
 def validate(
@@ -273,21 +273,7 @@ def study(
             f"these rows make {steps:.1f} steps of {how.step_tokens} supervised tokens, and nothing is learnt in fewer "
             f"than {FEWEST_STEPS}; raise --rows or lower --step-tokens"
         )
-    return Study(
-        held,
-        name,
-        read_samples,
-        opened,
-        tokenizer,
-        leave_out,
-        runs,
-        places,
-        tokens,
-        rendered,
-        read,
-        how,
-        seed,
-    )
+    return Study(held, name, read_samples, opened, leave_out, places, tokens, rendered, read, how, seed)
 
 
 def _check(leave_out: float, rows: int, runs: int, how: Training) -> None:

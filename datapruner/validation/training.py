@@ -86,8 +86,8 @@ def train(model: Any, rows: Sequence[Rendered], how: Training, seed: int) -> Non
     model.train()
     for batch in batches:
         total = sum(supervised(row) for row in batch)
-        for part in together(batch, _device(model)):
-            losses, _ = token_losses(model, part)
+        for places in together(batch, _device(model)):
+            losses, _ = token_losses(model, [batch[place] for place in places])
             loss = losses.sum() / total
             if not bool(torch.isfinite(loss)):
                 raise DataPrunerError(
@@ -121,13 +121,11 @@ def judged(model: Any, rows: Sequence[Rendered]) -> Floats:
     import torch
 
     out = np.zeros(len(rows))
-    places: dict[int, int] = {id(row): place for place, row in enumerate(rows)}
-    for part in together(rows, _device(model)):
+    for places in together(rows, _device(model)):
         with torch.inference_mode():
-            losses, counts = token_losses(model, part)
-        ends = np.cumsum(counts)[:-1]
-        for row, held in zip(part, np.split(losses.double().cpu().numpy(), ends), strict=True):
-            out[places[id(row)]] = float(held.sum())
+            losses, counts = token_losses(model, [rows[place] for place in places])
+        parts = np.split(losses.double().cpu().numpy(), np.cumsum(counts)[:-1])
+        out[places] = [float(part.sum()) for part in parts]
     return out
 
 
@@ -150,15 +148,15 @@ def token_losses(model: Any, rows: Sequence[Rendered]) -> tuple[torch.Tensor, li
     return losses, at.sum(1).tolist()
 
 
-def together(rows: Sequence[Rendered], device: Any) -> Iterator[list[Rendered]]:
-    """Put rows of like length together, so that little is padded."""
+def together(rows: Sequence[Rendered], device: Any) -> Iterator[list[int]]:
+    """Put the places of rows of like length together, so that little is padded."""
     room = TOGETHER.get(device.type, TOGETHER["cpu"])
-    part: list[Rendered] = []
-    for row in sorted(rows, key=lambda row: len(row.input_ids)):
-        if part and (len(part) + 1) * len(row.input_ids) > room:
+    part: list[int] = []
+    for place in sorted(range(len(rows)), key=lambda place: len(rows[place].input_ids)):
+        if part and (len(part) + 1) * len(rows[place].input_ids) > room:
             yield part
             part = []
-        part.append(row)
+        part.append(place)
     if part:
         yield part
 

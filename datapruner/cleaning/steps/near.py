@@ -211,10 +211,10 @@ def near_duplicates(
     sets = Sets(hashes, starts)
     sizes = np.bincount(buckets[buckets >= 0])
     large = np.append(sizes > CROWDED, False)  # the last entry answers for bucket -1
-    in_crowd = np.flatnonzero(large[buckets].any(axis=1))
-    crowd = Crowd.build(hashes, starts, in_crowd, threshold) if in_crowd.size else None
+    in_crowd: Flags = np.asarray(large[buckets].any(axis=1))
+    crowd = Crowd.build(hashes, starts, np.flatnonzero(in_crowd), threshold) if in_crowd.any() else None
     safe = np.zeros(alive.size, dtype=bool) if protected is None else protected[alive]
-    search = NearSearch(sets, second, threshold, buckets, large, crowd, safe, nested, counted)
+    search = NearSearch(sets, second, threshold, buckets, large, in_crowd, crowd, safe, nested, counted)
 
     def vetoes_of(pairs: list[tuple[int, int, float]]) -> Vetoes:
         return collected(NEAR, [(int(alive[i]), int(alive[other]), jaccard) for i, other, jaccard in pairs])
