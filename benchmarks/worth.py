@@ -271,27 +271,29 @@ def inside(head: Head, device: str, settings: Any) -> Callable[[Any, Sequence[Ro
 class Bench:
     """The model and the states of all sets, in one process."""
 
+    stored: tuple[str, ...] = HELD
+
     def __init__(self, asked: Any, device: str) -> None:
         from datapruner.models import load_causal_lm
 
         self.asked, self.device = asked, device
         self.model, tokenizer = load_causal_lm(MODEL, device=device)
         self.model = self.model.float().eval()
-        self.states = States(asked.folder, HELD, tokenizer)
-        self.heads: dict[str, Head] = {}
+        self.states = States(asked.folder, self.stored, tokenizer)
+        self.heads: dict[tuple[str, str], Head] = {}
 
     def rows(self, of: str) -> list[Row]:
         if self.asked.whole:
             return [self.states.rows[place] for place in self.states.places[of]]
         return self.states.of(of)
 
-    def head(self, of: str) -> Head:
+    def head(self, of: str, held_out: str = "held_out") -> Head:
         """The softmax over the tokens that occur as targets in a set or among the held-out rows."""
-        if of not in self.heads:
-            places = [place for name in (of, "held_out") for place in self.states.places[name]]
+        if (of, held_out) not in self.heads:
+            places = [place for name in (of, held_out) for place in self.states.places[name]]
             targets = targets_of([self.states.rows[place] for place in places])
-            self.heads[of] = Head(self.model, None if self.asked.whole else targets, self.device)
-        return self.heads[of]
+            self.heads[of, held_out] = Head(self.model, None if self.asked.whole else targets, self.device)
+        return self.heads[of, held_out]
 
     def __call__(self, task: Any) -> dict[str, Any]:
         if isinstance(task, Run):
