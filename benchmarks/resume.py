@@ -83,7 +83,7 @@ class Run:
         names = {
             path.name.partition(".")[2].partition(".tmp")[0]: path for path in self.cache.glob("signals/*/*")
         }
-        if "sum" in names and "shard" in names:
+        if "sum" in names and "shard2" in names:
             return "clustering" if self._loaded("faiss") else "start"
         if any(".rows.tmp-" in path.name for path in names.values()):
             return "compaction"
@@ -121,7 +121,7 @@ def header(shard: Path) -> int:
 
 
 def shards(cache: Path) -> dict[str, int]:
-    return {path.name: header(path) for path in sorted(cache.glob("signals/*/*.shard"))}
+    return {path.name: header(path) for path in sorted(cache.glob("signals/*/*.shard2"))}
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -207,7 +207,7 @@ def damage(
         intact = {shard for shard in before if shard not in {path.name for path in hurt}}
         run = run_again()
         said = run.wait()
-        after = {path.name: header(path) for path in cache.glob("signals/*/*.shard")}
+        after = {path.name: header(path) for path in cache.glob("signals/*/*.shard2")}
         results[name] = {
             "damaged_files": len(hurt),
             "rows_in_damaged_shards": rows_hurt,
@@ -218,7 +218,7 @@ def damage(
             "different_files": different(undisturbed, out),
         }
 
-    found = sorted(cache.glob("signals/*/*.shard"), key=lambda path: -header(path))
+    found = sorted(cache.glob("signals/*/*.shard2"), key=lambda path: -header(path))
     if len(found) < 2:
         raise SystemExit("there is one shard only; take more --rows")
     one, two = rng.sample(found, 2)

@@ -54,6 +54,14 @@ def hasher(start: bytes = b"") -> Hash:
     return hashlib.blake2b(start, digest_size=16, key=key) if key else xxhash.xxh3_128(start)
 
 
+def closing_digest(*parts: bytes | memoryview) -> bytes:
+    """Give the hash that closes these bytes."""
+    digest = hasher()
+    for part in parts:
+        digest.update(part)
+    return digest.digest()
+
+
 def keyed(name: str) -> str:
     """Give the name of a folder of the cache; each key has its own, so that none calls another's files damaged."""
     key = _key()

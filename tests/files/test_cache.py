@@ -14,7 +14,7 @@ import pytest
 from datapruner.errors import DataPrunerError
 from datapruner.files import cache, temporary
 from datapruner.files.notes import Notes
-from datapruner.signals.store import SignalStore, row_keys, shard_format, shards
+from datapruner.signals.store import SignalStore, copies, row_keys, shards
 
 CONTEXT = {"signal": "test"}
 WIDTH = 3
@@ -116,11 +116,11 @@ KINDS = {
 
 @pytest.mark.skipif(os.name != "posix", reason="FIFOs, devices")
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("ending", ["rows", "sum", "shard"])
+@pytest.mark.parametrize("ending", ["rows", "sum", "shard2"])
 def test_what_is_no_file_of_ours_is_neither_waited_for_nor_touched(tmp_path, caplog, ending, kind):
     fetch(tmp_path)
     path = found(tmp_path, ending)
-    if ending == "shard":
+    if ending == "shard2":
         shutil.rmtree(tmp_path / "elsewhere", ignore_errors=True)
         for each in (found(tmp_path, "rows"), found(tmp_path, "sum")):
             each.unlink()
@@ -128,7 +128,7 @@ def test_what_is_no_file_of_ours_is_neither_waited_for_nor_touched(tmp_path, cap
     KINDS[kind](path)
     before = path.lstat()
     computed = fetch(tmp_path)
-    assert (computed > 0) == (ending == "shard")
+    assert (computed > 0) == (ending == "shard2")
     assert any(path.name in sentence and "stays" in sentence for sentence in said(caplog))
     after = path.lstat()
     assert (before.st_ino, before.st_mode) == (after.st_ino, after.st_mode)
@@ -138,11 +138,11 @@ def test_what_is_no_file_of_ours_is_neither_waited_for_nor_touched(tmp_path, cap
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
-@pytest.mark.parametrize("ending", ["rows", "shard"])
+@pytest.mark.parametrize("ending", ["rows", "shard2"])
 def test_a_file_that_the_disk_does_not_give_stays(tmp_path, caplog, monkeypatch, ending, number):
     fetch(tmp_path)
     path = found(tmp_path, ending)
-    if ending == "shard":
+    if ending == "shard2":
         found(tmp_path, "rows").unlink()
     before = path.read_bytes()
     real = cache.open_plain
@@ -152,7 +152,7 @@ def test_a_file_that_the_disk_does_not_give_stays(tmp_path, caplog, monkeypatch,
             raise OSError(number, os.strerror(number))
         return real(asked)
 
-    for module in (shards, shard_format):
+    for module in (shards, copies):
         monkeypatch.setattr(module, "open_plain", failing)
     fetch(tmp_path)
     assert fetch(tmp_path) == 0
@@ -163,7 +163,7 @@ def test_a_file_that_the_disk_does_not_give_stays(tmp_path, caplog, monkeypatch,
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="users")
 def test_a_damaged_file_of_another_user_is_not_removed(tmp_path, caplog, monkeypatch):
     fetch(tmp_path)
-    path = found(tmp_path, "shard")
+    path = found(tmp_path, "shard2")
     found(tmp_path, "rows").unlink()
     path.write_bytes(path.read_bytes()[:-1])
     me = os.getuid()
@@ -175,15 +175,15 @@ def test_a_damaged_file_of_another_user_is_not_removed(tmp_path, caplog, monkeyp
 
 @pytest.mark.parametrize("when", [1, 2, 3])
 def test_a_cache_that_is_removed_meanwhile_is_made_anew(tmp_path, monkeypatch, when):
-    root, calls, real = tmp_path / "cache", [], temporary.atomic_write
+    root, calls, real = tmp_path / "cache", [], temporary.whole_file
 
-    def write(path, parts, mode=0o600):
+    def write(path, mode=0o666):
         calls.append(path)
         if len(calls) == when:
             shutil.rmtree(root)
-        real(path, parts, mode)
+        return real(path, mode)
 
-    monkeypatch.setattr(shards, "atomic_write", write)
+    monkeypatch.setattr(shards, "whole_file", write)
     assert fetch(root) >= 25
     assert len(calls) > 3
     assert fetch(root) == 0
@@ -201,16 +201,17 @@ def test_shards_that_go_or_shrink_meanwhile_are_computed_anew(tmp_path, monkeypa
     def damage() -> None:
         if not hurt:
             hurt.append(when)
-            files = sorted(root.rglob("*.shard"))
+            files = sorted(root.rglob("*.shard2"))
             os.truncate(files[0], files[0].stat().st_size - 100)
             os.truncate(files[1], 0)
             files[2].unlink()
 
     if when == "while shards are read":
-        real = shards.Shelf.shards
-        monkeypatch.setattr(shards.Shelf, "shards", lambda held: (real(held), damage())[0])
+        real = shards.Shelf.files
+        monkeypatch.setattr(shards.Shelf, "files", lambda held: (real(held), damage())[0])
     elif when == "while rows are copied":
-        monkeypatch.setattr(shards, "gather", lambda *given: (damage(), shard_format.gather(*given))[1])
+        real = copies.open_shard
+        monkeypatch.setattr(copies, "open_shard", lambda *given: (damage(), real(*given))[1])
     else:
         write = shards.Shelf.write_shard
         monkeypatch.setattr(shards.Shelf, "write_shard", lambda *given: (damage(), write(*given)))
@@ -222,12 +223,12 @@ def test_shards_that_go_or_shrink_meanwhile_are_computed_anew(tmp_path, monkeypa
 def test_a_file_in_another_ones_place_gives_no_other_rows(tmp_path):
     """Each is whole, and closed by its own right checksum."""
     fetch(tmp_path)
-    files = sorted(tmp_path.rglob("*.shard"))
+    files = sorted(tmp_path.rglob("*.shard2"))
     first, last = files[0].read_bytes(), files[-1].read_bytes()
     found(tmp_path, "rows").unlink()
     files[0].write_bytes(last)
     assert 0 < fetch(tmp_path) < 25  # the rows that one held, and nothing else
-    for shard in tmp_path.rglob("*.shard"):
+    for shard in tmp_path.rglob("*.shard2"):
         shard.write_bytes(first)
     found(tmp_path, "rows").unlink()
     assert 0 < fetch(tmp_path) < 25
@@ -240,7 +241,7 @@ def test_rows_of_another_dataset_under_this_ones_name(tmp_path):
         keys, CONTEXT, WIDTH, lambda rows: iter([(rows, np.full((len(rows), WIDTH), -1, np.float32))])
     )
     fetch(tmp_path / "cache")
-    for ending in ("rows", "sum", "shard"):
+    for ending in ("rows", "sum", "shard2"):
         shutil.copy(found(tmp_path / "other", ending), found(tmp_path / "cache", ending))
         fetch(tmp_path / "cache")
 

@@ -564,7 +564,7 @@ def test_a_dataset_of_images(tiny_vit, cache):
     )
     kept = dp.prune(rows, scorer="concept_complexity", keep=0.5, embedder=str(tiny_vit), progress=False)
     assert len(kept.dataset) == 12
-    assert list((cache / "signals").glob("*/*.shard"))
+    assert list((cache / "signals").glob("*/*.shard2"))
     with pytest.raises(DataPrunerError, match="image model"):
         dp.prune(rows, scorer="concept_complexity", keep=0.5, progress=False)
 
@@ -602,7 +602,7 @@ def test_a_damaged_shard_is_told_in_one_line_on_stderr(
     )
     assert done.returncode == 0, done.stderr
     assert beside_progress(done.stderr) == ""
-    (shard,) = cache.rglob("*.shard")
+    (shard,) = cache.rglob("*.shard2")
     for path in [*cache.rglob("*.rows"), *cache.rglob("*.sum")]:
         path.unlink()
     raw = bytearray(shard.read_bytes())

@@ -21,8 +21,9 @@ from datapruner.errors import DataPrunerError
 from datapruner.files import temporary
 from datapruner.files.cache import cache_folder
 from datapruner.files.temporary import atomic_write
-from datapruner.signals.store import SignalStore, row_keys
-from datapruner.signals.store.shard_format import DIGEST_BYTES, MAGIC
+from datapruner.signals.store import SignalStore, finding, index, row_keys
+from datapruner.signals.store import store as store_module
+from datapruner.signals.store.shard_format import MAGIC
 from datapruner.signals.store.shards import Shelf
 
 WIDTH = 5
@@ -128,7 +129,7 @@ def test_rows_are_computed_once_then_read(tmp_path):
     first, model = fetch(tmp_path, contents)
     np.testing.assert_array_equal(first, expected(contents))
     assert sorted(model.rows) == list(range(35))
-    assert len(files(tmp_path, "shard")) == 3
+    assert len(files(tmp_path, "shard2")) == 3
     again, model = fetch(tmp_path, contents)
     assert model.rows == []
     assert again.tobytes() == first.tobytes()
@@ -201,7 +202,7 @@ def test_what_was_computed_before_an_interruption_is_kept(tmp_path):
 
 def test_what_takes_long_is_written_before_a_shard_is_full(tmp_path):
     fetch(tmp_path, names("row", 12), store=partial(small, flush_seconds=0.0))
-    assert len(files(tmp_path, "shard")) == 4
+    assert len(files(tmp_path, "shard2")) == 4
 
 
 def test_more_shards_than_a_process_may_hold_open(tmp_path):
@@ -214,7 +215,7 @@ def test_more_shards_than_a_process_may_hold_open(tmp_path):
             values, _ = fetch(tmp_path, contents, store=partial(small, flush_rows=1))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-    assert len(files(tmp_path, "shard")) == 100
+    assert len(files(tmp_path, "shard2")) == 100
     np.testing.assert_array_equal(values, expected(contents))
 
 
@@ -250,20 +251,26 @@ def test_another_shape_is_refused_before_it_is_stored(tmp_path, shape):
 def field_bytes(raw: bytes) -> dict[str, int]:
     """A byte in each field of a shard."""
     end = raw.index(b"\n", len(MAGIC)) + 1
-    rows = json.loads(raw[len(MAGIC) : end])["rows"]
-    middle = end + 16 * rows
+    header = json.loads(raw[len(MAGIC) : end])
+    middle = end + 16 * header["rows"]
+    blocks = -(-header["values"] // header["block"])
+    values = middle + 16 * (blocks + 1)
     return {
         "magic": 3,
         "header": len(MAGIC) + 2,
         "header digits": raw.index(b'"rows": ') + 8,
+        "number of values": raw.index(b'"values": ') + 10,
+        "size of a block": raw.index(b'"block": ') + 9,
         "newline": end - 1,
         "first key": end,
         "last key": middle - 1,
-        "first value": middle,
-        "middle value": middle + 2 * rows * WIDTH,
-        "last value": len(raw) - DIGEST_BYTES - 1,
-        "digest": len(raw) - DIGEST_BYTES,
-        "digest's end": len(raw) - 1,
+        "first block's digest": middle,
+        "last block's digest": values - 17,
+        "digest": values - 16,
+        "digest's end": values - 1,
+        "first value": values,
+        "middle value": values + 2 * header["values"],
+        "last value": len(raw) - 1,
     }
 
 
@@ -271,14 +278,18 @@ FIELDS = [
     "magic",
     "header",
     "header digits",
+    "number of values",
+    "size of a block",
     "newline",
     "first key",
     "last key",
+    "first block's digest",
+    "last block's digest",
+    "digest",
+    "digest's end",
     "first value",
     "middle value",
     "last value",
-    "digest",
-    "digest's end",
 ]
 
 
@@ -302,7 +313,7 @@ def test_a_flipped_bit_in_any_field_is_noticed(tmp_path, caplog, field, bit):
     contents = names("row", 35)
     fetch(tmp_path, contents)
     forget_compact(tmp_path)
-    path = files(tmp_path, "shard")[1]
+    path = files(tmp_path, "shard2")[1]
     raw = bytearray(path.read_bytes())
     rows = json.loads(bytes(raw).split(b"\n")[1])["rows"]
     raw[field_bytes(bytes(raw))[field]] ^= 1 << bit
@@ -320,7 +331,7 @@ def test_a_truncated_shard_is_noticed(tmp_path, caplog, left):
     contents = names("row", 35)
     fetch(tmp_path, contents)
     forget_compact(tmp_path)
-    path = files(tmp_path, "shard")[0]
+    path = files(tmp_path, "shard2")[0]
     raw = path.read_bytes()
     rows = json.loads(raw.split(b"\n")[1])["rows"]
     path.write_bytes(raw[:left])
@@ -379,7 +390,7 @@ def test_records_of_other_widths_are_others_under_the_same_keys(tmp_path, caplog
         computed.append(store.computed)
     assert computed == [20, 20, 20, 0, 0, 0, 20]
     assert not caplog.records
-    assert len(list((tmp_path / "signals").glob("*/*.shard"))) == 4
+    assert len(list((tmp_path / "signals").glob("*/*.shard2"))) == 4
 
 
 @pytest.mark.parametrize("ending", ["rows", "sum"])
@@ -422,17 +433,17 @@ def test_a_shard_that_vanishes_during_the_run_is_computed_again(tmp_path):
     contents = names("row", 30)
     fetch(tmp_path, contents)
     forget_compact(tmp_path)
-    real = Shelf.read_index
+    real = store_module.find
 
-    def read_then_lose(self):
-        index = real(self)
-        if files(tmp_path, "shard") and not lost:
-            lost.append(files(tmp_path, "shard")[0].read_bytes())
-            files(tmp_path, "shard")[0].unlink()
-        return index
+    def find_then_lose(*given):
+        found = real(*given)
+        if files(tmp_path, "shard2") and not lost:
+            lost.append(files(tmp_path, "shard2")[0].read_bytes())
+            files(tmp_path, "shard2")[0].unlink()
+        return found
 
     lost: list[bytes] = []
-    with mock.patch.object(Shelf, "read_index", read_then_lose):
+    with mock.patch.object(store_module, "find", find_then_lose):
         values, model = fetch(tmp_path, contents)
     assert len(model.rows) == json.loads(lost[0].split(b"\n")[1])["rows"]
     np.testing.assert_array_equal(values, expected(contents))
@@ -519,11 +530,11 @@ def test_a_killed_process_loses_one_unwritten_shard_at_most(tmp_path):
     process = multiprocessing.get_context("spawn").Process(target=work, args=(tmp_path, 0, 200, 0.05))
     process.start()
     deadline = time.monotonic() + 60
-    while len(list(tmp_path.rglob("*.shard"))) < 3 and time.monotonic() < deadline:
+    while len(list(tmp_path.rglob("*.shard2"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    kept = len(files(tmp_path, "shard"))
+    kept = len(files(tmp_path, "shard2"))
     assert 3 <= kept < 16
     contents = names("row", 200)
     values, model = fetch(tmp_path, contents)
@@ -571,13 +582,15 @@ def hurt(folder: Path, how: str, which: int, where: int) -> None:
 
 
 @settings(max_examples=120, deadline=None)
-@given(STEPS)
-def test_growth_death_and_damage_in_any_order_never_give_a_wrong_row(steps):
+@given(STEPS, st.sampled_from([1, 3, 100]))
+def test_growth_death_and_damage_in_any_order_never_give_a_wrong_row(steps, least):
     logging.getLogger("datapruner.signals.store").setLevel(logging.ERROR)
     try:
         with (
             tempfile.TemporaryDirectory() as name,
             mock.patch.object(os, "fsync"),
+            mock.patch.object(finding, "LEAST_SHARDS", least),  # with an index, and without
+            mock.patch.object(index, "BLOCK_ENTRIES", 3),
         ):
             folder, stored, hurt_since = Path(name), set(), False
             for step in [*steps, ("fetch", list(range(40)))]:
@@ -644,7 +657,7 @@ def test_damaged_records_are_computed_again(tmp_path, caplog):
         yield rows, table.take(rows)
 
     small(tmp_path).fetch_ragged(keys, CONTEXT, compute)
-    for ending in ("shard", "rows"):
+    for ending in ("shard2", "rows"):
         (path,) = tmp_path.rglob(f"*.{ending}")
         raw = bytearray(path.read_bytes())
         raw[-20] ^= 4

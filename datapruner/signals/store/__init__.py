@@ -3,11 +3,11 @@
 A row's key is the hash of what was fed to the model and of everything that decides the result (the
 *context*: model identity, maximum length, pooling, dtype, shapes, code version). A context's records lie in
 a folder of their own, and so do those of each width, so that none is ever read, or judged damaged, as one of
-another shape. Rows are written in
-shards as they are computed, each under a temporary name, synced and renamed, and closed by a checksum:
-a run killed at any moment loses one unwritten shard at most. Afterwards the rows of a run are compacted
-once into dataset order, so that millions of rows are read sequentially. Where the folder is not ours to write, what
-it lacks is computed and laid aside for as long as the process lasts.
+another shape. Rows are written in shards as they are computed (``shard_format``), each under a temporary name, synced
+and renamed, its head and its values closed by checksums: a run killed at any moment loses one unwritten shard at most.
+An index (``index``, ``finding``) is made from the shards' heads, kept, and grows by what is new. Afterwards the rows of
+a run are put together once in dataset order (``copies``), so that millions of rows are read sequentially. Where the
+folder is not ours to write, what it lacks is computed and laid aside for as long as the process lasts.
 """
 
 from typing import TYPE_CHECKING
@@ -24,7 +24,10 @@ if not TYPE_CHECKING:
     __getattr__ = moved(
         __name__,
         [
-            *(f"{__name__}.{part}" for part in ("store", "keys", "shards", "shard_format")),
+            *(
+                f"{__name__}.{part}"
+                for part in ("store", "keys", "shards", "shard_format", "finding", "copies")
+            ),
             "datapruner.files.temporary",
         ],
     )

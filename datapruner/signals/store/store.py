@@ -16,9 +16,11 @@ from datapruner.errors import DataPrunerError
 from datapruner.files.cache import cache_folder, keyed
 from datapruner.files.notes import Notes
 from datapruner.ragged import Ragged
+from datapruner.signals.store.copies import open_copy, write_copy
 from datapruner.signals.store.filling import Filling
+from datapruner.signals.store.finding import Found, find
 from datapruner.signals.store.keys import Keys
-from datapruner.signals.store.shard_format import Index, RaggedBatch, RowsMissingError
+from datapruner.signals.store.shard_format import RaggedBatch, RowsMissingError
 from datapruner.signals.store.shards import ATTEMPTS, Shelf
 
 FLUSH_ROWS = 4096
@@ -151,10 +153,10 @@ class SignalStore:
         out = []
         for kind in kinds:
             shelf = Shelf.of(self.folder, kind.context, kind.width)
-            found = shelf.open_compact(kind.name, len(kind.keys))
+            found = open_copy(shelf, kind.name, len(kind.keys))
             if found is None:
                 try:
-                    found = shelf.write_compact(kind.name, kind.keys, shelf.read_index())
+                    found = write_copy(shelf, kind.name, kind.keys, find(shelf, kind.keys))
                 except RowsMissingError:
                     return None
             out.append(found)
@@ -170,8 +172,8 @@ class SignalStore:
         rows: set[int] = set()
         for kind in kinds:
             shelf = Shelf.of(self.folder, kind.context, kind.width)
-            if shelf.open_compact(kind.name, len(kind.keys)) is None:
-                rows |= set(_lacking(kind.keys, shelf.read_index()).tolist())
+            if open_copy(shelf, kind.name, len(kind.keys)) is None:
+                rows |= set(_lacking(kind.keys, find(shelf, kind.keys, keep=False)).tolist())
         return len(rows)
 
     @property
@@ -209,19 +211,20 @@ class SignalStore:
         self.computed = 0
         found: dict[int, Ragged] = {}
         for number, kind in enumerate(kinds):
-            if (held := shelves[number].open_compact(kind.name, len(kind.keys))) is not None:
+            if (held := open_copy(shelves[number], kind.name, len(kind.keys))) is not None:
                 found[number] = held
         for _ in range(ATTEMPTS):
             left = [number for number in range(len(kinds)) if number not in found]
-            indices = {number: shelves[number].read_index() for number in left}
-            lacking = {number: _lacking(kinds[number].keys, indices[number]) for number in left}
+            places = {number: find(shelves[number], kinds[number].keys) for number in left}
+            lacking = {number: _lacking(kinds[number].keys, places[number]) for number in left}
             missing = np.unique(np.concatenate([*lacking.values(), np.empty(0, np.int64)]))
             try:
                 if missing.size:
                     self.computed += int(missing.size)
                     self.made += int(missing.size)
                     for number in range(len(kinds), len(every)):
-                        lacking[number] = _lacking(every[number].keys, shelves[number].read_index())
+                        keys = every[number].keys
+                        lacking[number] = _lacking(keys, find(shelves[number], keys))
                     filled = {
                         number: Filling(
                             shelves[number], every[number].keys, rows, self.flush_rows, self.flush_seconds
@@ -233,13 +236,12 @@ class SignalStore:
                             filling.put(positions, records[number])
                     for number, filling in filled.items():
                         filling.write()
-                        if number in indices:
+                        if number in places:
                             filling.check()
-                            indices[number] = shelves[number].read_index()
+                            places[number] = find(shelves[number], kinds[number].keys)
                 for number in left:
-                    found[number] = shelves[number].write_compact(
-                        kinds[number].name, kinds[number].keys, indices[number]
-                    )
+                    kind = kinds[number]
+                    found[number] = write_copy(shelves[number], kind.name, kind.keys, places[number])
                 return [found[number] for number in range(len(kinds))]
             except RowsMissingError:
                 continue  # another run removed a damaged shard, or somebody the cache: that is computed again
@@ -259,10 +261,11 @@ class SignalStore:
         return self.fetch_together([kind], lambda rows: ((at, [held]) for at, held in compute(rows)))[0]
 
 
-def _lacking(keys: Keys, index: Index) -> Ints:
-    """Give the position of the first row of every key that an index lacks; ascending."""
-    unique, first = np.unique(keys, return_index=True)
-    return np.sort(first[~np.isin(unique, index.keys)]).astype(np.int64)
+def _lacking(keys: Keys, found: Found) -> Ints:
+    """Give the position of the first row of every key that is not stored; ascending."""
+    missing = found.missing
+    first = np.unique(keys[missing], return_index=True)[1]
+    return np.sort(missing[first]).astype(np.int64)
 
 
 def _evenly(batches: Iterator[Batch], width: int) -> Iterator[RaggedBatch]:

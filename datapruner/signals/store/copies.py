@@ -1,0 +1,184 @@
+"""Rows put together in a dataset's order, so that millions are read one after the other, memory-mapped."""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from datapruner.arrays import Ints
+from datapruner.files.cache import discard, hasher, open_plain
+from datapruner.ragged import Ragged, offsets_of
+from datapruner.signals.store.finding import Found
+from datapruner.signals.store.keys import Keys
+from datapruner.signals.store.shard_format import (
+    DIGEST_BYTES,
+    DamagedError,
+    RowsMissingError,
+    Shard,
+    open_shard,
+)
+from datapruner.signals.store.shards import Shelf
+
+logger = logging.getLogger(__name__)
+
+KEPT_COPIES = 4
+
+
+def write_copy(shelf: Shelf, name: str, keys: Keys, found: Found) -> Ragged:
+    """Put rows together in the order of their keys, write them, and map what was written.
+
+    Raises
+    ------
+    RowsMissingError
+        One is not where it was found, or not as it was written: what is damaged is removed by then, and said.
+    """
+    if not len(keys):
+        return Ragged(np.empty(0, dtype=np.float32), np.zeros(1, dtype=np.int64))
+    if (found.shard < 0).any():
+        raise RowsMissingError
+    digest = hasher()
+
+    def fill(handle: IO[bytes]) -> None:
+        nonlocal digest
+        digest = hasher(name.encode())
+        if shelf.width is None:
+            handle.write(found.length.astype("<i8").tobytes())
+        _gather(shelf, keys, found, handle)
+        handle.flush()
+        with Path(handle.name).open("rb") as written:
+            while chunk := written.read(1 << 24):
+                digest.update(chunk)
+
+    path = shelf.write(f"{name}.rows", fill)
+    try:
+        shelf.write(f"{name}.sum", lambda handle: handle.writelines([digest.digest()]))
+        _trim(shelf)
+        with open_plain(path) as handle:
+            return _mapped(shelf, handle, len(keys))
+    except FileNotFoundError:
+        raise RowsMissingError from None
+
+
+def _gather(shelf: Shelf, keys: Keys, found: Found, handle: IO[bytes]) -> None:
+    """Go through the shards once, and write each one's rows where they belong."""
+    places = handle.tell() + 4 * offsets_of(found.length)
+    order = np.argsort(found.shard, kind="stable")
+    numbers, firsts = np.unique(found.shard[order], return_index=True)
+    whole = True
+    for number, here in zip(numbers.tolist(), np.split(order, firsts[1:]), strict=True):
+        path = found.files[number]
+        try:
+            with open_plain(path) as source:
+                shard = open_shard(source, shelf.width)
+                if shard is None:
+                    raise DamagedError
+                if not _says(shard, keys, found, here):
+                    for segment in found.segments:  # they are made again
+                        shelf.remove(segment)
+                    whole = False
+                    continue
+                taken = shard.take(source, found.row[here])
+        except FileNotFoundError:  # another run has just removed it
+            whole = False
+        except OSError as error:
+            shelf.pass_over(path, error)
+            whole = False
+        except DamagedError:
+            shelf.damaged(path)
+            whole = False
+        else:
+            # Rows that follow each other there are written as one.
+            cuts = np.flatnonzero(np.diff(here) != 1)
+            room = memoryview(np.ascontiguousarray(taken.values, dtype="<f4").view(np.uint8).data)
+            firsts_, lasts = np.append(0, cuts + 1), np.append(cuts, len(here) - 1) + 1
+            for to, begin, end in zip(
+                places[here[firsts_]].tolist(),
+                (4 * taken.offsets[firsts_]).tolist(),
+                (4 * taken.offsets[lasts]).tolist(),
+                strict=True,
+            ):
+                handle.seek(to)
+                handle.write(room[begin:end])
+    if not whole:
+        raise RowsMissingError
+
+
+def _says(shard: Shard, keys: Keys, found: Found, here: Ints) -> bool:
+    """Whether a shard holds what an index says of it."""
+    rows = found.row[here]
+    return bool(
+        rows.max() < len(shard.keys)
+        and (shard.keys[rows] == keys[here]).all()
+        and (shard.lengths[rows] == found.length[here]).all()
+    )
+
+
+def _trim(shelf: Shelf) -> None:
+    """Keep the copies that were used last: each is as large as its dataset, and the shards can make it again."""
+    copies = []
+    with suppress(OSError):  # what is no folder, or one with too long a name
+        for path in shelf.folder.glob("*.rows"):
+            with suppress(OSError):  # another run trims too
+                copies.append((path.lstat().st_mtime_ns, path))
+    for _, path in sorted(copies)[:-KEPT_COPIES]:
+        if discard(path):
+            discard(path.with_suffix(".sum"))
+
+
+def open_copy(shelf: Shelf, name: str, rows: int) -> Ragged | None:
+    """Map rows that were put together before; None where they are not there, or not as written."""
+    for place in shelf.places:
+        found = _opened(shelf, place / f"{name}.rows", rows)
+        if found is not None:
+            return found
+    return None
+
+
+def _opened(shelf: Shelf, path: Path, rows: int) -> Ragged | None:
+    digest, size = hasher(path.stem.encode()), 0
+    check = path.with_suffix(".sum")
+    try:
+        with open_plain(check) as handle:
+            expected = handle.read(DIGEST_BYTES + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        shelf.pass_over(check, error)
+        return None
+    try:
+        with open_plain(path) as handle:
+            while chunk := handle.read(1 << 24):
+                digest.update(chunk)
+                size += len(chunk)
+            fits = shelf.width is None or size == 4 * shelf.width * rows
+            if fits and digest.digest() == expected:
+                with suppress(OSError):  # a folder that is only read
+                    os.utime(path)
+                return _mapped(shelf, handle, rows)
+    except FileNotFoundError:
+        return None  # another run has just trimmed it
+    except OSError as error:
+        shelf.pass_over(path, error)
+        return None
+    logger.warning("stored rows are damaged (%s): they are put together again", path.name)
+    if discard(path):
+        discard(check)
+    return None
+
+
+def _mapped(shelf: Shelf, handle: IO[bytes], rows: int) -> Ragged:
+    handle.seek(0)
+    if shelf.width is None:
+        lengths = np.frombuffer(handle.read(8 * rows), dtype="<i8").astype(np.int64)
+    else:
+        lengths = np.full(rows, shelf.width, dtype=np.int64)
+    offsets = offsets_of(lengths)
+    head = 8 * rows if shelf.width is None else 0
+    if not offsets[-1]:
+        return Ragged(np.empty(0, dtype=np.float32), offsets)
+    return Ragged(np.memmap(handle, dtype="<f4", mode="r", offset=head, shape=(int(offsets[-1]),)), offsets)
