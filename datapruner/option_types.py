@@ -17,8 +17,8 @@ from datapruner.recipe.options import Running as RunningSection
 if TYPE_CHECKING:
     from datapruner.models.encoders import Encoder
 
-PrunedModel = str | Path | tuple[Any, Any] | Callable[[], tuple[Any, Any]]
-"""A name, objects of transformers, or what makes them."""
+SecondModel = str | Path | tuple[Any, Any] | Callable[[], tuple[Any, Any]]
+"""A model beside the first: a name, objects of transformers, or what makes them."""
 
 
 class Cleans(Protocol):
@@ -110,7 +110,8 @@ class Scoring(Measuring, total=False):
     """Everything that :func:`datapruner.score` takes, except the scorers."""
 
     model: str | Path | tuple[Any, Any] | None
-    pruned_model: PrunedModel | None
+    pruned_model: SecondModel | None
+    reference_model: SecondModel | None
     divergences: str | Path | ArrayLike | None
 
 

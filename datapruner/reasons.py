@@ -95,9 +95,18 @@ class Reason:
 KEPT, OVER_BUDGET, RANKED = "kept", "over_budget", "ranked"
 CLEANED = "dropped_before_scoring"
 """Of results that are older than causes."""
+NO_TOKENS_LEFT = Reason(
+    "no_tokens_left",
+    "none of its tokens is among the {share} % of highest value, which stay in the loss",
+    "row that lost all its tokens",
+    "rows that lost all their tokens",
+    "dropped for having lost all their tokens",
+)
+"""Of a selector that prunes tokens over all rows."""
 OF_NO_STEP = (
     Reason(KEPT, label="kept"),
     Reason(OVER_BUDGET, label="dropped by the budget"),
+    NO_TOKENS_LEFT,
     Reason(RANKED, label="ranked"),
     Reason(CLEANED, label="dropped before scoring"),
 )

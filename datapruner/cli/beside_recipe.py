@@ -18,6 +18,7 @@ from datapruner.recipe.options import (
     LanguageModel,
     Lists,
     PrunedModel,
+    ReferenceModel,
     Rows,
     Running,
     Sketches,
@@ -194,5 +195,5 @@ RUNNING = (Ahead, Saying, picked(Running, "cache trust_code limits"))
 CLEANING = (Duplicates, Cleaning, Steps)
 READING = (Source, Rows, *CLEANING, Embedding, LanguageModel, PrunedModel, Judges, Sketches)
 """What every verb takes that measures rows."""
-RANKING = (Lists, Scorers, *READING, Target)
+RANKING = (Lists, Scorers, *READING, ReferenceModel, Target)
 """And every one that ranks them."""

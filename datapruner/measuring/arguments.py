@@ -26,7 +26,8 @@ from datapruner.selection.selector import Selector
 from datapruner.selection.selectors import make_selector
 from datapruner.signals.run import Objects
 
-OBJECTS = ("embeddings", "embedder", "model", "pruned_model", "divergences", "classifier", "judge")
+SECOND = ("pruned_model", "reference_model")
+OBJECTS = ("embeddings", "embedder", "model", *SECOND, "divergences", "classifier", "judge")
 """Fields of a recipe that may be objects, which it cannot hold."""
 
 
@@ -72,17 +73,20 @@ def requested(
     steps = tuple(_cleaning_of(options.pop("cleaning", ())))
     chooser = None if selector is None else make_selector(selector)
     given = {name: options.pop(name, DEFAULTS[name]) for name in OBJECTS}
-    embedder, model, pruned_model = given["embedder"], given["model"], given["pruned_model"]
+    embedder, model = given["embedder"], given["model"]
     masks = {name: options.pop(name, None) for name in MASKS}
     if not isinstance(embedder, str) and not hasattr(embedder, "encode"):
         raise DataPrunerError(f"an embedder is a name or an object with `encode`, not {embedder!r}")
     _check_model(model, options)
     _check_whole(options, model=model is not None)
-    if not (pruned_model is None or isinstance(pruned_model, str | Path | tuple) or callable(pruned_model)):
-        raise DataPrunerError(
-            "a pruned model is a name, the pair (model, tokenizer) of transformers, or a function that gives the pair, "
-            f"not a {type(pruned_model).__name__}"
-        )
+    for name in SECOND:
+        one = given[name]
+        makes = callable(one) and not hasattr(one, "get_input_embeddings")
+        if not (_is_name(one) or isinstance(one, tuple) or makes):
+            raise DataPrunerError(
+                f"a {name.replace('_', ' ')} is a name, the pair (model, tokenizer) of transformers, or a function "
+                f"that gives the pair, not a {type(one).__name__}"
+            )
     for name in ("classifier", "judge"):
         _check_pair(name, given[name])
     if selects and len(made) != 1:

@@ -147,20 +147,31 @@ def check_twins(
             f"{sizes[1]:,}",
             f"{shared:,}",
         )
-    if len(tokenizers) < 2:
-        return shared
-    assert dense_tokenizer is not None
-    assert pruned_tokenizer is not None
-    one, other = dense_tokenizer.get_vocab(), pruned_tokenizer.get_vocab()
+    if dense_tokenizer is not None and pruned_tokenizer is not None:
+        check_same_tokens(dense_tokenizer, pruned_tokenizer, "the dense and the pruned model", way_out)
+    return shared
+
+
+def check_same_tokens(
+    one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase, whose: str, way_out: str
+) -> None:
+    """Refuse two tokenizers in which a token has not the same id; templates and limits may differ.
+
+    Parameters
+    ----------
+    one, other : PreTrainedTokenizerBase
+    whose, way_out : str
+        Words of the sentence: which two models' they are, and what to do.
+    """
+    ids, others = one.get_vocab(), other.get_vocab()
     if differing := sorted(
-        token for token in one.keys() | other.keys() if one.get(token) != other.get(token)
+        token for token in ids.keys() | others.keys() if ids.get(token) != others.get(token)
     ):
         token = differing[0]
         raise DataPrunerError(
-            f"the tokenizers of the dense and the pruned model differ in {len(differing):,} tokens ('"
-            f"{safe_text(token, 40)}' has the id {one.get(token)} in one, {other.get(token)} in the other); {way_out}"
+            f"the tokenizers of {whose} differ in {len(differing):,} tokens ('{safe_text(token, 40)}' has the id "
+            f"{ids.get(token)} in one, {others.get(token)} in the other); {way_out}"
         )
-    return shared
 
 
 def _from_checkpoint(

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
-from datapruner.ragged import Ragged, offsets_of
+from datapruner.ragged import offsets_of
 from datapruner.samples.portable import TOKEN_COLUMNS, check_free
+from datapruner.selection.tokens import tokens_scored
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
@@ -105,14 +106,14 @@ def _labels(rendered: Rendered) -> NDArray[np.int32]:
 def _pruned(selection: Selected) -> Iterator[Row]:
     """Give the kept rows' tokens, and their labels without what was pruned."""
     masks, rows = selection.token_masks, selection.indices
-    token_nll = selection.scores.rankings[selection.scorer].state.get("token_nll")
+    lengths = tokens_scored(selection.scores.rankings[selection.scorer].state)
     assert masks is not None
     for row, rendered in zip(
         rows.tolist(), _rendered(selection, selection.scores.samples, rows), strict=True
     ):
         labels, mask = _labels(rendered), masks[row]
         targets = np.flatnonzero(labels != IGNORED)
-        scored = len(token_nll[row]) if isinstance(token_nll, Ragged) else len(mask) or len(targets)
+        scored = (len(mask) or len(targets)) if lengths is None else int(lengths[row])
         if len(targets) != scored or len(mask) not in (0, scored):
             raise DataPrunerError(
                 f"row {row} has {len(targets)} supervised tokens, but had {scored} when it was scored: the tokenizer, "

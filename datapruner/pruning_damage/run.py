@@ -16,7 +16,7 @@ from datapruner.intervals import mean_interval
 from datapruner.measuring.arguments import requested
 from datapruner.measuring.measure import measure
 from datapruner.measuring.request import Request
-from datapruner.option_types import DEFAULTS, Measuring, PrunedModel, notes
+from datapruner.option_types import DEFAULTS, Measuring, SecondModel, notes
 from datapruner.pruning_damage.groups import CLUSTERS, GroupDamage, counts_of, nearness
 from datapruner.pruning_damage.result import Damage
 from datapruner.ranking import Ranking
@@ -66,7 +66,7 @@ def damage(
     source: Any,
     *,
     model: str | Path | tuple[Any, Any] | None = None,
-    pruned_model: PrunedModel | None = None,
+    pruned_model: SecondModel | None = None,
     by: str | Sequence[str] = (),
     n_clusters: int | None = None,
     divergences: Any = None,
@@ -122,7 +122,7 @@ def asked_for(
     source: Any,
     *,
     model: str | Path | tuple[Any, Any] | None = None,
-    pruned_model: PrunedModel | None = None,
+    pruned_model: SecondModel | None = None,
     by: Sequence[str] = (),
     divergences: Any = None,
     **options: Any,

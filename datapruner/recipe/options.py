@@ -152,6 +152,20 @@ class PrunedModel(Section):
     ] = None
 
 
+class ReferenceModel(Section):
+    """Reference model (excess_loss, preference_margin)."""
+
+    reference_model: Annotated[
+        str | None,
+        Option(
+            "A better model of the same tokens, whose losses those of --model are held against: as --pruned-model "
+            "takes it.",
+            python="Or the pair (model, tokenizer) of transformers, or a function that gives it.",
+            metavar="MODEL",
+        ),
+    ] = None
+
+
 class Judges(Section):
     """Models that give scores (classifier, judge)."""
 
@@ -420,6 +434,7 @@ SECTIONS: tuple[type[Section], ...] = (
     Embedding,
     LanguageModel,
     PrunedModel,
+    ReferenceModel,
     Judges,
     Sketches,
     Rows,
@@ -444,7 +459,7 @@ class Running(Section):
         ),
     ] = None
     progress: Annotated[bool, Option("Show progress on a terminal.", "")] = True
-    trust_code: Annotated[bool, Option("Run the code of a pruned model: module:function, or a pickle.")] = (
+    trust_code: Annotated[bool, Option("Run the code of a second model: module:function, or a pickle.")] = (
         False
     )
     changed_source: Annotated[

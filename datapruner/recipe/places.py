@@ -23,6 +23,7 @@ PATHS = (
     "model",
     "adapter",
     "pruned_model",
+    "reference_model",
     "classifier",
     "judge",
     *FILES,

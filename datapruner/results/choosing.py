@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from datapruner.arrays import Ints
+from datapruner.arrays import Flags, Ints
 from datapruner.budget import Budget
+from datapruner.cleaning.steps.no_supervised_tokens import NO_TOKENS
+from datapruner.cleaning.vetoes import Vetoes, drops
 from datapruner.errors import DataPrunerError
 from datapruner.ragged import Ragged
+from datapruner.reasons import Reason
 from datapruner.results.scored import Scored
-from datapruner.results.selected import TOKENLESS, Selected
+from datapruner.results.selected import Selected
 from datapruner.results.view import ALWAYS
 from datapruner.selection.budget_rows import nothing_fits, portions
 from datapruner.selection.tokens import gather
@@ -46,14 +49,30 @@ def choose(scored: Scored, name: str, selector: Selector, budget: Budget, kind: 
     codes, texts = scored.dropped_before()
     eligible = codes < 0
     costs = np.ones(n, dtype=np.int64)
+    refused: list[Vetoes] = []
+
+    def refuse(reason: Reason, rows: Flags) -> int:
+        """Take rows that no budget buys out of the running, but for those that are always kept."""
+        out = eligible & rows & ~scored.forced
+        if out.any():
+            eligible[out] = False
+            codes[out] = len(texts)
+            texts.append(f"dropped: {reason.sentence}")
+            refused.append(drops(reason, np.flatnonzero(out)))
+        return int(out.sum())
+
     if budget.in_tokens:
         costs = scored.tokens.get("num_supervised_tokens", costs[:0])
         if not len(costs):
             raise DataPrunerError("no tokens were counted for these scores; score again with count_tokens")
-        empty = eligible & (costs == 0) & ~scored.forced
-        eligible &= ~empty
-        codes[empty] = len(texts)
-        texts.append(TOKENLESS)
+        refuse(NO_TOKENS, costs == 0)
+    if (more := selector.refuses(scored.rankings[name])) is not None:
+        lost = refuse(more.reason, more.rows)
+        if isinstance(budget.keep, int) and (left := int(eligible.sum())) < budget.keep <= left + lost:
+            raise DataPrunerError(
+                f"{budget.keep} rows are to be kept, but only {left} are left, and {lost} were {more.reason.label}; "
+                f"keep fewer, or take {more.way_out}"
+            )
     forced = scored.forced & eligible
     codes[forced] = len(texts)
     texts.append(ALWAYS)
@@ -84,7 +103,7 @@ def choose(scored: Scored, name: str, selector: Selector, budget: Budget, kind: 
     if not kept.any():
         raise nothing_fits(budget, costs, eligible)
     pruned = gather(masks, n) if masks else None
-    return kind(scored, name, selector, budget, kept, codes.astype(np.int32), texts, pruned)
+    return kind(scored, name, selector, budget, kept, codes.astype(np.int32), texts, pruned, refused)
 
 
 def not_chosen(scored: Scored, name: str, kind: type[Kind]) -> Kind:

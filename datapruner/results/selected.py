@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from datapruner.arrays import Flags, Floats, Ints
 from datapruner.budget import Budget
-from datapruner.cleaning.steps.no_supervised_tokens import NO_TOKENS
+from datapruner.cleaning.vetoes import Vetoes
 from datapruner.errors import DataPrunerError
 from datapruner.ragged import Ragged
 from datapruner.reasons import KEPT, OVER_BUDGET, Reason, reason_of, saved_words
@@ -22,6 +22,7 @@ from datapruner.results.scored import Scored
 from datapruner.results.standing import Grouping, Standing, crossed, standing
 from datapruner.results.view import ALWAYS, SelectionView
 from datapruner.samples.labels import encode_labels
+from datapruner.selection.tokens import tokens_scored
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
     from datapruner.recipe import Recipe
     from datapruner.samples.samples import Samples
     from datapruner.selection.selector import Selector
-
-TOKENLESS = f"dropped: {NO_TOKENS.sentence}"
-"""Of rows that a budget in tokens drops."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -52,6 +50,7 @@ class Selected(SelectionView):
     codes: NDArray[np.int32]
     texts: list[str]
     token_masks: Ragged | None = None
+    refused: Sequence[Vetoes] = ()
 
     @property
     def values(self) -> Floats:
@@ -110,8 +109,8 @@ class Selected(SelectionView):
         """Supervised tokens of each row that stay in the loss, 0 where it was dropped; None: tokens were not pruned."""
         if self.token_masks is None:
             return None
-        token_nll = self.scores.rankings[self.scorer].state.get("token_nll")
-        whole = token_nll.lengths if isinstance(token_nll, Ragged) else self.token_masks.lengths
+        scored = tokens_scored(self.scores.rankings[self.scorer].state)
+        whole = self.token_masks.lengths if scored is None else scored
         stay = np.bincount(self.token_masks.rows(), self.token_masks.values, len(self.kept)).astype(np.int64)
         return np.where(self.kept, np.where(self.token_masks.lengths > 0, stay, whole), 0)
 
@@ -126,9 +125,7 @@ class Selected(SelectionView):
 
     @cached_property
     def _fates(self) -> tuple[list[str], Ints]:
-        steps = [(vetoes.kind, vetoes.rows) for vetoes in self.scores.vetoes]
-        if TOKENLESS in self.texts:
-            steps.append((NO_TOKENS.code, np.flatnonzero(self.codes == self.texts.index(TOKENLESS))))
+        steps = [(vetoes.kind, vetoes.rows) for vetoes in (*self.scores.vetoes, *self.refused)]
         names = list(dict.fromkeys([KEPT, *(kind for kind, _ in steps), OVER_BUDGET]))
         codes = np.where(self.kept, 0, len(names) - 1)
         for kind, rows in steps:
@@ -145,7 +142,8 @@ class Selected(SelectionView):
         """Give the reasons that rows may have been dropped for, by their codes."""
         return {
             **self.scores.reasons_by_code,
-            **{code: reason_of(code) for code in (KEPT, OVER_BUDGET, NO_TOKENS.code)},
+            **{vetoes.kind: vetoes.reason for vetoes in self.refused},
+            **{code: reason_of(code) for code in (KEPT, OVER_BUDGET)},
         }
 
     def table(self) -> pa.Table:
@@ -173,7 +171,7 @@ class Selected(SelectionView):
             columns[WITHIN] = encoded(standing.parts, standing.names)
         table = pa.table(columns)
         # What each group got cannot be told from the rows' fates alone: the source has the groups.
-        words = saved_words(self.scores.reasons_by_code)
+        words = saved_words(self.reasons_by_code)
         said = {GROUPS: self.shares(), REASONS: words, COUNTED: dict(self.counted)}
         held = {name: json.dumps(told) for name, told in said.items() if told}
         return table.replace_schema_metadata(held) if held else table
@@ -183,11 +181,10 @@ class Selected(SelectionView):
         """Every row's rank among those that it competed with."""
         n = len(self.kept)
         competing = np.isfinite(self.values)
-        for vetoes in self.scores.vetoes:
+        for vetoes in (*self.scores.vetoes, *self.refused):
             competing[vetoes.rows] = False
-        for text in (ALWAYS, TOKENLESS):
-            if text in self.texts:
-                competing &= self.codes != self.texts.index(text)
+        if ALWAYS in self.texts:
+            competing &= self.codes != self.texts.index(ALWAYS)
         found: list[Grouping] = [([""], np.zeros(n, dtype=np.int64))]
         if self.budget.per_group is not None:
             found.append(encode_labels(self._labels(self.budget.per_group)))

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from datapruner.errors import DataPrunerError
 from datapruner.parameters import Parameters
 from datapruner.ragged import Ragged
 from datapruner.ranking import Ranking
+from datapruner.reasons import Reason
 from datapruner.selection.budget_rows import Portion
 
 GROUPS = "groups"
@@ -43,6 +44,24 @@ class Choice:
     codes: Ints
     texts: list[str]
     token_masks: Ragged | None = None
+
+
+class Refused(NamedTuple):
+    """Rows that no budget buys.
+
+    Attributes
+    ----------
+    rows : ndarray, bool, shape (n,)
+        Of the whole dataset.
+    reason : Reason
+        Its sentence filled, but for nothing that differs between rows.
+    way_out : str
+        What lets more of them compete: ``a larger token_keep``.
+    """
+
+    rows: Flags
+    reason: Reason
+    way_out: str
 
 
 def take(
@@ -167,6 +186,35 @@ class Selector(Parameters, ABC):
         """Whether a selection has token masks, and its data ``input_ids`` and ``labels``; not unless overridden."""
         return False
 
+    def refuses(self, ranking: Ranking) -> Refused | None:
+        """Tell the rows that it would not keep whatever the budget; those that are always kept are kept all the same.
+
+        Parameters
+        ----------
+        ranking : Ranking
+            Of the whole dataset.
+
+        Raises
+        ------
+        DataPrunerError
+            The ranking lacks what this selector needs.
+        """
+        self._check_ranking(ranking)
+        return self._refuses(ranking)
+
+    def _refuses(self, ranking: Ranking) -> Refused | None:
+        """Tell these rows; none unless overridden."""
+        return None
+
+    def _check_ranking(self, ranking: Ranking) -> None:
+        whole = ranking.groups is not None and ranking.group_weights is not None
+        self.check([*ranking.columns, *ranking.state, *[GROUPS] * whole])
+        if lost := sorted(self.reads - ranking.state.keys()):
+            raise DataPrunerError(
+                f"the selector '{self.name}' reads the signal '{lost[0]}', which these scores do not hold; name it "
+                f"where rows are scored: --selector={self.name} of prune, which measures it too"
+            )
+
     @abstractmethod
     def _select(self, ranking: Ranking, portion: Portion, rng: np.random.Generator) -> Choice:
         """Choose among ``portion.rows``, whose order in the result is that of the portion."""
@@ -190,13 +238,7 @@ class Selector(Parameters, ABC):
         DataPrunerError
             The ranking lacks what this selector needs, or the budget was not met.
         """
-        whole = ranking.groups is not None and ranking.group_weights is not None
-        self.check([*ranking.columns, *ranking.state, *[GROUPS] * whole])
-        if lost := sorted(self.reads - ranking.state.keys()):
-            raise DataPrunerError(
-                f"the selector '{self.name}' reads the signal '{lost[0]}', which these scores do not hold; name it "
-                f"where rows are scored: --selector={self.name} of prune, which measures it too"
-            )
+        self._check_ranking(ranking)
         if not np.isfinite(ranking.values[portion.rows]).all():
             row = portion.rows[int(np.argmin(np.isfinite(ranking.values[portion.rows])))]
             raise DataPrunerError(f"row {row} has no finite score and cannot be chosen or refused")

@@ -1,11 +1,11 @@
-"""Q-Tuning's second stage: which of a row's supervised tokens stay in the loss (arXiv 2509.23873).
+"""Which of a row's supervised tokens stay in the loss: Q-Tuning's second stage (arXiv 2509.23873), or by any value.
 
 The tokens that go leave the loss and nothing else: the model reads the row whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -20,6 +20,60 @@ BLOCK = 1 << 21
 
 Condition = Literal["none", "both"]
 """Which of a row's tokens may go: any, or those that stand out and whose neighbours do."""
+
+
+Over = Literal["all", "row"]
+"""Of which tokens a share stays: of all rows', or of each row's own."""
+TOKEN_VALUES = "token_values"  # noqa: S105 - no password
+"""State of a ranking: a value of every supervised token, higher = keep."""
+TOKEN_STATE = ("token_nll", TOKEN_VALUES)
+"""State of a ranking with an entry for every supervised token."""
+
+
+def tokens_scored(state: Mapping[str, object]) -> Ints | None:
+    """Count the supervised tokens that each row had when it was ranked; None where the ranking does not know."""
+    found = (state.get(name) for name in TOKEN_STATE)
+    return next((held.lengths for held in found if isinstance(held, Ragged)), None)
+
+
+def check_share(name: str, keep: float) -> None:
+    """Refuse a share of tokens that has no meaning."""
+    if not 0 < keep <= 1:
+        raise DataPrunerError(f"{name}: token_keep must lie above 0 and at most 1, not {keep}")
+
+
+def highest(values: Ragged, keep: float, over: Over) -> Ragged:
+    """Tell the tokens of the highest values: a share of all, or of each row's.
+
+    max(1, round(share * tokens)) stay, halves to even as Python rounds; of equal values the earlier row's, and there
+    the earlier token.
+
+    Parameters
+    ----------
+    values : Ragged
+        Finite; higher = keep.
+    keep : float
+        The share, in (0, 1].
+    over : {"all", "row"}
+
+    Returns
+    -------
+    Ragged
+        bool, of the same rows.
+    """
+    share, held = as_written(keep), values.values
+    kept = np.zeros(len(held), dtype=np.bool_)
+    if over == "row":
+        of, each = values.rows(), values.lengths.tolist()
+        stay = np.array([max(1, round(share * length)) for length in each], dtype=np.int64)
+        order = np.lexsort((-held, of))  # stable, so that the earlier of equal tokens comes first
+        kept[order[np.arange(len(order)) - values.offsets[of] < stay[of]]] = True
+    elif len(held):
+        count = max(1, round(share * len(held)))
+        cut = np.partition(held, len(held) - count)[len(held) - count]
+        kept = held > cut
+        kept[np.flatnonzero(held == cut)[: count - int(kept.sum())]] = True
+    return Ragged(kept, values.offsets)
 
 
 def token_scores(token_nll: Ragged, smoothing: float) -> Floats:

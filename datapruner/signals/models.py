@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from datapruner.arrays import Ints
-from datapruner.errors import DataPrunerError
 from datapruner.models.known import opening
 from datapruner.models.names import DEFAULT_TOKENIZER
 from datapruner.models.tokenizers import load_tokenizer
@@ -17,7 +16,7 @@ from datapruner.signals.store import SignalStore
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from datapruner.models.known import Known, Opening
+    from datapruner.models.known import Opening
     from datapruner.recipe import Recipe
     from datapruner.samples.rendered import Rendered
     from datapruner.samples.samples import Samples
@@ -62,12 +61,12 @@ def _named(
 
     def load() -> LanguageModel:
         say(f"loading the language model {name}", progress)
-        model, tokenizer = load_causal_lm(name, adapter=recipe.adapter, **_loading(recipe))
+        model, tokenizer = load_causal_lm(name, adapter=recipe.adapter, **loading(recipe))
         known = learn_model(model, tokenizer, probe=False)
-        opened.note(asdict(known), _opening(recipe, "language model", name, store))
+        opened.note(asdict(known), opening_of(recipe, "language model", name, store))
         return LanguageModel(model, tokenizer, _reach(recipe, known.positions), *_fed(recipe), known=known)
 
-    opened = _opening(recipe, "language model", name, store)
+    opened = opening_of(recipe, "language model", name, store)
     known = known_model(opened)
     if known is None:
         return load, None
@@ -87,82 +86,15 @@ def _reach(recipe: Recipe, longest: int | None) -> int:
     return wanted if longest is None else min(wanted, longest)
 
 
-def open_pruned(
-    recipe: Recipe,
-    store: SignalStore,
-    given: Any,
-    reader: LanguageModel | NamedModel,
-    *,
-    trust_code: bool,
-    progress: bool = True,
-) -> LanguageModel:
-    """Load the pruned model that a recipe names, or take the one given: a pair, or a function that makes one.
-
-    Raises
-    ------
-    DataPrunerError
-        It cannot be had, or reads fewer tokens than the rows have.
-    """
-    from datapruner.models.foreign import checked_pair, runs_code
-    from datapruner.models.known import learn_model
-    from datapruner.models.sizes import positions
-    from datapruner.models.twins import load_pruned_lm
-    from datapruner.signals.language_model.reader import LanguageModel
-
-    known = None
-    if given is not None:
-        pair = given() if callable(given) else given
-        model, tokenizer = checked_pair("pruned_model", *(pair if isinstance(pair, tuple) else (pair,))[:2])
-    else:
-        assert recipe.pruned_model is not None
-        name = recipe.pruned_model
-        opened = _opening(recipe, "pruned model", name, store)
-        say(f"loading the pruned model {name}", progress)
-        model, tokenizer = load_pruned_lm(name, trust_code=trust_code, **_loading(recipe))
-        if not runs_code(name):
-            known = learn_model(model, tokenizer, probe=False)
-            opened.note(asdict(known), _opening(recipe, "pruned model", name, store))
-    _check_reach(positions(model, tokenizer), reader.max_length)
-    fed = (reader.max_length, reader.last_turn_only, reader.packing, reader.batch_tokens)
-    return LanguageModel(model, tokenizer, *fed, known=known)
-
-
-def known_pruned(recipe: Recipe, store: SignalStore, given: Any, max_length: int) -> Known | None:
-    """Tell what the pruned model is, where a name says it and its files have been opened before.
-
-    Raises
-    ------
-    DataPrunerError
-        It reads fewer tokens than the rows have.
-    """
-    from datapruner.models.foreign import runs_code
-    from datapruner.models.known import known_model
-
-    if given is not None or recipe.pruned_model is None or runs_code(recipe.pruned_model):
-        return None
-    known = known_model(_opening(recipe, "pruned model", recipe.pruned_model, store))
-    if known is not None:
-        _check_reach(known.positions, max_length)
-    return known
-
-
-def _check_reach(longest: int | None, max_length: int) -> None:
-    """Refuse a pruned model that cannot read what the dense one reads."""
-    if longest is not None and longest < max_length:
-        raise DataPrunerError(
-            f"the pruned model reads {longest} tokens and rows are cut at {max_length}; pass --max-length={longest}"
-        )
-
-
-def _loading(recipe: Recipe) -> dict[str, Any]:
-    """Give the options that both models are loaded with."""
+def loading(recipe: Recipe) -> dict[str, Any]:
+    """Give the options that all language models of a recipe are loaded with."""
     return {name: getattr(recipe, name) for name in ("dtype", "device", "device_map", "quantize")}
 
 
-def _opening(recipe: Recipe, kind: str, name: str, store: SignalStore) -> Opening:
+def opening_of(recipe: Recipe, kind: str, name: str, store: SignalStore) -> Opening:
     """Describe the opening of one of a recipe's models."""
     adapter = recipe.adapter if kind == "language model" else None
-    return opening(kind, name, store.notes, adapter=adapter, **_loading(recipe))
+    return opening(kind, name, store.notes, adapter=adapter, **loading(recipe))
 
 
 def renderer_of(recipe: Recipe) -> Renderer | None:

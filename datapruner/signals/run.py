@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from datapruner.cleaning.own_text import OwnText
     from datapruner.inputs import Inputs
     from datapruner.models.encoders import Encoder, Named, TokenEmbedder
-    from datapruner.option_types import PrunedModel
+    from datapruner.option_types import SecondModel
     from datapruner.progress import Ahead
     from datapruner.recipe import Recipe
     from datapruner.samples.rendered import TokenCounts
@@ -53,7 +53,8 @@ class Objects:
     embeddings: Any = None
     embedder: Encoder | None = None
     model: tuple[Any, Any] | None = None
-    pruned_model: PrunedModel | None = None
+    pruned_model: SecondModel | None = None
+    reference_model: SecondModel | None = None
     divergences: Any = None
     classifier: tuple[Any, Any] | None = None
     judge: tuple[Any, Any] | None = None
@@ -149,15 +150,19 @@ class Run:
     @cached_property
     def guessed_token_seconds(self) -> float:
         """How long the language model takes for a token, by its size: two operations for every weight."""
-        recipe, given = self.recipe, self.objects.model
-        if given is not None:
-            weights: int = sum(weight.numel() for weight in given[0].parameters())
+        given = self.objects.model
+        return self.token_seconds(self.recipe.model, None if given is None else given[0])
+
+    def token_seconds(self, name: str | None, model: Any = None) -> float:
+        """How long a language model takes for a token, by the size of one in memory or of its files."""
+        if model is not None:
+            weights: int = sum(weight.numel() for weight in model.parameters())
         else:
-            folder = None if recipe.model is None else local_folder(recipe.model)
+            folder = None if name is None else local_folder(name)
             if folder is None:
                 return UNKNOWN_MODEL
             weights = sum(file.stat().st_size for file in folder.iterdir() if file.is_file()) // 2
-        device = (recipe.device or likely_device()).partition(":")[0]
+        device = (self.recipe.device or likely_device()).partition(":")[0]
         return 2 * weights / OPERATIONS.get(device, OPERATIONS["cuda"])
 
     @property

@@ -14,6 +14,7 @@ from datapruner.ragged import Ragged, offsets_of
 from datapruner.ranking import Ranking
 from datapruner.selection.budget_rows import Portion
 from datapruner.selection.selectors.message_passing import DISTANCES, NEIGHBOURS
+from datapruner.selection.tokens import TOKEN_VALUES
 from datapruner.signals import (
     OF_TARGET,
     TARGET,
@@ -62,6 +63,8 @@ def example_signals(n: int = 120, *, seed: int = 0, more: Mapping[str, Any] | No
     near, twin = (np.random.default_rng([seed, number]) for number in (1, 2))
     token_jsd = (np.log(2) * twin.beta(1 + cluster[of], 6)).astype(np.float32)
     pruned_nll = (nll * np.exp(twin.normal(0.3, 0.2, size=len(of)))).astype(np.float32)
+    better = np.random.default_rng([seed, 3]).normal(-0.2, 0.2, size=len(of))
+    reference = (nll * np.exp(better)).astype(np.float32)
     norms = 3 * mean(nll) / np.sqrt(supervised)
     target = embedding[near.permutation(n)[: max(12, n // 8)]]
     words = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"]
@@ -97,6 +100,8 @@ def example_signals(n: int = 120, *, seed: int = 0, more: Mapping[str, Any] | No
         "pruned_token_nll": Ragged(pruned_nll, offsets),
         "pruned_grad_norm": 1.5 * norms,
         "gradient_dot": 1.5 * norms**2 * twin.uniform(-0.2, 1, size=n),
+        "reference_log_ppl": mean(reference),
+        "reference_token_nll": Ragged(reference, offsets),
         "response_log_ppl": mean(alone),
         "response_token_nll": Ragged(alone, offsets),
     }
@@ -172,6 +177,7 @@ def plane(log_ppl: Floats, tokens: Ints) -> tuple[dict[str, Any], dict[str, Any]
     columns = {"log_ppl": log_ppl, "entropy": np.sqrt(log_ppl[::-1]), "walk_place": walk}
     return {**columns, **chosen}, {
         "token_nll": token_nll,
+        TOKEN_VALUES: Ragged(np.round(np.sin(np.arange(len(token_nll.values))), 1), token_nll.offsets),
         "embedding": vectors,
         **_graph(len(log_ppl)),
     }

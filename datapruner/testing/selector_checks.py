@@ -10,10 +10,10 @@ import numpy as np
 
 from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
-from datapruner.ragged import Ragged
 from datapruner.ranking import Ranking
 from datapruner.selection.budget_rows import Portion
 from datapruner.selection.selector import Selector
+from datapruner.selection.tokens import tokens_scored
 from datapruner.testing.examples import plane, portion, random_ranking, rng
 
 BUDGETS = (0.1, 0.3, 0.5, 1.0)
@@ -28,7 +28,7 @@ def check_selector(selector: Selector, ranking: Ranking | None = None) -> None:
     ranking : Ranking, optional
         At least 10 rows, with the columns and the state that the selector reads; by default rankings with groups and
         all that the built-in scorers leave for their selectors. Supervised tokens are the lengths of the state
-        ``token_nll`` where it is there.
+        ``token_nll``, or ``token_values``, where it is there.
 
     Raises
     ------
@@ -176,9 +176,8 @@ def _one(given: Ranking | None, seed: int) -> tuple[Ranking, Ints]:
 
 
 def _tokens(ranking: Ranking) -> Ints:
-    held = ranking.state.get("token_nll")
-    if isinstance(held, Ragged):
-        return np.asarray(held.lengths, dtype=np.int64)
+    if (held := tokens_scored(ranking.state)) is not None:
+        return held
     return np.random.default_rng(0).integers(1, 50, size=len(ranking.values))
 
 

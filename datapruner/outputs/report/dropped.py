@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from datapruner.cleaning.steps.no_supervised_tokens import NO_TOKENS
 from datapruner.outputs.wording import be, counted, listed, upper
+from datapruner.reasons import NO_TOKENS_LEFT
 
 if TYPE_CHECKING:
     from datapruner.results.scored import Scored
@@ -34,10 +35,13 @@ def counted_words(scores: Scored) -> list[str]:
 
 
 def tokenless_words(selection: Selected) -> list[str]:
-    """Say how many rows a budget in tokens dropped for having none."""
-    count = selection.counts().get(NO_TOKENS.code, 0)
-    words = counted(count, NO_TOKENS.one, NO_TOKENS.many)
-    return [f"{upper(words)} {be(count)} dropped: nothing in them is trained on."] if count else []
+    """Say how many rows a budget in tokens dropped for having none, and a selector for having lost them all."""
+    found = [(reason, selection.counts().get(reason.code, 0)) for reason in (NO_TOKENS, NO_TOKENS_LEFT)]
+    return [
+        f"{upper(counted(count, reason.one, reason.many))} {be(count)} dropped: nothing in them is trained on."
+        for reason, count in found
+        if count
+    ]
 
 
 def forced_words(scores: Scored) -> list[str]:

@@ -63,6 +63,7 @@ def how_it_was_made(selection: Selected) -> list[tuple[str, str]]:
         "Rows": f"read as {samples.layout.name}" + (f" ({read})" if read else ""),
         "Language model": _model(recipe),
         "Pruned model": _named(recipe, "pruned_model"),
+        "Reference model": _named(recipe, "reference_model"),
         "Divergences": _named(recipe, "divergences"),
         "Classifier": _named(recipe, "classifier"),
         "Judge": _named(recipe, "judge"),

@@ -14,7 +14,7 @@ from datapruner.ranking import Ranking
 from datapruner.selection.budget_rows import Portion
 from datapruner.selection.quadrants import Fill, Quadrants, triage
 from datapruner.selection.selector import Choice, Selector, fill
-from datapruner.selection.tokens import Condition, gather, prune_tokens
+from datapruner.selection.tokens import Condition, check_share, gather, prune_tokens
 
 NAMES = {
     1: "Q1, harmful noise (high error, high uncertainty)",
@@ -138,7 +138,6 @@ class EUPlaneSelector(Selector):
 
 def check_tokens(name: str, keep: float, smoothing: float) -> None:
     """Refuse a share of tokens, or a weight of neighbours, that has no meaning."""
-    if not 0 < keep <= 1:
-        raise DataPrunerError(f"{name}: token_keep must lie above 0 and at most 1, not {keep}")
+    check_share(name, keep)
     if not 0 <= smoothing <= 1:
         raise DataPrunerError(f"{name}: smoothing must lie between 0 and 1, not {smoothing}")

@@ -83,6 +83,7 @@ class Pass:
         agreement: bool = False,
         pools: bool = False,
         ahead: Sequence[Ahead] = (),
+        called: str | None = None,
         sketch: Sketch | None = None,
         window_rows: int = WINDOW_ROWS,
         head_positions: int = HEAD_POSITIONS,
@@ -90,6 +91,7 @@ class Pass:
         self.window_rows, self.head_positions = window_rows, head_positions
         self.other, self.gradients, self.agreement, self.ahead = other, gradients, agreement, ahead
         self.feed, self.layer, self.prefix = feed, layer, prefix
+        self.called = called or PASSES[what]
         self.samples, self.rows, self.what = samples, rows, what
         self.num_tokens, self.progress = num_tokens, progress
         self.sketched = (
@@ -131,7 +133,7 @@ class Pass:
         ]
         with (
             Clock(
-                PASSES[self.what] if self.what != "twins" or len(self.live) > 1 else "pruned model",
+                self.called if self.what != "twins" or len(self.live) > 1 else "pruned model",
                 len(places),
                 tokens,
                 self.progress,

@@ -54,6 +54,7 @@ def measure_language_model(
     num_tokens: Ints | None = None,
     progress: bool = True,
     ahead: Sequence[Ahead] = (),
+    called: str | None = None,
     sketch: Sketch | None = None,
     window_rows: int = WINDOW_ROWS,
     head_positions: int = HEAD_POSITIONS,
@@ -80,6 +81,8 @@ def measure_language_model(
         Show tokens a second and the time left on a terminal, and announce how long a long pass will take.
     ahead : sequence of Ahead
         The passes after it, for how long all of them will take.
+    called : str, optional
+        The pass, where it is shown; by default after what is read.
     sketch : Sketch, optional
         Of a ``row``: a sketch of the output layer's gradient too; see
         :mod:`datapruner.signals.language_model.sketch`.
@@ -136,6 +139,7 @@ def measure_language_model(
                     progress,
                     pools=bool(beside),
                     ahead=ahead,
+                    called=called,
                     sketch=sketch if asking.vectors else None,
                     window_rows=window_rows,
                     head_positions=head_positions,

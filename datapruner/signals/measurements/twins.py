@@ -12,8 +12,8 @@ from datapruner.signals.losses import PACED_BY, reader_of
 from datapruner.signals.measurement import Cost, Given, Readers
 from datapruner.signals.measurements._of_model import OfModel
 from datapruner.signals.measurements.losses import GRADIENTS, OF_A_ROW
-from datapruner.signals.models import known_pruned, open_pruned
 from datapruner.signals.run import Run, tokens_a_row
+from datapruner.signals.second_model import PRUNED, known_second, open_second
 
 JSD = Given(
     "jsd",
@@ -112,7 +112,9 @@ class Twins(OfModel):
         reader, given = reader_of(run), run.objects.pruned_model
         if given is not None or run.objects.model is not None:
             return None
-        pruned = None if reader is None else known_pruned(run.recipe, run.store, given, reader.max_length)
+        pruned = (
+            None if reader is None else known_second(PRUNED, run.recipe, run.store, given, reader.max_length)
+        )
         if reader is None or reader.known is None or pruned is None:
             return len(run.rows)
         from datapruner.signals.language_model.twins import asked_of_pair
@@ -132,7 +134,8 @@ class Twins(OfModel):
             run.samples,
             run.rows,
             reader,
-            lambda: open_pruned(
+            lambda: open_second(
+                PRUNED,
                 run.recipe,
                 run.store,
                 given,
@@ -141,7 +144,7 @@ class Twins(OfModel):
                 progress=run.progress,
             ),
             run.store,
-            pruned_known=known_pruned(run.recipe, run.store, given, reader.max_length),
+            pruned_known=known_second(PRUNED, run.recipe, run.store, given, reader.max_length),
             in_turn=run.recipe.twins == "in_turn",
             release=run.objects.model is None,
             gradients=any(given.name in wanted for given in GRADIENTS),
