@@ -30,6 +30,7 @@ WORDS = {
     "contaminated": "dropped as contaminated by the test set",
     "no_answer": "dropped for having no answer",
     "no_supervised_tokens": "dropped for having no supervised tokens",
+    "no_tokens_left": "dropped for having lost all their tokens",
     "never_keep": "dropped by the never-keep list",
 }
 """As results have always said it."""
