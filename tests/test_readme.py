@@ -31,7 +31,8 @@ PAGES = [
 # Every page's budgets can be had from so many rows.
 ROWS = {"README.md": 3000}
 FEW = 160
-MODELS = ("my-model", "my-pruned", "dense", "pruned", "better")
+MODELS = ("my-model", "my-pruned", "dense", "pruned", "better", "my-policy", "before")
+OTHERS = ("pruned", "better", "before")
 SAID = re.compile(r"(reading|loading|trained|\d+ trainings) .* \.\.\.")
 CLASSIFIERS = {"my-reward": ["reward"], "my-classifier": ["fine", "toxic"]}
 
@@ -242,9 +243,7 @@ def workplace(request, made, tmp_path, monkeypatch):
         vectors = vectors + 0.1
     for name in MODELS:
         if re.search(rf"model[ =]\"?{name}\b", text):
-            shutil.copytree(
-                folder / ("other" if name.endswith(("pruned", "better")) else "dense"), tmp_path / name
-            )
+            shutil.copytree(folder / ("other" if name.endswith(OTHERS) else "dense"), tmp_path / name)
     if "pairs.jsonl" in text:
         pairs = [
             {"prompt": a["question"], "chosen": a["answer"], "rejected": b["answer"]}

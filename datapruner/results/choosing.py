@@ -66,12 +66,12 @@ def choose(scored: Scored, name: str, selector: Selector, budget: Budget, kind: 
         if not len(costs):
             raise DataPrunerError("no tokens were counted for these scores; score again with count_tokens")
         refuse(NO_TOKENS, costs == 0)
-    if (more := selector.refuses(scored.rankings[name])) is not None:
-        lost = refuse(more.reason, more.rows)
+    if (out := selector.refuses(scored.rankings[name])) is not None:
+        lost = refuse(out.reason, out.rows)
         if isinstance(budget.keep, int) and (left := int(eligible.sum())) < budget.keep <= left + lost:
             raise DataPrunerError(
-                f"{budget.keep} rows are to be kept, but only {left} are left, and {lost} were {more.reason.label}; "
-                f"keep fewer, or take {more.way_out}"
+                f"{budget.keep} rows are to be kept, but only {left} are left, and {lost} were {out.reason.label}; "
+                f"keep fewer, or take {out.way_out}"
             )
     forced = scored.forced & eligible
     codes[forced] = len(texts)

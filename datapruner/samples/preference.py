@@ -7,6 +7,10 @@ from dataclasses import replace
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from datapruner.arrays import Ints
+from datapruner.errors import DataPrunerError
 from datapruner.samples.conversation import has_more, turns_array
 from datapruner.samples.reading import Row
 from datapruner.samples.sample import Message, Sample
@@ -14,6 +18,8 @@ from datapruner.samples.sample import Message, Sample
 if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
+
+    from datapruner.samples.samples import Samples
 
 Turns = list[Message]
 
@@ -65,6 +71,28 @@ def sides(row: Row) -> tuple[Sample, list[Sample]]:
     said = list(chosen.messages)
     parted = [_pair(said, answer) for answer in row.rejected()]
     return chosen, [replace(chosen, messages=(*prompt, *answer)) for prompt, _, answer in parted]
+
+
+def rejected_sides(samples: Samples, rows: Ints) -> tuple[list[Sample], Ints]:
+    """Return rows with their rejected answers in place of the chosen one.
+
+    Parameters
+    ----------
+    samples
+        Rows with a column of rejected answers.
+    rows
+        int64 [m]: those that are read.
+
+    Returns
+    -------
+    answered, counts
+        The conversations, those of a row one after the other; int64 [m]: how many each row has, at least one.
+    """
+    found = [sides(row)[1] for row in samples.iter_rows(rows)]
+    if bare := [int(row) for row, answers in zip(rows, found, strict=True) if not answers]:
+        raise DataPrunerError(f"row {bare[0]} has no rejected answer; give it one, or leave it out")
+    counts = np.array([len(answers) for answers in found], dtype=np.int64)
+    return [answer for answers in found for answer in answers], counts
 
 
 def votes(rows: Iterable[Row], labels: list[bool]) -> Dataset:

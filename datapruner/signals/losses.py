@@ -17,6 +17,8 @@ from datapruner.signals.run import Fed, Run
 from datapruner.signals.tokens import NamedTokenizer, stored_counts
 
 if TYPE_CHECKING:
+    from datapruner.arrays import Ints
+    from datapruner.samples.samples import Samples
     from datapruner.signals.language_model.reader import Reader
     from datapruner.signals.language_model.records import Vectors, What
     from datapruner.signals.language_model.sketch import Sketch
@@ -71,15 +73,26 @@ def reader_of(run: Run) -> Reader | None:
 
 def missing_records(run: Run, what: What, vectors: Vectors | None = None) -> int | None:
     """Count the rows that the language model has to read; unknown of a model that was given as an object."""
-    reader = reader_of(run)
+    return missing_of(run, reader_of(run), run.samples, run.rows, what, vectors)
+
+
+def missing_of(
+    run: Run,
+    reader: Reader | None,
+    samples: Samples,
+    rows: Ints,
+    what: What = "row",
+    vectors: Vectors | None = None,
+) -> int | None:
+    """Count the same of other rows than the run's own."""
     if reader is None:  # of a name: never opened before, so that nothing of it is stored
-        return None if run.objects.model is not None else len(run.rows)
+        return None if run.objects.model is not None else len(rows)
     if reader.known is None:
         return None
     from datapruner.signals.language_model.records import Asked
 
     asked = Asked(what, reader.known.identity, reader.known, reader, vectors=vectors or {})
-    return asked.missing(run.samples, run.rows, run.store)
+    return asked.missing(samples, rows, run.store)
 
 
 def measured_rows(

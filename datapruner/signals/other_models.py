@@ -15,7 +15,7 @@ from datapruner.errors import DataPrunerError, in_words
 from datapruner.models.encoders import Named, TokenEmbedder
 from datapruner.models.known import Opening, opening
 from datapruner.progress import say
-from datapruner.samples.preference import sides
+from datapruner.samples.preference import rejected_sides
 from datapruner.samples.rendering import CODE_VERSION as RENDERING
 from datapruner.signals.embedding import missing_rows, read_and_tell
 from datapruner.signals.language_model.memory import is_out_of_memory
@@ -142,11 +142,7 @@ def of_rows(run: Run) -> Reading:
 
 def of_rejected(run: Run) -> tuple[Reading, Ints]:
     """Read a run's rows with their rejected answers in place of the chosen one, and tell where each row's begin."""
-    found = [sides(row)[1] for row in run.samples.iter_rows(run.rows)]
-    if bare := [int(row) for row, answers in zip(run.rows, found, strict=True) if not answers]:
-        raise DataPrunerError(f"row {bare[0]} has no rejected answer; give it one, or leave it out")
-    counts = np.array([len(answers) for answers in found], dtype=np.int64)
-    flat = [answer for answers in found for answer in answers]
+    flat, counts = rejected_sides(run.samples, run.rows)
     rows = np.repeat(run.rows, counts)
 
     def take(places: Ints) -> list[Numbered]:

@@ -98,6 +98,8 @@ class Run:
         It, once it was taken and the rows were tokenised.
     shared : Shared
         What is made of the vectors once for all.
+    reference : Reader, optional
+        The reference model, between measurements that both read it.
     ahead : list of Ahead
         The passes of language models after the present measurement.
     """
@@ -119,6 +121,7 @@ class Run:
     fed: Fed | None = None
     shared: Shared = field(default_factory=Shared)
     embedder: Named[TokenEmbedder] | None = None
+    reference: Reader | None = None
     ahead: list[Ahead] = field(default_factory=list)
     asked: Recipe = field(init=False)
 

@@ -18,11 +18,14 @@ from datapruner.models.known import Known, known_model, learn_model
 from datapruner.models.tokenizers import load_tokenizer
 from datapruner.progress import say
 from datapruner.signals.language_model.reader import LanguageModel, NamedModel, Reader
+from datapruner.signals.language_model.records import Asked
 from datapruner.signals.models import loading, opening_of
 from datapruner.signals.store import SignalStore
 
 if TYPE_CHECKING:
+    from datapruner.arrays import Ints
     from datapruner.recipe import Recipe
+    from datapruner.samples.samples import Samples
     from datapruner.signals.run import Run
 
 
@@ -126,16 +129,16 @@ def known_second(
     return known
 
 
-def reference_reader(run: Run, reader: Reader, *, opens: bool = True) -> Reader | None:
+def reference_reader(run: Run, reader: Reader) -> Reader:
     """Give a run's reference model as it is fed: with the first model's tokens.
+
+    One that was opened before is opened once a row has to be measured.
 
     Parameters
     ----------
     run : Run
     reader : LanguageModel or NamedModel
         The first model.
-    opens : bool
-        Whether the reference may be loaded; without, None is given where it would have to be.
 
     Raises
     ------
@@ -162,23 +165,43 @@ def reference_reader(run: Run, reader: Reader, *, opens: bool = True) -> Reader 
         known = None if found.known is None else replace(found.known, tokenizer=_tokenizer_hash(reader))
         return replace(found, tokenizer=reader.tokenizer, known=known)
 
-    known = known_second(REFERENCE, recipe, store, given, reader.max_length)
-    if known is None:
-        if not opens:
-            return None
-        opened = load()
-        _refuse_itself(reader, opened)
-        return opened
-    name, first = _named(REFERENCE, recipe), _tokenizer_hash(reader)
-    assert name is not None
-    assert known.tokenizer is not None
-    if not opens and first != known.tokenizer and store.notes.get(_same(first, known.tokenizer)) is None:
-        return None
-    _hold_together(store, first, known.tokenizer, lambda: (reader.tokenizer, load_tokenizer(name)))
-    fed = replace(known, tokenizer=first)
-    found = NamedModel(fed, *_as(reader), load, lambda: reader.tokenizer)
-    _refuse_itself(reader, found)
+    known, name = known_second(REFERENCE, recipe, store, given, reader.max_length), recipe.reference_model
+    found: Reader
+    if known is None or known.tokenizer is None or name is None:
+        found = load()
+    else:
+        first = _tokenizer_hash(reader)
+        _hold_together(store, first, known.tokenizer, lambda: (reader.tokenizer, load_tokenizer(name)))
+        found = NamedModel(replace(known, tokenizer=first), *_as(reader), load, lambda: reader.tokenizer)
+    if reader.told().identity == found.told().identity:
+        raise DataPrunerError(
+            "--reference-model is the model of --model itself, so that no token's loss differs; give a better one: "
+            "larger, or trained on rows that you trust"
+        )
     return found
+
+
+def missing_of_reference(run: Run, reader: Reader | None, samples: Samples, rows: Ints) -> int | None:
+    """Count the rows that the reference has not read; None of models that were given as objects.
+
+    Parameters
+    ----------
+    run : Run
+    reader : LanguageModel or NamedModel, optional
+        The first model, where it is known.
+    samples : Samples
+    rows : ndarray, int64
+    """
+    given, store = run.objects, run.store
+    if given.reference_model is not None or given.model is not None:
+        return None
+    if reader is None or reader.known is None or reader.known.tokenizer is None:
+        return len(rows)
+    known = known_second(REFERENCE, run.recipe, store, None, reader.max_length)
+    if known is None:
+        return len(rows)
+    fed = replace(known, tokenizer=reader.known.tokenizer)
+    return Asked("row", fed.identity, fed, reader).missing(samples, rows, store)
 
 
 def _as(reader: Reader) -> tuple[int, bool, bool, int | None]:
@@ -197,34 +220,21 @@ def _tokenizer_hash(reader: Reader) -> str:
     return tokenizer_hash(reader.tokenizer)
 
 
-def _same(first: str, second: str) -> dict[str, Any]:
-    """Name the note that two tokenizers' tokens were compared, and are the same."""
-    return {"same tokens": [first, second]}
-
-
 def _hold_together(
     store: SignalStore, first: str, second: str, tokenizers: Callable[[], tuple[Any, Any]]
 ) -> None:
     """Refuse a reference of other tokens; two tokenizers are compared once."""
     from datapruner.models.twins import check_same_tokens
 
-    if first == second or store.notes.get(_same(first, second)) is not None:
+    about = {"same tokens": [first, second]}
+    if first == second or store.notes.get(about) is not None:
         return
     check_same_tokens(
         *tokenizers(),
         "the model and its reference",
         "give a reference of the same family, such as the model's larger sister or what was trained from it",
     )
-    store.notes.put(_same(first, second), {"same": True})
-
-
-def _refuse_itself(reader: Reader, reference: Reader) -> None:
-    """Refuse a reference that is the model: every difference would be nothing."""
-    if reader.told().identity == reference.told().identity:
-        raise DataPrunerError(
-            "--reference-model is the model of --model itself, so that no token's loss differs; give a better one: "
-            "larger, or trained on rows that you trust"
-        )
+    store.notes.put(about, {"same": True})
 
 
 def _check_reach(second: Second, longest: int | None, max_length: int) -> None:

@@ -55,6 +55,9 @@ VARIANTS = [
     ("best_of_prompt", {"m": 3, "window": 16}),
     ("preference_margin", {"keep": "small"}),
     ("preference_margin", {"keep": "middling", "label": "good"}),
+    ("preference_margin", {"reward": "implicit"}),
+    ("excess_loss", {"over": "row", "token_keep": 0.3}),
+    ("excess_loss", {"token_keep": 1.0}),
     ("feature_mapping", {"within": "cluster", "n_clusters": 3}),
     ("label_mapping", {"within": "kind", "train_rows": 50}),
     ("nearest_target", {"representation": "embedding", "selection": "doubly_greedy"}),
@@ -76,6 +79,8 @@ SELECTOR_VARIANTS = [
     ("ccs", {"beta": 0.9, "strata": 3}),
     ("message_passing", {"gamma_reverse": 0.0}),
     ("novel", {"threshold": 0.3}),
+    ("top_tokens", {"token_keep": 0.05, "balance": 0.5}),
+    ("top_tokens", {"over": "row"}),
 ]
 
 

@@ -12,7 +12,10 @@ from datapruner.signals.losses import PACED_BY, reader_of
 from datapruner.signals.measurement import Cost, Given, Readers
 from datapruner.signals.measurements._of_model import OfModel
 from datapruner.signals.run import Run, tokens_a_row
-from datapruner.signals.second_model import REFERENCE, reference_reader
+from datapruner.signals.second_model import REFERENCE, missing_of_reference, reference_reader
+
+IMPLICIT = ("implicit_reward", "rejected_implicit_reward")
+"""What :mod:`datapruner.signals.measurements.implicit_rewards` gives, which reads the reference once more."""
 
 
 class Reference(OfModel):
@@ -34,6 +37,10 @@ class Reference(OfModel):
     # A little less than the first model's pass, so that it comes first: whatever is wrong with it is told at once.
     cost: ClassVar[Cost] = Cost(1.9e-3, "token")
 
+    def reads(self, signals: frozenset[str]) -> bool:
+        """Whether these are of the reference, or made with it."""
+        return super().reads(signals) or not signals.isdisjoint(IMPLICIT)
+
     def check(self, recipe: Recipe, readers: Readers) -> None:
         """Refuse a reference that nobody reads, and a scorer that needs one."""
         given = recipe.has(REFERENCE.field)
@@ -41,14 +48,14 @@ class Reference(OfModel):
             if given:
                 raise DataPrunerError(
                     "--reference-model is given, and no scorer of this run reads a reference; take the scorer "
-                    "excess_loss"
+                    "excess_loss, or preference_margin with reward=implicit"
                 )
             return
         if not given:
             raise DataPrunerError(
                 f"{next(iter(readers))} holds the model's losses against a reference's: pass --reference-model with a "
-                "better model of the same tokens, such as a larger one of the family or one trained on rows that you "
-                "trust, and --model with the model that you will train"
+                "better model of the same tokens (a larger one of the family, one trained on rows that you trust), or "
+                "for implicit rewards with what --model was before it was trained on preferences"
             )
         super().check(recipe, readers)
 
@@ -65,17 +72,7 @@ class Reference(OfModel):
 
     def missing(self, run: Run, wanted: frozenset[str]) -> int | None:
         """Count the rows that the reference has not read; unknown of models that were given as objects."""
-        reader = reader_of(run)
-        if run.objects.reference_model is not None or run.objects.model is not None:
-            return None
-        found = None if reader is None else reference_reader(run, reader, opens=False)
-        if found is None or found.known is None:
-            return len(run.rows)
-        from datapruner.signals.language_model.records import Asked
-
-        return Asked("row", found.known.identity, found.known, found).missing(
-            run.samples, run.rows, run.store
-        )
+        return missing_of_reference(run, reader_of(run), run.samples, run.rows)
 
     def measure(self, run: Run, wanted: frozenset[str]) -> Mapping[str, Any]:
         """Run the reference over the rows."""
@@ -83,7 +80,8 @@ class Reference(OfModel):
 
         reader, counts = run.language_model
         found = reference_reader(run, reader)
-        assert found is not None
+        if not run.required.isdisjoint(IMPLICIT):
+            run.reference = found  # it need not be opened again
         held = measure_language_model(
             run.samples,
             run.rows,

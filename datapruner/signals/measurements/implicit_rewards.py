@@ -1,0 +1,130 @@
+"""What a policy learned to prefer to its reference: the implicit rewards of a pair's two sides (DPO)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from datapruner.arrays import Floats, Ints
+from datapruner.errors import DataPrunerError
+from datapruner.progress import Ahead
+from datapruner.ragged import Ragged
+from datapruner.samples import load_samples
+from datapruner.samples.conversation import conversation
+from datapruner.samples.preference import rejected_sides
+from datapruner.signals.losses import PACED_BY, missing_of, reader_of, tokenizer_of
+from datapruner.signals.measurement import Cost, Given
+from datapruner.signals.measurements._of_model import OfModel
+from datapruner.signals.measurements.reference import IMPLICIT
+from datapruner.signals.run import Run, tokens_a_row
+from datapruner.signals.second_model import REFERENCE, missing_of_reference, reference_reader
+from datapruner.signals.tokens import stored_counts
+
+if TYPE_CHECKING:
+    from datapruner.samples.samples import Samples
+
+logger = logging.getLogger(__name__)
+
+
+class ImplicitRewards(OfModel):
+    """Both models over the rejected sides; what they make of the chosen ones is a row's own.
+
+    A side's reward is log p under ``--model`` (the policy) minus log p under ``--reference-model``, summed over its
+    supervised tokens. What both sides begin with counts in both, and not in their difference.
+    """
+
+    name: ClassVar[str] = "implicit_rewards"
+    gives: ClassVar[tuple[Given, ...]] = (
+        Given(IMPLICIT[0], "log p of the row under the model minus that under the reference", unit="nats"),
+        Given(IMPLICIT[1], "the same with its rejected answer, the highest of several", unit="nats"),
+    )
+    needs: ClassVar[frozenset[str]] = frozenset({"token_nll", "reference_token_nll"})
+    paced_by: ClassVar[tuple[str, ...]] = (*PACED_BY, REFERENCE.field)
+    roles: ClassVar[tuple[str, ...]] = ("rejected",)
+    cost: ClassVar[Cost] = Cost(4e-3, "token")
+
+    def passes(self, run: Run) -> list[Ahead]:
+        """Give the two passes, as long as those over the chosen sides."""
+        tokens = int(run.language_model.counts.tokens[run.rows].sum())
+        return [Ahead("rejected answers, both models", len(run.rows), tokens, 2)]
+
+    def pace(self, run: Run) -> float:
+        """Estimate by the models' sizes, where nothing was measured with them yet."""
+        given = run.objects.reference_model
+        token = run.token_seconds(run.recipe.reference_model, given[0] if isinstance(given, tuple) else None)
+        return self.noted_pace(run) or (run.guessed_token_seconds + token) * tokens_a_row(run)
+
+    def missing(self, run: Run, wanted: frozenset[str]) -> int | None:
+        """Count the rejected sides that one of the two has not read, and no more than there are rows."""
+        reader = reader_of(run)
+        samples, counts = _rejected(run)
+        sides = np.arange(int(counts.sum()), dtype=np.int64)
+        found = [
+            missing_of(run, reader, samples, sides),
+            missing_of_reference(run, reader, samples, sides),
+        ]
+        return (
+            None if None in found else min(len(run.rows), max(count for count in found if count is not None))
+        )
+
+    def measure(self, run: Run, wanted: frozenset[str]) -> Mapping[str, Any]:
+        """Run both models over the rejected sides."""
+        from datapruner.signals.language_model import measure_language_model
+
+        reader = run.language_model.reader
+        reference = run.reference or reference_reader(run, reader)
+        run.reference = None
+        samples, counts = _rejected(run)
+        sides = np.arange(int(counts.sum()), dtype=np.int64)
+        tokens = stored_counts(
+            samples,
+            tokenizer_of(reader),
+            run.store,
+            last_turn_only=reader.last_turn_only,
+            max_length=reader.max_length,
+        )
+        if (bare := tokens.supervised == 0).any():
+            row = int(np.repeat(run.rows, counts)[int(np.argmax(bare))])
+            raise DataPrunerError(
+                f"row {row} has no supervised token in its rejected answer, or none before --max-length cuts it: leave "
+                "the row out, or give a larger --max-length"
+            )
+        if cut := int(tokens.truncated.sum()):
+            logger.warning(
+                "%s of %s rejected answers are cut at %s tokens",
+                f"{cut:,}",
+                f"{len(sides):,}",
+                reader.max_length,
+            )
+        own, other = (
+            measure_language_model(
+                samples,
+                sides,
+                one,
+                run.store,
+                num_tokens=tokens.tokens,
+                progress=run.progress,
+                called=f"rejected answers, {called}",
+            )["token_nll"]
+            for one, called in ((reader, "model"), (reference, REFERENCE.called))
+        )
+        starts = np.cumsum(counts) - counts
+        return {
+            IMPLICIT[0]: _rewards(run.signals["token_nll"], run.signals["reference_token_nll"]),
+            IMPLICIT[1]: np.maximum.reduceat(_rewards(own, other), starts),
+        }
+
+
+def _rejected(run: Run) -> tuple[Samples, Ints]:
+    """Give the rows with their rejected answers as a source of its own, and how many each row has."""
+    answered, counts = rejected_sides(run.samples, run.rows)
+    return load_samples(conversation(lambda: iter(answered))), counts
+
+
+def _rewards(own: Ragged, reference: Ragged) -> Floats:
+    """Sum each row's log p under the one model minus that under the other; no row is empty."""
+    differences = reference.values.astype(np.float64) - own.values
+    return np.asarray(np.add.reduceat(differences, own.offsets[:-1]), dtype=np.float64)
