@@ -51,6 +51,12 @@ COMMANDS = {
     "donod-grow": f"{DENSE} --scorer donod --set don=grow --set length_correction=true --keep 0.3",
     "qtuning-tokens": f"{DENSE} --scorer qtuning --keep 0.4 --report",
     "qtuning-tokens-jsonl": f"{DENSE} --scorer qtuning --set token_keep=0.3 --keep 0.4 --format jsonl",
+    "excess_loss": f"{DENSE} --reference-model sources/pruned --scorer excess_loss --set token_keep=0.3 --keep 0.5 "
+    "--report",
+    "excess_loss-of-rows": f"{DENSE} --reference-model sources/pruned --scorer excess_loss --set over=row "
+    "--keep-tokens 900",
+    "implicit-margin": "prune sources/pairs.jsonl --model sources/dense --reference-model sources/pruned "
+    "--scorer preference_margin --set reward=implicit --keep 0.5",
     "response_noise": f"{DENSE} --scorer response_noise --keep 0.7",
     "paser": f"{ROWS} {TWINS} --scorer paser --keep 0.3 --report",
     "paser-in-turn": f"{ROWS} {TWINS} --twins in_turn --scorer paser --set within=topic --keep-tokens 900",
