@@ -66,6 +66,7 @@ class Reading(TypedDict, total=False):
     packing: bool
     batch_tokens: int | None
     on_empty: Literal["drop", "error", "keep"]
+    on_error: Literal["stop", "drop"]
     tokenizer: str | None
     match: Match
     near_threshold: float

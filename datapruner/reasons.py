@@ -21,7 +21,8 @@ SENTENCE = re.compile(r"(?:[^{}]|\{(?:other|measure)(?::\.?\d{0,2}[a-z%]?)?\})*"
 """Fields of a sentence: nothing wide, and nothing of an object."""
 OWN = re.compile(r"\{(?!(?:other|measure)\b)([a-z_]+)\}")
 """Fields that a step fills itself."""
-LONGEST = 200
+LONGEST, FIELD = 200, 120
+"""Characters of a sentence in a message, and of a field that a step fills."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ class Reason:
     def filled(self, **values: object) -> Reason:
         """Give it with the step's own fields in its sentence filled."""
         said = {
-            name: safe_text(str(value), 60).translate({123: "(", 125: ")"}) for name, value in values.items()
+            name: safe_text(str(value), FIELD).translate({123: "(", 125: ")"})
+            for name, value in values.items()
         }
         return replace(self, sentence=OWN.sub(lambda field: said[field[1]], self.sentence))
 
@@ -103,12 +105,20 @@ NO_TOKENS_LEFT = Reason(
     "dropped for having lost all their tokens",
 )
 """Of a selector that prunes tokens over all rows."""
+NOT_MEASURED = Reason(
+    "not_measured",
+    "{who} fails on it: {why}",
+    "row that could not be measured",
+    "rows that could not be measured",
+    label="dropped for failing to be measured",
+)
 OF_NO_STEP = (
     Reason(KEPT, label="kept"),
     Reason(OVER_BUDGET, label="dropped by the budget"),
     NO_TOKENS_LEFT,
     Reason(RANKED, label="ranked"),
     Reason(CLEANED, label="dropped before scoring"),
+    NOT_MEASURED,
 )
 
 

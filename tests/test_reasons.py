@@ -40,7 +40,7 @@ def test_the_words_are_those_of_always():
     assert {code: table()[code].label for code in WORDS} == WORDS
     steps = Rules, Symbols, UnfitAnswer, UnfinishedAnswer, BestOfPrompt, EqualSides
     rules = {reason.code for step in steps for reason in step.reasons}
-    assert set(table()) == {*WORDS, "ranked", "dropped_before_scoring", *rules}
+    assert set(table()) == {*WORDS, "ranked", "dropped_before_scoring", "not_measured", *rules}
     assert not saved_words(table())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,12 @@ from datapruner.arrays import Flags, Ints
 from datapruner.cleaning.own_text import OwnText
 from datapruner.cleaning.step import CleaningStep, Remaining, checked
 from datapruner.cleaning.telling import tell_drops
-from datapruner.cleaning.vetoes import Vetoes
+from datapruner.cleaning.vetoes import Vetoes, drops
 from datapruner.errors import DataPrunerError
 from datapruner.inputs import Inputs
 from datapruner.parts import CLEANING, built_in, find, make
+from datapruner.reasons import NOT_MEASURED
+from datapruner.signals.failing import RowsFailedError
 from datapruner.signals.run import narrowed
 from datapruner.signals.shared import Shared
 from datapruner.text import safe_text
@@ -22,6 +25,8 @@ from datapruner.text import safe_text
 if TYPE_CHECKING:
     from datapruner.recipe import Recipe
     from datapruner.samples.samples import Samples
+
+logger = logging.getLogger(__name__)
 
 
 def make_step(given: Any, parameters: Mapping[str, Any] | None = None) -> CleaningStep:
@@ -117,6 +122,39 @@ class Stage:
     def waiting(self) -> list[str]:
         """The names of the steps that have not run, since what they read is not there yet."""
         return [step.name for step in self._waiting]
+
+    def lose(self, error: RowsFailedError) -> None:
+        """Drop rows that could not be measured.
+
+        Raises
+        ------
+        DataPrunerError
+            One of them is to be kept always, or no other row is left.
+        """
+        rows = np.array(list(error.why), dtype=np.int64)
+        if (kept := rows[self._protected[rows]]).size:
+            raise DataPrunerError(
+                f"row {kept[0]} is to be kept always, and {error.who} fails on it: {error.why[int(kept[0])]}; take it "
+                "off that list"
+            ) from error
+        left = np.setdiff1d(self.rows, rows, assume_unique=True)
+        said = next(iter(error.why.values()))
+        if not left.size:
+            raise DataPrunerError(f"{error.who} fails on every row: {said}") from error
+        words = np.array(list(error.why.values()))
+        self.vetoes += [
+            drops(NOT_MEASURED.filled(who=error.who, why=why), rows[words == why])
+            for why in sorted({*words.tolist()})
+        ]
+        logger.warning(
+            "%s fails on %s of %s rows, which were left out; row %s first: %s",
+            error.who,
+            f"{len(rows):,}",
+            f"{len(self.rows):,}",
+            rows[0],
+            said,
+        )
+        self.rows = left
 
     def run(self, known: Mapping[str, Any] | None = None) -> None:
         """Run the steps that can be: those whose signals are there and that have not run yet.

@@ -32,12 +32,14 @@ from datapruner.recipe import FILES, Recipe
 from datapruner.results.tally import lines, tallied
 from datapruner.scorers.base import Scorer
 from datapruner.signals import Signals
+from datapruner.signals.failing import RowsFailedError
 from datapruner.signals.losses import feed
 from datapruner.signals.models import renderer_of
 from datapruner.signals.outlook import Outlook, outlook, tell_outlook, timed
 from datapruner.signals.plan import SUPERVISED, Plan, Step, make_plan, readers_of
 from datapruner.signals.run import Run, taken
 from datapruner.signals.store import SignalStore
+from datapruner.signals.tokens import unrendered
 
 if TYPE_CHECKING:
     from datapruner.samples.samples import Samples
@@ -79,6 +81,9 @@ def measure(request: Request, samples: Samples | None = None) -> Measured:
     tell_outlook(plan, run)
     if plan.feeds(recipe):
         run.fed = feed(run)
+        if failed := unrendered(run.fed.counts, run.rows):
+            stage.lose(failed)
+            run.keep(stage.rows)
         run.recipe = recipe = recipe.model_copy(update={"max_length": run.fed.reader.max_length})
         counts = run.fed.counts
         tell_cut(counts, run.rows)
@@ -86,19 +91,20 @@ def measure(request: Request, samples: Samples | None = None) -> Measured:
         require_rows(run.rows)
     # A budget in tokens is held against them before anything that takes longer is done.
     counting = plan.counting if request.in_tokens else []
-    take(run, counting, plan)
+    take(run, stage, counting, plan)
     clean(run, stage)
     require_rows(run.rows)
     gate.check(run.rows, run.tokens.get(SUPERVISED))
     early = [step for step in plan.steps[: plan.first] if step not in counting]
     later = [step for step in plan.steps[plan.first :] if step not in counting]
     for number, step in enumerate(early, 1):
-        take(run, [step], plan)
+        take(run, stage, [step], plan)
         if clean(run, stage, **{UNREAD: run.unread}):
-            take(run, [one for one in early[:number] if one.measurement.together], plan)
+            take(run, stage, [one for one in early[:number] if one.measurement.together], plan)
         require_rows(run.rows)
     gate.check(run.rows, run.tokens.get(SUPERVISED), more_may_go=False)
-    take(run, later, plan)
+    if take(run, stage, later, plan):
+        gate.check(run.rows, run.tokens.get(SUPERVISED), more_may_go=False)
 
     renderer = (
         renderer_of(recipe) if run.fed is None or request.objects.model is None else run.fed.reader.render
@@ -245,19 +251,31 @@ def clean(run: Run, stage: Stage, **of_source: NDArray[Any]) -> bool:
     return len(run.rows) < before
 
 
-def take(run: Run, steps: Sequence[Step], plan: Plan) -> None:
-    """Measure, a step after the other."""
+def take(run: Run, stage: Stage, steps: Sequence[Step], plan: Plan) -> bool:
+    """Measure, a step after the other; whether rows were dropped on which that failed."""
+    failed = False
     for step in steps:
         one, wanted = step
-        later = plan.steps[plan.steps.index(step) + 1 :]
-        run.ahead = [ahead for after in later for ahead in after.measurement.passes(run)]
-        with timed(run, one):
-            found = one.measure(run, wanted)
+        number = plan.steps.index(step)
+        run.ahead = [ahead for after in plan.steps[number + 1 :] for ahead in after.measurement.passes(run)]
+        try:
+            with timed(run, one):
+                found = one.measure(run, wanted)
+        except RowsFailedError as error:
+            if run.recipe.on_error != "drop":
+                raise
+            stage.lose(error)
+            run.keep(stage.rows)
+            before = [one for one in plan.steps[:number] if one.wanted & run.signals.keys()]
+            take(run, stage, [*(one for one in before if one.measurement.together), step], plan)
+            failed = True
+            continue
         if lost := sorted((wanted & run.required) - found.keys()):
             raise DataPrunerError(
                 f"the measurement '{one.name}' did not give the signal '{lost[0]}', which it announces"
             )
         run.signals |= found
+    return failed
 
 
 def _files_read(recipe: Recipe) -> Inputs:

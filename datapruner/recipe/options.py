@@ -249,6 +249,13 @@ class Rows(Section):
             "error, or keep them."
         ),
     ] = "drop"
+    on_error: Annotated[
+        Literal["stop", "drop"],
+        Option(
+            "A row on which a model, an embedder or the chat template fails: stop and name it, or measure the others "
+            "and drop it with that reason."
+        ),
+    ] = "stop"
     tokenizer: Annotated[
         str | None,
         Option("Counts tokens; default: the model's, else SmolLM2's.", metavar="MODEL", complete="models"),

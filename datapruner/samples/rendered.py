@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -74,8 +75,12 @@ class Response:
 
 @dataclass(frozen=True)
 class TokenCounts:
-    """Each row's number of tokens and of supervised tokens (int64), and whether it was cut (bool)."""
+    """Each row's number of tokens and of supervised tokens (int64), and whether it was cut (bool).
+
+    ``failed`` says of rows why they could not be rendered, where these were to be left out: they have no tokens.
+    """
 
     tokens: np.ndarray
     supervised: np.ndarray
     truncated: np.ndarray
+    failed: Mapping[int, str] = field(default_factory=dict)

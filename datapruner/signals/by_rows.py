@@ -15,6 +15,7 @@ from datapruner.errors import DataPrunerError
 from datapruner.progress import bar
 from datapruner.samples.sample import json_text
 from datapruner.signals import Signals
+from datapruner.signals.failing import Failing
 from datapruner.signals.measurement import Measurement
 from datapruner.signals.packing import DIMENSIONS, pack, unpack
 from datapruner.signals.run import Run, taken
@@ -123,11 +124,14 @@ class RowMeasurement(Measurement):
         read = self._read(run)
 
         def compute(places: Ints) -> Iterator[RaggedBatch]:
+            failing = Failing(self._owner, run.rows, collect=run.recipe.on_error == "drop")
+            failing.begin(len(places))
             with bar(len(places), self.name, "rows", run.progress) as shown:
                 for start in range(0, len(places), self.block_rows):
-                    some = places[start : start + self.block_rows]
-                    yield some, self._records(run, some, read)
-                    shown.update(len(some))
+                    block = places[start : start + self.block_rows]
+                    yield from failing.each(block, lambda some: self._records(run, some, read))
+                    shown.update(len(block))
+            failing.end()
 
         records = run.store.fetch_ragged(self._keys(run, read), self._context(run), compute)
         return unpack(self.gives, records, self._owner)

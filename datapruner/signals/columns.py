@@ -12,6 +12,7 @@ from datapruner.signals.store import SignalStore
 
 if TYPE_CHECKING:
     from datapruner.recipe import Recipe
+    from datapruner.samples.rendered import TokenCounts
     from datapruner.samples.samples import Samples
     from datapruner.signals.tokens import NamedTokenizer
 
@@ -29,15 +30,19 @@ def measure_label(samples: Samples) -> Ints:
 
 def measure_tokens(
     recipe: Recipe, samples: Samples, store: SignalStore, *, required: bool
-) -> dict[str, Ints]:
+) -> TokenCounts | None:
     """Count every row's tokens and supervised tokens; nothing where there is no text and nobody asked."""
     from datapruner.signals.tokens import stored_counts
 
     if not samples.layout.has_text and not required:
-        return {}
-    tokenizer = counting_tokenizer(recipe, store)
-    counts = stored_counts(samples, tokenizer, store, last_turn_only=recipe.last_turn_only)
-    return {"num_tokens": counts.tokens, "num_supervised_tokens": counts.supervised}
+        return None
+    return stored_counts(
+        samples,
+        counting_tokenizer(recipe, store),
+        store,
+        last_turn_only=recipe.last_turn_only,
+        drop_failing=recipe.on_error == "drop",
+    )
 
 
 def counting_tokenizer(recipe: Recipe, store: SignalStore) -> NamedTokenizer:

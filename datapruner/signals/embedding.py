@@ -21,6 +21,7 @@ from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
 from datapruner.models.encoders import ImageEmbedder, Named, TokenEmbedder
 from datapruner.progress import bar
+from datapruner.signals.failing import Failing
 from datapruner.signals.shapes import canonical_shape
 from datapruner.signals.store import Batch, SignalStore, row_keys
 
@@ -80,6 +81,7 @@ def embed_and_tell(
     *,
     progress: bool = True,
     name: str = "embedding",
+    failing: Failing | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Embed texts as :func:`embed_texts` does, and tell how they were read.
 
@@ -98,6 +100,7 @@ def embed_and_tell(
         store,
         progress=progress,
         name=name,
+        failing=failing,
     )
 
 
@@ -111,6 +114,7 @@ def read_and_tell(
     batch_tokens: int | None = None,
     progress: bool = True,
     name: str = "embedding",
+    failing: Failing | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Have a model give some numbers for each row, through the store, and tell how it read them.
 
@@ -129,18 +133,24 @@ def read_and_tell(
         Tokens a forward pass; by default what suits the device.
     progress, name
         Of the bar.
+    failing : Failing, optional
+        Finds what the model fails on; by default an error of the first place.
 
     Returns
     -------
     values, reading
         As :func:`embed_and_tell` gives them.
     """
+    watching = failing or Failing("the embedder")
 
     def compute(opened: TokenEmbedder, rows: Ints) -> Iterator[Batch]:
+        watching.begin(len(rows))
         with bar(len(rows), name, "rows", progress) as shown:
-            for batch in _canonical_batches(take, rows, opened, _batch_tokens(opened, batch_tokens)):
+            tokens = _batch_tokens(opened, batch_tokens)
+            for batch in _canonical_batches(take, rows, opened, tokens, watching):
                 shown.update(len(batch[0]))
                 yield batch
+        watching.end()
 
     def context(of: Any) -> dict[str, object]:
         return _context(of, signal, batch_tokens)
@@ -184,6 +194,7 @@ def embed_images(
     *,
     progress: bool = True,
     name: str = "embedding",
+    failing: Failing | None = None,
 ) -> NDArray[np.float32]:
     """Embed PIL images through the store; keyed by pixels, in batches of a fixed size.
 
@@ -194,11 +205,16 @@ def embed_images(
     embedder : ImageEmbedder or Named
     store : SignalStore
     progress : bool
+    name : str
+        Of the bar.
+    failing : Failing, optional
+        Finds images that cannot be read, or on which the model fails; by default an error of the first.
 
     Returns
     -------
     numpy.memmap, float32, shape (n, d)
     """
+    watching = failing or Failing("the image model")
 
     def context(of: Any) -> dict[str, object]:
         return {"signal": "image", "batch": IMAGES_PER_BATCH, **of.context}
@@ -207,13 +223,20 @@ def embed_images(
         with bar(len(rows), name, "rows", progress) as shown:
             for start in range(0, len(rows), IMAGES_PER_BATCH):
                 of = rows[start : start + IMAGES_PER_BATCH]
-                batch = [images[int(row)] for row in of]
-                batch += [batch[-1]] * (IMAGES_PER_BATCH - len(batch))
                 shown.update(len(of))
-                yield of, opened.forward(batch)[: len(of)]
+                yield from watching.each(of, lambda of: seen(opened, of))
+        watching.end()
+
+    def seen(opened: ImageEmbedder, of: Ints) -> NDArray[np.float32]:
+        batch = [images[int(row)] for row in of]
+        batch += [batch[-1]] * (IMAGES_PER_BATCH - len(batch))
+        return opened.forward(batch)[: len(of)]
 
     def contents() -> Iterator[bytes]:
-        return (_pixels(images[place]) for place in range(len(images)))
+        for place in range(len(images)):
+            for _, pixels in watching.each([place], lambda of: _pixels(images[of[0]])):
+                yield pixels
+        watching.end()
 
     return _stored(embedder, context, contents, compute, store)
 
@@ -246,12 +269,24 @@ def _stored(
 
 
 def _canonical_batches(
-    take: Callable[[Ints], list[Any]], rows: Ints, embedder: TokenEmbedder, batch_tokens: int
+    take: Callable[[Ints], list[Any]],
+    rows: Ints,
+    embedder: TokenEmbedder,
+    batch_tokens: int,
+    failing: Failing,
 ) -> Iterator[Batch]:
     """Fill buckets with the rows of a window and run each as it gets full; dummies fill what is left."""
     waiting: dict[tuple[int, bool], list[tuple[int, list[int]]]] = {}
     reading: dict[int, tuple[int, int, int]] = {}
     shuffled = np.random.default_rng(0)
+
+    def run(length: int, bucket: Sequence[tuple[int, list[int]]]) -> Iterator[Batch]:
+        for some, vectors in failing.each(
+            bucket, lambda some: _vectors(embedder, length, some, batch_tokens), lambda entry: entry[0]
+        ):
+            read = np.array([reading.pop(row) for row, _ in some], dtype=np.float32)
+            yield np.array([row for row, _ in some], dtype=np.int64), np.column_stack([vectors, read])
+
     for start in range(0, len(rows), WINDOW_ROWS):
         window = rows[start : start + WINDOW_ROWS]
         full: list[tuple[int, list[tuple[int, list[int]]]]] = []
@@ -266,23 +301,18 @@ def _canonical_batches(
                 full.append((shape[0], waiting.pop(shape)))
         # Short and long batches alternate, so that rows a second is steady and the time left is honest.
         for number in shuffled.permutation(len(full)).tolist():
-            length, batch = full[number]
-            yield _run(embedder, length, batch, batch_tokens, reading)
+            yield from run(*full[number])
     for (length, _), bucket in sorted(waiting.items(), reverse=True):
-        yield _run(embedder, length, bucket, batch_tokens, reading)
+        yield from run(length, bucket)
 
 
 def _rows_a_batch(length: int, batch_tokens: int) -> int:
     return max(1, batch_tokens // length)
 
 
-def _run(
-    embedder: TokenEmbedder,
-    length: int,
-    bucket: list[tuple[int, list[int]]],
-    batch_tokens: int,
-    reading: dict[int, tuple[int, int, int]],
-) -> Batch:
+def _vectors(
+    embedder: TokenEmbedder, length: int, bucket: Sequence[tuple[int, list[int]]], batch_tokens: int
+) -> NDArray[np.float32]:
     shape = (_rows_a_batch(length, batch_tokens), length)
     ids = np.full(shape, embedder.pad_id, dtype=np.int64)
     mask = np.zeros(shape, dtype=np.int64)
@@ -290,9 +320,7 @@ def _run(
         tokens = bucket[place][1] if place < len(bucket) else bucket[0][1]
         ids[place, : len(tokens)] = tokens
         mask[place, : len(tokens)] = 1
-    vectors = embedder.forward(ids, mask)[: len(bucket)]
-    read = np.array([reading.pop(row) for row, _ in bucket], dtype=np.float32)
-    return np.array([row for row, _ in bucket], dtype=np.int64), np.column_stack([vectors, read])
+    return embedder.forward(ids, mask)[: len(bucket)]
 
 
 def text_bytes(text: str) -> bytes:

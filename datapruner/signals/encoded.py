@@ -15,6 +15,7 @@ from datapruner.models.encoders import Encoder
 from datapruner.models.identity import PROBE_TEXTS
 from datapruner.progress import bar
 from datapruner.signals.embedding import CODE_VERSION, text_bytes
+from datapruner.signals.failing import Failing
 from datapruner.signals.store import Batch, SignalStore, row_keys
 
 TEXTS_PER_CALL = 256
@@ -27,6 +28,7 @@ def embed_with_encoder(
     *,
     progress: bool = True,
     name: str = "embedding",
+    failing: Failing | None = None,
 ) -> NDArray[np.float32]:
     """Embed texts with any object that has ``encode``; cached only where it tells an ``identity``.
 
@@ -39,6 +41,10 @@ def embed_with_encoder(
     encoder : Encoder
     store : SignalStore
     progress : bool
+    name : str
+        Of the bar.
+    failing : Failing, optional
+        Finds texts on which it fails; by default an error of the first.
 
     Returns
     -------
@@ -72,8 +78,10 @@ def embed_with_encoder(
             for start in range(0, len(rows), TEXTS_PER_CALL):
                 of = rows[start : start + TEXTS_PER_CALL]
                 shown.update(len(of))
-                yield of, encode([texts[row] for row in of])
+                yield from watching.each(of, lambda of: encode([texts[row] for row in of]))
+        watching.end()
 
+    watching = failing or Failing("the embedder")
     identity = getattr(encoder, "identity", None)
     probed = [encode([text]) for text in (PROBE_TEXTS[:2] if identity is not None else texts[:1])]
     width = probed[0].shape[1]

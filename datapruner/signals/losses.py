@@ -55,6 +55,7 @@ def feed(run: Run) -> Fed:
         run.store,
         last_turn_only=reader.last_turn_only,
         max_length=reader.max_length,
+        drop_failing=reader.drop_failing,
     )
     return Fed(reader, counts)
 

@@ -74,8 +74,8 @@ def _named(
     return load, NamedModel(known, reach, *_fed(recipe), load, lambda: _tokenizer_of(recipe))
 
 
-def _fed(recipe: Recipe) -> tuple[bool, bool, int | None]:
-    return recipe.last_turn_only, recipe.packing, recipe.batch_tokens
+def _fed(recipe: Recipe) -> tuple[bool, bool, int | None, bool]:
+    return recipe.last_turn_only, recipe.packing, recipe.batch_tokens, recipe.on_error == "drop"
 
 
 def _reach(recipe: Recipe, longest: int | None) -> int:

@@ -18,6 +18,7 @@ from datapruner.progress import say
 from datapruner.samples.preference import rejected_sides
 from datapruner.samples.rendering import CODE_VERSION as RENDERING
 from datapruner.signals.embedding import missing_rows, read_and_tell
+from datapruner.signals.failing import Failing, NoNumberError
 from datapruner.signals.language_model.memory import is_out_of_memory
 from datapruner.signals.language_model.records import fed_content
 from datapruner.text import safe_text
@@ -175,6 +176,7 @@ def read_with(
     DataPrunerError
         Memory runs out, or something of a row cannot be read.
     """
+    failing = Failing(f"the {called}", reading.rows, collect=run.recipe.on_error == "drop")
     try:
         values, told = read_and_tell(
             reading.contents,
@@ -185,6 +187,7 @@ def read_with(
             batch_tokens=run.recipe.batch_tokens,
             progress=run.progress,
             name=called,
+            failing=failing,
         )
     except Exception as error:
         if isinstance(error, DataPrunerError) or not is_out_of_memory(error):
@@ -193,12 +196,14 @@ def read_with(
             f"memory does not suffice for the {called}'s batches; pass a smaller --batch-tokens, or a smaller {length}"
         ) from error
     _tell_cut(told, called, length)
-    bad = ~np.isfinite(values).all(axis=1)
-    if bad.any():
-        raise DataPrunerError(
-            f"the {called} gives no finite numbers for row {int(reading.rows[int(np.argmax(bad))])}; load it in "
-            "another --dtype, or look at its weights"
+    for place in np.flatnonzero(~np.isfinite(values).all(axis=1)).tolist():
+        said = "no finite numbers"
+        way_out = "load it in another --dtype, or look at its weights"
+        failing.refuse(
+            place,
+            NoNumberError(f"the {called} gives {said} for row {int(reading.rows[place])}; {way_out}", said),
         )
+    failing.end()
     return values
 
 

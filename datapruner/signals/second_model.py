@@ -204,9 +204,15 @@ def missing_of_reference(run: Run, reader: Reader | None, samples: Samples, rows
     return Asked("row", fed.identity, fed, reader).missing(samples, rows, store)
 
 
-def _as(reader: Reader) -> tuple[int, bool, bool, int | None]:
+def _as(reader: Reader) -> tuple[int, bool, bool, int | None, bool]:
     """Give what decides how a model is fed, to feed another one alike."""
-    return reader.max_length, reader.last_turn_only, reader.packing, reader.batch_tokens
+    return (
+        reader.max_length,
+        reader.last_turn_only,
+        reader.packing,
+        reader.batch_tokens,
+        reader.drop_failing,
+    )
 
 
 def _named(second: Second, recipe: Recipe) -> str | None:

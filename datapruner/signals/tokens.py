@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from datapruner.arrays import Ints
 from datapruner.models.identity import tokenizer_hash
@@ -15,12 +16,15 @@ from datapruner.models.known import opening
 from datapruner.models.tokenizers import load_tokenizer
 from datapruner.samples.rendered import TokenCounts
 from datapruner.samples.rendering import CODE_VERSION, token_counts
+from datapruner.signals.failing import Failing, RowsFailedError
 from datapruner.signals.language_model.records import fed_content
 from datapruner.signals.store import Batch, SignalStore, row_keys
 
 if TYPE_CHECKING:
     from datapruner.samples.samples import Samples
 
+TEMPLATE = "the chat template"
+"""What fails on rows that cannot be rendered."""
 WINDOW_ROWS = 4096
 """Rows that are counted together; what is counted is kept if a run is stopped."""
 
@@ -72,6 +76,7 @@ def stored_counts(
     *,
     last_turn_only: bool = False,
     max_length: int | None = None,
+    drop_failing: bool = False,
 ) -> TokenCounts:
     """Count each row's tokens and supervised tokens through the store, and tell which rows were cut.
 
@@ -83,6 +88,8 @@ def stored_counts(
     store : SignalStore
     last_turn_only, max_length
         As for :func:`datapruner.samples.rendering.render`.
+    drop_failing : bool
+        Tell of rows that cannot be rendered in what is given back, in which they have no tokens.
 
     Returns
     -------
@@ -94,20 +101,43 @@ def stored_counts(
         A row cannot be rendered; such a row is never stored.
     """
     context = _context(tokenizer.hash, last_turn_only, max_length)
-
-    def compute(rows: Ints) -> Iterator[Batch]:
-        for start in range(0, len(rows), WINDOW_ROWS):
-            of = rows[start : start + WINDOW_ROWS]
-            counts = token_counts(
-                samples, tokenizer.tokenizer, of, last_turn_only=last_turn_only, max_length=max_length
-            )
-            columns = (counts.tokens, counts.supervised, counts.truncated)
-            # The store holds float32, whose bits a count keeps exactly.
-            yield of, np.column_stack(columns).astype("<i4").view("<f4")
-
     keys = row_keys(map(fed_content, samples.iter_samples(identity=False)), context)
-    counted = np.ascontiguousarray(store.fetch(keys, context, 3, compute)).view("<i4").astype(np.int64)
-    return TokenCounts(counted[:, 0], counted[:, 1], counted[:, 2].astype(bool))
+    counted = np.zeros((len(samples), 3), dtype=np.int64)
+    left = np.arange(len(samples), dtype=np.int64)
+    failed: dict[int, str] = {}
+
+    def counts_of(places: Ints) -> NDArray[np.float32]:
+        counts = token_counts(
+            samples, tokenizer.tokenizer, left[places], last_turn_only=last_turn_only, max_length=max_length
+        )
+        columns = (counts.tokens, counts.supervised, counts.truncated)
+        # The store holds float32, whose bits a count keeps exactly.
+        return np.column_stack(columns).astype("<i4").view("<f4")
+
+    def compute(places: Ints) -> Iterator[Batch]:
+        failing = Failing(TEMPLATE, left, collect=drop_failing, refusals=True)
+        failing.begin(len(places))
+        for start in range(0, len(places), WINDOW_ROWS):
+            window = places[start : start + WINDOW_ROWS]
+            yield from (failing.each(window, counts_of) if drop_failing else [(window, counts_of(window))])
+        failing.end()
+
+    while left.size:
+        try:
+            found = store.fetch(keys[left], context, 3, compute)
+        except RowsFailedError as error:
+            failed |= error.why
+            left = np.setdiff1d(left, np.array(list(error.why)), assume_unique=True)
+        else:
+            counted[left] = np.ascontiguousarray(found).view("<i4")
+            break
+    return TokenCounts(counted[:, 0], counted[:, 1], counted[:, 2].astype(bool), failed)
+
+
+def unrendered(counts: TokenCounts, rows: Ints) -> RowsFailedError | None:
+    """Give what is to be said of those among some rows that could not be rendered, if there are any."""
+    failed = {row: counts.failed[row] for row in rows[np.isin(rows, list(counts.failed))].tolist()}
+    return RowsFailedError(TEMPLATE, failed) if failed else None
 
 
 def missing_counts(

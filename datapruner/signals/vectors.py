@@ -20,6 +20,7 @@ from datapruner.models.known import opening
 from datapruner.progress import say
 from datapruner.signals.embedding import embed_and_tell, embed_images, missing_texts
 from datapruner.signals.encoded import embed_with_encoder
+from datapruner.signals.failing import Failing
 from datapruner.signals.given_vectors import given_embeddings
 from datapruner.signals.store import SignalStore
 from datapruner.signals.targets import TargetSet, joined
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 MANY = 0.1
 """Rows that are read in part: so many are told even where little is."""
+EMBEDDER = "the embedder"
 logger = logging.getLogger(__name__)
 
 
@@ -85,11 +87,13 @@ def measure_embedding(
 
         return given if len(rows) == len(samples) else RowView(given, rows)
     if samples.layout.name == "image":
-        made = _image_embedding(recipe, samples, rows, store, progress, name)
+        failing = Failing("the image model", rows, collect=recipe.on_error == "drop", refusals=True)
+        made = _image_embedding(recipe, samples, rows, store, progress, name, failing)
     else:
         texts = list(own.texts(recipe.embed, None if len(rows) == len(samples) else rows))
         reader = _named_embedder(recipe, store, progress) if embedder is None else embedder
-        made = _text_embedding(texts, reader, rows, store, progress, name, unread, briefly)
+        failing = Failing(EMBEDDER, rows, collect=recipe.on_error == "drop")
+        made = _text_embedding(texts, reader, rows, store, progress, name, failing, unread, briefly)
     # Here, while the rows' source positions are known: later stages count among those that cleaning left.
     for start, stop, block in iter_blocks(made):
         normalise_rows(block, rows[start:stop])
@@ -97,7 +101,13 @@ def measure_embedding(
 
 
 def _image_embedding(
-    recipe: Recipe, samples: Samples, rows: Ints, store: SignalStore, progress: bool, name: str
+    recipe: Recipe,
+    samples: Samples,
+    rows: Ints,
+    store: SignalStore,
+    progress: bool,
+    name: str,
+    failing: Failing,
 ) -> NDArray[np.float32]:
     model = image_model(recipe)
 
@@ -106,7 +116,7 @@ def _image_embedding(
         return load_image_embedder(model)
 
     seeing = Named(load, lambda: opening("image model", model, store.notes, device=None))
-    return embed_images(_Images(samples, rows), seeing, store, progress=progress, name=name)
+    return embed_images(_Images(samples, rows), seeing, store, progress=progress, name=name, failing=failing)
 
 
 def _text_embedding(
@@ -116,12 +126,13 @@ def _text_embedding(
     store: SignalStore,
     progress: bool,
     name: str,
+    failing: Failing,
     unread: Flags | None = None,
     briefly: bool = False,
 ) -> NDArray[np.float32]:
     if not isinstance(embedder, Named):
-        return embed_with_encoder(texts, embedder, store, progress=progress, name=name)
-    vectors, reading = embed_and_tell(texts, embedder, store, progress=progress, name=name)
+        return embed_with_encoder(texts, embedder, store, progress=progress, name=name, failing=failing)
+    vectors, reading = embed_and_tell(texts, embedder, store, progress=progress, name=name, failing=failing)
     _tell_reading(reading, rows, name, briefly)
     if unread is not None:
         unread[rows[_is_unread(reading)]] = True
@@ -164,8 +175,16 @@ def measure_sides(run: Run, wanted: frozenset[str]) -> dict[str, Matrix]:
     for side, called in sides:
         if (signal := f"{side}_embedding") in wanted:
             texts = list(run.own.texts(side, None if run.every else run.rows))
+            failing = Failing(EMBEDDER, run.rows, collect=run.recipe.on_error == "drop")
             found[signal] = _text_embedding(
-                texts, embedder, run.rows, run.store, run.progress, called, briefly=run.recipe.tells_parts
+                texts,
+                embedder,
+                run.rows,
+                run.store,
+                run.progress,
+                called,
+                failing,
+                briefly=run.recipe.tells_parts,
             )
     return found
 

@@ -24,10 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.arrays import Floats, Ints
-from datapruner.errors import DataPrunerError
 from datapruner.models.sizes import vocabulary_size
 from datapruner.progress import PASSES, Ahead, Clock
 from datapruner.ragged import Ragged, offsets_of
+from datapruner.signals.failing import Failing, NoNumberError
 from datapruner.signals.language_model.batches import (
     Item,
     Ran,
@@ -100,6 +100,7 @@ class Pass:
         self.sequences = Sequences(feed, samples, rows, what, vocabulary_size(feed.model))
         self.room = even_tokens(feed.tokens_a_batch, feed)
         self.pools = pools or what == "pooled"
+        self.failing = Failing("the language model", rows, collect=feed.drop_failing)
         self.over = False
         self.parts: dict[int, int] = {}
         """Sequences of each row of the window that are still to come."""
@@ -128,6 +129,7 @@ class Pass:
         """Yield the records and vectors of some rows as they are done."""
         tokens = None if self.num_tokens is None else int(self.num_tokens[places].sum())
         self.over = False
+        self.failing.begin(len(places))
         windows = [
             places[start : start + self.window_rows] for start in range(0, len(places), self.window_rows)
         ]
@@ -152,6 +154,7 @@ class Pass:
                     yield from self._window(items, clock)
             finally:
                 self.over = True
+        self.failing.end()
 
     def _window(self, items: list[Item], clock: Clock) -> Iterator[Found]:
         """Run the sequences of a window, longest first."""
@@ -160,13 +163,20 @@ class Pass:
         waiting = Waiting()
         for batch in self._batches(items):
             with self._memory(batch, alone=self._cannot_shrink(batch)):
-                self.run_batch(batch, waiting)
+                for _, ran in self.failing.each(batch, self._alone, lambda item: item.place):
+                    waiting.add(ran)
             clock.tick(sum(len(item.ids) for item in batch))
             if waiting.positions >= self.head_positions:
                 yield from self.finish(waiting, clock)
                 waiting = Waiting()
         if waiting.items:
             yield from self.finish(waiting, clock)
+
+    def _alone(self, batch: Sequence[Item]) -> Waiting:
+        """Run a batch by itself."""
+        ran = Waiting()
+        self.run_batch(list(batch), ran)
+        return ran
 
     def finish(self, waiting: Waiting, clock: Clock) -> Iterator[Found]:
         """Give the rows that are complete after the output layer, where there are any."""
@@ -258,7 +268,8 @@ class Pass:
         pooled = self._pooled(waiting) if self.pools else None
         places = np.array([item.place for item in waiting.items], dtype=np.int64)
         if pooled is not None and self.what == "pooled":
-            return places, [pooled]
+            well = np.array([place not in self.failing for place in places.tolist()], dtype=np.bool_)
+            return places[well], [pooled.take(np.flatnonzero(well))]
         if self.what in ("states", "gradients"):
             held = [state.float().cpu().numpy().reshape(-1) for state in waiting.states]
             return places, [Ragged.from_rows(held)]
@@ -286,15 +297,15 @@ class Pass:
         offsets = offsets_of(np.array(lengths))
         columns = torch.stack(tokens).cpu().numpy()
         bad = ~np.isfinite(columns).all(axis=0)
-        if bad.any():
-            item = waiting.items[int(np.searchsorted(offsets, int(np.argmax(bad)), side="right")) - 1]
+        for number in np.unique(np.searchsorted(offsets, np.flatnonzero(bad), side="right") - 1).tolist():
+            place = waiting.items[number].place
             which = "the model gives" if self.other is None else "the dense or the pruned model gives"
-            raise DataPrunerError(
-                f"{which} no finite loss for row {int(self.rows[item.place])}: its logits hold NaN or "
-                "infinity; try --dtype=float32, or look at the model's weights"
-            )
+            self.failing.refuse(place, no_finite_loss(which, int(self.rows[place])))
         done, records, vectors = [], [], []
         for number, item in enumerate(waiting.items):
+            if item.place in self.failing:
+                self.found.pop(item.place, None)
+                continue
             of = slice(offsets[number], offsets[number + 1])
             self.found[item.place][item.part] = (list(columns[:, of]), numbers[number])
             self.parts[item.place] -= 1
@@ -308,19 +319,36 @@ class Pass:
         if sketches is not None:
             made.append(Ragged.from_rows(vectors))
         if pooled is not None:
-            made.append(pooled)
+            made.append(
+                pooled if len(done) == len(places) else pooled.take(np.flatnonzero(np.isin(places, done)))
+            )
         return np.array(done, dtype=np.int64), made
 
     def _pooled(self, waiting: Waiting) -> Ragged:
         """Give the pooled states of what waits."""
         vectors, broken = unit_vectors(waiting.pooled)
-        if broken.size:
-            place = waiting.items[int(broken[0])].place
-            raise DataPrunerError(
-                f"the model gives no finite state for row {int(self.rows[place])}; try --dtype=float32, or look at the "
-                "model's weights"
+        for number in broken.tolist():
+            place = waiting.items[number].place
+            said = "no finite state"
+            self.failing.refuse(
+                place,
+                NoNumberError(
+                    f"the model gives {said} for row {int(self.rows[place])}; try --dtype=float32, or look at the "
+                    "model's weights",
+                    said,
+                ),
             )
         return Ragged.from_rows(list(vectors))
+
+
+def no_finite_loss(which: str, row: int) -> NoNumberError:
+    """Say that a row has none; ``which`` is who gives it."""
+    said = "no finite loss"
+    return NoNumberError(
+        f"{which} {said} for row {row}: its logits hold NaN or infinity; try --dtype=float32, or look at the model's "
+        "weights",
+        said,
+    )
 
 
 def _supervised(ran: Ran, batch: list[Item]) -> list[torch.Tensor]:

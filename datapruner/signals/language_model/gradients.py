@@ -20,13 +20,12 @@ import torch
 from numpy.typing import NDArray
 
 from datapruner.arrays import Ints
-from datapruner.errors import DataPrunerError
 from datapruner.models.identity import evaluation
 from datapruner.progress import Ahead
 from datapruner.signals.language_model.batches import Item
 from datapruner.signals.language_model.feeding import way_of_feeding
 from datapruner.signals.language_model.find_output_layer import find_output_layer
-from datapruner.signals.language_model.forward import WINDOW_ROWS, Pass
+from datapruner.signals.language_model.forward import WINDOW_ROWS, Pass, no_finite_loss
 from datapruner.signals.language_model.linear_layers import Watched, find_linear_layers
 from datapruner.signals.language_model.measure import fetch
 from datapruner.signals.language_model.output_layer import TILE, OutputLayer, logits_of, step
@@ -158,10 +157,7 @@ class GradientPass(Pass):
             broken = int((~found.isfinite().all(1)).nonzero()[0])
             ends = np.cumsum([len(item.targets) for item in batch])
             item = batch[int(np.searchsorted(ends, broken, side="right"))]
-            raise DataPrunerError(
-                f"the model gives no finite loss for row {int(self.rows[item.place])}: its logits hold NaN or "
-                "infinity; try --dtype=float32, or look at the model's weights"
-            )
+            raise no_finite_loss("the model gives", int(self.rows[item.place]))
         return found
 
 

@@ -36,6 +36,8 @@ class LanguageModel:
         Rows share sequences without padding; else they run in padded length buckets.
     batch_tokens : int, optional
         Tokens a forward pass; by default what suits the device. Halved where memory runs out.
+    drop_failing : bool
+        Rows on which the model fails are told once the others are measured; else the first one is an error.
     known : Known, optional
         What it is, where a name of files tells. Of a model that came as an object, or by code of the user's, this is
         found out whenever it is asked for: what it answers to fixed tokens is part of its identity then.
@@ -47,6 +49,7 @@ class LanguageModel:
     last_turn_only: bool = False
     packing: bool = True
     batch_tokens: int | None = None
+    drop_failing: bool = False
     known: Known | None = None
 
     @property
@@ -87,7 +90,7 @@ class NamedModel:
     Attributes
     ----------
     known : Known
-    max_length, last_turn_only, packing, batch_tokens
+    max_length, last_turn_only, packing, batch_tokens, drop_failing
         As in :class:`LanguageModel`.
     load : callable
         Opens it.
@@ -100,6 +103,7 @@ class NamedModel:
     last_turn_only: bool
     packing: bool
     batch_tokens: int | None
+    drop_failing: bool
     load: Callable[[], LanguageModel]
     load_tokenizer: Callable[[], Any]
 

@@ -29,6 +29,14 @@ class Waiting:
     pooled: list[torch.Tensor] = field(default_factory=list)
     positions: int = 0
 
+    def add(self, more: Waiting) -> None:
+        """Let more wait."""
+        self.items += more.items
+        self.states += more.states
+        self.others += more.others
+        self.pooled += more.pooled
+        self.positions += more.positions
+
 
 @dataclass(frozen=True)
 class Other:

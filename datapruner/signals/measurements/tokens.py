@@ -9,7 +9,7 @@ from datapruner.signals.columns import counting_tokenizer, measure_tokens
 from datapruner.signals.losses import reader_of, tokenizer_of
 from datapruner.signals.measurement import Cost, Given, Measurement
 from datapruner.signals.run import Run
-from datapruner.signals.tokens import missing_counts
+from datapruner.signals.tokens import missing_counts, unrendered
 
 
 class Tokens(Measurement):
@@ -42,8 +42,13 @@ class Tokens(Measurement):
         """Count; nothing where there is no text and nobody insists."""
         if run.fed is not None and run.recipe.tokenizer is None:
             counts = run.fed.counts
-            run.tokens = {"num_tokens": counts.tokens, "num_supervised_tokens": counts.supervised}
         else:
             required = any(given.name in run.required for given in self.gives)
-            run.tokens = measure_tokens(run.recipe, run.samples, run.store, required=required)
+            found = measure_tokens(run.recipe, run.samples, run.store, required=required)
+            if found is None:
+                return {}
+            counts = found
+        if failed := unrendered(counts, run.rows):
+            raise failed
+        run.tokens = {"num_tokens": counts.tokens, "num_supervised_tokens": counts.supervised}
         return {name: counted[run.rows] for name, counted in run.tokens.items()}

@@ -146,7 +146,8 @@ class Twins(OfModel):
             run.store,
             pruned_known=known_second(PRUNED, run.recipe, run.store, given, reader.max_length),
             in_turn=run.recipe.twins == "in_turn",
-            release=run.objects.model is None,
+            # Rows on which the pruned model fails go, and both are asked again.
+            release=run.objects.model is None and run.recipe.on_error != "drop",
             gradients=any(given.name in wanted for given in GRADIENTS),
             agreement=any(given.name in wanted for given in AGREEMENT),
             num_tokens=counts.tokens[run.rows],
