@@ -10,6 +10,7 @@ import numpy as np
 from datapruner.matching import match_form
 from datapruner.samples.sample import Sample, column_list
 from datapruner.samples.samples import Samples
+from datapruner.samples.transcripts import TOLD
 from datapruner.samples.unread import overlooked, unseen
 from datapruner.text import safe_text
 
@@ -119,7 +120,15 @@ def inspect_samples(samples: Samples, *, examples: int = 3) -> Inspection:
         empty_responses=empty,
         exact_duplicates=total - len(seen) if lengths else 0,
         unread=samples.unread,
-        notes=[text for text in (unseen(samples), *map(str, overlooked(samples))) if text],
+        notes=[
+            text
+            for text in (
+                unseen(samples),
+                *map(str, overlooked(samples)),
+                TOLD if samples.layout.transcripts else "",
+            )
+            if text
+        ],
     )
 
 

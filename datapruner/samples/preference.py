@@ -28,8 +28,8 @@ def pairs(rows: Iterable[Row]) -> Dataset:
     """Return rows as pairs, whatever their layout was.
 
     The columns are ``prompt``, ``chosen`` and ``rejected``, lists of messages: what both sides begin with is the
-    prompt. A row with several rejected answers becomes as many pairs. Transcripts in one text have ``chosen`` and
-    ``rejected`` alone, from which trl takes the prompt.
+    prompt. A row with several rejected answers becomes as many pairs. Sides in one text without turns are ``chosen``
+    and ``rejected`` alone, from which trl takes the prompt.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def pairs(rows: Iterable[Row]) -> Dataset:
 def sides(row: Row) -> tuple[Sample, list[Sample]]:
     """Return a row of a pair as two conversations or more: with the chosen answer, and with each rejected one.
 
-    All have the row's prompt, tools and settings; of transcripts in one text each is a plain text.
+    All have the row's prompt, tools and settings; of sides in one text without turns each is a plain text.
 
     Parameters
     ----------
@@ -71,6 +71,37 @@ def sides(row: Row) -> tuple[Sample, list[Sample]]:
     said = list(chosen.messages)
     parted = [_pair(said, answer) for answer in row.rejected()]
     return chosen, [replace(chosen, messages=(*prompt, *answer)) for prompt, _, answer in parted]
+
+
+def parted(row: Row) -> tuple[Sample, Sample, list[Sample]]:
+    """Return a row's prompt, its chosen answer, and each rejected one, as conversations of their own.
+
+    What both sides begin with is the prompt, with the row's tools and settings; a plain text has none. A row without a
+    column of rejected answers has its last answer, and nothing beside it.
+
+    Parameters
+    ----------
+    row
+        A row of text.
+    """
+    chosen = row.sample(None)
+    rejected = "rejected" in row.layout.columns
+    if chosen.plain:
+        others = [row.string("rejected")] if rejected else []
+        return (
+            replace(chosen, messages=()),
+            chosen,
+            [replace(chosen, messages=(Message("assistant", text),)) for text in others],
+        )
+    said = list(chosen.messages)
+    found = [_pair(said, answer) for answer in (row.rejected() if rejected else [[]])]
+    prompt, answer, _ = found[0]
+    answers = [turns for _, _, turns in found if turns]
+
+    def alone(turns: Turns) -> Sample:
+        return Sample(tuple(turns), beside=None)
+
+    return replace(chosen, messages=tuple(prompt)), alone(answer), [alone(turns) for turns in answers]
 
 
 def rejected_sides(samples: Samples, rows: Ints) -> tuple[list[Sample], Ints]:

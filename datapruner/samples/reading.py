@@ -13,6 +13,7 @@ from datapruner.samples.decoding import decoder
 from datapruner.samples.identity import TEXTS, said
 from datapruner.samples.layouts import AROUND, LAYOUTS, OPTIONAL, TURNS, Roles
 from datapruner.samples.sample import Layout, Message, Sample
+from datapruner.samples.transcripts import transcript
 from datapruner.samples.turns import Shape, kind_of, read_turns, shape_of, unpadded
 from datapruner.text import safe_text
 
@@ -102,8 +103,9 @@ class Row:
             roles.answers == "chosen"
             and "prompt" not in self.values
             and isinstance(self.values["chosen"], str)
+            and not self.layout.transcripts
         ):
-            # A transcript as one string (hh-rlhf): there are no turns to tell apart.
+            # One string without turns to tell apart.
             return Sample((Message("assistant", self.string("chosen")),), plain=True, beside=beside)
         if (pair := self._pair(roles)) is not None:
             return Sample(pair, beside=beside)
@@ -177,7 +179,8 @@ class Row:
         """Return the answer's turns."""
         if isinstance(self.values[role], (list, dict)):
             return self.turns(role)
-        return [Message("assistant", self.answer(role))]
+        answer = self.answer(role)
+        return transcript(answer) if self.layout.transcripts else [Message("assistant", answer)]
 
     def answer(self, role: str) -> str:
         """Return a text that is an answer; where there is none it is empty."""

@@ -222,12 +222,15 @@ class Layout:
         The roles that tell rows apart and are no part of the conversation.
     answers
         The column that holds the answers; empty where there is no text.
+    transcripts
+        Each side of a pair is one text with the turns written into it: :mod:`datapruner.samples.transcripts`.
     """
 
     name: str
     columns: dict[str, str]
     beside: tuple[str, ...] = ()
     answers: str = ""
+    transcripts: bool = False
 
     @property
     def has_text(self) -> bool:

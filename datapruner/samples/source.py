@@ -19,6 +19,7 @@ from datapruner.samples.samples import Samples
 from datapruner.samples.sound import check_times
 from datapruner.samples.stamps import stamps
 from datapruner.samples.tables import Read, held
+from datapruner.samples.transcripts import with_transcripts
 from datapruner.text import did_you_mean, safe_text
 
 Splits = dict[str, Read]
@@ -92,6 +93,7 @@ def _load_samples(
     if len(dataset) == 0:
         raise DataPrunerError(f"{safe_text(name, 200)} has no rows; give a source with at least one row.")
     found = detect_layout(dataset, columns=columns, layout=layout, embeddings_given=embeddings_given)
+    found = with_transcripts(dataset, found)
     others = {key: value.dataset for key, value in splits.items() if key != chosen}
     nulls = {key: value.given_nulls for key, value in splits.items() if value.given_nulls}
     return Samples(
@@ -132,7 +134,8 @@ def other_split(samples: Samples, split: str) -> Samples:
     if not len(dataset):
         raise DataPrunerError(f"the split '{safe_text(split, 40)}' of {label} has no rows")
     if not {*layout.columns.values()} <= {*dataset.column_names}:
-        layout = detect_layout(dataset, columns=None, layout=None, embeddings_given=False)
+        found = detect_layout(dataset, columns=None, layout=None, embeddings_given=False)
+        layout = with_transcripts(dataset, found)
     return replace(samples, dataset=dataset, layout=layout, split=split, others={}, stamps={})
 
 

@@ -52,7 +52,7 @@ def test_layouts(row, layout, messages):
     assert not samples[0].plain
 
 
-def test_text_and_transcripts_are_plain():
+def test_text_and_sides_without_turns_are_plain():
     sample = read({"text": "hello"})[0]
     assert (sample.plain, sample.part("prompt"), sample.part("response"), sample.part("both")) == (
         True,

@@ -64,8 +64,8 @@ def test_several_rejected_answers_are_as_many_pairs():
     assert [one["chosen"] for one in found] == [[CHOSEN], [CHOSEN]]
 
 
-def test_transcripts_in_one_text_stay_texts():
-    row = {"chosen": "Human: a\n\nAssistant: b", "rejected": "Human: a\n\nAssistant: c"}
+def test_sides_in_one_text_without_turns_stay_texts():
+    row = {"chosen": "a: b", "rejected": "a: c"}
     assert pairs(row) == [row]
 
 

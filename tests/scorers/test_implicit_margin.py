@@ -72,7 +72,7 @@ def test_margins_are_those_of_plain_loops_over_both_models_and_both_sides(models
     np.testing.assert_allclose(again.values, -np.abs(found.values), atol=0)
 
 
-def test_earlier_answers_cancel_and_transcripts_are_read_whole(models):
+def test_earlier_answers_cancel_and_texts_are_read_whole(models):
     said = [
         {"role": "user", "content": "a"},
         {"role": "assistant", "content": "bc"},
@@ -84,7 +84,7 @@ def test_earlier_answers_cancel_and_transcripts_are_read_whole(models):
     }
     wanted = reward(models, ["a", "bc", "d"], "good") - reward(models, ["a", "bc", "d"], "rather bad")
     np.testing.assert_allclose(ranking(models, [sides]).values, [wanted], atol=1e-4)
-    texts = {"chosen": "Human: a\n\nAssistant: good", "rejected": "Human: a\n\nAssistant: rather bad"}
+    texts = {"chosen": "a, good", "rejected": "a, rather bad"}
 
     def whole(text):
         policy, before = (log_p(folder, text[0], text[1:]) for folder in models)

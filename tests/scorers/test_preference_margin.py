@@ -160,13 +160,11 @@ def test_the_sides_of_every_kind_of_pair():
         chosen, (rejected,) = sides(read)
         assert [turn.content for turn in chosen.messages] == ["q", "y"]
         assert [turn.content for turn in rejected.messages] == ["q", "n"]
-    (read,) = dp.load_samples(
-        [{"chosen": "Human: q\n\nAssistant: y", "rejected": "Human: q\n\nAssistant: n"}]
-    ).iter_rows()
+    (read,) = dp.load_samples([{"chosen": "q: y", "rejected": "q: n"}]).iter_rows()
     chosen, (rejected,) = sides(read)
     assert rejected.plain
-    assert rejected.part("both") == "Human: q\n\nAssistant: n"
-    assert chosen.part("both") == "Human: q\n\nAssistant: y"
+    assert rejected.part("both") == "q: n"
+    assert chosen.part("both") == "q: y"
 
 
 @pytest.mark.slow
@@ -187,3 +185,33 @@ def test_what_is_kept_trains_in_trl(knows_better, tiny_llama, tmp_path):
         processing_class=AutoTokenizer.from_pretrained(tiny_llama),
     )
     train(trainer)
+
+
+@pytest.mark.slow
+def test_votes_that_a_reward_model_keeps_train_in_trl(knows_better, tiny_llama, tmp_path):
+    trl = pytest.importorskip("trl", reason="the trl extra is not installed")
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from tests.integrations.test_layouts_train import COMMON, train
+
+    if hasattr(trl, "KTOTrainer"):
+        config, trainer = trl.KTOConfig, trl.KTOTrainer
+    else:
+        from trl.experimental.kto import KTOConfig as config  # noqa: N813
+        from trl.experimental.kto import KTOTrainer as trainer  # noqa: N813
+    votes = [
+        {"prompt": row["prompt"], "completion": row[side], "label": side == "chosen"}
+        for row in planted()[0][:60]
+        for side in ("chosen", "rejected")
+    ]
+    told = {"classifier": str(knows_better), "per_group": "label", "progress": False}
+    kept = dp.prune(votes, scorer="classifier", keep=40, **told).preference()
+    assert sum(kept["label"]) == 20
+    train(
+        trainer(
+            AutoModelForCausalLM.from_pretrained(tiny_llama),
+            args=config(output_dir=str(tmp_path), **COMMON),
+            train_dataset=kept,
+            processing_class=AutoTokenizer.from_pretrained(tiny_llama),
+        )
+    )

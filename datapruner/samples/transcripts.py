@@ -1,0 +1,81 @@
+"""Sides of a pair that are one text each, with the turns written into it as in hh-rlhf: Human and Assistant."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from datapruner.samples.sample import Layout, Message
+from datapruner.text import safe_text
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+logger = logging.getLogger(__name__)
+
+WHOLE = r"(?s)^\s*Human:.*\n\nAssistant:"
+"""As Arrow's expressions have it: the human opens, and the assistant speaks."""
+TURN = re.compile(r"(?:^\s*|\n\n)(Human|Assistant):")
+ROLES = {"Human": "user", "Assistant": "assistant"}
+SIDES = ("chosen", "rejected")
+TOLD = "Both sides of a pair are one text with turns of Human: and Assistant: in it, and are read as these turns."
+FIRST, STEP = 100, 1000
+"""Rows that are looked at first, which tell nearly always, and then at a time."""
+
+
+def with_transcripts(dataset: Dataset, layout: Layout) -> Layout:
+    """Say of a layout whether both sides of every row are transcripts, which are then read as turns.
+
+    Parameters
+    ----------
+    dataset
+        The rows.
+    layout
+        As it was found by names and types of columns.
+    """
+    import pyarrow.compute as pc
+
+    columns = layout.columns
+    if layout.name != "preference" or "prompt" in columns:
+        return layout
+    names = [columns[side] for side in SIDES]
+    if any(
+        getattr(dataset.features[name], "dtype", None) not in ("string", "large_string") for name in names
+    ):
+        return layout
+    source = dataset.select_columns(list(dict.fromkeys(names))).with_format("arrow")
+    start, step = 0, FIRST
+    while start < len(dataset):
+        table = source[start : start + step]
+        for name in names:
+            fits = pc.fill_null(pc.match_substring_regex(table.column(name), WHOLE), False)
+            place = pc.index(fits, False).as_py()
+            if place < 0:
+                continue
+            if start:  # a whole block was of them
+                logger.warning(
+                    "row %s has no turns of Human: and Assistant: in '%s', as all before it have; so both sides of "
+                    "every row are read as plain text: mend or remove that row, and they are read as turns",
+                    start + place,
+                    safe_text(name, 60),
+                )
+            return layout
+        start, step = start + step, STEP
+    return replace(layout, transcripts=True)
+
+
+def transcript(text: str) -> list[Message]:
+    """Return the turns of a transcript; what one speaker says in a row is one turn."""
+    marks = list(TURN.finditer(text))
+    if not marks:  # of another split than the one that was looked at
+        return [Message("assistant", text)]
+    ends = [*(mark.start() for mark in marks[1:]), len(text)]
+    turns: list[Message] = []
+    for mark, end in zip(marks, ends, strict=True):
+        role, said = ROLES[mark[1]], text[mark.end() : end].strip()
+        if turns and turns[-1].role == role:
+            said = "\n\n".join(part for part in (turns.pop().content, said) if part)
+        turns.append(Message(role, said))
+    return turns
