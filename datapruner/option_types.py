@@ -94,6 +94,7 @@ class Measuring(Reading, total=False):
 
     embeddings: str | Path | ArrayLike | None
     embedder: str | Encoder
+    reference_model: SecondModel | None
     classifier: str | Path | tuple[Any, Any] | None
     judge: str | Path | tuple[Any, Any] | None
     always_keep: str | ArrayLike | None
@@ -112,7 +113,6 @@ class Scoring(Measuring, total=False):
 
     model: str | Path | tuple[Any, Any] | None
     pruned_model: SecondModel | None
-    reference_model: SecondModel | None
     divergences: str | Path | ArrayLike | None
 
 

@@ -193,7 +193,7 @@ class Hub(Section):
 LIMITS = picked(Running, "limits")
 RUNNING = (Ahead, Saying, picked(Running, "cache trust_code limits"))
 CLEANING = (Duplicates, Cleaning, Steps)
-READING = (Source, Rows, *CLEANING, Embedding, LanguageModel, PrunedModel, Judges, Sketches)
+READING = (Source, Rows, *CLEANING, Embedding, LanguageModel, PrunedModel, ReferenceModel, Judges, Sketches)
 """What every verb takes that measures rows."""
-RANKING = (Lists, Scorers, *READING, ReferenceModel, Target)
+RANKING = (Lists, Scorers, *READING, Target)
 """And every one that ranks them."""

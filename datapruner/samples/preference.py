@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
 
-    from datapruner.samples.samples import Samples
-
 Turns = list[Message]
 
 
@@ -104,26 +102,28 @@ def parted(row: Row) -> tuple[Sample, Sample, list[Sample]]:
     return replace(chosen, messages=tuple(prompt)), alone(answer), [alone(turns) for turns in answers]
 
 
-def rejected_sides(samples: Samples, rows: Ints) -> tuple[list[Sample], Ints]:
+def rejected_sides(rows: Iterable[Row]) -> tuple[list[Sample], Ints]:
     """Return rows with their rejected answers in place of the chosen one.
 
     Parameters
     ----------
-    samples
-        Rows with a column of rejected answers.
     rows
-        int64 [m]: those that are read.
+        Rows with a column of rejected answers.
 
     Returns
     -------
     answered, counts
         The conversations, those of a row one after the other; int64 [m]: how many each row has, at least one.
     """
-    found = [sides(row)[1] for row in samples.iter_rows(rows)]
-    if bare := [int(row) for row, answers in zip(rows, found, strict=True) if not answers]:
-        raise DataPrunerError(f"row {bare[0]} has no rejected answer; give it one, or leave it out")
-    counts = np.array([len(answers) for answers in found], dtype=np.int64)
-    return [answer for answers in found for answer in answers], counts
+    answered: list[Sample] = []
+    counts: list[int] = []
+    for row in rows:
+        answers = sides(row)[1]
+        if not answers:
+            raise DataPrunerError(f"row {row.number} has no rejected answer; give it one, or leave it out")
+        answered += answers
+        counts.append(len(answers))
+    return answered, np.array(counts, dtype=np.int64)
 
 
 def votes(rows: Iterable[Row], labels: list[bool]) -> Dataset:

@@ -143,7 +143,7 @@ def of_rows(run: Run) -> Reading:
 
 def of_rejected(run: Run) -> tuple[Reading, Ints]:
     """Read a run's rows with their rejected answers in place of the chosen one, and tell where each row's begin."""
-    flat, counts = rejected_sides(run.samples, run.rows)
+    flat, counts = rejected_sides(run.samples.iter_rows(run.rows))
     rows = np.repeat(run.rows, counts)
 
     def take(places: Ints) -> list[Numbered]:

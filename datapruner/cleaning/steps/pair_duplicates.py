@@ -72,7 +72,7 @@ class PairDuplicates(CleaningStep):
 
     name = "pair_duplicates"
     reasons = (SAME, CONTRADICTED, UNDECIDED)
-    order = 42
+    order = 39  # before exact duplicates, which would leave one row of each way
 
     by: By = "pair"
     match: Match = "text"

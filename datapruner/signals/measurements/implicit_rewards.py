@@ -120,7 +120,7 @@ class ImplicitRewards(OfModel):
 
 def _rejected(run: Run) -> tuple[Samples, Ints]:
     """Give the rows with their rejected answers as a source of its own, and how many each row has."""
-    answered, counts = rejected_sides(run.samples, run.rows)
+    answered, counts = rejected_sides(run.samples.iter_rows(run.rows))
     return load_samples(conversation(lambda: iter(answered))), counts
 
 
