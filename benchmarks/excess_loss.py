@@ -47,7 +47,10 @@ def at_random(data: Sequence[Row], share: float, seed: int) -> list[Row]:
 
 
 def plan(data: Sequence[Row], steps: int, tokens: int, seed: int) -> list[list[int]]:
-    """Batches of rows in random order, round after round, each of as many tokens in the loss, to the row."""
+    """Batches of rows in random order, round after round, each of as many tokens in the loss, to the row.
+
+    A step has at least one row, so that `tokens` should be more than any row has.
+    """
     counts = np.array([int(row.supervised.sum()) for row in data])
     drawn = np.random.default_rng(seed)
     order: list[int] = []
@@ -55,12 +58,12 @@ def plan(data: Sequence[Row], steps: int, tokens: int, seed: int) -> list[list[i
     for step in range(steps):
         batch: list[int] = []
         # Against the sum so far, so that what one batch has too much the next has less.
-        while spent < tokens * (step + 1):
+        while not batch or spent < tokens * (step + 1):
             if not order:
                 order = [int(place) for place in drawn.permutation(len(data)) if counts[place]]
             batch.append(order.pop())
             spent += int(counts[batch[-1]])
-        out.append(batch or [order.pop() if order else int(np.argmax(counts))])
+        out.append(batch)
     return out
 
 

@@ -27,14 +27,14 @@ def rows_of(script, lengths):
 
 
 def test_steps_have_as_many_tokens_whatever_the_rows(script):
-    for lengths in ([3, 9, 1, 30, 7], [2] * 40, [50]):
+    for lengths in ([3, 9, 1, 20, 7], [2] * 40):
         data = rows_of(script, lengths)
         batches = script.plan(data, 20, 25, seed=0)
         assert len(batches) == 20
         spent = np.cumsum([sum(lengths[place] for place in batch) for batch in batches])
         wanted = 25 * np.arange(1, 21)
         assert (spent >= wanted).all()
-        assert spent[-1] < wanted[-1] + 2 * max(lengths)
+        assert spent[-1] < wanted[-1] + max(lengths)
 
 
 def test_a_random_share_of_all_tokens_stays(script):
@@ -66,5 +66,6 @@ def test_the_script_runs(script, tmp_path):
     ]
     found = script.main([*files, f"--model={model}", *few])
     assert set(found["arms"]) == {*script.ARMS, "untrained", "reference"}
-    assert len(set(found["tokens_in_the_loss"].values())) >= 1
+    spent = found["tokens_in_the_loss"].values()
+    assert all(40 <= tokens < 40 + 20 for tokens in spent)
     assert json.loads((tmp_path / "out.json").read_text())["settings"]["steps"] == 2
