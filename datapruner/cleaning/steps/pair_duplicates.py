@@ -121,8 +121,8 @@ class PairDuplicates(CleaningStep):
         return xxh3_128_digest(text.encode("utf-8", "surrogatepass"))
 
 
-def _opposite(key: Key) -> Key | None:
-    """Give the key of rows that prefer the other of two answers."""
+def _opposite(key: Key) -> Key:
+    """Give the key of rows that prefer the other of two answers; of no row where there is no such thing."""
     if len(key) < 3 or isinstance(key[2], frozenset) or key[1] == key[2]:
-        return None
+        return ()
     return key[0], key[2], key[1]
