@@ -153,7 +153,12 @@ def check_twins(
 
 
 def check_same_tokens(
-    one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase, whose: str, way_out: str
+    one: PreTrainedTokenizerBase,
+    other: PreTrainedTokenizerBase,
+    whose: str,
+    way_out: str,
+    *,
+    more: bool = False,
 ) -> None:
     """Refuse two tokenizers in which a token has not the same id; templates and limits may differ.
 
@@ -162,11 +167,12 @@ def check_same_tokens(
     one, other : PreTrainedTokenizerBase
     whose, way_out : str
         Words of the sentence: which two models' they are, and what to do.
+    more : bool
+        The other one may have tokens that the first has not.
     """
     ids, others = one.get_vocab(), other.get_vocab()
-    if differing := sorted(
-        token for token in ids.keys() | others.keys() if ids.get(token) != others.get(token)
-    ):
+    named = ids.keys() if more else ids.keys() | others.keys()
+    if differing := sorted(token for token in named if ids.get(token) != others.get(token)):
         token = differing[0]
         raise DataPrunerError(
             f"the tokenizers of {whose} differ in {len(differing):,} tokens ('{safe_text(token, 40)}' has the id "

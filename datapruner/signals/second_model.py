@@ -229,7 +229,7 @@ def _tokenizer_hash(reader: Reader) -> str:
 def _hold_together(
     store: SignalStore, first: str, second: str, tokenizers: Callable[[], tuple[Any, Any]]
 ) -> None:
-    """Refuse a reference of other tokens; two tokenizers are compared once."""
+    """Refuse a reference that has not the tokens of the model; two tokenizers are compared once."""
     from datapruner.models.twins import check_same_tokens
 
     about = {"same tokens": [first, second]}
@@ -239,6 +239,7 @@ def _hold_together(
         *tokenizers(),
         "the model and its reference",
         "give a reference of the same family, such as the model's larger sister or what was trained from it",
+        more=True,
     )
     store.notes.put(about, {"same": True})
 

@@ -37,21 +37,23 @@ def rows(n=N):
     ]
 
 
+def losses(folder, some):
+    """The loss of every supervised token, by transformers alone."""
+    model, tokenizer = load_causal_lm(str(folder))
+    found = []
+    for rendered in render_many(load_samples(some), tokenizer):
+        ids = torch.from_numpy(rendered.input_ids).long()
+        targets = torch.from_numpy(np.flatnonzero(rendered.supervised))
+        with torch.no_grad():
+            log_p = torch.log_softmax(model(input_ids=ids[None]).logits[0].double(), -1)
+        found.append(-log_p[targets - 1, ids[targets]].numpy())
+    return found
+
+
 @pytest.fixture(scope="module")
 def excess(models):
-    """The excess loss of every supervised token, by transformers alone."""
-    losses = []
-    for folder in models:
-        model, tokenizer = load_causal_lm(str(folder))
-        found = []
-        for rendered in render_many(load_samples(rows()), tokenizer):
-            ids = torch.from_numpy(rendered.input_ids).long()
-            targets = torch.from_numpy(np.flatnonzero(rendered.supervised))
-            with torch.no_grad():
-                log_p = torch.log_softmax(model(input_ids=ids[None]).logits[0].double(), -1)
-            found.append(-log_p[targets - 1, ids[targets]].numpy())
-        losses.append(found)
-    return [own - other for own, other in zip(*losses, strict=True)]
+    """The excess loss of every supervised token."""
+    return [own - other for own, other in zip(*(losses(folder, rows()) for folder in models), strict=True)]
 
 
 def options(models, **more):
@@ -163,7 +165,7 @@ def test_a_reference_of_another_template_reads_the_tokens_of_the_model(models, e
 
 @pytest.fixture(scope="module")
 def strange(models, tmp_path_factory):
-    """A reference of another vocabulary, and one that reads too little."""
+    """A model of one more token, and one that reads too little."""
     from tokenizers import AddedToken
 
     folder = tmp_path_factory.mktemp("strange")
@@ -179,6 +181,13 @@ def strange(models, tmp_path_factory):
     return folder
 
 
+def test_a_reference_may_have_more_tokens(models, strange):
+    told = options(models, reference_model=strange / "vocabulary")
+    found = dp.score(rows(3), scorers="excess_loss", **told).rankings["excess_loss"].columns
+    wanted = [row.mean() for row in losses(strange / "vocabulary", rows(3))]
+    np.testing.assert_allclose(found["reference_log_ppl"], wanted, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -190,7 +199,7 @@ def strange(models, tmp_path_factory):
         ({"scorers": "perplexity"}, "reference_model= is given, and no scorer of this run reads a reference"),
         ({"reference_model": "own"}, "reference_model= is the model of model= itself"),
         (
-            {"reference_model": "vocabulary"},
+            {"model": "vocabulary"},
             "the tokenizers of the model and its reference differ in 1 tokens",
         ),
         (
