@@ -59,7 +59,10 @@ class Reading(TypedDict, total=False):
     judge_max_length: int | None
     sketch_dimension: int
     sketch_layers: str
-    sketch_lengths: Literal["alike", "own"]
+    sketch_lengths: Literal["auto", "alike", "own"]
+    sketch_checkpoints: str | Path | Sequence[str | Path] | None
+    sketch_rates: Sequence[float] | None
+    sketch_moments: Literal["auto", "adam", "none"]
     sketch_seed: int
     max_length: int | None
     last_turn_only: bool

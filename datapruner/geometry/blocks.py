@@ -8,7 +8,7 @@ window and then hands the mapped pages back.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -86,6 +86,49 @@ class RowView:
         return np.asarray(self.matrix[self.rows[key]])
 
 
+class SideBySide:
+    """Vectors of several matrices beside each other, each of length one and then times a number; read when asked for.
+
+    The inner product of two rows is the weighted sum of their cosines in all of them, each weight squared.
+
+    Parameters
+    ----------
+    matrices
+        Of shape (n, d) each; d may differ.
+    weights
+        One number for each.
+    """
+
+    def __init__(self, matrices: Sequence[Matrix], weights: Sequence[float]) -> None:
+        self.matrices, self.weights = list(matrices), list(weights)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Their rows, and all their columns."""
+        return int(self.matrices[0].shape[0]), sum(int(one.shape[1]) for one in self.matrices)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """float32."""
+        return np.dtype(np.float32)
+
+    @property
+    def ndim(self) -> int:
+        """Two."""
+        return 2
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: slice | Ints) -> FloatBlock:
+        parts = [np.array(one[key], dtype=np.float32) for one in self.matrices]
+        rows = np.arange(len(self))[key]
+        for part, weight in zip(parts, self.weights, strict=True):
+            normalise_rows(part, rows)
+            np.multiply(part, np.float32(weight), out=part)
+        return np.concatenate(parts, axis=1)
+
+
 def source_rows(matrix: Matrix, rows: Ints) -> tuple[Matrix, Ints]:
     """Look through any nest of views: the array behind it, and the rows' numbers there."""
     while isinstance(matrix, RowView):
@@ -117,6 +160,10 @@ def release_pages(matrix: Matrix) -> None:
     alone, because its private pages hold the only copy of what was written.
     """
     base: Any = source_rows(matrix, np.empty(0, np.int64))[0]
+    if isinstance(base, SideBySide):
+        for one in base.matrices:
+            release_pages(one)
+        return
     while base is not None:
         mapping = getattr(base, "_mmap", None)
         if isinstance(base, np.memmap) and mapping is not None:

@@ -71,8 +71,8 @@ def _in_place(adapted: Any, model: PreTrainedModel) -> PreTrainedModel:
     """Leave an adapter beside the weights, where it works in every pass."""
     if type(model.get_output_embeddings()).__module__.startswith("peft."):
         raise DataPrunerError(
-            "the adapter changes the output layer, which exact statistics need as one matrix; leave quantize out, so "
-            "that it is merged"
+            "the adapter changes the output layer, which exact statistics need as one matrix; leave it out of the "
+            "adapter's target modules, or have the adapter merged: leave quantize out, and --sketch-layers=lora"
         )
     inner: PreTrainedModel = adapted.get_base_model()
     return inner

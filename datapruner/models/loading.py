@@ -30,6 +30,7 @@ def load_causal_lm(
     device_map: str | None = None,
     quantize: Quantize | None = None,
     adapter: str | None = None,
+    merge: bool = True,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a causal language model in evaluation mode, refusing any checkpoint whose keys do not all match.
 
@@ -49,6 +50,8 @@ def load_causal_lm(
         statistics need it.
     adapter : str, optional
         A LoRA adapter for the model ``name``. An adapter is merged into the weights, unless these are quantised.
+    merge : bool
+        Or left beside them, where its own layers are looked at.
 
     Returns
     -------
@@ -62,7 +65,13 @@ def load_causal_lm(
         (transformers would fill them with random weights and only warn); an option does not fit this machine.
     """
     model = load_causal_model(
-        name, dtype=dtype, device=device, device_map=device_map, quantize=quantize, adapter=adapter
+        name,
+        dtype=dtype,
+        device=device,
+        device_map=device_map,
+        quantize=quantize,
+        adapter=adapter,
+        merge=merge,
     )
     return model, load_tokenizer(name, adapter)
 
@@ -76,13 +85,14 @@ def load_causal_model(
     device_map: str | None = None,
     quantize: Quantize | None = None,
     adapter: str | None = None,
+    merge: bool = True,
     state: dict[str, torch.Tensor] | None = None,
 ) -> PreTrainedModel:
     """Load a model as :func:`load_causal_lm` does, without its tokenizer.
 
     Parameters
     ----------
-    name, dtype, device, device_map, quantize, adapter
+    name, dtype, device, device_map, quantize, adapter, merge
         As for :func:`load_causal_lm`.
     state : dict of str to tensor, optional
         Taken in place of the checkpoint's tensors; the keys are held to the model's just as strictly.
@@ -127,7 +137,7 @@ def load_causal_model(
     if "device_map" not in options:
         model = model.to(device)
     if folder is not None:
-        model = with_adapter(model, folder, merge=quantize is None)
+        model = with_adapter(model, folder, merge=merge and quantize is None)
     model = model.eval().requires_grad_(False)
     check_model(name, model, quantised=quantize is not None)
     return model

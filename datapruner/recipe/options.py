@@ -214,15 +214,40 @@ class Sketches(Section):
     sketch_layers: Annotated[
         str,
         Option(
-            "Linear layers of the body in `gradient_sketch`: all of the model's, lora for those of an adapter that is "
-            "not merged, or a pattern of their names such as *.down_proj.",
-            metavar="all|lora|PATTERN",
+            "Linear layers of the body in `gradient_sketch`: all of the model's, lora for an adapter's own, or a "
+            "pattern of their names such as *.down_proj; auto: lora for adapters in --sketch-checkpoints, else all.",
+            metavar="auto|all|lora|PATTERN",
         ),
-    ] = "all"
+    ] = "auto"
     sketch_lengths: Annotated[
-        Literal["alike", "own"],
-        Option("Every layer's part of `gradient_sketch` has length one, or keeps its own."),
-    ] = "alike"
+        Literal["auto", "alike", "own"],
+        Option(
+            "Every layer's part of `gradient_sketch` has length one, or keeps its own; auto: its own, as published, "
+            "with --sketch-checkpoints, else alike."
+        ),
+    ] = "auto"
+    sketch_checkpoints: Annotated[
+        list[str] | None,
+        Option(
+            "Checkpoints of a short training on some of the rows (LESS), whose gradients `gradient_sketch` takes in "
+            "place of the model's: a folder each, or the trainer's. Repeatable.",
+            metavar="FOLDER",
+        ),
+    ] = None
+    sketch_rates: Annotated[
+        list[float] | None,
+        Option(
+            "How much each of these counts; default: its mean learning rate by its trainer_state.json. Repeatable.",
+            metavar="RATE",
+        ),
+    ] = None
+    sketch_moments: Annotated[
+        Literal["auto", "adam", "none"],
+        Option(
+            "Scale rows' gradients as Adam would, by the optimizer.pt beside a checkpoint; auto: where "
+            "--sketch-checkpoints have one."
+        ),
+    ] = "auto"
     sketch_seed: Annotated[
         int,
         Ge(0),

@@ -22,6 +22,7 @@ PATHS = (
     "tokenizer",
     "model",
     "adapter",
+    "sketch_checkpoints",
     "pruned_model",
     "reference_model",
     "classifier",

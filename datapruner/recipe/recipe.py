@@ -84,6 +84,25 @@ class Recipe(
     def _by_task(cls, given: Any) -> Any:
         return named_sources(given)
 
+    @field_validator("sketch_checkpoints", mode="before")
+    @classmethod
+    def _listed(cls, given: Any) -> Any:
+        listed = [given] if isinstance(given, str | Path) else given
+        return (
+            [str(one) if isinstance(one, Path) else one for one in listed]
+            if isinstance(listed, list | tuple)
+            else listed
+        )
+
+    @field_validator("sketch_rates", mode="before")
+    @classmethod
+    def _numbers(cls, given: Any) -> Any:
+        return (
+            [float(one) for one in given]
+            if isinstance(given, list | tuple) and all(isinstance(one, int | float) for one in given)
+            else given
+        )
+
     @model_validator(mode="after")
     def _with_tasks(self) -> Recipe:
         check_tasks(self)

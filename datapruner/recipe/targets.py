@@ -115,16 +115,18 @@ def _stem(source: str) -> str:
 
 
 def each_source(value: Any, make: Callable[[str], str]) -> Any:
-    """Rewrite what a field names: one thing, or one for every task."""
+    """Rewrite what a field names: one thing, several, or one for every task."""
     if isinstance(value, str):
         return make(value)
     if isinstance(value, Mapping):
         return {name: each_source(of, make) for name, of in value.items()}
-    return value
+    return [each_source(of, make) for of in value] if isinstance(value, list) else value
 
 
 def sources_in(value: Any) -> list[str]:
     """Give all that a field names."""
+    if isinstance(value, list):
+        return list(value)
     return [value] if isinstance(value, str) else list(value.values()) if isinstance(value, Mapping) else []
 
 

@@ -125,9 +125,28 @@ def readers_of(scorers: Iterable[Any], *, in_tokens: bool = False) -> Readers:
 
 def without_unread(recipe: Recipe, signals: frozenset[str]) -> Recipe:
     """Give a recipe without the options of measurements that none of these signals needs."""
-    unread = {option for one in measurements() if not one.reads(signals) for option in one.options}
+    unread = _unread(list(measurements()), signals)
     in_memory = [name for name in recipe.in_memory if name not in unread]
-    return recipe.model_copy(update={**dict.fromkeys(unread), "in_memory": in_memory})
+    fields = type(recipe).model_fields
+    defaults = {name: fields[name].get_default(call_default_factory=True) for name in unread}
+    return recipe.model_copy(update={**defaults, "in_memory": in_memory})
+
+
+def _unread(able: Sequence[Measurement], signals: frozenset[str]) -> dict[str, Measurement]:
+    """Give the options of measurements that nobody makes use of who reads these signals, and whose they are."""
+    read = {option for one in able if one.reads(signals) for option in one.options}
+    return {option: one for one in able for option in one.options if option not in read}
+
+
+def _refuse_unread(recipe: Recipe, able: Sequence[Measurement], signals: frozenset[str]) -> None:
+    """Refuse what was given for measurements that will not run."""
+    fields = type(recipe).model_fields
+    for option, one in sorted(_unread(able, signals).items()):
+        if getattr(recipe, option) != fields[option].get_default(call_default_factory=True):
+            raise DataPrunerError(
+                f"--{option.replace('_', '-')} is given, and nothing in this run reads it: it is of the signal "
+                f"{one.gives[0].name}; leave it out, or take a scorer that reads that"
+            )
 
 
 def make_plan(recipe: Recipe, readers: Readers, *, cleaning: Readers | None = None) -> Plan:
@@ -163,6 +182,7 @@ def make_plan(recipe: Recipe, readers: Readers, *, cleaning: Readers | None = No
     who_reads = {who: _with_needs(needs, givers) for who, needs in who_reads.items()}
     for one in sorted(able, key=lambda one: -_price(one)):
         one.check(recipe, _readers_of_one(one, who_reads))
+    _refuse_unread(recipe, able, frozenset().union(*who_reads.values()))
     wanted: dict[str, set[str]] = {}
     for signal, giver in givers.items():
         wanted.setdefault(giver.name, set()).add(signal)

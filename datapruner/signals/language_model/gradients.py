@@ -30,7 +30,7 @@ from datapruner.signals.language_model.linear_layers import Watched, find_linear
 from datapruner.signals.language_model.measure import fetch
 from datapruner.signals.language_model.output_layer import TILE, OutputLayer, logits_of, step
 from datapruner.signals.language_model.reader import LanguageModel, Reader
-from datapruner.signals.language_model.records import Asked, matrix_of
+from datapruner.signals.language_model.records import asked_of_gradients, matrix_of
 from datapruner.signals.language_model.room import check_room
 from datapruner.signals.language_model.sketch import GRADIENT_WORK, LESS
 from datapruner.signals.language_model.token_statistics import statistics_of
@@ -38,7 +38,7 @@ from datapruner.signals.language_model.waiting import Waiting
 from datapruner.signals.store import SignalStore
 
 if TYPE_CHECKING:
-    from datapruner.models.known import Known
+    from datapruner.models.optimizers import Moments
     from datapruner.samples.samples import Samples
     from datapruner.signals.language_model.sketch import GradientSketch
 
@@ -53,9 +53,11 @@ def measure_gradients(
     store: SignalStore,
     sketch: GradientSketch,
     *,
+    moments: Moments | None = None,
     num_tokens: Ints | None = None,
     progress: bool = True,
     ahead: Sequence[Ahead] = (),
+    work: int = GRADIENT_WORK,
     window_rows: int = WINDOW_ROWS,
 ) -> NDArray[np.float32]:
     """Sketch rows' gradients through the store: one forward and backward pass over those that are not there.
@@ -65,6 +67,11 @@ def measure_gradients(
     samples, rows, language_model, store, num_tokens, progress, ahead, window_rows
         As in :func:`datapruner.signals.language_model.measure_language_model`.
     sketch : GradientSketch
+    moments : Moments, optional
+        An optimiser's: sketched is what its next step would make of a row's gradient (*published*, LESS, of the rows
+        that are chosen from).
+    work : int
+        What a token costs, in tokens of a forward pass, for the time left.
 
     Returns
     -------
@@ -80,12 +87,17 @@ def measure_gradients(
     reader = language_model
     held = None
     if reader.known is not None:
-        held = asked_of_gradients(reader, reader.known, sketch).held(samples, rows, store)
+        held = asked_of_gradients(reader, reader.known, sketch, moments).held(samples, rows, store)
     if held is None:
         check_room(store, sketch.disk * len(rows), "sketches", LESS)
         opened = reader.opened
         layer = find_output_layer(opened.model)
-        watched = Watched(opened.model, find_linear_layers(opened.model, sketch.layers), sketch)
+        watched = Watched(
+            opened.model,
+            find_linear_layers(opened.model, sketch.layers),
+            sketch,
+            None if moments is None else moments.load(opened.model),
+        )
         known = opened.told()
         with evaluation(opened.model):
             feed, _ = way_of_feeding(opened)
@@ -102,14 +114,9 @@ def measure_gradients(
                 ahead=ahead,
                 window_rows=window_rows,
             )
-            run.watched = watched
-            held = fetch(run, asked_of_gradients(opened, known, sketch), store, layer.norm())
+            run.watched, run.token_work = watched, work
+            held = fetch(run, asked_of_gradients(opened, known, sketch, moments), store, layer.norm())
     return matrix_of(held[0][0])
-
-
-def asked_of_gradients(reader: Reader, known: Known, sketch: GradientSketch) -> Asked:
-    """Describe the pass."""
-    return Asked("gradients", known.identity, known, reader, settings=sketch.settings)
 
 
 def tokens_back(feed: LanguageModel) -> int:
@@ -121,11 +128,12 @@ class GradientPass(Pass):
     """The pass that goes back from the losses of a batch before the next one runs."""
 
     watched: Watched
+    token_work: int = GRADIENT_WORK
 
     @property
     def work(self) -> int:
         """What a token costs, in tokens of one forward pass."""
-        return GRADIENT_WORK
+        return self.token_work
 
     def run_batch(self, batch: list[Item], waiting: Waiting) -> None:
         """Run the body over a batch and back, and keep every row's sketch."""
@@ -139,9 +147,10 @@ class GradientPass(Pass):
             targets = np.concatenate([item.ids[item.targets] for item in batch]).astype(np.int64)
             derivatives = torch.zeros_like(states)
             derivatives[places] = self._derivatives(states.detach()[places], targets, batch).to(derivatives)
-            self.watched.back(states, derivatives)
             # Of the sum over a row's tokens, since the mean's would be very small numbers in half precision.
-            waiting.states += self.watched.rows(
+            waiting.states += self.watched.back(
+                states,
+                derivatives,
                 [slice(start, start + len(item.ids)) for item, start in pairs],
                 [1 / len(item.targets) for item in batch],
             )

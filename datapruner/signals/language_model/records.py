@@ -24,7 +24,9 @@ from datapruner.signals.store import Kind, SignalStore, row_keys
 if TYPE_CHECKING:
     import torch
 
+    from datapruner.models.optimizers import Moments
     from datapruner.samples.samples import Samples
+    from datapruner.signals.language_model.sketch import GradientSketch
 
 CODE_VERSION = 2
 
@@ -153,6 +155,14 @@ class Asked:
     def _about(self) -> dict[str, Any]:
         asked = tokens_a_batch(self.reader, self.known.device)
         return {"way": self._fixed(), "packing": self.reader.packing, "batch_tokens": asked}
+
+
+def asked_of_gradients(
+    reader: Reader, known: Known, sketch: GradientSketch, moments: Moments | None = None
+) -> Asked:
+    """Describe the pass with a way back; an optimiser's moments decide its sketches too."""
+    settings = sketch.settings | ({} if moments is None else moments.settings)
+    return Asked("gradients", known.identity, known, reader, settings=settings)
 
 
 def fed_content(sample: Sample) -> bytes:

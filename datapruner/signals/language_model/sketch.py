@@ -32,6 +32,16 @@ if TYPE_CHECKING:
     from datapruner.recipe.recipe import Recipe
 
 OUTPUT_SKETCH, GRADIENT_SKETCH = "output_sketch", "gradient_sketch"
+SKETCH_OPTIONS = ("sketch_dimension", "sketch_seed")
+GRADIENT_OPTIONS = (
+    *SKETCH_OPTIONS,
+    "sketch_layers",
+    "sketch_lengths",
+    "sketch_checkpoints",
+    "sketch_rates",
+    "sketch_moments",
+)
+"""The recipe's fields of the output layer's sketch, and of those of the body."""
 CODE_VERSION = 1
 GRADIENT_WORK = 2
 """What a token costs in the pass with a way back, in tokens of a forward pass."""
@@ -98,16 +108,6 @@ class GradientSketch(Sketch):
 def sketch_of(recipe: Recipe) -> Sketch:
     """Give the sketch of the output layer that a recipe asks for."""
     return Sketch(recipe.sketch_dimension or None, recipe.sketch_seed)
-
-
-def gradient_sketch_of(recipe: Recipe) -> GradientSketch:
-    """Give the sketch of the body that a recipe asks for."""
-    return GradientSketch(
-        recipe.sketch_dimension or None,
-        recipe.sketch_seed,
-        recipe.sketch_layers,
-        recipe.sketch_lengths == "alike",
-    )
 
 
 def _raw(seed: int, which: str, count: int) -> NDArray[np.uint64]:

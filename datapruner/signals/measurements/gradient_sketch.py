@@ -1,4 +1,4 @@
-"""What the linear layers of a language model would learn of each row."""
+"""What the linear layers of a language model, or of its checkpoints, would learn of each row."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from datapruner.progress import PASSES, Ahead
-from datapruner.signals.language_model.sketch import GRADIENT_SKETCH, GRADIENT_WORK, gradient_sketch_of
-from datapruner.signals.losses import PACED_BY, reader_of
-from datapruner.signals.measurement import Cost, Given
+from datapruner.recipe import Recipe
+from datapruner.signals.checkpoints import measure_parts, missing_of, parts_of
+from datapruner.signals.language_model.sketch import GRADIENT_OPTIONS, GRADIENT_SKETCH, GRADIENT_WORK
+from datapruner.signals.losses import PACED_BY
+from datapruner.signals.measurement import Cost, Given, Readers
 from datapruner.signals.measurements._of_model import OfModel
 from datapruner.signals.run import Run, tokens_a_row
 
@@ -25,48 +27,39 @@ class GradientSketches(OfModel):
             dtype="float32",
         ),
     )
-    paced_by: ClassVar[tuple[str, ...]] = (*PACED_BY, "sketch_layers")
+    options: ClassVar[tuple[str, ...]] = GRADIENT_OPTIONS
+    paced_by: ClassVar[tuple[str, ...]] = (*PACED_BY, "sketch_layers", "sketch_checkpoints", "sketch_moments")
     cost: ClassVar[Cost] = Cost(GRADIENT_WORK * 2e-3, "token")
 
+    def check(self, recipe: Recipe, readers: Readers) -> None:
+        """Refuse to go without a model, and checkpoints that are not there."""
+        super().check(recipe, readers)
+        if readers:
+            parts_of(recipe)
+
     def passes(self, run: Run) -> list[Ahead]:
-        """Give the one, which goes back too."""
-        tokens = run.language_model.counts.tokens[run.rows]
-        return [Ahead(PASSES["gradients"], len(run.rows), int(tokens.sum()), GRADIENT_WORK)]
+        """Give one for each model, which goes back too."""
+        rows, tokens = len(run.rows), int(run.language_model.counts.tokens[run.rows].sum())
+        return [Ahead(PASSES["gradients"], rows, tokens, part.work) for part in parts_of(run.recipe)]
+
+    def seconds(self, run: Run, wanted: frozenset[str], rows: int) -> float:
+        """Estimate: a pace is that of one model."""
+        return self.pace(run) * rows * len(parts_of(run.recipe))
 
     def pace(self, run: Run) -> float:
         """Estimate by the model's size, where nothing was measured with it yet."""
-        return self.noted_pace(run) or GRADIENT_WORK * run.guessed_token_seconds * tokens_a_row(run)
+        work = max(part.work for part in parts_of(run.recipe))
+        return self.noted_pace(run) or work * run.guessed_token_seconds * tokens_a_row(run)
 
     def missing(self, run: Run, wanted: frozenset[str]) -> int | None:
         """Count the rows that are not stored; unknown of a model that was given as an object."""
-        reader = reader_of(run)
-        if reader is None:  # of a name: never opened before, so that nothing of it is stored
-            return None if run.objects.model is not None else len(run.rows)
-        if reader.known is None:
-            return None
-        from datapruner.signals.language_model.records import Asked
-
-        settings = gradient_sketch_of(run.recipe).settings
-        asked = Asked("gradients", reader.known.identity, reader.known, reader, settings=settings)
-        return asked.missing(run.samples, run.rows, run.store)
+        return missing_of(run, parts_of(run.recipe))
 
     def disk(self, run: Run, wanted: frozenset[str]) -> int:
-        """Count a sketch's numbers."""
-        return gradient_sketch_of(run.recipe).disk
+        """Count the sketches' numbers."""
+        return sum(part.sketch.disk for part in parts_of(run.recipe))
 
     def measure(self, run: Run, wanted: frozenset[str]) -> Mapping[str, Any]:
-        """Run the model over the rows and back."""
-        from datapruner.signals.language_model.gradients import measure_gradients
-
-        reader, counts = run.language_model
-        found = measure_gradients(
-            run.samples,
-            run.rows,
-            reader,
-            run.store,
-            gradient_sketch_of(run.recipe),
-            num_tokens=counts.tokens[run.rows],
-            progress=run.progress,
-            ahead=run.ahead,
-        )
-        return {GRADIENT_SKETCH: found}
+        """Run the models over the rows and back."""
+        tokens, parts = run.language_model.counts.tokens[run.rows], parts_of(run.recipe)
+        return {GRADIENT_SKETCH: measure_parts(run, run.samples, run.rows, parts, num_tokens=tokens)}

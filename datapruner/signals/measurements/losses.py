@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from datapruner.signals.language_model.sketch import OUTPUT_SKETCH, Sketch, sketch_of
+from datapruner.signals.language_model.sketch import OUTPUT_SKETCH, SKETCH_OPTIONS, Sketch, sketch_of
 from datapruner.signals.losses import measured_rows, missing_records
 from datapruner.signals.measurement import Cost, Given
 from datapruner.signals.measurements._of_model import ModelPass
@@ -57,7 +57,12 @@ class Losses(ModelPass):
     name: ClassVar[str] = "losses"
     what: ClassVar[What] = "row"
     gives: ClassVar[tuple[Given, ...]] = (*OF_A_ROW, POOLED_STATE, SKETCH)
+    options: ClassVar[tuple[str, ...]] = SKETCH_OPTIONS
     cost: ClassVar[Cost] = Cost(2e-3, "token")
+
+    def reads(self, signals: frozenset[str]) -> bool:
+        """Whether a sketch is among them."""
+        return OUTPUT_SKETCH in signals
 
     def missing(self, run: Run, wanted: frozenset[str]) -> int | None:
         """Count the rows that the model has not read for all that is wanted of them."""

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from datapruner.arrays import Ints
 from datapruner.signals import TARGET_GRADIENT
-from datapruner.signals.language_model.sketch import GRADIENT_WORK, gradient_sketch_of
+from datapruner.signals.checkpoints import measure_parts, parts_of
+from datapruner.signals.language_model.sketch import GRADIENT_OPTIONS, GRADIENT_WORK
 from datapruner.signals.measurement import Cost, Given
 from datapruner.signals.measurements._of_target import OfTarget
 from datapruner.signals.run import Run
@@ -28,12 +29,14 @@ class TargetGradientSketch(OfTarget):
             dtype="float32",
         ),
     )
-    paced_by: ClassVar[tuple[str, ...]] = (*OfTarget.paced_by, "sketch_layers")
+    options: ClassVar[tuple[str, ...]] = GRADIENT_OPTIONS
+    paced_by: ClassVar[tuple[str, ...]] = (*OfTarget.paced_by, "sketch_layers", "sketch_checkpoints")
     cost: ClassVar[Cost] = Cost(GRADIENT_WORK * 2e-3, "token")
 
-    def vectors(self, run: Run, samples: Samples, rows: Ints) -> Matrix:
-        """Run the pass with a way back."""
-        from datapruner.signals.language_model.gradients import measure_gradients
+    def seconds(self, run: Run, wanted: frozenset[str], rows: int) -> float:
+        """Estimate: a pace is that of one model."""
+        return super().seconds(run, wanted, rows) * len(parts_of(run.recipe))
 
-        reader, sketch = run.language_model.reader, gradient_sketch_of(run.recipe)
-        return measure_gradients(samples, rows, reader, run.store, sketch, progress=run.progress)
+    def vectors(self, run: Run, samples: Samples, rows: Ints) -> Matrix:
+        """Run the passes with a way back; an optimiser's moments have no part in it."""
+        return measure_parts(run, samples, rows, [part.of_target for part in parts_of(run.recipe)])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from datapruner.arrays import Ints
 from datapruner.signals import TARGET_SKETCH
-from datapruner.signals.language_model.sketch import OUTPUT_SKETCH, sketch_of
+from datapruner.signals.language_model.sketch import OUTPUT_SKETCH, SKETCH_OPTIONS, sketch_of
 from datapruner.signals.measurement import Given
 from datapruner.signals.measurements._of_target import OfTarget
 from datapruner.signals.run import Run
@@ -28,6 +28,7 @@ class TargetOutputSketch(OfTarget):
             dtype="float32",
         ),
     )
+    options: ClassVar[tuple[str, ...]] = SKETCH_OPTIONS
 
     def vectors(self, run: Run, samples: Samples, rows: Ints) -> Matrix:
         """Run the pass of losses."""
