@@ -60,8 +60,8 @@ class Reading(TypedDict, total=False):
     sketch_dimension: int
     sketch_layers: str
     sketch_lengths: Literal["auto", "alike", "own"]
-    sketch_checkpoints: str | Path | Sequence[str | Path] | None
-    sketch_rates: Sequence[float] | None
+    sketch_checkpoints: list[str] | None
+    sketch_rates: list[float] | None
     sketch_moments: Literal["auto", "adam", "none"]
     sketch_seed: int
     max_length: int | None

@@ -69,7 +69,8 @@ class NearestTarget(Scorer):
         What stands for a row: the model's states; the vectors of the embedder or given ones; or what the model would
         learn of it, a sketch of its gradient by the output layer (no further pass) or by every linear layer (two
         passes, about), whose cosine with a target row's says whether a step on one lowers the other's loss. Published
-        for an adapter's gradients after a warm-up (LESS, arXiv 2402.04333); ours without these, see
+        for an adapter's gradients at a warm-up's checkpoints, which ``--sketch-checkpoints`` names (LESS, arXiv
+        2402.04333, see :mod:`datapruner.signals.checkpoints`); ours without these, see
         :mod:`datapruner.signals.language_model.sketch`.
     """
 

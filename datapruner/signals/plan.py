@@ -135,7 +135,8 @@ def without_unread(recipe: Recipe, signals: frozenset[str]) -> Recipe:
 def _unread(able: Sequence[Measurement], signals: frozenset[str]) -> dict[str, Measurement]:
     """Give the options of measurements that nobody makes use of who reads these signals, and whose they are."""
     read = {option for one in able if one.reads(signals) for option in one.options}
-    return {option: one for one in able for option in one.options if option not in read}
+    # Of several measurements, the first.
+    return {option: one for one in reversed(able) for option in one.options if option not in read}
 
 
 def _refuse_unread(recipe: Recipe, able: Sequence[Measurement], signals: frozenset[str]) -> None:
