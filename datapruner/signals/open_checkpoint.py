@@ -56,9 +56,7 @@ def _load(
     model = load_causal_model(name, adapter=adapter, merge=False, **loading(recipe))
     known = learn_model(model, main.tokenizer, probe=False)
     opened.note(asdict(known), _opening(recipe, name, adapter, store))
-    return LanguageModel(
-        model, main.tokenizer, *_fed_as(main), known=_read_as(known, main, adapter or name)
-    )
+    return LanguageModel(model, main.tokenizer, *_fed_as(main), known=_read_as(known, main, adapter or name))
 
 
 def _opening(recipe: Recipe, name: str, adapter: str | None, store: SignalStore) -> Opening:
