@@ -63,8 +63,8 @@ def _opening(recipe: Recipe, name: str, adapter: str | None, store: SignalStore)
     return opening("checkpoint", name, store.notes, adapter=adapter, **loading(recipe))
 
 
-def _fed_as(main: Reader) -> tuple[int, bool, bool, int | None]:
-    return main.max_length, main.last_turn_only, main.packing, main.batch_tokens
+def _fed_as(main: Reader) -> tuple[int, bool, bool, int | None, bool]:
+    return main.max_length, main.last_turn_only, main.packing, main.batch_tokens, main.drop_failing
 
 
 def _read_as(known: Known, main: Reader, name: str) -> Known:
