@@ -87,6 +87,13 @@ LAYOUTS = {
         {"chosen": turns("Name a fruit.", "A cherry."), "rejected": turns("Name a fruit.", "A whale.")},
         {"rejected": turns("Name a fruit.", "A stone.")},
     ),
+    "transcripts": (
+        {
+            side: f"\n\nHuman: Hello.\n\nAssistant: Hello!\n\nHuman: Name a fruit.\n\nAssistant: {answer}"
+            for side, answer in (("chosen", "A cherry."), ("rejected", "A whale."))
+        },
+        {"rejected": "\n\nHuman: Hello.\n\nAssistant: Hello!\n\nHuman: Name a fruit.\n\nAssistant: A stone."},
+    ),
     "sharegpt_preference": (
         {
             "conversations": [{"from": "human", "value": "Name a fruit."}],

@@ -13,7 +13,7 @@ from datapruner.samples.decoding import decoder
 from datapruner.samples.identity import TEXTS, said
 from datapruner.samples.layouts import AROUND, LAYOUTS, OPTIONAL, TURNS, Roles
 from datapruner.samples.sample import Layout, Message, Sample
-from datapruner.samples.transcripts import transcript
+from datapruner.samples.transcripts import asked, transcript
 from datapruner.samples.turns import Shape, kind_of, read_turns, shape_of, unpadded
 from datapruner.text import safe_text
 
@@ -136,7 +136,11 @@ class Row:
         """Read a row of texts alone, as most are, in half the time; None for any other."""
         values = self.values
         answer = values.get(roles.answers) if roles.answers else None
-        if not isinstance(answer, str) or any(values.get(role) is not None for role in AROUND):
+        if (
+            self.layout.transcripts
+            or not isinstance(answer, str)
+            or any(values.get(role) is not None for role in AROUND)
+        ):
             return None
         texts = []
         for role in roles.asks:
@@ -169,6 +173,8 @@ class Row:
             value = self.values.get(role)
             if role in TURNS or isinstance(value, (list, dict)):
                 turns += self.turns(role)
+            elif self.layout.transcripts and role in self.values:
+                turns += asked(self.string(role))
             elif role not in self.values or (role in OPTIONAL and value is None):
                 continue
             elif (text := self.string(role)).strip() or role not in OPTIONAL:
@@ -180,7 +186,9 @@ class Row:
         if isinstance(self.values[role], (list, dict)):
             return self.turns(role)
         answer = self.answer(role)
-        return transcript(answer) if self.layout.transcripts else [Message("assistant", answer)]
+        if not self.layout.transcripts:
+            return [Message("assistant", answer)]
+        return [Message("assistant", answer.strip())] if "prompt" in self.values else transcript(answer)
 
     def answer(self, role: str) -> str:
         """Return a text that is an answer; where there is none it is empty."""

@@ -1,4 +1,4 @@
-"""Sides of a pair that are one text each, with the turns written into it as in hh-rlhf: Human and Assistant."""
+"""Pairs whose turns are written into texts, Human and Assistant, as in hh-rlhf: each side whole, or their prompt."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ logger = logging.getLogger(__name__)
 
 WHOLE = r"(?s)^\s*Human:.*\n\nAssistant:"
 """As Arrow's expressions have it: the human opens, and the assistant speaks."""
+ASKED = r"(?s)^\s*Human:.*\n\nAssistant:\s*$"
+"""Of a prompt: the assistant is about to."""
 TURN = re.compile(r"(?:^\s*|\n\n)(Human|Assistant):")
 ROLES = {"Human": "user", "Assistant": "assistant"}
-SIDES = ("chosen", "rejected")
-TOLD = "Both sides of a pair are one text with turns of Human: and Assistant: in it, and are read as these turns."
+TOLD = "Pairs are written as texts with turns of Human: and Assistant: in them, and are read as these turns."
 FIRST, STEP = 100, 1000
 """Rows that are looked at first, which tell nearly always, and then at a time."""
 
 
 def with_transcripts(dataset: Dataset, layout: Layout) -> Layout:
-    """Say of a layout whether both sides of every row are transcripts, which are then read as turns.
+    """Say of a layout whether the pairs of every row are transcripts, which are then read as turns.
 
     Parameters
     ----------
@@ -38,9 +39,11 @@ def with_transcripts(dataset: Dataset, layout: Layout) -> Layout:
     import pyarrow.compute as pc
 
     columns = layout.columns
-    if layout.name != "preference" or "prompt" in columns:
+    if layout.name != "preference" or {"input", "context"} & columns.keys():
         return layout
-    names = [columns[side] for side in SIDES]
+    names, form = [columns[side] for side in ("chosen", "rejected")], WHOLE
+    if "prompt" in columns:
+        names, form = [columns["prompt"]], ASKED
     if any(
         getattr(dataset.features[name], "dtype", None) not in ("string", "large_string") for name in names
     ):
@@ -50,14 +53,14 @@ def with_transcripts(dataset: Dataset, layout: Layout) -> Layout:
     while start < len(dataset):
         table = source[start : start + step]
         for name in names:
-            fits = pc.fill_null(pc.match_substring_regex(table.column(name), WHOLE), False)
+            fits = pc.fill_null(pc.match_substring_regex(table.column(name), form), False)
             place = pc.index(fits, False).as_py()
             if place < 0:
                 continue
             if start:  # a whole block was of them
                 logger.warning(
-                    "row %s has no turns of Human: and Assistant: in '%s', as all before it have; so both sides of "
-                    "every row are read as plain text: mend or remove that row, and they are read as turns",
+                    "row %s has no turns of Human: and Assistant: in '%s', as all before it have; so all rows are read "
+                    "as plain texts: mend or remove that row, and they are read as turns",
                     start + place,
                     safe_text(name, 60),
                 )
@@ -79,3 +82,9 @@ def transcript(text: str) -> list[Message]:
             said = "\n\n".join(part for part in (turns.pop().content, said) if part)
         turns.append(Message(role, said))
     return turns
+
+
+def asked(text: str) -> list[Message]:
+    """Return the turns of a transcript that ends where the assistant is to speak."""
+    turns = transcript(text)
+    return turns[:-1] if turns[-1] == Message("assistant", "") else turns

@@ -33,6 +33,7 @@ SFT = (
 DPO = (
     "preference",
     "preference_turns",
+    "transcripts",
     "sharegpt_preference",
     "orca_preference",
     "instruction_preference",

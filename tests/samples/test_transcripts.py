@@ -89,6 +89,25 @@ def test_a_prompt_of_its_own_leaves_answers_as_they_are():
     assert said(samples[0]) == [("user", "p"), ("assistant", row["chosen"])]
 
 
+def test_a_prompt_that_is_a_transcript_is_read_as_turns_too():
+    """As in the forms of hh-rlhf that have the prompt apart."""
+    before = written([("Name a fruit.", "Which colour?")])
+    row = {
+        "prompt": f"{before}\n\nHuman: Red.\n\nAssistant:",
+        "chosen": " A cherry.",
+        "rejected": " A whale.",
+    }
+    samples = dp.load_samples([row, row])
+    asked = [("user", "Name a fruit."), ("assistant", "Which colour?"), ("user", "Red.")]
+    assert said(samples[0]) == [*asked, ("assistant", "A cherry.")]
+    # As in every prompt of messages, what the assistant said there is no answer of the row.
+    assert [turn.trained for turn in samples[0].messages] == [True, False, True, True]
+    pair = samples.preference()[0]
+    assert [(turn["role"], turn["content"]) for turn in pair["prompt"]] == asked
+    assert [pair[side][0]["content"] for side in ("chosen", "rejected")] == ["A cherry.", "A whale."]
+    assert said(dp.load_samples([row, {**row, "prompt": "p"}])[0])[0] == ("user", row["prompt"])
+
+
 def test_what_is_chosen_of_them_stays_as_it_was():
     kept = dp.prune(rows(9), scorer="random", keep=4, progress=False)
     assert [row["chosen"] for row in kept.dataset] == [rows(9)[row]["chosen"] for row in kept.indices]
