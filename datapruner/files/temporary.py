@@ -27,6 +27,8 @@ except ImportError:  # Windows: age decides
 
 __all__ = [
     "MARK",
+    "hold",
+    "is_held",
     "locked",
     "new_folder",
     "private_folder",
@@ -137,6 +139,38 @@ def atomic_write(path: Path, parts: Iterable[bytes], mode: int = 0o600) -> None:
     with whole_file(path, mode) as handle:
         for part in parts:
             handle.write(part)
+
+
+def hold(path: Path, data: bytes, mode: int = 0o600) -> IO[bytes]:
+    """Write a small file, not synced, whose lock is ours for as long as what is returned stays open."""
+    while True:
+        made = _name(path)
+        handle = open(made, "xb", opener=lambda name, flags: os.open(name, flags, mode))  # noqa: SIM115
+        if _lock(handle.fileno()) is False or not _is_still(handle.fileno(), made):
+            handle.close()
+            continue
+        try:
+            handle.write(data)
+            handle.flush()
+            made.replace(path)
+        except BaseException:
+            handle.close()
+            with suppress(OSError):
+                made.unlink(missing_ok=True)
+            raise
+        return handle
+
+
+def is_held(handle: int) -> bool | None:
+    """Whether somebody holds the lock of an open file; None where there are no locks."""
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return True if error.errno in BUSY else None
+    fcntl.flock(handle, fcntl.LOCK_UN)
+    return False
 
 
 def sync_folder(folder: Path) -> None:

@@ -58,7 +58,7 @@ def measure_shape(
         # A record of the whole set: in a folder of its own, which no run over other vectors reads or judges.
         context |= {"version": manifolds.CODE_VERSION, "vectors": content.hex()}
         keys = row_keys((place.to_bytes(8, "little") for place in range(n)), context)
-        return store.fetch(keys, context, width, lambda rows: iter([(rows, compute()[rows])]))
+        return store.fetch(keys, context, width, lambda rows: iter([(rows, compute()[rows])]), whole=True)
 
     @cache
     def table() -> Neighbours:

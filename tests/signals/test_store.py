@@ -21,8 +21,7 @@ from datapruner.errors import DataPrunerError
 from datapruner.files import temporary
 from datapruner.files.cache import cache_folder
 from datapruner.files.temporary import atomic_write
-from datapruner.signals.store import SignalStore, finding, index, row_keys
-from datapruner.signals.store import store as store_module
+from datapruner.signals.store import SignalStore, finding, index, rounds, row_keys
 from datapruner.signals.store.shard_format import MAGIC
 from datapruner.signals.store.shards import Shelf
 
@@ -433,7 +432,7 @@ def test_a_shard_that_vanishes_during_the_run_is_computed_again(tmp_path):
     contents = names("row", 30)
     fetch(tmp_path, contents)
     forget_compact(tmp_path)
-    real = store_module.find
+    real = rounds.find
 
     def find_then_lose(*given):
         found = real(*given)
@@ -443,7 +442,7 @@ def test_a_shard_that_vanishes_during_the_run_is_computed_again(tmp_path):
         return found
 
     lost: list[bytes] = []
-    with mock.patch.object(store_module, "find", find_then_lose):
+    with mock.patch.object(rounds, "find", find_then_lose):
         values, model = fetch(tmp_path, contents)
     assert len(model.rows) == json.loads(lost[0].split(b"\n")[1])["rows"]
     np.testing.assert_array_equal(values, expected(contents))
@@ -537,10 +536,12 @@ def test_a_killed_process_loses_one_unwritten_shard_at_most(tmp_path):
     kept = len(files(tmp_path, "shard2"))
     assert 3 <= kept < 16
     contents = names("row", 200)
-    values, model = fetch(tmp_path, contents)
+    assert len(list(tmp_path.rglob("*.lease"))) == 1
+    values, model = fetch(tmp_path, contents)  # at once: nobody holds the lease
     assert len(model.rows) == 200 - 12 * kept
     np.testing.assert_array_equal(values, expected(contents))
     assert list(shelf(tmp_path).glob("*.tmp-*")) == []
+    assert list(tmp_path.rglob("*.lease")) == []
 
 
 # --- anything, in any order ---------------------------------------------------------------------------------

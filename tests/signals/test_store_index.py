@@ -111,7 +111,7 @@ def test_what_is_found_is_what_the_shards_hold(steps, together):
                     if found.shard[at] < 0:
                         assert key not in table
                     else:
-                        told = found.files[found.shard[at]], found.row[at], found.length[at]
+                        told = list(found.files.values())[found.shard[at]], found.row[at], found.length[at]
                         assert told in table[key]
 
 

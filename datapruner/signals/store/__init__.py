@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 from datapruner.moved import moved
 from datapruner.signals.store.keys import Keys as Keys
+from datapruner.signals.store.keys import Kind as Kind
 from datapruner.signals.store.keys import row_keys as row_keys
 from datapruner.signals.store.shard_format import RaggedBatch as RaggedBatch
 from datapruner.signals.store.store import Batch as Batch
-from datapruner.signals.store.store import Kind as Kind
 from datapruner.signals.store.store import SignalStore as SignalStore
 
 if not TYPE_CHECKING:

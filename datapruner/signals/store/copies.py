@@ -69,9 +69,9 @@ def _gather(shelf: Shelf, keys: Keys, found: Found, handle: IO[bytes]) -> None:
     places = handle.tell() + 4 * offsets_of(found.length)
     order = np.argsort(found.shard, kind="stable")
     numbers, firsts = np.unique(found.shard[order], return_index=True)
-    whole = True
+    whole, files = True, list(found.files.values())
     for number, here in zip(numbers.tolist(), np.split(order, firsts[1:]), strict=True):
-        path = found.files[number]
+        path = files[number]
         try:
             with open_plain(path) as source:
                 shard = open_shard(source, shelf.width)

@@ -28,7 +28,7 @@ from datapruner.signals.store.index import (
     segment_parts,
 )
 from datapruner.signals.store.keys import Keys
-from datapruner.signals.store.shard_format import SUFFIX, WHOLE_SUFFIX, DamagedError, RowsMissingError
+from datapruner.signals.store.shard_format import DamagedError, RowsMissingError
 from datapruner.signals.store.shards import Shelf
 from datapruner.text import safe_text
 
@@ -51,8 +51,8 @@ class Found(NamedTuple):
         Number of the shard; -1 for a row that is not stored.
     row, length : ndarray, int64
         Its place there, and the values of its record.
-    files : list of Path
-        The shards.
+    files : mapping
+        The shards, name -> path, in the order of their numbers.
     segments : list of Path
         Of the index that said so.
     """
@@ -60,7 +60,7 @@ class Found(NamedTuple):
     shard: NDArray[np.int32]
     row: Ints
     length: Ints
-    files: list[Path]
+    files: dict[str, Path]
     segments: list[Path]
 
     @property
@@ -97,9 +97,7 @@ class _Search:
     def __init__(self, shelf: Shelf, stack: ExitStack, *, keep: bool, indexed: bool = True) -> None:
         self.shelf, self.stack, self.keep = shelf, stack, keep
         files = shelf.files()
-        self.files = {
-            name: path for name, path in sorted(files.items()) if path.suffix in (SUFFIX, WHOLE_SUFFIX)
-        }
+        self.files = shelf.shards(files)
         self.numbers = {name: number for number, name in enumerate(self.files)}
         self.segments: list[Segment] = []
         self.held: list[tuple[list[str], Entries]] = []
@@ -213,7 +211,7 @@ class _Search:
             for at, entries in hits:
                 shard[at], row[at], length[at] = number[entries["shard"]], entries["row"], entries["length"]
             wanted = wanted.take(np.flatnonzero(shard[wanted.at] < 0))
-        return Found(shard, row, length, list(self.files.values()), [one.path for one in self.segments])
+        return Found(shard, row, length, self.files, [one.path for one in self.segments])
 
 
 def _damaged(shelf: Shelf, path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import xxhash
@@ -13,6 +15,30 @@ KEY_BYTES = 16
 
 Keys = NDArray[np.bytes_]
 """Dtype S16: fixed-width bytes compare exactly (padding is part of the value) and numpy can sort them."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Records of one kind, as they are asked for.
+
+    Attributes
+    ----------
+    keys : ndarray of S16, shape (n,)
+        From :func:`row_keys`.
+    context : mapping
+        The context of the keys; names the subfolder, together with the width.
+    width : int, optional
+        Numbers a record; None where that differs.
+    """
+
+    keys: Keys
+    context: Mapping[str, object]
+    width: int | None = None
+
+    @cached_property
+    def name(self) -> str:
+        """What their copy in the dataset's order is called."""
+        return xxhash.xxh3_128_hexdigest(self.keys.tobytes())
 
 
 def row_keys(contents: Iterable[bytes], context: Mapping[str, object]) -> Keys:

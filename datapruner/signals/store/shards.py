@@ -26,7 +26,14 @@ from datapruner.files.cache import (
 from datapruner.files.temporary import MARK, private_folder, sweep, whole_file
 from datapruner.ragged import Ragged
 from datapruner.signals.store.keys import Keys, canonical
-from datapruner.signals.store.shard_format import SUFFIX, RowsMissingError, Shard, open_shard, shard_parts
+from datapruner.signals.store.shard_format import (
+    SUFFIX,
+    WHOLE_SUFFIX,
+    RowsMissingError,
+    Shard,
+    open_shard,
+    shard_parts,
+)
 from datapruner.text import safe_text
 
 logger = logging.getLogger(__name__)
@@ -136,6 +143,11 @@ class Shelf:
             except OSError as error:
                 self.pass_over(place, error)
         return {name: path for name, path in found.items() if path not in self.unreadable}
+
+    def shards(self, files: Mapping[str, Path] | None = None) -> dict[str, Path]:
+        """Give the shards among the files that lie there, by name, in its order."""
+        listed = self.files() if files is None else files
+        return {name: path for name, path in sorted(listed.items()) if path.suffix in (SUFFIX, WHOLE_SUFFIX)}
 
     def read_shard(self, path: Path) -> Shard | None:
         """Read a shard's head; None where it is gone, cannot be read, or is damaged, which is said."""

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
 from datapruner.arrays import Ints
@@ -17,38 +14,14 @@ from datapruner.files.cache import cache_folder, keyed
 from datapruner.files.notes import Notes
 from datapruner.ragged import Ragged
 from datapruner.signals.store.copies import open_copy, write_copy
-from datapruner.signals.store.filling import Filling
-from datapruner.signals.store.finding import Found, find
-from datapruner.signals.store.keys import Keys
+from datapruner.signals.store.finding import find
+from datapruner.signals.store.keys import Keys, Kind
+from datapruner.signals.store.rounds import Rounds, lacking
 from datapruner.signals.store.shard_format import RaggedBatch, RowsMissingError
 from datapruner.signals.store.shards import ATTEMPTS, Shelf
 
 FLUSH_ROWS = 4096
 FLUSH_SECONDS = 5.0
-
-
-@dataclass(frozen=True)
-class Kind:
-    """Records of one kind, as they are asked for.
-
-    Attributes
-    ----------
-    keys : ndarray of S16, shape (n,)
-        From :func:`row_keys`.
-    context : mapping
-        The context of the keys; names the subfolder, together with the width.
-    width : int, optional
-        Numbers a record; None where that differs.
-    """
-
-    keys: Keys
-    context: Mapping[str, object]
-    width: int | None = None
-
-    @cached_property
-    def name(self) -> str:
-        """What their copy in the dataset's order is called."""
-        return xxhash.xxh3_128_hexdigest(self.keys.tobytes())
 
 
 Batch = tuple[Ints, NDArray[np.float32]]
@@ -92,7 +65,13 @@ class SignalStore:
         self.computed = self.made = 0
 
     def fetch(
-        self, keys: Keys, context: Mapping[str, object], width: int, compute: Compute
+        self,
+        keys: Keys,
+        context: Mapping[str, object],
+        width: int,
+        compute: Compute,
+        *,
+        whole: bool = False,
     ) -> NDArray[np.float32]:
         """Give one vector of the same length for every key, computing only those that are not stored.
 
@@ -106,7 +85,11 @@ class SignalStore:
             Length of a row's vector. Records of another width are others, whatever the context says.
         compute : callable
             Gets the positions (int64, ascending) of the first row of every missing key and yields
-            (positions int64 [m], values float32 [m, width]) in any order.
+            (positions int64 [m], values float32 [m, width]) in any order. It may be called several times, each
+            for some of the rows, and closed before its end: where other runs compute rows of the same context, what
+            is missing is shared among them.
+        whole : bool
+            All rows cost as much as one: ``compute`` is asked for all of them at once, or for none.
 
         Returns
         -------
@@ -118,7 +101,7 @@ class SignalStore:
         DataPrunerError
             ``compute`` leaves rows out or gives rows of another width, or the folder loses what is written.
         """
-        found = self._fetch(keys, context, width, lambda rows: _evenly(compute(rows), width))
+        found = self._fetch(keys, context, width, lambda rows: _evenly(compute(rows), width), whole=whole)
         return found.values.reshape(len(keys), width)
 
     def fetch_ragged(
@@ -173,7 +156,7 @@ class SignalStore:
         for kind in kinds:
             shelf = Shelf.of(self.folder, kind.context, kind.width)
             if open_copy(shelf, kind.name, len(kind.keys)) is None:
-                rows |= set(_lacking(kind.keys, find(shelf, kind.keys, keep=False)).tolist())
+                rows |= set(lacking(kind.keys, find(shelf, kind.keys, keep=False)).tolist())
         return len(rows)
 
     @property
@@ -186,6 +169,8 @@ class SignalStore:
         kinds: Sequence[Kind],
         compute: Callable[[Ints], Iterator[tuple[Ints, Sequence[Ragged]]]],
         beside: Sequence[Kind] = (),
+        *,
+        whole: bool = False,
     ) -> list[Ragged]:
         """Give the records of several kinds that one computation makes, computing the rows that lack one of them.
 
@@ -198,6 +183,8 @@ class SignalStore:
             ``beside``).
         beside : sequence of Kind
             Records that are found on the way, of whichever rows are computed: kept where they are not yet.
+        whole : bool
+            As in :meth:`fetch`.
 
         Returns
         -------
@@ -209,40 +196,19 @@ class SignalStore:
         for shelf, kind in zip(shelves, every, strict=True):
             shelf.prepare(kind.context)
         self.computed = 0
-        found: dict[int, Ragged] = {}
+        out: dict[int, Ragged] = {}
         for number, kind in enumerate(kinds):
             if (held := open_copy(shelves[number], kind.name, len(kind.keys))) is not None:
-                found[number] = held
+                out[number] = held
+        left = [number for number in range(len(kinds)) if number not in out]
+        rounds = Rounds(shelves, every, left, (self.flush_rows, self.flush_seconds), whole=whole)
         for _ in range(ATTEMPTS):
-            left = [number for number in range(len(kinds)) if number not in found]
-            places = {number: find(shelves[number], kinds[number].keys) for number in left}
-            lacking = {number: _lacking(kinds[number].keys, places[number]) for number in left}
-            missing = np.unique(np.concatenate([*lacking.values(), np.empty(0, np.int64)]))
             try:
-                if missing.size:
-                    self.computed += int(missing.size)
-                    self.made += int(missing.size)
-                    for number in range(len(kinds), len(every)):
-                        keys = every[number].keys
-                        lacking[number] = _lacking(keys, find(shelves[number], keys))
-                    filled = {
-                        number: Filling(
-                            shelves[number], every[number].keys, rows, self.flush_rows, self.flush_seconds
-                        )
-                        for number, rows in lacking.items()
-                    }
-                    for positions, records in compute(missing):
-                        for number, filling in filled.items():
-                            filling.put(positions, records[number])
-                    for number, filling in filled.items():
-                        filling.write()
-                        if number in places:
-                            filling.check()
-                            places[number] = find(shelves[number], kinds[number].keys)
+                found = rounds.complete(compute, self._count)
                 for number in left:
                     kind = kinds[number]
-                    found[number] = write_copy(shelves[number], kind.name, kind.keys, places[number])
-                return [found[number] for number in range(len(kinds))]
+                    out[number] = write_copy(shelves[number], kind.name, kind.keys, found[number])
+                return [out[number] for number in range(len(kinds))]
             except RowsMissingError:
                 continue  # another run removed a damaged shard, or somebody the cache: that is computed again
         raise DataPrunerError(
@@ -250,22 +216,23 @@ class SignalStore:
             "DATAPRUNER_CACHE"
         )
 
+    def _count(self, rows: int) -> None:
+        self.computed += rows
+        self.made += rows
+
     def _fetch(
         self,
         keys: Keys,
         context: Mapping[str, object],
         width: int | None,
         compute: Callable[[Ints], Iterator[RaggedBatch]],
+        *,
+        whole: bool = False,
     ) -> Ragged:
-        kind = Kind(keys, context, width)
-        return self.fetch_together([kind], lambda rows: ((at, [held]) for at, held in compute(rows)))[0]
+        def together(rows: Ints) -> Iterator[tuple[Ints, Sequence[Ragged]]]:
+            return ((at, [held]) for at, held in compute(rows))
 
-
-def _lacking(keys: Keys, found: Found) -> Ints:
-    """Give the position of the first row of every key that is not stored; ascending."""
-    missing = found.missing
-    first = np.unique(keys[missing], return_index=True)[1]
-    return np.sort(missing[first]).astype(np.int64)
+        return self.fetch_together([Kind(keys, context, width)], together, whole=whole)[0]
 
 
 def _evenly(batches: Iterator[Batch], width: int) -> Iterator[RaggedBatch]:
