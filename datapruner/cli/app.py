@@ -15,7 +15,7 @@ from datapruner.cli.verb import Verb, settled
 VERBS = {
     "Choose rows": "prune clean score select run",
     "Compare and look into": "compare damage validate",
-    "Look": "explain inspect parts scorers doctor",
+    "Look": "explain inspect parts scorers cache doctor",
 }
 """Where the help lists which verbs. A verb is a module here of its name, which holds a :class:`Verb` of that name."""
 

@@ -122,19 +122,39 @@ def _number(name: str, value: object, where: str) -> int:
             f"there is no limit '{safe_text(name, 60)}'.{did_you_mean(name, DEFAULTS)} The limits are "
             f"{', '.join(DEFAULTS)}"
         )
-    found = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
-    number, sizes = 0, name.endswith("_bytes")
-    if isinstance(value, int) and not isinstance(value, bool):
-        number = value
-    elif found is not None and (sizes or not found[2]):
-        number = int(found[1].replace("_", ""))
-        number *= (1024 if found[3] else 1000) ** (" kmgt".index(found[2].lower()) if found[2] else 0)
+    sizes = name.endswith("_bytes")
+    number = _read(value, sizes=sizes)
     if not 0 < number <= _MOST:
         size = ", or a size such as 100MB" if sizes else ""
         raise DataPrunerError(
             f"{safe_text(where)} is a whole number above 0{size}, not {safe_repr(value, 40)}"
         )
     return number
+
+
+def size_of(value: str, where: str) -> int:
+    """Read a number of bytes such as 100MB or 2GiB.
+
+    Raises
+    ------
+    DataPrunerError
+        It is none; the sentence names ``where`` it was written.
+    """
+    number = _read(value, sizes=True)
+    if not 0 < number <= _MOST:
+        raise DataPrunerError(f"{where} is a size such as 20GB, not {safe_repr(value, 40)}")
+    return number
+
+
+def _read(value: object, *, sizes: bool) -> int:
+    """Read a whole number, or a size; 0 where it is none."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    found = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if found is None or (found[2] and not sizes):
+        return 0
+    unit: int = (1024 if found[3] else 1000) ** (" kmgt".index(found[2].lower()) if found[2] else 0)
+    return int(found[1].replace("_", "")) * unit
 
 
 def over(where: str, what: str, name: str) -> DataPrunerError:

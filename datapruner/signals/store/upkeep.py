@@ -1,0 +1,265 @@
+"""The upkeep of a store: what lies there, making it smaller, and reading all of it once.
+
+A run may be at work meanwhile: it computes again what goes, and what a lease says is being computed stays.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from datapruner.files.cache import cache_folder, discard, hasher, is_ours, keyed, open_plain
+from datapruner.signals.store import index
+from datapruner.signals.store.claims import Claims
+from datapruner.signals.store.shard_format import (
+    DIGEST_BYTES,
+    HEADER_BYTES,
+    MAGIC,
+    SUFFIX,
+    WHOLE_SUFFIX,
+    DamagedError,
+    open_shard,
+)
+from datapruner.signals.store.shards import Shelf
+
+SHARDS, COPIES = (SUFFIX, WHOLE_SUFFIX, index.SUFFIX), (".rows", ".sum")
+_NAME = re.compile(r"[0-9a-f]{16}(?:-([0-9]{1,9}))?")
+_MOST_CONTEXT = 1 << 20
+
+
+@dataclass(frozen=True)
+class Held:
+    """A shelf, and what lies on it.
+
+    Attributes
+    ----------
+    shelf : Shelf
+    context : mapping
+        What its rows were measured with.
+    files : mapping
+        Path -> bytes, of the shards and their index.
+    copies : mapping
+        Path -> bytes, of rows in a dataset's order, which the shards can make again.
+    used : float
+        When it was last written or read from, seconds since 1970.
+    """
+
+    shelf: Shelf
+    context: dict[str, object]
+    files: dict[Path, int]
+    copies: dict[Path, int]
+    used: float
+
+    @property
+    def bytes(self) -> int:
+        """Of all of it."""
+        return sum(self.files.values()) + sum(self.copies.values())
+
+    @property
+    def rows(self) -> int:
+        """Rows that the shards say they hold; those that lie in several count in each."""
+        return sum(_rows(path) for path in self.files if path.suffix != index.SUFFIX)
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody computes rows of it."""
+        return bool(Claims(self.shelf).others())
+
+
+@dataclass
+class Done:
+    """What was, or would be, removed.
+
+    Attributes
+    ----------
+    looked_at : int
+        Files.
+    removed : dict
+        Path -> bytes.
+    left : list of Path
+        What should go, and is not ours to remove.
+    """
+
+    looked_at: int = 0
+    removed: dict[Path, int] = field(default_factory=dict)
+    left: list[Path] = field(default_factory=list)
+
+    def remove(self, path: Path, size: int, *, dry_run: bool) -> None:
+        """Remove a file, or say that it would go."""
+        if is_ours(path) if dry_run else discard(path):
+            self.removed[path] = size
+        else:
+            self.left.append(path)
+
+    @property
+    def bytes(self) -> int:
+        """Of what was removed."""
+        return sum(self.removed.values())
+
+
+def survey(root: Path | None = None) -> list[Held]:
+    """List the shelves of a store, those used last first; of what else lies there nothing is touched.
+
+    Parameters
+    ----------
+    root : Path, optional
+        Default :func:`cache_folder`.
+    """
+    base = root or cache_folder()
+    found = []
+    with suppress(OSError):
+        for folder in sorted((base / keyed("signals")).iterdir()):
+            named = _NAME.fullmatch(folder.name)
+            if named is not None and folder.is_dir() and not folder.is_symlink():
+                shelf = Shelf(folder, None if named[1] is None else int(named[1]))
+                found.append(_held(shelf))
+    return sorted(found, key=lambda held: -held.used)
+
+
+def prune(
+    root: Path | None = None,
+    *,
+    to: int | None = None,
+    unused_days: float | None = None,
+    dry_run: bool = False,
+) -> Done:
+    """Make a store smaller: copies that shards can make again go first, then shelves, those used longest ago first.
+
+    Parameters
+    ----------
+    root : Path, optional
+        Default :func:`cache_folder`.
+    to : int, optional
+        Bytes that may stay.
+    unused_days : float, optional
+        What nobody used for so long goes, however much room there is.
+    dry_run : bool
+        Only say what would go.
+    """
+    done = Done()
+    held = sorted(survey(root), key=lambda one: one.used)
+    idle = [one for one in held if not one.busy]
+    limit = time.time() - 86400 * unused_days if unused_days is not None else None
+    left = sum(one.bytes for one in held)
+    done.looked_at = sum(len(one.files) + len(one.copies) for one in held)
+    for copies in (True, False):
+        for one in idle:
+            if (limit is not None and one.used < limit) or (to is not None and left - done.bytes > to):
+                for path, size in (one.copies if copies else one.files).items():
+                    done.remove(path, size, dry_run=dry_run)
+    if not dry_run:
+        for one in idle:
+            _tidy(one)
+    return done
+
+
+def verify(root: Path | None = None, *, dry_run: bool = False) -> Done:
+    """Read every file of a store, and remove what is not as it was written: the next run computes it again.
+
+    Parameters
+    ----------
+    root : Path, optional
+        Default :func:`cache_folder`.
+    dry_run : bool
+        Only say what would go.
+    """
+    done = Done()
+    for held in survey(root):
+        for path, size in [*held.files.items(), *held.copies.items()]:
+            if path.suffix == ".sum" and path.with_suffix(".rows") in held.copies:
+                continue  # read with what it belongs to
+            done.looked_at += 1
+            try:
+                if _holds(held.shelf, path):
+                    continue
+            except FileNotFoundError:
+                continue  # a run has just removed it
+            except OSError:
+                done.left.append(path)
+                continue
+            done.remove(path, size, dry_run=dry_run)
+            if path.suffix == ".rows":
+                done.remove(path.with_suffix(".sum"), 0, dry_run=dry_run)
+    return done
+
+
+def _held(shelf: Shelf) -> Held:
+    files: dict[Path, int] = {}
+    copies: dict[Path, int] = {}
+    used = 0.0
+    for path in sorted(shelf.files().values()):
+        kind = files if path.suffix in SHARDS else copies if path.suffix in COPIES else None
+        if kind is not None and path.parent == shelf.folder:
+            with suppress(OSError):
+                stat = path.lstat()
+                kind[path] = stat.st_size
+                used = max(used, stat.st_mtime)
+    context: object = {}
+    with suppress(OSError, ValueError, RecursionError), open_plain(shelf.folder / "context.json") as handle:
+        context = json.loads(handle.read(_MOST_CONTEXT))
+    return Held(shelf, context if isinstance(context, dict) else {}, files, copies, used)
+
+
+def _rows(path: Path) -> int:
+    """Give the rows that a shard's header names."""
+    try:
+        with open_plain(path) as handle:
+            handle.readline(len(MAGIC))
+            return max(int(json.loads(handle.readline(HEADER_BYTES))["rows"]), 0)
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return 0
+
+
+def _holds(shelf: Shelf, path: Path) -> bool:
+    """Whether a file is as it was written."""
+    if path.suffix == index.SUFFIX:
+        try:
+            segment = index.Segment(path)
+        except DamagedError:
+            return False
+        try:
+            for first in range(0, len(segment.sizes), index.READ_BLOCKS):
+                segment.blocks(first, min(first + index.READ_BLOCKS, len(segment.sizes)))
+        except DamagedError:
+            return False
+        finally:
+            segment.close()
+        return True
+    if path.suffix in SHARDS:
+        with open_plain(path) as handle:
+            try:
+                shard = open_shard(handle, shelf.width)
+                if shard is not None:
+                    shard.take(handle, np.arange(len(shard.keys)))
+            except DamagedError:
+                return False
+            return shard is not None
+    if path.suffix == ".sum":
+        return False  # of nothing
+    try:
+        with open_plain(path.with_suffix(".sum")) as handle:
+            wanted = handle.read(DIGEST_BYTES + 1)
+    except FileNotFoundError:
+        return False
+    digest = hasher(path.stem.encode())
+    with open_plain(path) as handle:
+        while chunk := handle.read(1 << 24):
+            digest.update(chunk)
+    return digest.digest() == wanted
+
+
+def _tidy(held: Held) -> None:
+    """Remove a shelf's folder where nothing is left on it but what says what lay there."""
+    folder = held.shelf.folder
+    with suppress(OSError):
+        if {path.name for path in folder.iterdir()} <= {"context.json", "claims"}:
+            with suppress(FileNotFoundError):
+                (folder / "claims").rmdir()
+            if discard(folder / "context.json"):
+                folder.rmdir()
