@@ -23,6 +23,7 @@ from datapruner.signals.encoded import TEXTS_PER_CALL, embed_with_encoder
 from datapruner.signals.given_vectors import check_embeddings, column_embeddings, read_embeddings
 from datapruner.signals.shapes import bucket_length, canonical_shape
 from datapruner.signals.store import SignalStore
+from datapruner.signals.store.claims import Claims
 from tests.conftest import command, without_progress
 
 
@@ -138,6 +139,15 @@ def test_growth_and_resume_give_the_bits_of_one_run(tiny, tmp_path, monkeypatch)
         assert store.computed == len(new)
         assert part.tobytes() == whole[rows].tobytes()
         known |= new
+
+
+def test_a_run_that_ends_early_to_share_its_rows_gives_the_same_bits(tiny, tmp_path, monkeypatch):
+    texts = some_texts(30)
+    whole = embed_texts(texts, tiny, SignalStore(tmp_path / "a"), progress=False)
+    monkeypatch.setattr(Claims, "came", lambda *_: True)  # after every batch
+    store = SignalStore(tmp_path / "b")
+    np.testing.assert_array_equal(embed_texts(texts, tiny, store, progress=False), whole)
+    assert store.computed == 30
 
 
 def test_bits_are_the_same_whatever_the_window(tiny, tmp_path, monkeypatch):

@@ -582,7 +582,7 @@ def hurt(folder: Path, how: str, which: int, where: int) -> None:
         path.write_bytes(raw)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=70, deadline=None)
 @given(STEPS, st.sampled_from([1, 3, 100]))
 def test_growth_death_and_damage_in_any_order_never_give_a_wrong_row(steps, least):
     logging.getLogger("datapruner.signals.store").setLevel(logging.ERROR)

@@ -78,7 +78,7 @@ STEP = st.one_of(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(STEP, max_size=14), st.integers(1, 12))
 def test_what_is_found_is_what_the_shards_hold(steps, together):
     with (

@@ -26,6 +26,7 @@ from datapruner.signals.language_model import (
 )
 from datapruner.signals.language_model.batches import Item, fill_packs, padded_shape
 from datapruner.signals.store import SignalStore
+from datapruner.signals.store.claims import Claims
 from datapruner.signals.store.shards import Shelf
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -912,6 +913,22 @@ def test_what_goes_wrong_while_tokenising_comes_out(window, llama, tokenizer, tm
     with pytest.raises(DataPrunerError, match=f"^row {3 * window + 1} cannot be rendered"):
         measure(rows, llama, tokenizer, tmp_path, window_rows=3)
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("what", ["row", "pooled"])
+def test_a_pass_that_ends_early_to_share_its_rows_gives_the_same_bits(
+    what, llama, tokenizer, tmp_path, monkeypatch, forwards
+):
+    """As if another run waited for the rest after every batch."""
+    rows, options = some_rows(20), {"batch_tokens": 128, "what": what}
+    whole = measure(rows, llama, tokenizer, SignalStore(tmp_path / "a"), **options)
+    total = len(forwards)
+    monkeypatch.setattr(Claims, "came", lambda *_: True)
+    store = SignalStore(tmp_path / "b")
+    shared = measure(rows, llama, tokenizer, store, **options)
+    assert store.computed == 20
+    assert len(forwards) > 2 * total  # it did end early
+    assert same_bits(shared, range(20), whole, range(20))
 
 
 def test_an_interrupt_does_not_wait_for_the_next_window(llama, tokenizer, tmp_path, monkeypatch):
