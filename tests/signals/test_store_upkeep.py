@@ -53,10 +53,8 @@ def root(tmp_path, monkeypatch) -> Path:
 
 
 def shelf(root: Path, name: str) -> Path:
-    (found,) = (
-        one for one in (root / "signals").iterdir() if f'"{name}"' in (one / "context.json").read_text()
-    )
-    return found
+    (said,) = (one for one in (root / "signals").glob("*/context.json") if f'"{name}"' in one.read_text())
+    return said.parent
 
 
 def endings(folder: Path) -> set[str]:
@@ -151,6 +149,9 @@ def test_every_damaged_file_is_found_and_no_other(root, ending, place, caplog):
     assert "removed; the next run computes" in carry_out("verify", None, None, root)
     assert not path.exists()
     assert verify(root).removed == {}
+    if ending == "shard2":
+        for copy in shelf(root, "middle").glob("*.rows"):
+            copy.unlink()
     assert fetch(root, "middle") == (10 if ending == "shard2" else 0)
     assert not caplog.records
 
@@ -158,7 +159,7 @@ def test_every_damaged_file_is_found_and_no_other(root, ending, place, caplog):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (("prune", None, None), "--to=20GB"),
+        (("prune", None, None), "20GB.* or .*30"),
         (("prune", "much", None), "a size such as 20GB"),
         (("prune", None, float("nan")), "days"),
         (("show", "1GB", None), "cache prune"),

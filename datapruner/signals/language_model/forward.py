@@ -130,6 +130,7 @@ class Pass:
         tokens = None if self.num_tokens is None else int(self.num_tokens[places].sum())
         self.over = False
         self.failing.begin(len(places))
+        self.parts, self.found = {}, defaultdict(dict)  # of a call that was closed before its end
         windows = [
             places[start : start + self.window_rows] for start in range(0, len(places), self.window_rows)
         ]
