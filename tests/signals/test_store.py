@@ -199,6 +199,19 @@ def test_what_was_computed_before_an_interruption_is_kept(tmp_path):
     np.testing.assert_array_equal(values, expected(contents))
 
 
+def test_what_was_computed_before_an_error_is_kept(tmp_path):
+    contents = names("row", 30)
+
+    def fails_on_the_last(rows):
+        yield rows[:-1], expected([contents[row] for row in rows[:-1]])
+        raise DataPrunerError("on purpose")
+
+    store = SignalStore(tmp_path, flush_rows=1000)
+    with pytest.raises(DataPrunerError, match="on purpose"):
+        store.fetch(row_keys(contents, CONTEXT), CONTEXT, WIDTH, fails_on_the_last)
+    assert len(fetch(tmp_path, contents)[1].rows) == 1
+
+
 def test_what_takes_long_is_written_before_a_shard_is_full(tmp_path):
     fetch(tmp_path, names("row", 12), store=partial(small, flush_seconds=0.0))
     assert len(files(tmp_path, "shard2")) == 4

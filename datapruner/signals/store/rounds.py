@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 
 import numpy as np
 
 from datapruner.arrays import Ints
+from datapruner.errors import DataPrunerError
 from datapruner.ragged import Ragged
 from datapruner.signals.store.claims import Claims
 from datapruner.signals.store.filling import Filling
@@ -109,12 +111,18 @@ class Rounds:
             filled[number] = Filling(self.shelves[number], kind.keys, rows, *self.flush)
         came = np.zeros(len(self.kinds[0].keys), dtype=np.bool_)
         work, shared = compute(ours), False
-        for positions, records in work:
-            for number, filling in filled.items():
-                filling.put(positions, records[number])
-            came[positions] = True
-            if shared := claims.came(len(positions)):
-                break
+        try:
+            for positions, records in work:
+                for number, filling in filled.items():
+                    filling.put(positions, records[number])
+                came[positions] = True
+                if shared := claims.came(len(positions)):
+                    break
+        except Exception:  # a row on which the model fails: those before it are kept
+            with suppress(DataPrunerError, RowsMissingError):
+                for filling in filled.values():
+                    filling.write()
+            raise
         if shared and (close := getattr(work, "close", None)) is not None:
             close()
         for number, filling in filled.items():
