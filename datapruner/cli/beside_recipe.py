@@ -176,6 +176,19 @@ class Ahead(Section):
     ] = False
 
 
+class OfParts(Section):
+    """How it runs."""
+
+    shard: Annotated[
+        str | None,
+        Option(
+            "Measure a part of the rows into the store, such as 2/8, and end: a task of an array of them. The same "
+            "command without it, run last, finds all rows.",
+            metavar="I/N",
+        ),
+    ] = None
+
+
 class Saying(Section):
     """How it runs."""
 

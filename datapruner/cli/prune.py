@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from datapruner.cli.beside_recipe import RANKING, RUNNING, Folder, Hub, Report, Selector
+from datapruner.cli.beside_recipe import RANKING, RUNNING, Folder, Hub, OfParts, Report, Selector
 from datapruner.cli.verb import verb
 from datapruner.cli.writing import carry_out
 from datapruner.errors import DataPrunerError
@@ -20,6 +20,7 @@ from datapruner.recipe.options import Budget, Output
     Output,
     Report,
     Hub,
+    OfParts,
     *RUNNING,
     common="keep keep_tokens per_group seed scorer set_ without source split columns dedup decontaminate embedder "
     "model out overwrite report dry_run quiet",
@@ -31,6 +32,7 @@ def prune(
     report: bool,
     push_to_hub: str | None,
     dry_run: bool,
+    shard: str | None,
     quiet: bool,
     cache: str | None,
     trust_code: bool,
@@ -50,4 +52,4 @@ def prune(
     asked = requested(
         **fields, budget=spent, selects=True, cache=cache, progress=not quiet, trust_code=trust_code
     )
-    carry_out(asked, out, overwrite=overwrite, report=report, dry_run=dry_run, hub=push_to_hub)
+    carry_out(asked, out, overwrite=overwrite, report=report, dry_run=dry_run, hub=push_to_hub, shard=shard)

@@ -5,7 +5,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from datapruner.cli.beside_recipe import Ahead, Folder, Report, Saying
+from datapruner.cli.beside_recipe import Ahead, Folder, OfParts, Report, Saying
 from datapruner.cli.parameters import picked
 from datapruner.cli.verb import verb
 from datapruner.cli.writing import carry_out
@@ -19,13 +19,16 @@ class Saved(Section):
     recipe: Annotated[Path, Option("recipe.yaml, as saved beside a result.", "RECIPE")]
 
 
-@verb(Saved, Folder, Report, Ahead, Saying, picked(Running, "cache trust_code changed_source limits"))
+@verb(
+    Saved, Folder, Report, Ahead, OfParts, Saying, picked(Running, "cache trust_code changed_source limits")
+)
 def run(
     recipe: Path,
     out: Path,
     overwrite: bool,
     report: bool,
     dry_run: bool,
+    shard: str | None,
     quiet: bool,
     cache: str | None,
     trust_code: bool,
@@ -45,4 +48,4 @@ def run(
         progress=not quiet,
         trust_code=trust_code,
     )
-    carry_out(asked, out, overwrite=overwrite, report=report, dry_run=dry_run)
+    carry_out(asked, out, overwrite=overwrite, report=report, dry_run=dry_run, shard=shard)

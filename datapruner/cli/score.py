@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from datapruner.cli.beside_recipe import RANKING, RUNNING, Folder
+from datapruner.cli.beside_recipe import RANKING, RUNNING, Folder, OfParts
 from datapruner.cli.verb import verb
-from datapruner.cli.writing import foresee
+from datapruner.cli.writing import foresee, measure_shard
 from datapruner.errors import DataPrunerError
 from datapruner.progress import say
 from datapruner.recipe.option import Option, Section
@@ -25,6 +25,7 @@ class Counting(Section):
     *RANKING,
     Counting,
     Folder,
+    OfParts,
     *RUNNING,
     common="scorer set_ n_clusters source split columns dedup decontaminate on_empty embedder embeddings model target "
     "seed out overwrite dry_run quiet",
@@ -35,6 +36,7 @@ def score(
     out: Path,
     overwrite: bool,
     dry_run: bool,
+    shard: str | None,
     quiet: bool,
     cache: str | None,
     trust_code: bool,
@@ -54,6 +56,9 @@ def score(
     say(f"reading {fields['source']}", not quiet)
     if dry_run:
         foresee(asked)
+        return
+    if shard is not None:
+        measure_shard(asked, shard)
         return
     from datapruner.running import scored
 

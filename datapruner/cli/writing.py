@@ -30,6 +30,15 @@ def foresee(asked: Request, samples: Samples | None = None) -> None:
     typer.echo(str(look_ahead(asked, samples)))
 
 
+def measure_shard(asked: Request, shard: str) -> None:
+    """Measure a part of the rows, and say what was computed."""
+    from datapruner.measuring.sharding import Part, measure_part
+
+    done = measure_part(asked, Part.read(shard))
+    if asked.progress:
+        typer.echo(str(done))
+
+
 def carry_out(
     asked: Request,
     out: Path,
@@ -39,6 +48,7 @@ def carry_out(
     dry_run: bool = False,
     hub: str | None = None,
     pairs: int = 0,
+    shard: str | None = None,
 ) -> None:
     """Do what is asked for, write its result and say what there is; a dry run says what would be measured."""
     from datapruner.outputs.folder import check_target
@@ -53,6 +63,9 @@ def carry_out(
     say(f"reading {asked.recipe.source or 'the rows'}", not quiet)
     if dry_run:
         foresee(asked)
+        return
+    if shard is not None:
+        measure_shard(asked, shard)
         return
     from datapruner import running
 

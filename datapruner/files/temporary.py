@@ -154,9 +154,10 @@ def hold(path: Path, data: bytes, mode: int = 0o600) -> IO[bytes]:
             handle.flush()
             made.replace(path)
         except BaseException:
-            handle.close()
             with suppress(OSError):
                 made.unlink(missing_ok=True)
+            with suppress(OSError):  # it tries to write again
+                handle.close()
             raise
         return handle
 

@@ -80,14 +80,8 @@ def measure(request: Request, samples: Samples | None = None) -> Measured:
     recipe = run.recipe
     tell_outlook(plan, run)
     if plan.feeds(recipe):
-        run.fed = feed(run)
-        if failed := unrendered(run.fed.counts, run.rows):
-            stage.lose(failed)
-            run.keep(stage.rows)
-        run.recipe = recipe = recipe.model_copy(update={"max_length": run.fed.reader.max_length})
-        counts = run.fed.counts
-        tell_cut(counts, run.rows)
-        clean(run, stage, supervised_as_fed=counts.supervised, cut_as_fed=counts.truncated)
+        feed_and_clean(run, stage, plan)
+        recipe = run.recipe
         require_rows(run.rows)
     # A budget in tokens is held against them before anything that takes longer is done.
     counting = plan.counting if request.in_tokens else []
@@ -126,6 +120,18 @@ def measure(request: Request, samples: Samples | None = None) -> Measured:
         stage.counted,
         handed_on(request, run),
     )
+
+
+def feed_and_clean(run: Run, stage: Stage, plan: Plan) -> None:
+    """Take the language model and tokenise the rows, and run the steps that read how they are fed."""
+    run.fed = feed(run)
+    if failed := unrendered(run.fed.counts, run.rows):
+        stage.lose(failed)
+        run.keep(stage.rows)
+    run.recipe = run.recipe.model_copy(update={"max_length": run.fed.reader.max_length})
+    counts = run.fed.counts
+    tell_cut(counts, run.rows)
+    clean(run, stage, supervised_as_fed=counts.supervised, cut_as_fed=counts.truncated)
 
 
 def handed_on(request: Request, run: Run) -> dict[str, Any]:
