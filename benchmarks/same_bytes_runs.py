@@ -15,6 +15,7 @@ VECTORS = "--embeddings sources/rows.npy"
 ROWS = f"prune sources/rows.jsonl {VECTORS}"
 DENSE = f"{ROWS} --model sources/dense"
 TWINS = "--model sources/dense --pruned-model sources/pruned"
+AIMED = "--scorer nearest_target --target sources/target.jsonl"
 SCORE = f"score sources/rows.jsonl {VECTORS}"
 
 COMMANDS = {
@@ -57,6 +58,13 @@ COMMANDS = {
     "--keep-tokens 900",
     "implicit-margin": "prune sources/pairs.jsonl --model sources/dense --reference-model sources/pruned "
     "--scorer preference_margin --set reward=implicit --keep 0.5",
+    "nearest_target": f"{DENSE} {AIMED} --keep 0.3 --report",
+    "nearest_target-embedding": f"{ROWS} {AIMED} --set representation=embedding --set selection=mean "
+    "--target-embeddings sources/target.npy --keep 0.3",
+    "nearest_target-sketch": f"{DENSE} {AIMED} --set representation=sketch --sketch-dimension 256 --keep 0.3",
+    "nearest_target-gradient": f"{DENSE} {AIMED} --set representation=gradient --sketch-dimension 256 --keep 0.3",
+    "k_center-gradient": "prune sources/rows.jsonl --model sources/dense --vectors gradient --sketch-dimension 256 "
+    "--scorer k_center --keep 0.3",
     "response_noise": f"{DENSE} --scorer response_noise --keep 0.7",
     "paser": f"{ROWS} {TWINS} --scorer paser --keep 0.3 --report",
     "paser-in-turn": f"{ROWS} {TWINS} --twins in_turn --scorer paser --set within=topic --keep-tokens 900",

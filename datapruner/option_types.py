@@ -45,6 +45,7 @@ class Reading(TypedDict, total=False):
     embedder_max_length: int | None
     embed: Literal["both", "prompt", "response"]
     similarity_context: bool
+    vectors: Literal["embedding", "state", "sketch", "gradient"]
     manifold: Literal["umap", "pca"]
     manifold_dimensions: int
     n_neighbors: int

@@ -120,6 +120,9 @@ class SideBySide:
     def __len__(self) -> int:
         return self.shape[0]
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self[:], dtype=dtype)
+
     def __getitem__(self, key: slice | Ints) -> FloatBlock:
         parts = [np.array(one[key], dtype=np.float32) for one in self.matrices]
         rows = np.arange(len(self))[key]

@@ -91,6 +91,13 @@ class Embedding(Section):
             "and semantic duplicates, leaks, clusters and whatever reads vectors."
         ),
     ] = False
+    vectors: Annotated[
+        Literal["embedding", "state", "sketch", "gradient"],
+        Option(
+            "What clusters, neighbours and coverage compare rows by: an embedder's vectors, the language model's "
+            "states, or what its output layer (sketch) or all layers (gradient) would learn of a row."
+        ),
+    ] = "embedding"
     manifold: Annotated[Literal["umap", "pca"], Option("pca is fast and the same on every machine.")] = "umap"
     manifold_dimensions: Annotated[int, Ge(1), Option("Dimensions of the manifold; 1 to 3 for topology.")] = 2
     n_neighbors: Annotated[int, Ge(2), Option("Neighbours a row, itself counted, for UMAP.")] = 15

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.arrays import Floats, Ints
+from datapruner.geometry.blocks import Matrix, iter_blocks
 from datapruner.scorers._grouping import groups_of
 from datapruner.scorers._target import nearest_groups
 from datapruner.signals import TARGET, Signals
@@ -16,8 +17,11 @@ DEGRADATION = {
     "jsd": frozenset({"jsd"}),
     "loss": frozenset({"log_ppl", "pruned_log_ppl"}),
     "gradient": frozenset({"grad_norm", "pruned_grad_norm", "gradient_dot"}),
+    "layers": frozenset({"gradient_sketch", "pruned_gradient_sketch"}),
 }
 """What a group's damage is told by, and the signals of it."""
+OF_ROWS = ("gradient", "layers")
+"""Those that compare rows, and say nothing of a token."""
 
 
 class Groups(NamedTuple):
@@ -63,11 +67,11 @@ def degradation_of(
     signals : Signals
     groups : ndarray, int64, shape (n,)
     k : int
-    kind : {"jsd", "loss", "gradient"}
+    kind : {"jsd", "loss", "gradient", "layers"}
         See :data:`DEGRADATION`.
     tokens : ndarray, int64, shape (n,), optional
         Rows count by their supervised tokens, so that the damage is that of a token and no longer of a row; not for
-        ``gradient``, which compares rows.
+        ``gradient`` and ``layers``, which compare rows.
 
     Returns
     -------
@@ -89,12 +93,26 @@ def degradation_of(
     if kind == "loss":
         return np.asarray(np.maximum(mean(rise(signals)), 0))
     dense, pruned, dot = (
-        np.asarray(signals.column(name), dtype=np.float64)
-        for name in ("grad_norm", "pruned_grad_norm", "gradient_dot")
+        of_sketches(signals.matrix("gradient_sketch"), signals.matrix("pruned_gradient_sketch"))
+        if kind == "layers"
+        else (
+            np.asarray(signals.column(name), dtype=np.float64)
+            for name in ("grad_norm", "pruned_grad_norm", "gradient_dot")
+        )
     )
     scale = np.sqrt(sums(dense**2) * sums(pruned**2))
     correlation = np.divide(sums(dot), scale, out=np.ones(k), where=scale > 0)
     return np.asarray(np.clip(1 - correlation, 0, 2), dtype=np.float64)
+
+
+def of_sketches(dense: Matrix, pruned: Matrix) -> tuple[Floats, Floats, Floats]:
+    """Give both lengths of every row, and the inner product; float64 (n,) each."""
+    found = np.empty((3, dense.shape[0]))
+    for (start, stop, one), (_, _, other) in zip(iter_blocks(dense), iter_blocks(pruned), strict=True):
+        held = found[:, start:stop]
+        held[0], held[1] = (np.sqrt(np.einsum("ij,ij->i", of, of, dtype=np.float64)) for of in (one, other))
+        held[2] = np.einsum("ij,ij->i", one, other, dtype=np.float64)
+    return found[0], found[1], found[2]
 
 
 def rise(signals: Signals) -> Floats:

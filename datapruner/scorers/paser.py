@@ -11,7 +11,7 @@ import numpy as np
 from datapruner.arrays import Floats, Ints
 from datapruner.errors import DataPrunerError
 from datapruner.ranking import Ranking
-from datapruner.scorers._damage import DEGRADATION, damage_groups, degradation_of, rise, votes_of
+from datapruner.scorers._damage import DEGRADATION, OF_ROWS, damage_groups, degradation_of, rise, votes_of
 from datapruner.scorers._grouping import signals_of
 from datapruner.scorers.base import Scorer
 from datapruner.signals import TARGET, Signals
@@ -43,17 +43,18 @@ class Paser(Scorer):
         k-means) or a column's name.
     n_clusters : int, optional
         K; by default chosen by bootstrap stability.
-    degradation : {"jsd", "loss", "gradient"}
+    degradation : {"jsd", "loss", "gradient", "layers"}
         A group's damage: the mean divergence (*published*); the mean rise of the loss, where there is one; or 1 - the
         correlation of the two models' output-layer gradients over its rows, trace(E G1 G2^T) / sqrt(trace(E G1 G1^T)
-        trace(E G2 G2^T)).
+        trace(E G2 G2^T)); or the same by sketches of the gradients of every linear layer of the body (*ours*, see
+        :mod:`datapruner.signals.language_model.sketch`), each of which counts alike, for two passes with a way back.
     budget : {"degradation", "degradation_size", "size", "token_degradation", "token_degradation_size", "token_size", \
 "uniform"}
         A group's share: its damage (*published*), its damage times its rows, or its rows; the same with tokens in the
         place of rows; or the same for all. With tokens the damage is the mean over the group's supervised tokens, so
         that a long row counts as what it costs under ``--keep-tokens``, and ``token_degradation_size`` keeps tokens of
-        every group at a rate in proportion to the damage of its tokens. Not with ``degradation="gradient"``, but for
-        ``token_size``.
+        every group at a rate in proportion to the damage of its tokens. Not with a ``degradation`` of gradients, but
+        for ``token_size``.
     efficiency : {"jsd_per_cost", "jsd", "loss_per_cost", "loss", "typical", "random"}
         The order inside a group: divergence / log1p(tokens^2) (*published*), the divergence alone; the same with the
         rise of the loss, where a row that the dense model does not know either comes late; nearness to the group's
@@ -70,7 +71,7 @@ class Paser(Scorer):
 
     within: str | None = None
     n_clusters: int | None = None
-    degradation: Literal["jsd", "loss", "gradient"] = "jsd"
+    degradation: Literal["jsd", "loss", "gradient", "layers"] = "jsd"
     budget: Literal[
         "degradation",
         "degradation_size",
@@ -112,9 +113,10 @@ class Paser(Scorer):
             raise DataPrunerError(f"paser: concepts must be 0 or more, not {self.concepts}")
         if any(not 0 <= weight < np.inf for weight in self.weights.values()):
             raise DataPrunerError("paser: weights must be finite and 0 or above")
-        if self.by_tokens and self.budget != "token_size" and self.degradation == "gradient":
+        if self.by_tokens and self.budget != "token_size" and self.degradation in OF_ROWS:
             raise DataPrunerError(
-                f"paser: budget={self.budget} is of tokens, and degradation=gradient compares rows; take jsd or loss"
+                f"paser: budget={self.budget} is of tokens, and degradation={self.degradation} compares rows; take "
+                "jsd or loss"
             )
         if self.within not in (None, "cluster") and self.n_clusters is not None:
             raise DataPrunerError(f"paser: n_clusters is for clusters, and the groups are '{self.within}'")
@@ -156,7 +158,7 @@ class Paser(Scorer):
         found = damage_groups(signals, self.within, self.n_clusters)
         groups, k = found.groups, found.k
         tokens = np.asarray(signals.column("num_supervised_tokens")) if self.by_tokens else None
-        of_tokens = tokens if self.degradation != "gradient" else None
+        of_tokens = tokens if self.degradation not in OF_ROWS else None
         damage = degradation_of(signals, groups, k, self.degradation, tokens=of_tokens)
         weights = self._shares(signals, groups, damage, k, tokens)
         jsd = np.asarray(signals.column("jsd"), dtype=np.float64)

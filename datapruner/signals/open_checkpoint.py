@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from datapruner.errors import DataPrunerError
+from datapruner.models.identity import tokenizer_hash
 from datapruner.models.known import Known, Opening, known_model, learn_model, opening
 from datapruner.progress import say
 from datapruner.signals.language_model.reader import LanguageModel, NamedModel, Reader
@@ -74,4 +75,5 @@ def _read_as(known: Known, main: Reader, name: str) -> Known:
             f"the checkpoint '{safe_text(name, 200)}' reads {known.positions} tokens and rows are cut at "
             f"{main.max_length}; pass --max-length={known.positions}"
         )
-    return replace(known, tokenizer=main.told().tokenizer)
+    own = None if main.known is None else main.known.tokenizer
+    return replace(known, tokenizer=tokenizer_hash(main.tokenizer) if own is None else own)

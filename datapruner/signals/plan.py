@@ -113,8 +113,11 @@ def plugged(beside: Sequence[Measurement]) -> Iterator[Measurement]:
 
 def known_signals() -> dict[str, Given]:
     """Give the signals that there are, by name: the built-in ones, and then those of plug-ins."""
-    own = list(measurements())
-    return {given.name: given for one in (*own, *plugged(own)) for given in one.gives}
+    own, out = list(measurements()), dict[str, Given]()
+    for one in (*own, *plugged(own)):
+        for given in one.gives:
+            out.setdefault(given.name, given)
+    return out
 
 
 def readers_of(scorers: Iterable[Any], *, in_tokens: bool = False) -> Readers:

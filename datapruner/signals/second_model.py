@@ -181,6 +181,35 @@ def reference_reader(run: Run, reader: Reader) -> Reader:
     return found
 
 
+def pruned_reader(run: Run, reader: Reader) -> Reader:
+    """Give a run's pruned model as it is fed alone: with the first model's tokens.
+
+    Raises
+    ------
+    DataPrunerError
+        It cannot be had.
+    """
+    given, first = run.objects.pruned_model, _tokenizer_hash(reader)
+
+    def load() -> LanguageModel:
+        found = open_second(
+            PRUNED,
+            run.recipe,
+            run.store,
+            given,
+            reader,
+            trust_code=run.objects.trust_code,
+            progress=run.progress,
+        )
+        known = None if found.known is None else replace(found.known, tokenizer=first)
+        return replace(found, tokenizer=reader.tokenizer, known=known)
+
+    known = known_second(PRUNED, run.recipe, run.store, given, reader.max_length)
+    if known is None:
+        return load()
+    return NamedModel(replace(known, tokenizer=first), *_as(reader), load, lambda: reader.tokenizer)
+
+
 def missing_of_reference(run: Run, reader: Reader | None, samples: Samples, rows: Ints) -> int | None:
     """Count the rows that the reference has not read; None of models that were given as objects.
 

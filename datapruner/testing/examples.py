@@ -76,6 +76,7 @@ def example_signals(n: int = 120, *, seed: int = 0, more: Mapping[str, Any] | No
         "output_sketch": np.sin(embedding),
         TARGET_SKETCH: np.sin(target),
         "gradient_sketch": np.arctan(embedding),
+        "pruned_gradient_sketch": np.arctan(embedding + 0.3),
         TARGET_GRADIENT: np.arctan(target),
         TARGET_TASK: (["first"] * 7 + ["second"] * len(target))[: len(target)],
         TARGET_SHARE: np.repeat([2.0, 1.0], [min(7, len(target)), max(0, len(target) - 7)]),

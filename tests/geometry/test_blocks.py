@@ -10,6 +10,7 @@ from datapruner.errors import DataPrunerError
 from datapruner.geometry.blocks import (
     Matrix,
     RowView,
+    SideBySide,
     gather,
     iter_blocks,
     normalise_rows,
@@ -170,3 +171,20 @@ def test_resident_memory_stays_bounded(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 50
+
+
+def test_vectors_beside_each_other_have_the_weighted_sum_of_cosines():
+    rng = np.random.default_rng(0)
+    one, other = rng.normal(size=(9, 4)).astype(np.float32), rng.normal(size=(9, 3)).astype(np.float32)
+    both = SideBySide([one, RowView(other, np.arange(9))], [0.5**0.5, 0.3**0.5])
+    unit = [part / np.linalg.norm(part, axis=1, keepdims=True) for part in (one, other)]
+    expected = 0.5 * unit[0] @ unit[0].T + 0.3 * unit[1] @ unit[1].T
+    np.testing.assert_allclose(np.asarray(both) @ both[:].T, expected, atol=1e-6)
+    assert both.shape == (9, 7)
+    blocks = np.concatenate([block for _, _, block in iter_blocks(both, block_bytes=100)])
+    np.testing.assert_array_equal(blocks, both[:])
+    some = np.array([7, 2, 2])
+    np.testing.assert_array_equal(gather(RowView(both, np.arange(1, 9)), some), both[some + 1])
+    other[5] = 0
+    with pytest.raises(DataPrunerError, match="Row 5 of the embeddings is all zeros"):
+        both[4:6]

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -117,6 +117,22 @@ def measure_gradients(
             run.watched, run.token_work = watched, work
             held = fetch(run, asked_of_gradients(opened, known, sketch, moments), store, layer.norm())
     return matrix_of(held[0][0])
+
+
+def layers_alike(one: Reader, other: Reader, which: str, store: SignalStore) -> bool:
+    """Whether two models have the same linear layers by names and widths, which is noted of each."""
+
+    def shapes(reader: Reader) -> list[list[Any]]:
+        about = {"linear layers": reader.told().identity, "which": which}
+        noted = store.notes.get(about)
+        if noted is None:
+            found = find_linear_layers(reader.opened.model, which)
+            noted = {"layers": [[layer.name, layer.outputs, layer.inputs] for layer in found]}
+            store.notes.put(about, noted)
+        held: list[list[Any]] = noted["layers"]
+        return held
+
+    return shapes(one) == shapes(other)
 
 
 def tokens_back(feed: LanguageModel) -> int:

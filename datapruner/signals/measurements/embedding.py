@@ -24,6 +24,10 @@ class Embedding(Measurement):
     )
     cost: ClassVar[Cost] = Cost(5e-3)
 
+    def applies(self, recipe: Recipe) -> bool:
+        """Whether no language model's vectors take their place."""
+        return recipe.vectors == "embedding"
+
     def model(self, recipe: Recipe) -> str | None:
         """Name the embedder, where the vectors are not there already."""
         return None if recipe.has_embeddings else EMBEDDER

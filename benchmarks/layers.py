@@ -1,0 +1,169 @@
+"""Which sketch of a gradient ranks better for a target, the last layer's or that of all layers: by leaving rows out.
+
+    python benchmarks/messy.py FOLDER
+    python benchmarks/layers.py FOLDER                      # scores and trainings; stopped and started, it goes on
+    python benchmarks/layers.py FOLDER --report             # --save writes results/layers.json
+
+Targets and pools are those of `aimed.py`: 32 held-out rows of a capability are told, the others judge, and the pool is
+the clean set. Every arm ranks the pool for the target; `datapruner validate` trains without the best fifth of the drawn
+rows, without the worst and without any, all arms on the same rows from the same starts; and the losses of the judging
+rows are compared: how much higher they are without the best than without the worst, and whether that is more for one
+arm than for another. `--checkpoints` adds LESS with the checkpoints of a warm-up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+import numpy as np
+from common import RESULTS, machine, versions, write
+
+MODEL = "smollm2-135m-q4"
+TARGETS = ("math", "code")
+ARMS = {"last layer": "sketch", "all layers": "gradient", "states": "state"}
+LESS = "LESS"
+
+
+def score(pool: Path, told: Path, arm: str, asked: Any) -> tuple[Any, float]:
+    """Rank the pool for a target, and tell the CPU seconds."""
+    import datapruner as dp
+    from datapruner.scorers import NearestTarget
+
+    more = {"sketch_checkpoints": asked.checkpoints} if arm == LESS else {}
+    start = time.process_time()
+    scores = dp.score(
+        str(pool),
+        scorers=NearestTarget(representation=ARMS.get(arm, "gradient")),
+        model=asked.model,
+        target=str(told),
+        max_length=1024,
+        cache=asked.cache,
+        progress=False,
+        **more,
+    )
+    return scores, time.process_time() - start
+
+
+def study(folder: Path, name: str, pool: Path, told: Path, judge: Path, asked: Any) -> None:
+    """Rank and train for one target, an arm after the other; what is there is left."""
+    import datapruner as dp
+
+    for arm in arms(asked):
+        out = folder / "layers" / f"{name}.{arm}.json"
+        if out.exists():
+            continue
+        scores, seconds = score(pool, told, arm, asked)
+        found = dp.validate(
+            scores,
+            str(judge),
+            model=asked.model,
+            leave_out=asked.leave_out,
+            rows=asked.rows,
+            runs=asked.runs,
+            step_tokens=asked.step_tokens,
+            progress=False,
+        )
+        write(out, {"cpu_seconds": round(seconds, 1), **found.to_dict()})
+        print(f"{name}: {found.describe()}", file=sys.stderr, flush=True)
+
+
+def arms(asked: Any) -> list[str]:
+    return [*ARMS, *([LESS] if asked.checkpoints else [])]
+
+
+def validation(held: dict[str, Any]) -> Any:
+    """What `datapruner validate` found, as it was written."""
+    from datapruner.validation import Validation
+    from datapruner.validation.result import LEFT_OUT
+
+    losses = np.array([held["losses"][name] for name in LEFT_OUT]).transpose(1, 0, 2)
+    told = (held["scorer"], held["target"], held["leave_out"], held["rows"])
+    return Validation(*told, np.array(held["tokens"]), np.array(held["before"]), losses, held["seed"])
+
+
+def beside(one: Any, other: Any) -> Any:
+    """How much more one arm's best rows are missed than another's, both over their worst; paired, with an interval."""
+    from datapruner.validation import Validation
+
+    # The difference of two differences, as that of two sums: (best + other's worst) - (worst + other's best).
+    losses = one.losses + other.losses[:, [1, 0, 2]]
+    return Validation(
+        one.scorer, one.target, one.leave_out, one.rows, one.tokens, one.before, losses, one.seed
+    ).gap()
+
+
+def report(folder: Path, targets: list[str], asked: Any) -> dict[str, Any]:
+    """The gaps of all arms, and of each two against each other."""
+    out: dict[str, Any] = {}
+    for name in targets:
+        held = {
+            arm: json.loads((folder / "layers" / f"{name}.{arm}.json").read_text("utf-8"))
+            for arm in arms(asked)
+        }
+        found = {arm: validation(one) for arm, one in held.items()}
+        out[name] = {
+            "arms": {
+                arm: {**one.gap()._asdict(), "verdict": one.verdict, "cpu_seconds": held[arm]["cpu_seconds"]}
+                for arm, one in found.items()
+            },
+            "against each other": {
+                f"{a} - {b}": beside(found[a], found[b])._asdict() for a, b in combinations(found, 2)
+            },
+        }
+    return out
+
+
+def told_and_judging(folder: Path, name: str) -> tuple[Path, Path, Path]:
+    """Write a target of `aimed.py`: its pool, the rows that are told, and those that judge."""
+    from aimed import _write_part, cases
+
+    case = cases(folder)[name]
+    parts = [folder / "layers" / f"{name}.{part}.jsonl" for part in ("told", "judge")]
+    for part, rows in zip(parts, (case.told, case.judges), strict=True):
+        _write_part(folder, case.held_out, rows, part)
+    return folder / f"{case.pool}.jsonl", *parts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--targets", nargs="+", default=list(TARGETS))
+    parser.add_argument("--model", default=MODEL)
+    parser.add_argument("--checkpoints", help="a warm-up of --model, for LESS")
+    parser.add_argument("--rows", type=int, default=500)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--leave-out", type=float, default=0.2)
+    parser.add_argument("--step-tokens", type=int, default=512)
+    parser.add_argument("--cache", type=Path)
+    parser.add_argument("--report", action="store_true")
+    parser.add_argument("--save", action="store_true")
+    asked = parser.parse_args()
+    if not asked.report:
+        for name in asked.targets:
+            study(asked.folder, name, *told_and_judging(asked.folder, name), asked)
+    result = {
+        "model": asked.model,
+        "rows": asked.rows,
+        "runs": asked.runs,
+        **machine(**versions("torch", "transformers", "peft")),
+        "targets": report(asked.folder, asked.targets, asked),
+    }
+    print(json.dumps(result, indent=1))
+    if asked.save:
+        write(RESULTS / "layers.json", result)
+
+
+if __name__ == "__main__":
+    main()

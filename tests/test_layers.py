@@ -1,0 +1,74 @@
+"""The benchmark of the last layer against all layers, on a tiny model: it runs, goes on, and pairs what it compares."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from tests.conftest import save_tiny_llama
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+WORDS = ["ship", "sail", "wave", "salt", "harbour", "flour", "oven", "yeast", "crust", "dough"]
+
+
+@pytest.fixture
+def layers(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import layers
+
+    return layers
+
+
+def test_what_is_compared_is_a_difference_of_differences(layers):
+    from datapruner.validation import Validation
+
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(5, 30, 12)
+    one, other = (
+        Validation("a", "b", 0.2, 40, tokens, np.ones(12), rng.random((4, 3, 12)) * tokens) for _ in range(2)
+    )
+    by_hand = [(held.losses[:, 0] - held.losses[:, 1]).sum(axis=1) / tokens.sum() for held in (one, other)]
+    found = layers.beside(one, other)
+    assert found.mean == pytest.approx((by_hand[0] - by_hand[1]).mean(), abs=1e-12)
+    assert layers.beside(one, one).mean == pytest.approx(0, abs=1e-12)
+    assert layers.validation(json.loads(json.dumps(one.to_dict()))).gap() == pytest.approx(one.gap())
+
+
+@pytest.mark.slow
+def test_it_runs_on_a_tiny_model_and_goes_on(layers, tmp_path):
+    pytest.importorskip("peft")
+    rng = np.random.default_rng(0)
+
+    def write(name, count):
+        rows = [
+            {"prompt": " ".join(rng.choice(WORDS, 3)), "completion": " ".join(rng.choice(WORDS, 6))}
+            for _ in range(count)
+        ]
+        (tmp_path / name).write_text("".join(json.dumps(one) + "\n" for one in rows))
+        return tmp_path / name
+
+    asked = SimpleNamespace(
+        model=str(save_tiny_llama(tmp_path / "lm")),
+        checkpoints=None,
+        cache=tmp_path / "cache",
+        leave_out=0.2,
+        rows=40,
+        runs=2,
+        step_tokens=64,
+    )
+    files = write("pool.jsonl", 50), write("told.jsonl", 4), write("judge.jsonl", 8)
+    layers.study(tmp_path, "sea", *files, asked)
+    found = layers.report(tmp_path, ["sea"], asked)["sea"]
+    assert set(found["arms"]) == {"last layer", "all layers", "states"}
+    assert all(np.isfinite(one["mean"]) and one["half"] > 0 for one in found["arms"].values())
+    assert len(found["against each other"]) == 3
+    held = [layers.validation(json.loads(one.read_text())) for one in sorted((tmp_path / "layers").iterdir())]
+    for one in held[1:]:  # without any rows all arms train the same
+        np.testing.assert_allclose(one.losses[:, 2], held[0].losses[:, 2], rtol=1e-5)
+    for file in files:
+        file.unlink()
+    layers.study(tmp_path, "sea", *files, asked)  # nothing is left to do
