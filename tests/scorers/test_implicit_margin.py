@@ -106,7 +106,7 @@ def test_what_cannot_be_told_is_refused(models):
         dp.score(
             [{"prompt": "a", "completion": "b"}], model=str(models[0]), reference_model=str(models[1]), **told
         )
-    with pytest.raises(DataPrunerError, match="row 0 has no supervised token in its rejected answer"):
+    with pytest.raises(DataPrunerError, match="fails on row 0: its rejected answer: no supervised token"):
         dp.score(
             [{"prompt": "a", "chosen": "b", "rejected": [{"role": "user", "content": "long " * 30}]}],
             model=str(models[0]),
@@ -115,3 +115,57 @@ def test_what_cannot_be_told_is_refused(models):
         )
     with pytest.raises(DataPrunerError, match="label is a classifier's class"):
         make_scorer("preference_margin", {"reward": "implicit", "label": "good"})
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory):
+    """A policy that learnt to like '+' and to dislike '-', and the model before, to which all tokens are alike."""
+    folders = [save_tiny_llama(tmp_path_factory.mktemp("taught") / name) for name in ("policy", "before")]
+    for folder, learnt in zip(folders, (1.0, 0.0), strict=True):
+        model, tokenizer = load_causal_lm(str(folder))
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                weight.fill_(1.0 if "norm" in name else 0.0)
+            model.model.embed_tokens.weight[:, 0] = 1
+            for sign, worth in (("+", learnt), ("-", -learnt)):
+                model.lm_head.weight[tokenizer.convert_tokens_to_ids(sign), 0] = worth
+        model.save_pretrained(folder)
+    return folders
+
+
+def test_planted_swaps_are_found(taught):
+    drawn = np.random.default_rng(0)
+    swapped = set(drawn.choice(60, 6, replace=False).tolist())
+    rows = []
+    for number in range(60):
+        good, bad = ("+" * drawn.integers(1, 9) + " so", "-" * drawn.integers(1, 9) + " so")
+        chosen, rejected = (bad, good) if number in swapped else (good, bad)
+        rows.append({"prompt": f"question {number}", "chosen": chosen, "rejected": rejected})
+    policy, before = map(str, taught)
+    told = {"model": policy, "reference_model": before, "keep": 54, "progress": False}
+    kept = dp.prune(rows, scorer=PreferenceMargin(reward="implicit"), **told)
+    assert set(range(60)) - set(kept.indices.tolist()) == swapped
+
+
+def test_a_side_on_which_a_model_fails_is_its_rows(models, tmp_path):
+    """Row 0 has two rejected answers, so that the sides are not numbered as the rows are."""
+    model, tokenizer = load_causal_lm(str(models[0]))
+    with torch.no_grad():
+        model.get_input_embeddings().weight[tokenizer.convert_tokens_to_ids("#")] = float("nan")
+    for part in (model, tokenizer):
+        part.save_pretrained(tmp_path / "odd")
+    rejected = [["no", "nor that"], ["#1"], ["no"]]
+    rows = [{"prompt": f"say {row}", "chosen": "yes", "rejected": some} for row, some in enumerate(rejected)]
+    told = {
+        "scorers": PreferenceMargin(reward="implicit"),
+        "progress": False,
+        "reference_model": str(models[1]),
+    }
+    with pytest.raises(
+        DataPrunerError, match="the language model fails on row 1: its rejected answer: no finite"
+    ):
+        dp.score(rows, model=str(tmp_path / "odd"), **told)
+    found = dp.score(rows, model=str(tmp_path / "odd"), on_error="drop", **told)
+    assert [vetoes.rows.tolist() for vetoes in found.vetoes if len(vetoes)] == [[1]]
+    whole = ranking(models, rows).values
+    np.testing.assert_allclose(found.rankings["preference_margin"].values[[0, 2]], whole[[0, 2]], atol=1e-5)

@@ -100,7 +100,8 @@ class Pass:
         self.sequences = Sequences(feed, samples, rows, what, vocabulary_size(feed.model))
         self.room = even_tokens(feed.tokens_a_batch, feed)
         self.pools = pools or what == "pooled"
-        self.failing = Failing("the language model", rows, collect=feed.drop_failing)
+        who = "language model" if called is None else called
+        self.failing = Failing(f"the {who}", rows, collect=feed.drop_failing)
         self.over = False
         self.parts: dict[int, int] = {}
         """Sequences of each row of the window that are still to come."""

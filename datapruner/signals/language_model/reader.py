@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +68,11 @@ class LanguageModel:
         """Itself."""
         return self
 
+    @property
+    def collecting(self) -> LanguageModel:
+        """The same, telling of all rows that fail."""
+        return replace(self, drop_failing=True)
+
     def told(self) -> Known:
         """Tell what it is."""
         return self.known or learn_model(self.model, self.tokenizer, probe=True)
@@ -111,6 +116,16 @@ class NamedModel:
     def opened(self) -> LanguageModel:
         """The model in memory."""
         return self.load()
+
+    @property
+    def collecting(self) -> NamedModel:
+        """The same, telling of all rows that fail; it is opened once for both."""
+        return replace(
+            self,
+            drop_failing=True,
+            load=lambda: self.opened.collecting,
+            load_tokenizer=lambda: self.tokenizer,
+        )
 
     @cached_property
     def tokenizer(self) -> Any:

@@ -9,24 +9,27 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from datapruner.arrays import Floats, Ints
-from datapruner.errors import DataPrunerError
 from datapruner.progress import Ahead
 from datapruner.ragged import Ragged
 from datapruner.samples import load_samples
 from datapruner.samples.conversation import conversation
 from datapruner.samples.preference import rejected_sides
+from datapruner.signals.failing import RowsFailedError
 from datapruner.signals.losses import PACED_BY, missing_of, reader_of, tokenizer_of
-from datapruner.signals.measurement import Cost, Given
+from datapruner.signals.measurement import LANGUAGE_MODEL, Cost, Given
 from datapruner.signals.measurements._of_model import OfModel
 from datapruner.signals.measurements.reference import IMPLICIT
 from datapruner.signals.run import Run, tokens_a_row
 from datapruner.signals.second_model import REFERENCE, missing_of_reference, reference_reader
-from datapruner.signals.tokens import stored_counts
+from datapruner.signals.tokens import TEMPLATE, stored_counts
 
 if TYPE_CHECKING:
     from datapruner.samples.samples import Samples
+    from datapruner.signals.language_model.reader import Reader
 
 logger = logging.getLogger(__name__)
+
+NOTHING = "no supervised token, or none before --max-length cuts it"
 
 
 class ImplicitRewards(OfModel):
@@ -75,47 +78,62 @@ class ImplicitRewards(OfModel):
         from datapruner.signals.language_model import measure_language_model
 
         reader = run.language_model.reader
-        reference = run.reference or reference_reader(run, reader)
-        run.reference = None
+        reference = run.reference = run.reference or reference_reader(run, reader)
         samples, counts = _rejected(run)
-        sides = np.arange(int(counts.sum()), dtype=np.int64)
-        tokens = stored_counts(
+        of = np.repeat(run.rows, counts)
+        tokens = self._tokens(run, samples, of)
+
+        def token_nll(one: Reader, called: str) -> Ragged:
+            try:
+                found = measure_language_model(
+                    samples,
+                    np.arange(len(of), dtype=np.int64),
+                    one.collecting,
+                    run.store,
+                    num_tokens=tokens,
+                    progress=run.progress,
+                    called=f"rejected answers, {called}",
+                )
+            except RowsFailedError as error:
+                raise _of_rows(f"the {called}", error.why, of) from error
+            losses: Ragged = found["token_nll"]
+            return losses
+
+        own, other = token_nll(reader, LANGUAGE_MODEL), token_nll(reference, REFERENCE.called)
+        run.reference = None
+        return {
+            IMPLICIT[0]: _rewards(run.signals["token_nll"], run.signals["reference_token_nll"]),
+            IMPLICIT[1]: np.maximum.reduceat(_rewards(own, other), np.cumsum(counts) - counts),
+        }
+
+    def _tokens(self, run: Run, samples: Samples, of: Ints) -> Ints:
+        """Count each side's tokens, and refuse those of which none would be supervised; ``of`` are the sides' rows."""
+        reader = run.language_model.reader
+        found = stored_counts(
             samples,
             tokenizer_of(reader),
             run.store,
             last_turn_only=reader.last_turn_only,
             max_length=reader.max_length,
+            drop_failing=True,
         )
-        if (bare := tokens.supervised == 0).any():
-            row = int(np.repeat(run.rows, counts)[int(np.argmax(bare))])
-            raise DataPrunerError(
-                f"row {row} has no supervised token in its rejected answer, or none before --max-length cuts it: leave "
-                "the row out, or give a larger --max-length"
-            )
-        if cut := int(tokens.truncated.sum()):
+        if found.failed:
+            raise _of_rows(TEMPLATE, found.failed, of)
+        if bare := {int(side): NOTHING for side in np.flatnonzero(found.supervised == 0)}:
+            raise _of_rows(f"the {LANGUAGE_MODEL}", bare, of)
+        if cut := int(found.truncated.sum()):
             logger.warning(
                 "%s of %s rejected answers are cut at %s tokens",
                 f"{cut:,}",
-                f"{len(sides):,}",
+                f"{len(of):,}",
                 reader.max_length,
             )
-        own, other = (
-            measure_language_model(
-                samples,
-                sides,
-                one,
-                run.store,
-                num_tokens=tokens.tokens,
-                progress=run.progress,
-                called=f"rejected answers, {called}",
-            )["token_nll"]
-            for one, called in ((reader, "model"), (reference, REFERENCE.called))
-        )
-        starts = np.cumsum(counts) - counts
-        return {
-            IMPLICIT[0]: _rewards(run.signals["token_nll"], run.signals["reference_token_nll"]),
-            IMPLICIT[1]: np.maximum.reduceat(_rewards(own, other), starts),
-        }
+        return found.tokens
+
+
+def _of_rows(who: str, why: Mapping[int, str], of: Ints) -> RowsFailedError:
+    """Tell of the rows where a model or template fails on their rejected answers."""
+    return RowsFailedError(who, {int(of[side]): f"its rejected answer: {said}" for side, said in why.items()})
 
 
 def _rejected(run: Run) -> tuple[Samples, Ints]:
