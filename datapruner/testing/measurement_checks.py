@@ -19,6 +19,7 @@ from datapruner.ragged import Ragged
 from datapruner.recipe import Recipe
 from datapruner.samples import load_samples
 from datapruner.signals.by_rows import Block, RowMeasurement
+from datapruner.signals.failing import RowsFailedError
 from datapruner.signals.measurement import OPEN, Given, Measurement, Shape
 from datapruner.signals.run import Run, taken
 from datapruner.signals.store import SignalStore
@@ -156,7 +157,10 @@ def measurement_takes_one_row(measurement: Measurement, on: Measured) -> None:
     with _run(measurement, on, np.zeros(1, np.int64)) as run:
         try:
             found = _measured(measurement, run)
-        except DataPrunerError:
+        except DataPrunerError as error:
+            # Of a row that fails a run tells in a sentence, whatever was raised.
+            if isinstance(error, RowsFailedError) and not isinstance(error.__cause__, DataPrunerError | None):
+                raise AssertionError(f"one row ends in an error: {error}") from error
             return
         except Exception as error:
             raise AssertionError(f"one row ends in {type(error).__name__}: {error}") from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -22,9 +24,14 @@ def models(tmp_path_factory):
     return [save_tiny_llama(folder / name, seed=seed) for name, seed in (("policy", 0), ("before", 1))]
 
 
+@cache
+def loaded(folder):
+    return load_causal_lm(str(folder))
+
+
 def log_p(folder, prompt, answer):
     """Log p of what an answer adds to its prompt, as a trainer of pairs has it."""
-    model, tokenizer = load_causal_lm(str(folder))
+    model, tokenizer = loaded(folder)
     ids = [
         torch.tensor(tokenizer(text, add_special_tokens=False).input_ids)
         for text in (prompt, prompt + answer)
