@@ -80,9 +80,10 @@ def main() -> None:
         same = ["--rows", given.rows, "--share", given.share, "--pause", given.pause, "--folder", folder]
         return subprocess.Popen([sys.executable, __file__, "--work", str(number), *map(str, same)])
 
+    running: dict[int, subprocess.Popen[bytes]] = {}
     try:
         start = time.perf_counter()
-        running = {number: begun(number) for number in range(given.processes)}
+        running |= {number: begun(number) for number in range(given.processes)}
         kills = 0
         while running:
             time.sleep(0.2)
@@ -114,6 +115,9 @@ def main() -> None:
             )
         )
     finally:
+        for process in running.values():
+            process.kill()
+            process.wait()
         shutil.rmtree(folder, ignore_errors=True)
 
 

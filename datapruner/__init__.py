@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from datapruner.api import clean, prune, run, score
     from datapruner.comparison import Comparison, compare
     from datapruner.errors import DataPrunerError
-    from datapruner.foresight import plan
+    from datapruner.foresight import measure_part, plan
     from datapruner.outputs.hub import push_to_hub
     from datapruner.pruning_damage import Damage, damage
     from datapruner.ranking import Ranking
@@ -59,6 +59,7 @@ _WHERE = {
     "load_samples": "datapruner.samples.source",
     "load_scores": "datapruner.scores",
     "load_selection": "datapruner.saved",
+    "measure_part": "datapruner.foresight",
     "plan": "datapruner.foresight",
     "prune": "datapruner.api",
     "push_to_hub": "datapruner.outputs.hub",
@@ -93,6 +94,7 @@ __all__ = [
     "load_samples",
     "load_scores",
     "load_selection",
+    "measure_part",
     "plan",
     "plots",
     "prune",

@@ -11,10 +11,11 @@ from conftest import command
 from hypothesis import given
 from hypothesis import strategies as st
 
+import datapruner as dp
 from datapruner.errors import DataPrunerError
 from datapruner.measuring.arguments import requested
 from datapruner.measuring.measure import measure
-from datapruner.measuring.sharding import Part, measure_part
+from datapruner.measuring.sharding import Part
 
 ROWS = 60
 
@@ -84,15 +85,14 @@ def test_parts_in_any_order_and_the_last_call_give_the_bytes_of_one_run(
 def test_every_row_is_in_one_part_and_what_depends_on_all_is_left(
     source, tiny_sentence_transformer, tmp_path
 ):
-    asked = requested(
-        str(source),
-        scorers="topoprune",
-        embedder=str(tiny_sentence_transformer),
-        dedup=True,
-        cache=tmp_path / "cache",
-        progress=False,
-    )
-    done = [measure_part(asked, Part(number, 3)) for number in (2, 3, 1)]
+    options = {
+        "scorers": "topoprune",
+        "embedder": str(tiny_sentence_transformer),
+        "dedup": True,
+        "cache": tmp_path / "cache",
+        "progress": False,
+    }
+    done = [dp.measure_part(source, f"{number}/3", **options) for number in (2, 3, 1)]
     left = ROWS - 2  # the copy and the row without an answer are dropped before
     assert {one.all_rows for one in done} == {left}
     assert sum(one.rows for one in done) == left
@@ -100,7 +100,7 @@ def test_every_row_is_in_one_part_and_what_depends_on_all_is_left(
     assert sum(one.computed["embedding"] for one in done) == left
     assert all("shape" in one.left and "shape" not in one.computed for one in done)
     assert "shape: measured of all rows together" in str(done[0])
-    assert len(measure(asked).rows) == left
+    assert len(measure(requested(str(source), **options)).rows) == left
 
 
 @given(st.integers(-2, 30), st.integers(-2, 30))
