@@ -7,7 +7,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import datapruner as dp
@@ -44,6 +44,7 @@ def causes(pairs, *, by, **options):
     return [names[code] for code in codes], selection
 
 
+@settings(max_examples=40)
 @given(PAIRS, st.sampled_from(["pair", "chosen", "prompt"]))
 def test_the_first_of_each_stays_as_by_counting(pairs, by):
     width = {"pair": 3, "chosen": 2, "prompt": 1}[by]
