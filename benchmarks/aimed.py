@@ -8,7 +8,8 @@
 
 The pool is the clean set of `messy.py`, seven capabilities in equal rows. A target is 32 of the 100 held-out rows of
 one capability, and the other 68 judge; 5 % of the supervised tokens are kept. Trainings, samples and intervals are
-those of `worth.py`; the oracle is a random draw of the target's own capability.
+those of `worth.py`; the oracle is a random draw of the target's own capability. With the checkpoints of `warm_up.py` in
+FOLDER, LESS is an arm.
 
 The harder case, `long math`, in which no capability's name gives the target away: the pool is math alone, the target
 32 of the test rows with the longest third of answers, the others of that third judge, and the oracle is a random draw
@@ -60,6 +61,9 @@ ARMS: dict[str, dict[str, Any]] = {
         for name in ("sketch", "gradient")
     },
 }
+LESS, WARM_UP = "nearest_target, LESS", "warm-up"
+ARMS[LESS] = ARMS["nearest_target, gradient"]
+"""With the checkpoints of `warm_up.py`, where these are there."""
 
 
 class Aim(NamedTuple):
@@ -160,6 +164,8 @@ def choose(folder: Path, aims: list[Aim], states: States) -> None:
         tokens = counted([states.rows[place] for place in states.places[case.pool]])
         rows = sampled(len(tokens), aim.sample)
         given = dict(ARMS[aim.arm])
+        if aim.arm == LESS:
+            given["sketch_checkpoints"] = [str(folder / WARM_UP)]
         target, pool = (
             folder / "aimed" / f"{name}.jsonl" for name in (aim.target, f"{case.pool}.{aim.sample}")
         )
@@ -297,12 +303,15 @@ def main() -> None:
     parser.add_argument("--choose", action="store_true")
     parser.add_argument("--report", action="store_true")
     parser.add_argument("--save", action="store_true", help="write results/, of which the pages are made")
-    parser.add_argument("--arms", nargs="+", default=[*OWN, *ARMS])
+    parser.add_argument("--arms", nargs="+", help=f"default: all; {LESS} where there is a {WARM_UP}")
     parser.add_argument("--targets", nargs="+")
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--samples", type=int, default=SAMPLES)
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     asked = parser.parse_args()
+    if asked.arms is None:
+        warm = (asked.folder / WARM_UP).is_dir()
+        asked.arms = [*OWN, *(arm for arm in ARMS if arm != LESS or warm)]
     asked.out, asked.whole = asked.folder / "aimed.json", False
     if asked.report or asked.save:
         done = load(asked.out)

@@ -141,7 +141,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--targets", nargs="+", default=list(TARGETS))
     parser.add_argument("--model", default=MODEL)
-    parser.add_argument("--checkpoints", help="a warm-up of --model, for LESS")
+    parser.add_argument("--checkpoints", nargs="+", help="a warm-up of --model (`warm_up.py`), for LESS")
     parser.add_argument("--rows", type=int, default=500)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--leave-out", type=float, default=0.2)

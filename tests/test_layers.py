@@ -69,6 +69,13 @@ def test_it_runs_on_a_tiny_model_and_goes_on(layers, tmp_path):
     held = [layers.validation(json.loads(one.read_text())) for one in sorted((tmp_path / "layers").iterdir())]
     for one in held[1:]:  # without any rows all arms train the same
         np.testing.assert_allclose(one.losses[:, 2], held[0].losses[:, 2], rtol=1e-5)
+    import warm_up
+
+    training = {"share": 0.2, "epochs": 2, "rank": 2, "rate": 1e-3, "batch": 4, "seed": 0}
+    warm_up.warm_up(files[0], tmp_path / "warm-up", SimpleNamespace(model=asked.model, **training))
+    asked.checkpoints = [str(tmp_path / "warm-up")]
+    layers.study(tmp_path, "sea", *files, asked)
+    assert "LESS" in layers.report(tmp_path, ["sea"], asked)["sea"]["arms"]
     for file in files:
         file.unlink()
     layers.study(tmp_path, "sea", *files, asked)  # nothing is left to do

@@ -40,7 +40,7 @@ def folder(tmp_path_factory):
         ]
         (made / name).write_text("".join(json.dumps(one) + "\n" for one in rows))
 
-    write("rows.jsonl", 12)
+    write("rows.jsonl", 8)
     write("target.jsonl", 3)
     base = save_tiny_llama(made / "base")
     rows = list(
