@@ -39,6 +39,7 @@ from datapruner.signals.outlook import Outlook, outlook, tell_outlook, timed
 from datapruner.signals.plan import SUPERVISED, Plan, Step, make_plan, readers_of
 from datapruner.signals.run import Run, taken
 from datapruner.signals.store import SignalStore
+from datapruner.signals.store.upkeep import keep_within
 from datapruner.signals.tokens import unrendered
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ def measure(request: Request, samples: Samples | None = None) -> Measured:
     if take(run, stage, later, plan):
         gate.check(run.rows, run.tokens.get(SUPERVISED), more_may_go=False)
 
+    keep_within(run.store.root)
     renderer = (
         renderer_of(recipe) if run.fed is None or request.objects.model is None else run.fed.reader.render
     )

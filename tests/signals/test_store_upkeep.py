@@ -13,7 +13,7 @@ from datapruner.cli.keeping import carry_out
 from datapruner.errors import DataPrunerError
 from datapruner.signals.store import SignalStore, claims, finding, row_keys
 from datapruner.signals.store.claims import Claims
-from datapruner.signals.store.upkeep import prune, survey, verify
+from datapruner.signals.store.upkeep import keep_within, prune, survey, verify
 
 WIDTH = 4
 NAMES = ("old", "middle", "new")
@@ -104,6 +104,25 @@ def test_what_nobody_used_for_long_goes_whatever_its_size(root):
     prune(root, unused_days=1.5)
     assert [one.context["signal"] for one in survey(root)] == ["new"]
     assert prune(root, unused_days=1.5).removed == {}
+
+
+@pytest.mark.parametrize(("limit", "left"), [("1GB", 3), ("1", 0), (None, 3)])
+def test_a_run_ends_with_a_store_within_its_limit(root, monkeypatch, limit, left):
+    import datapruner as dp
+
+    if limit is not None:
+        monkeypatch.setenv("DATAPRUNER_CACHE_LIMIT", limit)
+    assert (
+        len(dp.score([{"text": "one"}, {"text": "two"}], scorers="random", cache=root, count_tokens=False))
+        == 2
+    )
+    assert len(survey(root)) == left
+
+
+def test_a_limit_that_is_no_size_is_said(root, monkeypatch):
+    monkeypatch.setenv("DATAPRUNER_CACHE_LIMIT", "plenty")
+    with pytest.raises(DataPrunerError, match="DATAPRUNER_CACHE_LIMIT is a size such as 20GB"):
+        keep_within(root)
 
 
 def test_a_shelf_of_which_rows_are_being_computed_stays(root):

@@ -6,6 +6,8 @@ A run may be at work meanwhile: it computes again what goes, and what a lease sa
 from __future__ import annotations
 
 import json
+import logging
+import os
 import re
 import time
 from contextlib import suppress
@@ -15,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from datapruner.files.cache import cache_folder, discard, hasher, is_ours, keyed, open_plain
+from datapruner.guards.limits import size_of
 from datapruner.signals.store import index
 from datapruner.signals.store.claims import Claims
 from datapruner.signals.store.shard_format import (
@@ -28,6 +31,9 @@ from datapruner.signals.store.shard_format import (
 )
 from datapruner.signals.store.shards import Shelf
 
+logger = logging.getLogger(__name__)
+
+LIMIT = "DATAPRUNER_CACHE_LIMIT"
 SHARDS, COPIES = (SUFFIX, WHOLE_SUFFIX, index.SUFFIX), (".rows", ".sum")
 _NAME = re.compile(r"[0-9a-f]{16}(?:-([0-9]{1,9}))?")
 _MOST_CONTEXT = 1 << 20
@@ -156,6 +162,23 @@ def prune(
     if not dry_run:
         for one in idle:
             _tidy(one)
+    return done
+
+
+def keep_within(root: Path | None = None) -> Done | None:
+    """Make a store smaller at the end of a run, where ``DATAPRUNER_CACHE_LIMIT`` says what may stay.
+
+    Raises
+    ------
+    DataPrunerError
+        It says no size.
+    """
+    limit = os.environ.get(LIMIT)
+    if not limit:
+        return None
+    done = prune(root, to=size_of(limit, LIMIT))
+    if done.removed:
+        logger.info("%s: %s files of the cache went, used longest ago", LIMIT, f"{len(done.removed):,}")
     return done
 
 
