@@ -39,7 +39,7 @@ from datapruner.signals.outlook import Outlook, outlook, tell_outlook, timed
 from datapruner.signals.plan import SUPERVISED, Plan, Step, make_plan, readers_of
 from datapruner.signals.run import Run, taken
 from datapruner.signals.store import SignalStore
-from datapruner.signals.store.upkeep import keep_within
+from datapruner.signals.store.upkeep import keep_within, limit_of
 from datapruner.signals.tokens import unrendered
 
 if TYPE_CHECKING:
@@ -187,6 +187,7 @@ def begin(request: Request, samples: Samples | None = None, *, read_only: bool =
     """
     recipe = request.recipe
     request.check_selectors()
+    limit_of()  # refused first
     steps = steps_of(recipe, request.cleaning)
     plan = plan_of(request, steps)
     if samples is None:

@@ -13,7 +13,7 @@ from datapruner.cli.keeping import carry_out
 from datapruner.errors import DataPrunerError
 from datapruner.signals.store import SignalStore, claims, finding, row_keys
 from datapruner.signals.store.claims import Claims
-from datapruner.signals.store.upkeep import keep_within, prune, survey, verify
+from datapruner.signals.store.upkeep import prune, survey, verify
 
 WIDTH = 4
 NAMES = ("old", "middle", "new")
@@ -119,10 +119,12 @@ def test_a_run_ends_with_a_store_within_its_limit(root, monkeypatch, limit, left
     assert len(survey(root)) == left
 
 
-def test_a_limit_that_is_no_size_is_said(root, monkeypatch):
+def test_a_limit_that_is_no_size_is_refused_before_anything_is_read(tmp_path, monkeypatch):
+    import datapruner as dp
+
     monkeypatch.setenv("DATAPRUNER_CACHE_LIMIT", "plenty")
     with pytest.raises(DataPrunerError, match="DATAPRUNER_CACHE_LIMIT is a size such as 20GB"):
-        keep_within(root)
+        dp.score(tmp_path / "nothing.jsonl", scorers="random")
 
 
 def test_a_shelf_of_which_rows_are_being_computed_stays(root):

@@ -165,21 +165,23 @@ def prune(
     return done
 
 
-def keep_within(root: Path | None = None) -> Done | None:
-    """Make a store smaller at the end of a run, where ``DATAPRUNER_CACHE_LIMIT`` says what may stay.
+def limit_of() -> int | None:
+    """Give the bytes that ``DATAPRUNER_CACHE_LIMIT`` lets stay after a run; None where it is not set.
 
     Raises
     ------
     DataPrunerError
         It says no size.
     """
-    limit = os.environ.get(LIMIT)
-    if not limit:
-        return None
-    done = prune(root, to=size_of(limit, LIMIT))
-    if done.removed:
+    said = os.environ.get(LIMIT)
+    return size_of(said, LIMIT) if said else None
+
+
+def keep_within(root: Path | None = None) -> None:
+    """Make a store smaller at the end of a run, where that is asked for."""
+    limit = limit_of()
+    if limit is not None and (done := prune(root, to=limit)).removed:
         logger.info("%s: %s files of the cache went, used longest ago", LIMIT, f"{len(done.removed):,}")
-    return done
 
 
 def verify(root: Path | None = None, *, dry_run: bool = False) -> Done:
