@@ -100,6 +100,18 @@ def test_who_comes_later_gets_a_share_of_what_is_left(tmp_path):
     assert len(second.computed) > 100
 
 
+def test_what_another_run_finishes_between_a_look_and_a_claim_is_not_computed_again(tmp_path, monkeypatch):
+    real = Claims.claim
+
+    def late(held, keys):
+        monkeypatch.setattr(Claims, "claim", real)
+        assert len(Run(tmp_path, range(30))().computed) == 30
+        return real(held, keys)
+
+    monkeypatch.setattr(Claims, "claim", late)
+    assert sorted(Run(tmp_path, range(50))().computed) == list(range(30, 50))
+
+
 def test_runs_over_other_rows_neither_wait_nor_share(tmp_path):
     begun, end = threading.Event(), threading.Event()
     first = Run(tmp_path, range(50), before=lambda: (begun.set(), end.wait(20)))
