@@ -33,6 +33,7 @@ NEEDS_MORE = {
     "label_mapping",
     "nearest_target",
     "classifier",
+    "excess_loss",
     "judge",
     "preference_margin",
 }
