@@ -32,9 +32,10 @@ PYTEST := HF_HUB_OFFLINE=1 env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytes
 test: install
 	$(PYTEST) -m 'not slow and not faults and not pages'
 
-# What README, docs and notebooks show is run, and the site is built.
+# What README, docs and notebooks show is run, the site is built, and reports are looked at in a browser.
 test-pages: install
-	$(PYTEST) -m 'pages and not slow' tests/test_readme.py tests/test_notebooks.py tests/test_docs.py
+	$(PYTEST) -m 'pages and not slow' tests/test_readme.py tests/test_notebooks.py tests/test_docs.py \
+	  tests/outputs/report/test_report_browser.py
 
 # Every call that changes a file dies or fails once; two minutes on two cores.
 test-faults: install

@@ -71,6 +71,8 @@ class Results:
         """Arm -> for both weightings the moderated variance of one run, and its degrees of freedom."""
         held = {arm: self.values(*key) for key in self.runs if key[::2] == (of, budget) for arm in [key[1]]}
         arms = [arm for arm, values in held.items() if len(values) > 1]
+        if not arms:
+            return {}
         freedom = np.array([len(held[arm]) - 1.0 for arm in arms])
         found = [
             moderated(np.array([held[arm][:, place].var(ddof=1) for arm in arms]), freedom)

@@ -341,6 +341,7 @@ BY_COMMAND = {
     "combine_within",
     "dedup_semantic",
     "dry_run",
+    "shard",  # dp.measure_part
 }
 BY_PYTHON = {"progress", "per_group", "format"}
 """``score`` takes the last two, to refuse a column that is not there, and for who saves a selection of it later."""
@@ -377,6 +378,7 @@ VALUES = {
     "per_group": ("topic", "topic"),
     "selector": ("ccs", "ccs"),
     "keep": (0.25, "0.25"),
+    "sketch_rates": ([0.5], "0.5"),
 }
 WITH = {
     "adapter": {"model": "m"},

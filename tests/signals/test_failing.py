@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from conftest import run_command
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,7 +14,6 @@ import datapruner as dp
 from datapruner.errors import DataPrunerError
 from datapruner.scorers import make_scorer
 from datapruner.signals.failing import STREAK, Failing, RowsFailedError
-from tests.conftest import run_command
 
 BAD = "zebra"
 

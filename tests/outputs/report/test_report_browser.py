@@ -23,6 +23,8 @@ from playwright import sync_api as driver
 from datapruner.outputs.report import write_report
 from datapruner.scorers import Ranking, Scorer
 
+pytestmark = pytest.mark.pages
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 375, "height": 812}
 PATIENCE = 300_000  # milliseconds; of a machine that does other things too

@@ -16,6 +16,7 @@ from datapruner import progress
 from datapruner.errors import DataPrunerError
 from datapruner.samples import load_samples
 from datapruner.samples.rendering import render
+from datapruner.signals.failing import RowsFailedError
 from datapruner.signals.language_model import (
     LanguageModel,
     feeding,
@@ -471,7 +472,7 @@ def test_an_interrupted_run_goes_on(error, what, llama, tokenizer, tmp_path, mon
 
     monkeypatch.setattr(forward.Pass, "run_batch", failing)
     store = SignalStore(tmp_path / "b", flush_rows=1)
-    with pytest.raises(error, match="on purpose"):
+    with pytest.raises((error, RowsFailedError), match="on purpose"):
         measure(rows, llama, tokenizer, store, **options)
     left[0] = 10**6
     forwards.clear()
@@ -892,8 +893,10 @@ def test_memory_that_runs_out_in_the_output_layer(llama, tokenizer, tmp_path, mo
 
 
 def test_other_errors_are_not_taken_for_missing_memory(llama, tokenizer, tmp_path):
-    with little_memory(10, RuntimeError("mat1 and mat2 shapes")), pytest.raises(RuntimeError, match="shapes"):
+    broken = RuntimeError("mat1 and mat2 shapes")
+    with little_memory(10, broken), pytest.raises(RowsFailedError, match="shapes") as error:
         measure(MIXED, llama, tokenizer, tmp_path)
+    assert error.value.__cause__ is broken
 
 
 @pytest.mark.parametrize("window", [0, 2])
