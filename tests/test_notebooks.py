@@ -294,6 +294,7 @@ def test_comparing_counts_what_it_shows(execute, tmp_path, tiny_llama, tiny_sent
     assert Counter(row["capability"] for row in told["rows"]) == dict.fromkeys(WORDS, 16)
     more = [
         "classifier",
+        "excess_loss",
         "feature_mapping",
         "judge",
         "label_mapping",

@@ -82,6 +82,7 @@ def test_parts_in_any_order_and_the_last_call_give_the_bytes_of_one_run(
     assert [name for name in whole if whole[name] != result[name]] == []
 
 
+@pytest.mark.slow
 def test_every_row_is_in_one_part_and_what_depends_on_all_is_left(
     source, tiny_sentence_transformer, tmp_path
 ):

@@ -48,6 +48,10 @@ NOT_RUN = {
         "Made demo-out/messy.jsonl",
     ): "printed by `make demo`, a minute with the bundled models",
     ("docs/design.md", "source ──> Samples"): "a drawing",
+    (
+        "docs/methods.md",
+        "datapruner prune rows.jsonl --target dev.jsonl --keep 0.05",
+    ): "takes checkpoints of a training; tests/scorers/test_less.py makes some and runs it",
 }
 """(page, how the block begins) -> why it does not run."""
 
@@ -121,6 +125,10 @@ class Runner:
                 extras = re.fullmatch(r"\.\[([\w,]+)\]", package)[1].split(",")
                 project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
                 assert set(extras) <= set(project["optional-dependencies"]), where
+            case ["sbatch", array, "--wrap", line]:
+                tasks = range(1, int(re.fullmatch(r"--array=1-(\d+)", array)[1]) + 1)
+                for task in tasks:
+                    self.command(shlex.split(line.replace("$SLURM_ARRAY_TASK_ID", str(task))), where)
             case ["pre-commit", "install"]:
                 assert (ROOT / ".pre-commit-config.yaml").exists(), where
             case ["python", script, *options]:

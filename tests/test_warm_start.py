@@ -89,6 +89,7 @@ def words_of(name, out):
     return ["prune", "rows.jsonl", *RUNS[name], "--keep", "0.5", "-o", out]
 
 
+@pytest.mark.slow
 def test_a_warm_run_opens_nothing_and_leaves_the_same_bytes(place, cache, monkeypatch, tmp_path):
     monkeypatch.chdir(place)
     for name in RUNS:

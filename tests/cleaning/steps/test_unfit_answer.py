@@ -94,6 +94,7 @@ def test_each_kind_is_found_and_told() -> None:
     assert "standard deviations" in found["shuffled_answer"].reasons()[0]
 
 
+@pytest.mark.slow
 def test_good_rows_stay() -> None:
     found = cleaned(UnfitAnswer(), *made())
     assert sum(map(len, found.values())) <= 0.005 * ROWS
