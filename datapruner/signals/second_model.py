@@ -52,28 +52,16 @@ PRUNED = Second("pruned_model", "pruned model", "pruned model")
 REFERENCE = Second("reference_model", "reference model", "language model")
 
 
-def open_second(
-    second: Second,
-    recipe: Recipe,
-    store: SignalStore,
-    given: Any,
-    reader: Reader,
-    *,
-    trust_code: bool,
-    progress: bool = True,
-) -> LanguageModel:
+def open_second(second: Second, run: Run, reader: Reader) -> LanguageModel:
     """Load the second model that a recipe names, or take the one given: a pair, or a function that makes one.
 
     Parameters
     ----------
     second : Second
-    recipe : Recipe
-    store : SignalStore
-        Notes what it is, where its files tell.
-    given : object, optional
+    run : Run
+        Names it, or holds it as an object; its store notes what it is, where its files tell.
     reader : LanguageModel or NamedModel
         The first model, which decides how rows are fed.
-    trust_code, progress : bool
 
     Returns
     -------
@@ -89,21 +77,21 @@ def open_second(
     from datapruner.models.sizes import positions
     from datapruner.models.twins import load_pruned_lm
 
-    known = None
+    recipe, given, known = run.recipe, getattr(run.objects, second.field), None
     if given is not None:
         pair = given() if callable(given) else given
         model, tokenizer = checked_pair(second.field, *(pair if isinstance(pair, tuple) else (pair,))[:2])
     else:
         name = _named(second, recipe)
         assert name is not None
-        opened = opening_of(recipe, second.noted, name, store)
-        say(f"loading the {second.called} {name}", progress)
-        model, tokenizer = load_pruned_lm(name, trust_code=trust_code, **loading(recipe))
+        opened = opening_of(recipe, second.noted, name, run.store)
+        say(f"loading the {second.called} {name}", run.progress)
+        model, tokenizer = load_pruned_lm(name, trust_code=run.objects.trust_code, **loading(recipe))
         if not runs_code(name):
             known = learn_model(model, tokenizer, probe=False)
             # As a first model it would need a tokenizer, and the note would be taken to say that there is one.
             if second is PRUNED or tokenizer is not None:
-                opened.note(asdict(known), opening_of(recipe, second.noted, name, store))
+                opened.note(asdict(known), opening_of(recipe, second.noted, name, run.store))
     _check_reach(second, positions(model, tokenizer), reader.max_length)
     return LanguageModel(model, tokenizer, *_as(reader), known=known)
 
@@ -148,15 +136,7 @@ def reference_reader(run: Run, reader: Reader) -> Reader:
     recipe, store, given = run.recipe, run.store, run.objects.reference_model
 
     def load() -> LanguageModel:
-        found = open_second(
-            REFERENCE,
-            recipe,
-            store,
-            given,
-            reader,
-            trust_code=run.objects.trust_code,
-            progress=run.progress,
-        )
+        found = open_second(REFERENCE, run, reader)
         own = found.tokenizer
         if own is not None:
             _hold_together(
@@ -192,15 +172,7 @@ def pruned_reader(run: Run, reader: Reader) -> Reader:
     given, first = run.objects.pruned_model, _tokenizer_hash(reader)
 
     def load() -> LanguageModel:
-        found = open_second(
-            PRUNED,
-            run.recipe,
-            run.store,
-            given,
-            reader,
-            trust_code=run.objects.trust_code,
-            progress=run.progress,
-        )
+        found = open_second(PRUNED, run, reader)
         known = None if found.known is None else replace(found.known, tokenizer=first)
         return replace(found, tokenizer=reader.tokenizer, known=known)
 
