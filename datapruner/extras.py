@@ -9,6 +9,7 @@ EXTRAS = {
     "adapters": ("peft",),
     "trl": ("trl", "peft"),
     "recovery": ("torch-pruning", "peft"),
+    "s3": ("s3fs",),
     "quantize": ("accelerate", "bitsandbytes"),
 }
 """The libraries of every extra that the package itself imports or its guides use, as pyproject.toml has them."""

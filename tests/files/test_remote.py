@@ -1,0 +1,95 @@
+"""Addresses of object stores: what is taken, what is said of them, and what is tried again."""
+
+from __future__ import annotations
+
+import pytest
+
+from datapruner.errors import DataPrunerError
+from datapruner.files import remote
+
+
+def test_only_known_schemes_are_addresses():
+    taken = ["s3://b/x", "gs://b/x", "gcs://b/x", "az://b/x", "abfs://b/x", "memory://x"]
+    refused = [
+        "file:///etc/passwd",
+        "http://h/x",
+        "ftp://h",
+        "zip://a::s3://b",
+        "rows.jsonl",
+        "s3:/b",
+        " s3://b",
+        "x/s3://b",
+    ]
+    assert all(map(remote.is_url, taken))
+    assert not any(map(remote.is_url, refused))
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("s3://bucket/rows.jsonl", "s3://bucket/rows.jsonl"),
+        ("s3://AKIA:hunter2@bucket/x", "s3://***bucket/x"),
+        ("az://c/x?sv=1&sig=hunter2", "az://c/x?***"),
+        ("GET https://u:hunter2@host:90/x?a=hunter2 failed", "GET https://***host:90/x?*** failed"),
+        ("abfs://c@account.dfs.core.windows.net/x", "abfs://c@account.dfs.core.windows.net/x"),
+        ("is it there?yes", "is it there?yes"),
+    ],
+)
+def test_secrets_are_left_out(said, shown):
+    assert remote.masked(said) == shown
+
+
+@pytest.mark.parametrize("url", ["s3://AKIA:hunter2@bucket/x", "s3://bucket/x?X-Amz-Signature=hunter2"])
+def test_an_address_with_a_secret_is_refused_and_not_repeated(url):
+    with pytest.raises(DataPrunerError, match="holds a password or a signature") as error:
+        remote.opened_store(url)
+    assert "hunter2" not in str(error.value)
+
+
+def test_a_library_that_is_not_there_is_named(monkeypatch):
+    import fsspec
+
+    def missing(*_args, **_kwargs):
+        raise ImportError("Install it")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
+    with pytest.raises(DataPrunerError, match=r"s3://b/x needs s3fs: pip install 'datapruner\[s3\]'"):
+        remote.opened_store("s3://b/x")
+    with pytest.raises(DataPrunerError, match="gs://b/x needs gcsfs: pip install gcsfs"):
+        remote.opened_store("gs://b/x")
+
+
+class Flaky:
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.calls = 0
+
+    def __call__(self) -> str:
+        self.calls += 1
+        if self.errors:
+            raise self.errors.pop(0)
+        return "done"
+
+
+def test_what_may_pass_is_tried_again_and_later_each_time(monkeypatch):
+    waits: list[float] = []
+    monkeypatch.setattr(remote.time, "sleep", waits.append)
+    named = type("EndpointConnectionError", (Exception,), {})
+    call = Flaky(OSError(5, "503 SlowDown"), TimeoutError(), named("x"))
+    assert remote.patiently(call, "s3://b/x") == "done"
+    assert waits == [0.1, 0.2, 0.4]
+    call = Flaky(*(OSError(5, "s3://u:hunter2@b 503") for _ in range(99)))
+    with pytest.raises(DataPrunerError, match="cannot be reached") as error:
+        remote.patiently(call, "s3://b/x")
+    assert call.calls == remote.TRIES
+    assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize("error", [PermissionError("no"), ValueError("odd"), NotADirectoryError("no")])
+def test_what_does_not_pass_is_not_tried_again(error):
+    call = Flaky(error)
+    with pytest.raises(DataPrunerError, match="cannot be reached"):
+        remote.patiently(call, "s3://b/x")
+    assert call.calls == 1
+    with pytest.raises(FileNotFoundError):
+        remote.patiently(Flaky(FileNotFoundError("gone")), "s3://b/x")
