@@ -20,6 +20,12 @@ settings.register_profile("same", derandomize=True, max_examples=40, **EVERYWHER
 settings.register_profile("fresh", print_blob=True, **EVERYWHERE)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
+
+def examples(count: int) -> int:
+    """As many examples for `make test-properties`, and a third of them every day, where they are always the same."""
+    return count if os.environ.get("HYPOTHESIS_PROFILE") == "fresh" else count // 3
+
+
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}</s>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"

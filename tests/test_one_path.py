@@ -190,7 +190,18 @@ RUNS = {
 }
 
 
-@pytest.mark.parametrize("what", RUNS)
+ALIKE = (
+    "the default recipe, scored",
+    "the default recipe, compared",
+    "compare without a budget",
+    "stability",
+)
+"""Runs that go the same way as another one of the table, and take seconds."""
+
+
+@pytest.mark.parametrize(
+    "what", [pytest.param(what, marks=[pytest.mark.slow] if what in ALIKE else []) for what in RUNS]
+)
 def test_python_and_the_command_line_leave_the_same_bytes(what, folder, monkeypatch):
     line, verb, given = RUNS[what]
     words = shlex.split(line.replace("VECTORS", "--embeddings rows.npy"))

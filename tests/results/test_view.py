@@ -415,6 +415,7 @@ def test_names_that_are_not_there_say_what_to_call(name, said):
     assert not hasattr(dp, name)
 
 
+@pytest.mark.slow
 def test_a_million_rows_are_shown_at_once():
     """Nothing that a notebook asks for walks over all rows; in a process of its own, and by what it reads."""
     code = """

@@ -21,6 +21,7 @@ from datapruner.samples import load_samples
 from datapruner.samples.exact import as_type, decoded, exact_array, merged
 from datapruner.samples.portable import check_format
 from datapruner.samples.rows import count_keys
+from tests.conftest import examples
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=8) | st.sampled_from(
     [
@@ -146,7 +147,7 @@ def test_texts_that_are_json_stay_texts(tmp_path, format, nested):
 
 
 @given(first=st.lists(st.none() | NESTED, max_size=4), second=st.lists(st.none() | NESTED, max_size=4))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_blocks_of_other_types_are_merged_without_loss(first, second):
     arrays = [exact_array(first), exact_array(second)]
     kind = merged(arrays[0].type, arrays[1].type)
@@ -166,7 +167,7 @@ def strings(held) -> list[str]:
     indent=st.sampled_from([None, 1]),
     colon=st.sampled_from([":", ": ", " : ", "\t:", "\r\n :"]),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_keys_are_counted_in_the_text(value, indent, colon):
     def keys(held) -> int:
         if isinstance(held, dict):

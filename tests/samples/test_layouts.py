@@ -18,6 +18,7 @@ from datapruner.errors import DataPrunerError
 from datapruner.samples import Message, inspect_samples, load_samples
 from datapruner.samples.layouts import LAYOUTS, ROLE_NAMES
 from datapruner.samples.unread import overlooked
+from tests.conftest import examples
 
 U, A, S = (lambda text, role=role: Message(role, text) for role in ("user", "assistant", "system"))
 
@@ -245,7 +246,7 @@ JSON = st.recursive(
         max_size=3,
     )
 )
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 def test_whatever_is_there_is_read_or_refused_in_a_sentence(rows):
     try:
         samples = load_samples(rows)

@@ -20,6 +20,7 @@ from datapruner.scorers import EL2N, IFD, Donod, GradNorm, MidPerplexity, Perple
 from datapruner.scorers.donod import weight_delta
 from datapruner.signals import Signals
 from datapruner.testing import example_signals
+from tests.conftest import examples
 
 NORMALIZATIONS = {
     "vector": normalizations.vector_normalization,
@@ -44,7 +45,7 @@ def order(ranking):
 
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     rows=st.integers(2, 200),
@@ -60,7 +61,7 @@ def test_topsis_equals_pymcdm(normalization, seed, rows, columns, shift):
 
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(
     matrix=arrays.arrays(np.float64, st.tuples(st.integers(2, 8), st.integers(2, 3)), elements=HALVES),
     data=st.data(),
@@ -99,7 +100,7 @@ def test_topsis_is_defined_where_nothing_differs(normalization):
         assert topsis(matrix, (1, 1), (True, False), normalization).tolist() == [1, 0.5, 0]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(first=st.lists(HALVES, min_size=1, max_size=30), seed=st.integers(0, 99))
 def test_ranks_equal_scipy(first, seed):
     first = np.array(first)
@@ -325,7 +326,7 @@ def test_ifd_by_hand(variant):
     assert order(IFD(variant=variant, drop_above_one=False).score(signals)) == [3, 1, 5, 2, 0, 4]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 50), st.floats(0, 50)), min_size=1, max_size=20), st.booleans())
 def test_ifd_puts_every_row_below_one_before_every_other(pairs, superfiltering):
     log_ppl, alone = np.array(pairs).T

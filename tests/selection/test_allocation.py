@@ -14,6 +14,7 @@ from datapruner.errors import DataPrunerError
 from datapruner.parameters import as_written
 from datapruner.selection import shares
 from datapruner.selection.allocation import allocate, allocate_continuous, allocate_exactly
+from tests.conftest import examples
 
 PROJECTIONS = ["l2", "proportional"]
 
@@ -142,7 +143,7 @@ def small_problems(draw):
     return weights, sizes, budget, floors, projection
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(small_problems())
 def test_every_count_is_that_of_exact_fractions(problem):
     weights, sizes, budget, floors, projection = problem
@@ -155,7 +156,7 @@ def test_every_count_is_that_of_exact_fractions(problem):
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(small_problems(), st.sampled_from([2.0**-40, 2.0**-1, 2.0**300]))
 def test_the_unit_of_weights_and_the_width_of_numbers_decide_nothing(problem, unit):
     weights, sizes, budget, floors, projection = problem
@@ -170,7 +171,7 @@ def test_the_unit_of_weights_and_the_width_of_numbers_decide_nothing(problem, un
         ]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(small_problems())
 def test_a_wrong_guess_of_the_floats_is_noticed(problem):
     counts = allocate(*problem[:4], problem[4]).tolist()
@@ -208,7 +209,7 @@ def problems(draw):
     return np.array(weights), np.array(sizes), budget, np.array(floors), projection
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(problems())
 def test_sum_and_bounds_are_exact(problem):
     weights, sizes, budget, floors, projection = problem
@@ -223,7 +224,7 @@ def test_sum_and_bounds_are_exact(problem):
     assert (np.abs(counts - share) <= 1 + 1e-15 * budget).all()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(problems(), st.data())
 def test_a_larger_weight_never_gets_less(problem, data):
     weights, _, _, _, projection = problem
@@ -238,7 +239,7 @@ def test_a_larger_weight_never_gets_less(problem, data):
     assert (np.diff(got)[np.diff(rising) > 0] >= 0).all()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(problems(), st.randoms(use_true_random=False))
 def test_permutation_equivariance_up_to_ties(problem, random):
     weights, sizes, budget, floors, projection = problem

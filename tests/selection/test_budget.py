@@ -13,6 +13,7 @@ from datapruner.budget import Budget, parse_amount
 from datapruner.errors import DataPrunerError
 from datapruner.samples.labels import encode_labels
 from datapruner.selection.budget_rows import check_budget, portions
+from tests.conftest import examples
 
 
 @given(st.integers(1, 10**12))
@@ -66,7 +67,7 @@ def test_a_fraction_is_what_its_decimals_say(share, rows, own):
         assert quota["a"] == half_up(share, own)
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(cases(), st.floats(0.01, 1), st.booleans(), st.booleans())
 def test_portions_divide_the_budget_without_loss(case, share, in_tokens, grouped):
     n, costs, eligible, forced, labels = case
@@ -167,7 +168,7 @@ def outcome(ask):
         return str(error)
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(150))
 @given(cases(), budgets(), st.randoms(use_true_random=False))
 def test_what_is_refused_early_is_refused_late_and_all_of_that_at_the_end(case, budget, random):
     n, costs, eligible, forced, labels = case

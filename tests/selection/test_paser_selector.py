@@ -18,6 +18,7 @@ from datapruner.selection.budget_rows import Portion
 from datapruner.selection.selectors.paser import PaserSelector, proportional
 from datapruner.signals import Ragged
 from datapruner.testing import check_selector
+from tests.conftest import examples
 
 
 def shares_by_hand(weights, caps, budget):
@@ -118,7 +119,7 @@ def select(ranking, costs, budget, rows=None, name=""):
     return PaserSelector().select(ranking, Portion(rows, costs, budget, name, unit), np.random.default_rng(0))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), tokens=st.booleans(), share=st.floats(0, 1))
 def test_it_is_the_plain_algorithm(seed, tokens, share):
     rng = np.random.default_rng(seed)
@@ -164,7 +165,7 @@ def test_a_portion_is_chosen_from_as_if_it_were_all(seed):
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @example(groups=[(0.0, 3), (0.0, 4), (0.0, 8), (1.0, 2), (1.0, 9)], share=14 / 26)
 @example(groups=[(0.0, 3), (0.0, 5), (1.0, 5)], share=0.75)
 @given(

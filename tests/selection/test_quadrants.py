@@ -19,6 +19,7 @@ from datapruner.selection.selectors import make_selector
 from datapruner.selection.selectors.eu_plane import EUPlaneSelector
 from datapruner.signals import Ragged
 from datapruner.testing import check_scorer, check_selector, example_signals
+from tests.conftest import examples
 
 
 def quantile(values, q):
@@ -111,7 +112,7 @@ def test_fills_put_error_and_uncertainty_on_one_scale():
 
 
 @given(st.integers(1, 40), st.integers(0, 10**6), st.sampled_from(["log_ppl", "ppl", "rank"]), st.booleans())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_any_plane_is_ordered(n, seed, fill, equal):
     rng = np.random.default_rng(seed)
     log_ppl, entropy = (np.full(n, 1.5), np.full(n, 0.5)) if equal else rng.normal(size=(2, n)) * 300

@@ -19,6 +19,7 @@ from datapruner.selection.selectors.ccs import CCS
 from datapruner.selection.selectors.group_quota import GroupQuota
 from datapruner.selection.selectors.moderate import Moderate
 from datapruner.selection.selectors.topk import TopK
+from tests.conftest import examples
 
 
 def portion(n, budget, costs=None):
@@ -47,7 +48,7 @@ def take_by_loop(order, costs, budgets, groups):
     return kept
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.data())
 def test_take_equals_the_loop(data):
     m, k = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 5))
@@ -84,7 +85,7 @@ def test_the_floor_of_topk_is_each_groups_even_share():
     assert TopK().select(Ranking(values, groups), portion(100, 40), rng()).kept[80:].sum() == 0
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(
     st.integers(1, 99), st.integers(1, 99), st.integers(1, 198), st.sampled_from([0.1, 0.3, 0.5, 0.7, 1.0])
 )

@@ -15,6 +15,7 @@ from datapruner.errors import DataPrunerError
 from datapruner.selection import tokens
 from datapruner.selection.tokens import detrimental, gather, prune_tokens, token_scores
 from datapruner.signals import Ragged
+from tests.conftest import examples
 
 
 def naive_scores(nll, smoothing):
@@ -60,7 +61,7 @@ def test_losses_beyond_exp_keep_their_order():
 @given(
     st.lists(st.integers(0, 12), min_size=1, max_size=8), st.floats(0.01, 1), st.floats(0, 1), st.booleans()
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_shares_and_shapes(lengths, keep, smoothing, equal):
     rng = np.random.default_rng(sum(lengths))
     rows = [np.ones(size) if equal else rng.gamma(2, 1, size) for size in lengths]
@@ -94,7 +95,7 @@ def naive_detrimental(nll):
     st.floats(0.01, 1),
     st.floats(0, 1),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_the_texts_condition_spares_all_but_detrimental_tokens(rows, keep, smoothing):
     ragged = Ragged.from_rows([np.array(row) for row in rows], np.float64)
     found = Ragged(detrimental(ragged), ragged.offsets)

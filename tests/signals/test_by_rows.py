@@ -16,6 +16,7 @@ from datapruner.errors import DataPrunerError
 from datapruner.ragged import Ragged
 from datapruner.signals.measurement import Given
 from datapruner.signals.packing import pack, unpack
+from tests.conftest import examples
 from tests.plugin import install
 
 PLUGIN = """
@@ -149,7 +150,7 @@ NUMBERS = {
 }
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 @given(st.data())
 def test_records_give_back_what_was_put_into_them(data):
     rows = data.draw(st.integers(0, 5))

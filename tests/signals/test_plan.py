@@ -13,6 +13,7 @@ from datapruner.recipe import Recipe
 from datapruner.signals import plan as module
 from datapruner.signals.measurement import Cost, Given, Measurement
 from datapruner.signals.plan import in_order, known_signals, make_plan
+from tests.conftest import examples
 
 ROW = {"source": "x", "scorers": [{"name": "random"}], "on_empty": "keep"}
 
@@ -33,7 +34,7 @@ def one(name, needs=(), price=0.0):
     return type(name, (Measurement,), body)()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     st.integers(1, 5).flatmap(
         lambda n: st.tuples(

@@ -236,7 +236,7 @@ def test_from_the_command_line(planted, one_thread, tmp_path, capsys, monkeypatc
         )
         == 0
     )
-    options = ["--target", folder / "target.jsonl", "--runs", 2, "--rows", 60, "--step-tokens", 100]
+    options = ["--target", folder / "target.jsonl", "--runs", 2, "--rows", 30, "--step-tokens", 60]
     capsys.readouterr()
     assert command(monkeypatch, "validate", tmp_path / "s", *options, "--dry-run") == 0
     said = capsys.readouterr()

@@ -17,6 +17,7 @@ from datapruner.errors import DataPrunerError
 from datapruner.signals.texts.concepts import FEW_ROWS, MAX_SHARE, extract, extract_concepts
 from datapruner.signals.texts.corpus import read
 from datapruner.signals.texts.ngrams import frequent_grams, frequent_words, likely_grams
+from tests.conftest import examples
 
 # Words that no list holds; one that may open a concept but not close it, and a stop word.
 WORDS = ["zan", "zeb", "zic", "zod", "social", "the"]
@@ -73,7 +74,7 @@ def brute_force(rows, min_rows, max_words, per_row):
 
 
 @given(rows=ROWS, **PARAMETERS)
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 def test_equals_a_brute_force_over_all_ngrams(rows, min_rows, max_words, per_row):
     found = extract_concepts(rows, min_rows=min_rows, max_words=max_words, per_row=per_row)
     names, values = brute_force(rows, min_rows, max_words, per_row)
