@@ -25,7 +25,7 @@ CORE = [
 
 def report() -> str:
     """Give the report of ``datapruner doctor`` as text."""
-    from datapruner.files.cache import cache_folder
+    from datapruner.files.cache import cache_at
     from datapruner.models import offline
     from datapruner.version import __version__
 
@@ -43,13 +43,15 @@ def report() -> str:
     lines.append("")
     for alias, model in offline.MODELS.items():
         lines.append(f"{alias:>16}  {_state(alias)}  {model.origin}")
-    folder = cache_folder()
+    cache = cache_at()
     sizes = []
-    for place, _, names in os.walk(folder):  # what cannot be read, or goes meanwhile, is passed over
+    for place, _, names in os.walk(cache.folder):  # what cannot be read, or goes meanwhile, is passed over
         for name in names:
             with suppress(OSError):
                 sizes.append(os.lstat(os.path.join(place, name)).st_size)  # noqa: PTH118
-    lines += ["", f"cache {safe_text(str(folder))}: {len(sizes)} files, {sum(sizes) / 1e6:,.0f} MB"]
+    lines += ["", f"cache {safe_text(str(cache.folder))}: {len(sizes)} files, {sum(sizes) / 1e6:,.0f} MB"]
+    if cache.far is not None:
+        lines.append(f"store {cache.far}: `datapruner cache` shows what lies there")
     return "\n".join(lines)
 
 

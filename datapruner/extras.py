@@ -10,6 +10,8 @@ EXTRAS = {
     "trl": ("trl", "peft"),
     "recovery": ("torch-pruning", "peft"),
     "s3": ("s3fs",),
+    "gs": ("gcsfs",),
+    "az": ("adlfs",),
     "quantize": ("accelerate", "bitsandbytes"),
 }
 """The libraries of every extra that the package itself imports or its guides use, as pyproject.toml has them."""

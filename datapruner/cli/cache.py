@@ -2,7 +2,6 @@
 
 # No `from __future__ import annotations`: what is said of an option is read from its annotation.
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -36,4 +35,4 @@ def cache(action: str, to: str | None, unused: float | None, dry_run: bool, cach
     """
     from datapruner.cli.keeping import carry_out
 
-    typer.echo(carry_out(action, to, unused, Path(cache) if cache else None, dry_run=dry_run))
+    typer.echo(carry_out(action, to, unused, cache or None, dry_run=dry_run))

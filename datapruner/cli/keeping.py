@@ -6,8 +6,7 @@ import time
 from pathlib import Path
 
 from datapruner.errors import DataPrunerError
-from datapruner.files.cache import cache_folder
-from datapruner.files.paths import expanded
+from datapruner.files.cache import cache_at
 from datapruner.guards.limits import size_of
 from datapruner.signals.store.upkeep import Done, Held, prune, survey, verify
 from datapruner.text import safe_text
@@ -16,7 +15,7 @@ ACTIONS = ("show", "prune", "verify")
 
 
 def carry_out(
-    action: str, to: str | None, unused: float | None, folder: Path | None, *, dry_run: bool = False
+    action: str, to: str | None, unused: float | None, folder: str | Path | None, *, dry_run: bool = False
 ) -> str:
     """Do it, and give what is said of it.
 
@@ -25,28 +24,28 @@ def carry_out(
     DataPrunerError
         There is no such action, or it lacks what it needs.
     """
-    root = cache_folder() if folder is None else expanded(folder)
+    root = str(cache_at(folder))
     if action not in ACTIONS:
         raise DataPrunerError(f"datapruner cache takes {', '.join(ACTIONS)}, not '{safe_text(action, 40)}'")
     if action != "prune" and (to is not None or unused is not None):
         raise DataPrunerError("--to and --unused say what `datapruner cache prune` drops")
     if action == "show":
-        return shown(root, survey(root))
+        return shown(root, survey(folder))
     if action == "verify":
-        done = verify(root, dry_run=dry_run)
+        done = verify(folder, dry_run=dry_run)
         return _told(root, done, "damaged: ", dry_run, "; the next run computes their rows again")
     if to is None and unused is None:
         raise DataPrunerError("say what may stay: --to=20GB, or --unused=30 (days)")
     if unused is not None and not unused >= 0:
         raise DataPrunerError("--unused is a number of days, from 0")
     most = None if to is None else size_of(to, "--to")
-    return _told(root, prune(root, to=most, unused_days=unused, dry_run=dry_run), "", dry_run, "")
+    return _told(root, prune(folder, to=most, unused_days=unused, dry_run=dry_run), "", dry_run, "")
 
 
-def shown(root: Path, held: list[Held]) -> str:
+def shown(root: str, held: list[Held]) -> str:
     """Give the table of what lies there, what was used last first."""
     total = sum(one.bytes for one in held)
-    lines = [f"cache {safe_text(str(root))}: {size(total)} of signals in {len(held)} folders"]
+    lines = [f"cache {safe_text(root)}: {size(total)} of signals in {len(held)} folders"]
     if held:
         lines += ["", f"{'rows':>12} {'shards':>10} {'copies':>10} {'last used':>12}  what"]
     for one in held:
@@ -75,9 +74,9 @@ def _ago(moment: float) -> str:
     return "now" if moment else "never"
 
 
-def _told(root: Path, done: Done, what: str, dry_run: bool, then: str) -> str:
+def _told(root: str, done: Done, what: str, dry_run: bool, then: str) -> str:
     verb = "would go" if dry_run else "removed"
-    said = f"{safe_text(str(root))}: {done.looked_at:,} files looked at; {what}"
+    said = f"{safe_text(root)}: {done.looked_at:,} files looked at; {what}"
     said += f"{len(done.removed):,} files, {size(done.bytes)} {verb}{then if done.removed else ''}"
     if done.left:
         names = ", ".join(safe_text(str(path), 200) for path in done.left[:3])

@@ -10,14 +10,16 @@ import errno
 import hashlib
 import os
 import stat
-from io import BufferedReader
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 import xxhash
 
+from datapruner.files.objects import ObjectFile, ObjectFolder
 from datapruner.files.paths import expanded
 from datapruner.files.temporary import whole_file
+from datapruner.files.urls import is_url
 
 KEY = "DATAPRUNER_CACHE_KEY"
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -36,13 +38,45 @@ class Hash(Protocol):
         ...
 
 
-def cache_folder() -> Path:
-    """Where signals are kept: ``DATAPRUNER_CACHE``, else the user's cache folder."""
-    named = os.environ.get("DATAPRUNER_CACHE")
-    if named:
-        return expanded(Path(named))
+@dataclass(frozen=True)
+class Cache:
+    """Where what was measured is kept.
+
+    Attributes
+    ----------
+    folder : Path
+        On this machine: all of it, or beside an object store what is mapped, and notes.
+    far : ObjectFolder, optional
+        The object store that holds the rest.
+    """
+
+    folder: Path
+    far: ObjectFolder | None = None
+
+    def __str__(self) -> str:
+        return str(self.folder if self.far is None else self.far)
+
+
+def cache_at(named: str | Path | None = None) -> Cache:
+    """Give the cache of a name: a folder or an address; default ``DATAPRUNER_CACHE``, else the user's cache folder.
+
+    Raises
+    ------
+    DataPrunerError
+        An address carries credentials, or names no bucket.
+    """
+    named = named or os.environ.get("DATAPRUNER_CACHE")
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "datapruner"
+    users = (Path(base) if base else Path.home() / ".cache") / "datapruner"
+    if isinstance(named, str) and is_url(named):
+        far = ObjectFolder.of(named)
+        return Cache(users / "stores" / xxhash.xxh3_64_hexdigest(far.url.encode()), far)
+    return Cache(expanded(Path(named)) if named else users)
+
+
+def cache_folder() -> Path:
+    """Give the cache's folder on this machine."""
+    return cache_at().folder
 
 
 def hasher(start: bytes = b"") -> Hash:
@@ -73,7 +107,10 @@ def _key() -> bytes:
     return hashlib.sha256(os.fsencode(secret)).digest() if secret else b""
 
 
-def open_plain(path: Path) -> BufferedReader:
+File = Path | ObjectFile
+
+
+def open_plain(path: File) -> IO[bytes]:
     """Open a plain file to be read; a FIFO or a device, which could be read without end, is an error instead.
 
     Raises
@@ -81,6 +118,8 @@ def open_plain(path: Path) -> BufferedReader:
     OSError
         There is none, or it cannot be read.
     """
+    if isinstance(path, ObjectFile):
+        return path.open()
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
@@ -88,8 +127,10 @@ def open_plain(path: Path) -> BufferedReader:
     return os.fdopen(handle, "rb")
 
 
-def is_ours(path: Path) -> bool:
+def is_ours(path: File) -> bool:
     """Whether nothing lies there, or a plain file of this user's: what may be written over and removed."""
+    if isinstance(path, ObjectFile):
+        return True
     try:
         found = path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -99,8 +140,10 @@ def is_ours(path: Path) -> bool:
     return stat.S_ISREG(found.st_mode) and (not hasattr(os, "getuid") or found.st_uid == os.getuid())
 
 
-def discard(path: Path) -> bool:
+def discard(path: File) -> bool:
     """Remove a file of ours; whether it is gone."""
+    if isinstance(path, ObjectFile):
+        return path.parent.discard(path.name)
     try:
         if is_ours(path):
             path.unlink(missing_ok=True)
@@ -108,6 +151,14 @@ def discard(path: Path) -> bool:
     except OSError:
         pass
     return False
+
+
+def size_and_age(path: File) -> tuple[int, float]:
+    """Give a file's bytes, and when it was written or marked as used: seconds since 1970."""
+    if isinstance(path, ObjectFile):
+        return path.size, path.modified
+    told = path.lstat()
+    return told.st_size, told.st_mtime
 
 
 def make_folder(folder: Path, root: Path) -> None:

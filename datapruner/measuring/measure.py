@@ -101,7 +101,7 @@ def measure(request: Request, samples: Samples | None = None) -> Measured:
     if take(run, stage, later, plan):
         gate.check(run.rows, run.tokens.get(SUPERVISED), more_may_go=False)
 
-    keep_within(run.store.root)
+    keep_within(request.cache)
     renderer = (
         renderer_of(recipe) if run.fed is None or request.objects.model is None else run.fed.reader.render
     )
@@ -197,8 +197,7 @@ def begin(request: Request, samples: Samples | None = None, *, read_only: bool =
         steps = steps_of(recipe, request.cleaning)
         plan = plan_of(request, steps)
     inputs = _files_read(recipe)
-    folder = None if request.cache is None else Path(request.cache).expanduser()
-    store = SignalStore(folder, read_only=read_only)
+    store = SignalStore(request.cache, read_only=read_only)
     run = Run(
         recipe,
         samples,

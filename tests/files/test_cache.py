@@ -14,7 +14,7 @@ import pytest
 from datapruner.errors import DataPrunerError
 from datapruner.files import cache, temporary
 from datapruner.files.notes import Notes
-from datapruner.signals.store import SignalStore, copies, row_keys, shards
+from datapruner.signals.store import SignalStore, copies, places, row_keys, shards
 
 CONTEXT = {"signal": "test"}
 WIDTH = 3
@@ -183,7 +183,7 @@ def test_a_cache_that_is_removed_meanwhile_is_made_anew(tmp_path, monkeypatch, w
             shutil.rmtree(root)
         return real(path, mode)
 
-    monkeypatch.setattr(shards, "whole_file", write)
+    monkeypatch.setattr(places, "whole_file", write)
     assert fetch(root) >= 25
     assert len(calls) > 3
     assert fetch(root) == 0

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from datapruner.files.cache import closing_digest
-from datapruner.signals.store import SignalStore, claims, row_keys
+from datapruner.signals.store import SignalStore, claims, leases, row_keys
 from datapruner.signals.store.claims import Claims
 from datapruner.signals.store.index import halves
 from datapruner.signals.store.shards import Shelf
@@ -71,7 +71,7 @@ def shelf(root: Path) -> Shelf:
     return Shelf.of(root / "signals", CONTEXT, WIDTH)
 
 
-def leases(root: Path) -> list[Path]:
+def leases_of(root: Path) -> list[Path]:
     return list(root.rglob("*.lease"))
 
 
@@ -84,7 +84,7 @@ def test_eight_runs_over_rows_that_overlap_compute_each_row_once(tmp_path):
     every = [row for run in runs for row in run.computed]
     assert len(every) == len(set(every)) == len(set(np.concatenate([run.rows for run in runs]).tolist()))
     assert sum(bool(run.computed) for run in runs) > 4  # and they share the work
-    assert leases(tmp_path) == []
+    assert leases_of(tmp_path) == []
 
 
 def test_who_comes_later_gets_a_share_of_what_is_left(tmp_path):
@@ -150,14 +150,14 @@ def test_what_a_run_gives_up_another_takes_over(tmp_path):
         running = pool.submit(Run(tmp_path, range(100), before=fails))
         begun.wait(20)
         waiting = pool.submit(second)
-        while len(leases(tmp_path)) < 2:
+        while len(leases_of(tmp_path)) < 2:
             time.sleep(0.001)
         end.set()
         with pytest.raises(KeyboardInterrupt):
             running.result()
         waiting.result()
     assert len(second.computed) == 100
-    assert leases(tmp_path) == []
+    assert leases_of(tmp_path) == []
 
 
 def test_runs_that_need_each_others_rows_end(tmp_path):
@@ -183,7 +183,7 @@ def lay(root: Path, rows, machine: str, age: float, body: bytes | None = None) -
     """A lease of somebody who holds no lock."""
     held = shelf(root)
     held.prepare(CONTEXT)
-    folder = held.folder / claims.FOLDER
+    folder = held.folder / leases.FOLDER
     folder.mkdir(exist_ok=True)
     path = folder / "0123.lease"
     if body is None:
@@ -196,13 +196,13 @@ def lay(root: Path, rows, machine: str, age: float, body: bytes | None = None) -
 
 def test_of_this_machine_the_lock_decides_and_of_others_the_deadline(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(claims, "TELL_SECONDS", 0.02)
-    path = lay(tmp_path, range(10), claims._machine(), 0)
+    path = lay(tmp_path, range(10), leases._machine(), 0)
     assert len(Run(tmp_path, range(20))().computed) == 20
     assert not path.exists()
-    lay(tmp_path, range(100, 110), "another", claims.LEASE_SECONDS + 1)
+    lay(tmp_path, range(100, 110), "another", leases.LEASE_SECONDS + 1)
     assert len(Run(tmp_path, range(100, 120))().computed) == 20
     assert not caplog.records
-    monkeypatch.setattr(claims, "LEASE_SECONDS", 0.3)
+    monkeypatch.setattr(leases, "LEASE_SECONDS", 0.3)
     lay(tmp_path, range(200, 210), "another", 0)
     start = time.monotonic()
     run = Run(tmp_path, range(200, 220))()
@@ -227,13 +227,13 @@ def test_what_is_no_lease_is_passed_over(tmp_path):
     os.mkfifo(path.with_name("pipe.lease"))
     path.with_name("folder.lease").mkdir()
     assert len(Run(tmp_path, range(9))().computed) == 9
-    assert sorted(path.name for path in leases(tmp_path)) == ["folder.lease", "pipe.lease"]
+    assert sorted(path.name for path in leases_of(tmp_path)) == ["folder.lease", "pipe.lease"]
 
 
 def test_where_no_lease_can_be_written_everything_is_ours(tmp_path):
     held = shelf(tmp_path)
     held.prepare(CONTEXT)
-    (held.folder / claims.FOLDER).write_text("somebody's")
+    (held.folder / leases.FOLDER).write_text("somebody's")
     assert len(Run(tmp_path, range(9))().computed) == 9
 
 
@@ -244,8 +244,8 @@ def test_a_forked_child_does_not_hold_its_parents_lease(tmp_path):
     with Claims(held) as mine:
         assert mine.claim(keys).all()
         theirs = Claims(held)
-        (path,) = leases(tmp_path)
-        assert [other.path for other in theirs.others()] == [path]
+        (path,) = leases_of(tmp_path)
+        assert [other.name for other in theirs.others()] == [path.name]
         (begun, beginning), (end, ending) = os.pipe(), os.pipe()
         child = os.fork()
         if child == 0:
@@ -255,7 +255,7 @@ def test_a_forked_child_does_not_hold_its_parents_lease(tmp_path):
             os._exit(0)
         try:
             os.read(begun, 1)
-            mine.lease.handle.close()  # as the end of the process does
+            mine.lease.laid.handle.close()  # as the end of the process does
             assert theirs.others() == []
         finally:
             os.close(ending)
@@ -263,11 +263,11 @@ def test_a_forked_child_does_not_hold_its_parents_lease(tmp_path):
 
 
 def test_a_lease_gives_signs_of_life(tmp_path, monkeypatch):
-    monkeypatch.setattr(claims, "LEASE_SECONDS", 0.2)
+    monkeypatch.setattr(leases, "LEASE_SECONDS", 0.2)
     seen = []
 
     def look() -> None:
-        (path,) = leases(tmp_path)
+        (path,) = leases_of(tmp_path)
         seen.append(time.time() - path.stat().st_mtime)
 
     Run(tmp_path, range(150), pause=0.02, before=look)()

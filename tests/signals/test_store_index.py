@@ -258,10 +258,10 @@ def test_segments_that_another_run_merges_meanwhile(tmp_path, monkeypatch, times
 def test_an_index_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
     real = Shelf.write
 
-    def full(shelf, name, fill):
+    def full(shelf, name, fill, *place):
         if name.endswith(".index"):
             raise shard_format.RowsMissingError
-        return real(shelf, name, fill)
+        return real(shelf, name, fill, *place)
 
     monkeypatch.setattr(Shelf, "write", full)
     fetch(tmp_path, range(60))

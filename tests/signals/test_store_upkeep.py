@@ -11,7 +11,7 @@ import pytest
 
 from datapruner.cli.keeping import carry_out
 from datapruner.errors import DataPrunerError
-from datapruner.signals.store import SignalStore, claims, finding, row_keys
+from datapruner.signals.store import SignalStore, finding, leases, row_keys
 from datapruner.signals.store.claims import Claims
 from datapruner.signals.store.upkeep import prune, survey, verify
 
@@ -202,4 +202,4 @@ def test_the_command(root, monkeypatch, capsys):
         main()
     assert not end.value.code
     assert "would go" in capsys.readouterr().out
-    assert claims.FOLDER in {path.name for path in shelf(root, "old").iterdir()}
+    assert leases.FOLDER in {path.name for path in shelf(root, "old").iterdir()}

@@ -11,10 +11,12 @@ from typing import IO
 import numpy as np
 
 from datapruner.arrays import Ints
-from datapruner.files.cache import discard, hasher, open_plain
+from datapruner.files.cache import File, discard, hasher, open_plain
+from datapruner.files.objects import ObjectFolder
 from datapruner.ragged import Ragged, offsets_of
 from datapruner.signals.store.finding import Found
 from datapruner.signals.store.keys import Keys
+from datapruner.signals.store.places import each
 from datapruner.signals.store.shard_format import (
     DIGEST_BYTES,
     DamagedError,
@@ -54,9 +56,9 @@ def write_copy(shelf: Shelf, name: str, keys: Keys, found: Found) -> Ragged:
             while chunk := written.read(1 << 24):
                 digest.update(chunk)
 
-    path = shelf.write(f"{name}.rows", fill)
+    path = shelf.write(f"{name}.rows", fill, shelf.copies)
     try:
-        shelf.write(f"{name}.sum", lambda handle: handle.writelines([digest.digest()]))
+        shelf.write(f"{name}.sum", lambda handle: handle.writelines([digest.digest()]), shelf.copies)
         _trim(shelf)
         with open_plain(path) as handle:
             return _mapped(shelf, handle, len(keys))
@@ -69,43 +71,50 @@ def _gather(shelf: Shelf, keys: Keys, found: Found, handle: IO[bytes]) -> None:
     places = handle.tell() + 4 * offsets_of(found.length)
     order = np.argsort(found.shard, kind="stable")
     numbers, firsts = np.unique(found.shard[order], return_index=True)
-    whole, files = True, list(found.files.values())
-    for number, here in zip(numbers.tolist(), np.split(order, firsts[1:]), strict=True):
-        path = files[number]
-        try:
-            with open_plain(path) as source:
-                shard = open_shard(source, shelf.width)
-                if shard is None:
-                    raise DamagedError
-                if not _says(shard, keys, found, here):
-                    for segment in found.segments:  # they are made again
-                        shelf.remove(segment)
-                    whole = False
-                    continue
-                taken = shard.take(source, found.row[here])
-        except FileNotFoundError:  # another run has just removed it
+    files, rows = list(found.files.values()), np.split(order, firsts[1:])
+
+    def taken_from(part: int) -> Ragged | None:
+        return _taken(shelf, files[numbers[part]], keys, found, rows[part])
+
+    whole = True
+    for here, taken in zip(rows, each(taken_from, range(len(numbers)), far=shelf.is_far), strict=True):
+        if taken is None:
             whole = False
-        except OSError as error:
-            shelf.pass_over(path, error)
-            whole = False
-        except DamagedError:
-            shelf.damaged(path)
-            whole = False
-        else:
-            # Rows that follow each other there are written as one.
-            cuts = np.flatnonzero(np.diff(here) != 1)
-            room = memoryview(np.ascontiguousarray(taken.values, dtype="<f4").view(np.uint8).data)
-            firsts_, lasts = np.append(0, cuts + 1), np.append(cuts, len(here) - 1) + 1
-            for to, begin, end in zip(
-                places[here[firsts_]].tolist(),
-                (4 * taken.offsets[firsts_]).tolist(),
-                (4 * taken.offsets[lasts]).tolist(),
-                strict=True,
-            ):
-                handle.seek(to)
-                handle.write(room[begin:end])
+            continue
+        # Rows that follow each other there are written as one.
+        cuts = np.flatnonzero(np.diff(here) != 1)
+        room = memoryview(np.ascontiguousarray(taken.values, dtype="<f4").view(np.uint8).data)
+        firsts_, lasts = np.append(0, cuts + 1), np.append(cuts, len(here) - 1) + 1
+        for to, begin, end in zip(
+            places[here[firsts_]].tolist(),
+            (4 * taken.offsets[firsts_]).tolist(),
+            (4 * taken.offsets[lasts]).tolist(),
+            strict=True,
+        ):
+            handle.seek(to)
+            handle.write(room[begin:end])
     if not whole:
         raise RowsMissingError
+
+
+def _taken(shelf: Shelf, path: File, keys: Keys, found: Found, here: Ints) -> Ragged | None:
+    """Read rows from the shard that they lie in; None where it does not hold them, which is mended."""
+    try:
+        with open_plain(path) as source:
+            shard = open_shard(source, shelf.width)
+            if shard is None:
+                raise DamagedError
+            if _says(shard, keys, found, here):
+                return shard.take(source, found.row[here])
+            for segment in found.segments:  # they are made again
+                shelf.remove(segment)
+    except FileNotFoundError:  # another run has just removed it
+        pass
+    except OSError as error:
+        shelf.pass_over(path, error)
+    except DamagedError:
+        shelf.damaged(path)
+    return None
 
 
 def _says(shard: Shard, keys: Keys, found: Found, here: Ints) -> bool:
@@ -133,6 +142,8 @@ def _trim(shelf: Shelf) -> None:
 def open_copy(shelf: Shelf, name: str, rows: int) -> Ragged | None:
     """Map rows that were put together before; None where they are not there, or not as written."""
     for place in shelf.places:
+        if isinstance(place, ObjectFolder):
+            continue
         found = _opened(shelf, place / f"{name}.rows", rows)
         if found is not None:
             return found

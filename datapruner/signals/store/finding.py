@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Iterable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
-from datapruner.files.cache import discard
+from datapruner.files.cache import File, discard
 from datapruner.signals.store import index
 from datapruner.signals.store.index import (
     Entries,
@@ -53,15 +52,15 @@ class Found(NamedTuple):
         Its place there, and the values of its record.
     files : mapping
         The shards, name -> path, in the order of their numbers.
-    segments : list of Path
+    segments : list of File
         Of the index that said so.
     """
 
     shard: NDArray[np.int32]
     row: Ints
     length: Ints
-    files: dict[str, Path]
-    segments: list[Path]
+    files: dict[str, File]
+    segments: list[File]
 
     @property
     def missing(self) -> Ints:
@@ -107,7 +106,7 @@ class _Search:
         if self.keep:
             self._merge()
 
-    def _open(self, paths: list[Path]) -> None:
+    def _open(self, paths: list[File]) -> None:
         """Open the segments, the largest first; those that add nothing go."""
         opened = [segment for path in paths if (segment := self._segment(path)) is not None]
         seen: set[str] = set()
@@ -119,7 +118,7 @@ class _Search:
             elif self.keep:
                 discard(segment.path)
 
-    def _segment(self, path: Path) -> Segment | None:
+    def _segment(self, path: File) -> Segment | None:
         try:
             segment = Segment(path)
         except FileNotFoundError:
@@ -139,8 +138,9 @@ class _Search:
         names: list[str] = []
         parts: list[Entries] = []
         rows = 0
-        for name, path in self.files.items():
-            if name in listed or (shard := self.shelf.read_shard(path)) is None:
+        new = {name: path for name, path in self.files.items() if name not in listed}
+        for name, shard in zip(new, self.shelf.read_shards(new.values()), strict=True):
+            if shard is None:
                 continue
             parts.append(entries_of(shard, len(names)))
             names.append(name)
@@ -214,7 +214,7 @@ class _Search:
         return Found(shard, row, length, self.files, [one.path for one in self.segments])
 
 
-def _damaged(shelf: Shelf, path: Path) -> None:
+def _damaged(shelf: Shelf, path: File) -> None:
     """Say that a segment is not as it was written, and remove it."""
     shelf.remove(path)
     logger.warning("a stored index is damaged (%s): it is made again", safe_text(path.name))

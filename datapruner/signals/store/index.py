@@ -11,15 +11,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.arrays import Flags, Ints
-from datapruner.files.cache import closing_digest, open_plain
+from datapruner.files.cache import File, closing_digest, open_plain
+from datapruner.files.objects import Ranges
 from datapruner.signals.store.keys import KEY_BYTES, Keys
+from datapruner.signals.store.places import each
 from datapruner.signals.store.shard_format import DIGEST_BYTES, DamagedError, Shard, covered
 
 MAGIC = b"datapruner-index-1\n"
@@ -123,7 +124,7 @@ class Segment:
         It cannot be read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: File) -> None:
         self.path = path
         self.handle: IO[bytes] = open_plain(path)
         try:
@@ -166,9 +167,10 @@ class Segment:
     def blocks(self, first: int, last: int) -> Entries:
         """Read blocks that follow each other, and verify them."""
         begin, end = (int(self.starts[number]) * ENTRY.itemsize for number in (first, last))
-        self.handle.seek(len(MAGIC) + begin)
-        raw = self.handle.read(end - begin)
+        raw = self._read(len(MAGIC) + begin, len(MAGIC) + end)
         places = (self.starts[first : last + 1] * ENTRY.itemsize - begin).tolist()
+        if len(raw) < end - begin:
+            raise DamagedError(self.path)
         for number, start, stop in zip(range(first, last), places[:-1], places[1:], strict=True):
             if closing_digest(memoryview(raw)[start:stop]) != self.checks[number]:
                 raise DamagedError(self.path)
@@ -177,17 +179,27 @@ class Segment:
             raise DamagedError(self.path)
         return entries
 
+    def _read(self, begin: int, end: int) -> bytes:
+        if isinstance(self.handle, Ranges):  # several threads read it
+            return self.handle.part(begin, end)
+        self.handle.seek(begin)
+        return self.handle.read(end - begin)
+
     def search(self, wanted: Wanted, live: Flags) -> Iterator[tuple[Ints, Entries]]:
         """Look keys up, in the blocks that may hold them; as :func:`search`."""
         if not self.rows or not len(wanted.at):
             return
         first = np.maximum(np.searchsorted(self.fences, wanted.high) - 1, 0)
         last = np.searchsorted(self.fences, wanted.high, side="right")
-        for begin, end in covered(first, last, len(self.fences)):
-            for start in range(begin, end, READ_BLOCKS):
-                stop = min(start + READ_BLOCKS, end)
-                here = slice(np.searchsorted(last, start, side="right"), np.searchsorted(first, stop))
-                yield search(self.blocks(start, stop), wanted.take(here), live)
+        parts = [
+            (start, min(start + READ_BLOCKS, end))
+            for begin, end in covered(first, last, len(self.fences))
+            for start in range(begin, end, READ_BLOCKS)
+        ]
+        read = each(lambda part: self.blocks(*part), parts, far=isinstance(self.handle, Ranges))
+        for (start, stop), entries in zip(parts, read, strict=True):
+            here = slice(np.searchsorted(last, start, side="right"), np.searchsorted(first, stop))
+            yield search(entries, wanted.take(here), live)
 
     def between(self, low: int, high: int | None) -> Entries:
         """Read the entries whose keys' first half is at least ``low`` and below ``high``."""

@@ -12,14 +12,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.arrays import Ints
-from datapruner.files.cache import closing_digest, open_plain
+from datapruner.files.cache import File, closing_digest, open_plain
 from datapruner.ragged import Ragged, offsets_of
 from datapruner.signals.store.keys import KEY_BYTES, Keys
 
@@ -129,7 +128,7 @@ def shard_parts(keys: Keys, values: Sequence[Ragged], width: int | None) -> list
     return [*parts, closing_digest(*parts), room]
 
 
-def read_shard(path: Path, width: int | None) -> Shard | None:
+def read_shard(path: File, width: int | None) -> Shard | None:
     """Read a shard's head; None where the file is not as written."""
     with open_plain(path) as handle:
         return open_shard(handle, width)

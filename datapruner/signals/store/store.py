@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -10,8 +12,9 @@ from numpy.typing import NDArray
 
 from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
-from datapruner.files.cache import cache_folder, keyed
+from datapruner.files.cache import KEY, cache_at, keyed
 from datapruner.files.notes import Notes
+from datapruner.files.objects import ObjectFolder
 from datapruner.ragged import Ragged
 from datapruner.signals.store.copies import open_copy, write_copy
 from datapruner.signals.store.finding import find
@@ -24,6 +27,11 @@ FLUSH_ROWS = 4096
 FLUSH_SECONDS = 5.0
 
 
+UNKEYED: set[ObjectFolder] = set()
+"""Stores of which it was said that their rows are not keyed."""
+
+logger = logging.getLogger(__name__)
+
 Batch = tuple[Ints, NDArray[np.float32]]
 Compute = Callable[[Ints], Iterator[Batch]]
 
@@ -33,8 +41,8 @@ class SignalStore:
 
     Parameters
     ----------
-    folder : Path, optional
-        Default :func:`cache_folder`.
+    folder : str or Path, optional
+        Or an address such as ``s3://bucket/prefix``; default as :func:`cache_at` has it.
     flush_rows : int
         Rows that wait at most before they are written as a shard.
     flush_seconds : float
@@ -52,15 +60,19 @@ class SignalStore:
 
     def __init__(
         self,
-        folder: Path | None = None,
+        folder: str | Path | None = None,
         *,
         flush_rows: int = FLUSH_ROWS,
         flush_seconds: float = FLUSH_SECONDS,
         read_only: bool = False,
     ) -> None:
         self.flush_rows, self.flush_seconds = flush_rows, flush_seconds
-        self.root = folder or cache_folder()
+        cache = cache_at(folder)
+        self.root = cache.folder
         self.folder = self.root / keyed("signals")
+        self.far = None if cache.far is None else cache.far / keyed("signals")
+        if cache.far is not None:
+            _tell_unkeyed(cache.far)
         self.read_only = read_only
         self.computed = self.made = 0
 
@@ -135,7 +147,7 @@ class SignalStore:
         """Give what :meth:`fetch_together` would, where no record is missing; nothing is computed."""
         out = []
         for kind in kinds:
-            shelf = Shelf.of(self.folder, kind.context, kind.width)
+            shelf = self.shelf(kind)
             found = open_copy(shelf, kind.name, len(kind.keys))
             if found is None:
                 try:
@@ -154,10 +166,14 @@ class SignalStore:
         """Count the rows that :meth:`fetch_together` would compute; none is written."""
         rows: set[int] = set()
         for kind in kinds:
-            shelf = Shelf.of(self.folder, kind.context, kind.width)
+            shelf = self.shelf(kind)
             if open_copy(shelf, kind.name, len(kind.keys)) is None:
                 rows |= set(lacking(kind.keys, find(shelf, kind.keys, keep=False)).tolist())
         return len(rows)
+
+    def shelf(self, kind: Kind) -> Shelf:
+        """Give the shelf that records lie on."""
+        return Shelf.of(self.folder, kind.context, kind.width, self.far)
 
     @property
     def notes(self) -> Notes:
@@ -192,7 +208,7 @@ class SignalStore:
             For each kind, in dataset order, memory-mapped and read-only.
         """
         every = [*kinds, *beside]
-        shelves = [Shelf.of(self.folder, kind.context, kind.width) for kind in every]
+        shelves = [self.shelf(kind) for kind in every]
         for shelf, kind in zip(shelves, every, strict=True):
             shelf.prepare(kind.context)
         self.computed = 0
@@ -212,7 +228,7 @@ class SignalStore:
             except RowsMissingError:
                 continue  # another run removed a damaged shard, or somebody the cache: that is computed again
         raise DataPrunerError(
-            f"the cache {self.folder} does not hold what was written to it; name another folder with "
+            f"the cache {self.far or self.folder} does not hold what was written to it; name another folder with "
             "DATAPRUNER_CACHE"
         )
 
@@ -233,6 +249,18 @@ class SignalStore:
             return ((at, [held]) for at, held in compute(rows))
 
         return self.fetch_together([Kind(keys, context, width)], together, whole=whole)[0]
+
+
+def _tell_unkeyed(far: ObjectFolder) -> None:
+    """Say once that what others can write is trusted."""
+    if not os.environ.get(KEY) and far not in UNKEYED:
+        UNKEYED.add(far)
+        logger.warning(
+            "the store %s is read without a key: whoever can write it can change what is computed from it; give all "
+            "who share it the same secret with %s",
+            far,
+            KEY,
+        )
 
 
 def _evenly(batches: Iterator[Batch], width: int) -> Iterator[RaggedBatch]:

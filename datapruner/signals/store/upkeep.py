@@ -16,10 +16,21 @@ from pathlib import Path
 
 import numpy as np
 
-from datapruner.files.cache import cache_folder, discard, hasher, is_ours, keyed, open_plain
+from datapruner.files.cache import (
+    File,
+    cache_at,
+    discard,
+    hasher,
+    is_ours,
+    keyed,
+    open_plain,
+    size_and_age,
+)
 from datapruner.guards.limits import size_of
 from datapruner.signals.store import index
 from datapruner.signals.store.claims import Claims
+from datapruner.signals.store.leases import FOLDER
+from datapruner.signals.store.places import CONTEXT, ObjectPlace, each
 from datapruner.signals.store.shard_format import (
     DIGEST_BYTES,
     HEADER_BYTES,
@@ -32,6 +43,8 @@ from datapruner.signals.store.shard_format import (
 from datapruner.signals.store.shards import Shelf
 
 logger = logging.getLogger(__name__)
+
+Root = str | Path | None
 
 LIMIT = "DATAPRUNER_CACHE_LIMIT"
 SHARDS, COPIES = (SUFFIX, WHOLE_SUFFIX, index.SUFFIX), (".rows", ".sum")
@@ -58,8 +71,8 @@ class Held:
 
     shelf: Shelf
     context: dict[str, object]
-    files: dict[Path, int]
-    copies: dict[Path, int]
+    files: dict[File, int]
+    copies: dict[File, int]
     used: float
 
     @property
@@ -70,7 +83,8 @@ class Held:
     @property
     def rows(self) -> int:
         """Rows that the shards say they hold; those that lie in several count in each."""
-        return sum(_rows(path) for path in self.files if path.suffix != index.SUFFIX)
+        shards = [path for path in self.files if path.suffix != index.SUFFIX]
+        return sum(each(_rows, shards, far=self.shelf.is_far))
 
     @property
     def busy(self) -> bool:
@@ -93,10 +107,10 @@ class Done:
     """
 
     looked_at: int = 0
-    removed: dict[Path, int] = field(default_factory=dict)
-    left: list[Path] = field(default_factory=list)
+    removed: dict[File, int] = field(default_factory=dict)
+    left: list[File] = field(default_factory=list)
 
-    def remove(self, path: Path, size: int, *, dry_run: bool) -> None:
+    def remove(self, path: File, size: int, *, dry_run: bool) -> None:
         """Remove a file, or say that it would go."""
         if is_ours(path) if dry_run else discard(path):
             self.removed[path] = size
@@ -109,27 +123,32 @@ class Done:
         return sum(self.removed.values())
 
 
-def survey(root: Path | None = None) -> list[Held]:
+def survey(root: Root = None) -> list[Held]:
     """List the shelves of a store, those used last first; of what else lies there nothing is touched.
 
     Parameters
     ----------
-    root : Path, optional
-        Default :func:`cache_folder`.
+    root : str or Path, optional
+        As :func:`cache_at` takes it.
     """
-    base = root or cache_folder()
-    found = []
+    cache = cache_at(root)
+    folder = cache.folder / keyed("signals")
+    names, far = set[str](), None
     with suppress(OSError):
-        for folder in sorted((base / keyed("signals")).iterdir()):
-            named = _NAME.fullmatch(folder.name)
-            if named is not None and folder.is_dir() and not folder.is_symlink():
-                shelf = Shelf(folder, None if named[1] is None else int(named[1]))
-                found.append(_held(shelf))
+        names |= {one.name for one in folder.iterdir() if one.is_dir() and not one.is_symlink()}
+    if cache.far is not None:
+        far = cache.far / keyed("signals")
+        names |= {path.partition("/")[0] for path in far.tree() if "/" in path}
+    found = []
+    for name in sorted(names):
+        if (named := _NAME.fullmatch(name)) is not None:
+            width = None if named[1] is None else int(named[1])
+            found.append(_held(Shelf(folder / name, width, None if far is None else far / name)))
     return sorted(found, key=lambda held: -held.used)
 
 
 def prune(
-    root: Path | None = None,
+    root: Root = None,
     *,
     to: int | None = None,
     unused_days: float | None = None,
@@ -139,8 +158,8 @@ def prune(
 
     Parameters
     ----------
-    root : Path, optional
-        Default :func:`cache_folder`.
+    root : str or Path, optional
+        As :func:`cache_at` takes it.
     to : int, optional
         Bytes that may stay.
     unused_days : float, optional
@@ -177,27 +196,27 @@ def limit_of() -> int | None:
     return size_of(said, LIMIT) if said else None
 
 
-def keep_within(root: Path | None = None) -> None:
+def keep_within(root: Root = None) -> None:
     """Make a store smaller at the end of a run, where that is asked for."""
     limit = limit_of()
     if limit is not None and (done := prune(root, to=limit)).removed:
         logger.info("%s: %s files of the cache went, used longest ago", LIMIT, f"{len(done.removed):,}")
 
 
-def verify(root: Path | None = None, *, dry_run: bool = False) -> Done:
+def verify(root: Root = None, *, dry_run: bool = False) -> Done:
     """Read every file of a store, and remove what is not as it was written: the next run computes it again.
 
     Parameters
     ----------
-    root : Path, optional
-        Default :func:`cache_folder`.
+    root : str or Path, optional
+        As :func:`cache_at` takes it.
     dry_run : bool
         Only say what would go.
     """
     done = Done()
     for held in survey(root):
         for path, size in [*held.files.items(), *held.copies.items()]:
-            if path.suffix == ".sum" and path.with_suffix(".rows") in held.copies:
+            if isinstance(path, Path) and path.suffix == ".sum" and path.with_suffix(".rows") in held.copies:
                 continue  # read with what it belongs to
             done.looked_at += 1
             try:
@@ -209,29 +228,30 @@ def verify(root: Path | None = None, *, dry_run: bool = False) -> Done:
                 done.left.append(path)
                 continue
             done.remove(path, size, dry_run=dry_run)
-            if path.suffix == ".rows":
+            if isinstance(path, Path) and path.suffix == ".rows":
                 done.remove(path.with_suffix(".sum"), 0, dry_run=dry_run)
     return done
 
 
 def _held(shelf: Shelf) -> Held:
-    files: dict[Path, int] = {}
-    copies: dict[Path, int] = {}
+    files: dict[File, int] = {}
+    copies: dict[File, int] = {}
     used = 0.0
-    for path in sorted(shelf.files().values()):
+    listed = shelf.files()
+    for _, path in sorted(listed.items()):
         kind = files if path.suffix in SHARDS else copies if path.suffix in COPIES else None
-        if kind is not None and path.parent == shelf.folder:
+        if kind is not None and path.parent in (shelf.folder, shelf.place.folder):
             with suppress(OSError):
-                stat = path.lstat()
-                kind[path] = stat.st_size
-                used = max(used, stat.st_mtime)
+                kind[path], written = size_and_age(path)
+                used = max(used, written)
     context: object = {}
-    with suppress(OSError, ValueError, RecursionError), open_plain(shelf.folder / "context.json") as handle:
+    said = listed.get(CONTEXT, shelf.folder / CONTEXT)
+    with suppress(OSError, ValueError, RecursionError), open_plain(said) as handle:
         context = json.loads(handle.read(_MOST_CONTEXT))
     return Held(shelf, context if isinstance(context, dict) else {}, files, copies, used)
 
 
-def _rows(path: Path) -> int:
+def _rows(path: File) -> int:
     """Give the rows that a shard's header names."""
     try:
         with open_plain(path) as handle:
@@ -241,7 +261,7 @@ def _rows(path: Path) -> int:
         return 0
 
 
-def _holds(shelf: Shelf, path: Path) -> bool:
+def _holds(shelf: Shelf, path: File) -> bool:
     """Whether a file is as it was written."""
     if path.suffix == index.SUFFIX:
         try:
@@ -265,7 +285,7 @@ def _holds(shelf: Shelf, path: Path) -> bool:
             except DamagedError:
                 return False
             return shard is not None
-    if path.suffix == ".sum":
+    if path.suffix == ".sum" or not isinstance(path, Path):
         return False  # of nothing
     try:
         with open_plain(path.with_suffix(".sum")) as handle:
@@ -281,10 +301,16 @@ def _holds(shelf: Shelf, path: Path) -> bool:
 
 def _tidy(held: Held) -> None:
     """Remove a shelf's folder where nothing is left on it but what says what lay there."""
+    place = held.shelf.place
+    if isinstance(place, ObjectPlace):
+        left = place.folder.tree()
+        if {name.partition("/")[0] for name in left} <= {CONTEXT, FOLDER}:
+            for name in left:
+                place.folder.discard(name)
     folder = held.shelf.folder
     with suppress(OSError):
-        if {path.name for path in folder.iterdir()} <= {"context.json", "claims"}:
+        if {path.name for path in folder.iterdir()} <= {CONTEXT, FOLDER}:
             with suppress(FileNotFoundError):
-                (folder / "claims").rmdir()
-            if discard(folder / "context.json"):
+                (folder / FOLDER).rmdir()
+            if discard(folder / CONTEXT):
                 folder.rmdir()
