@@ -1,0 +1,169 @@
+"""The store on S3 itself, which a server on loopback speaks: conditional puts, cut connections, dead processes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from datapruner.errors import DataPrunerError
+from datapruner.files import objects, retrying
+from datapruner.signals.store import SignalStore, finding, leases, object_leases, row_keys, shards
+from tests.object_stores import KINDS, s3_server
+
+pytest.importorskip("moto")
+pytest.importorskip("s3fs")
+
+CONTEXT = {"signal": "test"}
+WIDTH = 3
+
+
+@pytest.fixture(scope="module")
+def server():
+    for name in ("botocore", "aiobotocore", "werkzeug"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    with s3_server() as app:
+        yield app
+
+
+@pytest.fixture
+def url(server, request, tmp_path, monkeypatch):
+    """A prefix of its own, from a machine that knows nothing of it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "machine"))
+    monkeypatch.setattr(retrying, "PAUSE_SECONDS", (0.001, 0.01))
+    monkeypatch.setattr(object_leases, "PAUSE_SECONDS", (0.001, 0.01))
+    server.set()
+    yield f"s3://bucket/{request.node.name[:40]}"
+    server.set()
+
+
+def values(rows) -> np.ndarray:
+    return (np.asarray(rows)[:, None] * 10 + np.arange(WIDTH)).astype(np.float32)
+
+
+def fetch(root, rows, pause: float = 0.0) -> list[int]:
+    """Fetch rows, hold them to what they must be, and give those that were computed."""
+    rows, computed = np.asarray(rows), []
+
+    def compute(positions):
+        for some in np.array_split(positions, -(-len(positions) // 5)):
+            computed.extend(rows[some].tolist())
+            yield some, values(rows[some])
+            time.sleep(pause)
+
+    keys = row_keys((f"row {row}".encode() for row in rows), CONTEXT)
+    got = SignalStore(root, flush_rows=10).fetch(keys, CONTEXT, WIDTH, compute)
+    np.testing.assert_array_equal(got, values(rows))
+    return computed
+
+
+def two_sets(url: str) -> dict[str, bytes]:
+    """Fetch two sets that overlap; give the shards and that nothing is left behind."""
+    fetch(url, range(30))
+    fetch(url, range(15, 45))
+    tree = objects.ObjectFolder(url).tree()
+    assert not [name for name in tree if "/claims/" in name]
+    return {name: file.parent.read(name) for name, file in tree.items() if name.endswith(".shard2")}
+
+
+def test_its_shards_are_those_of_a_folder(url, tmp_path, monkeypatch):
+    there = two_sets(url)
+    fetch(tmp_path / "local", range(30))
+    fetch(tmp_path / "local", range(15, 45))
+    local = tmp_path / "local"
+    assert there == {str(path.relative_to(local)): path.read_bytes() for path in local.rglob("*.shard2")}
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another machine"))
+    assert fetch(url, range(45)) == []
+
+
+def test_a_put_under_a_condition_is_one(url):
+    folder = objects.ObjectFolder(url)
+    folder.create("lock", b"first")
+    with pytest.raises(FileExistsError):
+        folder.create("lock", b"second")
+    assert folder.read("lock") == b"first"
+    assert folder.discard("lock")
+    assert folder.discard("lock")
+    with pytest.raises(FileNotFoundError):
+        folder.read("lock")
+    with pytest.raises(DataPrunerError, match="s3://elsewhere/x cannot be written: there is no such bucket"):
+        objects.ObjectFolder("s3://elsewhere/x").put_bytes("a", b"")
+
+
+def sweep(server, url: str, tmp_path: Path, monkeypatch, every: int) -> int:
+    monkeypatch.setattr(finding, "LEAST_SHARDS", 1)
+    monkeypatch.setattr(object_leases, "LOCK_SECONDS", 0.2)
+    monkeypatch.setattr(objects, "READ_SECONDS", 0.25)
+    monkeypatch.setattr(objects, "_opened", {})
+    logging.disable(logging.CRITICAL)
+    try:
+        server.set()
+        wanted = {Path(name).name: data for name, data in two_sets(f"{url}/0").items()}
+        calls, points = server.calls, 0
+        for number in range(2, calls, every):
+            for kind in KINDS:
+                shards.BARRED.clear()
+                monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / f"machine {number} {kind}"))
+                server.set(number, kind, seconds=0.4)
+                points += 1
+                found = two_sets(f"{url}/{points}")
+                assert {Path(name).name: data for name, data in found.items()} == wanted, (number, kind)
+                assert server.calls > number
+        return points
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def test_an_answer_that_is_spoiled_changes_nothing(server, url, tmp_path, monkeypatch):
+    assert sweep(server, url, tmp_path, monkeypatch, every=17) > 6
+
+
+@pytest.mark.faults
+def test_every_answer_may_be_spoiled(server, url, tmp_path, monkeypatch):
+    assert sweep(server, url, tmp_path, monkeypatch, every=1) >= 100
+
+
+DYING = """
+import os, signal, sys, numpy as np
+from datapruner.signals.store import SignalStore, object_leases
+from tests.signals.test_store_s3 import fetch
+def die(*_, **__):
+    print("holds", flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+if sys.argv[2] == "the lock":
+    object_leases.ObjectLeases.lay = die
+else:
+    from datapruner.signals.store.claims import Claims
+    Claims.came = die
+fetch(sys.argv[1], range(20))
+"""
+
+
+@pytest.mark.parametrize("held", ["the lock", "a lease"])
+def test_what_a_killed_process_held_is_taken_over_within_its_deadline(url, held, monkeypatch):
+    monkeypatch.setattr(object_leases, "LOCK_SECONDS", 0.5)
+    monkeypatch.setattr(leases, "LEASE_SECONDS", 2.0)
+    root = Path(__file__).parents[2]
+    ran = subprocess.run(
+        [sys.executable, "-c", DYING, url, held],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout) == (-signal.SIGKILL, "holds\n"), ran.stderr
+    folder = next(iter(objects.ObjectFolder(url).tree())).rpartition("/")[2]
+    assert folder == object_leases.LOCK if held == "the lock" else folder.endswith(leases.SUFFIX)
+    start = time.monotonic()
+    assert len(fetch(url, range(20))) == 20
+    assert time.monotonic() - start < 5
+    assert not [name for name in objects.ObjectFolder(url).tree() if "/claims/" in name]
