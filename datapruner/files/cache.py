@@ -18,8 +18,8 @@ import xxhash
 
 from datapruner.files.objects import ObjectFile, ObjectFolder
 from datapruner.files.paths import expanded
+from datapruner.files.remote import is_url
 from datapruner.files.temporary import whole_file
-from datapruner.files.urls import is_url
 
 KEY = "DATAPRUNER_CACHE_KEY"
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)

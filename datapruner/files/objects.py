@@ -18,9 +18,8 @@ from pathlib import PurePosixPath
 from typing import IO, Any, TypeVar, cast
 
 from datapruner.errors import DataPrunerError
-from datapruner.extras import how_to_install
-from datapruner.files.retrying import reason_of, retried, status_of
-from datapruner.files.urls import PACKAGES, check_url
+from datapruner.files.remote import LIBRARIES, check_url, label_of, not_installed, reason_of, unreachable
+from datapruner.files.retrying import retried, status_of
 from datapruner.text import safe_text
 
 T = TypeVar("T")
@@ -61,17 +60,16 @@ def _open(protocol: str) -> Any:
     if any(owner != os.getpid() for owner, _ in _opened):
         reset_lock()  # which a thread of the parent may have held
     options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
-    if PACKAGES[protocol] == "s3fs":  # attempts are counted in one place
+    if LIBRARIES.get(protocol) == "s3fs":  # attempts are counted in one place
         times = {"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS}
         options["config_kwargs"] = {**times, "retries": {"total_max_attempts": 1}}
     try:
         opened = fsspec.filesystem(protocol, **options)
     except ImportError:
-        package = PACKAGES[protocol]
-        raise DataPrunerError(f"{protocol}:// needs {package}: {how_to_install(package)}") from None
+        raise not_installed(f"{protocol}://") from None
     except Exception as error:
-        raise DataPrunerError(f"{protocol}:// cannot be opened: {reason_of(error)}") from None
-    if PACKAGES[protocol] == "s3fs":
+        raise unreachable(f"{protocol}://", error) from None
+    if LIBRARIES.get(protocol) == "s3fs":
         opened.retries = 1
     return opened
 
@@ -97,11 +95,10 @@ class ObjectFolder:
         DataPrunerError
             It carries credentials, or names no bucket.
         """
-        check_url(url)
-        return cls(url.rstrip("/"))
+        return cls(check_url(url).rstrip("/"))
 
     def __str__(self) -> str:
-        return safe_text(self.url)
+        return label_of(self.url)
 
     def __truediv__(self, name: str) -> ObjectFolder:
         """Give a folder below."""
@@ -121,8 +118,8 @@ class ObjectFolder:
         """Do something with the file system."""
         fs = file_system(self.url.partition("://")[0])
         try:
-            return retried(f"the store {self}", lambda: do(fs))
-        except (DataPrunerError, FileNotFoundError, FileExistsError):
+            return retried(lambda: do(fs), str(self))
+        except (FileNotFoundError, FileExistsError):
             raise
         except Exception as error:
             status = status_of(error)
@@ -134,7 +131,7 @@ class ObjectFolder:
                 raise PermissionError(errno.EACCES, reason_of(error), str(self)) from None
             if isinstance(error, NotImplementedError) or status == 501:
                 raise OSError(errno.ENOSYS, reason_of(error), str(self)) from None
-            raise DataPrunerError(f"the store {self} cannot be used: {reason_of(error)}") from None
+            raise unreachable(str(self), error) from None
 
     def tree(self) -> dict[str, ObjectFile]:
         """List all that lies below, by its path as seen from here.

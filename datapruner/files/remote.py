@@ -6,21 +6,18 @@ asked for an address: names inside of data never reach this file.
 
 from __future__ import annotations
 
-import logging
 import re
-import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from datapruner.errors import DataPrunerError
 from datapruner.extras import how_to_install
+from datapruner.files.retrying import retried, without_secrets
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
-
-logger = logging.getLogger(__name__)
 
 Given = TypeVar("Given")
 
@@ -29,15 +26,6 @@ LIBRARIES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs":
 SCHEMES = frozenset({*LIBRARIES, "memory"})
 _URL = re.compile(rf"(?:{'|'.join(sorted(SCHEMES))})://")
 _SECRET = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*@|(?<=[?&])[^\s'\"]+")
-TRIES = 6
-FIRST = 0.1
-"""Seconds before the second try; each wait is twice the one before."""
-FINAL = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
-"""Errors that another try does not mend."""
-_PASSING = re.compile(
-    r"Connect|Timeout|Disconnect|Payload|ServerError|SlowDown|HTTPClient|IncompleteRead|HttpError|ServiceRequest"
-)
-"""In the names of errors that are no `OSError`, of whichever library; what it raises is on no list."""
 
 
 def is_url(name: str) -> bool:
@@ -84,13 +72,10 @@ def opened_store(url: str) -> tuple[AbstractFileSystem, str]:
     """
     import fsspec
 
-    scheme = urlsplit(check_url(url)).scheme
     try:
-        files, path = fsspec.core.url_to_fs(url)
+        files, path = fsspec.core.url_to_fs(check_url(url))
     except ImportError as error:
-        library = LIBRARIES.get(scheme, scheme)
-        way = how_to_install(library) if library == "s3fs" else f"pip install {library}"
-        raise DataPrunerError(f"{label_of(url)} needs {library}: {way}") from error
+        raise not_installed(url) from error
     except Exception as error:  # whatever the library raises where its settings are wrong
         raise unreachable(url, error) from error
     return files, path
@@ -106,32 +91,28 @@ def patiently(call: Callable[[], Given], url: str) -> Given:
     DataPrunerError
         Any other error that does not pass, in a sentence.
     """
-    for number in range(TRIES):
-        try:
-            return call()
-        except FileNotFoundError:
-            raise
-        except Exception as error:
-            if number + 1 == TRIES or not passes(error):
-                raise unreachable(url, error) from error
-            logger.info("%s: %s, tried again", label_of(url), type(error).__name__)
-            time.sleep(FIRST * 2**number)
-    raise AssertionError
+    try:
+        return retried(call, label_of(url))
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise unreachable(url, error) from error
 
 
-def passes(error: BaseException) -> bool:
-    """Whether an error may be gone at another try."""
-    if isinstance(error, FINAL):
-        return False
-    chain: list[BaseException] = [error]
-    while (cause := chain[-1].__cause__) is not None and len(chain) < 5:
-        chain.append(cause)
-    return isinstance(error, OSError) or any(_PASSING.search(type(one).__name__) for one in chain)
+def not_installed(url: str) -> DataPrunerError:
+    """Say which library an address needs, and the extra that brings it."""
+    library = LIBRARIES[urlsplit(url).scheme]
+    return DataPrunerError(f"{label_of(url)} needs {library}: {how_to_install(library)}")
 
 
-def unreachable(url: str, error: Any) -> DataPrunerError:
+def unreachable(url: str, error: BaseException) -> DataPrunerError:
     """Say in a sentence what an object store's library raised; secrets are left out."""
-    reason = safe_text(masked(" ".join(str(error).split())), 160) or type(error).__name__
     return DataPrunerError(
-        f"{label_of(url)} cannot be reached ({reason}); check its name, the network, and the credentials"
+        f"{label_of(url)} cannot be reached ({reason_of(error)}); check its name, the network, and the credentials"
     )
+
+
+def reason_of(error: BaseException) -> str:
+    """Give what an error says, in one line without secrets."""
+    said = without_secrets(masked(" ".join(str(error).split())))
+    return safe_text(said, 160) or type(error).__name__

@@ -1,81 +1,68 @@
-"""Calls to a store on the network, made again where they fail for a moment."""
+"""Calls to a store on the network, made again where they fail for a moment; what it raises carries no secrets."""
 
 from __future__ import annotations
 
 import errno
+import logging
+import os
 import random
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from datapruner.errors import DataPrunerError
-from datapruner.files.urls import without_secrets
-from datapruner.text import safe_text
+logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
+Given = TypeVar("Given")
 
-ATTEMPTS = 8
-PAUSE_SECONDS = 0.25, 20.0
-"""Before the second attempt at most, and before any: it doubles, and a random part of it is waited."""
+TRIES = 8
+PAUSE_SECONDS = 0.25, 10.0
+"""Before the second try at most, and before any: it doubles, and a random part of it is waited."""
+MASK = "***"
 _PASSING = (408, 425, 429)
-_CUT = {
-    "ClientError",  # aiohttp's; botocore's carries a status
-    "ConnectionError",
-    "HTTPClientError",
-    "IncompleteRead",
-    "ResponseParserError",
-    "ServiceRequestError",
-    "ServiceResponseError",
-    "TransportError",
-}
-"""Names of what the clients raise where a connection is cut: their packages need not be there."""
-_LASTING = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
-_NEVER = (None, errno.ENOSYS, errno.EINVAL, errno.ENOSPC, errno.EROFS, errno.ENAMETOOLONG)
+_CUT = re.compile(
+    r"Connect|Timeout|Disconnect|Payload|HTTPClient|IncompleteRead|ParserError|Service(Request|Response)"
+)
+"""In the names of what the clients raise where a connection is cut: their packages need not be there."""
+_FINAL = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
+_NEVER = (errno.ENOSYS, errno.EINVAL, errno.ENOSPC, errno.EROFS, errno.ENAMETOOLONG)
+_SECRET = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|CREDENTIAL|CONNECTION_STRING", re.IGNORECASE)
+_LEAST_SECRET = 8
+"""Shorter values of the environment are words, not secrets."""
 
 
-def retried(what: str, call: Callable[[], T]) -> T:
-    """Call, and again where it fails for a moment, after pauses that double.
+def retried(call: Callable[[], Given], what: str) -> Given:
+    """Call, and again, later each time, where that fails for a moment; the last error is raised as it is.
 
     Parameters
     ----------
-    what : str
-        The store, for the message.
     call : callable
-
-    Returns
-    -------
-    What ``call`` returns.
-
-    Raises
-    ------
-    DataPrunerError
-        It failed every time; what does not pass by waiting is raised as it is.
+    what : str
+        The store, for the log.
     """
-    for attempt in range(ATTEMPTS):
+    for number in range(TRIES):
         try:
             return call()
         except Exception as error:
-            if not is_passing(error):
+            if number + 1 == TRIES or not passes(error):
                 raise
-            if attempt == ATTEMPTS - 1:
-                raise DataPrunerError(
-                    f"{what} does not answer ({ATTEMPTS} attempts): {reason_of(error)}; what was computed is kept as "
-                    "far as it was written, and the same command goes on from there"
-                ) from None
-        time.sleep(random.random() * min(PAUSE_SECONDS[0] * 2**attempt, PAUSE_SECONDS[1]))  # noqa: S311
+            logger.info("%s: %s, tried again", what, type(error).__name__)
+        time.sleep(random.random() * min(PAUSE_SECONDS[0] * 2**number, PAUSE_SECONDS[1]))  # noqa: S311
     raise AssertionError
 
 
-def is_passing(error: Exception) -> bool:
-    """Whether an error may be gone with the next attempt: an overloaded server, a timeout, a cut connection."""
+def passes(error: BaseException) -> bool:
+    """Whether an error may be gone at another try: an overloaded server, a timeout, a cut connection."""
+    if isinstance(error, _FINAL):
+        return False
     if isinstance(error, (TimeoutError, ConnectionError)):
         return True
     status = status_of(error)
     if status is not None:
         return status in _PASSING or (status >= 500 and status != 501)
-    if isinstance(error, OSError) and not isinstance(error, _LASTING) and error.errno not in _NEVER:
-        return True
-    return any(kind.__name__ in _CUT for cause in _causes(error) for kind in type(cause).__mro__)
+    if isinstance(error, OSError):
+        return error.errno not in _NEVER
+    return any(_CUT.search(type(cause).__name__) for cause in _causes(error))
 
 
 def status_of(error: BaseException) -> int | None:
@@ -89,10 +76,12 @@ def status_of(error: BaseException) -> int | None:
     return None
 
 
-def reason_of(error: BaseException) -> str:
-    """Say what failed, in one line without secrets."""
-    said = without_secrets(str(error)).strip() or "no reason given"
-    return safe_text(f"{type(error).__name__}: {said}", 200)
+def without_secrets(text: str) -> str:
+    """Mask values of the environment whose name calls them a key, a secret or a token."""
+    for name, value in os.environ.items():
+        if len(value) >= _LEAST_SECRET and _SECRET.search(name):
+            text = text.replace(value, MASK)
+    return text
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -101,4 +90,4 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         if cause is None:
             return
         yield cause
-        cause = cause.__cause__ or cause.__context__
+        cause = cause.__cause__

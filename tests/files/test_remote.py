@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from datapruner.errors import DataPrunerError
-from datapruner.files import remote
+from datapruner.files import remote, retrying
 
 
 def test_only_known_schemes_are_addresses():
@@ -55,7 +55,7 @@ def test_a_library_that_is_not_there_is_named(monkeypatch):
     monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
     with pytest.raises(DataPrunerError, match=r"s3://b/x needs s3fs: pip install 'datapruner\[s3\]'"):
         remote.opened_store("s3://b/x")
-    with pytest.raises(DataPrunerError, match="gs://b/x needs gcsfs: pip install gcsfs"):
+    with pytest.raises(DataPrunerError, match=r"gs://b/x needs gcsfs: pip install 'datapruner\[gs\]'"):
         remote.opened_store("gs://b/x")
 
 
@@ -73,16 +73,34 @@ class Flaky:
 
 def test_what_may_pass_is_tried_again_and_later_each_time(monkeypatch):
     waits: list[float] = []
-    monkeypatch.setattr(remote.time, "sleep", waits.append)
+    monkeypatch.setattr(retrying.time, "sleep", waits.append)
+    monkeypatch.setattr(retrying.random, "random", lambda: 1.0)
     named = type("EndpointConnectionError", (Exception,), {})
     call = Flaky(OSError(5, "503 SlowDown"), TimeoutError(), named("x"))
     assert remote.patiently(call, "s3://b/x") == "done"
-    assert waits == [0.1, 0.2, 0.4]
+    assert waits == [0.25, 0.5, 1]
     call = Flaky(*(OSError(5, "s3://u:hunter2@b 503") for _ in range(99)))
     with pytest.raises(DataPrunerError, match="cannot be reached") as error:
         remote.patiently(call, "s3://b/x")
-    assert call.calls == remote.TRIES
+    assert call.calls == retrying.TRIES
     assert "hunter2" not in str(error.value)
+    assert max(waits) == retrying.PAUSE_SECONDS[1]
+
+
+def test_what_the_environment_calls_a_secret_is_left_out(monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2hunter2")
+    assert "hunter2" not in str(remote.unreachable("s3://b/x", ValueError("signed with hunter2hunter2")))
+
+
+@pytest.mark.parametrize(
+    ("status", "passes"), [(500, True), (503, True), (429, True), (501, False), (403, False), (400, False)]
+)
+def test_the_status_of_an_answer_decides(status, passes):
+    raised = Exception("botocore's")
+    raised.response = {"ResponseMetadata": {"HTTPStatusCode": status}}
+    error = OSError(5, "s3fs' own")
+    error.__cause__ = raised
+    assert retrying.passes(error) == passes
 
 
 @pytest.mark.parametrize("error", [PermissionError("no"), ValueError("odd"), NotADirectoryError("no")])
