@@ -87,6 +87,7 @@ def prune(
     keep_tokens: int | None = None,
     per_group: str | None = None,
     quotas: Mapping[str, Amount] | None = None,
+    group_share: Mapping[str, float] | None = None,
     selector: str | Selector | None = None,
     **options: Unpack[Choosing],
 ) -> Selection:
@@ -112,6 +113,8 @@ def prune(
         Column whose values share the budget in proportion to their size.
     quotas : mapping, optional
         Group -> its own fraction or number; the others share what is left.
+    group_share : mapping, optional
+        Group -> which part of what is kept it is; of several sources, where no `per_group` is named.
     selector : str or Selector, optional
         Default: the one the method was published with.
     **options
@@ -127,7 +130,13 @@ def prune(
     DataPrunerError
         Anything the user can put right.
     """
-    budget = {"keep": keep, "keep_tokens": keep_tokens, "per_group": per_group, "quotas": quotas}
+    budget = {
+        "keep": keep,
+        "keep_tokens": keep_tokens,
+        "per_group": per_group,
+        "quotas": quotas,
+        "group_share": group_share,
+    }
     return selected(
         requested(source, scorers=scorer, budget=budget, selector=selector, selects=True, **options)
     )

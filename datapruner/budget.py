@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from datapruner.errors import DataPrunerError
+from datapruner.parameters import as_written
 from datapruner.text import safe_repr, safe_text
 
 Amount = float | int
@@ -29,12 +30,16 @@ class Budget:
     quotas : mapping
         Group -> its own amount, a fraction of that group or a number of its rows (tokens under
         ``keep_tokens``); the other groups share what is left of the overall budget.
+    group_share : mapping
+        Group -> which part of all that is kept it is, above 0 and at most 1; the other groups share the rest in
+        proportion to their rows (or tokens). A group that has less gives all that it has, and the others more.
     """
 
     keep: Amount | None = None
     keep_tokens: int | None = None
     per_group: str | None = None
     quotas: Mapping[str, Amount] = field(default_factory=dict)
+    group_share: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse what is no budget, before any work is done."""
@@ -42,9 +47,11 @@ class Budget:
             object.__setattr__(self, name, _plain(getattr(self, name)))
         if isinstance(self.per_group, str):
             object.__setattr__(self, "per_group", str(self.per_group))
-        if not isinstance(self.quotas, Mapping):
-            raise DataPrunerError(f"quotas must map groups to amounts, not {_shown(self.quotas)}")
-        object.__setattr__(self, "quotas", {str(key): _plain(value) for key, value in self.quotas.items()})
+        for name in ("quotas", "group_share"):
+            given = getattr(self, name)
+            if not isinstance(given, Mapping):
+                raise DataPrunerError(f"{name} must map groups to amounts, not {_shown(given)}")
+            object.__setattr__(self, name, {str(key): _plain(value) for key, value in given.items()})
         if self.keep is not None and self.keep_tokens is not None:
             raise DataPrunerError("give either --keep or --keep-tokens, not both")
         if self.keep is None and self.keep_tokens is None:
@@ -64,6 +71,26 @@ class Budget:
         for group, amount in self.quotas.items():
             if amount != 0:
                 _check_amount(amount, f"the quota of '{safe_text(str(group), 60)}'", "rows or tokens")
+        self._check_shares()
+
+    def _check_shares(self) -> None:
+        """Refuse shares that are none, or more than all."""
+        if self.group_share and self.per_group is None:
+            raise DataPrunerError(
+                "--group-share needs groups: name the column whose values they are with --per-group, or give several "
+                "sources"
+            )
+        for group, share in self.group_share.items():
+            shown = safe_text(group, 60)
+            number = isinstance(share, int | float) and not isinstance(share, bool)
+            if not number or not 0 < share <= 1:
+                raise DataPrunerError(
+                    f"--group-share {shown}={_shown(share)}: a share is a part of what is kept, above 0 and at most 1"
+                )
+            if group in self.quotas:
+                raise DataPrunerError(f"'{shown}' has a quota and a share; give it one of them")
+        if (whole := sum(map(as_written, self.group_share.values()))) > 1:
+            raise DataPrunerError(f"the shares of --group-share add up to {float(whole):.4g}, more than 1")
 
     @property
     def in_tokens(self) -> bool:
@@ -82,6 +109,7 @@ class Budget:
             "keep_tokens": self.keep_tokens,
             "per_group": self.per_group,
             "quotas": dict(self.quotas),
+            "group_share": dict(self.group_share),
         }
 
     def other(
@@ -90,25 +118,27 @@ class Budget:
         keep_tokens: int | None = None,
         per_group: str | Literal[False] | None = None,
         quotas: Mapping[str, Amount] | None = None,
+        group_share: Mapping[str, float] | None = None,
     ) -> Budget:
         """Give another budget, which has from this one what is not said.
 
         Parameters
         ----------
-        keep, keep_tokens, quotas
+        keep, keep_tokens, quotas, group_share
             None for what it was.
         per_group : str or False, optional
-            Another column, whose groups have no quotas but those given; False for no groups.
+            Another column, whose groups have no quotas and shares but those given; False for no groups.
         """
         if keep is None and keep_tokens is None:
             keep, keep_tokens = self.keep, self.keep_tokens
         same = per_group is None or per_group == self.per_group
-        held = self.quotas if same else {}
+        held, shares = (self.quotas, self.group_share) if same else ({}, {})
         return Budget(
             keep,
             keep_tokens,
             self.per_group if per_group is None else per_group or None,
             held if quotas is None else quotas,
+            shares if group_share is None else group_share,
         )
 
     def describe(self) -> str:
@@ -125,6 +155,8 @@ class Budget:
             words += f", {safe_text(str(group), 40)} {amount:.4g}" + (
                 " of its own" if isinstance(amount, float) else ""
             )
+        for group, share in self.group_share.items():
+            words += f", {safe_text(str(group), 40)} {share:.4g} of it"
         return words
 
 

@@ -40,6 +40,7 @@ class Reading(TypedDict, total=False):
     split: str | None
     columns: dict[str, str] | None
     layout: str | None
+    source_column: str | None
     embedding_column: str | None
     pooling: Literal["auto", "mean", "last"]
     embedder_max_length: int | None
@@ -150,7 +151,7 @@ DEFAULTS: Mapping[str, Any] = {name: one.default for name, one in DECLARED.items
 """Of everything that the verbs take as further options."""
 
 
-SELECTING = frozenset({"scorer", "selector", "keep", "keep_tokens", "quotas"})
+SELECTING = frozenset({"scorer", "selector", "keep", "keep_tokens", "quotas", "group_share"})
 """A recipe's fields of the selection; `per_group` is taken, to find a typo before a model runs."""
 _PARAMETERS = (
     "these are a scorer's own parameters; give an object, such as datapruner.scorers.Prototypes(n_clusters=8)"

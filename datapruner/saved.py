@@ -28,6 +28,7 @@ from datapruner.results.columns import COUNTED, GROUPS, WITHIN, decoded, numbers
 from datapruner.results.columns import REASONS as REASONS_HELD
 from datapruner.results.standing import Standing, standing
 from datapruner.results.view import ALWAYS, SelectionView
+from datapruner.samples.origins import ROW
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class SavedSelection(SelectionView):
         numeric = [
             column.name
             for column in self._held.schema
-            if column.name not in OURS and (pt.is_integer(column.type) or pt.is_floating(column.type))
+            if column.name not in {*OURS, ROW} and (pt.is_integer(column.type) or pt.is_floating(column.type))
         ]
         return Ranking(self.values, columns={name: numbers_of(self._held, name) for name in numeric})
 
@@ -168,7 +169,7 @@ class SavedSelection(SelectionView):
     def budget(self) -> Budget:
         """What was spent."""
         recipe = self.recipe
-        return Budget(recipe.keep, recipe.keep_tokens, recipe.per_group, recipe.quotas)
+        return Budget(recipe.keep, recipe.keep_tokens, recipe.per_group, recipe.quotas, recipe.group_share)
 
     def _budget(self) -> Budget:
         return self.budget
@@ -271,19 +272,20 @@ class SavedSelection(SelectionView):
         keep_tokens: int | None = None,
         per_group: str | Literal[False] | None = None,
         quotas: Mapping[str, Amount] | None = None,
+        group_share: Mapping[str, float] | None = None,
         **objects: Any,
     ) -> Selection:
         """Run its recipe again for another budget; what was measured is in the cache.
 
         Parameters
         ----------
-        keep, keep_tokens, per_group, quotas
+        keep, keep_tokens, per_group, quotas, group_share
             See :meth:`datapruner.scores.Selection.rebudget`: what is not said stays as it was.
         **objects
             ``cache``, ``progress`` and ``trust_code`` as in :func:`datapruner.score`, ``changed_source`` as in
             :func:`datapruner.run`.
         """
-        budget = self.budget.other(keep, keep_tokens, per_group, quotas)
+        budget = self.budget.other(keep, keep_tokens, per_group, quotas, group_share)
         return run(self.recipe.with_budget(budget), **objects)
 
 

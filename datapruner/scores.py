@@ -92,6 +92,7 @@ class Scores(Scored):
         keep_tokens: int | None = None,
         per_group: str | None = None,
         quotas: Mapping[str, Amount] | None = None,
+        group_share: Mapping[str, float] | None = None,
         selector: str | Selector | None = None,
     ) -> Selection:
         """Spend a budget; needs no model and takes seconds for millions of rows.
@@ -100,7 +101,7 @@ class Scores(Scored):
         ----------
         scorer : str, optional
             Which ranking chooses; may be left out where there is only one.
-        keep, keep_tokens, per_group, quotas
+        keep, keep_tokens, per_group, quotas, group_share
             See :class:`datapruner.budget.Budget`.
         selector : str or Selector, optional
             Default: the scorer's own.
@@ -110,7 +111,8 @@ class Scores(Scored):
         DataPrunerError
             Unknown scorer, or a budget that cannot be met.
         """
-        budget = Budget(keep, keep_tokens, per_group, {} if quotas is None else quotas)
+        column = self.recipe.column_of_sources if group_share and per_group is None else per_group
+        budget = Budget(keep, keep_tokens, column, quotas or {}, group_share or {})
         return self.spend(budget, scorer, selector)
 
     def spend(
@@ -199,6 +201,7 @@ class Selection(Selected):
         keep_tokens: int | None = None,
         per_group: str | Literal[False] | None = None,
         quotas: Mapping[str, Amount] | None = None,
+        group_share: Mapping[str, float] | None = None,
     ) -> Selection:
         """Choose again from the same scores for another budget; what is not said of it stays as it was.
 
@@ -207,8 +210,8 @@ class Selection(Selected):
         keep, keep_tokens
             See :class:`datapruner.budget.Budget`.
         per_group : str or False, optional
-            Another column, whose groups have no quotas but those given; False for no groups.
-        quotas : mapping, optional
+            Another column, whose groups have no quotas and shares but those given; False for no groups.
+        quotas, group_share : mapping, optional
             ``{}`` for none.
 
         Raises
@@ -216,7 +219,7 @@ class Selection(Selected):
         DataPrunerError
             A budget that cannot be met.
         """
-        budget = self.budget.other(keep, keep_tokens, per_group, quotas)
+        budget = self.budget.other(keep, keep_tokens, per_group, quotas, group_share)
         return choose(self.scores, self.scorer, self.selector, budget, type(self))
 
     def save(

@@ -18,7 +18,7 @@ from datasets import Dataset, DatasetDict, load_dataset
 
 import datapruner as dp
 from datapruner.recipe import Method, load_recipe, make_recipe, method_of
-from datapruner.samples import source as loading
+from datapruner.samples import named as loading
 from datapruner.samples.tables import Read
 from datapruner.scorers import Random, Ranking, Scorer
 from tests.conftest import command

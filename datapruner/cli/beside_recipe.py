@@ -36,6 +36,27 @@ class Words(Section):
         raise NotImplementedError
 
 
+class Sources(Words):
+    """How rows are read."""
+
+    source_name: Annotated[
+        list[str] | None,
+        Option(
+            "What a source is called in the column of sources, once for each in their order; default: as its file is.",
+            metavar="NAME",
+        ),
+    ] = None
+
+    @staticmethod
+    def fields(given: dict[str, Any]) -> dict[str, Any]:
+        """Give the one source, or several by their names."""
+        from datapruner.samples.origins import named_sources
+
+        listed = given["source"]
+        names = given["source_name"] or []
+        return {"source": listed[0] if len(listed) == 1 and not names else named_sources(listed, names)}
+
+
 class Scorers(Words):
     """Scorers."""
 
@@ -206,7 +227,18 @@ class Hub(Section):
 LIMITS = picked(Running, "limits")
 RUNNING = (Ahead, Saying, picked(Running, "cache trust_code limits"))
 CLEANING = (Duplicates, Cleaning, Steps)
-READING = (Source, Rows, *CLEANING, Embedding, LanguageModel, PrunedModel, ReferenceModel, Judges, Sketches)
+READING = (
+    Source,
+    Sources,
+    Rows,
+    *CLEANING,
+    Embedding,
+    LanguageModel,
+    PrunedModel,
+    ReferenceModel,
+    Judges,
+    Sketches,
+)
 """What every verb takes that measures rows."""
 RANKING = (Lists, Scorers, *READING, Target)
 """And every one that ranks them."""

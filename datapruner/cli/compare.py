@@ -12,7 +12,7 @@ from datapruner.cli.summary import page
 from datapruner.cli.terminal import headed
 from datapruner.cli.verb import verb
 from datapruner.cli.words import numbers_of
-from datapruner.cli.writing import check_report, foresee
+from datapruner.cli.writing import check_report, foresee, told
 from datapruner.progress import say
 from datapruner.recipe.option import Option, Section
 
@@ -109,7 +109,7 @@ def compare(
     datapruner compare data.jsonl --scorer d2 --scorer length --keep 0.3 -o out
     """
     source = fields.pop("source")
-    say(f"reading {source}", not quiet)
+    say(f"reading {told(source)}", not quiet)
     from datapruner.budget import parse_amount
     from datapruner.comparison import budgets_of
     from datapruner.comparison import compare as compare_scorers

@@ -10,7 +10,7 @@ import typer
 from datapruner.cli.beside_recipe import READING, RUNNING, Folder
 from datapruner.cli.terminal import headed
 from datapruner.cli.verb import verb
-from datapruner.cli.writing import foresee
+from datapruner.cli.writing import foresee, told
 from datapruner.progress import say
 from datapruner.recipe.option import Option, Section
 from datapruner.recipe.options import Lists
@@ -71,7 +71,7 @@ def damage(
     datapruner damage data.jsonl --model MODEL --pruned-model PRUNED
     """
     source = fields.pop("source")
-    say(f"reading {source}", not quiet)
+    say(f"reading {told(source)}", not quiet)
     from datapruner.measuring.arguments import requested
     from datapruner.outputs.folder import check_target
     from datapruner.pruning_damage import damage as measure_damage

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from datapruner.cli.beside_recipe import LIMITS
+from datapruner.cli.beside_recipe import LIMITS, Sources
 from datapruner.cli.terminal import width
 from datapruner.cli.verb import verb
 from datapruner.recipe.option import Option, Section
@@ -19,7 +19,7 @@ class Shown(Section):
     examples: Annotated[int, Option("Rows to show.")] = 3
 
 
-@verb(Source, Shown, LIMITS)
+@verb(Source, Sources, Shown, LIMITS)
 def inspect(fields: dict[str, Any], examples: int) -> None:
     """Show how a dataset will be read: layout, examples, lengths, nulls, duplicates.
 

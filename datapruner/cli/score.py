@@ -9,7 +9,7 @@ import typer
 
 from datapruner.cli.beside_recipe import RANKING, RUNNING, Folder, OfParts
 from datapruner.cli.verb import verb
-from datapruner.cli.writing import foresee, measure_shard
+from datapruner.cli.writing import foresee, measure_shard, told
 from datapruner.errors import DataPrunerError
 from datapruner.progress import say
 from datapruner.recipe.option import Option, Section
@@ -53,7 +53,7 @@ def score(
         raise DataPrunerError("score takes scorers by their names; --scorer all is for `datapruner compare`")
     asked = requested(**fields, cache=cache, progress=not quiet, trust_code=trust_code)
     check_target(out, overwrite=overwrite, reads=asked.recipe.reads)
-    say(f"reading {fields['source']}", not quiet)
+    say(f"reading {told(asked.recipe.source)}", not quiet)
     if dry_run:
         foresee(asked)
         return

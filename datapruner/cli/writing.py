@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -13,6 +13,14 @@ from datapruner.progress import say
 if TYPE_CHECKING:
     from datapruner.measuring.request import Request
     from datapruner.samples.samples import Samples
+
+
+def told(source: Any) -> str:
+    """Give a source, or several, as it is said that they are read."""
+    from datapruner.files.remote import masked
+
+    named = list(source.values()) if isinstance(source, dict) else [source or "the rows"]
+    return masked(", ".join(map(str, named)))
 
 
 def check_report(wanted: bool) -> None:
@@ -60,7 +68,7 @@ def carry_out(
         from datapruner.outputs.hub import check_repository
 
         check_repository(hub)
-    say(f"reading {asked.recipe.source or 'the rows'}", not quiet)
+    say(f"reading {told(asked.recipe.source)}", not quiet)
     if dry_run:
         foresee(asked)
         return

@@ -20,6 +20,7 @@ from datapruner.parameters import one_or_more
 from datapruner.parts import CLEANING, SCORERS, SELECTORS, is_named
 from datapruner.recipe import MASKS, Method, make_recipe, method_of, plain
 from datapruner.recipe.auto import expanded
+from datapruner.samples.origins import COLUMN, named_sources
 from datapruner.scorers import make_scorer
 from datapruner.scorers.base import Scorer
 from datapruner.selection.selector import Selector
@@ -65,9 +66,12 @@ def requested(
     **options
         Fields of the recipe, some of which may be objects: see :class:`datapruner.option_types.Scoring`.
     """
+    named = named_sources(source)
     scorers, options = in_full(scorers, {**options, **(budget or {})}, spends=budget is not None)
     if budget is not None:
         said = {name: options.pop(name, None) for name in (spec.name for spec in fields(Budget))}
+        if said["group_share"] and said["per_group"] is None and isinstance(named, dict):
+            said["per_group"] = options.get("source_column") or COLUMN
         budgets = [Budget(**{name: value for name, value in said.items() if value is not None})]
     made = tuple(make_scorer(method) for method in one_or_more(scorers))
     steps = tuple(_cleaning_of(options.pop("cleaning", ())))
@@ -94,14 +98,13 @@ def requested(
             f"one scorer chooses, not {len(made)}: join them by datapruner.scorers.Combined, or rank with several by "
             "datapruner.score"
         )
-    named = isinstance(source, str | Path)
     # What every scorer would take by itself is not named: so it is after a selection, too.
     told = chooser is not None and any(
         chooser != scorer.selector() for scorer in made if scorer.name not in apart
     )
     held = {name: not _is_name(value) for name, value in given.items()}
     objects = {
-        "source": not named,
+        "source": named is None,
         **held,
         **{f"cleaning {step.name}": not is_named(CLEANING, step) for step in steps},
         **{f"scorer {scorer.name}": not is_named(SCORERS, scorer) for scorer in made},
@@ -112,7 +115,7 @@ def requested(
     if len(budgets) == 1:
         options |= budgets[0].fields()
     recipe = make_recipe(
-        source=str(source) if named else None,
+        source=named,
         in_memory=[name for name, by_object in objects.items() if by_object],
         scorers=[described(scorer) for scorer in made],
         selector=method_of(chooser.name, chooser.parameters(), named=is_named(SELECTORS, chooser))
@@ -131,7 +134,7 @@ def requested(
         chooser,
         apart,
         made[0].name if selects else None,
-        source=None if named else source,
+        source=None if named is not None else source,
         objects=Objects(
             **{name: value for name, value in given.items() if held[name]}, trust_code=trust_code
         ),

@@ -84,6 +84,7 @@ def read_samples(recipe: Recipe, source: Any = None, *, embeddings_given: bool =
         columns=recipe.columns,
         layout=recipe.layout,
         embeddings_given=embeddings_given or recipe.has_embeddings,
+        source_column=recipe.source_column,
     )
     splits = {samples.split: samples.dataset, **samples.others}
     if source is None:  # data in memory may stay there

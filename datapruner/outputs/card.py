@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
+from datapruner.files.remote import masked
 from datapruner.outputs.tokens import IGNORED
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
     from datapruner.results.scored import Scored
     from datapruner.results.selected import Selected
+    from datapruner.samples.origins import Origin
 
 
 def dataset_card(
@@ -96,6 +98,7 @@ def dataset_card(
         "|---|---:|",
         *(f"| {words} | {count:,} |" for words, count in selection.summary.words().items()),
         *(f"| counted, not dropped: {words} | {count:,} |" for words, count in selection.counted.items()),
+        *_origins(selection),
         *_shares(selection),
         "",
         "## Scores",
@@ -178,11 +181,41 @@ def histogram(selection: Selected) -> list[str]:
 
 def source_name(scores: Scored) -> str:
     """Name a source without the path of the machine it lay on, and a hub dataset without its revision."""
+    samples = scores.samples
+    if samples.origins:
+        return ", ".join(origin.name for origin in samples.origins)
     path = scores.recipe.path("source")
     if path is not None:
         return Path(path).name
-    samples = scores.samples
-    return samples.source.removesuffix(f"@{samples.revision}")
+    return masked(samples.source.removesuffix(f"@{samples.revision}"))
+
+
+def _origins(selection: Selected) -> list[str]:
+    """Tell of several sources what was kept of each."""
+    samples = selection.scores.samples
+    if not samples.origins:
+        return []
+    codes, _ = samples.origin_rows
+    kept = np.bincount(codes[selection.kept], minlength=len(samples.origins))
+    column = _code(str(samples.source_column))
+    return [
+        "",
+        f"| {column} | read from | kept | of |",
+        "|---|---|---:|---:|",
+        *(
+            f"| {_code(origin.name)} | {_code(_place(origin, selection))} | {count:,} | {origin.rows:,} |"
+            for origin, count in zip(samples.origins, kept.tolist(), strict=True)
+        ),
+    ]
+
+
+def _place(origin: Origin, selection: Selected) -> str:
+    """Say where a source is from, without the path of the machine that it lay on."""
+    path = selection.scores.recipe.names_path("source", origin.source)
+    named = Path(origin.source).name if path else masked(origin.source)
+    split = "" if origin.split == selection.scores.samples.split else f", split {origin.split}"
+    at = f" at revision {origin.revision}" if origin.revision and "@" not in origin.source else ""
+    return f"{named}{at}{split}"
 
 
 def _again(in_memory: list[str]) -> str:

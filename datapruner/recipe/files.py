@@ -13,7 +13,7 @@ from datapruner.guards.bounded_yaml import load_yaml
 from datapruner.recipe.formats import as_of_today
 from datapruner.recipe.places import FILES, PATHS, absolute, is_path
 from datapruner.recipe.recipe import Recipe, checked
-from datapruner.recipe.targets import each_source, named_sources
+from datapruner.recipe.targets import each_source, named_targets
 from datapruner.recipe.values import MASKS
 from datapruner.text import safe_repr
 
@@ -40,7 +40,7 @@ def load_recipe(path: Path) -> Recipe:
     given = as_of_today(given, path.read_text(encoding="utf-8"))
     folder = str(resolved(path.parent))
     for name in PATHS:
-        value = named_sources(given.get(name)) if name == "target" else given.get(name)
+        value = named_targets(given.get(name)) if name == "target" else given.get(name)
         if value is not None:
             given[name] = each_source(value, partial(_from, name=name, folder=folder))
     try:

@@ -21,8 +21,19 @@ class Source(Section):
     """How rows are read."""
 
     source: Annotated[
+        str | list[str] | dict[str, str] | None,
+        Option(
+            "File, glob, folder, or hub name org/name[:config][@revision]; several are read one after another.",
+            "SOURCE...",
+            python="Several as a list, or as a mapping of a name to each.",
+        ),
+    ] = None
+    source_column: Annotated[
         str | None,
-        Option("File, glob, folder, or hub name org/name[:config][@revision].", "SOURCE"),
+        Option(
+            "The column that names each row's source, where there are several; default: source.",
+            metavar="COLUMN",
+        ),
     ] = None
     source_content: Annotated[
         str | None,
@@ -434,6 +445,14 @@ class Budget(Section):
             "math=0.5 keeps half of math's own rows, math=400 so many; tokens under --keep-tokens.",
             "--quota",
             metavar="GROUP=AMOUNT",
+        ),
+    ] = {}  # noqa: RUF012
+    group_share: Annotated[
+        dict[str, float],
+        Option(
+            "math=0.3 makes math 0.3 of what is kept; the groups of which nothing is said share the rest in "
+            "proportion. Of several sources, unless --per-group names a column.",
+            metavar="GROUP=SHARE",
         ),
     ] = {}  # noqa: RUF012
 

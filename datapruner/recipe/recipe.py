@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from inspect import cleandoc
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
@@ -45,9 +45,13 @@ from datapruner.recipe.options import (
     Target,
 )
 from datapruner.recipe.places import FILES, PATHS, absolute, is_path, matches, relative
-from datapruner.recipe.targets import check_tasks, each_source, named_sources, sources_in
+from datapruner.recipe.targets import check_tasks, each_source, named_targets, sources_in
 from datapruner.recipe.values import LONG, MASKS, Method, ShortMethod, ranges, sentence_of
+from datapruner.samples.origins import COLUMN, named_sources
 from datapruner.text import safe_text
+
+if TYPE_CHECKING:
+    from datapruner.samples.samples import Samples
 
 
 class Recipe(
@@ -79,10 +83,16 @@ class Recipe(
     selector: Method | None = None
     cleaning: list[ShortMethod] = Field(default_factory=list)
 
+    @field_validator("source", mode="before")
+    @classmethod
+    def _by_name(cls, given: Any) -> Any:
+        named = named_sources(given)
+        return given if named is None else named
+
     @field_validator("target", mode="before")
     @classmethod
     def _by_task(cls, given: Any) -> Any:
-        return named_sources(given)
+        return named_targets(given)
 
     @field_validator("sketch_checkpoints", mode="before")
     @classmethod
@@ -114,23 +124,24 @@ class Recipe(
     def path(self, name: str) -> str | None:
         """Give a field as an absolute path; None where it names a model, a hub dataset, several paths, or nothing."""
         value = getattr(self, name)
-        if not isinstance(value, str) or not self._is_path(name, value):
+        if not isinstance(value, str) or not self.names_path(name, value):
             return None
         return absolute(value, self._folder)
 
     def paths(self, name: str) -> list[str]:
         """Give all paths that a field names, absolute: one, or those of its tasks."""
         named = sources_in(getattr(self, name))
-        return [absolute(value, self._folder) for value in named if self._is_path(name, value)]
+        return [absolute(value, self._folder) for value in named if self.names_path(name, value)]
 
-    def _is_path(self, name: str, value: str) -> bool:
+    def names_path(self, name: str, value: str) -> bool:
+        """Whether what a field names is a path, and no model or hub dataset."""
         return name in FILES or is_path(value, self._folder)
 
     def _rewritten(self, name: str, write: Callable[[str], str]) -> Any:
         """Give a field with the absolute path that each of its paths is rewritten; the rest of it as it is."""
 
         def make(value: str) -> str:
-            return write(absolute(value, self._folder)) if self._is_path(name, value) else value
+            return write(absolute(value, self._folder)) if self.names_path(name, value) else value
 
         return each_source(getattr(self, name), make)
 
@@ -162,7 +173,12 @@ class Recipe(
         DataPrunerError
             It names no budget, or one that has no meaning.
         """
-        return budgets.Budget(self.keep, self.keep_tokens, self.per_group, self.quotas)
+        return budgets.Budget(self.keep, self.keep_tokens, self.per_group, self.quotas, self.group_share)
+
+    @property
+    def column_of_sources(self) -> str | None:
+        """The column that names each row's source; None where there is but one."""
+        return (self.source_column or COLUMN) if isinstance(self.source, dict) else None
 
     def with_budget(self, budget: budgets.Budget) -> Recipe:
         """Give the same with another budget."""
@@ -197,7 +213,10 @@ class Recipe(
         """The files and folders that a run of it reads, as the user named them."""
         here = self.located()
         named = [
-            value for name in PATHS for value in sources_in(getattr(here, name)) if here._is_path(name, value)
+            value
+            for name in PATHS
+            for value in sources_in(getattr(here, name))
+            if here.names_path(name, value)
         ]
         # A pattern is replaced by what it matches, which may lie anywhere.
         return [found for value in named for found in (matches(value) or [value])]
@@ -210,11 +229,19 @@ class Recipe(
             update={name: self._rewritten(name, str) for name in PATHS if self.paths(name)}
         )
 
-    def pinned(self, revision: str | None) -> Recipe:
-        """Add the revision of a hub source, so that the recipe reads the same rows once the hub has others."""
-        if revision is None or self.source is None or "@" in self.source or self.path("source") is not None:
+    def pinned(self, samples: Samples) -> Recipe:
+        """Add the revisions of hub sources, so that the recipe reads the same rows once the hub has others."""
+
+        def with_revision(source: str, revision: str | None) -> str:
+            stays = revision is None or "@" in source or self.names_path("source", source)
+            return source if stays else f"{source}@{revision}"
+
+        if isinstance(self.source, dict):
+            found = {origin.name: with_revision(origin.source, origin.revision) for origin in samples.origins}
+            return self.model_copy(update={"source": {**self.source, **found}})
+        if not isinstance(self.source, str):
             return self
-        return self.model_copy(update={"source": f"{self.source}@{revision}"})
+        return self.model_copy(update={"source": with_revision(self.source, samples.revision)})
 
     def with_content(self, content: Callable[[], str]) -> Recipe:
         """Add the hash of a named source's content; what was in memory has none that could be looked at again."""
@@ -223,12 +250,12 @@ class Recipe(
     def with_source(self, source: Any) -> Recipe:
         """Give the recipe for the same data from another place: a name, or an object."""
         held = [name for name in self.in_memory if name != "source"]
-        if not isinstance(source, str | Path):
+        named = named_sources(source)
+        if named is None:
             gone = {"source": None, "source_content": None}
             return self.model_copy(update={**gone, "in_memory": ["source", *held]})
-        value = str(source)
-        if is_path(value, os.getcwd()):  # noqa: PTH109
-            value = absolute(value, os.getcwd())  # noqa: PTH109
+        here = os.getcwd()  # noqa: PTH109
+        value = each_source(named, lambda one: absolute(one, here) if is_path(one, here) else one)
         return self.model_copy(update={"source": value, "in_memory": held})
 
     def save_yaml(self, folder: Path | None) -> str:

@@ -47,7 +47,7 @@ class Task(NamedTuple):
     called: str
 
 
-def named_sources(given: Any) -> Any:
+def named_targets(given: Any) -> Any:
     """Read what is given as target: a source, several, or a task's name with each.
 
     Parameters

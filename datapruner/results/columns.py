@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.arrays import Floats, Ints
+from datapruner.samples.origins import COLUMN, ROW
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from datapruner.cleaning.vetoes import Vetoes
     from datapruner.ranking import Ranking
+    from datapruner.samples.samples import Samples
 
 GROUPS = b"datapruner_groups"
 """Its metadata: each group of the budget, how much of it was kept, of how much, in which unit; JSON."""
@@ -60,6 +62,16 @@ def arrow_array(values: NDArray[Any]) -> pa.Array:
     import pyarrow as pa
 
     return pa.array(values, mask=np.isnan(values)) if values.dtype.kind == "f" else pa.array(values)
+
+
+def columns_of_origins(samples: Samples) -> dict[str, pa.Array]:
+    """Give of every row the source among several, and its position in that; nothing where there is but one."""
+    import pyarrow as pa
+
+    if not samples.origins:
+        return {}
+    codes, rows = samples.origin_rows
+    return {COLUMN: encoded(codes, [origin.name for origin in samples.origins]), ROW: pa.array(rows)}
 
 
 def steps_of(vetoes: Sequence[Vetoes], n: int) -> NDArray[np.int32]:

@@ -13,7 +13,14 @@ from datapruner.arrays import Flags, Ints
 from datapruner.cleaning.vetoes import Vetoes
 from datapruner.errors import DataPrunerError
 from datapruner.reasons import RANKED, Reason
-from datapruner.results.columns import arrow_array, encoded, frame, method_columns, steps_of
+from datapruner.results.columns import (
+    arrow_array,
+    columns_of_origins,
+    encoded,
+    frame,
+    method_columns,
+    steps_of,
+)
 from datapruner.results.finding import find_rows
 from datapruner.results.summary import Summary
 from datapruner.results.tally import tallied
@@ -102,6 +109,7 @@ class Scored:
         codes, texts = self.dropped_before()
         columns: dict[str, Any] = {
             "index": pa.array(np.arange(n)),
+            **columns_of_origins(self.samples),
             "always_keep": pa.array(self.forced),
             "cause": encoded(steps[steps_of(self.vetoes, n) + 1], kinds),
             "reason": encoded(codes, texts),

@@ -17,11 +17,21 @@ from datapruner.cleaning.vetoes import Vetoes
 from datapruner.errors import DataPrunerError
 from datapruner.ragged import Ragged
 from datapruner.reasons import KEPT, OVER_BUDGET, Reason, reason_of, saved_words
-from datapruner.results.columns import COUNTED, GROUPS, REASONS, WITHIN, arrow_array, encoded, method_columns
+from datapruner.results.columns import (
+    COUNTED,
+    GROUPS,
+    REASONS,
+    WITHIN,
+    arrow_array,
+    columns_of_origins,
+    encoded,
+    method_columns,
+)
 from datapruner.results.scored import Scored
 from datapruner.results.standing import Grouping, Standing, crossed, standing
 from datapruner.results.view import ALWAYS, SelectionView
 from datapruner.samples.labels import encode_labels
+from datapruner.samples.origins import COLUMN, ROW
 from datapruner.selection.tokens import tokens_scored
 
 if TYPE_CHECKING:
@@ -154,6 +164,7 @@ class Selected(SelectionView):
         names, fates = self.fates()
         columns: dict[str, Any] = {
             "index": pa.array(np.arange(n)),
+            **columns_of_origins(self.scores.samples),
             "kept": pa.array(self.kept),
             "cause": encoded(fates, names),
             "reason": self.reasons,
@@ -226,7 +237,9 @@ class Selected(SelectionView):
     def _known(self, row: int) -> dict[str, Any]:
         stay, scored = self.supervised_tokens_kept, np.isfinite(self.values[row])
         columns = self.scores.rankings[self.scorer].columns
+        origin = self.scores.samples.origin_of(row)
         return {
+            **({} if origin is None else {COLUMN: origin[0].name, ROW: origin[1]}),
             **{name: column[row] if scored else None for name, column in columns.items()},
             **{name: column[row] for name, column in self.scores.tokens.items()},
             **({} if stay is None else {"supervised_tokens_kept": stay[row]}),
@@ -239,7 +252,7 @@ class Selected(SelectionView):
         from datapruner.recipe import method_of
 
         scores, selector = self.scores, self.selector
-        recipe = scores.recipe.pinned(scores.samples.revision)
+        recipe = scores.recipe.pinned(scores.samples)
         is_default = selector == scores.scorers[self.scorer].selector()
         named = is_named(SELECTORS, selector)
         return recipe.model_copy(

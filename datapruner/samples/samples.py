@@ -14,6 +14,7 @@ from datapruner.samples.confined import decodes
 from datapruner.samples.conversation import conversation
 from datapruner.samples.hashing import content_hash
 from datapruner.samples.identity import TEXTS, digest
+from datapruner.samples.origins import Origin
 from datapruner.samples.preference import pairs, votes
 from datapruner.samples.reading import Row, read_block, read_rows
 from datapruner.samples.sample import Layout, Part, Sample, column_list
@@ -55,6 +56,10 @@ class Samples:
         No null inside a struct of the source is padding; see :func:`datapruner.samples.exact.exact_array`.
     stamps
         The size and time of the files that were read.
+    origins
+        The sources, where there are several: their rows follow each other.
+    source_column
+        The column that names each row's source then.
     """
 
     dataset: Dataset
@@ -66,6 +71,8 @@ class Samples:
     given_nulls: dict[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
     exact: bool = False
     stamps: dict[str, Stamp] = field(default_factory=dict)
+    origins: tuple[Origin, ...] = ()
+    source_column: str | None = None
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -94,6 +101,21 @@ class Samples:
         others = {split: content_hash(dataset) for split, dataset in self.others.items()}
         return digest({self.split: self.own_content, **others}).hex() if others else self.own_content
 
+    @property
+    def origin_rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of every row the number of its source among several, and its position in that; int64 (n,) each."""
+        counts = np.array([origin.rows for origin in self.origins], dtype=np.int64)
+        codes = np.repeat(np.arange(len(counts)), counts)
+        return codes, np.arange(len(codes)) - (np.cumsum(counts) - counts)[codes]
+
+    def origin_of(self, row: int) -> tuple[Origin, int] | None:
+        """Give a row's source among several, and its position in that; None where there is but one."""
+        for origin in self.origins:
+            if row < origin.rows:
+                return origin, row
+            row -= origin.rows
+        return None
+
     def unchanged(self) -> Samples:
         """Return itself, and refuse rows whose files have changed since they were read."""
         check_stamps(self.stamps)
@@ -102,7 +124,7 @@ class Samples:
     @property
     def unread(self) -> list[str]:
         """The columns that no role was found for: rows that differ there alone are read as equal."""
-        read = set(self.layout.columns.values())
+        read = {*self.layout.columns.values(), self.source_column}
         return [name for name in self.dataset.column_names if name not in read]
 
     @cached_property

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from datapruner.errors import DataPrunerError
-from datapruner.files.patterns import files_of
 from datapruner.guards.limits import Limits, limited
 from datapruner.samples.confined import confined, offline
 from datapruner.samples.detecting import detect_layout
-from datapruner.samples.files import load_files, load_folder
 from datapruner.samples.memory import load_memory
-from datapruner.samples.readers import file_format
+from datapruner.samples.named import Splits, load_named
+from datapruner.samples.origins import COLUMN, Origin, named_sources
 from datapruner.samples.samples import Samples
+from datapruner.samples.several import Given, joined, layout_of
 from datapruner.samples.sound import check_times
-from datapruner.samples.stamps import stamps
-from datapruner.samples.tables import Read, held
+from datapruner.samples.tables import held
 from datapruner.samples.transcripts import with_transcripts
 from datapruner.text import did_you_mean, safe_text
-
-Splits = dict[str, Read]
-
-_HUB_NAME = re.compile(r"(?P<name>[\w.-]+(?:/[\w.-]+)?)(?::(?P<config>[^@]+))?(?:@(?P<revision>\S+))?")
-_SHA = re.compile(r"@([0-9a-f]{40})/")
 
 
 def load_samples(
@@ -37,6 +31,7 @@ def load_samples(
     embeddings_given: bool = False,
     prefer: str = "train",
     limits: Limits | None = None,
+    source_column: str | None = None,
 ) -> Samples:
     """Load a dataset and find out how its rows are read.
 
@@ -48,7 +43,8 @@ def load_samples(
         ``metadata.jsonl``, from ``save_to_disk`` or from datapruner), a list of files; or what is in memory: a
         Dataset, DatasetDict, a list or generator of dictionaries or texts, a list of values for each column, a
         pandas, polars or other DataFrame, an Arrow table, anything with a length and rows by number. What is on
-        disk is a path.
+        disk is a path. A mapping of a name to a path or hub name each is several sources, whose rows follow each
+        other.
     split
         The split to read; ``train``, or the only one there is, by default.
     columns
@@ -61,8 +57,14 @@ def load_samples(
         The split that is taken where there are several and none was named: ``train``, or ``test`` for a test set.
     limits
         How much is taken before it is refused, such as ``{"row_bytes": "100MB"}``; see :mod:`datapruner.guards.limits`.
+    source_column
+        The column that names each row's source, where there are several; default: ``source``.
     """
     with limited(limits):
+        if isinstance(source, Mapping) and isinstance(named := named_sources(source), dict):
+            return _load_several(
+                named, split, columns, layout, embeddings_given, prefer, source_column or COLUMN
+            )
         return _load_samples(source, split, columns, layout, embeddings_given=embeddings_given, prefer=prefer)
 
 
@@ -78,20 +80,13 @@ def _load_samples(
     revision: str | None = None
     if isinstance(source, (str, Path)):
         name = str(source)
-        splits, revision = _load_named(name)
+        splits, revision = load_named(name)
     else:
         name, splits = load_memory(source)
         if offline():  # what is in memory is the user's own, but for what lies elsewhere
             splits = {key: confined(read, None, name) for key, read in splits.items()}
-    chosen = _choose(splits, split, safe_text(name, 200), prefer)
-    splits = {
-        key: replace(read, dataset=held(read.dataset, safe_text(name, 200))) for key, read in splits.items()
-    }
-    for read in splits.values():
-        check_times(read.dataset, safe_text(name, 200))
+    chosen, splits = _checked(splits, split, safe_text(name, 200), prefer)
     dataset = splits[chosen].dataset
-    if len(dataset) == 0:
-        raise DataPrunerError(f"{safe_text(name, 200)} has no rows; give a source with at least one row.")
     found = detect_layout(dataset, columns=columns, layout=layout, embeddings_given=embeddings_given)
     found = with_transcripts(dataset, found)
     others = {key: value.dataset for key, value in splits.items() if key != chosen}
@@ -106,6 +101,60 @@ def _load_samples(
         given_nulls=nulls,
         exact=all(read.exact for read in splits.values()),
         stamps={name: stamp for read in splits.values() for name, stamp in read.stamps.items()},
+    )
+
+
+def _checked(splits: Splits, split: str | None, label: str, prefer: str) -> tuple[str, Splits]:
+    """Choose the split to read, and refuse what no dataset holds."""
+    chosen = _choose(splits, split, label, prefer)
+    splits = {key: replace(read, dataset=held(read.dataset, label)) for key, read in splits.items()}
+    for read in splits.values():
+        check_times(read.dataset, label)
+    if len(splits[chosen].dataset) == 0:
+        raise DataPrunerError(f"{label} has no rows; give a source with at least one row.")
+    return chosen, splits
+
+
+def _load_several(
+    named: Mapping[str, str],
+    split: str | None,
+    columns: dict[str, str] | None,
+    layout: str | None,
+    embeddings_given: bool,
+    prefer: str,
+    column: str,
+) -> Samples:
+    """Load several sources, one after another."""
+    origins: list[Origin] = []
+    parts: dict[str, list[Given]] = {}
+    chosen: list[Given] = []
+    for name, source in named.items():
+        label = safe_text(source, 200)
+        splits, revision = load_named(source)
+        own, splits = _checked(splits, split, label, prefer)
+        chosen.append(Given(name, label, splits[own]))
+        origins.append(Origin(name, source, own, len(splits[own].dataset), revision))
+        for key, read in splits.items():
+            if key != own:
+                parts.setdefault(key, []).append(Given(name, label, read))
+    own = origins[0].split if len({origin.split for origin in origins}) == 1 else "train"
+    read = joined(chosen, column)
+    found = layout_of(
+        read.dataset, chosen, column, columns=columns, layout=layout, embeddings_given=embeddings_given
+    )
+    others = {key: joined(given, column) for key, given in parts.items() if key != own}
+    every = {own: read, **others}
+    return Samples(
+        read.dataset,
+        with_transcripts(read.dataset, found),
+        source=", ".join(named.values()),
+        split=own,
+        others={key: one.dataset for key, one in others.items()},
+        given_nulls={key: one.given_nulls for key, one in every.items() if one.given_nulls},
+        exact=all(one.exact for one in every.values()),
+        stamps={file: stamp for one in every.values() for file, stamp in one.stamps.items()},
+        origins=tuple(origins),
+        source_column=column,
     )
 
 
@@ -136,7 +185,7 @@ def other_split(samples: Samples, split: str) -> Samples:
     if not {*layout.columns.values()} <= {*dataset.column_names}:
         found = detect_layout(dataset, columns=None, layout=None, embeddings_given=False)
         layout = with_transcripts(dataset, found)
-    return replace(samples, dataset=dataset, layout=layout, split=split, others={}, stamps={})
+    return replace(samples, dataset=dataset, layout=layout, split=split, others={}, stamps={}, origins=())
 
 
 def _choose(splits: Splits, split: str | None, source: str, prefer: str) -> str:
@@ -158,88 +207,3 @@ def _choose(splits: Splits, split: str | None, source: str, prefer: str) -> str:
     if not splits:
         raise DataPrunerError(f"{source} has no splits, hence no rows; give a source with at least one row.")
     raise DataPrunerError(f"{source} has the splits {listed}; name one with {option}.")
-
-
-def _load_named(name: str) -> tuple[Splits, str | None]:
-    """Load a path or, when nothing on disk has that name, a hub dataset."""
-    label = safe_text(name, 200)
-    try:
-        path = Path(name).expanduser()
-        exists = bool(name.strip()) and path.exists()
-    except (OSError, ValueError, RuntimeError) as error:
-        raise DataPrunerError(
-            f"'{label}' is neither a path nor a hub name ({safe_text(str(error), 80)})."
-        ) from error
-    if exists:
-        return (load_folder(path, label) if path.is_dir() else {"train": load_files([path], label)}), None
-    if any(character in name for character in "*?["):
-        files = files_of(str(path), label)
-        if not files:
-            raise DataPrunerError(f"There is no such file: nothing matches '{label}'.")
-        return {"train": load_files(files, label)}, None
-    hub = _HUB_NAME.fullmatch(name)
-    looks_like_path = name.startswith(("/", "./", "../", "~", "\\")) or file_format(path) is not None
-    if looks_like_path or hub is None:
-        raise DataPrunerError(f"There is no such file or folder: '{label}'.{_near_path(path)}")
-    return _load_hub(hub["name"], hub["config"], hub["revision"], label)
-
-
-def _near_path(path: Path) -> str:
-    """Suggest a neighbour of a path that is not there."""
-    if not path.parent.is_dir():
-        return ""
-    return did_you_mean(path.name, [entry.name for entry in path.parent.iterdir()])
-
-
-def _load_hub(name: str, config: str | None, revision: str | None, label: str) -> tuple[Splits, str | None]:
-    """Load a dataset from the hub; its code, if it has any, is never run."""
-    import datasets
-    import huggingface_hub
-    from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES as FORMATS
-
-    # `datasets` would read whatever lies in the working folder in that format, pickles too.
-    if name in FORMATS:
-        raise DataPrunerError(
-            f"There is no such file or folder: '{label}', which is the name of a format; on the hub, datasets are "
-            "called org/name."
-        )
-    # Before datasets 4 a dataset could bring a script; later versions do not know the argument.
-    old = int(datasets.__version__.split(".")[0]) < 4
-    options = {"trust_remote_code": False} if old else {}
-    try:
-        loaded = datasets.load_dataset(name, config, revision=revision, **options)
-    except Exception as error:
-        # The hub client raises what its version, its HTTP library and the builder raise: no list is complete.
-        raise DataPrunerError(_hub_problem(error, label)) from error
-    caches = [Path(datasets.config.HF_DATASETS_CACHE), Path(huggingface_hub.constants.HF_HUB_CACHE)]
-    splits = {
-        split: confined(
-            Read(dataset, stamps=stamps(Path(file["filename"]) for file in dataset.cache_files)),
-            caches,
-            label,
-        )
-        for split, dataset in (loaded if isinstance(loaded, dict) else {"train": loaded}).items()
-    }
-    if revision is None:
-        for dataset in (read.dataset for read in splits.values()):
-            found = _SHA.search(" ".join(dataset.info.download_checksums or {}))
-            revision = revision or (found[1] if found else None)
-    return splits, revision
-
-
-def _hub_problem(error: Exception, label: str) -> str:
-    """Return one sentence for what went wrong with the hub."""
-    chain: list[BaseException] = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and len(chain) < 10:
-        chain.append(cause)
-    names = " ".join(type(link).__name__ for link in chain)
-    reason = safe_text(" ".join(str(error).split()), 200)
-    if re.search(r"Connect|Offline|Timeout|LocalEntryNotFound|MaxRetry|ProxyError", names):
-        return (
-            f"'{label}' is not on disk, and the Hugging Face hub cannot be reached ({reason}); check the"
-            f" name, go"
-            f" online, or give a file or folder."
-        )
-    if "DatasetNotFound" in names or "RepositoryNotFound" in names:
-        return f"'{label}' is neither on disk nor on the Hugging Face hub (or it is private); check the name."
-    return f"'{label}' could not be loaded from the Hugging Face hub ({reason})."

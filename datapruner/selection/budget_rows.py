@@ -10,6 +10,7 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from datapruner.arrays import Flags, Ints
 from datapruner.budget import Amount, Budget
@@ -100,7 +101,10 @@ def portions(
     shown = [safe_text(name, 60) for name in names]
     left = np.bincount(codes[eligible], costs[eligible], k).astype(np.int64)
     weights = limits.whole if power is None else power_weights(left, power)
+    if budget.group_share:
+        weights = shared_weights(budget, total, names, weights, limits.floors)
     shares = allocate(weights, limits.caps, total, limits.floors, "proportional", names=shown)
+    _tell_short(budget, total, shares, names)
     rows = np.flatnonzero(competing)
     rows = rows[np.argsort(codes[rows], kind="stable")]
     edges = np.searchsorted(codes[rows], np.arange(k + 1))
@@ -259,12 +263,73 @@ def _part(share: float, of: int) -> int:
     return math.floor(as_written(share) * of + Fraction(1, 2))
 
 
+def shared_weights(
+    budget: Budget, total: int, names: Sequence[str], weights: ArrayLike, counts: ArrayLike
+) -> NDArray[Any]:
+    """Give groups weights by which those with a share get it of the total, and the others what is left.
+
+    Parameters
+    ----------
+    budget : Budget
+        With shares.
+    total : int
+        What is spent.
+    names : sequence of str
+        The groups.
+    weights : array_like, shape (k,)
+        Of the groups without a share among each other.
+    counts : array_like, shape (k,)
+        What groups with a quota get.
+
+    Returns
+    -------
+    ndarray, shape (k,)
+        Whole numbers, exact; floats where these are too large.
+    """
+    said = {name: as_written(share) * total for name, share in budget.group_share.items()}
+    given = dict(zip(names, np.asarray(counts).tolist(), strict=True))
+    left = total - sum(said.values()) - sum(given[name] for name in budget.quotas)
+    if left < 0:
+        raise DataPrunerError(
+            f"the quotas of {', '.join(safe_text(name, 40) for name in budget.quotas)} and the shares add up "
+            f"to more than the budget of {total} {budget.unit}"
+        )
+    fixed = {**said, **{name: Fraction(given[name]) for name in budget.quotas}}
+    own = {name: Fraction(weight) for name, weight in zip(names, np.asarray(weights).tolist(), strict=True)}
+    others = sum((own[name] for name in names if name not in fixed), Fraction()) or Fraction(1)
+    parts = [fixed.get(name, left * own[name] / others) for name in names]
+    unit = math.lcm(*(part.denominator for part in parts))
+    whole = [int(part * unit) for part in parts]
+    return np.array(whole if max(whole) < 2**62 else [float(part) for part in parts])
+
+
+def _tell_short(budget: Budget, total: int, shares: Ints, names: Sequence[str]) -> None:
+    """Say of which group less is kept than its share, because there is no more."""
+    for name, count in zip(names, shares.tolist(), strict=True):
+        share = budget.group_share.get(name)
+        if share is not None and count < math.floor(as_written(share) * total):
+            logger.warning(
+                "'%s' is to be %.4g of what is kept, %s %s, and has %s left: the others get the rest",
+                safe_text(name, 60),
+                share,
+                _part(share, total),
+                budget.unit,
+                count,
+            )
+
+
 def check_quotas(budget: Budget, names: Sequence[str]) -> None:
-    """Refuse quotas of groups that a column does not hold."""
-    for group in budget.quotas:
+    """Refuse quotas and shares of groups that a column does not hold, and shares of all groups that leave a rest."""
+    if set(names) <= set(budget.group_share) and sum(map(as_written, budget.group_share.values())) != 1:
+        raise DataPrunerError(
+            f"every group of '{safe_text(str(budget.per_group), 60)}' has a share, and they add up to "
+            f"{float(sum(map(as_written, budget.group_share.values()))):.4g}, not to 1"
+        )
+    for group in (*budget.quotas, *budget.group_share):
         if group not in names:
             shown = ", ".join(safe_text(name, 40) for name in names[:20])
+            what = "quota" if group in budget.quotas else "share"
             raise DataPrunerError(
-                f"a quota is given for '{safe_text(group, 60)}', which column '{budget.per_group}' does not "
+                f"a {what} is given for '{safe_text(group, 60)}', which column '{budget.per_group}' does not "
                 f"hold.{did_you_mean(group, names)} It holds {shown}"
             )

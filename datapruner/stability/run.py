@@ -161,7 +161,7 @@ def stability_of(
     first = next(iter(base.values()))
     return Stability(
         tuple(records),
-        held.recipe.with_budget(budget).pinned(held.samples.revision),
+        held.recipe.with_budget(budget).pinned(held.samples),
         len(held.samples),
         len(held.rows),
         int(first.kept.sum()),

@@ -1,0 +1,179 @@
+"""Several sources become one: their rows one after another, a column that names each row's source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from datapruner.arrays import Ints
+from datapruner.errors import DataPrunerError
+from datapruner.samples.detecting import detect_layout
+from datapruner.samples.readers import BLOCK_BYTES, BLOCK_ROWS
+from datapruner.samples.sample import Layout
+from datapruner.samples.tables import Gatherer, Read
+from datapruner.text import safe_text
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset
+
+
+class Given(NamedTuple):
+    """A source that was read: its name, what it is called in a sentence, and the rows of a split."""
+
+    name: str
+    label: str
+    read: Read
+
+
+def joined(given: Sequence[Given], column: str) -> Read:
+    """Join the rows of sources in their order; a column that one lacks is null in its rows.
+
+    Parameters
+    ----------
+    given : sequence of Given
+    column : str
+        The column that names each row's source; added as the last one.
+
+    Raises
+    ------
+    DataPrunerError
+        There is such a column, two sources read the same file, or a column has types that do not go together.
+    """
+    for one in given:
+        if column in one.read.dataset.column_names:
+            raise DataPrunerError(
+                f"{one.label} has a column '{safe_text(column, 60)}' already, where each row's source is to be named; "
+                "give another name with --source-column"
+            )
+    for first, second in combinations(given, 2):
+        if shared := first.read.stamps.keys() & second.read.stamps.keys():
+            raise DataPrunerError(
+                f"the sources {first.label} and {second.label} both read {safe_text(sorted(shared)[0], 200)}; give "
+                "each file once"
+            )
+    kinds = _declared(given)
+    gatherer = Gatherer(" and ".join(one.label for one in given[:3]) + ", ..." * (len(given) > 3))
+    gatherer.exact = all(one.read.exact for one in given)
+    for one in given:
+        for block in _blocks(one.read.dataset):
+            gatherer.add(_with_name(block, column, one.name), one.label)
+    made = gatherer.read().dataset
+    types = made.features.arrow_schema
+    fitting = {
+        name: kind
+        for name, kind in kinds.items()
+        if type(made.features)({name: kind}).arrow_schema.field(name).type == types.field(name).type
+    }
+    if fitting:
+        info = made.info.copy()
+        info.features = type(made.features)({**made.features, **fitting})
+        made = type(made)(made.data, info=info, split=made.split)
+    stamps = {file: stamp for one in given for file, stamp in one.read.stamps.items()}
+    return Read(made, _own_nulls(given), gatherer.exact, stamps)
+
+
+def _declared(given: Sequence[Given]) -> dict[str, Any]:
+    """Give what sources agree on that no type says, such as images; refuse two kinds of labels."""
+    held: dict[str, tuple[Any, str]] = {}
+    apart = set()
+    for one in given:
+        for name, kind in one.read.dataset.features.items():
+            other, label = held.setdefault(name, (kind, one.label))
+            if other != kind:
+                if "ClassLabel" in (type(other).__name__, type(kind).__name__):
+                    raise DataPrunerError(
+                        f"Column '{safe_text(name, 60)}' numbers its labels otherwise in {label} than in {one.label}; "
+                        "make them texts, or number them alike."
+                    )
+                apart.add(name)
+    return {name: kind for name, (kind, _) in held.items() if name not in apart}
+
+
+def _blocks(dataset: Dataset) -> Any:
+    """Give a dataset's rows as tables that are small however large the rows are."""
+    source, total = dataset.with_format("arrow"), len(dataset)
+    whole = max(int(dataset.data.nbytes), 1)
+    rows = max(1, min(BLOCK_ROWS, BLOCK_BYTES * total // whole))
+    for start in range(0, total, rows):
+        yield source[start : start + rows].replace_schema_metadata(None)
+
+
+def _with_name(table: pa.Table, column: str, name: str) -> pa.Table:
+    import pyarrow as pa
+
+    return table.append_column(column, pa.repeat(pa.scalar(name, pa.string()), len(table)))
+
+
+def _own_nulls(given: Sequence[Given]) -> Mapping[str, Ints]:
+    """For each column that some rows do not have at all, give the rows that hold a null of their own there."""
+    names = dict.fromkeys(name for one in given for name in one.read.dataset.column_names)
+    partial = {
+        name
+        for name in names
+        for one in given
+        if name in one.read.given_nulls or name not in one.read.dataset.column_names
+    }
+    none: Ints = np.zeros(0, dtype=np.int64)
+    found: dict[str, list[Ints]] = {name: [none] for name in names if name in partial}
+    start = 0
+    for one in given:
+        for name, rows in found.items():
+            if name in one.read.given_nulls:
+                rows.append(one.read.given_nulls[name] + start)
+            elif name in one.read.dataset.column_names:
+                rows.append(_nulls(one.read.dataset, name) + start)
+        start += len(one.read.dataset)
+    return {name: np.concatenate(rows) for name, rows in found.items()}
+
+
+def _nulls(dataset: Dataset, name: str) -> Ints:
+    column = dataset.select_columns([name]).with_format("arrow")[:].column(name)
+    found: Ints = np.flatnonzero(column.is_null().to_numpy()).astype(np.int64)
+    return found
+
+
+def layout_of(
+    whole: Dataset,
+    given: Sequence[Given],
+    column: str,
+    *,
+    columns: dict[str, str] | None,
+    layout: str | None,
+    embeddings_given: bool,
+) -> Layout:
+    """Find how the rows of several sources are read: in one way, which each of them would be read in by itself.
+
+    Raises
+    ------
+    DataPrunerError
+        One of them would be read otherwise, so that its rows would lose what they say.
+    """
+    mapping = dict(columns or {})
+    seen = whole if column in mapping.values() else whole.remove_columns(column)
+    found = detect_layout(seen, columns=columns, layout=layout, embeddings_given=embeddings_given)
+    for one in given:
+        there = set(one.read.dataset.column_names)
+        said = {role: name for role, name in mapping.items() if name in there}
+        try:
+            own = detect_layout(
+                one.read.dataset, columns=said or None, layout=layout, embeddings_given=embeddings_given
+            )
+        except DataPrunerError as error:
+            raise DataPrunerError(f"{one.label}: {error.sentence}") from error
+        if own.name != found.name or any(
+            found.columns.get(role) != name for role, name in own.columns.items()
+        ):
+            raise DataPrunerError(
+                f"{one.label} is read as {_way(own)}, and all sources together as {_way(found)}; bring them into one "
+                "layout, or say with --columns which columns are read"
+            )
+    return found
+
+
+def _way(layout: Layout) -> str:
+    roles = ", ".join(f"{role}={safe_text(name, 40)}" for role, name in layout.columns.items())
+    return f"'{layout.name}' ({roles})"
