@@ -58,8 +58,18 @@ class NearSearch:
         """Begin with no row kept."""
         object.__setattr__(self, "kept", np.zeros(len(self.safe), dtype=np.bool_))
 
-    def visit(self, order: Ints, rarity: Rarity | None = None) -> list[tuple[int, int, float]]:
+    def visit(
+        self, order: Ints, rarity: Rarity | None = None, *, keeping: bool = True
+    ) -> list[tuple[int, int, float]]:
         """Go through some rows; those that are like a kept one, by what few rows have too, are not kept.
+
+        Parameters
+        ----------
+        order : ndarray, int64
+            The rows.
+        rarity : Rarity, optional
+        keeping : bool
+            A row that is like none is one that later ones are held against.
 
         Returns
         -------
@@ -77,6 +87,8 @@ class NearSearch:
                 if jaccard >= self.threshold:
                     dropped.append((i, other, jaccard))
                     continue
+            if not keeping:
+                continue
             self.kept[i] = True
             for bucket in mine:
                 self.kept_in.setdefault(bucket, []).append(i)

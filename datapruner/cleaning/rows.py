@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from datapruner.arrays import Flags, Ints
 from datapruner.choices import Match
@@ -63,6 +63,18 @@ def asides(samples: Samples, rows: Ints, match: Match) -> Ints | None:
     ndarray, int64, shape (len(rows),), or None
         None where a row is its text alone.
     """
+    hashes = aside_hashes(samples, rows, match)
+    return None if hashes is None else numbered(hashes)
+
+
+def numbered(hashes: NDArray[np.uint64]) -> Ints | None:
+    """Give equal hashes one number; None where all are equal."""
+    numbers: Ints = np.unique(hashes, return_inverse=True)[1].astype(np.int64)
+    return numbers if numbers.any() else None
+
+
+def aside_hashes(samples: Samples, rows: Ints, match: Match) -> NDArray[np.uint64] | None:
+    """Hash what rows are besides their texts, so that rows of two sets can be compared; None where that is nothing."""
     from xxhash import xxh3_64_intdigest
 
     layout = samples.layout
@@ -72,14 +84,12 @@ def asides(samples: Samples, rows: Ints, match: Match) -> Ints | None:
     if not layout.beside and (texts or not layout.has_text):
         return None
     if not layout.has_text:
-        return encode_labels(samples.column(layout.columns["label"]))[1][rows]
+        return encode_labels(samples.column(layout.columns["label"]))[1][rows].astype(np.uint64)
     beside = (
         match_form(sample.aside(), match).encode("utf-8", "surrogatepass")
         for sample in samples.iter_samples(rows)
     )
-    hashes = np.fromiter(map(xxh3_64_intdigest, beside), np.uint64, len(rows))
-    numbers: Ints = np.unique(hashes, return_inverse=True)[1].astype(np.int64)
-    return numbers if numbers.any() else None
+    return np.fromiter(map(xxh3_64_intdigest, beside), np.uint64, len(rows))
 
 
 def row_mask(value: str | list[int] | None, samples: Samples, what: str) -> Flags:

@@ -358,6 +358,14 @@ class Cleaning(Section):
             "n-grams that many test rows share count little, as a template's; both: or many training rows."
         ),
     ] = "both"
+    against: Annotated[
+        list[str] | None,
+        Option(
+            "An earlier result, or any set, whose rows must not come again: copies of its rows and near duplicates go. "
+            "May be repeated.",
+            metavar="SOURCE",
+        ),
+    ] = None
     cleaning: Annotated[
         list[Any],
         Option(

@@ -17,6 +17,7 @@ FILES = ("embeddings", "target_embeddings", "divergences")
 PATHS = (
     "source",
     "decontaminate",
+    "against",
     "target",
     "embedder",
     "tokenizer",

@@ -94,7 +94,7 @@ class Recipe(
     def _by_task(cls, given: Any) -> Any:
         return named_targets(given)
 
-    @field_validator("sketch_checkpoints", mode="before")
+    @field_validator("sketch_checkpoints", "against", mode="before")
     @classmethod
     def _listed(cls, given: Any) -> Any:
         listed = [given] if isinstance(given, str | Path) else given

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from datapruner.arrays import Flags
+from datapruner.arrays import Flags, Ints
 from datapruner.choices import Match
 from datapruner.cleaning.rows import checked_rows, text_blocks
 from datapruner.cleaning.step import CleaningStep, Remaining
@@ -87,17 +87,8 @@ def exact_duplicates(
     Vetoes
         Kind ``exact_duplicate``, measure 1.0.
     """
-    from xxhash import xxh3_128_digest
-
     alive = checked_rows(rows, protected)
-    digests = np.empty((alive.size, 2), dtype=np.uint64)
-    done = 0
-    for block, _ in text_blocks(texts, alive):
-        packed = b"".join(
-            xxh3_128_digest(match_form(text, match).encode("utf-8", "surrogatepass")) for text in block
-        )
-        digests[done : done + len(block)] = np.frombuffer(packed, dtype=np.uint64).reshape(-1, 2)
-        done += len(block)
+    digests = digests_of(texts, alive, match)
     safe = np.zeros(alive.size, dtype=bool) if protected is None else protected[alive]
     # Copies become neighbours, the protected ones first, each part in source order: the head is kept.
     order = np.lexsort((~safe, digests[:, 1], digests[:, 0]))
@@ -108,3 +99,18 @@ def exact_duplicates(
     keeper[order] = order[np.flatnonzero(head)[np.cumsum(head) - 1]]
     dropped = np.flatnonzero((keeper != np.arange(alive.size)) & ~safe)
     return drops(EXACT, alive[dropped], alive[keeper[dropped]], np.ones(dropped.size))
+
+
+def digests_of(texts: Iterable[str], rows: Ints, match: Match) -> NDArray[np.uint64]:
+    """Hash texts, of which two that count as the same have the same: uint64 (m, 2)."""
+    from xxhash import xxh3_128_digest
+
+    digests = np.empty((rows.size, 2), dtype=np.uint64)
+    done = 0
+    for block, _ in text_blocks(texts, rows):
+        packed = b"".join(
+            xxh3_128_digest(match_form(text, match).encode("utf-8", "surrogatepass")) for text in block
+        )
+        digests[done : done + len(block)] = np.frombuffer(packed, dtype=np.uint64).reshape(-1, 2)
+        done += len(block)
+    return digests

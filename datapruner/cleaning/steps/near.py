@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from datapruner.arrays import Flags, Ints
+from datapruner.arrays import Flags, Floats, Ints
 from datapruner.choices import Match
 from datapruner.cleaning.blanks import without_fillings
 from datapruner.cleaning.crowd import Crowd
@@ -190,31 +190,12 @@ def near_duplicates(
     about 80 % of rows of several lengths), and own words from so small a choice that the rare shingles are
     not rare either (ten words). Figures: ``benchmarks/duplicates.md``.
     """
-    if not 0 < threshold <= 1:
-        raise DataPrunerError(f"The near-duplicate threshold must lie in (0, 1], not {threshold}.")
-    if ngram < 1 or num_perm < 1:
-        raise DataPrunerError(f"ngram and num_perm must be at least 1, not {ngram} and {num_perm}.")
+    _check(threshold, ngram, num_perm)
     alive = checked_rows(rows, protected)
-    kinds = None if apart is None else np.asarray(apart)
-    bands, values = bands_for(threshold, num_perm)
-    permutations = permutations_of(num_perm, seed)[:, : bands * values]
-
-    hashes, counts, keys, (nested, counted) = _shingled(
-        texts, alive, ngram, permutations, bands, numbers, kinds
-    )
+    safe = np.zeros(alive.size, dtype=bool) if protected is None else protected[alive]
     if not alive.size:
         return collected(NEAR, [])
-    starts = np.concatenate([[0], np.cumsum(counts)])
-    second = None if whole is None else Sets.read(whole, alive, ngram)
-    buckets = shared_buckets(keys, counts > 0)
-    del keys
-    sets = Sets(hashes, starts)
-    sizes = np.bincount(buckets[buckets >= 0])
-    large = np.append(sizes > CROWDED, False)  # the last entry answers for bucket -1
-    in_crowd: Flags = np.asarray(large[buckets].any(axis=1))
-    crowd = Crowd.build(hashes, starts, np.flatnonzero(in_crowd), threshold) if in_crowd.any() else None
-    safe = np.zeros(alive.size, dtype=bool) if protected is None else protected[alive]
-    search = NearSearch(sets, second, threshold, buckets, large, in_crowd, crowd, safe, nested, counted)
+    search = _prepared(texts, alive, safe, threshold, ngram, num_perm, seed, numbers, apart, whole)
 
     def vetoes_of(pairs: list[tuple[int, int, float]]) -> Vetoes:
         return collected(NEAR, [(int(alive[i]), int(alive[other]), jaccard) for i, other, jaccard in pairs])
@@ -225,7 +206,7 @@ def near_duplicates(
         found = taken_back(found)
     if rare <= 0:
         return found
-    rarity = Rarity(sets, rare)
+    rarity = Rarity(search.sets, rare)
     places = [np.searchsorted(alive, of) for of in (found.rows, found.others)]
     weak = np.array([not rarity.holds(i, np.array([j]))[0] for i, j in zip(*places, strict=True)], np.bool_)
     again = vetoes_of(search.visit(np.sort(places[0][weak]), rarity))
@@ -235,6 +216,86 @@ def near_duplicates(
         np.concatenate([found.others[~weak], again.others]),
         np.concatenate([found.measures[~weak], again.measures]),
     )
+
+
+def near_held(
+    texts: Iterable[str],
+    held: Flags,
+    *,
+    threshold: float = 0.7,
+    ngram: int = 3,
+    num_perm: int = 128,
+    seed: int = 0,
+    numbers: bool = False,
+    apart: ArrayLike | None = None,
+    whole: Iterable[str] | None = None,
+) -> tuple[Ints, Ints, Floats]:
+    """Find rows that are near duplicates of rows of another set, as :func:`near_duplicates` finds those of one set.
+
+    Parameters
+    ----------
+    texts, apart, whole
+        Of all rows of both sets.
+    held : ndarray, bool
+        Which of them are the other set's: they are compared with none, and no other row is compared with.
+    threshold, ngram, num_perm, seed, numbers
+        As for :func:`near_duplicates`.
+
+    Returns
+    -------
+    found : ndarray, int64
+        Places of rows that are near duplicates.
+    others : ndarray, int64
+        Of each the place of the other set's row that it is most like.
+    measures : ndarray, float64
+        Their Jaccard similarities.
+    """
+    _check(threshold, ngram, num_perm)
+    every = np.arange(held.size)
+    search = _prepared(texts, every, held, threshold, ngram, num_perm, seed, numbers, apart, whole)
+    search.visit(every[held])
+    found = search.visit(every[~held], keeping=False)
+    rows, others, measures = zip(*found, strict=True) if found else ((), (), ())
+    return np.array(rows, np.int64), np.array(others, np.int64), np.array(measures, np.float64)
+
+
+def _check(threshold: float, ngram: int, num_perm: int) -> None:
+    """Refuse what has no meaning."""
+    if not 0 < threshold <= 1:
+        raise DataPrunerError(f"The near-duplicate threshold must lie in (0, 1], not {threshold}.")
+    if ngram < 1 or num_perm < 1:
+        raise DataPrunerError(f"ngram and num_perm must be at least 1, not {ngram} and {num_perm}.")
+
+
+def _prepared(
+    texts: Iterable[str],
+    alive: Ints,
+    safe: Flags,
+    threshold: float,
+    ngram: int,
+    num_perm: int,
+    seed: int,
+    numbers: bool,
+    apart: ArrayLike | None,
+    whole: Iterable[str] | None,
+) -> NearSearch:
+    """Read the texts, and find out which rows have to be compared."""
+    kinds = None if apart is None else np.asarray(apart)
+    bands, values = bands_for(threshold, num_perm)
+    permutations = permutations_of(num_perm, seed)[:, : bands * values]
+    hashes, counts, keys, (nested, counted) = _shingled(
+        texts, alive, ngram, permutations, bands, numbers, kinds
+    )
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    second = None if whole is None else Sets.read(whole, alive, ngram)
+    buckets = shared_buckets(keys, counts > 0)
+    del keys
+    sets = Sets(hashes, starts)
+    sizes = np.bincount(buckets[buckets >= 0])
+    large = np.append(sizes > CROWDED, False)  # the last entry answers for bucket -1
+    in_crowd: Flags = np.asarray(large[buckets].any(axis=1))
+    crowd = Crowd.build(hashes, starts, np.flatnonzero(in_crowd), threshold) if in_crowd.any() else None
+    return NearSearch(sets, second, threshold, buckets, large, in_crowd, crowd, safe, nested, counted)
 
 
 def _shingled(
