@@ -85,7 +85,7 @@ class Reading(TypedDict, total=False):
     decontaminate_ngram: int
     decontaminate_share: float
     decontaminate_templates: Templates
-    against: str | list[str] | None
+    against: list[str] | None
     target: str | list[str] | dict[str, str] | None
     target_split: str | dict[str, str] | None
     target_columns: dict[str, str | dict[str, str]] | None

@@ -24,6 +24,7 @@ from tests.conftest import command, without_progress
 VERBS = [dp.prune, dp.score, dp.compare, dp.damage, dp.compare_stability]
 NOT_TOLD = {
     "source",
+    "group_share",
     "source_content",
     "inputs_content",
     "in_memory",

@@ -245,6 +245,14 @@ def workplace(request, made, tmp_path, monkeypatch):
     write("test.jsonl", rows[:3])
     write("mine.jsonl", rows[::60])
     write("dev.jsonl", rows[5::60])
+    if "more.jsonl" in text:
+        turned = [" ".join(reversed(row["question"].split())) for row in rows[:FEW]]
+        write("more.jsonl", [{**row, "question": other} for row, other in zip(rows, turned, strict=False)])
+    if "math.parquet" in text:
+        (tmp_path / "chat").mkdir()
+        write("code.jsonl", rows[:60])
+        write("chat/a.jsonl", rows[60:90])
+        pq.write_table(pa.Table.from_pylist(rows[90:]), tmp_path / "math.parquet")
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
     for name in ("vectors", "a", "b"):
         np.save(tmp_path / f"{name}.npy", vectors)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import datapruner
+from datapruner.cleaning.steps.against import Against
 from datapruner.cleaning.steps.best_of_prompt import BestOfPrompt
 from datapruner.cleaning.steps.equal_sides import EqualSides
 from datapruner.cleaning.steps.pair_duplicates import PairDuplicates
@@ -39,7 +40,7 @@ WORDS = {
 
 def test_the_words_are_those_of_always():
     assert {code: table()[code].label for code in WORDS} == WORDS
-    steps = Rules, Symbols, UnfitAnswer, UnfinishedAnswer, BestOfPrompt, EqualSides, PairDuplicates
+    steps = Against, Rules, Symbols, UnfitAnswer, UnfinishedAnswer, BestOfPrompt, EqualSides, PairDuplicates
     rules = {reason.code for step in steps for reason in step.reasons}
     assert set(table()) == {*WORDS, "ranked", "dropped_before_scoring", "not_measured", *rules}
     assert not saved_words(table())

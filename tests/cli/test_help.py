@@ -89,7 +89,7 @@ def test_options_stand_in_their_section(monkeypatch, capsys):
         r"--embed EMBED +What is embedded of a row\.\s+\[both\|prompt\|response; default: both\]", said
     )
     assert re.search(r"--out FOLDER .*\[required\]", said, re.DOTALL)
-    assert said.startswith("Usage: datapruner prune SOURCE --out FOLDER [OPTIONS]\n")
+    assert said.startswith("Usage: datapruner prune SOURCE... --out FOLDER [OPTIONS]\n")
 
 
 @pytest.mark.parametrize("name", NAMES)
