@@ -39,7 +39,7 @@ test-pages: install
 
 # Every call that changes a file dies or fails once; two minutes on two cores.
 test-faults: install
-	$(PYTEST) -m 'faults and not slow' tests/faults
+	$(PYTEST) -m 'faults and not slow' tests/faults tests/signals
 
 # Mostly valid runs, mutated; what fails is kept in a folder, to be replayed. SECONDS=3600 for an hour.
 fuzz: SECONDS ?= 600

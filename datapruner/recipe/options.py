@@ -520,7 +520,8 @@ class Running(Section):
     cache: Annotated[
         str | None,
         Option(
-            "Folder of the signals; default: DATAPRUNER_CACHE, else the user's cache folder.",
+            "Folder of the signals, or an address such as s3://bucket/prefix; default: DATAPRUNER_CACHE, else the "
+            "user's cache folder.",
             metavar="FOLDER",
         ),
     ] = None

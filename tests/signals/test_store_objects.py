@@ -125,12 +125,19 @@ def test_its_files_are_those_of_a_folder(tmp_path, another_machine, monkeypatch)
     assert fetch(URL, range(55)) == []
 
 
-def test_rows_that_a_copy_holds_cost_no_request(monkeypatch):
-    fetch(URL, range(40))
+def test_a_run_costs_so_many_requests(monkeypatch, another_machine):
+    """As docs/object_stores.md has it: n shards that are computed, read elsewhere, and mapped."""
     calls = Faulty(MemoryFileSystem())
     monkeypatch.setattr(objects, "file_system", lambda protocol: calls)
+    fetch(URL, range(40))
+    shards = len(shelf().shards())
+    assert calls.calls <= 8 + 3 * shards + 2
+    calls.calls = 0
     assert fetch(URL, range(40)) == []
     assert calls.calls == 0
+    another_machine()
+    assert fetch(URL, range(40)) == []
+    assert calls.calls == 1 + 2 * shards
 
 
 def test_an_index_is_read_by_the_blocks_that_may_hold_a_row(another_machine, monkeypatch):
@@ -357,6 +364,7 @@ def test_the_upkeep_sees_both_sides(another_machine, monkeypatch, tmp_path):
 def test_the_variable_names_it(monkeypatch):
     monkeypatch.setenv("DATAPRUNER_CACHE", URL)
     assert SignalStore().far == objects.ObjectFolder(URL) / "signals"
+    assert SignalStore().location == URL
     assert "0 B of signals" in carry_out("show", None, None, None)
 
 

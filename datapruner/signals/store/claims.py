@@ -32,6 +32,8 @@ SHARE_SECONDS = 20.0
 """Who has less than this left to do does not share it."""
 LEAST_ROWS = 32
 LOOK_SECONDS = 1.0
+FAR_LOOKS = 5
+"""Times as long between two looks while rows are computed, where each is a request."""
 WAIT_SECONDS = 0.05, 2.0
 """Between two looks at others' leases: at first, and at most."""
 TELL_SECONDS = 5.0
@@ -89,6 +91,7 @@ class Claims:
             if isinstance(place, ObjectPlace)
             else LocalLeases(place.folder / leases.FOLDER, place.root)
         )
+        self.look_seconds = LOOK_SECONDS * (FAR_LOOKS if shelf.is_far else 1)
         self.lease: Lease | None = None
         self.told = False
         # Who computes rows while it computes others neither claims nor waits: somebody could be waiting for those.
@@ -153,7 +156,7 @@ class Claims:
         if self.whole:
             return False
         now, mine = time.monotonic(), self.lease.rows
-        if self.lease.left_seconds < SHARE_SECONDS or now - self.lease.looked < LOOK_SECONDS:
+        if self.lease.left_seconds < SHARE_SECONDS or now - self.lease.looked < self.look_seconds:
             return False
         self.lease.looked = now
         with suppress(OSError):

@@ -24,7 +24,8 @@ from datapruner.signals.store.shard_format import RaggedBatch, RowsMissingError
 from datapruner.signals.store.shards import ATTEMPTS, Shelf
 
 FLUSH_ROWS = 4096
-FLUSH_SECONDS = 5.0
+FLUSH_SECONDS, FAR_FLUSH_SECONDS = 5.0, 30.0
+"""On an object store, where every file costs requests, fewer and larger ones are put."""
 
 
 UNKEYED: set[ObjectFolder] = set()
@@ -45,8 +46,8 @@ class SignalStore:
         Or an address such as ``s3://bucket/prefix``; default as :func:`cache_at` has it.
     flush_rows : int
         Rows that wait at most before they are written as a shard.
-    flush_seconds : float
-        Seconds that they wait at most.
+    flush_seconds : float, optional
+        Seconds that they wait at most; default 5, on an object store 30.
     read_only : bool
         Notes are not written; whoever fetches rows writes all the same.
 
@@ -56,6 +57,8 @@ class SignalStore:
         Rows that the last :meth:`fetch` had to compute.
     made : int
         Rows that all of them together had to compute.
+    location : str
+        What another process opens the same store with: a folder, or an address.
     """
 
     def __init__(
@@ -63,11 +66,14 @@ class SignalStore:
         folder: str | Path | None = None,
         *,
         flush_rows: int = FLUSH_ROWS,
-        flush_seconds: float = FLUSH_SECONDS,
+        flush_seconds: float | None = None,
         read_only: bool = False,
     ) -> None:
-        self.flush_rows, self.flush_seconds = flush_rows, flush_seconds
         cache = cache_at(folder)
+        if flush_seconds is None:
+            flush_seconds = FLUSH_SECONDS if cache.far is None else FAR_FLUSH_SECONDS
+        self.flush_rows, self.flush_seconds = flush_rows, flush_seconds
+        self.location = str(cache.folder.absolute()) if cache.far is None else cache.far.url
         self.root = cache.folder
         self.folder = self.root / keyed("signals")
         self.far = None if cache.far is None else cache.far / keyed("signals")
