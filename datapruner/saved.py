@@ -17,10 +17,11 @@ from datapruner.arrays import Flags, Floats, Ints
 from datapruner.budget import Amount, Budget
 from datapruner.errors import MALFORMED, DataPrunerError
 from datapruner.files.checksums import check
-from datapruner.files.paths import expanded, is_file
+from datapruner.files.paths import is_file
 from datapruner.measuring.reading import read_samples
 from datapruner.moved import moved
 from datapruner.outputs.dataset import REASONS
+from datapruner.outputs.upload import brought
 from datapruner.ranking import Measure, Ranking
 from datapruner.reasons import CLEANED, KEPT, OVER_BUDGET, Reason, reason_of
 from datapruner.recipe import Recipe, load_recipe
@@ -310,7 +311,7 @@ def load_selection(path: str | Path, *, source: Any = None) -> SavedSelection:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    folder = expanded(Path(path))
+    folder = brought(path)
     file = folder / REASONS
     if is_file(file.with_name("scores.parquet")):
         raise DataPrunerError(

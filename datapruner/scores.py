@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from datapruner.budget import Amount, Budget
 from datapruner.errors import DataPrunerError
-from datapruner.files.paths import expanded
 from datapruner.measuring.reading import read_samples
 from datapruner.results.choosing import choose, not_chosen
 from datapruner.results.explanation import Explanation
@@ -298,10 +297,11 @@ def load_scores(path: str | Path, *, source: Any = None, scorers: Sequence[Score
         It is no such folder, or the dataset is another one than was scored.
     """
     from datapruner.outputs.score_files import open_scores
+    from datapruner.outputs.upload import brought
     from datapruner.scorers import make_scorer
     from datapruner.signals.models import renderer_of
 
-    held = open_scores(expanded(Path(path)))
+    held = open_scores(brought(path))
     recipe = held.recipe
     if source is None and recipe.source is None:
         raise DataPrunerError("these scores were made from data in memory; pass it as `source`")

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datapruner.errors import DataPrunerError
-from datapruner.files.paths import expanded, is_file
+from datapruner.files.paths import is_file
 from datapruner.outputs.dataset import REASONS
 from datapruner.outputs.score_files import TABLE
+from datapruner.outputs.upload import brought
 from datapruner.results.view import SelectionView
 from datapruner.saved import SavedSelection, load_selection
 from datapruner.scores import Scores, load_scores
@@ -43,7 +44,7 @@ def load(path: str | Path, *, source: Any = None) -> Scores | SavedSelection:
     DataPrunerError
         It holds neither; the sentence says what to call.
     """
-    folder = expanded(Path(path))
+    folder = brought(path)
     if is_file(folder / TABLE):
         return load_scores(folder, source=source)
     if is_file(folder / REASONS):

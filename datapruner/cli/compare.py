@@ -13,6 +13,7 @@ from datapruner.cli.terminal import headed
 from datapruner.cli.verb import verb
 from datapruner.cli.words import numbers_of
 from datapruner.cli.writing import check_report, foresee, told
+from datapruner.files.remote import path_said
 from datapruner.progress import say
 from datapruner.recipe.option import Option, Section
 
@@ -158,4 +159,4 @@ def compare(
     )
     comparison.save(out, overwrite=overwrite, report=report)
     if not quiet:
-        typer.echo(f"{headed(comparison.describe())}\n\n{safe_text(str(out))}" + page(out) * report)
+        typer.echo(f"{headed(comparison.describe())}\n\n{safe_text(path_said(out))}" + page(out) * report)

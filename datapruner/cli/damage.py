@@ -11,6 +11,7 @@ from datapruner.cli.beside_recipe import READING, RUNNING, Folder
 from datapruner.cli.terminal import headed
 from datapruner.cli.verb import verb
 from datapruner.cli.writing import foresee, told
+from datapruner.files.remote import path_said
 from datapruner.progress import say
 from datapruner.recipe.option import Option, Section
 from datapruner.recipe.options import Lists
@@ -92,4 +93,4 @@ def damage(
     if not quiet or out is None:
         typer.echo(headed(found.describe(examples)))
     if out is not None and not quiet:
-        typer.echo(f"\n{safe_text(str(out))}")
+        typer.echo(f"\n{safe_text(path_said(out))}")

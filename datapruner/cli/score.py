@@ -11,6 +11,7 @@ from datapruner.cli.beside_recipe import RANKING, RUNNING, Folder, OfParts
 from datapruner.cli.verb import verb
 from datapruner.cli.writing import foresee, measure_shard, told
 from datapruner.errors import DataPrunerError
+from datapruner.files.remote import path_said
 from datapruner.progress import say
 from datapruner.recipe.option import Option, Section
 
@@ -65,4 +66,4 @@ def score(
     scores = scored(asked)
     scores.save(out, overwrite=overwrite)
     if not quiet:
-        typer.echo(f"{len(scores):,} rows scored by {', '.join(scores.rankings)}: {out}")
+        typer.echo(f"{len(scores):,} rows scored by {', '.join(scores.rankings)}: {path_said(out)}")

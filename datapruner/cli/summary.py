@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from datapruner.cli.terminal import is_styled, rendered, width
+from datapruner.files.remote import path_said
 
 if TYPE_CHECKING:
     from datapruner.cleaning.pairs import Pair
@@ -41,7 +42,7 @@ def summarise(selection: Selection, out: Path, quiet: bool, *, report: bool, pai
         typer.echo(f"\n{_pair_lines(pair)}")
     for sentence in warning_words(selection, find_labels([selection])):
         typer.echo(f"\n{sentence}")  # its names are harmless already
-    shown = safe_text(str(out))
+    shown = safe_text(path_said(out))
     split = selection.scores.samples.split
     typer.echo(
         f'\n{shown}\n  load_dataset("{shown}", split="{safe_text(split)}")\n  datapruner explain {shown} --row 0'
@@ -104,4 +105,5 @@ def page(out: Path) -> str:
     """Give the line that says which page to look at."""
     from datapruner.text import safe_text
 
-    return f"\n  look at {safe_text(str(out / 'report.html'))}"
+    there = path_said(out / "report.html")
+    return f"\n  look at {safe_text(there)}"

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import IO, Any, TypeVar, cast
 
 from datapruner.errors import DataPrunerError
@@ -181,6 +181,13 @@ class ObjectFolder:
     def put_bytes(self, name: str, data: bytes) -> None:
         """Put a small file whole."""
         self._call_put(lambda fs: fs.pipe_file(f"{self.url}/{name}", data))
+
+    def put_file(self, name: str, path: Path) -> None:
+        """Put a file of this machine whole."""
+        if path.stat().st_size > PUT_BYTES:
+            self._call_put(lambda fs: fs.put_file(str(path), f"{self.url}/{name}"))
+        else:
+            self.put_bytes(name, path.read_bytes())
 
     def _call_put(self, do: Callable[[Any], object]) -> None:
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
@@ -25,12 +26,27 @@ LIBRARIES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs":
 """Scheme -> the library that reads it."""
 SCHEMES = frozenset({*LIBRARIES, "memory"})
 _URL = re.compile(rf"(?:{'|'.join(sorted(SCHEMES))})://")
+_SHORTENED = re.compile(rf"({'|'.join(sorted(SCHEMES))}):/(?!/)")
 _SECRET = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*@|(?<=[?&])[^\s'\"]+")
 
 
 def is_url(name: str) -> bool:
     """Whether a name is an address of an object store."""
     return _URL.match(name) is not None
+
+
+def address_of(path: str | Path) -> str | None:
+    """Give the address that a path stands for, of which ``Path`` has left one slash; else None."""
+    text = path if isinstance(path, str) else path.as_posix()
+    if is_url(text):
+        return text.rstrip("/")
+    found = _SHORTENED.match(text)
+    return f"{found[1]}://{text[found.end() :]}" if found else None
+
+
+def path_said(path: Path) -> str:
+    """Give a path, or the address that it stands for, as it was written."""
+    return address_of(path) or str(path)
 
 
 def masked(text: str) -> str:
@@ -57,6 +73,8 @@ def check_url(url: str) -> str:
             f"{label_of(url)} holds a password or a signature, which a recipe would keep; give credentials as the "
             "store's own library reads them (for S3 AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY or a profile)"
         )
+    if "::" in url:
+        raise DataPrunerError(f"{label_of(url)} is an address within another; name one")
     if not parts.netloc and parts.scheme != "memory":
         raise DataPrunerError(f"{label_of(url)} names no bucket; write {parts.scheme}://BUCKET/PATH")
     return url

@@ -13,8 +13,19 @@ from pathlib import Path
 from datapruner.errors import DataPrunerError
 from datapruner.files.checksums import write_checksums
 from datapruner.files.paths import expanded, resolved
-from datapruner.files.temporary import MARK, new_folder, release, remove, sweep, sync, sync_folder
+from datapruner.files.remote import address_of, is_url
+from datapruner.files.temporary import (
+    MARK,
+    new_folder,
+    private_folder,
+    release,
+    remove,
+    sweep,
+    sync,
+    sync_folder,
+)
 from datapruner.outputs.swap import place, recover
+from datapruner.outputs.upload import check_address, upload
 from datapruner.text import safe_text
 
 MARKER = "recipe.yaml"
@@ -54,7 +65,11 @@ def check_target(path: Path, *, overwrite: bool, reads: Iterable[str | Path] = (
     DataPrunerError
         It is a file, holds something, or its parent cannot be written.
     """
+    if (url := address_of(path)) is not None:
+        check_address(url, (OURS, COMPARED), overwrite=overwrite, reads=map(str, reads))
+        return
     path = expanded(path).absolute()
+    reads = [name for name in reads if not is_url(str(name))]
     try:
         path = _target(path)
         os.fsencode(path).decode("utf-8")
@@ -141,6 +156,13 @@ def whole_folder(path: Path, *, overwrite: bool, reads: Iterable[str | Path] = (
     DataPrunerError
         Like :func:`check_target`, and where writing fails (disk full, no permission).
     """
+    if (url := address_of(path)) is not None:
+        check_target(path, overwrite=overwrite, reads=reads)
+        with spilling(url) as made:
+            yield made
+            write_checksums(made)
+            upload(made, url)
+        return
     path = expanded(path).absolute()
     check_target(path, overwrite=overwrite, reads=reads)
     path = _target(path)
@@ -171,6 +193,20 @@ def whole_folder(path: Path, *, overwrite: bool, reads: Iterable[str | Path] = (
             with suppress(OSError):  # another run may have put something there meanwhile
                 for parent in missing:
                     parent.rmdir()
+
+
+@contextmanager
+def spilling(url: str) -> Iterator[Path]:
+    """Give a private folder in which a result for an object store is built."""
+    base = private_folder()
+    made = base / (Path(url).name or "out")
+    try:
+        made.mkdir()
+        yield made
+    except OSError as error:
+        raise _refused(base, error) from error
+    finally:
+        remove(base)
 
 
 def _refused(path: Path, error: OSError) -> DataPrunerError:

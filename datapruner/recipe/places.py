@@ -8,6 +8,7 @@ from pathlib import Path
 
 from datapruner.files.paths import exists, expanded, resolved
 from datapruner.files.patterns import files_of
+from datapruner.files.remote import is_url
 from datapruner.models.offline import MODELS
 from datapruner.samples.readers import file_format
 from datapruner.text import safe_text
@@ -42,7 +43,7 @@ def is_path(value: str, folder: str, *, bare_only: bool = False) -> bool:
     bare_only : bool
         What lies in the folder counts only under a bare name: ``org/name`` stays a hub name whatever lies there.
     """
-    if value in MODELS or not value:  # an alias stays one, whatever lies beside it
+    if value in MODELS or not value or is_url(value):  # an alias stays one, whatever lies beside it
         return False
     if value in (".", "..") or value.startswith(("./", "../", "/", "~")) or Path(value).is_absolute():
         return True

@@ -23,6 +23,7 @@ from pydantic import (
 from datapruner import budget as budgets
 from datapruner.arguments import instead_of
 from datapruner.errors import DataPrunerError
+from datapruner.files.remote import address_of, is_url
 from datapruner.recipe.auto import expanded
 from datapruner.recipe.formats import FORMAT, HEADER
 from datapruner.recipe.option import declared, described
@@ -216,10 +217,12 @@ class Recipe(
             value
             for name in PATHS
             for value in sources_in(getattr(here, name))
-            if here.names_path(name, value)
+            if here.names_path(name, value) or is_url(value)
         ]
         # A pattern is replaced by what it matches, which may lie anywhere.
-        return [found for value in named for found in (matches(value) or [value])]
+        return [
+            found for value in named for found in ([value] if is_url(value) else matches(value) or [value])
+        ]
 
     def located(self) -> Recipe:
         """Give the recipe as it can be run from here: itself, unless the working folder is another by now."""
@@ -265,15 +268,17 @@ class Recipe(
         ----------
         folder : Path or None
             Where it is saved: paths are written relative to it, and always with ``./`` or ``../`` in front. None
-            where it leaves the machine: only the paths' last parts are written.
+            or an address where it leaves the machine: only the paths' last parts are written.
         """
         held = self.model_dump(exclude_defaults=True)
         held["scorers"] = [method.model_dump(exclude_defaults=True) for method in self.scorers]
         out = {name: held[name] for name in type(self).model_fields if name in held}
+        leaves = folder is None or address_of(folder) is not None
         for name in PATHS:
             if self.paths(name):
                 out[name] = self._rewritten(
-                    name, lambda path: f"./{Path(path).name}" if folder is None else relative(path, folder)
+                    name,
+                    lambda path: f"./{Path(path).name}" if leaves else relative(path, Path(folder or "")),
                 )
         for name in MASKS:
             rows = out.get(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ from datapruner.text import safe_text
 if TYPE_CHECKING:
     import pyarrow as pa
 
+STREAMED = 1000
+"""Rows of a streaming dataset that are taken at a time."""
 KINDS = (
     "give a hub name, a path, a Dataset, a DatasetDict, a list or generator of dictionaries or of texts, a list of"
     " values for each column, a DataFrame or an Arrow table"
@@ -37,11 +40,14 @@ def load_memory(source: Any) -> tuple[str, dict[str, Read]]:
 
     if isinstance(source, Dataset):
         return "dataset in memory", {str(source.split or "train"): Read(source)}
-    if isinstance(source, (IterableDataset, IterableDatasetDict)):
-        raise DataPrunerError(
-            "A streaming dataset has no row positions to prune; load it without streaming=True, or take its first"
-            " rows as a list: list(dataset.take(10_000))."
-        )
+    if isinstance(source, IterableDataset):
+        label = "streaming dataset"
+        return label, {str(source.split or "train"): of_streaming(source, label)}
+    if isinstance(source, IterableDatasetDict):
+        return "streaming datasets", {
+            split: of_streaming(rows, f"streaming split '{safe_text(str(split), 40)}'")
+            for split, rows in source.items()
+        }
     if isinstance(source, Mapping):
         return _load_mapping(source)
     files = _files(source)
@@ -181,6 +187,48 @@ def _of_stream(source: Any, label: str) -> Read:
         reason = safe_text(" ".join(str(error).split()), 160)
         raise DataPrunerError(f"{label} hands out no table of Arrow ({reason}); {KINDS}.") from error
     return gatherer.read()
+
+
+def of_streaming(source: Any, label: str) -> Read:
+    """Take a streaming dataset to its end, once and block by block; what does not fit into memory goes to a file.
+
+    Raises
+    ------
+    DataPrunerError
+        It cannot be read to its end.
+    """
+    if source.features is None:
+        return _of_rows(_read_on(source, label), label)
+    kinds = source.features
+    gatherer = Gatherer(label)
+    for table in _read_on(source.with_format("arrow").iter(batch_size=STREAMED), label):
+        gatherer.add(table.replace_schema_metadata(None), label)
+    read = gatherer.read()
+    made = read.dataset
+    if {*kinds} == {*made.features} and kinds.arrow_schema.equals(made.features.arrow_schema):
+        info = made.info.copy()
+        info.features = type(made.features)({name: kinds[name] for name in made.features})
+        made = type(made)(made.data, info=info, split=made.split)
+    return replace(read, dataset=made)
+
+
+def _read_on(stream: Iterable[Any], label: str) -> Iterator[Any]:
+    """Give what a stream gives; what it raises, of whatever library, is a sentence that says how far it got."""
+    steps = iter(stream)
+    number = 0
+    while True:
+        try:
+            one = next(steps)
+        except StopIteration:
+            return
+        except Exception as error:
+            reason = safe_text(" ".join(str(error).split()), 160) or type(error).__name__
+            raise DataPrunerError(
+                f"The {label} ended in an error after {number:,} reads ({reason}); try again, or load it without "
+                "streaming=True."
+            ) from error
+        number += 1
+        yield one
 
 
 def _of_rows(rows: Iterable[Any], label: str) -> Read:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from datapruner.errors import DataPrunerError
 from datapruner.files.patterns import files_of
+from datapruner.files.remote import is_url
 from datapruner.samples.confined import confined
 from datapruner.samples.files import load_files, load_folder
 from datapruner.samples.readers import file_format
+from datapruner.samples.remote import load_address
 from datapruner.samples.stamps import stamps
 from datapruner.samples.tables import Read
 from datapruner.text import did_you_mean, safe_text
@@ -23,6 +25,8 @@ _SHA = re.compile(r"@([0-9a-f]{40})/")
 def load_named(name: str) -> tuple[Splits, str | None]:
     """Load a path or, when nothing on disk has that name, a hub dataset."""
     label = safe_text(name, 200)
+    if is_url(name):
+        return load_address(name), None
     try:
         path = Path(name).expanduser()
         exists = bool(name.strip()) and path.exists()

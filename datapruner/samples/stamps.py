@@ -6,11 +6,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from datapruner.errors import DataPrunerError
+from datapruner.files.fetching import identity_of
+from datapruner.files.remote import is_url
 from datapruner.text import safe_text
 
-Stamp = tuple[int, int, int, int, int]
+Stamp = tuple[int | str, ...]
 """A file's size in bytes, the time of its last change in nanoseconds, which anybody can set back, that of the last
-change of its record, which nobody can, and its number on which disk."""
+change of its record, which nobody can, and its number on which disk; on an object store its size, and what the store
+says of its content."""
 
 
 def stamps(files: Iterable[Path]) -> dict[str, Stamp]:
@@ -32,7 +35,7 @@ def check_stamps(noted: Mapping[str, Stamp]) -> None:
         A file is gone, is another one, or has another size or time.
     """
     for name, stamp in noted.items():
-        now = _stamp(Path(name))
+        now = identity_of(name) if is_url(name) else _stamp(Path(name))
         if now != stamp:
             sizes = (
                 ""

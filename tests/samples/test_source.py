@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Features, IterableDataset, Value
 
 from datapruner import prune
 from datapruner.errors import DataPrunerError
@@ -290,8 +290,36 @@ def test_in_memory():
         load_samples([{"text": "a"}, {"text": "\ud800"}])
     with pytest.raises(DataPrunerError, match="A int is not a source"):
         load_samples(3)
-    with pytest.raises(DataPrunerError, match="streaming"):
-        load_samples(Dataset.from_list(ROWS).to_iterable_dataset())
+
+
+def test_a_streaming_dataset_is_read_to_its_end_in_blocks(tmp_path, monkeypatch):
+    rows = [{"text": f"row {number}", "tags": ["a"] * (number % 3), "n": number} for number in range(2500)]
+    kinds = Features(text=Value("string"), tags=[Value("string")], n=Value("int32"))
+    whole = Dataset.from_list(rows, features=kinds)
+    monkeypatch.setattr(tables_module, "IN_MEMORY_BYTES", 10_000)  # most of it goes to a file
+    samples = load_samples(whole.to_iterable_dataset(num_shards=3))
+    assert samples.dataset.to_list() == rows
+    assert samples.dataset.features == kinds
+    assert samples.dataset.cache_files
+    chosen = prune(whole.to_iterable_dataset(), scorer="random", keep=5, progress=False)
+    assert chosen.kept.tolist() == prune(whole, scorer="random", keep=5, progress=False).kept.tolist()
+    assert chosen.recipe.in_memory == ["source"]
+
+    def some():
+        yield from ({"text": "a"}, {"text": "b", "more": 1})
+
+    assert load_samples(IterableDataset.from_generator(some)).dataset.to_list() == [
+        {"text": "a", "more": None}, {"text": "b", "more": 1}
+    ]  # fmt: skip
+
+    def broken():
+        yield {"text": "a"}
+        raise ConnectionError("cut")
+
+    with pytest.raises(DataPrunerError, match=r"streaming dataset ended in an error after 1 reads \(cut\)"):
+        load_samples(IterableDataset.from_generator(broken))
+    with pytest.raises(DataPrunerError, match="has no rows"):
+        load_samples(IterableDataset.from_generator(lambda: iter([])))
 
 
 def test_features_stored_in_parquet_are_kept(tmp_path):

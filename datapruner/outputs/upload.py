@@ -1,0 +1,130 @@
+"""Results on an object store: built whole on this machine, then put file by file.
+
+The list of digests goes first, so that data is held against it, and the file that marks the result as whole last.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from datapruner.errors import DataPrunerError
+from datapruner.files.checksums import CHECKSUMS
+from datapruner.files.fetching import fetch, identity_of, listed
+from datapruner.files.objects import ObjectFolder
+from datapruner.files.paths import expanded
+from datapruner.files.remote import address_of, check_url, is_url, label_of
+from datapruner.files.temporary import private_folder
+from datapruner.samples.remote import TABLES
+from datapruner.text import safe_text
+
+LAST = ("recipe.yaml", "comparison.json", "stability.json", "damage.json", "validation.json")
+"""Without its file of these a result is none: put last, and removed first."""
+
+
+def check_address(
+    url: str, ours: Iterable[re.Pattern[str]], *, overwrite: bool, reads: Iterable[str]
+) -> None:
+    """Refuse an address where a result could not be put at the end.
+
+    Parameters
+    ----------
+    url : str
+    ours : iterable of pattern
+        The names that a result's files have; a folder that holds anything else is never replaced.
+    overwrite : bool
+        An earlier result, or a part of one, may be replaced.
+    reads : iterable of str
+        What the run reads.
+
+    Raises
+    ------
+    DataPrunerError
+        Something is there, or the bucket is not.
+    """
+    label = label_of(check_url(url))
+    folder = ObjectFolder.of(url)
+    inside = [name for name in reads if is_url(name) and f"{name.rstrip('/')}/".startswith(f"{folder.url}/")]
+    try:
+        bucket = url.split("/")[2]
+        if not url.startswith("memory://") and not folder.call(lambda fs: fs.exists(bucket)):
+            raise DataPrunerError(
+                f"the output {label} cannot be written: there is no bucket '{safe_text(bucket, 100)}'"
+            )
+        if folder.call(lambda fs: fs.isfile(folder.url)):
+            raise DataPrunerError(f"the output {label} is a file; name a folder that does not exist yet")
+    except OSError as error:
+        raise DataPrunerError(f"the output {label} cannot be written: {error.strerror or error}") from None
+    found = folder.tree()
+    if not found:
+        return
+    if inside:
+        raise DataPrunerError(
+            f"the output folder {label} would replace {label_of(inside[0])}, which is read; name another"
+        )
+    fits = [pattern for pattern in ours if all(pattern.fullmatch(name) for name in found)]
+    if not fits:
+        other = next(name for name in found if not any(pattern.fullmatch(name) for pattern in ours))
+        raise DataPrunerError(
+            f"the output folder {label} holds other files ({safe_text(other, 60)}); name one that is empty or does not "
+            "exist"
+        )
+    if not overwrite:
+        raise DataPrunerError(
+            f"the output folder {label} holds an earlier result, or a part of one; pass --overwrite to replace it"
+        )
+
+
+def upload(made: Path, url: str) -> None:
+    """Put a finished folder: what marks an earlier result goes first, what marks this one comes last.
+
+    Raises
+    ------
+    DataPrunerError
+        The store cannot be written, or does not hold what was put.
+    """
+    folder = ObjectFolder.of(url)
+    files = {path.relative_to(made).as_posix(): path for path in sorted(made.rglob("*")) if path.is_file()}
+    before = folder.tree()
+    try:
+        for name in sorted(before, key=lambda name: name not in LAST):
+            if (name in LAST or name not in files) and not folder.discard(name):
+                raise DataPrunerError(f"{folder}/{safe_text(name, 60)} cannot be removed; nothing was put")
+        for name in sorted(files, key=_turn):
+            folder.put_file(name, files[name])
+            there = identity_of(f"{folder.url}/{name}")
+            if there is None or there[0] != files[name].stat().st_size:
+                raise DataPrunerError(f"{folder}/{safe_text(name, 60)} is not what was put; write it again")
+    except OSError as error:
+        raise DataPrunerError(
+            f"the output folder {folder} cannot be written: {error.strerror or error}"
+        ) from error
+
+
+def _turn(name: str) -> tuple[int, str]:
+    """Give a file's place among those that are put: data follows what says that it belongs to a result."""
+    return (0 if name == CHECKSUMS else 1 if name in TABLES else 3 if name in LAST else 2), name
+
+
+def brought(path: str | Path) -> Path:
+    """Give the folder of a result: of an address a private copy, else the path as it is.
+
+    Raises
+    ------
+    DataPrunerError
+        Nothing is there, or what is there is not whole.
+    """
+    url = address_of(path)
+    if url is None:
+        return expanded(Path(path))
+    found = listed(check_url(url))
+    if not found.is_folder or not any(name in found.files for name in LAST):
+        raise DataPrunerError(
+            f"{label_of(url)} holds no result of datapruner that is whole: its upload was interrupted, or it is "
+            "something else"
+        )
+    folder = private_folder() / (Path(url).name or "out")
+    folder.mkdir()
+    fetch(found, found.files, folder)
+    return folder
