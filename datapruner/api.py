@@ -8,6 +8,7 @@ from typing import Any, Unpack
 
 from datapruner.arguments import takes
 from datapruner.budget import Amount
+from datapruner.engines.base import make_engine
 from datapruner.measuring.arguments import requested, requested_cleaning
 from datapruner.measuring.request import request_of
 from datapruner.option_types import (
@@ -188,8 +189,8 @@ def run(recipe: str | Path | Recipe, **objects: Unpack[Running]) -> Selection:
     recipe : path or Recipe
         As saved beside a result.
     **objects
-        ``cache``, ``progress``, ``trust_code`` and ``limits`` as in :func:`score`; ``changed_source=True`` goes on
-        where the source, or another input, has another content than the recipe says.
+        ``cache``, ``engine`` and its options, ``progress``, ``trust_code`` and ``limits`` as in :func:`score`;
+        ``changed_source=True`` goes on where the source, or another input, has another content than the recipe says.
 
     Raises
     ------
@@ -200,6 +201,11 @@ def run(recipe: str | Path | Recipe, **objects: Unpack[Running]) -> Selection:
     if objects.pop("changed_source", False):
         held = held.taken_as_it_is
     cache, progress = objects.get("cache"), objects.get("progress", True)
-    return selected(
-        request_of(held, cache=cache, progress=progress, trust_code=objects.get("trust_code", False))
+    engine = make_engine(
+        objects.get("engine", "local"),
+        workers=objects.get("workers"),
+        ray_address=objects.get("ray_address"),
+        num_gpus=objects.get("num_gpus"),
     )
+    trust_code = objects.get("trust_code", False)
+    return selected(request_of(held, cache=cache, engine=engine, progress=progress, trust_code=trust_code))

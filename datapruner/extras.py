@@ -12,6 +12,7 @@ EXTRAS = {
     "s3": ("s3fs",),
     "gs": ("gcsfs",),
     "az": ("adlfs",),
+    "ray": ("ray",),
     "quantize": ("accelerate", "bitsandbytes"),
 }
 """The libraries of every extra that the package itself imports or its guides use, as pyproject.toml has them."""

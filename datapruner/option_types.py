@@ -15,6 +15,7 @@ from datapruner.recipe.options import SECTIONS
 from datapruner.recipe.options import Running as RunningSection
 
 if TYPE_CHECKING:
+    from datapruner.engines.base import Engine
     from datapruner.models.encoders import Encoder
 
 SecondModel = str | Path | tuple[Any, Any] | Callable[[], tuple[Any, Any]]
@@ -109,6 +110,10 @@ class Measuring(Reading, total=False):
     cleaning: Sequence[Step]
     count_tokens: bool
     cache: str | Path | None
+    engine: str | Engine
+    workers: int | None
+    ray_address: str | None
+    num_gpus: float | None
     progress: bool
     trust_code: bool
     limits: Limits | None
@@ -138,6 +143,10 @@ class Running(TypedDict, total=False):
     """How a recipe is run: what it does not hold."""
 
     cache: str | Path | None
+    engine: str | Engine
+    workers: int | None
+    ray_address: str | None
+    num_gpus: float | None
     progress: bool
     trust_code: bool
     changed_source: bool

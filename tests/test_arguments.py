@@ -15,6 +15,7 @@ from typer.main import get_command
 import datapruner as dp
 from datapruner import arguments, cli
 from datapruner import option_types as options
+from datapruner.engines.base import Engine
 from datapruner.errors import SWITCHES, DataPrunerError, flags, in_words
 from datapruner.models.encoders import Encoder
 from datapruner.recipe import Recipe
@@ -41,7 +42,7 @@ NOT_TOLD = {
 
 
 def test_the_options_are_the_recipes_fields():
-    typed = get_type_hints(options.Scoring, localns={"Encoder": Encoder})
+    typed = get_type_hints(options.Scoring, localns={"Encoder": Encoder, "Engine": Engine})
     fields = {name: field.annotation for name, field in Recipe.model_fields.items() if name not in NOT_TOLD}
     assert set(typed) | {"changed_source"} == set(fields) | set(options.Running.__annotations__)
     assert set(options.Running.__annotations__) == set(Running.__annotations__)

@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parents[1] / "datapruner"
 FLOORS = (
     (
         "ground",
-        "arguments arrays budget choices drawing errors extras files guards html_tables intervals matching moved "
+        "arguments arrays budget choices drawing engines.base errors extras files guards html_tables intervals matching moved "
         "overlap parameters parts progress ragged ranking ranks reasons text version words",
     ),
     ("rows, models, geometry", "samples models geometry"),
@@ -26,7 +26,7 @@ FLOORS = (
     ("selection", "selection"),
     ("cleaning, signals", "cleaning signals"),
     ("scorers", "scorers"),
-    ("measuring, results", "measuring results"),
+    ("engines, measuring, results", "engines measuring results"),
     ("outputs", "outputs"),
     ("verbs", "scores running api saved verbs instead foresight"),
     ("studies", "comparison integrations plots pruning_damage stability testing validation"),

@@ -224,8 +224,23 @@ class Hub(Section):
     ] = None
 
 
+class Engines(Words):
+    """How it runs."""
+
+    __annotations__ = {
+        name: Running.__annotations__[name] for name in ("engine", "workers", "ray_address", "num_gpus")
+    }
+    engine = "local"
+    workers = ray_address = num_gpus = None
+
+    @staticmethod
+    def fields(given: dict[str, Any]) -> dict[str, Any]:
+        """Give what decides who measures; nothing of it goes into a recipe."""
+        return {name: given[name] for name in Engines.__annotations__}
+
+
 LIMITS = picked(Running, "limits")
-RUNNING = (Ahead, Saying, picked(Running, "cache trust_code limits"))
+RUNNING = (Ahead, Saying, Engines, picked(Running, "cache trust_code limits"))
 CLEANING = (Duplicates, Cleaning, Steps)
 READING = (
     Source,

@@ -3,9 +3,9 @@
 # No `from __future__ import annotations`: what is said of an option is read from its annotation.
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from datapruner.cli.beside_recipe import Ahead, Folder, OfParts, Report, Saying
+from datapruner.cli.beside_recipe import Ahead, Engines, Folder, OfParts, Report, Saying
 from datapruner.cli.parameters import picked
 from datapruner.cli.verb import verb
 from datapruner.cli.writing import carry_out
@@ -20,9 +20,17 @@ class Saved(Section):
 
 
 @verb(
-    Saved, Folder, Report, Ahead, OfParts, Saying, picked(Running, "cache trust_code changed_source limits")
+    Saved,
+    Folder,
+    Report,
+    Ahead,
+    OfParts,
+    Saying,
+    Engines,
+    picked(Running, "cache trust_code changed_source limits"),
 )
 def run(
+    fields: dict[str, Any],
     recipe: Path,
     out: Path,
     overwrite: bool,
@@ -38,6 +46,7 @@ def run(
 
     datapruner run pruned/recipe.yaml --out again
     """
+    from datapruner.engines.base import make_engine
     from datapruner.measuring.request import request_of
     from datapruner.recipe import load_recipe
 
@@ -45,6 +54,7 @@ def run(
     asked = request_of(
         held.taken_as_it_is if changed_source else held,
         cache=cache,
+        engine=make_engine(fields.pop("engine"), **fields),
         progress=not quiet,
         trust_code=trust_code,
     )

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from datapruner.budget import Budget
 from datapruner.cleaning.stage import make_step
 from datapruner.cleaning.step import CleaningStep
+from datapruner.engines.base import Engine, make_engine
 from datapruner.errors import DataPrunerError
 from datapruner.measuring.request import Request
 from datapruner.option_types import DEFAULTS
@@ -42,6 +43,10 @@ def requested(
     apart: Collection[str] = (),
     selects: bool = False,
     cache: str | Path | None = None,
+    engine: str | Engine = "local",
+    workers: int | None = None,
+    ray_address: str | None = None,
+    num_gpus: float | None = None,
     progress: bool = True,
     trust_code: bool = False,
     **options: Any,
@@ -50,7 +55,7 @@ def requested(
 
     Parameters
     ----------
-    source, scorers, cache, progress, trust_code
+    source, scorers, cache, engine, workers, ray_address, num_gpus, progress, trust_code
         As in :func:`datapruner.score`; where no scorer is named, or ``without`` is given, the default recipe is written
         out.
     budget : mapping, optional
@@ -67,6 +72,7 @@ def requested(
         Fields of the recipe, some of which may be objects: see :class:`datapruner.option_types.Scoring`.
     """
     named = named_sources(source)
+    helping = make_engine(engine, workers=workers, ray_address=ray_address, num_gpus=num_gpus)
     scorers, options = in_full(scorers, {**options, **(budget or {})}, spends=budget is not None)
     if budget is not None:
         said = {name: options.pop(name, None) for name in (spec.name for spec in fields(Budget))}
@@ -140,6 +146,7 @@ def requested(
         ),
         masks=masks,
         cache=cache,
+        engine=helping,
         progress=progress,
         cleaning=steps,
     )

@@ -20,6 +20,7 @@ from datapruner.cleaning.vetoes import Vetoes
 from datapruner.errors import DataPrunerError
 from datapruner.inputs import Inputs
 from datapruner.measuring.budgets import BudgetGate
+from datapruner.measuring.pool import helped
 from datapruner.measuring.reading import fitted, read_rows
 from datapruner.measuring.request import Request
 from datapruner.measuring.rows import (
@@ -77,9 +78,14 @@ def measure(request: Request, samples: Samples | None = None) -> Measured:
         What :func:`datapruner.measuring.reading.read_rows` gave for it, where somebody had to look at them before.
     """
     begun = begin(request, samples)
+    tell_outlook(begun.plan, begun.run)
+    with helped(request, begun.plan, begun.run):
+        return _measured(request, begun)
+
+
+def _measured(request: Request, begun: Begun) -> Measured:
     plan, run, stage, gate = begun.plan, begun.run, begun.stage, begun.gate
     recipe = run.recipe
-    tell_outlook(plan, run)
     if plan.feeds(recipe):
         feed_and_clean(run, stage, plan)
         recipe = run.recipe
@@ -126,6 +132,8 @@ def measure(request: Request, samples: Samples | None = None) -> Measured:
 
 def feed_and_clean(run: Run, stage: Stage, plan: Plan) -> None:
     """Take the language model and tokenise the rows, and run the steps that read how they are fed."""
+    if run.helped is not None:
+        run.helped(None)
     run.fed = feed(run)
     if failed := unrendered(run.fed.counts, run.rows):
         stage.lose(failed)
@@ -266,6 +274,8 @@ def take(run: Run, stage: Stage, steps: Sequence[Step], plan: Plan) -> bool:
         one, wanted = step
         number = plan.steps.index(step)
         run.ahead = [ahead for after in plan.steps[number + 1 :] for ahead in after.measurement.passes(run)]
+        if run.helped is not None:
+            run.helped(one.name)
         try:
             with timed(run, one):
                 found = one.measure(run, wanted)

@@ -9,6 +9,8 @@ from typing import Any
 
 from datapruner.budget import Budget
 from datapruner.cleaning.step import CleaningStep
+from datapruner.engines.base import Engine
+from datapruner.engines.local import Local
 from datapruner.errors import DataPrunerError
 from datapruner.recipe import Recipe
 from datapruner.scorers import make_scorer
@@ -42,6 +44,8 @@ class Request:
         What stands in memory for something that the recipe names.
     cache, progress
         As in :func:`datapruner.score`.
+    engine : Engine
+        Who computes what is not stored.
     """
 
     recipe: Recipe
@@ -55,6 +59,7 @@ class Request:
     objects: Objects = field(default_factory=Objects)
     masks: Mapping[str, Any] = field(default_factory=dict)
     cache: str | Path | None = None
+    engine: Engine = field(default_factory=Local)
     progress: bool = True
 
     def __post_init__(self) -> None:
@@ -104,7 +109,12 @@ class Request:
 
 
 def request_of(
-    recipe: Recipe, *, cache: str | Path | None = None, progress: bool = True, trust_code: bool = False
+    recipe: Recipe,
+    *,
+    cache: str | Path | None = None,
+    engine: Engine | None = None,
+    progress: bool = True,
+    trust_code: bool = False,
 ) -> Request:
     """Ask for what a recipe says.
 
@@ -138,5 +148,6 @@ def request_of(
         chosen=chosen,
         objects=Objects(trust_code=trust_code),
         cache=cache,
+        engine=engine or Local(),
         progress=progress,
     )

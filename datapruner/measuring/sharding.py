@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from datapruner.errors import DataPrunerError
 from datapruner.measuring.measure import begin, feed_and_clean, take
+from datapruner.measuring.pool import helped
 from datapruner.measuring.request import Request
 from datapruner.text import safe_text
 
@@ -94,16 +95,18 @@ def measure_part(request: Request, part: Part) -> PartDone:
     block = min(max(len(run.samples) // (BLOCKS * part.of), 1), BLOCK_ROWS)
     stage.rows = run.rows[run.rows // block % part.of == part.number - 1]
     run.keep(stage.rows)
+    run.part = True
     rows, computed, left = len(run.rows), {}, []
-    if rows and plan.feeds(run.recipe):
-        feed_and_clean(run, stage, plan)
-    # No step that reads signals cleans: which of two rows goes may depend on one of another part.
-    for step in plan.steps:
-        one = step.measurement
-        if one.together or one.needs - run.signals.keys():
-            left.append(one.name)
-        elif len(run.rows):
-            before = run.store.made
-            take(run, stage, [step], plan)
-            computed[one.name] = run.store.made - before
+    with helped(request, plan, run) as made:
+        if rows and plan.feeds(run.recipe):
+            feed_and_clean(run, stage, plan)
+        # No step that reads signals cleans: which of two rows goes may depend on one of another part.
+        for step in plan.steps:
+            one = step.measurement
+            if one.together or one.needs - run.signals.keys():
+                left.append(one.name)
+            elif len(run.rows):
+                before = made()
+                take(run, stage, [step], plan)
+                computed[one.name] = made() - before
     return PartDone(part, rows, every, computed, left)

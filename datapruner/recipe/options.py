@@ -525,6 +525,33 @@ class Running(Section):
             metavar="FOLDER",
         ),
     ] = None
+    engine: Annotated[
+        str,
+        Option(
+            "Who measures rows that are not stored: local, processes of this machine, or ray, actors of a cluster. The "
+            "result does not depend on it.",
+            python="Or an object.",
+            metavar="NAME",
+            complete="engines",
+        ),
+    ] = "local"
+    workers: Annotated[
+        int | None,
+        Option(
+            "Processes that measure rows; default: this one alone, and with --engine=ray one for each GPU, or for each "
+            "machine.",
+            metavar="NUMBER",
+            least=1,
+        ),
+    ] = None
+    ray_address: Annotated[
+        str | None,
+        Option("The cluster; default: RAY_ADDRESS, else one on this machine.", metavar="ADDRESS"),
+    ] = None
+    num_gpus: Annotated[
+        float | None,
+        Option("GPUs a worker of --engine=ray; default: 1 where there are any.", metavar="NUMBER"),
+    ] = None
     progress: Annotated[bool, Option("Show progress on a terminal.", "")] = True
     trust_code: Annotated[bool, Option("Run the code of a second model: module:function, or a pickle.")] = (
         False

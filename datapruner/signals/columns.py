@@ -29,9 +29,9 @@ def measure_label(samples: Samples) -> Ints:
 
 
 def measure_tokens(
-    recipe: Recipe, samples: Samples, store: SignalStore, *, required: bool
+    recipe: Recipe, samples: Samples, store: SignalStore, rows: Ints | None = None, *, required: bool
 ) -> TokenCounts | None:
-    """Count every row's tokens and supervised tokens; nothing where there is no text and nobody asked."""
+    """Count every row's tokens and supervised tokens, or some rows'; nothing where no text is, and nobody asked."""
     from datapruner.signals.tokens import stored_counts
 
     if not samples.layout.has_text and not required:
@@ -40,6 +40,7 @@ def measure_tokens(
         samples,
         counting_tokenizer(recipe, store),
         store,
+        rows,
         last_turn_only=recipe.last_turn_only,
         drop_failing=recipe.on_error == "drop",
     )

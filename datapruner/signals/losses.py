@@ -14,10 +14,11 @@ from datapruner.signals.language_model.sketch import GRADIENT_SKETCH, OUTPUT_SKE
 from datapruner.signals.measurement import Readers
 from datapruner.signals.models import known_language_model, open_language_model
 from datapruner.signals.run import Fed, Run
-from datapruner.signals.tokens import NamedTokenizer, stored_counts
+from datapruner.signals.tokens import NamedTokenizer, missing_counts, stored_counts
 
 if TYPE_CHECKING:
     from datapruner.arrays import Ints
+    from datapruner.samples.rendered import TokenCounts
     from datapruner.samples.samples import Samples
     from datapruner.signals.language_model.reader import Reader
     from datapruner.signals.language_model.records import Vectors, What
@@ -50,15 +51,34 @@ def check_named(recipe: Recipe, readers: Readers) -> None:
 def feed(run: Run) -> Fed:
     """Take the model and tokenise all rows: whatever is wrong with them is said before the long pass."""
     reader = open_language_model(run.recipe, run.store, run.objects.model, progress=run.progress)
-    counts = stored_counts(
+    return Fed(reader, counts_of(run, reader))
+
+
+def counts_of(run: Run, reader: Reader) -> TokenCounts:
+    """Count the tokens of all source rows, or of a part of them, as a language model reads them."""
+    return stored_counts(
+        run.samples,
+        tokenizer_of(reader),
+        run.store,
+        run.rows if run.part else None,
+        last_turn_only=reader.last_turn_only,
+        max_length=reader.max_length,
+        drop_failing=reader.drop_failing,
+    )
+
+
+def missing_counts_of(run: Run) -> int:
+    """Count the rows whose tokens were not counted yet, as the run's language model reads them."""
+    reader = reader_of(run)
+    if reader is None:
+        return len(run.samples)
+    return missing_counts(
         run.samples,
         tokenizer_of(reader),
         run.store,
         last_turn_only=reader.last_turn_only,
         max_length=reader.max_length,
-        drop_failing=reader.drop_failing,
     )
-    return Fed(reader, counts)
 
 
 def tokenizer_of(reader: Reader) -> NamedTokenizer:

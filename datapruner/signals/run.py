@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -88,6 +88,11 @@ class Run:
         Tokens and supervised tokens of all source rows, where they were counted.
     unread : ndarray, bool, shape (source rows,)
         Source rows of which the embedder knows too little for a vector to say anything.
+    part : bool
+        Tokens are counted of ``rows`` alone, and not of every source row.
+    helped : callable, optional
+        Has others compute what is not stored of the measurement of that name, or with None of the tokens as the
+        language model reads them.
     prepared : dict
         Measurement -> what its ``prepare`` gave.
     required : frozenset of str
@@ -117,6 +122,8 @@ class Run:
     signals: dict[str, Any] = field(default_factory=dict)
     tokens: dict[str, Ints] = field(default_factory=dict)
     unread: Flags = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
+    part: bool = False
+    helped: Callable[[str | None], None] | None = None
     prepared: dict[str, Any] = field(default_factory=dict)
     fed: Fed | None = None
     shared: Shared = field(default_factory=Shared)

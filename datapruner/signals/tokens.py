@@ -73,6 +73,7 @@ def stored_counts(
     samples: Samples,
     tokenizer: NamedTokenizer,
     store: SignalStore,
+    rows: Ints | None = None,
     *,
     last_turn_only: bool = False,
     max_length: int | None = None,
@@ -86,6 +87,8 @@ def stored_counts(
         The source's rows.
     tokenizer : NamedTokenizer
     store : SignalStore
+    rows : ndarray, int64, ascending, optional
+        Count these alone; the others have no tokens in what is given back. Default: all.
     last_turn_only, max_length
         As for :func:`datapruner.samples.rendering.render`.
     drop_failing : bool
@@ -101,9 +104,9 @@ def stored_counts(
         A row cannot be rendered; such a row is never stored.
     """
     context = _context(tokenizer.hash, last_turn_only, max_length)
-    keys = row_keys(map(fed_content, samples.iter_samples(identity=False)), context)
+    keys = row_keys(map(fed_content, samples.iter_samples(rows, identity=False)), context)
     counted = np.zeros((len(samples), 3), dtype=np.int64)
-    left = np.arange(len(samples), dtype=np.int64)
+    every = left = np.arange(len(samples), dtype=np.int64) if rows is None else rows
     failed: dict[int, str] = {}
 
     def counts_of(places: Ints) -> NDArray[np.float32]:
@@ -124,7 +127,7 @@ def stored_counts(
 
     while left.size:
         try:
-            found = store.fetch(keys[left], context, 3, compute)
+            found = store.fetch(keys[np.searchsorted(every, left)], context, 3, compute)
         except RowsFailedError as error:
             failed |= error.why
             left = np.setdiff1d(left, np.array(list(error.why)), assume_unique=True)

@@ -44,7 +44,9 @@ class Tokens(Measurement):
             counts = run.fed.counts
         else:
             required = any(given.name in run.required for given in self.gives)
-            found = measure_tokens(run.recipe, run.samples, run.store, required=required)
+            found = measure_tokens(
+                run.recipe, run.samples, run.store, run.rows if run.part else None, required=required
+            )
             if found is None:
                 return {}
             counts = found

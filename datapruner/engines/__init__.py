@@ -1,0 +1,1 @@
+"""Engines: who computes rows that are not stored. One file each, found by its name."""
