@@ -18,8 +18,8 @@ PACKAGE = Path(__file__).parents[1] / "datapruner"
 FLOORS = (
     (
         "ground",
-        "arguments arrays budget choices drawing engines.base errors extras files guards html_tables intervals matching moved "
-        "overlap parameters parts progress ragged ranking ranks reasons text version words",
+        "arguments arrays budget choices drawing engines.base errors extras files guards html_tables intervals "
+        "matching moved overlap parameters parts progress ragged ranking ranks reasons text version words",
     ),
     ("rows, models, geometry", "samples models geometry"),
     ("recipe", "recipe option_types inputs"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 PATIENCE = 60.0
 """Seconds after which it is told that no room was found for a worker yet."""
+CONNECT = 10.0
+"""Seconds in which a cluster must answer."""
 LETTERS = 400
 
 
@@ -113,6 +116,7 @@ class Ray(Engine):
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             # Without GPUs of its own an actor sees none, which later versions of Ray would change by themselves.
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+            check_reached(self.ray_address or os.environ.get("RAY_ADDRESS"))
             try:
                 with _signals_kept():
                     ray.init(
@@ -181,6 +185,19 @@ def shared_out(
     while cores > 1 and sum(int(one // cores) for one in cpus) < count:
         cores -= 1
     return count, cores or sum(cpus) / count, each
+
+
+def check_reached(address: str | None) -> None:
+    """Refuse an address where nobody answers, which Ray itself would go on calling for many minutes."""
+    host, colon, port = (address or "").rpartition("://")[2].rpartition(":")
+    if colon and port.isdigit():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT).close()
+        except (OSError, OverflowError) as error:
+            raise DataPrunerError(
+                f"no Ray cluster answers at {safe_text(str(address), 100)} ({safe_text(str(error), 100)}); "
+                "--ray-address names one"
+            ) from error
 
 
 @contextmanager

@@ -24,11 +24,14 @@ from datapruner.engines.base import Engine, Worker, WorkerLostError
 from datapruner.errors import DataPrunerError, in_words
 from datapruner.guards.limits import DEFAULTS, limit
 from datapruner.measuring.request import Request
+from datapruner.models.options import likely_device
 from datapruner.progress import bar, say
 from datapruner.recipe import MASKS
+from datapruner.signals.language_model.reader import TOKENS_PER_BATCH
 from datapruner.signals.losses import missing_counts_of
+from datapruner.signals.measurement import EMBEDDER
 from datapruner.signals.plan import Plan, Step
-from datapruner.signals.run import Run
+from datapruner.signals.run import Run, tokens_a_row
 from datapruner.text import safe_text
 from datapruner.version import __version__
 
@@ -42,6 +45,8 @@ FEWEST = 16
 BLOCKS = 8
 """A worker, at least, so that all end at about one time; but no block has fewer rows than are worth a message."""
 BLOCK_ROWS = 32, 4096
+BATCHES = 8
+"""Of a model, in a block."""
 LOST = 2
 """A block that so many workers were lost with is not given to another."""
 RESTARTS = 3
@@ -177,8 +182,7 @@ class Pool:
         rows = run.rows if name is not None or run.part else np.arange(len(run.samples), dtype=np.int64)
         if not self._opened:
             self._open()
-        size = min(max(-(-len(rows) // (BLOCKS * self._alive)), BLOCK_ROWS[0]), BLOCK_ROWS[1])
-        blocks = [Block(name, rows[start : start + size]) for start in range(0, len(rows), size)]
+        blocks = self._blocks(name, rows)
         before = self.computed
         called = "tokens" if name is None else name
         with bar(len(rows) if missing is None else missing, called, "rows", self.request.progress) as shown:
@@ -192,6 +196,26 @@ class Pool:
                 ),
                 safe_text(str(run.store.root)),
             )
+
+    def _blocks(self, name: str | None, rows: Ints) -> list[Block]:
+        """Cut rows into blocks: as they come, or with those of a length together where batches are of one length.
+
+        A block's last batch of each length is filled with dummies, or its last pack is not full: so a block is some
+        batches long, as far as all workers have one.
+        """
+        run, least = self.run, BLOCK_ROWS[0]
+        kind = None if name is None else self.steps[name].measurement.model(run.recipe)
+        if kind is not None:
+            device = (run.recipe.device or likely_device()).partition(":")[0]
+            tokens = run.recipe.batch_tokens or TOKENS_PER_BATCH.get(device, TOKENS_PER_BATCH["cpu"])
+            least = max(least, int(BATCHES * tokens / tokens_a_row(run)))
+        each = -(-len(rows) // self._alive)
+        size = min(max(-(-each // BLOCKS), least), BLOCK_ROWS[1], max(each, 1))
+        if kind is not None and run.samples.layout.has_text and (kind == EMBEDDER or not run.recipe.packing):
+            texts = run.samples.iter_samples(rows, identity=False)
+            lengths = np.fromiter((len(sample.part("both")) for sample in texts), np.int64, len(rows))
+            rows = rows[np.argsort(-lengths, kind="stable")]
+        return [Block(name, np.sort(rows[start : start + size])) for start in range(0, len(rows), size)]
 
     def close(self) -> None:
         """End all workers."""

@@ -13,6 +13,7 @@ A failed check raises :class:`AssertionError`, or the part's own error, with a s
 """
 
 from datapruner.testing.cleaning_checks import CLEANING_CHECKS, check_cleaning_step
+from datapruner.testing.engine_checks import ENGINE_CHECKS, check_engine
 from datapruner.testing.examples import example_rows, example_signals
 from datapruner.testing.measurement_checks import MEASUREMENT_CHECKS, check_measurement
 from datapruner.testing.scorer_checks import SCORER_CHECKS, check_scorer
@@ -21,10 +22,12 @@ from datapruner.testing.suite import parametrize_with_checks
 
 __all__ = [
     "CLEANING_CHECKS",
+    "ENGINE_CHECKS",
     "MEASUREMENT_CHECKS",
     "SCORER_CHECKS",
     "SELECTOR_CHECKS",
     "check_cleaning_step",
+    "check_engine",
     "check_measurement",
     "check_scorer",
     "check_selector",

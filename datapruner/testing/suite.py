@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from datapruner.cleaning.step import CleaningStep
+from datapruner.engines.base import Engine
 from datapruner.errors import DataPrunerError
 from datapruner.ranking import Ranking
 from datapruner.scorers.base import Scorer
@@ -15,6 +16,7 @@ from datapruner.selection.selector import Selector
 from datapruner.signals import Signals
 from datapruner.signals.measurement import Measurement
 from datapruner.testing.cleaning_checks import CLEANING_CHECKS, Cleaned
+from datapruner.testing.engine_checks import ENGINE_CHECKS
 from datapruner.testing.examples import example_signals, with_asked
 from datapruner.testing.measurement_checks import MEASUREMENT_CHECKS, Measured
 from datapruner.testing.scorer_checks import SCORER_CHECKS
@@ -102,9 +104,12 @@ def checks_of(
     if isinstance(part, CleaningStep):
         cleaned = Cleaned(signals=needed, **({} if rows is None else {"rows": rows}))
         return {name: partial(_on_rows, check, cleaned) for name, check in CLEANING_CHECKS.items()}
+    if isinstance(part, Engine):
+        return {name: partial(_on_engine, check) for name, check in ENGINE_CHECKS.items()}
     called = f"; write {part.__name__}()" if isinstance(part, type) else ""
     raise DataPrunerError(
-        f"checks are for objects: scorers, selectors, measurements and cleaning steps, not {safe_repr(part)}{called}"
+        "checks are for objects: scorers, selectors, measurements, cleaning steps and engines, not "
+        f"{safe_repr(part)}{called}"
     )
 
 
@@ -118,6 +123,10 @@ def _on_ranking(
     check: Callable[[Selector, Ranking | None], None], ranking: Ranking | None, part: Selector
 ) -> None:
     check(part, ranking)
+
+
+def _on_engine(check: Callable[..., None], part: Engine, **more: Any) -> None:
+    check(part, **more)
 
 
 def _on_rows(check: Callable[[Any, Any], None], on: Measured | Cleaned, part: Any) -> None:
