@@ -22,6 +22,7 @@ import numpy as np
 from datapruner.arrays import Ints
 from datapruner.engines.base import Engine, Worker, WorkerLostError
 from datapruner.errors import DataPrunerError, in_words
+from datapruner.files.cache import cache_at
 from datapruner.guards.limits import DEFAULTS, limit
 from datapruner.measuring.request import Request
 from datapruner.models.options import likely_device
@@ -116,6 +117,12 @@ def refuse_objects(request: Request) -> None:
         )
 
 
+def where_is(request: Request) -> str:
+    """Say where the cache is: an address, or a folder's absolute path."""
+    cache = cache_at(request.cache)
+    return str(cache.folder.absolute() if cache.far is None else cache)
+
+
 def job_of(request: Request, run: Run, steps: dict[str, Step]) -> dict[str, Any]:
     """Say what a worker must know, in plain values: a recipe, and where things are."""
     # What a run checks of its source it has checked; workers' rows are found by what they say.
@@ -123,7 +130,7 @@ def job_of(request: Request, run: Run, steps: dict[str, Step]) -> dict[str, Any]
     return {
         "version": __version__,
         "folder": str(Path.cwd()),
-        "cache": str(run.store.root.absolute()),
+        "cache": where_is(request),
         "recipe": recipe.model_dump(mode="json", exclude_defaults=True, exclude=set(MASKS)),
         "steps": {name: sorted(step.wanted) for name, step in steps.items()},
         "required": sorted(run.required),
@@ -194,7 +201,7 @@ class Pool:
                     "what the workers compute is not in the cache %s, which must be one that all of them reach: this "
                     "process computes it again; --cache names another"
                 ),
-                safe_text(str(run.store.root)),
+                safe_text(where_is(self.request)),
             )
 
     def _blocks(self, name: str | None, rows: Ints) -> list[Block]:
@@ -240,7 +247,7 @@ class Pool:
     def _open(self) -> None:
         run = self.run
         self._opened = True
-        count = self._alive = self.engine.open(str(run.store.root))
+        count = self._alive = self.engine.open(where_is(self.request))
         say(f"starting {count} workers ({self.engine.name})", self.request.progress)
         job = json.dumps({"job": job_of(self.request, run, self.steps)})
         for number in range(count):

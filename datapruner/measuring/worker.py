@@ -72,7 +72,7 @@ class Work:
         self.run = Run(
             recipe,
             samples,
-            SignalStore(Path(job["cache"])),
+            SignalStore(job["cache"]),
             OwnText(samples, recipe.similarity_context, briefly=True),
             Inputs({}),
             np.arange(len(samples), dtype=np.int64),
