@@ -55,13 +55,13 @@ STAGES = {
     ),
     "embedding": Stage(
         ("prune", "{rows}", "--scorer", "stratified", "--embedder", EMBEDDER, *NO_CLEANING),
-        (500, 1000, 3000),
+        (400, 800, 2400),
         "token",
         made=False,
     ),
     "losses": Stage(
         ("prune", "{rows}", "--scorer", "perplexity", "--model", MODEL, "--dtype", "bfloat16", *NO_CLEANING),
-        (100, 200, 600),
+        (60, 120, 360),
         "token",
         made=False,
     ),
@@ -111,7 +111,7 @@ def tokens(path: Path, name: str) -> int:
     from datapruner.samples import load_samples
 
     tokenizer = load_tokenizer(name)
-    texts = [sample.text for sample in load_samples(str(path))]
+    texts = load_samples(str(path)).texts()
     return sum(len(ids) for ids in tokenizer(texts, truncation=False)["input_ids"])
 
 

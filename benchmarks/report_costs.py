@@ -1,0 +1,61 @@
+"""The blocks of docs/scaling.md: what a stage costs, how well that was predicted, and what it comes to at other sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from report_blocks import GIB, MIB, block, result, table
+
+ROWS, TOKENS = 100_000_000, 150
+"""The plan's rows, and what a model reads of one."""
+GPUS, FLOPS = 8, 100e12
+"""An assumption, since nothing was measured on a GPU: what one of them sustains, operations a second."""
+PARAMETERS = {"embedding": ("MiniLM, 22M", 22e6), "losses": ("a model of 7B", 7e9)}
+HOUR = 3600
+
+
+def _stages() -> Mapping[str, Any]:
+    stages: Mapping[str, Any] = result("costs")["stages"]
+    return stages
+
+
+@block
+def costs() -> str:
+    """Each stage's model, and the size that it was held against."""
+    rows = []
+    for name, of in _stages().items():
+        time, memory = of["cpu_seconds"], of["peak_mib"]
+        largest = of["runs"][-1]
+        rows.append(
+            (
+                f"{name} (`{of['command'].split()[0]}`)",
+                f"{time['fixed']:.1f} s + {1e6 * time['each']:,.0f} s a million {of['unit']}s",
+                f"{memory['fixed'] / 1024:.2f} GiB + {memory['each'] * 1e6 / 1024:.2f} GiB a million {of['unit']}s",
+                f"{largest['rows']:,} rows",
+                f"{time['predicted']:.0f} / {time['measured']:.0f} s ({time['error']:+.0%})",
+                f"{memory['predicted'] / 1024:.2f} / {memory['measured'] / 1024:.2f} GiB ({memory['error']:+.0%})",
+            )
+        )
+    return table(
+        ("stage", "CPU seconds", "peak memory", "held against", "seconds told / taken", "memory told / taken"),
+        rows,
+    )
+
+
+@block
+def scaling_plan() -> str:
+    """100M rows: what each stage takes by its model, and what a GPU would make of those with a model."""
+    rows = []
+    for name, of in _stages().items():
+        units = ROWS * (1 if of["unit"] == "row" else TOKENS)
+        hours = of["cpu_seconds"]["each"] * units / HOUR
+        memory = of["peak_mib"]["each"] * units * MIB / GIB
+        told = f"{hours:,.0f} core hours"
+        if name in PARAMETERS:
+            model, parameters = PARAMETERS[name]
+            operations = 2 * parameters * ROWS * TOKENS
+            on_gpus = operations / FLOPS / GPUS / HOUR
+            told += f"; {model} on {GPUS} GPUs: {on_gpus:,.1f} hours"
+        rows.append((name, told, f"{memory:,.0f} GiB"))
+    return table(("stage", "time", "memory of the process"), rows)
