@@ -1,4 +1,4 @@
-"""The blocks of docs/scaling.md: what a stage costs, how well that was predicted, and what it comes to at other sizes."""
+"""The blocks of docs/scaling.md: what a stage costs, how well that was predicted, and what a plan comes to."""
 
 from __future__ import annotations
 
@@ -38,7 +38,14 @@ def costs() -> str:
             )
         )
     return table(
-        ("stage", "CPU seconds", "peak memory", "held against", "seconds told / taken", "memory told / taken"),
+        (
+            "stage",
+            "CPU seconds",
+            "peak memory",
+            "held against",
+            "seconds told / taken",
+            "memory told / taken",
+        ),
         rows,
     )
 
@@ -51,7 +58,7 @@ def scaling_plan() -> str:
         units = ROWS * (1 if of["unit"] == "row" else TOKENS)
         hours = of["cpu_seconds"]["each"] * units / HOUR
         memory = of["peak_mib"]["each"] * units * MIB / GIB
-        told = f"{hours:,.0f} core hours"
+        told = f"{hours:,.1f} core hours"
         if name in PARAMETERS:
             model, parameters = PARAMETERS[name]
             operations = 2 * parameters * ROWS * TOKENS

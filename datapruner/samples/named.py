@@ -75,6 +75,13 @@ def _load_hub(name: str, config: str | None, revision: str | None, label: str) -
     except Exception as error:
         # The hub client raises what its version, its HTTP library and the builder raise: no list is complete.
         raise DataPrunerError(_hub_problem(error, label)) from error
+    # Where the hub is out of reach, `datasets` takes whatever folder of that name was loaded before, wherever it lay.
+    parts = list(loaded.values()) if isinstance(loaded, dict) else [loaded]
+    if "/" not in name and not any(part.info.download_checksums for part in parts):
+        raise DataPrunerError(
+            f"There is no such file or folder: '{label}'; on the hub, datasets are called org/name. A folder of that "
+            "name was loaded once and lies in the cache of `datasets`, which may hold any rows."
+        )
     caches = [Path(datasets.config.HF_DATASETS_CACHE), Path(huggingface_hub.constants.HF_HUB_CACHE)]
     splits = {
         split: confined(

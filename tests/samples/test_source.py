@@ -361,6 +361,20 @@ def test_a_format_is_no_source(tmp_path, monkeypatch):
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_folder_that_was_loaded_once_is_no_source_when_it_is_gone(tmp_path, monkeypatch):
+    """`datasets` keeps it under its last name alone, and without the hub gives it to whoever asks for that name."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "there" / "out").mkdir(parents=True)
+    pq.write_table(pa.table({"text": ["of another set"]}), tmp_path / "there" / "out" / "train.parquet")
+    datasets.load_dataset(str(tmp_path / "there" / "out"))
+    monkeypatch.chdir(tmp_path)
+    assert datasets.load_dataset("out")["train"]["text"][:] == ["of another set"]  # so it does
+    with pytest.raises(DataPrunerError, match="There is no such file or folder: 'out'"):
+        load_samples("out")
+
+
 def test_missing_file_suggests_a_neighbour(tmp_path):
     write(tmp_path / "mixture.jsonl")
     with pytest.raises(DataPrunerError, match=r"Did you mean 'mixture.jsonl'"):
