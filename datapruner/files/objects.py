@@ -61,8 +61,13 @@ def _open(protocol: str) -> Any:
         reset_lock()  # which a thread of the parent may have held
     options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
     if LIBRARIES.get(protocol) == "s3fs":  # attempts are counted in one place
-        times = {"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS}
-        options["config_kwargs"] = {**times, "retries": {"total_max_attempts": 1}}
+        named = fsspec.config.conf.get(protocol, {}).get("config_kwargs")
+        options["config_kwargs"] = {
+            "connect_timeout": CONNECT_SECONDS,
+            "read_timeout": READ_SECONDS,
+            **(named if isinstance(named, dict) else {}),
+            "retries": {"total_max_attempts": 1},
+        }
     try:
         opened = fsspec.filesystem(protocol, **options)
     except ImportError:

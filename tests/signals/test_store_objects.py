@@ -33,6 +33,7 @@ from datapruner.signals.store import (
 from datapruner.signals.store.claims import Claims
 from datapruner.signals.store.index import halves
 from datapruner.signals.store.leases import lease_bytes
+from datapruner.signals.store.shard_format import joined
 from datapruner.signals.store.shards import Shelf
 from datapruner.signals.store.upkeep import survey
 from tests.object_stores import KINDS, Faulty
@@ -161,6 +162,11 @@ def test_an_index_is_read_by_the_blocks_that_may_hold_a_row(another_machine, mon
     assert sum(length for _, length in read) < size
     another_machine()
     assert fetch(URL, range(100, 300)) == []  # by ranges of shards too
+
+
+def test_ranges_that_lie_near_each_other_are_one_request():
+    assert joined([(0, 1), (3, 4), (5, 6), (30, 31)], 2) == [(0, 6), (30, 31)]
+    assert joined([], 2) == []
 
 
 def test_a_damaged_file_is_said_and_its_rows_are_computed_again(another_machine, monkeypatch, caplog):

@@ -101,6 +101,21 @@ def test_a_put_under_a_condition_is_one(url):
         objects.ObjectFolder("s3://elsewhere/x").put_bytes("a", b"")
 
 
+def test_what_a_user_set_for_the_client_stays(url, monkeypatch):
+    import fsspec
+
+    monkeypatch.setitem(
+        fsspec.config.conf, "s3", {"config_kwargs": {"read_timeout": 5, "retries": {"mode": "x"}}}
+    )
+    monkeypatch.setattr(objects, "_opened", {})
+    given = objects.file_system("s3").config_kwargs
+    assert given == {
+        "connect_timeout": objects.CONNECT_SECONDS,
+        "read_timeout": 5,
+        "retries": {"total_max_attempts": 1},
+    }
+
+
 def sweep(server, url: str, tmp_path: Path, monkeypatch, every: int, kinds: int) -> int:
     """Spoil every so many answers, in so many ways, which take turns; give how many."""
     monkeypatch.setattr(finding, "LEAST_SHARDS", 1)

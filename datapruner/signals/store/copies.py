@@ -12,11 +12,11 @@ import numpy as np
 
 from datapruner.arrays import Ints
 from datapruner.files.cache import File, discard, hasher, open_plain
-from datapruner.files.objects import ObjectFolder
+from datapruner.files.objects import ObjectFile, ObjectFolder
 from datapruner.ragged import Ragged, offsets_of
 from datapruner.signals.store.finding import Found
 from datapruner.signals.store.keys import Keys
-from datapruner.signals.store.places import each
+from datapruner.signals.store.places import AT_ONCE, each
 from datapruner.signals.store.shard_format import (
     DIGEST_BYTES,
     DamagedError,
@@ -29,6 +29,8 @@ from datapruner.signals.store.shards import Shelf
 logger = logging.getLogger(__name__)
 
 KEPT_COPIES = 4
+READ_BYTES = 1 << 28
+"""Of shards that are read from an object store together."""
 
 
 def write_copy(shelf: Shelf, name: str, keys: Keys, found: Found) -> Ragged:
@@ -76,8 +78,11 @@ def _gather(shelf: Shelf, keys: Keys, found: Found, handle: IO[bytes]) -> None:
     def taken_from(part: int) -> Ragged | None:
         return _taken(shelf, files[numbers[part]], keys, found, rows[part])
 
+    largest = max((file.size for file in files if isinstance(file, ObjectFile)), default=0)
+    at_once = min(max(READ_BYTES // max(largest, 1), 1), AT_ONCE)
+    read = each(taken_from, range(len(numbers)), far=shelf.is_far, at_once=at_once)
     whole = True
-    for here, taken in zip(rows, each(taken_from, range(len(numbers)), far=shelf.is_far), strict=True):
+    for here, taken in zip(rows, read, strict=True):
         if taken is None:
             whole = False
             continue

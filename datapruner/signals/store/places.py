@@ -92,17 +92,17 @@ def described(context: Mapping[str, object]) -> bytes:
     return json.dumps(context, indent=1, sort_keys=True).encode()
 
 
-def each(do: Callable[[T], R], items: Iterable[T], *, far: bool) -> Iterator[R]:
+def each(do: Callable[[T], R], items: Iterable[T], *, far: bool, at_once: int = AT_ONCE) -> Iterator[R]:
     """Do something with each of some items, in their order; on an object store with several at a time, ahead."""
     if not far:
         yield from map(do, items)
         return
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(at_once) as pool:
         running: deque[Future[R]] = deque()
         try:
             for item in items:
                 running.append(pool.submit(do, item))
-                if len(running) >= AT_ONCE:
+                if len(running) >= at_once:
                     yield running.popleft().result()
             while running:
                 yield running.popleft().result()

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from datapruner.arrays import Ints
 from datapruner.files.cache import File, closing_digest, open_plain
+from datapruner.files.objects import Ranges
 from datapruner.ragged import Ragged, offsets_of
 from datapruner.signals.store.keys import KEY_BYTES, Keys
 
@@ -29,6 +30,8 @@ DIGEST_BYTES = 16
 BLOCK_VALUES = 1 << 14
 """Values a checksum: 64 KiB."""
 HEADER_BYTES = 1 << 12
+GAP_BLOCKS = 16
+"""On an object store as much is sooner read than asked for apart."""
 
 RaggedBatch = tuple[Ints, Ragged]
 
@@ -48,6 +51,17 @@ def covered(first: Ints, last: Ints, blocks: int) -> list[tuple[int, int]]:
     np.add.at(change, last + 1, -1)
     edges = np.flatnonzero(np.diff(np.cumsum(change) > 0)).tolist()
     return list(zip(edges[::2], edges[1::2], strict=True))
+
+
+def joined(runs: list[tuple[int, int]], gap: int) -> list[tuple[int, int]]:
+    """Make one of runs that lie no further apart."""
+    out: list[tuple[int, int]] = []
+    for start, stop in runs:
+        if out and start - out[-1][1] <= gap:
+            out[-1] = out[-1][0], stop
+        else:
+            out.append((start, stop))
+    return out
 
 
 @dataclass(frozen=True)
@@ -104,7 +118,10 @@ class Shard:
         full = rows[self.lengths[rows] > 0]
         first, last = self.offsets[full] // self.block, (self.offsets[full + 1] - 1) // self.block + 1
         size = 4 * self.block
-        for start, stop in covered(first, last, len(self.checks)):
+        runs = covered(first, last, len(self.checks))
+        if isinstance(handle, Ranges):
+            runs = joined(runs, GAP_BLOCKS)
+        for start, stop in runs:
             begin, end = start * size, min(stop * size, len(room))
             handle.seek(self.first + begin)
             if handle.readinto(room[begin:end]) < end - begin:  # type: ignore[attr-defined]
