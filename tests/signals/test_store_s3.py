@@ -101,6 +101,22 @@ def test_a_put_under_a_condition_is_one(url):
         objects.ObjectFolder("s3://elsewhere/x").put_bytes("a", b"")
 
 
+def test_a_forked_child_has_a_client_of_its_own(url):
+    folder = objects.ObjectFolder(url)
+    folder.put_bytes("parents", b"1")
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            signal.alarm(30)  # where it hangs
+            folder.put_bytes("childs", b"2")
+            code = set(folder.tree()) != {"parents", "childs"}
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+    assert folder.read("childs") == b"2"
+
+
 def test_what_a_user_set_for_the_client_stays(url, monkeypatch):
     import fsspec
 

@@ -18,6 +18,7 @@ from contextlib import suppress
 import numpy as np
 
 from datapruner.arrays import Flags
+from datapruner.errors import DataPrunerError
 from datapruner.signals.store import leases
 from datapruner.signals.store.index import Halves, halves
 from datapruner.signals.store.keys import Keys
@@ -159,7 +160,7 @@ class Claims:
         if self.lease.left_seconds < SHARE_SECONDS or now - self.lease.looked < self.look_seconds:
             return False
         self.lease.looked = now
-        with suppress(OSError):
+        with suppress(OSError, DataPrunerError):  # whether the store answers, the next shard tells
             return any(other.waits and np.isin(other.rows, mine).any() for other in self.others())
         return False
 
