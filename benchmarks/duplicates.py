@@ -155,14 +155,11 @@ def band_pairs(texts, ngram, threshold, num_perm=128, seed=0):
     permutations = minhash.permutations_of(num_perm, seed)[:, : bands * values]
     hashes, counts = hashed_ngrams([words_of(text) for text in texts], ngram)
     keys = minhash.band_keys(hashes, counts, permutations, bands)
-    buckets = minhash.shared_buckets(keys, counts > 0)
+    buckets = minhash.shared_buckets(keys.T, counts > 0)
+    order = np.argsort(buckets.numbers, kind="stable")
     pairs = set()
-    for column in buckets.T:
-        order = np.argsort(column, kind="stable")
-        edges = np.flatnonzero(np.diff(column[order])) + 1
-        for members in np.split(order, edges):
-            if column[members[0]] >= 0:
-                pairs |= {(i, j) for n, i in enumerate(members.tolist()) for j in members[n + 1 :].tolist()}
+    for members in np.split(buckets.rows[order], np.cumsum(buckets.sizes)[:-1]):
+        pairs |= {(i, j) for n, i in enumerate(members.tolist()) for j in members[n + 1 :].tolist()}
     return pairs
 
 

@@ -63,7 +63,7 @@ def without_fillings(
 
 def _besides(sets: Sets, rows: int) -> list[frozenset[int]] | None:
     """Give what each row holds besides the template; None where there is none."""
-    _, place, times = np.unique(sets.hashes, return_inverse=True, return_counts=True)
+    _, place, times = np.unique(sets.hashes[:], return_inverse=True, return_counts=True)
     of_template = 2 * times >= rows
     owner = np.repeat(np.arange(rows), np.diff(sets.starts))
     held = np.bincount(owner[of_template[place]], minlength=rows)

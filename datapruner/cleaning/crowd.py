@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from datapruner.arrays import Flags, Ints
 from datapruner.cleaning.grams import ranges
+from datapruner.files.spill import Spill
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Crowd:
     work: Ints
 
     @classmethod
-    def build(cls, hashes: NDArray[np.uint64], starts: Ints, rows: Ints, threshold: float) -> Crowd:
+    def build(cls, hashes: Spill, starts: Ints, rows: Ints, threshold: float) -> Crowd:
         """Index the prefixes of ``rows``."""
         sizes = starts[rows + 1] - starts[rows]
         _, inverse, frequency = np.unique(
-            hashes[ranges(starts[rows], sizes)], return_inverse=True, return_counts=True
+            hashes.take(starts[rows], sizes), return_inverse=True, return_counts=True
         )
         row = np.repeat(np.arange(rows.size), sizes)
         token = inverse[np.lexsort((inverse, frequency[inverse], row))]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -65,17 +68,52 @@ def band_keys(
     return keys
 
 
-def shared_buckets(keys: NDArray[np.uint64], filled: Flags) -> NDArray[np.int32]:
-    """Give every bucket of two or more rows a number: int32 [rows, bands], -1 where a row is alone.
+class Buckets(NamedTuple):
+    """Which buckets of two or more rows each row is in; most rows are in none.
 
-    Most rows are alone in most bands, so the Python dictionaries that follow stay small.
+    Attributes
+    ----------
+    begin : ndarray, int64, shape (m + 1,)
+        Row i's are ``numbers[begin[i] : begin[i + 1]]``.
+    numbers : ndarray, int64
+    sizes : ndarray, int64
+        Rows of every bucket.
     """
-    buckets = np.full(keys.shape, -1, dtype=np.int32)
+
+    begin: Ints
+    numbers: Ints
+    sizes: Ints
+
+    @property
+    def rows(self) -> Ints:
+        """Whose each of ``numbers`` is."""
+        return np.repeat(np.arange(self.begin.size - 1), np.diff(self.begin))
+
+
+def shared_buckets(keys: Iterable[NDArray[np.uint64]], filled: Flags) -> Buckets:
+    """Find the rows that share a key, band by band.
+
+    Parameters
+    ----------
+    keys : iterable of ndarray, uint64, shape (m,)
+        Every row's key, of one band after another.
+    filled : ndarray, bool, shape (m,)
+        Rows that have shingles.
+    """
     members = np.flatnonzero(filled)
+    rows, numbers, sizes = [members[:0]], [members[:0]], [members[:0]]
     used = 0
-    for band in range(keys.shape[1]):
-        _, bucket, sizes = np.unique(keys[members, band], return_inverse=True, return_counts=True)
-        number = np.where(sizes > 1, np.cumsum(sizes > 1) - 1 + used, -1)
-        used += int(np.count_nonzero(sizes > 1))
-        buckets[members, band] = number[bucket]
-    return buckets
+    for band in keys:
+        own = band[members]
+        order = np.argsort(own, kind="stable")
+        own = own[order]
+        begin = np.flatnonzero(np.concatenate([[True], own[1:] != own[:-1]])) if own.size else members[:0]
+        count = np.diff(np.append(begin, own.size))
+        shared = count > 1
+        rows.append(members[order[np.repeat(shared, count)]])
+        numbers.append(used + np.repeat(np.arange(shared.sum()), count[shared]))
+        sizes.append(count[shared])
+        used += int(shared.sum())
+    row = np.concatenate(rows)
+    begins = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=filled.size))]).astype(np.int64)
+    return Buckets(begins, np.concatenate(numbers)[np.argsort(row, kind="stable")], np.concatenate(sizes))

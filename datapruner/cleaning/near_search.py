@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from datapruner.arrays import Flags, Ints
 from datapruner.cleaning.crowd import Crowd
+from datapruner.cleaning.minhash import Buckets
 from datapruner.cleaning.shingles import Rarity, Sets, closest
 
 CHEAPER = 20
@@ -27,10 +27,10 @@ class NearSearch:
         The same of the whole rows, where something was left out of ``sets``.
     threshold : float
         Jaccard similarity from which two rows are alike.
-    buckets : ndarray, int32, shape (m, bands)
-        Rows that share one are compared; -1 is none.
+    buckets : Buckets
+        Rows that share one are compared.
     large : ndarray, bool
-        Of every bucket, and of -1: whether it is a crowd, compared by rare shingles.
+        Of every bucket: whether it is a crowd, compared by rare shingles.
     in_crowd : ndarray, bool, shape (m,)
         The rows in such buckets.
     crowd : Crowd, optional
@@ -44,7 +44,7 @@ class NearSearch:
     sets: Sets
     whole: Sets | None
     threshold: float
-    buckets: NDArray[np.int32]
+    buckets: Buckets
     large: Flags
     in_crowd: Flags
     crowd: Crowd | None
@@ -77,8 +77,12 @@ class NearSearch:
             (row, kept row that it is most like, Jaccard similarity).
         """
         dropped: list[tuple[int, int, float]] = []
-        for i in order.tolist():
-            mine: list[int] = self.buckets[i][self.buckets[i] >= 0].tolist()
+        begin, numbers = self.buckets.begin, self.buckets.numbers
+        alone = begin[order] == begin[order + 1]
+        if keeping:
+            self.kept[order[alone]] = True
+        for i in order[~alone].tolist():
+            mine: list[int] = numbers[begin[i] : begin[i + 1]].tolist()
             candidates = np.empty(0, np.int64) if self.safe[i] else self._candidates(i, mine)
             if candidates.size:
                 other, jaccard = closest(

@@ -10,34 +10,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.arrays import Flags, Floats, Ints
-from datapruner.cleaning.grams import hashed_ngrams, ranges
+from datapruner.cleaning.grams import hashed_ngrams
 from datapruner.cleaning.rows import text_blocks
+from datapruner.files.spill import Spill
 from datapruner.words import words_of
 
 
 class Sets(NamedTuple):
     """The shingles of all rows, ascending inside a row, and where each row starts."""
 
-    hashes: NDArray[np.uint64]
+    hashes: Spill
     starts: Ints
 
     @classmethod
     def read(cls, texts: Iterable[str], alive: Ints, ngram: int) -> Sets:
         """Cut texts into shingles."""
-        blocks = [
-            hashed_ngrams([words_of(text) for text in block], ngram) for block, _ in text_blocks(texts, alive)
-        ]
-        hashes = np.concatenate([np.empty(0, np.uint64), *(found for found, _ in blocks)])
-        return cls(
-            hashes,
-            np.concatenate([[0], np.cumsum(np.concatenate([[], *(n for _, n in blocks)]))]).astype(np.int64),
-        )
+        hashes, lengths = Spill(np.uint64), [np.empty(0, np.int64)]
+        for block, _ in text_blocks(texts, alive):
+            found, counts = hashed_ngrams([words_of(text) for text in block], ngram)
+            hashes.append(found)
+            lengths.append(counts)
+        return cls(hashes, np.concatenate([[0], np.cumsum(np.concatenate(lengths))]))
 
     def similarity(self, i: int, candidates: Ints) -> Floats:
         """Jaccard similarity of row ``i`` to each candidate, all of which have shingles."""
         mine = self.hashes[self.starts[i] : self.starts[i + 1]]
         sizes = self.starts[candidates + 1] - self.starts[candidates]
-        theirs = self.hashes[ranges(self.starts[candidates], sizes)]
+        theirs = self.hashes.take(self.starts[candidates], sizes)
         where = np.minimum(np.searchsorted(mine, theirs), mine.size - 1)
         shared = np.add.reduceat((mine[where] == theirs).astype(np.int64), np.cumsum(sizes) - sizes)
         return np.asarray(shared / (sizes + mine.size - shared))
@@ -56,17 +55,27 @@ class Rarity:
         Of all rows.
     least : float
         Weighted Jaccard similarity from which two rows are alike.
+    asked : ndarray, int64
+        The rows that are asked for; only of their shingles it is known how many rows have them.
     """
 
-    def __init__(self, sets: Sets, least: float) -> None:
-        self.sets, self.least = sets, least
+    def __init__(self, sets: Sets, least: float, asked: Ints) -> None:
+        self.sets, self.least, self.asked = sets, least, asked
 
     @cached_property
-    def _ordered(self) -> NDArray[np.uint64]:
-        return np.sort(self.sets.hashes)
+    def _held(self) -> tuple[NDArray[np.uint64], Ints]:
+        """The shingles of the rows that are asked for, and of how many of all rows each is."""
+        sets, rows = self.sets, self.asked
+        own = np.unique(sets.hashes.take(sets.starts[rows], sets.starts[rows + 1] - sets.starts[rows]))
+        held = np.zeros(own.size, np.int64)
+        for block in sets.hashes.blocks() if own.size else ():
+            place = np.minimum(np.searchsorted(own, block), own.size - 1)
+            held += np.bincount(place[own[place] == block], minlength=own.size)
+        return own, held
 
     def _weights(self, hashes: NDArray[np.uint64]) -> Floats:
-        held = np.searchsorted(self._ordered, hashes, "right") - np.searchsorted(self._ordered, hashes)
+        own, times = self._held
+        held = times[np.searchsorted(own, hashes)]
         return np.asarray(np.log((len(self.sets.starts) - 1) / held))
 
     def holds(self, i: int, candidates: Ints) -> Flags:

@@ -22,6 +22,7 @@ from datapruner.cleaning.step import CleaningStep, Remaining
 from datapruner.cleaning.telling import tell_numbers
 from datapruner.cleaning.vetoes import Vetoes, collected, drops
 from datapruner.errors import DataPrunerError
+from datapruner.files.spill import IN_MEMORY_BYTES, Spill
 from datapruner.matching import nesting
 from datapruner.reasons import Reason
 from datapruner.words import numbers_of, words_of
@@ -180,8 +181,9 @@ def near_duplicates(
 
     Notes
     -----
-    Memory for a million rows of 100 words: 0.8 GB of shingles (uint64), twice that while they are joined,
-    and 0.4 GB of band keys and bucket numbers; were all of them in crowds, some 4 GB more (extrapolated). At the
+    Shingles and band keys beyond 256 MB each go to a temporary file: 1.1 GB for a million rows of 100 words. In
+    memory stay some 40 bytes a row, and what rows that may be duplicates share; were all of them in crowds, some 4 GB
+    for a million (extrapolated). At the
     defaults one changed word in twenty is found, one in fifteen is not; a text below twenty words may be
     lost by a single change.
 
@@ -206,7 +208,7 @@ def near_duplicates(
         found = taken_back(found)
     if rare <= 0:
         return found
-    rarity = Rarity(search.sets, rare)
+    rarity = Rarity(search.sets, rare, np.flatnonzero(np.diff(search.buckets.begin)))
     places = [np.searchsorted(alive, of) for of in (found.rows, found.others)]
     weak = np.array([not rarity.holds(i, np.array([j]))[0] for i, j in zip(*places, strict=True)], np.bool_)
     again = vetoes_of(search.visit(np.sort(places[0][weak]), rarity))
@@ -288,12 +290,12 @@ def _prepared(
     )
     starts = np.concatenate([[0], np.cumsum(counts)])
     second = None if whole is None else Sets.read(whole, alive, ngram)
-    buckets = shared_buckets(keys, counts > 0)
+    buckets = shared_buckets((band[:] for band in keys), counts > 0)
     del keys
     sets = Sets(hashes, starts)
-    sizes = np.bincount(buckets[buckets >= 0])
-    large = np.append(sizes > CROWDED, False)  # the last entry answers for bucket -1
-    in_crowd: Flags = np.asarray(large[buckets].any(axis=1))
+    large = buckets.sizes > CROWDED
+    in_crowd = np.zeros(alive.size, np.bool_)
+    in_crowd[buckets.rows[large[buckets.numbers]]] = True
     crowd = Crowd.build(hashes, starts, np.flatnonzero(in_crowd), threshold) if in_crowd.any() else None
     return NearSearch(sets, second, threshold, buckets, large, in_crowd, crowd, safe, nested, counted)
 
@@ -306,22 +308,23 @@ def _shingled(
     bands: int,
     numbers: bool,
     kinds: Ints | None,
-) -> tuple[NDArray[np.uint64], Ints, NDArray[np.uint64], Ints]:
-    """Read the texts once: their shingles, how many each has, their band keys and their marks [2, m]."""
-    shingles, lengths = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
-    keys = np.zeros((alive.size, bands), dtype=np.uint64)
+) -> tuple[Spill, Ints, list[Spill], Ints]:
+    """Read the texts once: their shingles, how many each has, the keys of every band and the marks [2, m]."""
+    shingles, lengths = Spill(np.uint64), [np.empty(0, np.int64)]
+    keys = [Spill(np.uint64, IN_MEMORY_BYTES // bands) for _ in range(bands)]
     marks = np.zeros((2, alive.size), dtype=np.int64)
     done = 0
     for block, _ in text_blocks(texts, alive):
         here = slice(done, done + len(block))
         hashes, counts = hashed_ngrams([words_of(text) for text in block], ngram)
         hashes = hashes if kinds is None else _told_apart(hashes, counts, kinds[here])
-        keys[here] = band_keys(hashes, counts, permutations, bands)
+        for band, found in zip(keys, band_keys(hashes, counts, permutations, bands).T, strict=True):
+            band.append(found)
         marks[:, here] = _marks(block, numbers)
         shingles.append(hashes)
         lengths.append(counts)
         done += len(block)
-    return np.concatenate(shingles), np.concatenate(lengths), keys, marks
+    return shingles, np.concatenate(lengths), keys, marks
 
 
 def _told_apart(hashes: NDArray[np.uint64], counts: Ints, kinds: Ints) -> NDArray[np.uint64]:

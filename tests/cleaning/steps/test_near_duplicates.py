@@ -17,6 +17,8 @@ from datapruner.cleaning.rows import text_blocks
 from datapruner.cleaning.steps import near
 from datapruner.cleaning.steps.near import near_duplicates
 from datapruner.errors import DataPrunerError
+from datapruner.files import spill
+from datapruner.files.spill import Spill
 from tests.cleaning.brute import WORDS, corpus, greedy, jaccard, shingles
 
 
@@ -142,7 +144,9 @@ class TestNear:
         hashes, counts = hashed_ngrams([text.split() for text in texts], 1)
         starts = np.concatenate([[0], np.cumsum(counts)])
         rows = np.arange(0, len(texts), 1 if threshold < 0.6 else 2)
-        crowd = Crowd.build(hashes, starts, rows, threshold)
+        shingles = Spill(np.uint64)
+        shingles.append(hashes)
+        crowd = Crowd.build(shingles, starts, rows, threshold)
         kept = np.ones(len(texts), dtype=bool)
         sets = [set(text.split()) for text in texts]
         for i in rows.tolist():
@@ -259,3 +263,22 @@ class TestRareWords:
         texts = [one] * 50 + [" ".join(rng.choice(WORDS, 30)) for _ in range(20)]
         assert near_duplicates(texts, np.arange(70), rare=0.6).rows.tolist() == list(range(1, 50))
         assert near_duplicates([one] * 9, np.arange(9), rare=0.6).rows.tolist() == list(range(1, 9))
+
+
+@pytest.mark.parametrize("rare", [0.0, 0.6])
+def test_a_search_that_spills_finds_the_same(monkeypatch, rare):
+    rng = np.random.default_rng(3)
+    base = [" ".join(map(str, rng.integers(0, 400, 30))) for _ in range(60)]
+    template = " ".join(f"t{i}" for i in range(20))
+    texts = [*base, *(f"{text} more" for text in base[::3]), *(f"{template} {i} {i % 7}" for i in range(150))]
+
+    def found():
+        return near_duplicates(texts, np.arange(len(texts)), whole=[f"{text} x" for text in texts], rare=rare)
+
+    wanted = found()
+    assert len(wanted) >= (20 if rare else 100)
+    monkeypatch.setattr(spill, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(near, "IN_MEMORY_BYTES", 0)
+    other = found()
+    for name in ("rows", "others", "measures"):
+        np.testing.assert_array_equal(getattr(wanted, name), getattr(other, name))
