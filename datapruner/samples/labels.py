@@ -17,5 +17,6 @@ def encode_labels(labels: Sequence[Any]) -> tuple[list[str], Ints]:
     """Give a column's values numbers in the order of their first rows; None is ``(none)``."""
     numbers: dict[str, int] = {}
     texts = (NONE if label is None else str(label) for label in labels)
-    codes = np.array([numbers.setdefault(text, len(numbers)) for text in texts], dtype=np.int64)
+    found = (numbers.setdefault(text, len(numbers)) for text in texts)
+    codes = np.fromiter(found, np.int64, len(labels))
     return list(numbers), codes

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 BLOCK = 1000
 """Rows read at a time: enough to be quick, few enough that 10 MB rows still fit."""
 
+LABELS = 100_000
+"""Texts of a column read at a time."""
+
 IMAGES = 50
 """Rows of columns that may hold images read at a time."""
 
@@ -241,7 +244,7 @@ class Samples:
     def column(self, name: str) -> list[Any]:
         """Return one column's values as Python objects."""
         # As a slice, which is read in one go; a column that is iterated over is read in small batches.
-        return list(self.dataset.with_format(None)[self.check_column(name)][:])
+        return _shared(self.dataset, self.check_column(name)) or list(self.dataset.with_format(None)[name][:])
 
     def preference(self, rows: np.ndarray | None = None) -> Dataset:
         """Return rows as trl's preference trainers read them: pairs, or votes.
@@ -276,3 +279,23 @@ class Samples:
             The rows to take, in this order; all of them by default.
         """
         return conversation(lambda: self.iter_samples(rows, identity=False))
+
+
+def _shared(dataset: Dataset, name: str) -> list[Any]:
+    """Give a column of texts of which many are equal, each text once in memory; nothing of any other column."""
+    import pyarrow as pa
+
+    kinds = dataset.features.arrow_schema.field(name).type
+    if not pa.types.is_string(kinds) or not len(dataset):
+        return []
+    source = dataset.select_columns([name]).with_format("arrow")
+    looked_at = source[: min(len(dataset), BLOCK)].column(name)
+    if len(looked_at.unique()) > len(looked_at) / 2:
+        return []
+    out: list[Any] = []
+    known: dict[Any, Any] = {}
+    for start in range(0, len(dataset), LABELS):
+        block = source[start : start + LABELS].column(name).combine_chunks().dictionary_encode()
+        names = [known.setdefault(value, value) for value in block.dictionary.to_pylist()]
+        out += [None if code is None else names[code] for code in block.indices.to_pylist()]
+    return out

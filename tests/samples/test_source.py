@@ -15,6 +15,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, IterableDataset
 from datapruner import prune
 from datapruner.errors import DataPrunerError
 from datapruner.samples import content_hash, load_samples
+from datapruner.samples import samples as samples_module
 from datapruner.samples import tables as tables_module
 
 ROWS = [
@@ -474,3 +475,15 @@ def test_strings_that_are_not_utf8_name_the_row(tmp_path):
     pq.write_table(pa.table({"text": array}), tmp_path / "a.parquet")
     with pytest.raises(DataPrunerError, match="row 1 holds text that is not UTF-8 in column 'text'"):
         load_samples(tmp_path / "a.parquet").texts()
+
+
+def test_equal_texts_of_a_column_are_one_object(monkeypatch):
+    monkeypatch.setattr(samples_module, "LABELS", 7)
+    kinds = [None if number % 5 == 0 else f"kind {number % 3}" for number in range(40)]
+    dataset = Dataset.from_dict({"text": [f"text {number}" for number in range(40)], "kind": kinds})
+    samples = load_samples(dataset.select(range(39, -1, -1)))
+    found = samples.column("kind")
+    assert found == kinds[::-1]
+    assert len({id(value) for value in found}) == 4
+    assert samples.column("text") == [f"text {number}" for number in range(39, -1, -1)]
+    assert load_samples([{"text": "a", "kind": None}]).column("kind") == [None]
