@@ -23,23 +23,29 @@ import time
 from pathlib import Path
 from typing import Any
 
+os.environ["OMP_NUM_THREADS"] = "1"  # before anything reads it
+
 from common import MIXTURE, RESULTS, machine, versions, write
 
 MODEL = "smollm2-135m-q4"
 LENGTH = 96
-SCORERS = {
-    "auto": [],
-    "concept_complexity": ["--scorer", "concept_complexity"],
-    "donod": ["--scorer", "donod"],
-    "qtuning": ["--scorer", "qtuning"],
-    "paser": ["--scorer", "paser", "--pruned-model", "pruned"],
-    "nearest_target": ["--scorer", "nearest_target", "--target", "target.jsonl"],
+OF_MODEL = {"model": MODEL, "max_length": LENGTH}
+GROUPS: dict[str, tuple[dict[str, dict[str, Any]], dict[str, Any]]] = {
+    "the default recipe": ({"auto": {}}, {}),
+    "the embedder": ({"concept_complexity": {}}, {}),
+    "the language model": (
+        {"donod": {}, "qtuning": {}, "nearest_target": {"target": "target.jsonl"}},
+        OF_MODEL,
+    ),
+    "two models": ({"paser": {}}, {**OF_MODEL, "pruned_model": "pruned"}),
 }
+"""Scorers that are measured in one go, each with its own options, and their options; then each of them selects."""
 BY_EMBEDDER = ("auto", "concept_complexity")
 ENGINES = {
-    "one process": [],
-    "two processes": ["--workers", "2"],
-    "two Ray actors": ["--engine", "ray", "--workers", "2"],
+    "one process": {},
+    "two processes": {"workers": 2},
+    "two Ray actors": {"engine": "ray", "workers": 2},
+    "four shards": {},
 }
 SHARDS = (3, 1, 4, 2)
 
@@ -85,35 +91,31 @@ def save_pruned(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def same_bytes(work: Path, rows: dict[str, str], seconds: dict[str, dict[str, float]]) -> dict[str, bool]:
-    """Compare every result's files with those of one process."""
+def same_bytes(rows: dict[str, str], seconds: dict[str, dict[str, float]]) -> dict[str, bool]:
+    """Compare every result's files with those of one process; all in the working folder."""
+    import datapruner as dp
+
     found: dict[str, dict[str, dict[str, str]]] = {}
-    for name, options in SCORERS.items():
-        line = [
-            "prune",
-            rows[name],
-            *options,
-            "--keep",
-            "0.3",
-            "--model",
-            MODEL,
-            "--max-length",
-            str(LENGTH),
-            "-q",
-        ]
-        if name in BY_EMBEDDER:
-            del line[line.index("--model") : line.index("--model") + 4]
-        for engine, words in {**ENGINES, "four shards": []}.items():
-            cache, out = f"cache-{engine.replace(' ', '-')}", f"out/{name}"
-            shutil.rmtree(work / "out", ignore_errors=True)
-            here = [*line, "--cache", cache, "--out", out]
-            took = 0.0
+    for group, (scorers, options) in GROUPS.items():
+        source = rows[next(iter(scorers))]
+        named = None if "auto" in scorers else list(scorers)
+        every = {**options, **{name: value for own in scorers.values() for name, value in own.items()}}
+        for engine, by in ENGINES.items():
+            how: dict[str, Any] = {"cache": f"cache-{engine.replace(' ', '-')}", "progress": False}
+            start = time.perf_counter()
             if engine == "four shards":
-                took = sum(run(work, [*here, "--shard", f"{part}/4"]) for part in SHARDS)
-            took += run(work, [*here, *words])
-            found.setdefault(name, {})[engine] = digests(work / out)
-            seconds.setdefault(name, {})[engine] = round(took, 1)
-            print(name, engine, f"{took:.1f} s", flush=True)
+                for part in SHARDS:
+                    dp.measure_part(source, f"{part}/4", scorers=named, **every, **how)
+            else:
+                dp.score(source, scorers=named, **every, **how, **by)
+            for name, own in scorers.items():
+                scorer = None if name == "auto" else name
+                chosen = dp.prune(source, scorer=scorer, keep=0.3, **options, **own, **how, **by)
+                shutil.rmtree("out", ignore_errors=True)
+                chosen.save(Path("out") / name)
+                found.setdefault(name, {})[engine] = digests(Path("out") / name)
+            seconds.setdefault(group, {})[engine] = round(time.perf_counter() - start, 1)
+            print(group, engine, f"{seconds[group][engine]} s", flush=True)
     return {
         f"{name}, {engine}": held == of["one process"]
         for name, of in found.items()
@@ -122,14 +124,13 @@ def same_bytes(work: Path, rows: dict[str, str], seconds: dict[str, dict[str, fl
     }
 
 
-def block_overhead(work: Path, rows: str) -> dict[str, float]:
+def block_overhead(rows: str) -> dict[str, float]:
     """Time blocks of 32 rows that are all stored: message, keys, looking up, reading."""
     from datapruner.engines.base import make_engine
     from datapruner.measuring.arguments import requested
     from datapruner.measuring.measure import begin
     from datapruner.measuring.pool import Block, job_of, of_rows_alone
 
-    os.chdir(work)
     asked = requested(
         rows, scorers="donod", model=MODEL, max_length=LENGTH, cache="cache-one-process", progress=False
     )
@@ -208,20 +209,24 @@ def main() -> None:
     parser.add_argument(
         "--rows", type=int, default=400, help="for the scorers that read the embedder's vectors"
     )
-    parser.add_argument("--model-rows", type=int, default=100, help="for those that run the language model")
+    parser.add_argument("--model-rows", type=int, default=400, help="for the others")
     parser.add_argument("--sizes", type=int, nargs=2, default=[64, 256], help="rows, for the throughput")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=RESULTS / "engines.json")
     given = parser.parse_args()
+    given.out = given.out.resolve()
     lines = MIXTURE.read_text().splitlines(keepends=True)
     work = Path(tempfile.mkdtemp(prefix="engines-"))
     try:
         for size in {given.rows, given.model_rows, *given.sizes}:
             (work / f"first-{size}.jsonl").write_text("".join(lines[:size]))
         (work / "target.jsonl").write_text("".join(lines[-20:]))
-        save_pruned(work / "pruned")
+        os.chdir(work)
+        save_pruned(Path("pruned"))
         rows = {
-            name: f"first-{given.rows if name in BY_EMBEDDER else given.model_rows}.jsonl" for name in SCORERS
+            name: f"first-{given.rows if name in BY_EMBEDDER else given.model_rows}.jsonl"
+            for scorers, _ in GROUPS.values()
+            for name in scorers
         }
         seconds: dict[str, dict[str, float]] = {}
         result: dict[str, Any] = {
@@ -229,12 +234,14 @@ def main() -> None:
             "versions": versions("torch", "transformers", "ray"),
             "rows": {name: int(of[6:-6]) for name, of in rows.items()},
             "max_length": LENGTH,
-            "same bytes as one process": same_bytes(work, rows, seconds),
+            "same bytes as one process": same_bytes(rows, seconds),
             "seconds": seconds,
         }
         write(given.out, result)
-        result["seconds a block of 32 stored rows"] = block_overhead(work, rows["donod"])
+        result["seconds a block of 32 stored rows"] = block_overhead(rows["donod"])
         write(given.out, result)
+        if not given.repeats:
+            return
         result["throughput"] = throughput(work, tuple(given.sizes), given.repeats)
         write(given.out, result)
     finally:

@@ -51,7 +51,7 @@ class Process(Worker):
         )
         self.pid: int = self._process.pid
         with suppress(OSError):  # it is gone already, which the first message tells
-            self._send(json.dumps(sys.path))
+            self._send(json.dumps([place for place in sys.path if isinstance(place, str)]))
 
     def ask(self, message: str) -> str:
         """Write a line, and wait for the answer's."""

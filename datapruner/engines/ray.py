@@ -114,6 +114,8 @@ class Ray(Engine):
             raise DataPrunerError(f"--engine=ray takes Ray: {how_to_install('ray')}") from error
         if not ray.is_initialized():
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            # Of a cluster of our own; by itself Ray lets everything else on a machine go first.
+            os.environ.setdefault("RAY_worker_niceness", "0")
             # Without GPUs of its own an actor sees none, which later versions of Ray would change by themselves.
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
             check_reached(self.ray_address or os.environ.get("RAY_ADDRESS"))
@@ -151,9 +153,9 @@ class Ray(Engine):
 
     def close(self) -> None:
         """Leave the cluster, unless somebody else had joined it before."""
-        import ray
-
         if self._ours:
+            import ray
+
             self._ours = False
             ray.shutdown()
 

@@ -12,7 +12,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ import numpy as np
 
 from datapruner.arrays import Ints
 from datapruner.engines.base import Engine, Worker, WorkerLostError
-from datapruner.errors import DataPrunerError, in_words
+from datapruner.errors import in_words
 from datapruner.files.cache import cache_at
 from datapruner.guards.limits import DEFAULTS, limit
 from datapruner.measuring.request import Request
@@ -94,7 +94,6 @@ def helped(request: Request, plan: Plan, run: Run) -> Iterator[Callable[[], int]
     if request.engine.alone:
         yield lambda: run.store.made
         return
-    refuse_objects(request)
     pool = Pool(request, plan, run)
     run.helped = pool.fill
     try:
@@ -102,19 +101,6 @@ def helped(request: Request, plan: Plan, run: Run) -> Iterator[Callable[[], int]
     finally:
         run.helped = None
         pool.close()
-
-
-def refuse_objects(request: Request) -> None:
-    """Refuse what no worker could be told of."""
-    held = [spec.name for spec in fields(request.objects) if spec.name != "trust_code"]
-    given = [name for name in held if getattr(request.objects, name) is not None]
-    if request.source is not None:
-        given = ["source", *given]
-    if given:
-        raise DataPrunerError(
-            f"workers read what has a name, and {given[0]} was given as an object: give a path or a hub name, or leave "
-            "out --workers and --engine"
-        )
 
 
 def where_is(request: Request) -> str:
@@ -313,11 +299,8 @@ class Pool:
                 self._done.put((block, said))
                 continue
             # Another worker may do better: a device's memory is full, a machine does not see the source.
-            log = ""
-            if worker is not None:
-                log = worker.log()
-                worker.end()
-                worker = None
+            log = "" if worker is None else _put_down(worker)
+            worker = None
             block.lost += 1
             goes_on = "lost" in said and starts <= RESTARTS
             how = "is lost and is started again" if goes_on else "is given up, and others do its rows"
@@ -342,6 +325,16 @@ class Pool:
                 raise WorkerLostError("the run has ended")
             worker = self._workers[number] = self.engine.start(number, self.run.recipe.device)
         return worker
+
+
+def _put_down(worker: Worker) -> str:
+    """End a worker, whatever state it is in; give the end of its log."""
+    try:
+        log = worker.log()
+        worker.end()
+    except Exception as error:
+        log = f"{type(error).__name__}: {error}"
+    return log
 
 
 def tell(sentence: str, log: str) -> None:

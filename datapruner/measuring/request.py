@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,16 @@ class Request:
         ):
             raise DataPrunerError(
                 "vectors come from a file or from a column: give --embeddings or --embedding-column"
+            )
+        given = [
+            name
+            for name in ("source", *(spec.name for spec in fields(Objects) if spec.name != "trust_code"))
+            if getattr(self if name == "source" else self.objects, name) is not None
+        ]
+        if given and not self.engine.alone:
+            raise DataPrunerError(
+                f"workers read what has a name, and '{given[0]}' was given as an object: give a path or a hub name, or "
+                "leave out --workers and --engine"
             )
         if self.chosen is not None and self.chosen not in names:
             raise DataPrunerError(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import os
+import signal
 import threading
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -15,13 +17,13 @@ import pytest
 import datapruner as dp
 from datapruner.engines.base import Engine, Worker, WorkerLostError, make_engine
 from datapruner.engines.local import Local, environment
-from datapruner.engines.ray import Ray, shared_out
+from datapruner.engines.ray import Ray, check_reached, shared_out
 from datapruner.errors import DataPrunerError
 from datapruner.measuring import pool
 from datapruner.measuring.worker import Service
 from datapruner.testing import parametrize_with_checks
 from datapruner.testing.suite import checks_of
-from tests.conftest import command
+from tests.conftest import command, run_command
 from tests.test_parts_of_a_run import tree
 
 ROWS = 90
@@ -227,11 +229,11 @@ def test_a_part_of_a_run_has_workers_too(source, tiny_llama, tmp_path, whole):
 
 
 def test_objects_are_refused(source, tiny_llama, tmp_path):
-    with pytest.raises(DataPrunerError, match="source was given as an object"):
+    with pytest.raises(DataPrunerError, match="'source' was given as an object"):
         dp.prune([{"text": "a"}] * 30, scorer="length", keep=3, workers=2, progress=False)
     from datapruner.models import load_causal_lm
 
-    with pytest.raises(DataPrunerError, match="model was given as an object"):
+    with pytest.raises(DataPrunerError, match="'model' was given as an object"):
         dp.score(str(source), scorers="ifd", model=load_causal_lm(str(tiny_llama)), workers=2, progress=False)
 
 
@@ -330,3 +332,42 @@ def test_the_checks_see_what_an_engine_breaks(tiny_llama, monkeypatch):
     monkeypatch.setattr(Thread, "end", lambda self: None)
     with pytest.raises(AssertionError, match="answers that was ended"):
         checks["engine_carries_messages"](InThreads(2))
+
+
+@pytest.mark.slow
+def test_an_actor_that_is_killed_is_lost():
+    pytest.importorskip("ray")
+    engine = Ray(1)
+    assert engine.open("cache") == 1
+    try:
+        worker = engine.start(0, None)
+        message = json.dumps({"job": {"version": "0", "limits": {}}})
+        assert "install the same" in json.loads(worker.ask(message))["error"]
+        os.kill(worker.pid, signal.SIGKILL)
+        with pytest.raises(WorkerLostError):
+            worker.ask(message)
+        worker.end()
+        again = engine.start(0, None)
+        assert "install the same" in json.loads(again.ask(message))["error"]
+        assert again.pid != worker.pid
+        again.end()
+    finally:
+        engine.close()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])
+def test_an_address_where_nobody_answers_is_refused_at_once(address):
+    with pytest.raises(DataPrunerError, match="no Ray cluster answers at"):
+        check_reached(address)
+
+
+@pytest.mark.parametrize("verb", ["prune", "score", "clean", "compare", "damage", "run"])
+def test_every_verb_that_measures_takes_an_engine(verb, source, tmp_path, monkeypatch, capfd):
+    if verb == "run":
+        source = tmp_path / "recipe.yaml"
+        source.write_text("source: rows.jsonl\nscorers:\n- name: length\nkeep: 0.5\n")
+    ran = run_command(
+        monkeypatch, capfd, verb, source, "-o", tmp_path / "out", "--engine", "ray", "--num-gpus", -1
+    )
+    assert ran.code == 2
+    assert "--num-gpus is a number of at least 0, not -1" in ran.err

@@ -60,7 +60,7 @@ def workers(process):
 
 def _is_worker(one):
     try:
-        return any("datapruner.measuring.worker" in word for word in one.cmdline())
+        return any("datapruner.measuring.worker" in word or "ray::Served" in word for word in one.cmdline())
     except psutil.Error:
         return False
 
@@ -122,3 +122,25 @@ def test_a_run_that_is_killed_leaves_no_worker_and_the_next_goes_on(line, whole,
     assert code == 0, said
     assert tree(tmp_path / "out") == whole
     assert not list(tmp_path.rglob("*.lease"))
+
+
+@pytest.mark.faults
+def test_nobody_of_a_cluster_outlives_its_run(line, whole, tmp_path):
+    pytest.importorskip("ray")
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        process = begun(line, tmp_path, "--workers", "2", "--engine", "ray")
+        found = first_workers(process)
+        time.sleep(3)
+        found += psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(how)
+        code, said = ended(process)
+        assert code in (0, 143, -9), said
+        assert none_left(found)
+    process = begun(line, tmp_path, "--workers", "2", "--engine", "ray")
+    while process.poll() is None and not workers(process):
+        time.sleep(0.05)
+    for one in workers(process)[:1]:
+        one.kill()
+    code, said = ended(process)
+    assert code == 0, said
+    assert tree(tmp_path / "out") == whole
