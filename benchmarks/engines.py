@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,8 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before anything reads it
 
 from common import MIXTURE, RESULTS, machine, versions, write
 
-MODEL = "smollm2-135m-q4"
 LENGTH = 96
-OF_MODEL = {"model": MODEL, "max_length": LENGTH}
+OF_MODEL = {"max_length": LENGTH}
 GROUPS: dict[str, tuple[dict[str, dict[str, Any]], dict[str, Any]]] = {
     "the default recipe": ({"auto": {}}, {}),
     "the embedder": ({"concept_complexity": {}}, {}),
@@ -75,13 +75,13 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
-def save_pruned(folder: Path) -> None:
+def save_pruned(model_name: str, folder: Path) -> None:
     """Save the model with the smallest 30 % of each linear layer's weights at zero."""
     import torch
 
     from datapruner.models import load_causal_lm
 
-    model, tokenizer = load_causal_lm(MODEL, device="cpu")
+    model, tokenizer = load_causal_lm(model_name, device="cpu")
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.ndim == 2 and "embed" not in name and "lm_head" not in name:
@@ -91,14 +91,18 @@ def save_pruned(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def same_bytes(rows: dict[str, str], seconds: dict[str, dict[str, float]]) -> dict[str, bool]:
+def same_bytes(rows: dict[str, str], models: dict[str, str], keep: Callable[[dict[str, Any]], None]) -> None:
     """Compare every result's files with those of one process; all in the working folder."""
     import datapruner as dp
 
     found: dict[str, dict[str, dict[str, str]]] = {}
-    for group, (scorers, options) in GROUPS.items():
+    seconds: dict[str, dict[str, float]] = {}
+    for group, (scorers, own_options) in GROUPS.items():
         source = rows[next(iter(scorers))]
         named = None if "auto" in scorers else list(scorers)
+        options = {**own_options, "embedder": models["embedder"]}
+        if "max_length" in options:
+            options["model"] = models["model"]
         every = {**options, **{name: value for own in scorers.values() for name, value in own.items()}}
         for engine, by in ENGINES.items():
             how: dict[str, Any] = {"cache": f"cache-{engine.replace(' ', '-')}", "progress": False}
@@ -116,15 +120,16 @@ def same_bytes(rows: dict[str, str], seconds: dict[str, dict[str, float]]) -> di
                 found.setdefault(name, {})[engine] = digests(Path("out") / name)
             seconds.setdefault(group, {})[engine] = round(time.perf_counter() - start, 1)
             print(group, engine, f"{seconds[group][engine]} s", flush=True)
-    return {
-        f"{name}, {engine}": held == of["one process"]
-        for name, of in found.items()
-        for engine, held in of.items()
-        if engine != "one process"
-    }
+        same = {
+            f"{name}, {engine}": held == of["one process"]
+            for name, of in found.items()
+            for engine, held in of.items()
+            if engine != "one process"
+        }
+        keep({"same bytes as one process": same, "seconds": seconds})
 
 
-def block_overhead(rows: str) -> dict[str, float]:
+def block_overhead(rows: str, model: str) -> dict[str, float]:
     """Time blocks of 32 rows that are all stored: message, keys, looking up, reading."""
     from datapruner.engines.base import make_engine
     from datapruner.measuring.arguments import requested
@@ -132,10 +137,10 @@ def block_overhead(rows: str) -> dict[str, float]:
     from datapruner.measuring.pool import Block, job_of, of_rows_alone
 
     asked = requested(
-        rows, scorers="donod", model=MODEL, max_length=LENGTH, cache="cache-one-process", progress=False
+        rows, scorers="donod", model=model, max_length=LENGTH, cache="cache-one-process", progress=False
     )
     begun = begin(asked)
-    job = json.dumps({"job": job_of(asked, begun.run, of_rows_alone(begun.plan))})
+    job = json.dumps({"job": job_of(asked, begun.run, of_rows_alone(begun.plan, begun.run.recipe))})
     found = {}
     for name in ("local", "ray"):
         engine = make_engine(name, workers=2)
@@ -161,7 +166,7 @@ def block_overhead(rows: str) -> dict[str, float]:
     return {name: round(value, 4) for name, value in found.items()}
 
 
-def throughput(work: Path, sizes: tuple[int, int], repeats: int) -> dict[str, Any]:
+def throughput(work: Path, model: str, sizes: tuple[int, int], repeats: int) -> dict[str, Any]:
     """Rows a second of the language model's pass, in turns."""
     arms = {"two workers of one thread": (["--workers", "2"], 1), "one process of two threads": ([], 2)}
     took: dict[str, dict[int, list[float]]] = {arm: {size: [] for size in sizes} for arm in arms}
@@ -178,7 +183,7 @@ def throughput(work: Path, sizes: tuple[int, int], repeats: int) -> dict[str, An
                     "--keep",
                     "0.3",
                     "--model",
-                    MODEL,
+                    model,
                 ]
                 line += [
                     "--max-length",
@@ -211,6 +216,8 @@ def main() -> None:
     )
     parser.add_argument("--model-rows", type=int, default=400, help="for the others")
     parser.add_argument("--sizes", type=int, nargs=2, default=[64, 256], help="rows, for the throughput")
+    parser.add_argument("--model", default="smollm2-135m-q4")
+    parser.add_argument("--embedder", default="minilm")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=RESULTS / "engines.json")
     given = parser.parse_args()
@@ -222,28 +229,29 @@ def main() -> None:
             (work / f"first-{size}.jsonl").write_text("".join(lines[:size]))
         (work / "target.jsonl").write_text("".join(lines[-20:]))
         os.chdir(work)
-        save_pruned(Path("pruned"))
+        save_pruned(given.model, Path("pruned"))
         rows = {
             name: f"first-{given.rows if name in BY_EMBEDDER else given.model_rows}.jsonl"
             for scorers, _ in GROUPS.values()
             for name in scorers
         }
-        seconds: dict[str, dict[str, float]] = {}
         result: dict[str, Any] = {
             **machine(),
             "versions": versions("torch", "transformers", "ray"),
             "rows": {name: int(of[6:-6]) for name, of in rows.items()},
+            "models": [Path(given.model).name, Path(given.embedder).name],
             "max_length": LENGTH,
-            "same bytes as one process": same_bytes(rows, seconds),
-            "seconds": seconds,
         }
-        write(given.out, result)
-        result["seconds a block of 32 stored rows"] = block_overhead(rows["donod"])
-        write(given.out, result)
+
+        def keep(more: dict[str, Any]) -> None:
+            result.update(more)
+            write(given.out, result)
+
+        same_bytes(rows, {"model": given.model, "embedder": given.embedder}, keep)
+        keep({"seconds a block of 32 stored rows": block_overhead(rows["donod"], given.model)})
         if not given.repeats:
             return
-        result["throughput"] = throughput(work, tuple(given.sizes), given.repeats)
-        write(given.out, result)
+        keep({"throughput": throughput(work, given.model, tuple(given.sizes), given.repeats)})
     finally:
         os.chdir("/")
         shutil.rmtree(work, ignore_errors=True)

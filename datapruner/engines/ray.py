@@ -36,7 +36,7 @@ class Served:
             os.environ.setdefault(name, os.environ.get("OMP_NUM_THREADS", "1"))
         from datapruner.measuring.worker import Service
 
-        self._service = Service()
+        self._service = Service(keeps=True)
 
     def pid(self) -> int:
         """Give its process: it runs."""

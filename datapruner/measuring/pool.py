@@ -27,7 +27,7 @@ from datapruner.guards.limits import DEFAULTS, limit
 from datapruner.measuring.request import Request
 from datapruner.models.options import likely_device
 from datapruner.progress import bar, say
-from datapruner.recipe import MASKS
+from datapruner.recipe import MASKS, Recipe
 from datapruner.signals.language_model.reader import TOKENS_PER_BATCH
 from datapruner.signals.losses import missing_counts_of
 from datapruner.signals.measurement import EMBEDDER
@@ -127,14 +127,14 @@ def job_of(request: Request, run: Run, steps: dict[str, Step]) -> dict[str, Any]
     }
 
 
-def of_rows_alone(plan: Plan) -> dict[str, Step]:
+def of_rows_alone(plan: Plan, recipe: Recipe) -> dict[str, Step]:
     """Give the measurements whose signals are each row's own, by name, in their order."""
     found: dict[str, Step] = {}
     known: set[str] = set()
     for step in plan.steps:
         one = step.measurement
         shapes = {given.shape for given in one.gives}
-        if not one.together and one.needs <= known and shapes != {"other set"}:
+        if one.apart(recipe) and one.needs <= known and shapes != {"other set"}:
             found[one.name] = step
             known |= step.wanted
     return found
@@ -153,7 +153,7 @@ class Pool:
     def __init__(self, request: Request, plan: Plan, run: Run) -> None:
         self.request, self.run = request, run
         self.engine: Engine = request.engine
-        self.steps = of_rows_alone(plan)
+        self.steps = of_rows_alone(plan, run.recipe)
         self.computed = 0
         self._todo: SimpleQueue[Block | None] = SimpleQueue()
         self._done: SimpleQueue[tuple[Block | None, dict[str, Any]]] = SimpleQueue()

@@ -25,6 +25,7 @@ from datapruner.errors import DataPrunerError
 from datapruner.guards.limits import limited
 from datapruner.inputs import Inputs
 from datapruner.measuring.reading import read_samples
+from datapruner.models.keeping import keep_open
 from datapruner.parts import MEASUREMENTS, find_class
 from datapruner.recipe import Recipe
 from datapruner.signals.failing import RowsFailedError
@@ -44,9 +45,11 @@ class Work:
     ----------
     job : mapping
         See :func:`datapruner.measuring.pool.job_of`.
+    keeps : bool
+        Models of a measurement stay open from one block to the next.
     """
 
-    def __init__(self, job: Mapping[str, Any]) -> None:
+    def __init__(self, job: Mapping[str, Any], *, keeps: bool) -> None:
         if job["version"] != __version__:
             raise DataPrunerError(
                 f"the worker has datapruner {__version__}, and the run {job['version']}; install the same on all "
@@ -86,11 +89,16 @@ class Work:
         for one, wanted in self.steps.values():
             self.run.prepared[one.name] = one.prepare(self.run, wanted)
         self.reader: Any = None
+        self.keeps = keeps
+        self.last: str | None = ""
 
     def measure(self, name: str | None, rows: Ints) -> None:
         """Measure some rows into the store; without a name, count their tokens as the language model reads them."""
         run = self.run
         run.rows, run.signals, run.tokens, run.fed = rows, {}, {}, None
+        if self.keeps and name != self.last:
+            self.last = name
+            keep_open()
         steps = [] if name is None else self._with_needed(name)
         if name is None or (run.feeds and any(_reads_tokens(step.measurement, run.recipe) for step in steps)):
             if self.reader is None:
@@ -118,9 +126,16 @@ def _reads_tokens(one: Measurement, recipe: Recipe) -> bool:
 
 
 class Service:
-    """Answers messages: ``{"job": ...}`` first, then ``{"measure": NAME, "rows": [[first, last], ...]}``."""
+    """Answers messages: ``{"job": ...}`` first, then ``{"measure": NAME, "rows": [[first, last], ...]}``.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    keeps : bool
+        The process is a worker and nothing else, so that what it loads may stay open.
+    """
+
+    def __init__(self, *, keeps: bool = False) -> None:
+        self.keeps = keeps
         self.work: Work | None = None
         self.limits: Mapping[str, int] = {}
 
@@ -133,7 +148,7 @@ class Service:
             if "job" in given:
                 self.limits = given["job"]["limits"]
                 with limited(self.limits):
-                    self.work = Work(given["job"])
+                    self.work = Work(given["job"], keeps=self.keeps)
             else:
                 assert self.work is not None
                 rows = np.concatenate([np.arange(first, last + 1) for first, last in given["rows"]])
@@ -162,7 +177,7 @@ def main() -> None:
         os._exit(0)
 
     threading.Thread(target=listen, daemon=True).start()
-    service = Service()
+    service = Service(keeps=True)
     with suppress(BrokenPipeError):
         while True:
             answers.write(f"{service.ask(messages.get())}\n")

@@ -16,6 +16,7 @@ from datapruner.models.checks import refuse_keys
 from datapruner.models.encoders import TokenEmbedder
 from datapruner.models.formats import refuse_folder
 from datapruner.models.identity import evaluation, model_identity, tokenizer_hash
+from datapruner.models.keeping import kept
 from datapruner.models.names import ADAPTER, first_line, resolve_model
 from datapruner.models.options import check_options, default_device, torch_dtype
 from datapruner.models.quiet import quiet_loading
@@ -154,6 +155,7 @@ def classifier_config(name: str) -> Any:
     return config
 
 
+@kept
 @quiet_loading()
 def load_classifier(
     name: str,

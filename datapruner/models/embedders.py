@@ -15,6 +15,7 @@ from datapruner.errors import DataPrunerError
 from datapruner.models import offline
 from datapruner.models.encoders import ImageEmbedder, Pooling, TokenEmbedder
 from datapruner.models.identity import config_hash, tokenizer_hash, used, versions, weights_hash
+from datapruner.models.keeping import kept
 from datapruner.models.loading import load_causal_lm
 from datapruner.models.names import first_line, resolve_model
 from datapruner.models.options import default_device
@@ -50,6 +51,7 @@ def load_text_embedder(
     return load_sentence_model(name, resolved, max_length, device)
 
 
+@kept
 @quiet_loading()
 def load_image_embedder(name: str, *, device: str | None = None) -> ImageEmbedder:
     """Load an image model through transformers: CLIP-like image features, else the mean of the last states."""

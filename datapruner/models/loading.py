@@ -10,6 +10,7 @@ from datapruner.models import offline
 from datapruner.models.adapters import with_adapter
 from datapruner.models.checks import causal_config, check_model, refuse_keys, refuse_masks
 from datapruner.models.formats import IN_CODE, quantised_by
+from datapruner.models.keeping import kept
 from datapruner.models.names import base_and_adapter, first_line, resolve_model
 from datapruner.models.options import Quantize, check_options, default_device, quantization, torch_dtype
 from datapruner.models.quiet import quiet_loading
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+@kept
 @quiet_loading()
 def load_causal_lm(
     name: str,
@@ -76,6 +78,7 @@ def load_causal_lm(
     return model, load_tokenizer(name, adapter)
 
 
+@kept
 @quiet_loading()
 def load_causal_model(
     name: str,

@@ -20,6 +20,7 @@ from datapruner.models.checkpoints import (
 )
 from datapruner.models.checks import check_model
 from datapruner.models.foreign import FUNCTION, PICKLES, Pair, from_function, from_pickle, settled
+from datapruner.models.keeping import kept
 from datapruner.models.loading import load_causal_lm, load_causal_model
 from datapruner.models.names import TOKENIZER_FILES, adapter_folder
 from datapruner.models.options import Quantize, check_options, default_device
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+@kept
 @quiet_loading()
 def load_pruned_lm(
     name: str,

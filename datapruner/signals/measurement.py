@@ -136,6 +136,10 @@ class Measurement(ABC):
         DataPrunerError
         """
 
+    def apart(self, recipe: Recipe) -> bool:
+        """Whether blocks of rows can be measured one after another, by workers that keep its models open."""
+        return not self.together
+
     def lacks(self, samples: Samples) -> str | None:
         """Say which of the ``roles`` rows lack; None where they have all."""
         lost = [role for role in self.roles if role not in samples.layout.columns]

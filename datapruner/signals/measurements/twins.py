@@ -61,6 +61,10 @@ class Twins(OfModel):
         """Whether no divergences are given instead."""
         return not recipe.has("divergences")
 
+    def apart(self, recipe: Recipe) -> bool:
+        """Not where one model makes room for the other."""
+        return recipe.twins != "in_turn"
+
     def reads(self, signals: frozenset[str]) -> bool:
         """Whether these say what pruning changed."""
         return any(given.name in signals for given in OF_TWO)
