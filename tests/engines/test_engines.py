@@ -371,3 +371,44 @@ def test_every_verb_that_measures_takes_an_engine(verb, source, tmp_path, monkey
     )
     assert ran.code == 2
     assert "--num-gpus is a number of at least 0, not -1" in ran.err
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread", "small_blocks")
+@pytest.mark.parametrize(
+    ("scorer", "asks"),
+    [
+        (None, "embedder model"),
+        ("concept_complexity", "embedder"),
+        ("donod", "model"),
+        ("qtuning", "model"),
+        ("paser", "embedder model pruned_model"),
+        ("nearest_target", "model target"),
+    ],
+)
+def test_every_kind_of_measurement_gives_the_same_bytes(
+    scorer, asks, source, tiny_llama, tiny_sentence_transformer, tmp_path
+):
+    from tests.conftest import save_tiny_llama
+
+    given = {
+        "embedder": str(tiny_sentence_transformer),
+        "model": str(tiny_llama),
+        "pruned_model": str(save_tiny_llama(tmp_path / "pruned", seed=1)),
+        "target": str(source),
+    }
+    options = {name: given[name] for name in asks.split()}
+    found = []
+    for engine in ("local", InThreads(2)):
+        folder = tmp_path / str(len(found))
+        chosen = dp.prune(
+            str(source),
+            scorer=scorer,
+            keep=0.4,
+            cache=folder / "cache",
+            engine=engine,
+            progress=False,
+            **options,
+        )
+        found.append(bytes_of(chosen, folder / "out"))
+    assert found[0] == found[1]
