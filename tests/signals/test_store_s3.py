@@ -101,6 +101,19 @@ def test_a_put_under_a_condition_is_one(url):
         objects.ObjectFolder("s3://elsewhere/x").put_bytes("a", b"")
 
 
+def test_large_files_are_put_in_parts_and_read_by_ranges(url, tmp_path, monkeypatch):
+    monkeypatch.setattr(finding, "LEAST_SHARDS", 1)
+    for name in ("PUT_BYTES", "WHOLE_BYTES", "HEAD_BYTES"):
+        monkeypatch.setattr(objects, name, 64)
+    there = two_sets(url)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another machine"))
+    assert fetch(url, range(45)) == []
+    for name in ("PUT_BYTES", "WHOLE_BYTES", "HEAD_BYTES"):
+        monkeypatch.setattr(objects, name, 1 << 20)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a third"))
+    assert two_sets(f"{url}/whole") == there
+
+
 def test_a_forked_child_has_a_client_of_its_own(url):
     folder = objects.ObjectFolder(url)
     folder.put_bytes("parents", b"1")
@@ -158,12 +171,12 @@ def sweep(server, url: str, tmp_path: Path, monkeypatch, every: int, kinds: int)
 
 
 def test_an_answer_that_is_spoiled_changes_nothing(server, url, tmp_path, monkeypatch):
-    assert sweep(server, url, tmp_path, monkeypatch, every=9, kinds=1) > 6
+    assert sweep(server, url, tmp_path, monkeypatch, every=8, kinds=1) >= 5
 
 
 @pytest.mark.faults
 def test_every_answer_may_be_spoiled(server, url, tmp_path, monkeypatch):
-    assert sweep(server, url, tmp_path, monkeypatch, every=1, kinds=2) >= 100
+    assert sweep(server, url, tmp_path, monkeypatch, every=1, kinds=3) >= 100
 
 
 DYING = """
