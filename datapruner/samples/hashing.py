@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from datapruner.files.mapped import let_go
+
 if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
 
 SLICE = 2_000
+LET_GO = 64
+"""Slices after which the pages of mapped rows leave the process's memory."""
 MEDIA = 50
 """Rows of images or sound in memory at a time."""
 
@@ -27,7 +31,10 @@ def content_hash(dataset: Dataset) -> str:
     step = MEDIA if media else SLICE
     types = {field.name: _type_name(field.type) for field in dataset.features.arrow_schema}
     streams = _Streams()
-    for start in range(0, len(dataset), step):
+    mapped = [str(file["filename"]) for file in dataset.cache_files]
+    for number, start in enumerate(range(0, len(dataset), step)):
+        if number % LET_GO == LET_GO - 1:
+            let_go(mapped)
         table = source[start : start + step]
         if media:
             table = _with_bytes(table, dataset)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from datapruner.errors import DataPrunerError
+from datapruner.files.mapped import let_go
 from datapruner.samples.confined import decodes
 from datapruner.samples.conversation import conversation
 from datapruner.samples.hashing import content_hash
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 BLOCK = 1000
 """Rows read at a time: enough to be quick, few enough that 10 MB rows still fit."""
+
+LET_GO = 64
+"""Blocks after which the pages of mapped rows leave the process's memory."""
 
 LABELS = 100_000
 """Texts of a column read at a time."""
@@ -192,9 +196,16 @@ class Samples:
             digests = self._digests(numbers) if identity else None
             yield from read_block(table, self.layout, numbers, digests, padded=not self.exact)
 
+    @cached_property
+    def _mapped(self) -> list[str]:
+        """The files that the rows are mapped from."""
+        return [str(file["filename"]) for file in self.dataset.cache_files]
+
     def _numbers(self, rows: np.ndarray | None) -> Iterator[np.ndarray]:
         total = len(self) if rows is None else len(rows)
         for start in range(0, total, BLOCK):
+            if start % (BLOCK * LET_GO) == 0 and start:
+                let_go(self._mapped)
             stop = min(start + BLOCK, total)
             yield np.arange(start, stop) if rows is None else np.asarray(rows[start:stop], dtype=np.int64)
 

@@ -15,6 +15,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, IterableDataset
 from datapruner import prune
 from datapruner.errors import DataPrunerError
 from datapruner.samples import content_hash, load_samples
+from datapruner.samples import hashing as hashing_module
 from datapruner.samples import samples as samples_module
 from datapruner.samples import tables as tables_module
 
@@ -487,3 +488,17 @@ def test_equal_texts_of_a_column_are_one_object(monkeypatch):
     assert len({id(value) for value in found}) == 4
     assert samples.column("text") == [f"text {number}" for number in range(39, -1, -1)]
     assert load_samples([{"text": "a", "kind": None}]).column("kind") == [None]
+
+
+def test_rows_whose_pages_were_let_go_read_the_same(monkeypatch):
+    rows = [{"text": f"row {number}"} for number in range(1500)]
+    wanted = load_samples(rows)
+    monkeypatch.setattr(tables_module, "IN_MEMORY_BYTES", 1000)
+    for module in (samples_module, hashing_module):
+        monkeypatch.setattr(module, "LET_GO", 1)
+    monkeypatch.setattr(samples_module, "BLOCK", 100)
+    monkeypatch.setattr(hashing_module, "SLICE", 100)
+    mapped = load_samples(rows)
+    assert mapped.dataset.cache_files
+    assert mapped.texts() == wanted.texts() == [row["text"] for row in rows]
+    assert mapped.content == wanted.content
