@@ -30,6 +30,7 @@ from datapruner.results.columns import REASONS as REASONS_HELD
 from datapruner.results.standing import Standing, standing
 from datapruner.results.view import ALWAYS, SelectionView
 from datapruner.samples.origins import ROW
+from datapruner.samples.recorded import LAYOUT
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
@@ -237,11 +238,12 @@ class SavedSelection(SelectionView):
         from datapruner.samples import load_samples
 
         recipe = self.recipe
+        noted = LAYOUT in (self._held.schema.metadata or {})  # what the recipe says was of the sources
         samples = load_samples(
             self.folder,
             split=recipe.split,
-            columns=recipe.columns,
-            layout=recipe.layout,
+            columns=None if noted else recipe.columns,
+            layout=None if noted else recipe.layout,
             embeddings_given=recipe.has_embeddings,
         )
         if len(samples) != len(self):

@@ -198,12 +198,16 @@ def _origins(selection: Selected) -> list[str]:
     codes, _ = samples.origin_rows
     kept = np.bincount(codes[selection.kept], minlength=len(samples.origins))
     column = _code(str(samples.source_column))
+    ways: dict[str, str] = {}
+    for name, layout in samples.layouts:
+        ways[name] = (f"{ways[name]}, " if name in ways else " | ") + _code(layout.name)
     return [
         "",
-        f"| {column} | read from | kept | of |",
-        "|---|---|---:|---:|",
+        f"| {column} | read from{' | read as' * bool(ways)} | kept | of |",
+        f"|---|---|{'---|' * bool(ways)}---:|---:|",
         *(
-            f"| {_code(origin.name)} | {_code(_place(origin, selection))} | {count:,} | {origin.rows:,} |"
+            f"| {_code(origin.name)} | {_code(_place(origin, selection))}{ways.get(origin.name, '')} | {count:,} | "
+            f"{origin.rows:,} |"
             for origin, count in zip(samples.origins, kept.tolist(), strict=True)
         ),
     ]

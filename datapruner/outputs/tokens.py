@@ -128,11 +128,14 @@ def _other(selection: Selected, split: str, file: Path) -> Dataset:
     """Write another split, all of its rows and all of their tokens."""
     samples = selection.scores.samples
     dataset = samples.others[split]
-    own = replace(samples, dataset=dataset, split=split, others={})
+    ways = samples.other_ways.get(split, ())
+    own = replace(samples, dataset=dataset, split=split, others={}, ways=ways)
     missing = [name for name in samples.layout.spoken if name not in dataset.column_names]
     try:
         if missing:
             raise DataPrunerError(f"it has no column '{safe_text(missing[0], 60)}'")
+        if samples.ways and not ways:
+            raise DataPrunerError("its rows have other columns than those that were chosen from")
         whole = _rendered(selection, own, np.arange(len(dataset)))
         return _written(dataset, ((row.input_ids, _labels(row)) for row in whole), file)
     except DataPrunerError as error:

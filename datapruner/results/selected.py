@@ -32,6 +32,7 @@ from datapruner.results.standing import Grouping, Standing, crossed, standing
 from datapruner.results.view import ALWAYS, SelectionView
 from datapruner.samples.labels import encode_labels
 from datapruner.samples.origins import COLUMN, ROW
+from datapruner.samples.recorded import LAYOUT, record
 from datapruner.selection.tokens import tokens_scored
 
 if TYPE_CHECKING:
@@ -184,6 +185,8 @@ class Selected(SelectionView):
         # What each group got cannot be told from the rows' fates alone: the source has the groups.
         words = saved_words(self.reasons_by_code)
         said = {GROUPS: self.shares(), REASONS: words, COUNTED: dict(self.counted)}
+        samples = self.scores.samples
+        said[LAYOUT] = record(samples.split, {samples.split: samples.ways, **samples.other_ways})
         held = {name: json.dumps(told) for name, told in said.items() if told}
         return table.replace_schema_metadata(held) if held else table
 

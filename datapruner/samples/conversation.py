@@ -38,9 +38,16 @@ def conversation(read: Callable[[], Iterator[Sample]]) -> Dataset:
     from datasets.table import InMemoryTable
 
     whole = options = False
+    kinds_met = set()
     for row in read():
+        kinds_met.add(row.plain)
         whole = whole or has_more(row.messages)
         options = options or bool(row.options)
+    if len(kinds_met) > 1:
+        raise DataPrunerError(
+            "some rows are plain texts and others are conversations, which SFTTrainer reads in no one column: prune "
+            "the sources of plain text by themselves, or train on the rows as they are saved"
+        )
     kinds = {"text": pa.string(), "messages": _turns_type(whole), "tools": pa.string()}
     schema = pa.schema(kinds | ({OPTIONS: _json_type()} if options else {}))
     batches = []
@@ -54,8 +61,7 @@ def conversation(read: Callable[[], Iterator[Sample]]) -> Dataset:
             columns.append(pa.array([json_text(sample.options) for sample in block]).cast(_json_type()))
         batches.append(pa.RecordBatch.from_arrays(columns, schema=schema))
     table = pa.Table.from_batches(batches, schema=schema)
-    # A transcript without roles is plain text row by row, a conversation is not: never both in a source.
-    plain = bool(batches) and table.column("text").null_count == 0
+    plain = True in kinds_met
     names = ["text"] if plain else ["messages"]
     if not plain and table.column("tools").null_count < len(table):
         names.append("tools")

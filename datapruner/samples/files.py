@@ -15,6 +15,7 @@ from datapruner.files.patterns import Place, Search, files_of, is_new, place_of
 from datapruner.samples.confined import confined
 from datapruner.samples.media import is_media, media_rows, metadata_of, with_media
 from datapruner.samples.readers import FORMATS, PACKED, arrow_table, file_format, read_blocks, refuse_pointer
+from datapruner.samples.recorded import recorded
 from datapruner.samples.sound import check_dataset
 from datapruner.samples.stamps import stamps
 from datapruner.samples.tables import Gatherer, Read, gathered
@@ -96,6 +97,12 @@ def _one_format(kinds: set[str], source: str) -> None:
 
 def load_folder(folder: Path, label: str) -> dict[str, Read]:
     """Load a folder from save_to_disk, one that datapruner wrote, or any folder of data files or media."""
+    noted = recorded(folder)
+    loaded = _load_folder(folder, label)
+    return {split: replace(read, layouts=noted.get(split, ())) for split, read in loaded.items()}
+
+
+def _load_folder(folder: Path, label: str) -> dict[str, Read]:
     saved = [path for path in (folder / "dataset_dict.json", folder / "state.json") if path.is_file()]
     files = saved or _find(folder, folder, label)
     check_files(folder, files)

@@ -49,6 +49,8 @@ class Inspection:
         The columns that nothing reads.
     notes
         What should not be overlooked, a sentence each.
+    layouts
+        Of sources that are read in layouts of their own: each one's name, and its layout with the columns.
     """
 
     source: str
@@ -66,6 +68,7 @@ class Inspection:
     exact_duplicates: int = 0
     unread: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    layouts: list[tuple[str, str]] = field(default_factory=list)
 
     def __str__(self) -> str:
         """Give the findings as `datapruner inspect` prints them."""
@@ -129,6 +132,7 @@ def inspect_samples(samples: Samples, *, examples: int = 3) -> Inspection:
             )
             if text
         ],
+        layouts=[(name, layout.told) for name, layout in samples.layouts],
     )
 
 
@@ -169,7 +173,8 @@ def render_text(inspection: Inspection, width: int = 100) -> str:
         others = ", ".join(f"{safe_text(name, 40)} ({rows:,})" for name, rows in found.other_splits.items())
         facts.append(("other splits", others))
     roles = ", ".join(f"{role} = {safe_text(column, 40)}" for role, column in found.roles.items())
-    facts.append(("layout", found.layout + (f": {roles}" if roles else "")))
+    told = [f"{safe_text(name, 40)}: {layout}" for name, layout in found.layouts]
+    facts += [("layout", one) for one in told or [found.layout + (f": {roles}" if roles else "")]]
     if found.unread:
         facts.append(("not read", column_list(found.unread)))
     if found.lengths:

@@ -46,6 +46,11 @@ def pairs(rows: Iterable[Row]) -> Dataset:
         said = list(read.messages)
         for answer in row.rejected():
             found.append(_pair(said, answer))
+    if texts and found:
+        raise DataPrunerError(
+            "some pairs are plain texts and others are conversations, which no trainer reads together: prune their "
+            "sources each by itself"
+        )
     if texts:
         chosen, rejected = zip(*texts, strict=True)
         return _dataset({"chosen": pa.array(chosen), "rejected": pa.array(rejected)})

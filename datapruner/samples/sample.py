@@ -238,6 +238,12 @@ class Layout:
         return self.name not in ("image", "embedding")
 
     @property
+    def told(self) -> str:
+        """Its name and which column plays which role, to be read."""
+        roles = ", ".join(f"{role} = {safe_text(column, 40)}" for role, column in self.columns.items())
+        return self.name + (f": {roles}" if roles else "")
+
+    @property
     def spoken(self) -> list[str]:
         """The columns that a row's own content is read from: not those that only tell rows apart."""
         return list(dict.fromkeys(name for role, name in self.columns.items() if role not in self.beside))

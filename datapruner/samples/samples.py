@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from datapruner.errors import DataPrunerError
 from datapruner.files.mapped import let_go
-from datapruner.samples.confined import decodes
 from datapruner.samples.conversation import conversation
 from datapruner.samples.hashing import content_hash
-from datapruner.samples.identity import TEXTS, digest
+from datapruner.samples.identity import digest
 from datapruner.samples.origins import Origin
 from datapruner.samples.preference import pairs, votes
-from datapruner.samples.reading import Row, read_block, read_rows
+from datapruner.samples.reading import Row
 from datapruner.samples.sample import Layout, Part, Sample, column_list
 from datapruner.samples.stamps import Stamp, check_stamps
+from datapruner.samples.ways import Mixed, Reader, Way
 from datapruner.text import did_you_mean, safe_text
 
 if TYPE_CHECKING:
@@ -34,8 +34,7 @@ LET_GO = 64
 LABELS = 100_000
 """Texts of a column read at a time."""
 
-IMAGES = 50
-"""Rows of columns that may hold images read at a time."""
+T = TypeVar("T")
 
 
 @dataclass
@@ -47,7 +46,7 @@ class Samples:
     dataset
         The source rows with all their columns.
     layout
-        How they are read.
+        How they are read; of several sources, what their layouts are together.
     source
         The source as the user named it.
     split
@@ -67,6 +66,10 @@ class Samples:
         The sources, where there are several: their rows follow each other.
     source_column
         The column that names each row's source then.
+    ways
+        How the rows of each of several sources are read, one source after another; empty where all are read alike.
+    other_ways
+        The same of other splits.
     """
 
     dataset: Dataset
@@ -80,6 +83,8 @@ class Samples:
     stamps: dict[str, Stamp] = field(default_factory=dict)
     origins: tuple[Origin, ...] = ()
     source_column: str | None = None
+    ways: tuple[Way, ...] = ()
+    other_ways: dict[str, tuple[Way, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -131,47 +136,58 @@ class Samples:
     @property
     def unread(self) -> list[str]:
         """The columns that no role was found for: rows that differ there alone are read as equal."""
-        read = {*self.layout.columns.values(), self.source_column}
-        return [name for name in self.dataset.column_names if name not in read]
+        found = {name for _, names in self.left for name in names}
+        return [name for name in self.dataset.column_names if name in found]
+
+    @property
+    def left(self) -> list[tuple[Layout, list[str]]]:
+        """The layouts, and of each the columns that no role was found for."""
+        names = [(reader.layout, reader.way.unread) for reader in self._readers]
+        return [(layout, [name for name in found if name != self.source_column]) for layout, found in names]
 
     @cached_property
-    def _spoken(self) -> Dataset:
-        """The conversation's columns alone, as Arrow: images and vectors are not read to get at a text."""
-        return self.dataset.select_columns(self.layout.spoken).with_format("arrow")
+    def _readers(self) -> list[Reader]:
+        if not self.ways:
+            return [Reader(self.dataset, Way(len(self), self.layout, self.dataset.features, self.exact))]
+        starts = np.cumsum([0, *(way.rows for way in self.ways)]).tolist()
+        return [Reader(self.dataset, way, start) for way, start in zip(self.ways, starts, strict=False)]
+
+    @property
+    def layouts(self) -> list[tuple[str, Layout]]:
+        """Each source's name and the layout that its rows are read in, where these are several; empty else."""
+        mixed = isinstance(self.layout, Mixed)
+        return [(way.name, way.layout) for way in self.ways] if mixed else []
 
     @cached_property
-    def _identified(self) -> Dataset:
-        """The conversation's columns, and those beside it that are compared as texts."""
-        beside = [self.layout.columns[role] for role in TEXTS if role in self.layout.beside]
-        return self.dataset.select_columns(list(dict.fromkeys([*self.layout.spoken, *beside]))).with_format(
-            "arrow"
-        )
+    def _mapped(self) -> list[str]:
+        """The files that the rows are mapped from."""
+        return [str(file["filename"]) for file in self.dataset.cache_files]
 
-    @cached_property
-    def _digested(self) -> tuple[dict[str, str], Dataset, np.ndarray, np.ndarray]:
-        """The columns that are compared by a hash, and the hashes so far: images are read once."""
-        roles = self.layout.beside if self.layout.has_text else tuple(self.layout.columns)
-        columns = {role: self.layout.columns[role] for role in roles if role not in TEXTS}
-        source = self.dataset.select_columns(list(dict.fromkeys(columns.values()))).with_format("arrow")
-        return columns, source, np.zeros((len(self), 16), np.uint8), np.zeros(len(self), np.bool_)
+    def spans(self) -> Iterator[tuple[int, int, Layout]]:
+        """Give the rows, from the first to before the last, that are read in one layout, and this layout."""
+        for reader in self._readers:
+            yield reader.start, reader.start + reader.way.rows, reader.layout
 
-    def _digests(self, numbers: np.ndarray) -> list[bytes]:
-        """Hash what rows hold in the columns that are compared so; empty where there are none."""
-        columns, source, hashes, known = self._digested
-        if not columns:
-            return [b""] * len(numbers)
-        features = self.dataset.features
-        opened = {role for role, name in columns.items() if decodes(features[name])}
-        missing = np.unique(numbers[~known[numbers]])
-        for start in range(0, len(missing), IMAGES):
-            block = missing[start : start + IMAGES]
-            first, stop = int(block[0]), int(block[-1]) + 1
-            table = source[first:stop] if stop - first == len(block) else source[block]
-            for row, place in enumerate(block.tolist()):
-                values = {role: table.column(name)[row].as_py() for role, name in columns.items()}
-                hashes[place] = np.frombuffer(digest(values, opened), np.uint8)
-            known[block] = True
-        return [bytes(hashes[number]) for number in numbers.tolist()]
+    def _each(
+        self, rows: np.ndarray | None, read: Callable[[Reader, np.ndarray], Iterable[T]]
+    ) -> Iterator[T]:
+        """Read rows a block at a time, each in its own way."""
+        total = len(self) if rows is None else len(rows)
+        starts = [reader.start for reader in self._readers]
+        for start in range(0, total, BLOCK):
+            if start % (BLOCK * LET_GO) == 0 and start:
+                let_go(self._mapped)
+            stop = min(start + BLOCK, total)
+            numbers = np.arange(start, stop) if rows is None else np.asarray(rows[start:stop], dtype=np.int64)
+            codes = np.searchsorted(starts, numbers, side="right") - 1
+            if (codes == codes[0]).all():
+                yield from read(self._readers[codes[0]], numbers)
+                continue
+            found: dict[int, T] = {}
+            for code in np.unique(codes).tolist():
+                places = np.flatnonzero(codes == code)
+                found |= zip(places.tolist(), read(self._readers[code], numbers[places]), strict=True)
+            yield from (found[place] for place in range(len(numbers)))
 
     def iter_samples(self, rows: np.ndarray | None = None, *, identity: bool = True) -> Iterator[Sample]:
         """Read rows as conversations, a block at a time.
@@ -189,30 +205,11 @@ class Samples:
                 f" use a scorer that"
                 f" works on embeddings or images, or name the text columns, --columns=text=COLUMN."
             )
-        source = self._identified if identity else self._spoken
-        for numbers in self._numbers(rows):
-            # A slice of a memory-mapped table is free; a list of rows is a gather.
-            table = source[int(numbers[0]) : int(numbers[-1]) + 1] if rows is None else source[numbers]
-            digests = self._digests(numbers) if identity else None
-            yield from read_block(table, self.layout, numbers, digests, padded=not self.exact)
-
-    @cached_property
-    def _mapped(self) -> list[str]:
-        """The files that the rows are mapped from."""
-        return [str(file["filename"]) for file in self.dataset.cache_files]
-
-    def _numbers(self, rows: np.ndarray | None) -> Iterator[np.ndarray]:
-        total = len(self) if rows is None else len(rows)
-        for start in range(0, total, BLOCK):
-            if start % (BLOCK * LET_GO) == 0 and start:
-                let_go(self._mapped)
-            stop = min(start + BLOCK, total)
-            yield np.arange(start, stop) if rows is None else np.asarray(rows[start:stop], dtype=np.int64)
+        yield from self._each(rows, lambda reader, numbers: reader.samples(numbers, identity=identity))
 
     def iter_rows(self, rows: np.ndarray | None = None) -> Iterator[Row]:
         """Read rows by their roles, a block at a time, before they are conversations."""
-        for numbers in self._numbers(rows):
-            yield from read_rows(self._identified[numbers], self.layout, numbers, padded=not self.exact)
+        return self._each(rows, lambda reader, numbers: reader.rows(numbers))
 
     def iter_keys(self, rows: np.ndarray | None = None) -> Iterator[str]:
         """Give a text for each row that two rows share only when all that their layout gives meaning to is the same.
@@ -226,8 +223,9 @@ class Samples:
             raise DataPrunerError(
                 f"{safe_text(self.source, 200)} has no column that could tell its rows apart; name one with --columns"
             )
-        for numbers in self._numbers(rows):
-            yield from (found.hex() for found in self._digests(numbers))
+        yield from self._each(
+            rows, lambda reader, numbers: [found.hex() for found in reader.digests(numbers)]
+        )
 
     def iter_parts(self, which: Part, rows: np.ndarray | None = None) -> Iterator[str]:
         """Read one part (prompt, response or both) of each row as text."""
@@ -271,7 +269,9 @@ class Samples:
             The rows have no rejected answers and no votes.
         """
         if self.layout.name == "unpaired_preference":
-            label = self.column(self.layout.columns["label"])
+            label: list[Any] = []
+            for start, stop, layout in self.spans():
+                label += self.column(layout.columns["label"])[start:stop]
             held = label if rows is None else [label[row] for row in np.asarray(rows).tolist()]
             return votes(self.iter_rows(rows), held)
         if "rejected" not in self.layout.columns:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,9 +13,13 @@ import numpy as np
 from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
 from datapruner.samples.detecting import detect_layout
+from datapruner.samples.layouts import LAYOUTS
 from datapruner.samples.readers import BLOCK_BYTES, BLOCK_ROWS
+from datapruner.samples.recorded import ways_noted
 from datapruner.samples.sample import Layout
 from datapruner.samples.tables import Gatherer, Read
+from datapruner.samples.transcripts import with_transcripts
+from datapruner.samples.ways import Way, stands_apart
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
@@ -136,42 +142,79 @@ def _nulls(dataset: Dataset, name: str) -> Ints:
     return found
 
 
-def layout_of(
-    whole: Dataset,
-    given: Sequence[Given],
-    column: str,
-    *,
-    columns: dict[str, str] | None,
-    layout: str | None,
-    embeddings_given: bool,
-) -> Layout:
-    """Find how the rows of several sources are read: in one way, which each of them would be read in by itself.
+def ways_of(
+    given: Sequence[Given], *, columns: dict[str, str] | None, layout: str | None, embeddings_given: bool
+) -> tuple[Way, ...]:
+    """Find how each of several sources is read, as it would be by itself.
+
+    What is said of columns holds for the sources that have them, and a layout for those that it fits.
 
     Raises
     ------
     DataPrunerError
-        One of them would be read otherwise, so that its rows would lose what they say.
+        One cannot be read, or their rows are of kinds that nothing can be chosen from together.
     """
     mapping = dict(columns or {})
-    seen = whole if column in mapping.values() else whole.remove_columns(column)
-    found = detect_layout(seen, columns=columns, layout=layout, embeddings_given=embeddings_given)
+    every = {name for one in given for name in one.read.dataset.column_names}
+    if lost := {role: name for role, name in mapping.items() if name not in every}:
+        detect_layout(given[0].read.dataset, columns=lost)
+    found: list[Way] = []
+    owners: list[Given] = []
+    fitting = 0
     for one in given:
-        there = set(one.read.dataset.column_names)
-        said = {role: name for role, name in mapping.items() if name in there}
-        try:
-            own = detect_layout(
-                one.read.dataset, columns=said or None, layout=layout, embeddings_given=embeddings_given
-            )
-        except DataPrunerError as error:
-            raise DataPrunerError(f"{one.label}: {error.sentence}") from error
-        if own.name != found.name or any(
-            found.columns.get(role) != name for role, name in own.columns.items()
+        dataset = one.read.dataset
+        if one.read.layouts and not mapping and layout is None:
+            found += (replace(way, name=one.name) for way in ways_noted(one.read.layouts, dataset, one.label))
+            owners += [one] * (len(found) - len(owners))
+            continue
+        said = {role: name for role, name in mapping.items() if name in dataset.column_names}
+        own, fits = _detected(one, said or None, layout, embeddings_given)
+        fitting += fits
+        own = with_transcripts(dataset, own)
+        found.append(Way(len(dataset), own, dataset.features, one.read.exact, one.name))
+        owners.append(one)
+    if layout is not None and not fitting:
+        raise DataPrunerError(f"no source fits the layout '{layout}'; leave --layout out, or give --columns")
+    for one, way in zip(owners, found, strict=True):
+        if (kind := stands_apart(way.layout)) != (other := stands_apart(found[0].layout)) or (
+            not way.layout.has_text and way.layout != found[0].layout
         ):
             raise DataPrunerError(
-                f"{one.label} is read as {_way(own)}, and all sources together as {_way(found)}; bring them into one "
-                "layout, or say with --columns which columns are read"
+                f"{given[0].label} is read as {_way(found[0].layout)} and {one.label} as {_way(way.layout)}: {other} "
+                f"and {kind} cannot be chosen from together; prune each by itself, or say with --columns which columns "
+                "are read"
             )
-    return found
+    return tuple(found)
+
+
+def _detected(
+    one: Given, columns: dict[str, str] | None, layout: str | None, embeddings_given: bool
+) -> tuple[Layout, bool]:
+    """Find a source's layout, and whether it is the one that was asked for."""
+    dataset = one.read.dataset
+    try:
+        return detect_layout(dataset, columns=columns, layout=layout, embeddings_given=embeddings_given), True
+    except DataPrunerError as error:
+        if layout in LAYOUTS:
+            with suppress(DataPrunerError):  # the layout may be that of other sources
+                return detect_layout(dataset, columns=columns, embeddings_given=embeddings_given), False
+        raise DataPrunerError(f"{one.label}: {error.sentence}") from error
+
+
+def other_ways(given: Sequence[Given], ways: Sequence[Way]) -> tuple[Way, ...]:
+    """Give how rows of another split are read: as those of the split that was chosen; nothing where they are others."""
+    layouts = {way.name: way.layout for way in ways}
+    found: list[Way] = []
+    for one in given:
+        if one.read.layouts:
+            found += ways_noted(one.read.layouts, one.read.dataset, one.label)
+            continue
+        layout = layouts[one.name]
+        if not {*layout.columns.values()} <= {*one.read.dataset.column_names}:
+            return ()
+        dataset = one.read.dataset
+        found.append(Way(len(dataset), layout, dataset.features, one.read.exact, one.name))
+    return tuple(found)
 
 
 def _way(layout: Layout) -> str:

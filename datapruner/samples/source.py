@@ -14,11 +14,13 @@ from datapruner.samples.detecting import detect_layout
 from datapruner.samples.memory import load_memory
 from datapruner.samples.named import Splits, load_named
 from datapruner.samples.origins import COLUMN, Origin, named_sources
+from datapruner.samples.recorded import ways_noted
 from datapruner.samples.samples import Samples
-from datapruner.samples.several import Given, joined, layout_of
+from datapruner.samples.several import Given, joined, other_ways, ways_of
 from datapruner.samples.sound import check_times
 from datapruner.samples.tables import held
 from datapruner.samples.transcripts import with_transcripts
+from datapruner.samples.ways import Mixed, Way
 from datapruner.text import did_you_mean, safe_text
 
 
@@ -87,8 +89,16 @@ def _load_samples(
             splits = {key: confined(read, None, name) for key, read in splits.items()}
     chosen, splits = _checked(splits, split, safe_text(name, 200), prefer)
     dataset = splits[chosen].dataset
-    found = detect_layout(dataset, columns=columns, layout=layout, embeddings_given=embeddings_given)
-    found = with_transcripts(dataset, found)
+    ways: dict[str, tuple[Way, ...]] = {}
+    if splits[chosen].layouts and not columns and layout is None:
+        label = safe_text(name, 200)
+        ways = {
+            key: ways_noted(one.layouts, one.dataset, label) for key, one in splits.items() if one.layouts
+        }
+        found = Mixed.of(way.layout for way in ways[chosen])
+    else:
+        found = detect_layout(dataset, columns=columns, layout=layout, embeddings_given=embeddings_given)
+        found = with_transcripts(dataset, found)
     others = {key: value.dataset for key, value in splits.items() if key != chosen}
     nulls = {key: value.given_nulls for key, value in splits.items() if value.given_nulls}
     return Samples(
@@ -101,6 +111,8 @@ def _load_samples(
         given_nulls=nulls,
         exact=all(read.exact for read in splits.values()),
         stamps={name: stamp for read in splits.values() for name, stamp in read.stamps.items()},
+        ways=ways.pop(chosen, ()),
+        other_ways=ways,
     )
 
 
@@ -138,15 +150,13 @@ def _load_several(
             if key != own:
                 parts.setdefault(key, []).append(Given(name, label, read))
     own = origins[0].split if len({origin.split for origin in origins}) == 1 else "train"
+    ways = ways_of(chosen, columns=columns, layout=layout, embeddings_given=embeddings_given)
     read = joined(chosen, column)
-    found = layout_of(
-        read.dataset, chosen, column, columns=columns, layout=layout, embeddings_given=embeddings_given
-    )
     others = {key: joined(given, column) for key, given in parts.items() if key != own}
     every = {own: read, **others}
     return Samples(
         read.dataset,
-        with_transcripts(read.dataset, found),
+        Mixed.of(way.layout for way in ways),
         source=", ".join(named.values()),
         split=own,
         others={key: one.dataset for key, one in others.items()},
@@ -155,6 +165,8 @@ def _load_several(
         stamps={file: stamp for one in every.values() for file, stamp in one.stamps.items()},
         origins=tuple(origins),
         source_column=column,
+        ways=ways,
+        other_ways={key: other_ways(given, ways) for key, given in parts.items() if key != own},
     )
 
 
@@ -182,10 +194,14 @@ def other_split(samples: Samples, split: str) -> Samples:
     dataset, layout = samples.others[split], samples.layout
     if not len(dataset):
         raise DataPrunerError(f"the split '{safe_text(split, 40)}' of {label} has no rows")
-    if not {*layout.columns.values()} <= {*dataset.column_names}:
+    ways = samples.other_ways.get(split, ())
+    if ways:
+        layout = Mixed.of(way.layout for way in ways)
+    elif samples.ways or not {*layout.columns.values()} <= {*dataset.column_names}:
         found = detect_layout(dataset, columns=None, layout=None, embeddings_given=False)
         layout = with_transcripts(dataset, found)
-    return replace(samples, dataset=dataset, layout=layout, split=split, others={}, stamps={}, origins=())
+    gone: dict[str, Any] = {"others": {}, "other_ways": {}, "stamps": {}, "origins": ()}
+    return replace(samples, dataset=dataset, layout=layout, split=split, ways=ways, **gone)
 
 
 def _choose(splits: Splits, split: str | None, source: str, prefer: str) -> str:

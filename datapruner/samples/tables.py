@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,12 +58,15 @@ class Read:
         No null inside a struct is padding: every object had that key.
     stamps
         The files that it was read from; see :mod:`datapruner.samples.stamps`.
+    layouts
+        What a result says of how its rows are read; see :mod:`datapruner.samples.recorded`.
     """
 
     dataset: Dataset
     given_nulls: Mapping[str, Ints] = field(default_factory=dict)
     exact: bool = False
     stamps: Mapping[str, Stamp] = field(default_factory=dict)
+    layouts: Sequence[Mapping[str, Any]] = ()
 
 
 class Gatherer:

@@ -94,7 +94,7 @@ def overlooked(samples: Samples, used: Collection[str] = ()) -> list[Overlooked]
             continue
         words = int(np.median([len(text.split()) for text in news]))
         if words >= LONG or name.lower() in known:
-            found.append(Overlooked(name, words, _free_role(samples)))
+            found.append(Overlooked(name, words, _free_role(samples, name)))
     return found
 
 
@@ -112,9 +112,9 @@ def _is_news(text: str, turns: list[str]) -> bool:
     return text not in "".join(squeezed) and not all(turn in text for turn in squeezed)
 
 
-def _free_role(samples: Samples) -> str:
-    """Name a role of the layout that takes a text and that no column plays."""
-    layout = samples.layout
+def _free_role(samples: Samples, column: str) -> str:
+    """Name a role of the layout that takes a text and that no column plays, where a column is not read."""
+    layout = next(layout for layout, unread in samples.left if column in unread)
     return next(
         (
             role
@@ -154,13 +154,15 @@ def copies_that_differ(samples: Samples, column: str, pairs: list[tuple[int, int
 
 def unseen(samples: Samples) -> str:
     """Say which images and sounds are part of the rows though models are given the text alone; empty if none."""
-    layout = samples.layout
-    columns = [
-        layout.columns[role]
-        for role in layout.beside
-        if role in MEDIA_ROLES or role not in LAYOUTS[layout.name].roles
-    ]
-    if not layout.has_text or not columns:
+    columns = list(
+        dict.fromkeys(
+            layout.columns[role]
+            for _, _, layout in samples.spans()
+            for role in layout.beside
+            if role in MEDIA_ROLES or role not in LAYOUTS[layout.name].roles
+        )
+    )
+    if not samples.layout.has_text or not columns:
         return ""
     named = ", ".join(f"'{safe_text(name, 60)}'" for name in columns)
     return (

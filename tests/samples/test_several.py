@@ -140,7 +140,7 @@ def test_other_splits_are_carried_over_together(folder):
         (["a.jsonl", "empty.jsonl"], "empty.jsonl has no rows"),
         (["a.jsonl", "named.jsonl"], "named.jsonl has a column 'source' already"),
         (["a.jsonl", "typed.jsonl"], "Column 'level' mixes"),
-        (["a.jsonl", "chat.jsonl"], "and all sources together as"),
+        (["a.jsonl", "pairs.jsonl"], "pairs of answers cannot be chosen from together"),
         (["a.jsonl", "*.jsonl", "--source-name", "x", "--source-name", "y"], "both read"),
         (["a.jsonl", "b.parquet", "--source-name", "x"], "1 names are given with --source-name for 2 sources"),
         (["a.jsonl", "b.parquet", "--group-share", "c=0.1"], "a share is given for 'c', which column 'source'"),
@@ -152,11 +152,11 @@ def test_other_splits_are_carried_over_together(folder):
 def test_bad_input_is_a_sentence(folder, capfd, monkeypatch, words, said):
     Path("empty.jsonl").touch()
     write("typed.jsonl", [{**A[0], "level": "high"}])
-    write("chat.jsonl", [{"messages": [{"role": "user", "content": "hi"}]}])
+    write("pairs.jsonl", [{"chosen": "x", "rejected": "y"}])
     if "*.jsonl" not in words:
         write("named.jsonl", [{**A[0], "source": "web"}])
     else:
-        for name in ("empty.jsonl", "typed.jsonl", "chat.jsonl"):
+        for name in ("empty.jsonl", "typed.jsonl", "pairs.jsonl"):
             Path(name).unlink()
     assert command(monkeypatch, "prune", *words, "--keep", 2, "--scorer", "random", "-o", "out") == 2
     assert said in capfd.readouterr().err.replace("\n", " ")

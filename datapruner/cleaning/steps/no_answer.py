@@ -101,15 +101,15 @@ def _says_something(samples: Samples) -> Flags:
     from datasets import Value
 
     said = np.zeros(len(samples), dtype=np.bool_)
-    layout = samples.layout
-    roles = LAYOUTS[layout.name]
-    role = "text" if layout.name == "text" else roles.answers
-    column = layout.columns.get(role or "")
-    if column is None or samples.dataset.features[column] not in (Value("string"), Value("large_string")):
-        return said
-    texts = samples.dataset.select_columns([column]).with_format("arrow")
-    for start in range(0, len(said), _BLOCK):
-        block = texts[start : start + _BLOCK].column(column)
-        seen = pc.match_substring_regex(block, pattern="[!-~]")
-        said[start : start + _BLOCK] = pc.fill_null(seen, False).to_numpy()
+    for first, last, layout in samples.spans():
+        role = "text" if layout.name == "text" else LAYOUTS[layout.name].answers
+        column = layout.columns.get(role or "")
+        kind = None if column is None else samples.dataset.features[column]
+        if kind not in (Value("string"), Value("large_string")):
+            continue
+        texts = samples.dataset.select_columns([column]).with_format("arrow")
+        for start in range(first, last, _BLOCK):
+            stop = min(start + _BLOCK, last)
+            seen = pc.match_substring_regex(texts[start:stop].column(column), pattern="[!-~]")
+            said[start:stop] = pc.fill_null(seen, False).to_numpy()
     return said

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from datapruner.outputs.facets import Facet
     from datapruner.recipe import Recipe
     from datapruner.results.selected import Selected
+    from datapruner.samples.sample import Layout
 
 LIBRARIES = (
     "torch",
@@ -58,9 +59,11 @@ class Section:
 def how_it_was_made(selection: Selected) -> list[tuple[str, str]]:
     """Say which models, thresholds and seed a result comes from, and which versions made it: names and texts."""
     recipe, samples = selection.recipe, selection.scores.samples
-    read = ", ".join(f"{role}: {column}" for role, column in samples.layout.columns.items())
     told = {
-        "Rows": f"read as {samples.layout.name}" + (f" ({read})" if read else ""),
+        "Rows": "; ".join(
+            f"{source} read as {_roles(layout)}".strip()
+            for source, layout in samples.layouts or [("", samples.layout)]
+        ),
         "Language model": _model(recipe),
         "Pruned model": _named(recipe, "pruned_model"),
         "Reference model": _named(recipe, "reference_model"),
@@ -76,6 +79,11 @@ def how_it_was_made(selection: Selected) -> list[tuple[str, str]]:
         ),
     }
     return [(name, safe_text(text, 400)) for name, text in told.items() if text]
+
+
+def _roles(layout: Layout) -> str:
+    read = ", ".join(f"{role}: {column}" for role, column in layout.columns.items())
+    return layout.name + (f" ({read})" if read else "")
 
 
 def recipe_text(selection: Selected) -> str:
