@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from datapruner.errors import DataPrunerError
 
-IN_MEMORY_BYTES = 256 << 20
+IN_MEMORY_BYTES = 128 << 20
 """An array that is larger goes to a file."""
 BLOCK = 1 << 21
 """Items of a block, where all are read in turn."""

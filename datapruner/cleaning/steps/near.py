@@ -181,7 +181,7 @@ def near_duplicates(
 
     Notes
     -----
-    Shingles and band keys beyond 256 MB each go to a temporary file: 1.1 GB for a million rows of 100 words. In
+    Shingles and band keys beyond 128 MB each go to a temporary file: 1.1 GB for a million rows of 100 words. In
     memory stay some 40 bytes a row, and what rows that may be duplicates share; were all of them in crowds, some 4 GB
     for a million (extrapolated). At the
     defaults one changed word in twenty is found, one in fifteen is not; a text below twenty words may be
