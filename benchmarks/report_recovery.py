@@ -168,3 +168,48 @@ def ablation(pruning: str, arms: dict[str, list[dict[str, Any]]]) -> str:
         f"PASER, {fair['paser in each capability']:.2f} with PASER in each capability) and roleplay "
         f"({', '.join(f'{play[arm]:.2f}' for arm in ('random', 'paser', 'paser in each capability'))})."
     )
+
+
+@block
+def recovery_tokens() -> str:
+    """Budgets shared by damage a token, judged by both weightings."""
+    found = result("recovery_tokens")
+    tokens = found["held_out_tokens"]
+    arms: dict[str, list[dict[str, Any]]] = {}
+    for run in found["runs"].values():
+        arms.setdefault(run["arm"], []).append(run)
+
+    def by_token(run: dict[str, Any]) -> float:
+        means = run["by_capability"]
+        return sum(count * means[name] for name, count in tokens.items()) / sum(tokens.values())
+
+    def cells(label: str, runs: Sequence[dict[str, Any]]) -> list[str]:
+        of = [("log_ppl", [run["log_ppl"] for run in runs]), ("token", [by_token(run) for run in runs])]
+        parts = [
+            fmean(run["by_capability"][name] for run in runs)
+            for name in ("math", "roleplay", "classification")
+        ]
+        return [
+            label,
+            f"{fmean(run['rows'] for run in runs):.0f}",
+            *(
+                f"{fmean(values):.2f} ({span(values)})" if len(values) > 1 else f"{values[0]:.2f}"
+                for _, values in of
+            ),
+            *(f"{value:.2f}" for value in parts),
+        ]
+
+    labels = {
+        "not healed": "not healed",
+        "random": "random rows",
+        "random inside, by tokens": "random rows of every cluster, tokens in proportion to its own",
+        "paser": "PASER, the published budget (damage a row)",
+        "paser by damage a token": "PASER, `budget=token_degradation`",
+    }
+    head = ("", "rows", "mean over capabilities", "by tokens", "math", "roleplay", "classification")
+    return (
+        f"**Budgets by damage a token.** 6 of 30 blocks, {found['pool_rows']:,} rows of the mixture, "
+        f"{percent(found['share'])} of their supervised tokens, {len(arms['random'])} seeds (the spread in "
+        "brackets); nats a token, by tokens each capability counts as its held-out tokens do:\n\n"
+        + table(head, [cells(label, arms[arm]) for arm, label in labels.items()])
+    )
