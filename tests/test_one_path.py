@@ -343,6 +343,7 @@ BY_COMMAND = {
     "push_to_hub",
     "pairs",  # what is printed
     "examples",
+    "source_name",  # a mapping of names to sources
     "quiet",
     "set_",  # objects with their parameters
     "selector_set",
@@ -385,6 +386,7 @@ VALUES = {
     "target_share": ({"maths": 2.0}, "maths=2"),
     "classifier_max_length": (64, "64"),
     "quotas": ({"maths": 3, "code": 0.5}, "maths=3 code=0.5"),
+    "group_share": ({"maths": 0.5}, "maths=0.5"),
     "dedup": (True, None),
     "per_group": ("topic", "topic"),
     "selector": ("ccs", "ccs"),
@@ -396,6 +398,7 @@ WITH = {
     "decontaminate_split": {"decontaminate": "t.jsonl"},
     "decontaminate_columns": {"decontaminate": "t.jsonl"},
     "quotas": {"per_group": "topic"},
+    "group_share": {"per_group": "topic"},
     "target_share": {"target": "maths=t.jsonl"},
 }
 """Options that are refused alone."""

@@ -35,6 +35,10 @@ CHILD_BYTES = 2 << 30
 OURS = (__file__, contextlib.__file__)
 PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
+_memory = threading.Lock()
+_inside: list[tuple[int, int] | None] = []
+"""An entry for every block under way, in whichever thread; the first holds the process's limits as they were."""
+
 
 class _Late(BaseException):  # no Exception, which programs and libraries catch
     pass
@@ -69,7 +73,8 @@ def bounded(what: str, seconds: float = SECONDS) -> Iterator[None]:
     main = threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer")
     timed = main and signal.getitimer(signal.ITIMER_REAL)[0] == 0
     before = signal.signal(signal.SIGALRM, ring) if timed else None
-    soft = _limit(BYTES)
+    with _memory:  # the limit is the process's: whoever comes first sets it, and the last one lifts it
+        _inside.append(None if _inside else _limit(BYTES))
     try:
         if timed:
             signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -84,8 +89,11 @@ def bounded(what: str, seconds: float = SECONDS) -> Iterator[None]:
         if timed:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
-        if soft is not None:
-            resource.setrlimit(resource.RLIMIT_DATA, soft)
+        with _memory:
+            first = _inside[0]
+            _inside.pop()
+            if first is not None and not _inside:
+                resource.setrlimit(resource.RLIMIT_DATA, first)
 
 
 def _limit(more: int) -> tuple[int, int] | None:

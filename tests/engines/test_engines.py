@@ -46,6 +46,10 @@ def source(tmp_path_factory):
     return path
 
 
+LIBRARIES = threading.Lock()
+"""Transformers changes its own classes while it opens a model, and not for several threads."""
+
+
 class Thread(Worker):
     """A worker in this process: its service, and what was said."""
 
@@ -57,7 +61,8 @@ class Thread(Worker):
         self.engine.said.append(message)
         if self.ended or self.engine.loses(self.number, message):
             raise WorkerLostError("it was ended by signal 9")
-        answer = self.service.ask(message)
+        with LIBRARIES:
+            answer = self.service.ask(message)
         self.engine.said.append(answer)
         return answer
 

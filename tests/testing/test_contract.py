@@ -131,7 +131,7 @@ NEEDED_BY_CLEANING = {
     [
         make(CLEANING, CleaningStep, name, {"never_keep": {"listed": [1, 5]}}.get(name))
         for name in built_in(CLEANING)
-        if name != "contaminated"  # which reads a file: below
+        if name not in ("contaminated", "against")  # which read a file: below
     ],
     needed=NEEDED_BY_CLEANING,
 )
@@ -143,4 +143,12 @@ def test_the_step_that_reads_a_test_set(tmp_path):
     rows = example_rows()
     (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:9]))
     step = make(CLEANING, CleaningStep, "contaminated", {"source": str(tmp_path / "test.jsonl"), "ngram": 2})
+    check_cleaning_step(step, rows)
+
+
+def test_the_step_that_reads_an_earlier_set(tmp_path):
+    rows = example_rows()
+    (tmp_path / "held.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:9]))
+    held = str(tmp_path / "held.jsonl")
+    step = make(CLEANING, CleaningStep, "against", {"sources": (held,), "names": (held,), "ngram": 2})
     check_cleaning_step(step, rows)
