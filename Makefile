@@ -37,7 +37,7 @@ test-pages: install
 	$(PYTEST) -m 'pages and not slow' tests/test_readme.py tests/test_notebooks.py tests/test_docs.py \
 	  tests/outputs/report/test_report_browser.py
 
-# Every call that changes a file dies or fails once; two minutes on two cores.
+# Every call that changes a file dies or fails once, workers are killed, answers of a store are spoiled; four minutes.
 test-faults: install
 	$(PYTEST) -m 'faults and not slow' tests/faults tests/signals
 
