@@ -52,6 +52,14 @@ NOT_RUN = {
         "docs/methods.md",
         "datapruner prune rows.jsonl --target dev.jsonl --keep 0.05",
     ): "takes checkpoints of a training; tests/scorers/test_less.py makes some and runs it",
+    (
+        "docs/object_stores.md",
+        "pip install '.[s3]'",
+    ): "an object store; tests/signals/test_store_s3.py runs one over a server on loopback",
+    ("docs/sources.md", "datapruner prune s3://"): "an object store; tests make it of a server on loopback",
+    ("docs/workers.md", "pip install '.[ray]'"): "a cluster; tests/engines and tests/faults start one",
+    ("docs/scaling.md", "#!/bin/bash"): "a scheduler; the line of docs/workers.md is run",
+    ("docs/scaling.md", "apiVersion"): "a cluster",
 }
 """(page, how the block begins) -> why it does not run."""
 
