@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import threading
 import time
@@ -67,6 +68,24 @@ def timed(run: Callable[[], Any]) -> Timed:
         out = run()
         seconds = time.perf_counter() - start
     return seconds, out, memory
+
+
+def command(words: Sequence[str], cache: Path) -> dict[str, float]:
+    """Seconds, CPU seconds and peak memory of a datapruner command, in a process of its own."""
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "datapruner", *words, "--quiet"],
+        env=os.environ | {"DATAPRUNER_CACHE": str(cache), "HF_HUB_OFFLINE": "1"},
+    )
+    _, status, used = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    if status:
+        raise SystemExit(f"{' '.join(words)}: failed")
+    return {
+        "seconds": seconds,
+        "cpu_seconds": used.ru_utime + used.ru_stime,
+        "peak_mib": used.ru_maxrss / 1024,
+    }
 
 
 def in_turns(

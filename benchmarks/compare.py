@@ -15,15 +15,13 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import MIXTURE, RESULTS, machine, versions, write
+from common import MIXTURE, RESULTS, command, machine, versions, write
 
 SEED = 0
 KEEP = "0.3"
@@ -38,19 +36,11 @@ def sample(out: Path, rows: int) -> int:
 
 def run(words: list[str], cache: Path) -> dict[str, float]:
     """Seconds, CPU seconds and peak memory of one command."""
-    start = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "datapruner", *words, "--quiet"],
-        env=os.environ | {"DATAPRUNER_CACHE": str(cache), "HF_HUB_OFFLINE": "1"},
-    )
-    _, status, used = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - start
-    if status:
-        raise SystemExit(f"{' '.join(words)}: failed")
+    took = command(words, cache)
     found = {
-        "seconds": round(seconds, 1),
-        "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
-        "peak_mib": round(used.ru_maxrss / 1024),
+        "seconds": round(took["seconds"], 1),
+        "cpu_seconds": round(took["cpu_seconds"], 1),
+        "peak_mib": round(took["peak_mib"]),
     }
     print(f"{' '.join(words[:1] + words[2:4])}: {found}", file=sys.stderr, flush=True)
     return found

@@ -13,18 +13,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from common import MIXTURE, RESULTS, machine, versions, write
+from common import MIXTURE, RESULTS, command, machine, versions, write
 
 MODEL, EMBEDDER = "smollm2-135m-q4", "minilm"
 DIMENSIONS, CLUSTERS = 384, 256
@@ -113,23 +110,6 @@ def tokens(path: Path, name: str) -> int:
     tokenizer = load_tokenizer(name)
     texts = load_samples(str(path)).texts()
     return sum(len(ids) for ids in tokenizer(texts, truncation=False)["input_ids"])
-
-
-def command(words: Sequence[str], cache: Path) -> dict[str, float]:
-    """CPU seconds, seconds and peak memory of one command."""
-    start = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "datapruner", *words, "--quiet"],
-        env=os.environ | {"DATAPRUNER_CACHE": str(cache), "HF_HUB_OFFLINE": "1"},
-    )
-    _, status, used = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{' '.join(words)}: failed")
-    return {
-        "cpu_seconds": used.ru_utime + used.ru_stime,
-        "seconds": time.perf_counter() - start,
-        "peak_mib": used.ru_maxrss / 1024,
-    }
 
 
 def measure(stage: Stage, rows: int, repeats: int) -> dict[str, float]:

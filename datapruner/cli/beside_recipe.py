@@ -224,14 +224,12 @@ class Hub(Section):
     ] = None
 
 
-class Engines(Words):
+class Engines(Running, Words):
     """How it runs."""
 
     __annotations__ = {
         name: Running.__annotations__[name] for name in ("engine", "workers", "ray_address", "num_gpus")
     }
-    engine = "local"
-    workers = ray_address = num_gpus = None
 
     @staticmethod
     def fields(given: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from pathlib import Path
 DONTNEED = 4
 """MADV_DONTNEED of Linux: pages that are only read come back from the file, or the system's cache of it."""
 MAPS = Path("/proc/self/maps")
+LET_GO = 64
+"""Blocks of rows that are read before their pages leave the process's memory."""
 
 
 def let_go(files: Collection[str]) -> None:

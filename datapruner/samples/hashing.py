@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from datapruner.files.mapped import let_go
+from datapruner.files.mapped import LET_GO, let_go
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
 
 SLICE = 2_000
-LET_GO = 64
-"""Slices after which the pages of mapped rows leave the process's memory."""
 MEDIA = 50
 """Rows of images or sound in memory at a time."""
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from datapruner.errors import DataPrunerError
-from datapruner.files.mapped import let_go
+from datapruner.files.mapped import LET_GO, let_go
 from datapruner.samples.conversation import conversation
 from datapruner.samples.hashing import content_hash
 from datapruner.samples.identity import digest
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
 BLOCK = 1000
 """Rows read at a time: enough to be quick, few enough that 10 MB rows still fit."""
-
-LET_GO = 64
-"""Blocks after which the pages of mapped rows leave the process's memory."""
 
 LABELS = 100_000
 """Texts of a column read at a time."""
