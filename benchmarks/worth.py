@@ -6,6 +6,7 @@
     python benchmarks/worth.py FOLDER --arms random placebo "clean part"    # how small a difference is seen?
     python benchmarks/worth.py FOLDER                # all arms; stopped and started again, it goes on
     python benchmarks/worth.py FOLDER --report       # --save writes results/worth.json
+    python benchmarks/worth.py FOLDER --restore      # where FOLDER/worth.json is gone: go on from results/
     python benchmarks/worth.py FOLDER --whole        # with a GPU: all layers learn; needs no states
 
 Every run draws a sample of the set (80 % of its rows, so that an arm without chance varies too), an arm spends the
@@ -48,7 +49,7 @@ from top_layers import (
     within_budget,
 )
 from worth_arms import ARMS
-from worth_report import report, saved
+from worth_report import report, restored, saved
 
 SETS = ("messy", "clean", "single")
 HELD = ("clean", "held_out", "single", "messy")
@@ -233,19 +234,20 @@ def chosen(folder: Path, run: Run, rows: NDArray[np.int64], budget: int, given: 
     return f"{run.of}/{run.arm}/{run.budget:g}/{run.sample}: {cost}"
 
 
-def costs(folder: Path) -> dict[str, Any]:
-    """Set -> arm -> the median over samples and budgets of what a choice took."""
+def costs(folder: Path, earlier: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """Set -> arm -> the median over samples and budgets of what a choice took; what is not here, as it was."""
     held: dict[str, dict[str, list[dict[str, float]]]] = {}
     for path in sorted((folder / "chosen").glob("*/*.cost.json")):
         arm = path.name.split(".0.")[0]
         held.setdefault(path.parent.name, {}).setdefault(arm, []).append(json.loads(path.read_text("utf-8")))
-    return {
+    medians = {
         of: {
             arm: {name: round(float(np.median([one[name] for one in found])), 1) for name in found[0]}
             for arm, found in arms.items()
         }
         for of, arms in held.items()
     }
+    return {of: earlier.get(of, {}) | medians.get(of, {}) for of in sorted({*earlier, *medians})}
 
 
 def inside(head: Head, device: str, settings: Any) -> Callable[[Any, Sequence[Row]], list[Row]]:
@@ -367,6 +369,7 @@ def main() -> None:
     parser.add_argument("--prepare", action="store_true")
     parser.add_argument("--choose", action="store_true")
     parser.add_argument("--report", action="store_true")
+    parser.add_argument("--restore", action="store_true", help="begin with the runs that results/ has")
     parser.add_argument("--save", action="store_true", help="write results/, of which the pages are made")
     parser.add_argument("--sets", nargs="+", default=list(SETS))
     parser.add_argument("--arms", nargs="+", default=[*OWN, *INSIDE, *ARMS])
@@ -383,14 +386,17 @@ def main() -> None:
     asked = parser.parse_args()
     asked.out = asked.out or asked.folder / ("worth-whole.json" if asked.whole else "worth.json")
     asked.rate = asked.rate or (WHOLE_RATE if asked.whole else RATE)
+    kept = RESULTS / f"{'worth-whole' if asked.whole else 'worth'}.json"
+    if asked.restore:
+        if asked.out.exists():
+            raise SystemExit(f"{asked.out} is there already")
+        write(asked.out, restored(kept))
+        return
     if asked.report or asked.save:
         done = load(asked.out)
         print(report(done))
         if asked.save:
-            saved(
-                {**done, "costs": costs(asked.folder)},
-                RESULTS / f"{'worth-whole' if asked.whole else 'worth'}.json",
-            )
+            saved({**done, "costs": costs(asked.folder, done.get("costs", {}))}, kept)
         return
     from datapruner.models import load_tokenizer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -229,6 +230,23 @@ def saved(done: Mapping[str, Any], out: Path) -> None:
         tokens=np.array(done["held_out"]["tokens"]),
         capability=np.array(done["held_out"]["capability"]),
     )
+
+
+def restored(found: Path) -> dict[str, Any]:
+    """Give the runs that `saved` wrote, so that others can be added to them where the folder of the runs is gone."""
+    table = json.loads(found.read_text("utf-8"))
+    held = np.load(found.with_name(f"{found.stem}-losses.npz"))
+    seconds = {float(budget): of for budget, of in table["seconds"].items()}
+    runs = {
+        key: {
+            **table["settings"],
+            "training": seconds[float(key.split("/")[2])],
+            "judging": 0.0,
+            "losses": losses.astype(np.float64).round(3).tolist(),
+        }
+        for key, losses in zip(held["runs"].tolist(), held["losses"], strict=True)
+    }
+    return {"runs": runs, "costs": table["costs"]}
 
 
 def _by_budget(keys: Sequence[str], runs: Sequence[Any]) -> Iterator[tuple[float, list[Any]]]:
