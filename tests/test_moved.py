@@ -71,10 +71,7 @@ MOVED = {
         "Pass": "datapruner.signals.language_model.forward",
         "fetch": "datapruner.signals.language_model.measure",
     },
-    "datapruner.signals.store": {
-        "MAGIC": "datapruner.signals.store.shard_format",
-        "atomic_write": "datapruner.files.temporary",
-    },
+    "datapruner.signals.store": {"MAGIC": "datapruner.signals.store.shard_format"},
     "datapruner.selection.result": {"Scores": "datapruner.scores", "Selection": "datapruner.scores"},
     "datapruner.selection.budget": {
         "Budget": "datapruner.budget",

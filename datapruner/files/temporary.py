@@ -134,13 +134,6 @@ def whole_file(path: Path, mode: int = 0o666) -> Iterator[IO[bytes]]:
         return
 
 
-def atomic_write(path: Path, parts: Iterable[bytes], mode: int = 0o600) -> None:
-    """Write a file under a temporary name, sync it, then rename it into place."""
-    with whole_file(path, mode) as handle:
-        for part in parts:
-            handle.write(part)
-
-
 def hold(path: Path, data: bytes, mode: int = 0o600) -> IO[bytes]:
     """Write a small file, not synced, whose lock is ours for as long as what is returned stays open."""
     while True:

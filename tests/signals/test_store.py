@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from datapruner.errors import DataPrunerError
 from datapruner.files import temporary
 from datapruner.files.cache import cache_folder
-from datapruner.files.temporary import atomic_write
 from datapruner.signals.store import SignalStore, finding, index, rounds, row_keys
 from datapruner.signals.store.shard_format import MAGIC
 from datapruner.signals.store.shards import Shelf
@@ -497,18 +496,6 @@ def test_leftovers_that_nobody_holds_are_cleared_and_those_of_living_writers_are
         (left,) = shelf(tmp_path).glob("*.tmp-*")
         assert left.name.startswith("b.shard")
     assert not dead.exists()
-
-
-def test_a_failed_write_leaves_nothing(tmp_path):
-    def parts():
-        yield b"half"
-        raise RuntimeError
-
-    (tmp_path / "file").write_bytes(b"old")
-    with pytest.raises(RuntimeError):
-        atomic_write(tmp_path / "file", parts())
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-    assert (tmp_path / "file").read_bytes() == b"old"
 
 
 # --- several processes --------------------------------------------------------------------------------------

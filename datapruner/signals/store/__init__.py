@@ -23,11 +23,5 @@ from datapruner.signals.store.store import SignalStore as SignalStore
 if not TYPE_CHECKING:
     __getattr__ = moved(
         __name__,
-        [
-            *(
-                f"{__name__}.{part}"
-                for part in ("store", "keys", "shards", "shard_format", "finding", "copies")
-            ),
-            "datapruner.files.temporary",
-        ],
+        [f"{__name__}.{part}" for part in ("store", "keys", "shards", "shard_format", "finding", "copies")],
     )

@@ -45,22 +45,20 @@ def write_copy(shelf: Shelf, name: str, keys: Keys, found: Found) -> Ragged:
         return Ragged(np.empty(0, dtype=np.float32), np.zeros(1, dtype=np.int64))
     if (found.shard < 0).any():
         raise RowsMissingError
-    digest = hasher()
+    closing = b""
 
     def fill(handle: IO[bytes]) -> None:
-        nonlocal digest
-        digest = hasher(name.encode())
+        nonlocal closing
         if shelf.width is None:
             handle.write(found.length.astype("<i8").tobytes())
         _gather(shelf, keys, found, handle)
         handle.flush()
         with Path(handle.name).open("rb") as written:
-            while chunk := written.read(1 << 24):
-                digest.update(chunk)
+            closing = _digest(written, name)
 
     path = shelf.write(f"{name}.rows", fill, shelf.copies)
     try:
-        shelf.write(f"{name}.sum", lambda handle: handle.writelines([digest.digest()]), shelf.copies)
+        shelf.write(f"{name}.sum", lambda handle: handle.writelines([closing]), shelf.copies)
         _trim(shelf)
         with open_plain(path) as handle:
             return _mapped(shelf, handle, len(keys))
@@ -156,23 +154,19 @@ def open_copy(shelf: Shelf, name: str, rows: int) -> Ragged | None:
 
 
 def _opened(shelf: Shelf, path: Path, rows: int) -> Ragged | None:
-    digest, size = hasher(path.stem.encode()), 0
     check = path.with_suffix(".sum")
     try:
-        with open_plain(check) as handle:
-            expected = handle.read(DIGEST_BYTES + 1)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+        expected = _expected(check)
     except OSError as error:
         shelf.pass_over(check, error)
         return None
+    if expected is None:
+        return None
     try:
         with open_plain(path) as handle:
-            while chunk := handle.read(1 << 24):
-                digest.update(chunk)
-                size += len(chunk)
+            size = os.fstat(handle.fileno()).st_size
             fits = shelf.width is None or size == 4 * shelf.width * rows
-            if fits and digest.digest() == expected:
+            if fits and _digest(handle, path.stem) == expected:
                 with suppress(OSError):  # a folder that is only read
                     os.utime(path)
                 return _mapped(shelf, handle, rows)
@@ -185,6 +179,36 @@ def _opened(shelf: Shelf, path: Path, rows: int) -> Ragged | None:
     if discard(path):
         discard(check)
     return None
+
+
+def holds_copy(path: Path) -> bool:
+    """Whether rows that were put together are as they were written.
+
+    Raises
+    ------
+    OSError
+        They are gone, or cannot be read.
+    """
+    expected = _expected(path.with_suffix(".sum"))
+    with open_plain(path) as handle:
+        return expected is not None and _digest(handle, path.stem) == expected
+
+
+def _expected(check: Path) -> bytes | None:
+    """Read the digest beside a copy; None where there is none."""
+    try:
+        with open_plain(check) as handle:
+            return handle.read(DIGEST_BYTES + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _digest(handle: IO[bytes], name: str) -> bytes:
+    """Read a copy to its end, and give the digest that closes it."""
+    digest = hasher(name.encode())
+    while chunk := handle.read(1 << 24):
+        digest.update(chunk)
+    return digest.digest()
 
 
 def _mapped(shelf: Shelf, handle: IO[bytes], rows: int) -> Ragged:

@@ -20,7 +20,6 @@ from datapruner.files.cache import (
     File,
     cache_at,
     discard,
-    hasher,
     is_ours,
     keyed,
     open_plain,
@@ -29,10 +28,10 @@ from datapruner.files.cache import (
 from datapruner.guards.limits import size_of
 from datapruner.signals.store import index
 from datapruner.signals.store.claims import Claims
+from datapruner.signals.store.copies import holds_copy
 from datapruner.signals.store.leases import FOLDER
 from datapruner.signals.store.places import CONTEXT, ObjectPlace, each
 from datapruner.signals.store.shard_format import (
-    DIGEST_BYTES,
     HEADER_BYTES,
     MAGIC,
     SUFFIX,
@@ -287,16 +286,7 @@ def _holds(shelf: Shelf, path: File) -> bool:
             return shard is not None
     if path.suffix == ".sum" or not isinstance(path, Path):
         return False  # of nothing
-    try:
-        with open_plain(path.with_suffix(".sum")) as handle:
-            wanted = handle.read(DIGEST_BYTES + 1)
-    except FileNotFoundError:
-        return False
-    digest = hasher(path.stem.encode())
-    with open_plain(path) as handle:
-        while chunk := handle.read(1 << 24):
-            digest.update(chunk)
-    return digest.digest() == wanted
+    return holds_copy(path)
 
 
 def _tidy(held: Held) -> None:
