@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from datapruner.budget import Amount, Budget
 from datapruner.errors import DataPrunerError
-from datapruner.measuring.reading import read_samples
+from datapruner.measuring.reading import changed_source, read_samples
 from datapruner.results.choosing import choose, not_chosen
 from datapruner.results.explanation import Explanation
 from datapruner.results.finding import checked_row
@@ -309,7 +309,9 @@ def load_scores(path: str | Path, *, source: Any = None, scorers: Sequence[Score
         recipe = recipe.with_source(source)
     samples = read_samples(recipe.model_copy(update={"source_content": None}), source)
     if len(samples) != held.rows or samples.own_content != held.content:
-        raise DataPrunerError(f"{samples.source} has changed since it was scored; score it again")
+        raise DataPrunerError(
+            f"{changed_source(samples, recipe)} has changed since it was scored; score it again"
+        )
     rankings, vetoes, tokens, forced = held.parts()
     made = {scorer.name: scorer for scorer in scorers}
     made |= {m.name: make_scorer(m.name, m.parameters) for m in recipe.scorers if m.name not in made}

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from datapruner.errors import DataPrunerError
+from datapruner.files.remote import label_of
 from datapruner.inputs import WAY
 from datapruner.measuring.request import Request
 from datapruner.recipe import Recipe
 from datapruner.recipe.auto import CLUSTERED, LEAKS, NOISE, RULES, SCORER, STEPS, WHOLE
 from datapruner.samples import load_samples
+from datapruner.samples.origins import OF_SOURCE
 from datapruner.samples.portable import check_format, check_splits
 from datapruner.samples.source import other_split
 from datapruner.text import safe_text
@@ -92,7 +94,16 @@ def read_samples(recipe: Recipe, source: Any = None, *, embeddings_given: bool =
     check_format(splits, recipe.format)
     if recipe.source_content is not None and samples.content != recipe.source_content:
         raise DataPrunerError(
-            f"{safe_text(samples.source, 200)} has other rows than when this was made (content "
+            f"{changed_source(samples, recipe)} has other rows than when this was made (content "
             f"{samples.content}, then {recipe.source_content}); {WAY}"
         )
     return samples
+
+
+def changed_source(samples: Samples, recipe: Recipe) -> str:
+    """Name what has other rows than a recipe says: of several sources the first of them, where the recipe tells."""
+    for origin in samples.origins:
+        then = recipe.inputs_content.get(f"{OF_SOURCE}{origin.name}")
+        if then not in (None, samples.origin_contents[origin.name]):
+            return f"the source '{safe_text(origin.name, 60)}' ({label_of(origin.source)})"
+    return safe_text(samples.source, 200)

@@ -59,7 +59,7 @@ def save_selection(
         require_report()
     path = expanded(path)
     samples = selection.scores.samples
-    recipe = selection.recipe.model_copy(update={"format": format}).with_content(lambda: samples.content)
+    recipe = selection.recipe.model_copy(update={"format": format}).with_content(samples)
     source = {samples.split: samples.dataset, **samples.others}
     check_splits(source)
     check_format(source, format)

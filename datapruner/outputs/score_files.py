@@ -97,7 +97,7 @@ def save_scores(scores: Scored, path: Path, *, overwrite: bool = False) -> Path:
         (folder / "state").mkdir()
         for name, ranking in scores.rankings.items():
             _save_state(ranking, folder / "state" / f"{name}.npz", name)
-        recipe = scores.recipe.pinned(scores.samples).with_content(lambda: scores.samples.content)
+        recipe = scores.recipe.pinned(scores.samples).with_content(scores.samples)
         (folder / "recipe.yaml").write_text(recipe.save_yaml(path), encoding="utf-8")
     return path
 

@@ -45,8 +45,8 @@ class Source(Section):
     inputs_content: Annotated[
         dict[str, str],
         Option(
-            "The same of what else was read: the rows of --decontaminate and --target, and the bytes of --embeddings, "
-            "--target-embeddings and --divergences.",
+            "The same of each of several sources and of what else was read: the rows of --decontaminate and --target, "
+            "and the bytes of --embeddings, --target-embeddings and --divergences.",
             "",
         ),
     ] = {}  # noqa: RUF012 - pydantic copies it

@@ -48,7 +48,7 @@ from datapruner.recipe.options import (
 from datapruner.recipe.places import FILES, PATHS, absolute, is_path, matches, relative
 from datapruner.recipe.targets import check_tasks, each_source, named_targets, sources_in
 from datapruner.recipe.values import LONG, MASKS, Method, ShortMethod, ranges, sentence_of
-from datapruner.samples.origins import COLUMN, named_sources
+from datapruner.samples.origins import COLUMN, OF_SOURCE, named_sources
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
@@ -246,16 +246,26 @@ class Recipe(
             return self
         return self.model_copy(update={"source": with_revision(self.source, samples.revision)})
 
-    def with_content(self, content: Callable[[], str]) -> Recipe:
-        """Add the hash of a named source's content; what was in memory has none that could be looked at again."""
-        return self if self.source is None else self.model_copy(update={"source_content": content()})
+    def with_content(self, samples: Samples) -> Recipe:
+        """Add the hash of a named source's content, and of each of several; what was in memory has none."""
+        if self.source is None:
+            return self
+        each = {f"{OF_SOURCE}{name}": content for name, content in samples.origin_contents.items()}
+        return self.model_copy(
+            update={"source_content": samples.content, "inputs_content": {**self._other_inputs, **each}}
+        )
+
+    @property
+    def _other_inputs(self) -> dict[str, str]:
+        """The contents of the inputs beside the source."""
+        return {key: value for key, value in self.inputs_content.items() if not key.startswith(OF_SOURCE)}
 
     def with_source(self, source: Any) -> Recipe:
         """Give the recipe for the same data from another place: a name, or an object."""
         held = [name for name in self.in_memory if name != "source"]
         named = named_sources(source)
         if named is None:
-            gone = {"source": None, "source_content": None}
+            gone = {"source": None, "source_content": None, "inputs_content": self._other_inputs}
             return self.model_copy(update={**gone, "in_memory": ["source", *held]})
         here = os.getcwd()  # noqa: PTH109
         value = each_source(named, lambda one: absolute(one, here) if is_path(one, here) else one)

@@ -20,6 +20,8 @@ COLUMN = "source"
 """What the column is called that names each row's source, unless another name is given."""
 ROW = "source_row"
 """What ``selection.parquet`` calls a row's position in its source."""
+OF_SOURCE = "source "
+"""Before a source's name, where a recipe notes the content of each."""
 _ON_THE_HUB = re.compile(r"[\w.-]+/[\w.-]+(?::[^@\s]+)?(?:@\S+)?")
 _LONGEST = 200
 

@@ -110,6 +110,17 @@ class Samples:
         others = {split: content_hash(dataset) for split, dataset in self.others.items()}
         return digest({self.split: self.own_content, **others}).hex() if others else self.own_content
 
+    @cached_property
+    def origin_contents(self) -> dict[str, str]:
+        """Of each of several sources the hash of its rows, without columns that they may have from another alone."""
+        found, start = {}, 0
+        for origin in self.origins:
+            rows = self.dataset.select(range(start, start + origin.rows))
+            own = [name for name in rows.column_names if _holds(rows, name)]
+            found[origin.name] = content_hash(rows.select_columns(own))
+            start += origin.rows
+        return found
+
     @property
     def origin_rows(self) -> tuple[np.ndarray, np.ndarray]:
         """Of every row the number of its source among several, and its position in that; int64 (n,) each."""
@@ -287,6 +298,12 @@ class Samples:
             The rows to take, in this order; all of them by default.
         """
         return conversation(lambda: self.iter_samples(rows, identity=False))
+
+
+def _holds(dataset: Dataset, name: str) -> bool:
+    """Whether a column has anything but nulls."""
+    column = dataset.select_columns([name]).with_format("arrow")[:].column(name)
+    return bool(column.null_count < len(column))
 
 
 def _shared(dataset: Dataset, name: str) -> list[Any]:

@@ -93,9 +93,31 @@ def test_scores_of_several_sources_are_chosen_from(folder):
 
 def test_a_changed_source_is_noticed(folder):
     dp.prune(["a.jsonl", "b.parquet"], keep=4, **LIKE).save("out")
-    write("a.jsonl", [*A[:-1], {**A[-1], "level": 7}])
-    with pytest.raises(DataPrunerError, match="has other rows than when this was made"):
-        dp.run("out/recipe.yaml", progress=False)
+    dp.score(["a.jsonl", "b.parquet"], scorers="random", progress=False, count_tokens=False).save("scores")
+    for name, changed in (
+        ("a", lambda: write("a.jsonl", [*A[:-1], {**A[-1], "level": 7}])),
+        ("b", lambda: pq.write_table(pa.Table.from_pylist(B[1:]), "b.parquet")),
+        ("b", lambda: pq.write_table(pa.Table.from_pylist([{**B[0], "more": 1}, *B[1:]]), "b.parquet")),
+    ):
+        write("a.jsonl", A)
+        pq.write_table(pa.Table.from_pylist(B), "b.parquet")
+        dp.run("out/recipe.yaml", progress=False).save("again", overwrite=True)
+        assert files("again") == files("out")
+        changed()
+        with pytest.raises(
+            DataPrunerError,
+            match=rf"the source '{name}' \(.*\W{name}\.\w+\) has other rows than when this was made",
+        ):
+            dp.run("out/recipe.yaml", progress=False)
+        with pytest.raises(DataPrunerError, match=rf"the source '{name}' .* has changed since it was scored"):
+            dp.load_scores("scores")
+    # A recipe of an earlier version has one hash of all.
+    said = [line for line in Path("out/recipe.yaml").read_text().splitlines() if "  source " not in line]
+    Path("old").mkdir()
+    Path("old/recipe.yaml").write_text("\n".join(line for line in said if line != "inputs_content:") + "\n")
+    with pytest.raises(DataPrunerError, match=r"a\.jsonl, .*b\.parquet has other rows"):
+        dp.run("old/recipe.yaml", progress=False)
+    assert dp.run("out/recipe.yaml", changed_source=True, progress=False).kept.sum() == 4
 
 
 def test_json_lines_go_out_as_they_came_in(folder):
