@@ -13,7 +13,7 @@ from typing import Any
 
 from datapruner.files import objects
 
-CALLS = ("find", "cat_file", "pipe_file", "put_file", "rm_file")
+CALLS = ("find", "info", "cat_file", "pipe_file", "put_file", "cp_file", "rm_file")
 """What the package asks of a file system."""
 KINDS = ("overloaded", "slow", "cut before", "cut after")
 
@@ -39,6 +39,8 @@ class Faulty:
                 self.calls += 1
             if number != self.at and not (self.lasting and number > self.at >= 0):
                 return call(*given, **more)
+            if self.kind == "killed":
+                raise KeyboardInterrupt
             if self.kind == "overloaded":
                 raise OSError(errno.EBUSY, "Please reduce your request rate")
             if self.kind == "slow":

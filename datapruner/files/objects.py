@@ -200,6 +200,10 @@ class ObjectFolder:
         except FileNotFoundError:
             raise DataPrunerError(f"the store {self} cannot be written: there is no such bucket") from None
 
+    def copy(self, name: str, to: ObjectFolder) -> None:
+        """Have the store copy a file to another of its folders, in place of what lies there under its name."""
+        self.call(lambda fs: fs.cp_file(f"{self.url}/{name}", f"{to.url}/{name}"))
+
     def create(self, name: str, data: bytes) -> None:
         """Put a small file where none lies under its name.
 

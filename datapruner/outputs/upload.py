@@ -1,12 +1,14 @@
 """Results on an object store: built whole on this machine, then put file by file.
 
-The list of digests goes first, so that data is held against it, and the file that marks the result as whole last.
+The list of digests goes first, so that data is held against it, and the file that marks the result as whole last. Over
+an earlier result it is put beside that, and copied over it once it is whole (:mod:`datapruner.files.staging`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from datapruner.errors import DataPrunerError
@@ -15,12 +17,10 @@ from datapruner.files.fetching import fetch, identity_of, listed
 from datapruner.files.objects import ObjectFolder
 from datapruner.files.paths import expanded
 from datapruner.files.remote import address_of, check_url, is_url, label_of
+from datapruner.files.staging import LAST, is_whole, new_name, parted, settled
 from datapruner.files.temporary import private_folder
 from datapruner.samples.remote import TABLES
 from datapruner.text import safe_text
-
-LAST = ("recipe.yaml", "comparison.json", "stability.json", "damage.json", "validation.json")
-"""Without its file of these a result is none: put last, and removed first."""
 
 
 def check_address(
@@ -56,9 +56,11 @@ def check_address(
             raise DataPrunerError(f"the output {label} is a file; name a folder that does not exist yet")
     except OSError as error:
         raise DataPrunerError(f"the output {label} cannot be written: {error.strerror or error}") from None
-    found = folder.tree()
-    if not found:
+    listed = folder.tree()
+    if not listed:
         return
+    own, staged = parted(listed)
+    found = [*own, *(name for files in staged.values() for name in files)]
     if inside:
         raise DataPrunerError(
             f"the output folder {label} would replace {label_of(inside[0])}, which is read; name another"
@@ -77,7 +79,7 @@ def check_address(
 
 
 def upload(made: Path, url: str) -> None:
-    """Put a finished folder: what marks an earlier result goes first, what marks this one comes last.
+    """Put a finished folder; an earlier result goes once this one is whole on the store.
 
     Raises
     ------
@@ -88,18 +90,51 @@ def upload(made: Path, url: str) -> None:
     files = {path.relative_to(made).as_posix(): path for path in sorted(made.rglob("*")) if path.is_file()}
     before = folder.tree()
     try:
-        for name in sorted(before, key=lambda name: name not in LAST):
-            if (name in LAST or name not in files) and not folder.discard(name):
-                raise DataPrunerError(f"{folder}/{safe_text(name, 60)} cannot be removed; nothing was put")
-        for name in sorted(files, key=_turn):
-            folder.put_file(name, files[name])
-            there = identity_of(f"{folder.url}/{name}")
-            if there is None or there[0] != files[name].stat().st_size:
-                raise DataPrunerError(f"{folder}/{safe_text(name, 60)} is not what was put; write it again")
+        if before:
+            _replace(files, folder, before)
+        else:
+            _put(files, folder)
     except OSError as error:
         raise DataPrunerError(
             f"the output folder {folder} cannot be written: {error.strerror or error}"
         ) from error
+
+
+def _replace(files: Mapping[str, Path], folder: ObjectFolder, before: Iterable[str]) -> None:
+    """Put files beside those of an earlier result, and copy them over these once all of them are there."""
+    new = folder / new_name()
+    try:
+        _put(files, new)
+    except BaseException:
+        with suppress(OSError, DataPrunerError):  # where that fails the next run removes it
+            _discard(new, files)
+        raise
+    own, staged = parted(dict.fromkeys(before))
+    _discard(folder, [name for name in own if name in LAST or name not in files])
+    for name in sorted(files, key=_turn):
+        new.copy(name, folder)
+        _check(folder, name, files[name])
+    for other in (new.name, *staged):
+        _discard(folder / other, staged.get(other, files))
+
+
+def _put(files: Mapping[str, Path], folder: ObjectFolder) -> None:
+    for name in sorted(files, key=_turn):
+        folder.put_file(name, files[name])
+        _check(folder, name, files[name])
+
+
+def _check(folder: ObjectFolder, name: str, put: Path) -> None:
+    there = identity_of(f"{folder.url}/{name}")
+    if there is None or there[0] != put.stat().st_size:
+        raise DataPrunerError(f"{folder}/{safe_text(name, 60)} is not what was put; write it again")
+
+
+def _discard(folder: ObjectFolder, names: Iterable[str]) -> None:
+    """Remove files, the one that marks a result as whole first."""
+    for name in sorted(names, key=lambda name: name not in LAST):
+        if not folder.discard(name):
+            raise DataPrunerError(f"{folder}/{safe_text(name, 60)} cannot be removed; write the result again")
 
 
 def _turn(name: str) -> tuple[int, str]:
@@ -118,8 +153,8 @@ def brought(path: str | Path) -> Path:
     url = address_of(path)
     if url is None:
         return expanded(Path(path))
-    found = listed(check_url(url))
-    if not found.is_folder or not any(name in found.files for name in LAST):
+    found = settled(listed(check_url(url)))
+    if not found.is_folder or not is_whole(found.files):
         raise DataPrunerError(
             f"{label_of(url)} holds no result of datapruner that is whole: its upload was interrupted, or it is "
             "something else"

@@ -11,6 +11,7 @@ from typing import Any
 from datapruner.errors import DataPrunerError
 from datapruner.files.fetching import fetch, listed
 from datapruner.files.remote import check_url, label_of
+from datapruner.files.staging import settled
 from datapruner.files.temporary import private_folder
 from datapruner.samples.confined import decodes
 from datapruner.samples.files import load_files, load_folder
@@ -34,6 +35,7 @@ def load_address(url: str) -> dict[str, Read]:
     """
     label = label_of(check_url(url))
     found = listed(url)
+    found = settled(found) if found.is_folder else found
     names = _wanted(found.files, label) if found.is_folder else dict(found.files)
     for name in names if not found.is_folder else ():
         if file_format(Path(name)) is None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 import fsspec
@@ -151,29 +153,55 @@ def test_an_interrupted_upload_is_never_taken_for_whole(place, monkeypatch):
     whole = held()
     put_ = objects.ObjectFolder.put_file
     for stop in range(len(whole)):
-        for overwrite in (False, True):
-            if not overwrite:
-                STORE.rm("/out", recursive=True)
-            done = []
+        STORE.rm("/out", recursive=True)
+        done = []
 
-            def failing(folder, name, path, done=done, stop=stop):
-                if len(done) == stop:
-                    raise KeyboardInterrupt
-                done.append(name)
-                put_(folder, name, path)
+        def failing(folder, name, path, done=done, stop=stop):
+            if len(done) == stop:
+                raise KeyboardInterrupt
+            done.append(name)
+            put_(folder, name, path)
 
-            monkeypatch.setattr(objects.ObjectFolder, "put_file", failing)
-            with pytest.raises(KeyboardInterrupt):
-                chosen.rebudget(6).save("memory://out", overwrite=overwrite)
-            for load in (dp.load, dp.load_selection, load_samples):
-                with pytest.raises(
-                    DataPrunerError,
-                    match=r"is not whole|is whole: its|no such file, folder|is gone|holds no data files",
-                ):
-                    load("memory://out")
-            monkeypatch.setattr(objects.ObjectFolder, "put_file", put_)
-            chosen.save("memory://out", overwrite=True)
-            assert held() == whole
+        monkeypatch.setattr(objects.ObjectFolder, "put_file", failing)
+        with pytest.raises(KeyboardInterrupt):
+            chosen.rebudget(6).save("memory://out")
+        for load in (dp.load, dp.load_selection, load_samples):
+            with pytest.raises(
+                DataPrunerError,
+                match=r"is not whole|is whole: its|no such file, folder|is gone|holds no data files",
+            ):
+                load("memory://out")
+        monkeypatch.setattr(objects.ObjectFolder, "put_file", put_)
+        chosen.save("memory://out", overwrite=True)
+        assert held() == whole
+
+
+@pytest.mark.parametrize("kind", ["killed", "cut before", "cut after"])
+def test_wherever_a_run_dies_that_replaces_a_result_one_of_the_two_is_there(place, monkeypatch, kind):
+    monkeypatch.setattr(retrying, "TRIES", 2)
+    one = dp.prune(put("in/rows.jsonl"), keep=5, **LIKE)
+    two = one.rebudget(6)
+    two.save("memory://out")
+    after = held()
+    one.save("memory://out", overwrite=True)
+    before, found = held(), []
+    for at in itertools.count():
+        faulty = Faulty(STORE, at, kind, lasting=True)
+        monkeypatch.setattr(objects, "file_system", lambda _protocol, faulty=faulty: faulty)
+        with suppress(KeyboardInterrupt, DataPrunerError):
+            two.save("memory://out", overwrite=True)
+        monkeypatch.setattr(objects, "file_system", lambda _protocol: STORE)
+        if faulty.calls <= at:
+            break
+        found.append(len(load_samples("memory://out").dataset))
+        assert dp.load("memory://out").kept.sum() == found[-1]
+        with pytest.raises(DataPrunerError, match="holds an earlier result, or a part of one"):
+            one.save("memory://out")
+        one.save("memory://out", overwrite=True)
+        assert held() == before
+    assert held() == after
+    assert found == sorted(found)
+    assert found.count(5) > 10 < found.count(6)
 
 
 def test_faults_that_pass_change_nothing_and_others_are_a_sentence(place, monkeypatch):
