@@ -227,7 +227,8 @@ def main() -> None:
     try:
         for size in {given.rows, given.model_rows, *given.sizes}:
             (work / f"first-{size}.jsonl").write_text("".join(lines[:size]))
-        (work / "target.jsonl").write_text("".join(lines[-20:]))
+        # Short ones: a target's answers must lie within the length at which rows are cut.
+        (work / "target.jsonl").write_text("".join(sorted(lines[-200:], key=len)[:20]))
         os.chdir(work)
         save_pruned(given.model, Path("pruned"))
         rows = {

@@ -18,6 +18,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -83,23 +84,17 @@ def arms(asked: Any) -> list[str]:
 
 def validation(held: dict[str, Any]) -> Any:
     """What `datapruner validate` found, as it was written."""
-    from datapruner.validation import Validation
-    from datapruner.validation.result import LEFT_OUT
+    from datapruner.validation.result import ScoreValidation
 
-    losses = np.array([held["losses"][name] for name in LEFT_OUT]).transpose(1, 0, 2)
-    told = (held["scorer"], held["target"], held["leave_out"], held["rows"])
-    return Validation(*told, np.array(held["tokens"]), np.array(held["before"]), losses, held["seed"])
+    losses = np.array([held["losses"][name] for name in ScoreValidation.arms]).transpose(1, 0, 2)
+    told = (held["of"], held["target"], held["rows"], np.array(held["tokens"]), np.array(held["before"]))
+    return ScoreValidation(*told, losses, held["seed"], held["leave_out"])
 
 
 def beside(one: Any, other: Any) -> Any:
     """How much more one arm's best rows are missed than another's, both over their worst; paired, with an interval."""
-    from datapruner.validation import Validation
-
     # The difference of two differences, as that of two sums: (best + other's worst) - (worst + other's best).
-    losses = one.losses + other.losses[:, [1, 0, 2]]
-    return Validation(
-        one.scorer, one.target, one.leave_out, one.rows, one.tokens, one.before, losses, one.seed
-    ).gap()
+    return replace(one, losses=one.losses + other.losses[:, [1, 0, 2]]).gap()
 
 
 def report(folder: Path, targets: list[str], asked: Any) -> dict[str, Any]:

@@ -16,14 +16,21 @@ from datapruner.recipe.option import Option, Section
 class Tried(Section):
     """What is tried."""
 
-    scores: Annotated[Path, Option("Folder that `datapruner score` wrote.", "SCORES")]
+    result: Annotated[
+        Path,
+        Option(
+            "Folder that `datapruner prune` wrote: against a random draw. Or `score`: is it right?", "RESULT"
+        ),
+    ]
     target: Annotated[
         str,
         Option(
             "Rows of what the model is to be good at; not those that the score was told of.", metavar="SOURCE"
         ),
     ]
-    scorer: Annotated[str | None, Option("Which of the scorers.", metavar="NAME", complete="scorers")] = None
+    scorer: Annotated[
+        str | None, Option("Which of several, of scores.", metavar="NAME", complete="scorers")
+    ] = None
     target_split: Annotated[str | None, Option("Split of the target.", metavar="SPLIT")] = None
     target_columns: Annotated[
         dict[str, str] | None,
@@ -36,14 +43,17 @@ class Tried(Section):
 class Trained(Section):
     """Training."""
 
-    model: Annotated[
-        str | None, Option("What is trained; default: the model that the scores were made with.")
-    ] = None
+    model: Annotated[str | None, Option("What is trained; default: the model that RESULT was made with.")] = (
+        None
+    )
     leave_out: Annotated[
-        float, Gt(0), Le(0.5), Option("Share of the supervised tokens that is left out.")
-    ] = 0.2
-    rows: Annotated[int, Ge(20), Option("Rows that a run draws, at most.")] = 500
-    runs: Annotated[int, Ge(2), Option("Runs, each of three trainings.")] = 3
+        float | None,
+        Gt(0),
+        Le(0.5),
+        Option("Share of the supervised tokens that is left out, of scores; default: 0.2."),
+    ] = None
+    rows: Annotated[int, Ge(20), Option("Scored or kept rows that a run draws, at most.")] = 500
+    runs: Annotated[int, Ge(2), Option("Runs, each of two trainings, of scores three.")] = 3
     rank: Annotated[int, Ge(1), Option("Of the LoRA adapter.")] = 8
     rate: Annotated[float, Gt(0), Option("Learning rate.")] = 5e-4
     step_tokens: Annotated[int, Ge(1), Option("Supervised tokens a step.")] = 512
@@ -63,13 +73,13 @@ class MaybeFolder(Section):
 
 @verb(Tried, Trained, MaybeFolder, Ahead, Saying, LIMITS)
 def validate(
-    scores: Path,
+    result: Path,
     target: str,
     scorer: str | None,
     target_split: str | None,
     target_columns: dict[str, str] | None,
     model: str | None,
-    leave_out: float,
+    leave_out: float | None,
     rows: int,
     runs: int,
     rank: int,
@@ -83,9 +93,9 @@ def validate(
     dry_run: bool,
     quiet: bool,
 ) -> None:
-    """Say whether a score means anything for a target: train without its best rows, and without its worst.
+    """Try by training whether what is kept is worth more than a random draw, or whether a score means anything.
 
-    datapruner validate scores --target dev.jsonl
+    datapruner validate pruned --target dev.jsonl
     """
     from datapruner.outputs.folder import check_target
     from datapruner.progress import say
@@ -93,9 +103,9 @@ def validate(
     from datapruner.validation.training import Training
 
     if out is not None:
-        check_target(out, overwrite=overwrite, reads=[scores])
+        check_target(out, overwrite=overwrite, reads=[result])
     found = study(
-        scores,
+        result,
         target,
         scorer=scorer,
         model=model,
@@ -113,8 +123,8 @@ def validate(
         typer.echo(found.describe())
         return
     say(found.describe(), not quiet)
-    result = found.carry_out(progress=not quiet)
+    validation = found.carry_out(progress=not quiet)
     if out is not None:
-        result.save(out, overwrite=overwrite)
+        validation.save(out, overwrite=overwrite)
     if not quiet or out is None:
-        typer.echo(result.describe())
+        typer.echo(validation.describe())

@@ -64,8 +64,8 @@ def adapter(model: Any, rank: int, seed: int) -> Iterator[Any]:
         model.eval()
 
 
-def train(model: Any, rows: Sequence[Rendered], how: Training, seed: int) -> None:
-    """Train what of a model requires gradients: every row once, in an order of the seed's.
+def train(model: Any, rows: Sequence[Rendered], count: int, rate: float, seed: int) -> None:
+    """Train what of a model requires gradients: every row once, in ``count`` steps, in an order of the seed's.
 
     Raises
     ------
@@ -75,8 +75,8 @@ def train(model: Any, rows: Sequence[Rendered], how: Training, seed: int) -> Non
     import torch
 
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    optimiser = torch.optim.AdamW(weights, lr=how.rate, weight_decay=0.0)
-    batches = list(steps(rows, how.step_tokens, seed))
+    optimiser = torch.optim.AdamW(weights, lr=rate, weight_decay=0.0)
+    batches = steps(rows, count, seed)
     warm = max(1, len(batches) // 20)
 
     def scale(at: int) -> float:
@@ -101,19 +101,18 @@ def train(model: Any, rows: Sequence[Rendered], how: Training, seed: int) -> Non
     model.eval()
 
 
-def steps(rows: Sequence[Rendered], step_tokens: int, seed: int) -> Iterator[list[Rendered]]:
-    """Cut rows, in an order of the seed's, into batches of about as many supervised tokens."""
+def steps(rows: Sequence[Rendered], count: int, seed: int) -> list[list[Rendered]]:
+    """Cut rows, in an order of the seed's, into batches of nearly as many supervised tokens; each has a row.
+
+    So many whatever the lengths of the rows, so that what is compared takes as many steps.
+    """
     order = np.random.default_rng(seed).permutation(len(rows)).tolist()
-    batch: list[Rendered] = []
-    held = 0
-    for place in order:
-        batch.append(rows[place])
-        held += supervised(rows[place])
-        if held >= step_tokens:
-            yield batch
-            batch, held = [], 0
-    if batch:
-        yield batch
+    ends = np.cumsum([supervised(rows[place]) for place in order])
+    cuts = np.searchsorted(ends, ends[-1] * np.arange(1, count) / count) + 1
+    # A row of more than a step's tokens ends its batch late: those after it still have a row each.
+    cuts = np.maximum.accumulate(cuts - np.arange(count - 1)) + np.arange(count - 1)
+    cuts = np.minimum(cuts, len(order) - np.arange(count - 1, 0, -1))
+    return [[rows[int(place)] for place in part] for part in np.split(np.asarray(order), cuts)]
 
 
 def judged(model: Any, rows: Sequence[Rendered]) -> Floats:
@@ -171,6 +170,19 @@ def _device(model: Any) -> torch.device:
     return device
 
 
+def as_many(order: Ints, tokens: Ints, budget: float) -> int:
+    """Count how many of the first rows have about so many tokens: the row that crosses counts where that is nearer.
+
+    At least one, and not all; ``tokens`` are those of the rows in their own order, ``order`` the places.
+    """
+    gone = np.cumsum(tokens[order])
+    count = int(np.searchsorted(gone, budget, side="right"))
+    if count < len(order):
+        over, under = gone[count] - budget, budget - (gone[count] - tokens[order[count]])
+        count += int(over < under)
+    return min(max(count, 1), len(order) - 1)
+
+
 def left_out(values: Floats, tokens: Ints, leave_out: float, rng: np.random.Generator) -> dict[str, Ints]:
     """Give the places that stay without the best rows, without the worst, and without any.
 
@@ -196,16 +208,5 @@ def left_out(values: Floats, tokens: Ints, leave_out: float, rng: np.random.Gene
         "worst": np.lexsort((ties, values)),
         "any": rng.permutation(len(values)),
     }
-    out = {}
-    for name, order in orders.items():
-        gone = np.cumsum(tokens[order])
-        # The row that crosses the line goes where that is nearer to it.
-        count = int(np.searchsorted(gone, leave_out * tokens.sum(), side="right"))
-        if count < len(order):
-            over, under = (
-                gone[count] - leave_out * tokens.sum(),
-                leave_out * tokens.sum() - (gone[count] - tokens[order[count]]),
-            )
-            count += int(over < under)
-        out[name] = np.sort(order[min(max(count, 1), len(order) - 1) :])
-    return out
+    budget = leave_out * float(tokens.sum())
+    return {name: np.sort(order[as_many(order, tokens, budget) :]) for name, order in orders.items()}

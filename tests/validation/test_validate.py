@@ -1,4 +1,4 @@
-"""Leaving out the best rows and the worst: what is left, what an adapter learns, and what the figures say."""
+"""Trainings on rows that differ: which rows they are, what an adapter learns, and what the figures say."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 import datapruner as dp
 from datapruner.errors import DataPrunerError
 from datapruner.samples.rendered import Rendered
-from datapruner.validation import Validation
-from datapruner.validation.training import Training, adapter, judged, left_out, steps, supervised, train
+from datapruner.scorers import QTuning
+from datapruner.validation.result import ScoreValidation, SelectionValidation
+from datapruner.validation.training import adapter, judged, left_out, steps, supervised, train
 from tests.conftest import command
 
 pytest.importorskip("peft", reason="validate trains a LoRA adapter")
@@ -56,13 +57,17 @@ def test_best_worst_and_any_leave_as_many_tokens(rows, leave_out, seed):
     assert values[gone["worst"]].max() <= values[found["worst"]].min()
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 99), st.integers(1, 60))
-def test_steps_hold_every_row_once(seed, step_tokens):
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 99), st.integers(1, 12))
+def test_so_many_steps_hold_every_row_once(seed, count):
     rows = rendered(np.random.default_rng(seed), 50, 12)
-    found = list(steps(rows, step_tokens, seed))
+    found = steps(rows, count, seed)
     assert sorted(id(row) for batch in found for row in batch) == sorted(map(id, rows))
-    assert all(sum(map(supervised, batch)) >= step_tokens for batch in found[:-1])
+    assert len(found) == count
+    assert all(found)
+    tokens = np.array([sum(map(supervised, batch)) for batch in found])
+    if count <= 3:  # four rows a step and more
+        assert abs(tokens - tokens.sum() / count).max() <= max(map(supervised, rows))
 
 
 # --- the training ---------------------------------------------------------------------------------------------
@@ -96,7 +101,7 @@ def test_an_adapter_learns_and_leaves_the_model_as_it_was(tiny, one_thread):
     start, ends = judged(model, rows).sum(), []
     for _ in range(2):
         with adapter(model, 4, 0) as wrapped:
-            train(wrapped, rows * 10, Training(4, 1e-2, 20), 0)
+            train(wrapped, rows * 10, 15, 1e-2, 0)
             ends.append(judged(wrapped, rows).sum())
     assert ends[0] == ends[1] < 0.9 * start
     after = model.state_dict()
@@ -117,7 +122,7 @@ def found_of(gaps, rows=1, spread=None):
     losses[:, 0] += 10 * np.array(gaps)[:, None]
     if spread is not None:
         losses[:, 0] += spread
-    return Validation("a", "b", 0.2, 50, tokens, base[0, 0], losses)
+    return ScoreValidation("a", "b", 50, tokens, base[0, 0], losses)
 
 
 def test_with_one_target_row_it_is_the_paired_t_test():
@@ -217,7 +222,12 @@ def test_a_score_that_knows_is_told_from_one_that_is_wrong(planted, scored, one_
     )
     assert good.verdict == "means something", good.describe()
     assert bad.verdict == "points the wrong way", bad.describe()
-    assert good.loss("worst") < good.loss("any") < good.loss("best") < good.before.sum() / good.tokens.sum()
+    assert (
+        good.loss("without_worst")
+        < good.loss("without_any")
+        < good.loss("without_best")
+        < good.before.sum() / good.tokens.sum()
+    )
 
 
 def test_from_the_command_line(planted, one_thread, tmp_path, capsys, monkeypatch):
@@ -246,7 +256,7 @@ def test_from_the_command_line(planted, one_thread, tmp_path, capsys, monkeypatc
     assert "than without its worst" in said.out
     held = json.loads((tmp_path / "out" / "validation.json").read_text())
     assert held["verdict"] in ("means something", "points the wrong way", "no difference is seen")
-    assert np.shape(held["losses"]["best"]) == (2, 12)
+    assert np.shape(held["losses"]["without_best"]) == (2, 12)
     assert len((tmp_path / "out" / "validation.csv").read_text().splitlines()) == 3
     assert command(monkeypatch, "validate", tmp_path / "s", *options, "-o", tmp_path / "out") == 2
     assert (
@@ -291,3 +301,145 @@ def test_a_target_without_answers_and_a_flat_score_are_refused(planted, tmp_path
         dp.validate(scores, str(folder / "target.jsonl"), scorer="unranked", model=model, **SMALL)
     with pytest.raises(DataPrunerError, match="has no answers"):
         dp.validate(scores, str(tmp_path / "empty.jsonl"), scorer="random", model=model, **SMALL)
+
+
+# --- a selection beside a random draw --------------------------------------------------------------------------
+
+
+def kept_of(scored, scorer, **more):
+    return scored.select(scorer, keep=0.4, **more)
+
+
+def test_what_is_worth_more_than_random_rows_is_told_from_what_is_worth_less(
+    planted, scored, one_thread, tmp_path
+):
+    folder, model = planted
+    target = str(folder / "target.jsonl")
+    small = {**SMALL, "leave_out": None, "model": model}
+    good = dp.validate(kept_of(scored, "good"), target, **small)
+    kept_of(scored, "bad").save(tmp_path / "bad")
+    bad = dp.validate(tmp_path / "bad", target, **small)
+    assert good.verdict == "is worth more than a random draw", good.describe()
+    assert bad.verdict == "is worth less than a random draw", bad.describe()
+    assert good.loss("kept") < good.loss("random")
+    assert "what is kept is worth more than a random draw for this target" in good.describe()
+    assert f"{tmp_path / 'bad'} keeps" in bad.describe()
+
+
+def test_a_random_selection_is_not_told_from_a_random_draw(planted, scored, one_thread):
+    folder, model = planted
+    found = dp.validate(
+        kept_of(scored, "random"),
+        str(folder / "target.jsonl"),
+        **{**SMALL, "leave_out": None, "model": model},
+    )
+    assert found.verdict == "no difference is seen", found.describe()
+
+
+def arms(selection, target, model, rows=500, runs=2, seed=0):
+    from datapruner.models import load_tokenizer
+    from datapruner.validation.arms import Reader, of_selection
+
+    reader = Reader(load_tokenizer(model), 1024, False)
+    read = reader.render(target, np.arange(len(target)))
+    return of_selection(selection, reader, read, rows, runs, seed), reader
+
+
+def test_random_rows_are_of_the_whole_source_and_of_as_many_tokens(planted, scored):
+    folder, model = planted
+    target = dp.load_samples(str(folder / "target.jsonl"))
+    selection = kept_of(scored, "good")
+    found, reader = arms(selection, target, model, runs=6)
+    every = [row.input_ids.tobytes() for row in reader.render(selection.source, np.arange(120))]
+    kept = {every[row] for row in selection.indices}
+    longest = max(map(supervised, reader.render(selection.source, np.arange(120))))
+    for run, learnt in zip(found.runs, found.learnt, strict=True):
+        assert {row.input_ids.tobytes() for row in run["kept"]} == kept
+        drawn = [row.input_ids.tobytes() for row in run["random"]]
+        assert set(drawn) <= set(every)
+        assert abs(learnt[0] - learnt[1]) <= longest / 2
+    # Half of the source is what this selection never keeps, so that a draw has it as often.
+    others = [row.input_ids.tobytes() not in kept for run in found.runs for row in run["random"]]
+    assert 0.4 < np.mean(others) < 0.8
+    assert len({tuple(row.input_ids.tobytes() for row in run["random"]) for run in found.runs}) == 6
+
+
+def test_kept_rows_are_drawn_where_there_are_more(planted, scored):
+    folder, model = planted
+    target = dp.load_samples(str(folder / "target.jsonl"))
+    found, _ = arms(kept_of(scored, "random"), target, model, rows=25)
+    assert found.rows == 25
+    first, second = ({row.input_ids.tobytes() for row in run["kept"]} for run in found.runs)
+    assert len(first) == len(second) == 25
+    assert first != second
+
+
+def test_rows_of_the_target_are_in_neither_arm(planted, scored):
+    model = planted[1]
+    selection = kept_of(scored, "good")
+    leaked = [selection.source.dataset[int(row)] for row in selection.indices[:5]]
+    found, reader = arms(selection, dp.load_samples(leaked), model)
+    gone = {row.input_ids.tobytes() for row in reader.render(selection.source, selection.indices[:5])}
+    assert found.shared == 5
+    for run in found.runs:
+        for rows in run.values():
+            assert not gone & {row.input_ids.tobytes() for row in rows}
+
+
+def test_tokens_that_were_pruned_are_not_learnt(planted, one_thread):
+    folder, model = planted
+    scores = dp.score(
+        str(folder / "rows.jsonl"),
+        scorers=QTuning(token_keep=0.5),
+        model=model,
+        progress=False,
+    )
+    selection = scores.select(keep=0.5)
+    found, reader = arms(selection, dp.load_samples(str(folder / "target.jsonl")), model)
+    whole = sum(map(supervised, reader.render(selection.source, selection.indices)))
+    assert found.learnt[0, 1] == selection.supervised_tokens_kept.sum() < 0.9 * whole
+    with pytest.raises(DataPrunerError, match="leave model= out"):
+        dp.validate(selection, str(folder / "target.jsonl"), model=str(folder), progress=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"scorer": "good"}, "scorer= is of scores"),
+        ({"leave_out": 0.2}, "leave_out= is of scores"),
+        ({"model": None}, "name the one that is to be trained with model="),
+        ({"step_tokens": 10_000}, "raise rows= or lower step_tokens="),
+    ],
+)
+def test_bad_input_beside_a_selection_gets_a_sentence(planted, scored, options, sentence):
+    folder, model = planted
+    given = {**SMALL, "leave_out": None, "model": model, **options}
+    with pytest.raises(DataPrunerError, match=sentence):
+        dp.validate(kept_of(scored, "good"), str(folder / "target.jsonl"), **given)
+
+
+def test_a_selection_of_all_rows_and_one_whose_source_is_gone_are_refused(planted, scored, tmp_path):
+    folder, model = planted
+    given = {**SMALL, "leave_out": None, "model": model}
+    target = str(folder / "target.jsonl")
+    with pytest.raises(DataPrunerError, match="all rows are kept"):
+        dp.validate(scored.select("random", keep=1.0), target, **given)
+    copy = tmp_path / "rows.jsonl"
+    copy.write_bytes((folder / "rows.jsonl").read_bytes())
+    dp.prune(str(copy), scorer="random", keep=0.5, progress=False).save(tmp_path / "out")
+    copy.unlink()
+    with pytest.raises(DataPrunerError, match=r"rows\.jsonl"):
+        dp.validate(tmp_path / "out", target, **given)
+
+
+def test_figures_of_a_selection():
+    base = np.full((3, 2, 4), 20.0)
+    base[:, 0] += 1
+    told = SelectionValidation(
+        "chosen", "dev", 50, np.full(4, 10), base[0, 0], base, learnt=np.full((3, 2), 900)
+    )
+    assert told.gap().mean == pytest.approx(0.1)
+    assert told.to_dict()["gaps"].keys() == {"random - kept"}
+    said = told.describe()
+    assert "900 supervised tokens of what chosen keeps" in said
+    assert "On kept rows the loss is 0.1000 ± 0.0000 lower than on random ones" in said

@@ -1,0 +1,153 @@
+"""What the trainings of a validation differ in: rows without the best of a score, or kept ones beside random ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from datapruner.arrays import Ints
+from datapruner.errors import DataPrunerError
+from datapruner.results.view import SelectionView
+from datapruner.samples.portable import TOKEN_COLUMNS
+from datapruner.samples.rendered import Rendered
+from datapruner.text import safe_text
+from datapruner.validation.training import as_many, left_out, supervised
+
+if TYPE_CHECKING:
+    from datapruner.samples.samples import Samples
+    from datapruner.scores import Scores
+
+FEWEST_ROWS = 20
+BLOCK = 64
+"""Rows that are rendered together while random ones are drawn."""
+IGNORED = -100
+
+
+class Reader(NamedTuple):
+    """How rows become tokens of the model that is trained."""
+
+    tokenizer: Any
+    limit: int
+    last_turn_only: bool
+
+    def render(self, samples: Samples, rows: Ints) -> list[Rendered]:
+        """Give rows as the model is fed."""
+        from datapruner.signals.language_model.reader import LanguageModel
+
+        return list(LanguageModel(None, *self).render(samples, rows))
+
+
+class Arms(NamedTuple):
+    """The rows of every training.
+
+    Attributes
+    ----------
+    rows : int
+        That a run draws, at most.
+    runs : list of dict of str to list of Rendered
+        Of every run the rows of each arm.
+    shared : int
+        Rows of the source that the target has too, and no arm.
+    """
+
+    rows: int
+    runs: list[dict[str, list[Rendered]]]
+    shared: int = 0
+
+    @property
+    def learnt(self) -> Ints:
+        """Supervised tokens of every training; int64 (runs, arms)."""
+        return np.array([[sum(map(supervised, rows)) for rows in run.values()] for run in self.runs])
+
+
+def of_score(
+    scores: Scores, scorer: str, reader: Reader, rows: int, runs: int, leave_out: float, seed: int
+) -> Arms:
+    """Draw rows for every run, and leave out the best of a score, the worst and any."""
+    values = scores.rankings[scorer].values
+    ranked = np.flatnonzero(np.isfinite(values))
+    if np.ptp(values[ranked]) == 0:
+        raise DataPrunerError(
+            f"the scorer '{safe_text(scorer, 60)}' gives all rows the same score: nothing is best"
+        )
+    out, most = [], 0
+    for run in range(runs):
+        places = np.sort(np.random.default_rng([seed, run]).permutation(ranked)[:rows])
+        rendered = reader.render(scores.samples, places)
+        tokens = np.array([supervised(row) for row in rendered], dtype=np.int64)
+        answered = np.flatnonzero(tokens)
+        _enough(len(answered), "scored")
+        most = max(most, len(answered))
+        stays = left_out(
+            values[places[answered]], tokens[answered], leave_out, np.random.default_rng([seed, run, 1])
+        )
+        out.append(
+            {f"without_{name}": [rendered[int(answered[at])] for at in of] for name, of in stays.items()}
+        )
+    return Arms(most, out)
+
+
+def of_selection(
+    selection: SelectionView, reader: Reader, target: Sequence[Rendered], rows: int, runs: int, seed: int
+) -> Arms:
+    """Draw kept rows for every run, and of the whole source at random rows of as many supervised tokens."""
+    source, kept = selection.source, selection.indices
+    if len(kept) == len(source):
+        raise DataPrunerError("all rows are kept: a random draw of as many tokens would be the same rows")
+    known = {row.input_ids.tobytes() for row in target}
+    shared: set[int] = set()
+
+    def fit(places: Ints, rendered: Sequence[Rendered]) -> Iterator[Rendered]:
+        for place, row in zip(places.tolist(), rendered, strict=True):
+            if row.input_ids.tobytes() in known:
+                shared.add(place)
+            elif supervised(row):
+                yield row
+
+    out = []
+    for run in range(runs):
+        rng = np.random.default_rng([seed, run])
+        places = np.sort(rng.permutation(len(kept))[:rows])
+        best = list(fit(kept[places], _kept(selection, reader, places)))
+        _enough(len(best), "kept")
+        budget, order = sum(map(supervised, best)), rng.permutation(len(source))
+        drawn: list[Rendered] = []
+        spent = 0
+        for start in range(0, len(order), BLOCK):
+            part = order[start : start + BLOCK]
+            drawn += fit(part, reader.render(source, part))
+            spent = sum(map(supervised, drawn))
+            if spent > budget:
+                break
+        if spent > budget:
+            tokens = np.array([supervised(row) for row in drawn], dtype=np.int64)
+            drawn = drawn[: as_many(np.arange(len(drawn)), tokens, budget)]
+        out.append({"random": drawn, "kept": best})
+    return Arms(min(rows, len(kept)), out, len(shared))
+
+
+def token_pruned(selection: SelectionView) -> bool:
+    """Whether some of the kept rows' tokens are out of the loss."""
+    return set(TOKEN_COLUMNS) <= set(selection.dataset.column_names) - set(
+        selection.source.dataset.column_names
+    )
+
+
+def _kept(selection: SelectionView, reader: Reader, places: Ints) -> list[Rendered]:
+    """Render some of the kept rows, with what of their tokens stays in the loss."""
+    if not token_pruned(selection):
+        return reader.render(selection.source, selection.indices[places])
+    out = []
+    for row in selection.dataset.select(places).select_columns(list(TOKEN_COLUMNS)):
+        ids, labels = (np.array(row[name], dtype=np.int32) for name in ("input_ids", "labels"))
+        out.append(Rendered(ids, labels != IGNORED, False, np.zeros((0, 3), dtype=np.int32)))
+    return out
+
+
+def _enough(count: int, what: str) -> None:
+    if count < FEWEST_ROWS:
+        raise DataPrunerError(
+            f"{count} {what} rows have answers, and validate asks for {FEWEST_ROWS} at least"
+        )
