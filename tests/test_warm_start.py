@@ -170,6 +170,22 @@ def test_a_template_that_changes_is_read(place, cache, tmp_path, opened):
     assert np.array_equal(again, scored(place, model=str(folder), cache=tmp_path / "fresh"))
 
 
+def test_a_tokenizer_is_hashed_once_and_the_weights_beside_it_are_not(place, cache, monkeypatch):
+    from datapruner.signals import tokens
+
+    hashed, read = [], []
+    own, digest = tokens.tokenizer_hash, files.file_digest
+    monkeypatch.setattr(tokens, "tokenizer_hash", lambda given: (hashed.append(given), own(given))[1])
+    monkeypatch.setattr(
+        files, "file_digest", lambda path, notes: (read.append(path.name), digest(path, notes))[1]
+    )
+    for rows in (some_rows(), some_rows(60)):
+        dp.score(rows, scorers="length", tokenizer=str(place / "dense"), progress=False)
+    assert len(hashed) == 1
+    assert "tokenizer.json" in read
+    assert "model.safetensors" not in read
+
+
 def test_one_more_row_opens_the_model(place, cache, opened):
     first = scored(place)
     more = [

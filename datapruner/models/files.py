@@ -30,6 +30,8 @@ INERT = (
     ".gguf",
 )
 """Endings of files that no loading here reads."""
+WEIGHTS = ("*.safetensors", "pytorch_model*")
+"""What files of weights are called."""
 TRAINING = ("optimizer", "scheduler", "rng_state", "trainer_state", "training_args", "scaler", "events.out")
 """Beginnings of the files that a trainer leaves beside a checkpoint."""
 SETTLED_SECONDS = 2.0
@@ -65,7 +67,7 @@ def local_folder(name: str) -> Path | None:
     return None
 
 
-def folder_digest(folder: Path, notes: Notes) -> str:
+def folder_digest(folder: Path, notes: Notes, weights: bool = True) -> str:
     """Hash the names and bytes of a folder's files, except those that no loading reads.
 
     Parameters
@@ -73,6 +75,8 @@ def folder_digest(folder: Path, notes: Notes) -> str:
     folder : Path
     notes : Notes
         Where the hash of a file that is as it was (size, times, number on its disk) is remembered.
+    weights : bool
+        Those count too.
 
     Raises
     ------
@@ -81,6 +85,8 @@ def folder_digest(folder: Path, notes: Notes) -> str:
     """
     digest = xxhash.xxh3_128()
     for path in sorted(_files(folder)):
+        if not weights and any(path.match(pattern) for pattern in WEIGHTS):
+            continue
         digest.update(f"{os.path.relpath(path, folder)} {file_digest(path, notes)}\n".encode())
     return digest.hexdigest()
 

@@ -68,7 +68,13 @@ class Opening:
 
 
 def opening(
-    kind: str, name: str | None, notes: Notes, *, adapter: str | None = None, **options: Any
+    kind: str,
+    name: str | None,
+    notes: Notes,
+    *,
+    adapter: str | None = None,
+    weights: bool = True,
+    **options: Any,
 ) -> Opening:
     """Describe the opening of a model by its files, the options and the libraries; nothing is loaded.
 
@@ -80,11 +86,13 @@ def opening(
         As loading takes them; no name stands for a model that is no folder's.
     notes : Notes
         Where the hashes of files are remembered.
+    weights : bool
+        What is opened reads the weights too; a tokenizer does not, and they are gigabytes.
     **options
         What else loading is told; ``device`` as None is what it will likely be.
     """
     try:
-        digests = None if name is None else _digests(name, adapter, notes)
+        digests = None if name is None else _digests(name, adapter, notes, weights)
     except (OSError, DataPrunerError):  # loading says what is wrong
         digests = None
     if digests is None:
@@ -96,14 +104,14 @@ def opening(
     return Opening(about, notes)
 
 
-def _digests(name: str, adapter: str | None, notes: Notes) -> list[str] | None:
+def _digests(name: str, adapter: str | None, notes: Notes, weights: bool) -> list[str] | None:
     """Hash the folders of a model, of an adapter on top of it, and of the base of one that is an adapter itself."""
     folders = [local_folder(each) for each in (name, adapter) if each is not None]
     if folders[0] is not None and adapter is None and name not in offline.MODELS:
         base, own = base_and_adapter(str(folders[0]), None)
         folders += [] if own is None else [local_folder(base)]
     found = [folder for folder in folders if folder is not None]
-    return None if len(found) < len(folders) else [folder_digest(folder, notes) for folder in found]
+    return None if len(found) < len(folders) else [folder_digest(folder, notes, weights) for folder in found]
 
 
 def known_model(opening: Opening) -> Known | None:

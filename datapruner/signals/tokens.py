@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from datapruner.arrays import Ints
 from datapruner.models.identity import tokenizer_hash
-from datapruner.models.known import opening
+from datapruner.models.known import Opening, opening
 from datapruner.models.tokenizers import load_tokenizer
 from datapruner.samples.rendered import TokenCounts
 from datapruner.samples.rendering import CODE_VERSION, token_counts
@@ -38,25 +38,27 @@ class NamedTokenizer:
     load : callable
     known : str, optional
         Its hash.
+    note : callable, optional
+        Is told the hash that was not known, once.
     """
 
     load: Callable[[], Any]
     known: str | None = None
+    note: Callable[[str], None] | None = None
 
     @classmethod
     def of(cls, name: str, adapter: str | None, store: SignalStore) -> NamedTokenizer:
         """Take the one that a name stands for, as :func:`datapruner.models.load_tokenizer` does."""
 
-        def about() -> Any:
-            return opening("tokenizer", name, store.notes, adapter=adapter)
-
-        def load() -> Any:
-            tokenizer = load_tokenizer(name, adapter)
-            opened.note({"tokenizer": tokenizer_hash(tokenizer)}, about())
-            return tokenizer
+        def about() -> Opening:
+            return opening("tokenizer", name, store.notes, adapter=adapter, weights=False)
 
         opened = about()
-        return cls(load, (opened.known() or {}).get("tokenizer"))
+        return cls(
+            lambda: load_tokenizer(name, adapter),
+            (opened.known() or {}).get("tokenizer"),
+            lambda found: opened.note({"tokenizer": found}, about()),
+        )
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -66,7 +68,12 @@ class NamedTokenizer:
     @cached_property
     def hash(self) -> str:
         """What tells it from others."""
-        return self.known or tokenizer_hash(self.tokenizer)
+        if self.known is not None:
+            return self.known
+        found = tokenizer_hash(self.tokenizer)
+        if self.note is not None:
+            self.note(found)
+        return found
 
 
 def stored_counts(
