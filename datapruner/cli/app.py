@@ -31,14 +31,11 @@ class Commands(Mapping[str, Any]):
 
     def __init__(self) -> None:
         self._names = [name for names in VERBS.values() for name in names.split()]
-        self._made: dict[str, Any] = {}
 
     def __getitem__(self, name: str) -> Any:
-        if name not in self._made:
-            if name not in self._names:
-                raise KeyError(name)
-            self._made[name] = verb_of(name).command()
-        return self._made[name]
+        if name not in self._names:
+            raise KeyError(name)
+        return verb_of(name).command
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

@@ -90,8 +90,9 @@ class Verb:
             out |= section.fields(given)
         return out
 
+    @cached_property
     def command(self) -> TyperCommand:
-        """Make typer's command."""
+        """What typer runs: made once, for whoever calls the command line from a process of his own."""
         parameters = [parameter(one) for one in self.options.values()]
         if self.hidden:
             parameters.append(

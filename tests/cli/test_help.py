@@ -130,7 +130,7 @@ def test_an_option_is_declared_in_one_place(monkeypatch):
         """Grow."""
         got.update(fields)
 
-    made = grow.command()
+    made = grow.command
     made.main([], standalone_mode=False, prog_name="grow")
     assert got == {"planted": "left", "planted_switch": True}
     words = [
