@@ -9,6 +9,8 @@ from pathlib import Path
 # Before anything imports torch, faiss or transformers: they read these once.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+# Threads that wait for each other sleep: what has the other core is another process of tests.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
 from hypothesis import HealthCheck, settings

@@ -771,12 +771,12 @@ def ended(workplace: Path, tmp_path: Path, names: list[str], ignored: bool = Fal
 
 
 CLOSED = {
-    "a pipe that nobody reads": (["inspect", "good.jsonl"], "pipe", None, 141),
+    "a pipe that nobody reads": (["scorers"], "pipe", None, 141),
     "help into one": (["prune", "--help"], "pipe", None, 141),
-    "no standard output": (["inspect", "good.jsonl"], None, "kept", 0),
+    "no standard output": (["scorers"], None, "kept", 0),
     "no standard error": (["inspect", "nothing.jsonl"], "kept", None, 2),
-    "neither": (["inspect", "good.jsonl"], None, None, 0),
-    "a full disk": (["inspect", "good.jsonl"], "/dev/full", "kept", 2),
+    "neither": (["scorers"], None, None, 0),
+    "a full disk": (["scorers"], "/dev/full", "kept", 2),
     "a full disk for messages": (["inspect", "nothing.jsonl"], "kept", "/dev/full", 2),
 }
 
