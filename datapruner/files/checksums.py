@@ -116,7 +116,7 @@ def check_files(folder: Path, files: Iterable[Path]) -> None:
     folder : Path
         A result's own, or one inside it; any other is taken as it is.
     files : iterable of Path
-        What is about to be read of it.
+        What is about to be read of it; each may be a link, as in what the client of the hub fetches.
 
     Raises
     ------
@@ -124,12 +124,12 @@ def check_files(folder: Path, files: Iterable[Path]) -> None:
         A file of the data is not there, or one is that the result's run did not write.
     """
     lists: Lists = {}
-    named, real = zip(_ways(folder), *map(_ways, files), strict=True)
-    for root, *given in (named, real):
+    names = [file.relative_to(folder) for file in files]
+    for root in _ways(folder):
         found = _result_around([root, *root.parents], lists)
         if found is not None:
             _check_gone(found, root)
-            _check_put_in(found, root, given)
+            _check_put_in(found, root, [root / name for name in names])
 
 
 def _check_gone(result: _Result, root: Path) -> None:
@@ -143,8 +143,7 @@ def _check_gone(result: _Result, root: Path) -> None:
 def _check_put_in(result: _Result, root: Path, files: Iterable[Path]) -> None:
     """Refuse files among a result's data that it does not list."""
     for file in files:
-        within = file.is_relative_to(result.folder)
-        name = file.relative_to(result.folder).as_posix() if within else str(file)
+        name = file.relative_to(result.folder).as_posix()
         if name not in result.wanted and (root == result.folder or name.startswith("data/")):
             raise _other(file, f"is no file of the result that it lies in ({CHECKSUMS} does not list it)")
 

@@ -129,13 +129,11 @@ def _other(selection: Selected, split: str, file: Path) -> Dataset:
     samples = selection.scores.samples
     dataset = samples.others[split]
     ways = samples.other_ways.get(split, ())
-    own = replace(samples, dataset=dataset, split=split, others={}, ways=ways)
-    missing = [name for name in samples.layout.spoken if name not in dataset.column_names]
+    own = replace(samples, dataset=dataset, split=split, others={}, ways=ways, origins=())
     try:
-        if missing:
-            raise DataPrunerError(f"it has no column '{safe_text(missing[0], 60)}'")
         if samples.ways and not ways:
-            raise DataPrunerError("its rows have other columns than those that were chosen from")
+            raise DataPrunerError("nothing says how its rows are read")
+        _check_columns(own)
         whole = _rendered(selection, own, np.arange(len(dataset)))
         return _written(dataset, ((row.input_ids, _labels(row)) for row in whole), file)
     except DataPrunerError as error:
@@ -145,6 +143,20 @@ def _other(selection: Selected, split: str, file: Path) -> Dataset:
             error,
         )
     return _written(dataset, None, file)
+
+
+def _check_columns(own: Samples) -> None:
+    """Refuse a split without the columns that its rows are read by."""
+    lacking = [(f"the rows of '{safe_text(way.name, 60)}' have", way.missing) for way in own.ways]
+    if not own.ways:
+        lacking = [("it has", [name for name in own.layout.spoken if name not in own.dataset.column_names])]
+    said = [
+        f"{who} no column {' and '.join(repr(safe_text(name, 60)) for name in names)}"
+        for who, names in lacking
+        if names
+    ]
+    if said:
+        raise DataPrunerError("; ".join(said))
 
 
 def _written(dataset: Dataset, tokens: Iterator[Row] | None, file: Path) -> Dataset:

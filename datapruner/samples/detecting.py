@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from datapruner.errors import DataPrunerError
@@ -53,6 +54,15 @@ def detect_layout(
     if embeddings_given and not mapping and layout in (None, "embedding"):
         return Layout("embedding", {})
     raise DataPrunerError(_nothing_fits(names, mapping, layout, _misfits(dataset, kinds)))
+
+
+def other_layouts(dataset: Dataset) -> Iterator[tuple[str, list[str]]]:
+    """Give the layouts of texts that a dataset's columns fit, and the columns that each needs."""
+    kinds = kinds_of(dataset)
+    for name, roles in LAYOUTS.items():
+        found = _fit(name, kinds, {}, by_name_only=False) if roles.text else None
+        if found is not None:
+            yield name, [found[role] for role in roles.needs]
 
 
 def _layout(name: str, found: dict[str, str], kinds: dict[str, str]) -> Layout:

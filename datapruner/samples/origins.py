@@ -121,12 +121,14 @@ def _apart(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def are_sources(given: Iterable[Any]) -> bool:
-    """Whether things are names of sources and no texts: one of them is a path, a data file or an address for sure."""
+    """Whether things are names of sources and no texts: one is a path, a file or an address for sure, or all exist."""
     listed = list(given)
     texts = [one for one in listed if isinstance(one, str)]
-    sure = [one for one in listed if isinstance(one, Path) or (isinstance(one, str) and _is_sure(one))]
-    named = all(_is_sure(one) or _may_be(one) for one in texts)
-    return bool(sure) and named and all(isinstance(one, str | Path) for one in listed)
+    if not listed or not all(isinstance(one, str | Path) for one in listed):
+        return False
+    if not all(_is_sure(one) or _may_be(one) for one in texts):
+        return False
+    return any(map(_is_sure, texts)) or len(texts) < len(listed) or all(map(_is_there, texts))
 
 
 def _is_sure(text: str) -> bool:
@@ -136,7 +138,11 @@ def _is_sure(text: str) -> bool:
 
 
 def _may_be(text: str) -> bool:
-    return _ON_THE_HUB.fullmatch(text) is not None or (len(text) < 1024 and exists(Path(text)))
+    return _ON_THE_HUB.fullmatch(text) is not None or _is_there(text)
+
+
+def _is_there(text: str) -> bool:
+    return len(text) < 1024 and exists(Path(text))
 
 
 def stem(source: str) -> str:

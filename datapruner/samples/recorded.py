@@ -34,7 +34,11 @@ def record(split: str, ways: Mapping[str, Sequence[Way]]) -> dict[str, Any]:
         return {}
     return {
         "split": split,
-        "splits": {name: [_noted(way) for way in found] for name, found in ways.items() if found},
+        "splits": {
+            name: [_noted(way) for way in found]
+            for name, found in ways.items()
+            if found and not any(way.missing for way in found)
+        },
     }
 
 

@@ -14,6 +14,7 @@ from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
 from datapruner.samples.detecting import detect_layout
 from datapruner.samples.layouts import LAYOUTS
+from datapruner.samples.mixture import refuse_mixture
 from datapruner.samples.readers import BLOCK_BYTES, BLOCK_ROWS
 from datapruner.samples.recorded import ways_noted
 from datapruner.samples.sample import Layout
@@ -193,27 +194,29 @@ def _detected(
     """Find a source's layout, and whether it is the one that was asked for."""
     dataset = one.read.dataset
     try:
-        return detect_layout(dataset, columns=columns, layout=layout, embeddings_given=embeddings_given), True
+        found = detect_layout(dataset, columns=columns, layout=layout, embeddings_given=embeddings_given)
     except DataPrunerError as error:
         if layout in LAYOUTS:
             with suppress(DataPrunerError):  # the layout may be that of other sources
                 return detect_layout(dataset, columns=columns, embeddings_given=embeddings_given), False
         raise DataPrunerError(f"{one.label}: {error.sentence}") from error
+    if columns is None and layout is None:
+        refuse_mixture(dataset, found, one.label)
+    return found, True
 
 
 def other_ways(given: Sequence[Given], ways: Sequence[Way]) -> tuple[Way, ...]:
-    """Give how rows of another split are read: as those of the split that was chosen; nothing where they are others."""
-    layouts = {way.name: way.layout for way in ways}
+    """Give how rows of another split are read: as those that are chosen from, whether they have the columns or not."""
     found: list[Way] = []
     for one in given:
         if one.read.layouts:
             found += ways_noted(one.read.layouts, one.read.dataset, one.label)
             continue
-        layout = layouts[one.name]
-        if not {*layout.columns.values()} <= {*one.read.dataset.column_names}:
+        layouts = [way.layout for way in ways if way.name == one.name]
+        if len(layouts) > 1:  # a result of several sources, which says nothing of this split
             return ()
         dataset = one.read.dataset
-        found.append(Way(len(dataset), layout, dataset.features, one.read.exact, one.name))
+        found.append(Way(len(dataset), layouts[0], dataset.features, one.read.exact, one.name))
     return tuple(found)
 
 

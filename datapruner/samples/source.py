@@ -12,6 +12,7 @@ from datapruner.guards.limits import Limits, limited
 from datapruner.samples.confined import confined, offline
 from datapruner.samples.detecting import detect_layout
 from datapruner.samples.memory import load_memory
+from datapruner.samples.mixture import refuse_mixture
 from datapruner.samples.named import Splits, load_named
 from datapruner.samples.origins import COLUMN, Origin, named_sources
 from datapruner.samples.recorded import ways_noted
@@ -98,6 +99,8 @@ def _load_samples(
         found = Mixed.of(way.layout for way in ways[chosen])
     else:
         found = detect_layout(dataset, columns=columns, layout=layout, embeddings_given=embeddings_given)
+        if not columns and layout is None:
+            refuse_mixture(dataset, found, safe_text(name, 200))
         found = with_transcripts(dataset, found)
     others = {key: value.dataset for key, value in splits.items() if key != chosen}
     nulls = {key: value.given_nulls for key, value in splits.items() if value.given_nulls}
@@ -195,10 +198,13 @@ def other_split(samples: Samples, split: str) -> Samples:
     if not len(dataset):
         raise DataPrunerError(f"the split '{safe_text(split, 40)}' of {label} has no rows")
     ways = samples.other_ways.get(split, ())
+    if any(way.missing for way in ways):
+        ways = ()
     if ways:
         layout = Mixed.of(way.layout for way in ways)
     elif samples.ways or not {*layout.columns.values()} <= {*dataset.column_names}:
         found = detect_layout(dataset, columns=None, layout=None, embeddings_given=False)
+        refuse_mixture(dataset, found, f"the split '{safe_text(split, 40)}'")
         layout = with_transcripts(dataset, found)
     gone: dict[str, Any] = {"others": {}, "other_ways": {}, "stamps": {}, "origins": ()}
     return replace(samples, dataset=dataset, layout=layout, split=split, ways=ways, **gone)

@@ -54,6 +54,11 @@ class Way:
         """Their columns that play no role."""
         return [name for name in self.features if name not in self.layout.columns.values()]
 
+    @property
+    def missing(self) -> list[str]:
+        """The columns of the layout that they do not have, as rows of another split may: they cannot be read then."""
+        return [name for name in dict.fromkeys(self.layout.columns.values()) if name not in self.features]
+
 
 class Reader:
     """Read rows of a dataset in one way; rows are numbered as the dataset's are.

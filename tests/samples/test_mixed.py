@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from hashlib import sha256
 from itertools import permutations
 from pathlib import Path
 
@@ -171,6 +173,56 @@ def test_a_result_has_its_rows_untouched_and_is_read_as_its_sources_are(folder, 
     assert set(fresh.indices) == set(range(6)) - set(held.indices[held.indices < 6])
     both = dp.prune(["out", "qa.jsonl"], source_column="from", keep=1.0, **LIKE)
     assert [name for name, _ in both.scores.samples.layouts] == ["out", "out", "out", "qa"]
+
+
+def test_a_result_without_its_folder_is_a_sentence_and_never_rows_without_an_answer(folder):
+    write(
+        "dolly.jsonl", [{"instruction": f"do {i}", "context": "c", "response": f"done {i}"} for i in range(3)]
+    )
+    for names in (("qa", "alpaca", "chat"), ("alpaca", "dolly"), ("dolly", "qa")):
+        dp.prune([f"{name}.jsonl" for name in names], keep=1.0, **LIKE).save("out", overwrite=True)
+        loaded = load_dataset("out", split="train")
+        table = loaded.with_format("arrow")[:]
+        for given in (
+            loaded,
+            loaded.shuffle(seed=0),
+            table,
+            loaded.to_pandas(),
+            loaded.to_list(),
+            "out/data",
+        ):
+            with pytest.raises(
+                DataPrunerError, match=r"are of several layouts: they are read as '\w+', and row \d+ has"
+            ):
+                load_samples(given)
+        with pytest.raises(DataPrunerError, match=r"the rows of out/data are of several layouts"):
+            load_samples({"a": "out/data", "b": "chat.jsonl"}, source_column="from")
+        # A copy of the folder, as one gets it from the hub, is read as the sources are.
+        alone = [one for name in names for one in read(load_samples(f"{name}.jsonl"))]
+        copied(Path("out"), Path("copy"))
+        assert read(load_samples("copy")) == alone
+
+
+def copied(folder: Path, to: Path) -> None:
+    """Lay files out as the client of the hub does: links to what is stored under a name of its own."""
+    shutil.rmtree(to, ignore_errors=True)
+    Path("blobs").mkdir(exist_ok=True)
+    for file in [path for path in folder.rglob("*") if path.is_file()]:
+        blob = Path("blobs") / sha256(file.read_bytes()).hexdigest()
+        shutil.copy(file, blob)
+        place = to / file.relative_to(folder)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(blob.resolve())
+
+
+def test_nulls_beside_a_rendered_copy_are_no_other_layout(folder):
+    rows = [{"prompt": "a", "completion": None if i == 1 else "b", "text": f"a b {i}"} for i in range(3)]
+    assert load_samples(rows).layout.name == "prompt_completion"
+    # What cannot be read otherwise is told with its way out, and read as it is said.
+    rows[1] |= {"prompt": None}
+    with pytest.raises(DataPrunerError, match="row 1 has no 'prompt' but is 'text' by 'text'"):
+        load_samples(rows)
+    assert load_samples(rows, layout="text").layout.name == "text"
 
 
 def test_cleaning_reads_each_row_in_its_own_layout(folder):

@@ -202,6 +202,14 @@ def test_sources_are_called_as_their_files(source, name):
     assert stem(source) == name
 
 
+def test_names_that_all_exist_are_sources(folder):
+    for name in ("x", "y"):
+        write(f"{name}/train.jsonl", [{"text": f"{name} {i}"} for i in range(3)])
+    assert named_sources(["x", "y"]) == {"x": "x", "y": "y"}
+    assert named_sources(["x", "z"]) is None
+    assert dp.prune(["x", "y"], keep=4, **LIKE).shares() == {}
+
+
 def test_what_is_no_name_of_a_source_is_left():
     for given in (
         ["text", "other"],

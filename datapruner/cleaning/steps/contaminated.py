@@ -117,11 +117,12 @@ class Contaminated(CleaningStep):
                 tests = other_split(left.samples, str(self.split))
             else:
                 tests = load_samples(self.source, split=self.split, columns=self.columns, prefer="test")
+            texts = [sample.part("both") if sample.plain else sample.part("prompt") for sample in tests]
         except DataPrunerError as error:
             said = error.sentence.replace("--columns", "--decontaminate-columns")
             raise DataPrunerError(f"the test set: {said}") from error
         left.inputs.rows("decontaminate", tests)
-        return [sample.part("both") if sample.plain else sample.part("prompt") for sample in tests]
+        return texts
 
 
 def contaminated(
