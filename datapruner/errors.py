@@ -52,6 +52,29 @@ class DataPrunerError(Exception):
         return in_words(self.sentence)
 
 
+class RowError(DataPrunerError):
+    """Names a row of the source: where this is several, which one's row it is gets said, too.
+
+    Attributes
+    ----------
+    row : int or None
+        Its position, as the sentence has it; None once its place is told, or where it is a row of another set.
+    """
+
+    def __init__(self, sentence: str, row: int) -> None:
+        super().__init__(sentence)
+        self.row: int | None = int(row)
+
+    def place(self, where: str) -> None:
+        """Put behind the row where it lies, once; nothing where there is nothing to say."""
+        if self.row is not None and where:
+            told = re.sub(
+                rf"\b[Rr]ow {self.row}\b", lambda found: f"{found[0]} ({where})", self.sentence, count=1
+            )
+            self.args = (told,)
+        self.row = None
+
+
 @contextmanager
 def flags() -> Iterator[None]:
     """Speak of flags, as the command line does, for as long as this lasts."""

@@ -29,11 +29,13 @@ def rank(measured: Measured, scorers: Sequence[Scorer] | None = None) -> Scores:
     """Rank what was measured, with the run's scorers or with others that need no more than they do."""
     made = measured.scorers if scorers is None else list(scorers)
     rows, n = measured.rows, len(measured.samples)
+    with measured.samples.naming():
+        rankings = {scorer.name: scorer.score(measured.signals).scatter(rows, n) for scorer in made}
     return Scores(
         measured.samples,
         measured.recipe,
         {scorer.name: scorer for scorer in made},
-        {scorer.name: _handed(scorer.score(measured.signals).scatter(rows, n), measured) for scorer in made},
+        {name: _handed(ranking, measured) for name, ranking in rankings.items()},
         measured.vetoes,
         measured.forced,
         measured.tokens,

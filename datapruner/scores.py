@@ -127,7 +127,8 @@ class Scores(Scored):
                 "known; name a selector, or score again"
             )
         chooser = self.scorers[name].selector() if selector is None else make_selector(selector)
-        return choose(self, name, chooser, budget, Selection)
+        with self.samples.naming():
+            return choose(self, name, chooser, budget, Selection)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the scores to a folder, whole or not at all; see :func:`datapruner.outputs.score_files.save_scores`."""

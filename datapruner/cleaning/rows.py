@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from datapruner.arrays import Flags, Ints
 from datapruner.choices import Match
-from datapruner.errors import DataPrunerError
+from datapruner.errors import DataPrunerError, RowError
 from datapruner.matching import match_form
 from datapruner.samples.column_kinds import TEXT, kinds_of
 from datapruner.samples.labels import encode_labels
@@ -101,9 +101,7 @@ def row_mask(value: str | list[int] | None, samples: Samples, what: str) -> Flag
         column = samples.column(value)
         for row, cell in enumerate(column):
             if cell is not None and not isinstance(cell, bool):
-                raise DataPrunerError(
-                    f"{what}: column '{value}', row {row}, holds {cell!r}, not true or false"
-                )
+                raise RowError(f"{what}: column '{value}', row {row}, holds {cell!r}, not true or false", row)
         return np.array([bool(cell) for cell in column], dtype=np.bool_)
     for row in value:
         if not 0 <= row < len(mask):

@@ -13,7 +13,7 @@ from datapruner.cleaning.own_text import OwnText
 from datapruner.cleaning.step import CleaningStep, Remaining, checked
 from datapruner.cleaning.telling import tell_drops
 from datapruner.cleaning.vetoes import Vetoes, drops
-from datapruner.errors import DataPrunerError
+from datapruner.errors import DataPrunerError, RowError
 from datapruner.inputs import Inputs
 from datapruner.parts import CLEANING, built_in, find, make
 from datapruner.reasons import NOT_MEASURED
@@ -133,9 +133,10 @@ class Stage:
         """
         rows = np.array(list(error.why), dtype=np.int64)
         if (kept := rows[self._protected[rows]]).size:
-            raise DataPrunerError(
+            raise RowError(
                 f"row {kept[0]} is to be kept always, and {error.who} fails on it: {error.why[int(kept[0])]}; take it "
-                "off that list"
+                "off that list",
+                kept[0],
             ) from error
         left = np.setdiff1d(self.rows, rows, assume_unique=True)
         said = next(iter(error.why.values()))

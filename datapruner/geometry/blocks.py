@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.arrays import Ints
-from datapruner.errors import DataPrunerError
+from datapruner.errors import DataPrunerError, RowError
 
 BLOCK_BYTES = 64 << 20
 
@@ -272,9 +272,10 @@ def normalise_rows(
         zero = odd[exact == 0]
         if zero.size:
             number = _source_number(int(zero[0]), rows, matrix)
-            raise DataPrunerError(
+            raise RowError(
                 f"Row {number} of the embeddings is all zeros and has no direction; "
-                "remove the row, or embed it again."
+                "remove the row, or embed it again.",
+                number,
             )
         block[odd] = block[odd] / exact[:, None]
         norms[odd] = 1
@@ -290,9 +291,10 @@ def require_finite(block: FloatBlock, rows: int | Ints = 0, *, matrix: Matrix | 
         suspects = np.flatnonzero(~np.isfinite(block.sum(axis=1)))  # one pass; a finite row may overflow here
     bad = suspects[~np.isfinite(block[suspects]).all(axis=1)]
     if bad.size:
-        raise DataPrunerError(
-            f"Row {_source_number(int(bad[0]), rows, matrix)} of the embeddings holds NaN or infinity "
-            "(as float32); remove the row, or embed it again."
+        number = _source_number(int(bad[0]), rows, matrix)
+        raise RowError(
+            f"Row {number} of the embeddings holds NaN or infinity (as float32); remove the row, or embed it again.",
+            number,
         )
 
 

@@ -79,7 +79,7 @@ def measure(request: Request, samples: Samples | None = None) -> Measured:
     """
     begun = begin(request, samples)
     tell_outlook(begun.plan, begun.run)
-    with helped(request, begun.plan, begun.run):
+    with begun.run.samples.naming(), helped(request, begun.plan, begun.run):
         return _measured(request, begun)
 
 
@@ -193,13 +193,21 @@ def begin(request: Request, samples: Samples | None = None, *, read_only: bool =
     read_only : bool
         Nothing is noted for later runs.
     """
-    recipe = request.recipe
     request.check_selectors()
     limit_of()  # refused first
-    steps = steps_of(recipe, request.cleaning)
+    steps = steps_of(request.recipe, request.cleaning)
     plan = plan_of(request, steps)
     if samples is None:
         samples = read_rows(request)
+    with samples.naming():
+        return _begin(request, samples, steps, plan, read_only=read_only)
+
+
+def _begin(
+    request: Request, samples: Samples, steps: list[CleaningStep], plan: Plan, *, read_only: bool
+) -> Begun:
+    """Do so with the rows that were read."""
+    recipe = request.recipe
     if (fit := fitted(request, samples)) is not request:
         request, recipe = fit, fit.recipe
         steps = steps_of(recipe, request.cleaning)

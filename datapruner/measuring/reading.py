@@ -91,7 +91,7 @@ def read_samples(recipe: Recipe, source: Any = None, *, embeddings_given: bool =
     splits = {samples.split: samples.dataset, **samples.others}
     if source is None:  # data in memory may stay there
         check_splits(splits)
-    check_format(splits, recipe.format)
+    check_format(samples, recipe.format)
     if recipe.source_content is not None and samples.content != recipe.source_content:
         raise DataPrunerError(
             f"{changed_source(samples, recipe)} has other rows than when this was made (content "

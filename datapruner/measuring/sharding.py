@@ -97,7 +97,7 @@ def measure_part(request: Request, part: Part) -> PartDone:
     run.keep(stage.rows)
     run.part = True
     rows, computed, left = len(run.rows), {}, []
-    with helped(request, plan, run) as made:
+    with run.samples.naming(), helped(request, plan, run) as made:
         if rows and plan.feeds(run.recipe):
             feed_and_clean(run, stage, plan)
         # No step that reads signals cleans: which of two rows goes may depend on one of another part.

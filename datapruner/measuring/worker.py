@@ -152,7 +152,7 @@ class Service:
             else:
                 assert self.work is not None
                 rows = np.concatenate([np.arange(first, last + 1) for first, last in given["rows"]])
-                with limited(self.limits):
+                with limited(self.limits), self.work.run.samples.naming():
                     self.work.measure(given["measure"], rows.astype(np.int64))
         except RowsFailedError as error:  # the others are stored
             answer["failed"] = error.sentence

@@ -62,7 +62,7 @@ def save_selection(
     recipe = selection.recipe.model_copy(update={"format": format}).with_content(samples)
     source = {samples.split: samples.dataset, **samples.others}
     check_splits(source)
-    check_format(source, format)
+    check_format(samples, format)
     samples.unchanged()
     with (
         whole_folder(path, overwrite=overwrite, reads=files_read(selection.scores)) as folder,

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.arrays import Ints
-from datapruner.errors import DataPrunerError
+from datapruner.errors import DataPrunerError, RowError
 from datapruner.ragged import offsets_of
 from datapruner.samples.portable import TOKEN_COLUMNS, check_free
 from datapruner.selection.tokens import tokens_scored
@@ -81,7 +81,8 @@ def token_splits(selection: Selected, folder: Path) -> DatasetDict:
     check_free(samples)
     folder.mkdir(exist_ok=True)
     kept = samples.dataset.select(selection.indices)
-    splits = {samples.split: _written(kept, _pruned(selection), folder / "kept.arrow")}
+    with samples.naming():
+        splits = {samples.split: _written(kept, _pruned(selection), folder / "kept.arrow")}
     for number, split in enumerate(samples.others):
         splits[split] = _other(selection, split, folder / f"{number}.arrow")
     return DatasetDict(splits)
@@ -115,9 +116,10 @@ def _pruned(selection: Selected) -> Iterator[Row]:
         targets = np.flatnonzero(labels != IGNORED)
         scored = (len(mask) or len(targets)) if lengths is None else int(lengths[row])
         if len(targets) != scored or len(mask) not in (0, scored):
-            raise DataPrunerError(
+            raise RowError(
                 f"row {row} has {len(targets)} supervised tokens, but had {scored} when it was scored: the tokenizer, "
-                "its chat template or max_length has changed; score again"
+                "its chat template or max_length has changed; score again",
+                row,
             )
         if len(mask):
             labels[targets[~mask]] = IGNORED

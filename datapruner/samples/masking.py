@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from datapruner.errors import DataPrunerError
+from datapruner.errors import DataPrunerError, RowError
 from datapruner.guards.bounded import asked
 from datapruner.samples.rendered import Ids, Turn
 from datapruner.samples.sample import Sample
@@ -77,8 +77,9 @@ class Batch:
 
     def error(self, place: int, what: str) -> DataPrunerError:
         """Return an error that names the row where the row is known."""
-        where = "" if self.numbers is None else f"Row {self.numbers[place]}: "
-        return DataPrunerError(where + what)
+        if self.numbers is None:
+            return DataPrunerError(what)
+        return RowError(f"Row {self.numbers[place]}: {what}", self.numbers[place])
 
     def turns(self, place: int) -> list[int]:
         """Return the positions of the assistant turns that are supervised."""

@@ -37,8 +37,10 @@ def refuse_mixture(dataset: Dataset, layout: Layout, label: str) -> None:
         What the rows are called in a sentence.
     """
     roles = LAYOUTS[layout.name]
+    if not roles.text:
+        return
     needed = [layout.columns[role] for role in roles.needs if role not in OPTIONAL]
-    if not roles.text or not any(dataset.data.column(name).null_count for name in needed):
+    if not any(dataset.data.column(name).null_count for name in needed):
         return
     answer = layout.columns.get(roles.answers or "")
     asked = _whole(dataset, [name for name in needed if name != answer])

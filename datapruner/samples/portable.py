@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from datapruner.errors import DataPrunerError
+from datapruner.errors import DataPrunerError, RowError
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
@@ -33,13 +33,22 @@ def check_splits(splits: Mapping[str, Dataset]) -> None:
             )
 
 
-def check_format(splits: Mapping[str, Dataset], format: str) -> None:
-    """Refuse, before any work, columns that the format cannot give back as they were."""
-    for dataset in splits.values():
+def check_format(samples: Samples, format: str) -> None:
+    """Refuse, before any work, columns and values that the format cannot give back as they were."""
+
+    def check(dataset: Dataset) -> None:
         if format == "jsonl":
             check_json_lines(dataset)
         else:
             _check_columns(dataset, format)
+
+    with samples.naming():
+        check(samples.dataset)
+    for split, dataset in samples.others.items():
+        try:
+            check(dataset)
+        except DataPrunerError as error:
+            raise DataPrunerError(f"the split '{safe_text(split, 60)}': {error.sentence}") from error
 
 
 def check_free(samples: Samples) -> None:
@@ -125,9 +134,10 @@ def _check_values(name: str, column: pa.ChunkedArray, first: int) -> None:
                 column[row].as_py()
             except (pa.ArrowException, ValueError, OverflowError) as error:
                 what = "text that is not UTF-8" if "UTF" in str(error) else "a time out of range"
-                raise DataPrunerError(
+                raise RowError(
                     f"row {first + row} holds {what} in the column '{safe_text(name, 60)}', which JSON lines cannot; "
-                    "write parquet"
+                    "write parquet",
+                    first + row,
                 ) from None
         raise
 

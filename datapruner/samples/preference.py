@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from datapruner.arrays import Ints
-from datapruner.errors import DataPrunerError
+from datapruner.errors import DataPrunerError, RowError
 from datapruner.samples.conversation import has_more, turns_array
 from datapruner.samples.reading import Row
 from datapruner.samples.sample import Message, Sample
@@ -125,7 +125,9 @@ def rejected_sides(rows: Iterable[Row]) -> tuple[list[Sample], Ints]:
     for row in rows:
         answers = sides(row)[1]
         if not answers:
-            raise DataPrunerError(f"row {row.number} has no rejected answer; give it one, or leave it out")
+            raise RowError(
+                f"row {row.number} has no rejected answer; give it one, or leave it out", row.number
+            )
         answered += answers
         counts.append(len(answers))
     return answered, np.array(counts, dtype=np.int64)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from datapruner.errors import DataPrunerError
+from datapruner.errors import DataPrunerError, RowError
 from datapruner.samples.decoding import decoder
 from datapruner.samples.identity import TEXTS, said
 from datapruner.samples.layouts import AROUND, LAYOUTS, OPTIONAL, TURNS, Roles
@@ -91,7 +91,9 @@ class Row:
     def error(self, role: str, what: str) -> DataPrunerError:
         """Return the error for one row and column, with the way out."""
         column = safe_text(self.layout.columns[role], 60)
-        return DataPrunerError(f"Row {self.number} {what} in column '{column}'; mend or remove the row.")
+        return RowError(
+            f"Row {self.number} {what} in column '{column}'; mend or remove the row.", self.number
+        )
 
     def sample(self, digest: bytes | None) -> Sample:
         """Read the row; without a digest it has no identity."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from datapruner.errors import DataPrunerError
+from datapruner.errors import DataPrunerError, RowError
 from datapruner.files.mapped import LET_GO, let_go
+from datapruner.files.remote import label_of
 from datapruner.samples.conversation import conversation
 from datapruner.samples.hashing import content_hash
 from datapruner.samples.identity import digest
@@ -136,6 +138,17 @@ class Samples:
             row -= origin.rows
         return None
 
+    @contextmanager
+    def naming(self) -> Iterator[None]:
+        """Say of an error that names a row in which of several sources it lies, and where."""
+        try:
+            yield
+        except RowError as error:
+            found = None if error.row is None else self.origin_of(error.row)
+            label = "" if found is None else safe_text(label_of(found[0].source), 200)
+            error.place("" if found is None else f"row {found[1]} of {label}")
+            raise
+
     def unchanged(self) -> Samples:
         """Return itself, and refuse rows whose files have changed since they were read."""
         check_stamps(self.stamps)
@@ -213,11 +226,13 @@ class Samples:
                 f" use a scorer that"
                 f" works on embeddings or images, or name the text columns, --columns=text=COLUMN."
             )
-        yield from self._each(rows, lambda reader, numbers: reader.samples(numbers, identity=identity))
+        with self.naming():
+            yield from self._each(rows, lambda reader, numbers: reader.samples(numbers, identity=identity))
 
     def iter_rows(self, rows: np.ndarray | None = None) -> Iterator[Row]:
         """Read rows by their roles, a block at a time, before they are conversations."""
-        return self._each(rows, lambda reader, numbers: reader.rows(numbers))
+        with self.naming():
+            yield from self._each(rows, lambda reader, numbers: reader.rows(numbers))
 
     def iter_keys(self, rows: np.ndarray | None = None) -> Iterator[str]:
         """Give a text for each row that two rows share only when all that their layout gives meaning to is the same.
@@ -281,13 +296,15 @@ class Samples:
             for start, stop, layout in self.spans():
                 label += self.column(layout.columns["label"])[start:stop]
             held = label if rows is None else [label[row] for row in np.asarray(rows).tolist()]
-            return votes(self.iter_rows(rows), held)
+            with self.naming():
+                return votes(self.iter_rows(rows), held)
         if "rejected" not in self.layout.columns:
             raise DataPrunerError(
                 f"{safe_text(self.source, 200)} holds no preference data: its layout is '{self.layout.name}', "
                 "without rejected answers or votes; `conversation()` gives its rows for SFTTrainer"
             )
-        return pairs(self.iter_rows(rows))
+        with self.naming():
+            return pairs(self.iter_rows(rows))
 
     def conversation(self, rows: np.ndarray | None = None) -> Dataset:
         """Return rows as trl's SFTTrainer reads them: whole ``messages`` (and ``tools``), or ``text``.

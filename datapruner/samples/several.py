@@ -164,14 +164,14 @@ def ways_of(
     fitting = 0
     for one in given:
         dataset = one.read.dataset
-        if one.read.layouts and not mapping and layout is None:
+        if one.read.layouts:
             found += (replace(way, name=one.name) for way in ways_noted(one.read.layouts, dataset, one.label))
             owners += [one] * (len(found) - len(owners))
             continue
         said = {role: name for role, name in mapping.items() if name in dataset.column_names}
         own, fits = _detected(one, said or None, layout, embeddings_given)
         fitting += fits
-        own = with_transcripts(dataset, own)
+        own = with_transcripts(dataset, own, one.label)
         found.append(Way(len(dataset), own, dataset.features, one.read.exact, one.name))
         owners.append(one)
     if layout is not None and not fitting:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datapruner.errors import DataPrunerError
 from datapruner.guards.limits import Limits, limited
@@ -23,6 +23,9 @@ from datapruner.samples.tables import held
 from datapruner.samples.transcripts import with_transcripts
 from datapruner.samples.ways import Mixed, Way
 from datapruner.text import did_you_mean, safe_text
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 def load_samples(
@@ -79,6 +82,7 @@ def _load_samples(
     *,
     embeddings_given: bool,
     prefer: str,
+    beside: bool = False,
 ) -> Samples:
     revision: str | None = None
     if isinstance(source, (str, Path)):
@@ -91,6 +95,10 @@ def _load_samples(
     chosen, splits = _checked(splits, split, safe_text(name, 200), prefer)
     dataset = splits[chosen].dataset
     ways: dict[str, tuple[Way, ...]] = {}
+    if beside:
+        layout = None if splits[chosen].layouts or layout is None or not _fits(dataset, layout) else layout
+        own = {} if splits[chosen].layouts else columns or {}
+        columns = {role: column for role, column in own.items() if column in dataset.column_names}
     if splits[chosen].layouts and not columns and layout is None:
         label = safe_text(name, 200)
         ways = {
@@ -117,6 +125,27 @@ def _load_samples(
         ways=ways.pop(chosen, ()),
         other_ways=ways,
     )
+
+
+def load_beside(source: str, *, columns: dict[str, str] | None, layout: str | None) -> Samples:
+    """Load a set that a source's rows are compared with: what is said of the source's columns holds where it has them.
+
+    Parameters
+    ----------
+    source
+        As for :func:`load_samples`; of a result of several sources each row is read as it was there.
+    columns, layout
+        As they are said of the source's rows.
+    """
+    return _load_samples(source, None, columns, layout, embeddings_given=False, prefer="train", beside=True)
+
+
+def _fits(dataset: Dataset, layout: str) -> bool:
+    try:
+        detect_layout(dataset, layout=layout)
+    except DataPrunerError:
+        return False
+    return True
 
 
 def _checked(splits: Splits, split: str | None, label: str, prefer: str) -> tuple[str, Splits]:

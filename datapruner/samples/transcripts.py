@@ -26,7 +26,7 @@ FIRST, STEP = 100, 1000
 """Rows that are looked at first, which tell nearly always, and then at a time."""
 
 
-def with_transcripts(dataset: Dataset, layout: Layout) -> Layout:
+def with_transcripts(dataset: Dataset, layout: Layout, label: str = "") -> Layout:
     """Say of a layout whether the pairs of every row are transcripts, which are then read as turns.
 
     Parameters
@@ -35,6 +35,8 @@ def with_transcripts(dataset: Dataset, layout: Layout) -> Layout:
         The rows.
     layout
         As it was found by names and types of columns.
+    label
+        What the rows are called in a warning, where they are not all there are.
     """
     import pyarrow.compute as pc
 
@@ -59,8 +61,9 @@ def with_transcripts(dataset: Dataset, layout: Layout) -> Layout:
                 continue
             if start:  # a whole block was of them
                 logger.warning(
-                    "row %s has no turns of Human: and Assistant: in '%s', as all before it have; so all rows are read "
-                    "as plain texts: mend or remove that row, and they are read as turns",
+                    "%srow %s has no turns of Human: and Assistant: in '%s', as all before it have; so all rows are "
+                    "read as plain texts: mend or remove that row, and they are read as turns",
+                    f"{label}: " if label else "",
                     start + place,
                     safe_text(name, 60),
                 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from datapruner.arrays import Floats, Ints
-from datapruner.errors import DataPrunerError
+from datapruner.errors import DataPrunerError, RowError
 from datapruner.ranking import Ranking
 from datapruner.scorers._grouping import rows_of_groups, signals_of
 from datapruner.scorers.base import Scorer
@@ -203,7 +203,7 @@ def points_of(signals: Signals) -> Floats:
     points = np.asarray(signals.matrix("manifold"), dtype=np.float64)
     if not np.isfinite(points).all():
         row = signals.source_row(int(np.argmin(np.isfinite(points).all(axis=1))))
-        raise DataPrunerError(f"the signal 'manifold' is not finite in row {row}")
+        raise RowError(f"the signal 'manifold' is not finite in row {row}", row)
     return points
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from datapruner.errors import DataPrunerError
+from datapruner.errors import DataPrunerError, RowError
 from datapruner.parameters import Parameters
 from datapruner.ragged import Ragged
 from datapruner.ranking import RESERVED, Measure, Ranking
@@ -115,7 +115,7 @@ class Scorer(Parameters, ABC):
         bad = ~np.isfinite(values)
         if bad.any():
             row = signals.source_row(int(np.argmax(bad)))
-            raise DataPrunerError(f"the scorer '{self.name}' gave no finite value for row {row}")
+            raise RowError(f"the scorer '{self.name}' gave no finite value for row {row}", row)
         for name, column in [("groups", groups), *ranking.columns.items()]:
             if name in RESERVED:
                 raise DataPrunerError(f"the scorer '{self.name}' must not name a column '{name}'")
@@ -139,13 +139,13 @@ def _refuse_nan(name: str, signals: Signals) -> None:
     signal = signals[name]
     if isinstance(signal, Ragged):
         bad = ~np.isfinite(signal.values)
-        if bad.any():
-            row = int(np.searchsorted(signal.offsets, int(np.argmax(bad)), side="right")) - 1
-            raise DataPrunerError(f"the signal '{name}' is not finite in row {signals.source_row(row)}")
-        return
-    if isinstance(signal, np.ndarray) and signal.ndim == 1 and signal.dtype.kind == "f":
+    elif isinstance(signal, np.ndarray) and signal.ndim == 1 and signal.dtype.kind == "f":
         bad = ~np.isfinite(signal)
-        if bad.any():
-            raise DataPrunerError(
-                f"the signal '{name}' is not finite in row {signals.source_row(int(np.argmax(bad)))}"
-            )
+    else:
+        return
+    if bad.any():
+        place = int(np.argmax(bad))
+        if isinstance(signal, Ragged):
+            place = int(np.searchsorted(signal.offsets, place, side="right")) - 1
+        row = signals.source_row(place)
+        raise RowError(f"the signal '{name}' is not finite in row {row}", row)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from datapruner.errors import DataPrunerError
+from datapruner.errors import RowError
 from datapruner.ragged import Ragged
 from datapruner.ranking import Ranking
 from datapruner.scorers.base import Scorer
@@ -96,8 +96,9 @@ def _of_tokens(signals: Signals) -> Ragged:
     own, other = (signals.ragged(name) for name in ("token_nll", "reference_token_nll"))
     if not np.array_equal(own.offsets, other.offsets):
         row = int(np.argmax(own.lengths != other.lengths))
-        raise DataPrunerError(
+        raise RowError(
             f"the two models were given other tokens of row {signals.source_row(row)}: {own.lengths[row]} and "
-            f"{other.lengths[row]}; score again"
+            f"{other.lengths[row]}; score again",
+            signals.source_row(row),
         )
     return Ragged(own.values - other.values, own.offsets)

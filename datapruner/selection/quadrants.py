@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from datapruner.arrays import Flags, Floats, Ints
-from datapruner.errors import DataPrunerError
+from datapruner.errors import RowError
 from datapruner.ranks import average_ranks
 
 Fill = Literal["log_ppl", "ppl", "rank"]
@@ -152,9 +152,8 @@ def triage(
     for name, axis in (("log_ppl", log_ppl), ("entropy", entropy)):
         if not np.isfinite(axis).all():
             place = int(np.argmin(np.isfinite(axis)))
-            raise DataPrunerError(
-                f"{name} is not finite in row {place if rows is None else rows[place]}; Q-Tuning cannot place it"
-            )
+            row = place if rows is None else int(rows[place])
+            raise RowError(f"{name} is not finite in row {row}; Q-Tuning cannot place it", row)
     if not len(log_ppl):
         nowhere = (float("nan"), float("nan"))
         return np.zeros(0, np.int64), Quadrants(np.zeros(0, np.int64), nowhere, nowhere), np.zeros(0)

@@ -15,7 +15,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from datapruner.arrays import Flags, Floats, Ints
-from datapruner.errors import DataPrunerError
+from datapruner.errors import DataPrunerError, RowError
 from datapruner.parameters import Parameters
 from datapruner.ragged import Ragged
 from datapruner.ranking import Ranking
@@ -241,7 +241,7 @@ class Selector(Parameters, ABC):
         self._check_ranking(ranking)
         if not np.isfinite(ranking.values[portion.rows]).all():
             row = portion.rows[int(np.argmin(np.isfinite(ranking.values[portion.rows])))]
-            raise DataPrunerError(f"row {row} has no finite score and cannot be chosen or refused")
+            raise RowError(f"row {row} has no finite score and cannot be chosen or refused", row)
         choice = self._select(ranking, portion, rng)
         spent = int(portion.costs[choice.kept].sum())
         rest = portion.costs[~choice.kept]

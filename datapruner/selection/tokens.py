@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from datapruner.arrays import Flags, Floats, Ints
-from datapruner.errors import DataPrunerError
+from datapruner.errors import DataPrunerError, RowError
 from datapruner.parameters import as_written
 from datapruner.ragged import Ragged, offsets_of
 
@@ -177,9 +177,8 @@ def prune_tokens(
         taken = token_nll.take(some)
         finite = np.isfinite(taken.values)
         if not finite.all():
-            raise DataPrunerError(
-                f"token_nll is not finite in row {int(some[taken.rows()[np.argmin(finite)]])}"
-            )
+            row = int(some[taken.rows()[np.argmin(finite)]])
+            raise RowError(f"token_nll is not finite in row {row}", row)
         of = taken.rows()
         each, which = np.unique(taken.lengths, return_inverse=True)
         stay = np.array([max(1, round(share * length)) for length in each.tolist()])[which]

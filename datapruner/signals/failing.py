@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from datapruner.arrays import Ints
-from datapruner.errors import DataPrunerError
+from datapruner.errors import DataPrunerError, RowError
 from datapruner.text import safe_text
 
 B = TypeVar("B")
@@ -22,7 +22,7 @@ LONGEST = 200
 """Characters of what a model says."""
 
 
-class RowsFailedError(DataPrunerError):
+class RowsFailedError(RowError):
     """A model fails on some rows; the others are measured.
 
     Attributes
@@ -37,10 +37,12 @@ class RowsFailedError(DataPrunerError):
         self.who, self.why = who, dict(sorted(why.items()))
         first, said = next(iter(self.why.items()))
         more = f" and {len(why) - 1:,} more" if len(why) > 1 else ""
-        super().__init__(f"{who} fails on row {first}{more}: {said}; --on-error=drop leaves such rows out")
+        super().__init__(
+            f"{who} fails on row {first}{more}: {said}; --on-error=drop leaves such rows out", first
+        )
 
 
-class NoNumberError(DataPrunerError):
+class NoNumberError(RowError):
     """A model gives no finite number for some row of a batch.
 
     Attributes
@@ -49,8 +51,8 @@ class NoNumberError(DataPrunerError):
         In a few words, such as ``no finite loss``.
     """
 
-    def __init__(self, sentence: str, said: str) -> None:
-        super().__init__(sentence)
+    def __init__(self, sentence: str, row: int, said: str) -> None:
+        super().__init__(sentence, row)
         self.said = said
 
 
@@ -159,9 +161,10 @@ class Failing:
         self.why[place] = said
         self._streak += 1
         if self._streak >= self._most and not self._answers():
-            raise DataPrunerError(
+            raise RowError(
                 f"{self.who} fails on {self._streak:,} rows one after the other, row {self._row(place)} last, and on "
-                f"others too: {said}"
+                f"others too: {said}",
+                self._row(place),
             ) from error
 
     def _answers(self) -> bool:

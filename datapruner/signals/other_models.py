@@ -197,12 +197,9 @@ def read_with(
         ) from error
     _tell_cut(told, called, length)
     for place in np.flatnonzero(~np.isfinite(values).all(axis=1)).tolist():
-        said = "no finite numbers"
+        said, row = "no finite numbers", int(reading.rows[place])
         way_out = "load it in another --dtype, or look at its weights"
-        failing.refuse(
-            place,
-            NoNumberError(f"the {called} gives {said} for row {int(reading.rows[place])}; {way_out}", said),
-        )
+        failing.refuse(place, NoNumberError(f"the {called} gives {said} for row {row}; {way_out}", row, said))
     failing.end()
     return values
 

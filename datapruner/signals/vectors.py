@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from datapruner.arrays import Flags, Ints
 from datapruner.cleaning.own_text import OwnText
-from datapruner.errors import DataPrunerError, in_words
+from datapruner.errors import DataPrunerError, RowError, in_words
 from datapruner.geometry.blocks import iter_blocks, normalise_rows
 from datapruner.models.embedders import load_image_embedder, load_text_embedder
 from datapruner.models.encoders import Encoder, Named
@@ -319,5 +319,6 @@ class _Images:
         column = self.samples.layout.columns["image"]
         value = self.samples.dataset[int(self.rows[place])][column]
         if value is None or not hasattr(value, "convert"):
-            raise DataPrunerError(f"row {int(self.rows[place])} has no readable image in column '{column}'")
+            row = int(self.rows[place])
+            raise RowError(f"row {row} has no readable image in column '{column}'", row)
         return value

@@ -21,6 +21,8 @@ from datapruner.samples import load_samples
 from datapruner.samples.exact import as_type, decoded, exact_array, merged
 from datapruner.samples.portable import check_format
 from datapruner.samples.rows import count_keys
+from datapruner.samples.sample import Layout
+from datapruner.samples.samples import Samples
 from tests.conftest import examples
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=8) | st.sampled_from(
@@ -82,7 +84,7 @@ def same(left, right, *, close: bool = False) -> bool:
 
 
 def written(samples, folder: Path, format: str) -> tuple[Path, dict]:
-    check_format({"train": samples.dataset}, format)
+    check_format(samples, format)
     file = folder / f"train.{format}"
     said = write_split(
         samples.dataset, file, format, samples.given_nulls.get("train"), np.arange(len(samples))
@@ -264,7 +266,7 @@ def test_rounded_numbers_are_warned_of(tmp_path, caplog):
 def test_what_json_lines_cannot_give_back_is_refused_before_any_work(array, message):
     dataset = Dataset(InMemoryTable(pa.table({"text": ["a"], "x": array})))
     with pytest.raises(DataPrunerError, match=message):
-        check_format({"train": dataset}, "jsonl")
+        check_format(Samples(dataset, Layout("text", {"text": "text"}), "it"), "jsonl")
 
 
 def test_times_come_back_from_json_lines(tmp_path):

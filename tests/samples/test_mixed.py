@@ -303,3 +303,19 @@ def test_trl_trains_on_a_mix(folder, tiny_llama):
     trainer = trl.SFTTrainer(str(tiny_llama), config, train_dataset=mix)
     assert np.isfinite(trainer.train().training_loss)
     assert len(trainer.train_dataset) == len(QA) + len(ALPACA) + len(CHAT)
+
+
+def test_a_set_that_rows_are_compared_with_is_read_in_its_own_layouts_whatever_is_said_of_the_sources(folder):
+    write("odd.jsonl", [{"Q": f"why {i}", "A": f"since {i}"} for i in range(4)])
+    like = {**LIKE, "keep": 1.0, "columns": {"question": "Q", "answer": "A"}}
+    dp.prune(["odd.jsonl", "qa.jsonl"], **like).save("out")
+    write("odd.jsonl", [{"Q": f"why {i}", "A": f"since {i}"} for i in range(2, 6)])
+    grown = dp.prune(["odd.jsonl", "qa.jsonl"], against=["out"], **like)
+    assert grown.indices.tolist() == [2, 3]
+    # Of a set without these columns nothing was said, and of one of another layout neither.
+    assert dp.prune("odd.jsonl", against=["qa.jsonl", "chat.jsonl"], **like).kept.all()
+    forced = dp.prune("alpaca.jsonl", against=["chat.jsonl"], layout="alpaca", keep=1.0, **LIKE)
+    assert forced.kept.all()
+    # Beside other sources a result is read as it says, too.
+    both = dp.prune(["out", "odd.jsonl"], source_column="from", **like)
+    assert [layout.columns["question"] for _, layout in both.source.layouts] == ["Q", "question", "Q"]

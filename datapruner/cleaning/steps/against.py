@@ -18,7 +18,7 @@ from datapruner.cleaning.vetoes import Vetoes, drops
 from datapruner.errors import DataPrunerError
 from datapruner.files.remote import masked
 from datapruner.reasons import Reason
-from datapruner.samples import load_samples
+from datapruner.samples.source import load_beside
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Against(CleaningStep):
 
     def _read(self, source: str) -> Samples:
         try:
-            return load_samples(source, columns=self.columns, layout=self.layout)
+            return load_beside(source, columns=self.columns, layout=self.layout)
         except DataPrunerError as error:
             raise DataPrunerError(f"--against: {error.sentence}") from error
 
@@ -119,9 +119,7 @@ class Against(CleaningStep):
                 f"--against: {safe_text(masked(held.source), 200)} is read as '{held.layout.name}' and the rows as "
                 f"'{left.samples.layout.name}', so that they cannot be compared"
             )
-        places, others = same_as_held(
-            held.iter_keys(), len(held), left.samples.iter_keys(rows), rows, self.match
-        )
+        places, others = same_as_held(_told(held), len(held), left.samples.iter_keys(rows), rows, self.match)
         yield drops(told, rows[places], others, np.ones(len(places)), texts)
         rows = np.delete(rows, places)
         if not held.layout.has_text or not rows.size:
@@ -139,3 +137,13 @@ class Against(CleaningStep):
         )
         near = replace(told, sentence=replace(HELD, sentence=LIKE).filled(name=safe_text(name, 60)).sentence)
         yield drops(near, rows[found - len(held)], others, measures, texts)
+
+
+def _told(held: Samples) -> Iterator[str]:
+    """Give the keys of a set's rows, and say of one that cannot be read whose it is."""
+    try:
+        yield from held.iter_keys()
+    except DataPrunerError as error:
+        raise DataPrunerError(
+            f"--against: {safe_text(masked(held.source), 200)}: {error.sentence}"
+        ) from error

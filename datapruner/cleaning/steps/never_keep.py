@@ -10,7 +10,7 @@ import numpy as np
 from datapruner.cleaning.rows import row_mask
 from datapruner.cleaning.step import CleaningStep, Remaining
 from datapruner.cleaning.vetoes import Vetoes, drops
-from datapruner.errors import DataPrunerError
+from datapruner.errors import RowError
 from datapruner.reasons import Reason
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class NeverKeep(CleaningStep):
         """Drop them; refuse what is to be kept always, too."""
         banned = row_mask(self.listed, left.samples, "never_keep")
         if (both := banned & left.protected).any():
-            raise DataPrunerError(f"row {int(np.argmax(both))} is to be kept always and never")
+            row = int(np.argmax(both))
+            raise RowError(f"row {row} is to be kept always and never", row)
         rows = left.rows[banned[left.rows]]
         return drops(NEVER_KEEP, rows, measures=np.ones(rows.size)) if rows.size else None

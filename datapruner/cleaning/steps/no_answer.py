@@ -11,7 +11,7 @@ import numpy as np
 from datapruner.arrays import Flags, Ints
 from datapruner.cleaning.step import CleaningStep, Remaining
 from datapruner.cleaning.vetoes import Vetoes, drops
-from datapruner.errors import DataPrunerError, in_words
+from datapruner.errors import DataPrunerError, RowError, in_words
 from datapruner.reasons import Reason
 from datapruner.samples.layouts import LAYOUTS
 from datapruner.text import safe_text
@@ -60,9 +60,10 @@ class NoAnswer(CleaningStep):
             return None
         empty = unanswered(left.samples, left.rows)
         if self.refuse and empty.size:
-            raise DataPrunerError(
+            raise RowError(
                 f"row {empty[0]} has no answer ({empty.size:,} such rows); give it one, or leave such rows out with "
-                "--on-empty=drop"
+                "--on-empty=drop",
+                empty[0],
             )
         empty = empty[~left.protected[empty]]
         if empty.size and empty.size == len(left.rows):

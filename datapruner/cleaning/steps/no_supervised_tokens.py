@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from datapruner.cleaning.step import CleaningStep, Remaining
 from datapruner.cleaning.vetoes import Vetoes, drops
-from datapruner.errors import DataPrunerError, in_words
+from datapruner.errors import RowError, in_words
 from datapruner.reasons import Reason
 
 if TYPE_CHECKING:
@@ -61,9 +61,10 @@ class NoSupervisedTokens(CleaningStep):
             why = "what is left after the cut" if cut[place] else "it"
             listed = "" if self.refuse else " and is to be kept always"
             way = "drop them with --on-empty=drop" if self.refuse else "take it off that list"
-            raise DataPrunerError(
+            raise RowError(
                 f"row {empty[place]} has no supervised token{listed}, so that there is nothing to score: {why} holds "
-                f"no assistant text ({empty.size:,} such rows); {way}"
+                f"no assistant text ({empty.size:,} such rows); {way}",
+                empty[place],
             )
         return drops(NO_TOKENS, empty)
 

@@ -13,7 +13,7 @@ from datapruner.choices import Match
 from datapruner.cleaning.rows import checked_rows
 from datapruner.cleaning.step import UNREAD, CleaningStep, Remaining
 from datapruner.cleaning.vetoes import Vetoes, collected
-from datapruner.errors import DataPrunerError
+from datapruner.errors import DataPrunerError, RowError
 from datapruner.reasons import Reason
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def semantic_duplicates(
         vectors = _unit(np.asarray(embeddings[source]))
         if not np.isfinite(vectors).all():
             bad = source[~np.isfinite(vectors).all(axis=1)][0]
-            raise DataPrunerError(f"The embedding of row {bad} is not finite; embed it again or remove it.")
+            raise RowError(f"The embedding of row {bad} is not finite; embed it again or remove it.", bad)
         safe = np.zeros(members.size, dtype=bool) if protected is None else protected[source]
         # A sum along each row, not a matrix product: identical rows then get identical distances.
         distance = 1 - (vectors * centres[cluster[members[0]]]).sum(axis=1)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.arrays import Flags, Ints
-from datapruner.errors import DataPrunerError
+from datapruner.errors import DataPrunerError, RowError
 from datapruner.ranking import Ranking
 from datapruner.selection.budget_rows import Portion
 from datapruner.selection.selector import Choice, Selector, best_first, fill
@@ -131,6 +131,7 @@ def _unit(vectors: Any, rows: Ints) -> NDArray[np.float32]:
     taken = np.asarray(vectors[ascending], dtype=np.float32)[np.searchsorted(ascending, rows)]
     finite = np.isfinite(taken).all(axis=1)
     if not finite.all():
-        raise DataPrunerError(f"the vector of row {int(rows[int(np.argmin(finite))])} is not finite")
+        row = int(rows[int(np.argmin(finite))])
+        raise RowError(f"the vector of row {row} is not finite", row)
     norms = np.linalg.norm(taken, axis=1, keepdims=True)
     return np.asarray(np.divide(taken, norms, out=np.zeros_like(taken), where=norms > 0))

@@ -331,12 +331,12 @@ class Pass:
         vectors, broken = unit_vectors(waiting.pooled)
         for number in broken.tolist():
             place = waiting.items[number].place
-            said = "no finite state"
+            said, row = "no finite state", int(self.rows[place])
             self.failing.refuse(
                 place,
                 NoNumberError(
-                    f"the model gives {said} for row {int(self.rows[place])}; try --dtype=float32, or look at the "
-                    "model's weights",
+                    f"the model gives {said} for row {row}; try --dtype=float32, or look at the model's weights",
+                    row,
                     said,
                 ),
             )
@@ -349,6 +349,7 @@ def no_finite_loss(which: str, row: int) -> NoNumberError:
     return NoNumberError(
         f"{which} {said} for row {row}: its logits hold NaN or infinity; try --dtype=float32, or look at the model's "
         "weights",
+        row,
         said,
     )
 

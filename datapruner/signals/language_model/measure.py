@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from datapruner.arrays import Ints
-from datapruner.errors import DataPrunerError
+from datapruner.errors import RowError
 from datapruner.models.identity import evaluation
 from datapruner.progress import Ahead
 from datapruner.ragged import Ragged
@@ -201,9 +201,10 @@ def fetch(
                 )
         except OutOfMemoryError as error:
             if error.alone or feed.tokens_a_batch < 2 * LEAST_TOKENS:
-                raise DataPrunerError(
+                raise RowError(
                     f"memory does not suffice for row {error.row} ({error.tokens:,} tokens) alone: pass a smaller "
-                    "--max-length, --dtype=bfloat16, --quantize=4bit, or another --device"
+                    "--max-length, --dtype=bfloat16, --quantize=4bit, or another --device",
+                    error.row,
                 ) from error
             run = run.smaller()
             logger.warning("memory ran out: the batch is halved to %s tokens", f"{run.feed.tokens_a_batch:,}")

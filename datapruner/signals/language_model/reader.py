@@ -79,13 +79,14 @@ class LanguageModel:
 
     def render(self, samples: Samples, rows: Ints) -> Iterator[Rendered]:
         """Tokenise rows as the pass does."""
-        return render_many(
-            samples.iter_samples(rows, identity=False),
-            self.tokenizer,
-            last_turn_only=self.last_turn_only,
-            max_length=self.max_length,
-            numbers=rows.tolist(),
-        )
+        with samples.naming():
+            yield from render_many(
+                samples.iter_samples(rows, identity=False),
+                self.tokenizer,
+                last_turn_only=self.last_turn_only,
+                max_length=self.max_length,
+                numbers=rows.tolist(),
+            )
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from datapruner.arrays import Ints
-from datapruner.errors import DataPrunerError
+from datapruner.errors import RowError
 from datapruner.samples.rendered import Rendered
 from datapruner.samples.rendering import responses
 from datapruner.signals.language_model.batches import Item
@@ -60,16 +60,18 @@ class Sequences:
         row = int(self.rows[place])
         highest = int(rendered.input_ids.max(initial=0))
         if highest >= self.vocabulary:
-            raise DataPrunerError(
+            raise RowError(
                 f"row {row} holds the token id {highest}, but the model knows only {self.vocabulary:,} of them: the "
-                "tokenizer is not this model's"
+                "tokenizer is not this model's",
+                row,
             )
         if not rendered.supervised.any():
-            raise DataPrunerError(f"row {row} has no supervised token that could be scored")
+            raise RowError(f"row {row} has no supervised token that could be scored", row)
         if self.what == "response" and rendered.plain:
-            raise DataPrunerError(
+            raise RowError(
                 f"row {row} is plain text without a prompt, so a loss with and one without the prompt cannot be "
-                "compared; take another scorer than ifd"
+                "compared; take another scorer than ifd",
+                row,
             )
 
     def _turns(self, place: int, rendered: Rendered) -> list[Item]:
