@@ -54,7 +54,9 @@ class Sources(Words):
 
         listed = given["source"]
         names = given["source_name"] or []
-        return {"source": listed[0] if len(listed) == 1 and not names else named_sources(listed, names)}
+        return {
+            "source": listed[0] if len(listed) == 1 and not names else named_sources(listed, names, sure=True)
+        }
 
 
 class Scorers(Words):

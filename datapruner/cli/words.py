@@ -180,7 +180,7 @@ def shares_of(given: list[str], option: str) -> dict[str, float]:
             out[name] = float(value)
         except ValueError:
             raise DataPrunerError(
-                f"{option} takes a number beside a task, such as math=2, not '{value}'"
+                f"{option} takes a number beside a name, such as math=0.3, not '{value}'"
             ) from None
     return out
 

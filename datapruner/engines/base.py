@@ -18,6 +18,8 @@ from datapruner.text import safe_text
 
 SERVICE = "datapruner.measuring.worker"
 """The module whose ``Service`` answers messages, wherever an engine starts it."""
+MOST = 1000
+"""Workers of a run: each is a process, and has a thread that talks to it; more is a slip of the hand."""
 
 
 class WorkerLostError(Exception):
@@ -65,8 +67,8 @@ class Engine(Parameters, ABC):
     def __post_init__(self) -> None:
         """Refuse what has no meaning."""
         super().__post_init__()
-        if self.workers is not None and self.workers < 1:
-            raise DataPrunerError(f"--workers is a whole number of at least 1, not {self.workers}")
+        if self.workers is not None and not 1 <= self.workers <= MOST:
+            raise DataPrunerError(f"--workers is a whole number from 1 to {MOST:,}, not {self.workers:,}")
 
     @property
     def alone(self) -> bool:

@@ -16,10 +16,12 @@ from typing import IO, Protocol
 
 import xxhash
 
+from datapruner.errors import DataPrunerError
 from datapruner.files.objects import ObjectFile, ObjectFolder
-from datapruner.files.paths import expanded
-from datapruner.files.remote import is_url
+from datapruner.files.paths import expanded, is_file
+from datapruner.files.remote import is_url, refuse_other
 from datapruner.files.temporary import whole_file
+from datapruner.text import safe_text
 
 KEY = "DATAPRUNER_CACHE_KEY"
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -63,7 +65,7 @@ def cache_at(named: str | Path | None = None) -> Cache:
     Raises
     ------
     DataPrunerError
-        An address carries credentials, or names no bucket.
+        An address carries credentials, or names no bucket; or it is a file.
     """
     named = named or os.environ.get("DATAPRUNER_CACHE")
     base = os.environ.get("XDG_CACHE_HOME")
@@ -71,6 +73,10 @@ def cache_at(named: str | Path | None = None) -> Cache:
     if isinstance(named, str) and is_url(named):
         far = ObjectFolder.of(named)
         return Cache(users / "stores" / xxhash.xxh3_64_hexdigest(far.url.encode()), far)
+    if named:
+        refuse_other(named)
+        if is_file(Path(named)):
+            raise DataPrunerError(f"the cache {safe_text(str(named), 200)} is a file; name a folder")
     return Cache(expanded(Path(named)) if named else users)
 
 

@@ -20,6 +20,7 @@ LIBRARIES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs":
 SCHEMES = frozenset({*LIBRARIES, "memory"})
 _URL = re.compile(rf"(?:{'|'.join(sorted(SCHEMES))})://")
 _SHORTENED = re.compile(rf"({'|'.join(sorted(SCHEMES))}):/(?!/)")
+_ANY = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _SECRET = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*@|(?<=[?&])[^\s'\"]+")
 
 
@@ -35,6 +36,22 @@ def address_of(path: str | Path) -> str | None:
         return text.rstrip("/")
     found = _SHORTENED.match(text)
     return f"{found[1]}://{text[found.end() :]}" if found else None
+
+
+def refuse_other(name: str | Path) -> None:
+    """Refuse what is written as an address and is none of an object store, before it is taken for a folder's name.
+
+    Raises
+    ------
+    DataPrunerError
+        It has a scheme that is not known.
+    """
+    text = name if isinstance(name, str) else name.as_posix()
+    if _ANY.match(text) and address_of(text) is None:
+        raise DataPrunerError(
+            f"{label_of(text)} is no address that can be read or written (s3://, gs://, az://, abfs://); fetch what "
+            "lies there, and give a path"
+        )
 
 
 def path_said(path: Path) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from datapruner.errors import DataPrunerError
 from datapruner.files.checksums import write_checksums
 from datapruner.files.paths import expanded, resolved
-from datapruner.files.remote import address_of, is_url
+from datapruner.files.remote import address_of, is_url, refuse_other
 from datapruner.files.temporary import (
     MARK,
     new_folder,
@@ -68,6 +68,7 @@ def check_target(path: Path, *, overwrite: bool, reads: Iterable[str | Path] = (
     if (url := address_of(path)) is not None:
         check_address(url, (OURS, COMPARED), overwrite=overwrite, reads=map(str, reads))
         return
+    refuse_other(path)
     path = expanded(path).absolute()
     reads = [name for name in reads if not is_url(str(name))]
     try:

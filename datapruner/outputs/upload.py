@@ -46,6 +46,7 @@ def check_address(
     label = label_of(check_url(url))
     folder = ObjectFolder.of(url)
     inside = [name for name in reads if is_url(name) and f"{name.rstrip('/')}/".startswith(f"{folder.url}/")]
+    listed = folder.tree()
     try:
         bucket = url.split("/")[2]
         if not url.startswith("memory://") and not folder.call(lambda fs: fs.exists(bucket)):
@@ -56,7 +57,6 @@ def check_address(
             raise DataPrunerError(f"the output {label} is a file; name a folder that does not exist yet")
     except OSError as error:
         raise DataPrunerError(f"the output {label} cannot be written: {error.strerror or error}") from None
-    listed = folder.tree()
     if not listed:
         return
     own, staged = parted(listed)

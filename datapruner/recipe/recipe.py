@@ -265,11 +265,13 @@ class Recipe(
         held = [name for name in self.in_memory if name != "source"]
         named = named_sources(source)
         if named is None:
-            gone = {"source": None, "source_content": None, "inputs_content": self._other_inputs}
-            return self.model_copy(update={**gone, "in_memory": ["source", *held]})
+            gone = dict.fromkeys(("source", "source_content", "source_column"))
+            left = {"inputs_content": self._other_inputs, "in_memory": ["source", *held]}
+            return self.model_copy(update={**gone, **left})
         here = os.getcwd()  # noqa: PTH109
         value = each_source(named, lambda one: absolute(one, here) if is_path(one, here) else one)
-        return self.model_copy(update={"source": value, "in_memory": held})
+        column = self.source_column if isinstance(value, dict) else None
+        return self.model_copy(update={"source": value, "source_column": column, "in_memory": held})
 
     def save_yaml(self, folder: Path | None) -> str:
         """Give the recipe as YAML: what differs from the defaults, and the scorers, without which it would be another.

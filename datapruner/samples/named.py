@@ -7,7 +7,7 @@ from pathlib import Path
 
 from datapruner.errors import DataPrunerError
 from datapruner.files.patterns import files_of
-from datapruner.files.remote import is_url
+from datapruner.files.remote import is_url, refuse_other
 from datapruner.samples.confined import confined
 from datapruner.samples.files import load_files, load_folder
 from datapruner.samples.readers import file_format
@@ -41,6 +41,7 @@ def load_named(name: str) -> tuple[Splits, str | None]:
         if not files:
             raise DataPrunerError(f"There is no such file: nothing matches '{label}'.")
         return {"train": load_files(files, label)}, None
+    refuse_other(name)
     hub = _HUB_NAME.fullmatch(name)
     looks_like_path = name.startswith(("/", "./", "../", "~", "\\")) or file_format(path) is not None
     if looks_like_path or hub is None:

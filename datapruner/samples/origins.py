@@ -50,7 +50,9 @@ class Origin:
     revision: str | None = None
 
 
-def named_sources(given: Any, names: Sequence[str] = ()) -> str | dict[str, str] | None:
+def named_sources(
+    given: Any, names: Sequence[str] = (), *, sure: bool = False
+) -> str | dict[str, str] | None:
     """Read what is given as source where it is a name, or several.
 
     Parameters
@@ -58,6 +60,8 @@ def named_sources(given: Any, names: Sequence[str] = ()) -> str | dict[str, str]
     given : str, Path, a sequence of them, a mapping of a name to each, or anything
     names : sequence of str
         What sources are called that are given in a sequence; default: as their files are.
+    sure : bool
+        A sequence is of names, whether they look like some or not, and of no rows.
 
     Returns
     -------
@@ -83,7 +87,7 @@ def named_sources(given: Any, names: Sequence[str] = ()) -> str | dict[str, str]
                 "a source; prune one of them, or name the sources otherwise"
             )
         pairs = [(name, str(one)) for name, one in given.items()]
-    elif isinstance(given, list | tuple) and (names or are_sources(given)):
+    elif isinstance(given, list | tuple) and (names or sure or are_sources(given)):
         if len(given) == 1 and not names:
             return str(given[0])
         if names and len(names) != len(given):

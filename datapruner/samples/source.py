@@ -71,6 +71,8 @@ def load_samples(
             return _load_several(
                 named, split, columns, layout, embeddings_given, prefer, source_column or COLUMN
             )
+        if source_column is not None:
+            raise DataPrunerError("--source-column is for several sources, and there is one; leave it out")
         return _load_samples(source, split, columns, layout, embeddings_given=embeddings_given, prefer=prefer)
 
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from datapruner.errors import DataPrunerError
 from datapruner.files import objects, remote, retrying
+from datapruner.files.cache import cache_at
+from datapruner.outputs.folder import check_target
+from datapruner.outputs.upload import check_address
+from datapruner.samples import load_samples
 
 
 def test_only_known_schemes_are_addresses():
@@ -112,3 +118,44 @@ def test_what_does_not_pass_is_not_tried_again(error):
     assert call.calls == 1
     with pytest.raises(FileNotFoundError):
         objects.ObjectFolder("memory://b/x").call(Flaky(FileNotFoundError("gone")))
+
+
+class Down:
+    """A store that is not there: what asks whether a bucket exists is told that it does not, as s3fs has it."""
+
+    def _strip_protocol(self, url: str) -> str:
+        return url.partition("://")[2]
+
+    def exists(self, _path: str) -> bool:
+        return False
+
+    def invalidate_cache(self) -> None:
+        pass
+
+    def find(self, _path: str, **_options: object) -> dict[str, object]:
+        raise type("EndpointConnectionError", (Exception,), {})("no connection")
+
+
+def test_a_store_that_is_out_of_reach_is_no_missing_bucket(monkeypatch):
+    monkeypatch.setattr(retrying.time, "sleep", lambda _seconds: None)
+    monkeypatch.setattr(objects, "file_system", lambda _scheme: Down())
+    with pytest.raises(DataPrunerError, match=r"s3://bucket/out cannot be reached \(no connection\)"):
+        check_address("s3://bucket/out", (), overwrite=False, reads=())
+
+
+@pytest.mark.parametrize("url", ["https://host/rows.jsonl", "hdfs://host/a", "file:///a", "http://host/a"])
+def test_an_address_that_nothing_reads_is_no_folder(url, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = "is no address that can be read or written"
+    for asks in (load_samples, cache_at, lambda name: check_target(Path(name), overwrite=False)):
+        with pytest.raises(DataPrunerError, match=said):
+            asks(url)
+    with pytest.raises(DataPrunerError, match=said):
+        cache_at(Path(url))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_is_no_cache(tmp_path):
+    (tmp_path / "rows.jsonl").write_text("{}")
+    with pytest.raises(DataPrunerError, match=r"the cache .*rows\.jsonl is a file; name a folder"):
+        cache_at(tmp_path / "rows.jsonl")

@@ -45,6 +45,7 @@ class Silent(Scorer):
     """Gives the last row no number."""
 
     name: ClassVar[str] = "silent"
+    needs: ClassVar[frozenset[str]] = frozenset()
 
     def _score(self, signals):
         return Ranking(np.where(np.arange(signals.num_rows) == signals.num_rows - 1, np.nan, 0.0))
