@@ -16,6 +16,8 @@ from datapruner.files import objects
 CALLS = ("find", "info", "cat_file", "pipe_file", "put_file", "cp_file", "rm_file")
 """What the package asks of a file system."""
 KINDS = ("overloaded", "slow", "cut before", "cut after")
+READ_SECONDS = 1.0
+"""After which an answer is slow; an undisturbed one may take nearly as long on a machine that has much to do."""
 
 
 class Faulty:
@@ -82,10 +84,30 @@ class FaultyServer:
         raise ConnectionAbortedError
 
 
+def spoiled(
+    server: FaultyServer, monkeypatch: Any, every: int, kinds: int, *folders: str
+) -> Iterator[tuple[int, str]]:
+    """Have every so many of the answers spoiled that a story just asked for, in so many ways, which take turns.
+
+    Its folders are empty each time, or a listing would take longer than the one before.
+    """
+    monkeypatch.setattr(objects, "READ_SECONDS", READ_SECONDS)
+    monkeypatch.setattr(objects, "_opened", {})
+    for number in range(2, server.calls, every):
+        for turn in range(kinds):
+            kind = KINDS[(number // every + turn) % len(KINDS)]
+            server.set()
+            for folder in folders:
+                objects.file_system("s3").rm(folder, recursive=True)
+            server.set(number, kind, seconds=1.5 * READ_SECONDS)
+            yield number, kind
+
+
 @contextmanager
 def s3_server() -> Iterator[FaultyServer]:
     """Serve S3 on a free port of loopback, and point the clients of this process and its children there."""
     import s3fs
+    from moto.moto_api._internal.models import moto_api_backend
     from moto.server import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -109,6 +131,7 @@ def s3_server() -> Iterator[FaultyServer]:
     os.environ.update(given)
     objects._opened.clear()
     try:
+        moto_api_backend.reset()  # what an earlier server of this process held
         s3fs.S3FileSystem(skip_instance_cache=True).mkdir("bucket")
         yield app
     finally:

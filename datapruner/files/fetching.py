@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -75,9 +76,11 @@ def listed(url: str) -> Listed:
         if any(mark in path for mark in MARKS):
             parts = path.split("/")
             fixed = next(place for place, part in enumerate(parts) if any(mark in part for mark in MARKS))
-            found = ObjectFolder(url).call(lambda fs: fs.glob(url, detail=True))
-            files = {name: info for name, info in found.items() if info.get("type") == "file"}
-            return _below(scheme, "/".join(parts[:fixed]), files, label, is_folder=False)
+            base = "/".join(parts[:fixed])
+            found = ObjectFolder(url).call(
+                lambda fs: _matched(fs, f"{scheme}://{base}", "/".join(parts[fixed:]))
+            )
+            return _below(scheme, base, found, label, is_folder=False)
         info = ObjectFolder(url).call(lambda fs: fs.info(url))
         if info.get("type") == "file":
             return _below(scheme, path.rpartition("/")[0], {path: info}, label, is_folder=False)
@@ -87,6 +90,20 @@ def listed(url: str) -> Listed:
         raise DataPrunerError(f"There is no such file, folder or bucket: '{label}'.") from None
     except OSError as error:
         raise DataPrunerError(f"{label} cannot be read ({error.strerror or error})") from None
+
+
+def _matched(fs: Any, base: str, pattern: str) -> dict[str, Any]:
+    """Give the files below a folder that a pattern matches.
+
+    By listings of which none fails unseen: those of ``fs.glob`` leave out what could not be listed.
+    """
+    from fsspec.utils import glob_translate
+
+    deep = "/" in pattern or "**" in pattern
+    listed = fs.find(base, detail=True).values() if deep else fs.ls(base, detail=True)
+    fits = re.compile(glob_translate(f"{fs._strip_protocol(base)}/{pattern}".lstrip("/")))
+    files = {info["name"]: info for info in listed if info.get("type") == "file"}
+    return {name: info for name, info in files.items() if fits.match(name.lstrip("/"))}
 
 
 def _below(scheme: str, base: str, found: Mapping[str, Any], label: str, *, is_folder: bool) -> Listed:

@@ -49,11 +49,11 @@ def check_address(
     listed = folder.tree()
     try:
         bucket = url.split("/")[2]
-        if not url.startswith("memory://") and not folder.call(lambda fs: fs.exists(bucket)):
+        if not url.startswith("memory://") and _kind(folder, bucket) is None:
             raise DataPrunerError(
                 f"the output {label} cannot be written: there is no bucket '{safe_text(bucket, 100)}'"
             )
-        if folder.call(lambda fs: fs.isfile(folder.url)):
+        if _kind(folder, folder.url) == "file":
             raise DataPrunerError(f"the output {label} is a file; name a folder that does not exist yet")
     except OSError as error:
         raise DataPrunerError(f"the output {label} cannot be written: {error.strerror or error}") from None
@@ -76,6 +76,16 @@ def check_address(
         raise DataPrunerError(
             f"the output folder {label} holds an earlier result, or a part of one; pass --overwrite to replace it"
         )
+
+
+def _kind(folder: ObjectFolder, path: str) -> str | None:
+    """Tell what a store says that a path is; None where nothing is there."""
+    try:
+        return str(folder.call(lambda fs: fs.info(path))["type"])
+    except FileNotFoundError:
+        return None
+    except PermissionError:  # who may not look at a bucket may be allowed to put into it
+        return ""
 
 
 def upload(made: Path, url: str) -> None:

@@ -80,10 +80,30 @@ def test_patterns_and_folders_are_read_in_order(place):
     for number, part in enumerate((ROWS[:5], ROWS[5:])):
         put(f"b/set/part-{number}.parquet", parquet(part))
     put("b/other/notes.txt", b"no data")
-    assert load_samples("memory://b/set/*.parquet").dataset.to_list() == ROWS
+    put("b/set/part-0.json", b"x")
+    for pattern in ("b/set/*.parquet", "b/*/part-*.parquet", "b/**/*.parquet", "b/s[ef]t/part-[0-9].parquet"):
+        assert load_samples(f"memory://{pattern}").dataset.to_list() == ROWS
+    STORE.rm_file("/b/set/part-0.json")
     assert load_samples("memory://b/set").dataset.to_list() == ROWS
     put("b/set/test-00000.parquet", parquet(ROWS[:2]))
     assert len(load_samples("memory://b/set/").others["test"]) == 2
+
+
+@pytest.mark.parametrize("pattern", ["*.parquet", "[pq]art-*.parquet"])
+def test_a_listing_that_fails_once_leaves_nothing_out(place, monkeypatch, pattern):
+    for number, part in enumerate((ROWS[:5], ROWS[5:])):
+        put(f"b/set/part-{number}.parquet", parquet(part))
+    list_, failing = type(STORE).ls, []
+
+    def listed(store, path, *given, **more):
+        if len(failing) < 3:
+            failing.append(path)
+            raise TimeoutError
+        return list_(store, path, *given, **more)
+
+    monkeypatch.setattr(type(STORE), "ls", listed)
+    assert load_samples(f"memory://b/set/{pattern}").dataset.to_list() == ROWS
+    assert len(failing) == 3
 
 
 def test_images_beside_their_metadata_are_opened(place):
