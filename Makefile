@@ -37,7 +37,8 @@ test-pages: install
 	$(PYTEST) -m 'pages and not slow' tests/test_readme.py tests/test_notebooks.py tests/test_docs.py \
 	  tests/outputs/report/test_report_browser.py
 
-# Every call that changes a file dies or fails once, workers are killed, answers of a store are spoiled; four minutes.
+# Every call that changes a file dies or fails once; workers, runs and a Ray head are killed in every phase; all answers
+# of an object store are spoiled, to its leases, to sources and results.
 test-faults: install
 	$(PYTEST) -m 'faults and not slow' tests/faults tests/signals
 
@@ -97,6 +98,7 @@ bench: install
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/noise.py
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/training.py
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/resume.py
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/engine_kills.py
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/sources.py
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/topology.py
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/coverage_text.py
