@@ -97,7 +97,14 @@ def kills():
 def story(kills, line, tiny_sentence_transformer, tmp_path):
     """The same rows, with all that may be killed: rows embedded, read by a model, cleaned, clustered and written."""
     words = [*line[3:5], "--model", line[line.index("--model") + 1], *kills.OPTIONS]
-    words += ["--embedder", str(tiny_sentence_transformer.parent / "bert"), "--without", "copies,rules"]
+    words += [
+        "--embedder",
+        str(tiny_sentence_transformer.parent / "bert"),
+        "--without",
+        "copies",
+        "--without",
+        "rules",
+    ]
     return kills.Story(tmp_path, words, random.Random(0))
 
 
