@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import random
+import secrets
 import shutil
 import signal
 import socket
@@ -42,6 +43,8 @@ LIVING = ["embedding", "embedding", "language model", "language model", "cleanin
 WATCHED = Path(__file__).resolve().parent / "watched"
 WORKERS = 2
 PATIENCE = 300.0
+RAY = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_worker_niceness": "0"}
+"""The head and the run that comes to it have one token, whatever the machine has."""
 
 
 @dataclass
@@ -71,6 +74,7 @@ class Watched:
         paths = [str(WATCHED), os.environ.get("PYTHONPATH", "")]
         environment = {
             **os.environ,
+            **RAY,
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),
             "WATCHED": str(folder),
             "WATCHED_AT": ",".join(at),
@@ -182,10 +186,14 @@ class Story:
     def finish(self, arm: str) -> Watched:
         """Let the run go on undisturbed, in one process, and compare what comes out."""
         run = self.start(arm)
-        if run.ended():
-            raise SystemExit(f"a run after a kill failed: {run.said.read_text()}")
-        self.compare(arm)
+        self.complete(run, arm)
         return run
+
+    def complete(self, run: Watched, arm: str) -> None:
+        """Hold what a run made that came to its end against what must come out."""
+        if run.ended():
+            raise SystemExit(f"a run failed that nobody killed: {run.said.read_text()}")
+        self.compare(arm)
 
     def kill_workers(self, count: int) -> None:
         """Kill a random worker at points of one run, which goes on."""
@@ -206,9 +214,7 @@ class Story:
                     kill = Kill("worker", point.rpartition(" ")[0], point, None, len(self.leases(arm)))
                     dead.append((kill, victim.pid))
                 run.go()
-            if run.ended():
-                raise SystemExit(f"a run whose workers were killed failed: {run.said.read_text()}")
-            self.compare(arm)
+            self.complete(run, arm)
             for kill, pid in dead:
                 kill.rows_twice = twice([run], {pid})
                 self.tell(kill)
@@ -226,7 +232,7 @@ class Story:
                 runs.append(run)
                 point = run.arrived()
                 if point is None:  # there was less left to do than in a whole run
-                    self.compare(arm)
+                    self.complete(run, arm)
                     continue
                 workers = run.workers()
                 run.process.send_signal(hows[turn % len(hows)])
@@ -251,7 +257,7 @@ class Story:
                     runs.append(run)
                     point = run.arrived()
                     if point is None:
-                        self.compare(arm)
+                        self.complete(run, arm)
                         continue
                     actors = [
                         one.pid for one in head.children(recursive=True) if "ray::" in " ".join(one.cmdline())
@@ -286,8 +292,8 @@ def cluster() -> Iterator[tuple[str, psutil.Process]]:
     command += ["--port", str(port), "--include-dashboard=false", "--disable-usage-stats"]
     environment = {
         **os.environ,
+        **RAY,
         "PYTHONPATH": os.pathsep.join(filter(None, [str(WATCHED), os.environ.get("PYTHONPATH", "")])),
-        "RAY_worker_niceness": "0",
     }
     started = subprocess.Popen(
         [sys.executable, *command],
