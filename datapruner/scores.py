@@ -153,7 +153,7 @@ class Selection(Selected):
     kept : ndarray, bool, shape (n,)
     codes : ndarray, int32, shape (n,)
         Which of ``texts`` is a row's reason.
-    texts : list of str
+    texts : sequence of str
     token_masks : Ragged, optional
         bool, n rows: which supervised tokens of a kept row stay in the loss; empty where all of them do. None
         where the selector does not prune tokens.

@@ -68,9 +68,9 @@ class Crowd:
         work[rows] = np.bincount(row, weights=np.maximum(stop - first, 0), minlength=rows.size)
         return cls(np.cumsum(begin), first, np.maximum(stop, first), rows[row[order]], work)
 
-    def candidates(self, i: int, kept: Flags) -> list[int]:
-        """Return the kept rows that share an early shingle with row ``i``."""
+    def candidates(self, i: int, kept: Flags) -> Ints:
+        """Return the kept rows that share an early shingle with row ``i``; ascending."""
         mine = slice(self.begin[i], self.begin[i + 1])
         first = self.first[mine]
         others = self.owner[ranges(first, self.stop[mine] - first)]
-        return list(map(int, np.unique(others[kept[others]])))
+        return np.unique(others[kept[others]])

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from datapruner.arrays import Flags, Ints
 from datapruner.cleaning.grams import MULTIPLIER
+from datapruner.files.spill import Spill
+from datapruner.ragged import offsets_of
 
 BAND_RECALL = 0.995
 """Probability that the bands find a pair lying exactly at the threshold; above it, it only rises."""
@@ -75,19 +77,21 @@ class Buckets(NamedTuple):
     ----------
     begin : ndarray, int64, shape (m + 1,)
         Row i's are ``numbers[begin[i] : begin[i + 1]]``.
-    numbers : ndarray, int64
+    numbers : ndarray, int32
     sizes : ndarray, int64
         Rows of every bucket.
     """
 
     begin: Ints
-    numbers: Ints
+    numbers: NDArray[np.int32]
     sizes: Ints
 
-    @property
-    def rows(self) -> Ints:
-        """Whose each of ``numbers`` is."""
-        return np.repeat(np.arange(self.begin.size - 1), np.diff(self.begin))
+    def rows_in(self, some: Flags) -> Flags:
+        """Mark the rows that are in any of the marked buckets; bool (m,)."""
+        marked = np.zeros(self.begin.size - 1, np.bool_)
+        places = np.flatnonzero(some[self.numbers])
+        marked[np.searchsorted(self.begin, places, side="right") - 1] = True
+        return marked
 
 
 def shared_buckets(keys: Iterable[NDArray[np.uint64]], filled: Flags) -> Buckets:
@@ -100,20 +104,26 @@ def shared_buckets(keys: Iterable[NDArray[np.uint64]], filled: Flags) -> Buckets
     filled : ndarray, bool, shape (m,)
         Rows that have shingles.
     """
-    members = np.flatnonzero(filled)
-    rows, numbers, sizes = [members[:0]], [members[:0]], [members[:0]]
-    used = 0
+    members = np.flatnonzero(filled).astype(np.int32)
+    rows, sizes = Spill(np.int32), [np.empty(0, np.int64)]
+    held = np.zeros(filled.size, np.int64)
     for band in keys:
         own = band[members]
         order = np.argsort(own, kind="stable")
         own = own[order]
-        begin = np.flatnonzero(np.concatenate([[True], own[1:] != own[:-1]])) if own.size else members[:0]
+        begin = np.flatnonzero(np.concatenate([[True], own[1:] != own[:-1]])) if own.size else sizes[0]
         count = np.diff(np.append(begin, own.size))
         shared = count > 1
-        rows.append(members[order[np.repeat(shared, count)]])
-        numbers.append(used + np.repeat(np.arange(shared.sum()), count[shared]))
+        found = members[order[np.repeat(shared, count)]]
+        held[found] += 1  # a row is in one bucket of a band
+        rows.append(found)
         sizes.append(count[shared])
-        used += int(shared.sum())
-    row = np.concatenate(rows)
-    begins = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=filled.size))]).astype(np.int64)
-    return Buckets(begins, np.concatenate(numbers)[np.argsort(row, kind="stable")], np.concatenate(sizes))
+    begins, size = offsets_of(held), np.concatenate(sizes)
+    numbers, free = np.empty(int(begins[-1]), np.int32), begins[:-1].copy()
+    used = done = 0
+    for count in sizes:
+        found = rows[done : done + int(count.sum())]
+        numbers[free[found]] = np.repeat(np.arange(used, used + count.size), count)
+        free[found] += 1
+        used, done = used + count.size, done + found.size
+    return Buckets(begins, numbers, size)

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from datapruner.arrays import Flags, Ints
+from datapruner.arrays import Flags, Floats, Ints
 from datapruner.cleaning.crowd import Crowd
+from datapruner.cleaning.grams import ranges
 from datapruner.cleaning.minhash import Buckets
 from datapruner.cleaning.shingles import Rarity, Sets, closest
 
 CHEAPER = 20
 """Postings of a rare shingle that are read in the time of one candidate's verification."""
+
+
+class Found(NamedTuple):
+    """Rows that were not kept, the kept row that each is most like, and their Jaccard similarities."""
+
+    rows: Ints
+    others: Ints
+    measures: Floats
 
 
 @dataclass(frozen=True)
@@ -52,62 +64,67 @@ class NearSearch:
     nested: Ints
     counted: Ints
     kept: Flags = field(init=False)
-    kept_in: dict[int, list[int]] = field(init=False, default_factory=dict)
+    held: NDArray[np.int32] = field(init=False)
+    first: Ints = field(init=False)
+    used: Ints = field(init=False)
 
     def __post_init__(self) -> None:
-        """Begin with no row kept."""
-        object.__setattr__(self, "kept", np.zeros(len(self.safe), dtype=np.bool_))
+        """Begin with no row kept: every bucket has room for all of its rows, of which ``used`` are there."""
+        sizes = self.buckets.sizes
+        for name, empty in {
+            "kept": np.zeros(len(self.safe), np.bool_),
+            "held": np.empty(self.buckets.numbers.size, np.int32),
+            "first": np.cumsum(sizes) - sizes,
+            "used": np.zeros_like(sizes),
+        }.items():
+            object.__setattr__(self, name, empty)
 
-    def visit(
-        self, order: Ints, rarity: Rarity | None = None, *, keeping: bool = True
-    ) -> list[tuple[int, int, float]]:
+    def visit(self, order: Ints, rarity: Rarity | None = None, *, keeping: bool = True) -> Found:
         """Go through some rows; those that are like a kept one, by what few rows have too, are not kept.
 
         Parameters
         ----------
         order : ndarray, int64
-            The rows.
+            The rows, each of which is kept once at most.
         rarity : Rarity, optional
         keeping : bool
             A row that is like none is one that later ones are held against.
-
-        Returns
-        -------
-        list of tuple
-            (row, kept row that it is most like, Jaccard similarity).
         """
-        dropped: list[tuple[int, int, float]] = []
+        rows, others, measures = array("q"), array("q"), array("d")
         begin, numbers = self.buckets.begin, self.buckets.numbers
         alone = begin[order] == begin[order + 1]
         if keeping:
             self.kept[order[alone]] = True
-        for i in order[~alone].tolist():
-            mine: list[int] = numbers[begin[i] : begin[i + 1]].tolist()
+        for i in map(int, order[~alone]):
+            mine = numbers[begin[i] : begin[i + 1]]
             candidates = np.empty(0, np.int64) if self.safe[i] else self._candidates(i, mine)
             if candidates.size:
                 other, jaccard = closest(
                     i, candidates, self.sets, self.threshold, self.nested, self.whole, rarity
                 )
                 if jaccard >= self.threshold:
-                    dropped.append((i, other, jaccard))
+                    rows.append(i)
+                    others.append(other)
+                    measures.append(jaccard)
                     continue
             if not keeping:
                 continue
             self.kept[i] = True
-            for bucket in mine:
-                self.kept_in.setdefault(bucket, []).append(i)
-        return dropped
+            self.held[self.first[mine] + self.used[mine]] = i
+            self.used[mine] += 1
+        return Found(np.array(rows, np.int64), np.array(others, np.int64), np.array(measures, np.float64))
 
-    def _candidates(self, i: int, mine: list[int]) -> Ints:
+    def _candidates(self, i: int, mine: NDArray[np.int32]) -> Ints:
         """Give the kept rows that row ``i``, which is in these buckets, may be like; ascending."""
-        groups = [self.kept_in[bucket] for bucket in mine if bucket in self.kept_in]
-        crowd = self.crowd
-        if crowd is not None and self.in_crowd[i] and crowd.work[i] < CHEAPER * sum(map(len, groups)):
+        crowd, used = self.crowd, self.used[mine]
+        if crowd is not None and self.in_crowd[i] and crowd.work[i] < CHEAPER * used.sum():
             # Small buckets still hold the partners outside the crowd.
-            groups = [self.kept_in[b] for b in mine if b in self.kept_in and not self.large[b]]
-            found = {j for group in groups for j in group if not self.in_crowd[j]}
-            found.update(crowd.candidates(i, self.kept))
+            found = self._held_in(mine[~self.large[mine]])
+            found = np.union1d(found[~self.in_crowd[found]], crowd.candidates(i, self.kept))
         else:
-            found = set().union(*groups)
-        candidates = np.array(sorted(found), dtype=np.int64)
-        return np.asarray(candidates[self.counted[candidates] == self.counted[i]])
+            found = self._held_in(mine)
+        return np.asarray(found[self.counted[found] == self.counted[i]])
+
+    def _held_in(self, buckets: NDArray[np.int32]) -> Ints:
+        """Give the kept rows of some buckets; ascending."""
+        return np.unique(self.held[ranges(self.first[buckets], self.used[buckets])]).astype(np.int64)

@@ -63,10 +63,11 @@ class Vetoes:
 
     def reasons(self) -> list[str]:
         """Return one sentence for every dropped row, in the order of ``rows``."""
-        return [
-            self.reason.said(int(other), float(measure))
-            for other, measure in zip(self.others, self.measures, strict=True)
-        ]
+        return list(map(self.said, range(len(self))))
+
+    def said(self, place: int) -> str:
+        """Say why one of ``rows`` is dropped."""
+        return self.reason.said(int(self.others[place]), float(self.measures[place]))
 
 
 def drops(

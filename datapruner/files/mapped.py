@@ -7,12 +7,21 @@ import os
 import sys
 from collections.abc import Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 DONTNEED = 4
 """MADV_DONTNEED of Linux: pages that are only read come back from the file, or the system's cache of it."""
 MAPS = Path("/proc/self/maps")
 LET_GO = 64
 """Blocks of rows that are read before their pages leave the process's memory."""
+
+
+def mapped_by(dataset: Dataset) -> list[str]:
+    """Give the files that a dataset's rows are mapped from."""
+    return [str(file["filename"]) for file in dataset.cache_files]
 
 
 def let_go(files: Collection[str]) -> None:

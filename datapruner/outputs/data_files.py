@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -12,12 +12,15 @@ import xxhash
 
 from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
+from datapruner.files.mapped import let_go, mapped_by
 from datapruner.outputs.json_lines import write_json_lines
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
 
+RELEASED = 16 << 20
+"""Bytes written after which the pages of the rows that were read leave the process's memory."""
 MEDIA = 100
 """Rows of images or sound in memory at a time, and in a group of a parquet file."""
 
@@ -35,11 +38,12 @@ def write_split(
     if format != "parquet":
         raise DataPrunerError(f"the data can be written as parquet, jsonl or arrow, not '{format}'")
     with file.open("wb") as handle:
-        patient = _Patient(handle)
+        patient = _Patient(handle, mapped_by(dataset))
         if any(map(_is_media, dataset.features.values())):
             _write_media(dataset, patient)
         else:
             dataset.to_parquet(patient)
+        let_go(patient.mapped)
         if patient.error is not None:
             raise patient.error
     return {}
@@ -51,8 +55,8 @@ class _Patient(io.RawIOBase):
     An error inside Arrow's content-defined chunking, which `datasets` asks for, aborts the process.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
-        self.file = file
+    def __init__(self, file: BinaryIO, mapped: Sequence[str] = ()) -> None:
+        self.file, self.mapped = file, mapped
         self.error: OSError | None = None
         self.written = 0
 
@@ -68,6 +72,8 @@ class _Patient(io.RawIOBase):
                 self.file.write(block)
             except OSError as error:
                 self.error = error
+        if self.written // RELEASED < (self.written + len(block)) // RELEASED:
+            let_go(self.mapped)
         self.written += len(block)
         return len(block)
 

@@ -53,11 +53,12 @@ def choose(scored: Scored, name: str, selector: Selector, budget: Budget, kind: 
 
     def refuse(reason: Reason, rows: Flags) -> int:
         """Take rows that no budget buys out of the running, but for those that are always kept."""
+        nonlocal texts
         out = eligible & rows & ~scored.forced
         if out.any():
             eligible[out] = False
             codes[out] = len(texts)
-            texts.append(f"dropped: {reason.sentence}")
+            texts = texts.also(f"dropped: {reason.sentence}")
             refused.append(drops(reason, np.flatnonzero(out)))
         return int(out.sum())
 
@@ -74,8 +75,7 @@ def choose(scored: Scored, name: str, selector: Selector, budget: Budget, kind: 
                 f"keep fewer, or take {out.way_out}"
             )
     forced = scored.forced & eligible
-    codes[forced] = len(texts)
-    texts.append(ALWAYS)
+    codes[forced], texts = len(texts), texts.also(ALWAYS)
     kept = forced.copy()
     labels = None if budget.per_group is None else scored.column(budget.per_group)
     parts = portions(budget, costs, eligible, forced, labels, selector.group_power)
@@ -85,7 +85,7 @@ def choose(scored: Scored, name: str, selector: Selector, budget: Budget, kind: 
         choice = selector.select(scored.rankings[name], portion, rng)
         kept[portion.rows] = choice.kept
         codes[portion.rows] = choice.codes + len(texts)
-        texts += choice.texts
+        texts = texts.also(*choice.texts)
         if choice.token_masks is not None:
             masks.append((portion.rows, choice.token_masks))
     if budget.in_tokens and len(parts) > 1:
@@ -99,7 +99,7 @@ def choose(scored: Scored, name: str, selector: Selector, budget: Budget, kind: 
         fill(best_first(scored.rankings[name].values[rows]), costs[rows], left, more)
         kept[rows[more]] = True
         codes[rows[more]] = len(texts)
-        texts.append("kept: among the best that fit into what the groups' shares left over")
+        texts = texts.also("kept: among the best that fit into what the groups' shares left over")
     if not kept.any():
         raise nothing_fits(budget, costs, eligible)
     pruned = gather(masks, n) if masks else None
@@ -112,6 +112,6 @@ def not_chosen(scored: Scored, name: str, kind: type[Kind]) -> Kind:
 
     nothing = np.zeros(len(scored), dtype=np.bool_)
     codes, texts = scored.dropped_before()
-    texts += ["not chosen yet", ALWAYS]
+    texts = texts.also("not chosen yet", ALWAYS)
     codes = np.where(codes < 0, len(texts) - 2 + scored.forced, codes)
     return kind(scored, name, TopK(), Budget(keep=1), nothing, codes.astype(np.int32), texts)

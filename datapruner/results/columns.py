@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +27,8 @@ REASONS = b"datapruner_reasons"
 """Its metadata too: the words for the causes of steps that are not built in; JSON."""
 COUNTED = b"datapruner_counted"
 """And what cleaning counted and did not drop: words and rows; JSON."""
+TEXTS = 65_536
+"""Texts that are Python objects at a time."""
 WITHIN = "ranked_within"
 """Its column of what a row was ranked in, where that is not the whole dataset."""
 
@@ -48,12 +51,13 @@ def encoded(codes: NDArray[Any], names: Sequence[str]) -> pa.DictionaryArray:
     """
     import pyarrow as pa
 
-    numbers = {text: number for number, text in enumerate(dict.fromkeys(names))}
-    own = np.array([numbers[text] for text in names] or [0], dtype=np.int32)
+    texts = iter(names)
+    blocks = iter(lambda: pa.array(list(islice(texts, TEXTS)), pa.string()), pa.array([], pa.string()))
+    held = pa.chunked_array(blocks, pa.string()).dictionary_encode().combine_chunks()
+    own = np.append(held.indices.to_numpy(), np.int32(0))  # for a column without any text
     empty = codes < 0
     return pa.DictionaryArray.from_arrays(
-        pa.array(own[np.maximum(codes, 0)], mask=empty if empty.any() else None),
-        pa.array(list(numbers), pa.string()),
+        pa.array(own[np.maximum(codes, 0)], mask=empty if empty.any() else None), held.dictionary
     )
 
 

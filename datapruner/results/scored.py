@@ -22,6 +22,7 @@ from datapruner.results.columns import (
     steps_of,
 )
 from datapruner.results.finding import find_rows
+from datapruner.results.sentences import Sentences
 from datapruner.results.summary import Summary
 from datapruner.results.tally import tallied
 from datapruner.text import did_you_mean, safe_text
@@ -132,10 +133,6 @@ class Scored:
     def _labels(self) -> dict[str, list[Any]]:
         return {}
 
-    @cached_property
-    def _veto_texts(self) -> list[str]:
-        return [f"dropped: {text}" for vetoes in self.vetoes for text in vetoes.reasons()]
-
     def which(self, scorer: str | None) -> str:
         """Give the ranking that is meant: the only one, where none is named."""
         if scorer is None:
@@ -149,14 +146,14 @@ class Scored:
             )
         return scorer
 
-    def dropped_before(self) -> tuple[Ints, list[str]]:
+    def dropped_before(self) -> tuple[Ints, Sentences]:
         """Give the number of every row's reason, -1 where no cleaning step dropped it; and these reasons."""
         codes = np.full(len(self), -1, dtype=np.int64)
         start = 0
         for vetoes in self.vetoes:
             codes[vetoes.rows] = np.arange(start, start + len(vetoes))
             start += len(vetoes)
-        return codes, list(self._veto_texts)
+        return codes, Sentences(self.vetoes)
 
     def column(self, name: str) -> list[Any]:
         """Give a column of the source, read once."""

@@ -29,7 +29,7 @@ from datapruner.results.columns import (
 )
 from datapruner.results.scored import Scored
 from datapruner.results.standing import Grouping, Standing, crossed, standing
-from datapruner.results.view import ALWAYS, SelectionView
+from datapruner.results.view import SelectionView
 from datapruner.samples.labels import encode_labels
 from datapruner.samples.origins import COLUMN, ROW
 from datapruner.samples.recorded import LAYOUT, record
@@ -59,7 +59,7 @@ class Selected(SelectionView):
     budget: Budget
     kept: Flags
     codes: NDArray[np.int32]
-    texts: list[str]
+    texts: Sequence[str]
     token_masks: Ragged | None = None
     refused: Sequence[Vetoes] = ()
 
@@ -197,8 +197,7 @@ class Selected(SelectionView):
         competing = np.isfinite(self.values)
         for vetoes in (*self.scores.vetoes, *self.refused):
             competing[vetoes.rows] = False
-        if ALWAYS in self.texts:
-            competing &= self.codes != self.texts.index(ALWAYS)
+        competing &= ~self.scores.forced
         found: list[Grouping] = [([""], np.zeros(n, dtype=np.int64))]
         if self.budget.per_group is not None:
             found.append(encode_labels(self._labels(self.budget.per_group)))

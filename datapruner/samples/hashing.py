@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from datapruner.files.mapped import LET_GO, let_go
+from datapruner.files.mapped import LET_GO, let_go, mapped_by
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,7 +29,7 @@ def content_hash(dataset: Dataset) -> str:
     step = MEDIA if media else SLICE
     types = {field.name: _type_name(field.type) for field in dataset.features.arrow_schema}
     streams = _Streams()
-    mapped = [str(file["filename"]) for file in dataset.cache_files]
+    mapped = mapped_by(dataset)
     for number, start in enumerate(range(0, len(dataset), step)):
         if number % LET_GO == LET_GO - 1:
             let_go(mapped)
@@ -42,6 +42,7 @@ def content_hash(dataset: Dataset) -> str:
             # An indices mapping gives a chunk a row.
             for chunk in column.chunks if column.num_chunks < 100 else [column.combine_chunks()]:
                 _feed(streams, str(place), chunk)
+    let_go(mapped)
     whole = xxhash.xxh3_128(f"{len(dataset)} {len(types)}".encode())
     for header in [f"{name}\0{types[name]}".encode() for name in dataset.column_names]:
         whole.update(len(header).to_bytes(8, "little") + header)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from datapruner.errors import DataPrunerError
+from datapruner.files.mapped import let_go
 from datapruner.files.temporary import private_folder
 from datapruner.guards.limits import UNPACKED, check_columns, check_rows, limit, over
 from datapruner.samples.json_rows import Row, json_lines, json_rows
@@ -218,6 +219,7 @@ def _parquet(path: Path, label: str) -> Iterator[pa.Table | Rows]:
                 _check_grown(size, plain, label)
                 first += len(table)
                 yield table
+                let_go([str(plain)])
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _damaged(label, "Parquet", error) from error
 

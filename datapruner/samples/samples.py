@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from datapruner.errors import DataPrunerError, RowError
-from datapruner.files.mapped import LET_GO, let_go
+from datapruner.files.mapped import LET_GO, let_go, mapped_by
 from datapruner.files.remote import label_of
 from datapruner.samples.conversation import conversation
 from datapruner.samples.hashing import content_hash
@@ -181,8 +181,8 @@ class Samples:
 
     @cached_property
     def _mapped(self) -> list[str]:
-        """The files that the rows are mapped from."""
-        return [str(file["filename"]) for file in self.dataset.cache_files]
+        """The files that the rows are mapped from, and those that were read, which may be the same."""
+        return [*mapped_by(self.dataset), *self.stamps]
 
     def spans(self) -> Iterator[tuple[int, int, Layout]]:
         """Give the rows, from the first to before the last, that are read in one layout, and this layout."""
@@ -195,11 +195,14 @@ class Samples:
         """Read rows a block at a time, each in its own way."""
         total = len(self) if rows is None else len(rows)
         starts = [reader.start for reader in self._readers]
+        crossed = 0  # rows whose pages may be in memory: reading one brings its neighbours' too
         for start in range(0, total, BLOCK):
-            if start % (BLOCK * LET_GO) == 0 and start:
+            if crossed >= BLOCK * LET_GO:
                 let_go(self._mapped)
+                crossed = 0
             stop = min(start + BLOCK, total)
             numbers = np.arange(start, stop) if rows is None else np.asarray(rows[start:stop], dtype=np.int64)
+            crossed += int(numbers.max() - numbers.min()) + 1
             codes = np.searchsorted(starts, numbers, side="right") - 1
             if (codes == codes[0]).all():
                 yield from read(self._readers[codes[0]], numbers)
@@ -209,6 +212,8 @@ class Samples:
                 places = np.flatnonzero(codes == code)
                 found |= zip(places.tolist(), read(self._readers[code], numbers[places]), strict=True)
             yield from (found[place] for place in range(len(numbers)))
+        if crossed > BLOCK:
+            let_go(self._mapped)
 
     def iter_samples(self, rows: np.ndarray | None = None, *, identity: bool = True) -> Iterator[Sample]:
         """Read rows as conversations, a block at a time.

@@ -14,6 +14,7 @@ import numpy as np
 
 from datapruner.arrays import Ints
 from datapruner.errors import MALFORMED, DataPrunerError
+from datapruner.files.mapped import let_go
 from datapruner.files.temporary import private_folder
 from datapruner.samples.exact import as_type, merged
 from datapruner.samples.plain import is_plain, plain, say_converted
@@ -166,6 +167,7 @@ class Gatherer:
                     with pa.ipc.open_stream(pa.memory_map(str(segment))) as reader:
                         for batch in reader:
                             writer.write_table(_cast(pa.Table.from_batches([batch]), schema, file))
+                            let_go([str(segment)])
                     segment.unlink()
         return checked(lambda: Dataset.from_file(str(path)), self.source)
 

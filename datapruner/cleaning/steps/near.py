@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from datapruner.arrays import Flags, Floats, Ints
+from datapruner.arrays import Flags, Ints
 from datapruner.choices import Match
 from datapruner.cleaning.blanks import without_fillings
 from datapruner.cleaning.crowd import Crowd
 from datapruner.cleaning.grams import MULTIPLIER, hashed_ngrams
 from datapruner.cleaning.minhash import band_keys, bands_for, permutations_of, shared_buckets
-from datapruner.cleaning.near_search import NearSearch
+from datapruner.cleaning.near_search import Found, NearSearch
 from datapruner.cleaning.rows import checked_rows, text_blocks
 from datapruner.cleaning.shingles import Rarity, Sets
 from datapruner.cleaning.step import CleaningStep, Remaining
 from datapruner.cleaning.telling import tell_numbers
-from datapruner.cleaning.vetoes import Vetoes, collected, drops
+from datapruner.cleaning.vetoes import Vetoes, drops
 from datapruner.errors import DataPrunerError
 from datapruner.files.spill import IN_MEMORY_BYTES, Spill
 from datapruner.matching import nesting
@@ -196,11 +196,11 @@ def near_duplicates(
     alive = checked_rows(rows, protected)
     safe = np.zeros(alive.size, dtype=bool) if protected is None else protected[alive]
     if not alive.size:
-        return collected(NEAR, [])
+        return drops(NEAR, alive)
     search = _prepared(texts, alive, safe, threshold, ngram, num_perm, seed, numbers, apart, whole)
 
-    def vetoes_of(pairs: list[tuple[int, int, float]]) -> Vetoes:
-        return collected(NEAR, [(int(alive[i]), int(alive[other]), jaccard) for i, other, jaccard in pairs])
+    def vetoes_of(pairs: Found) -> Vetoes:
+        return drops(NEAR, alive[pairs.rows], alive[pairs.others], pairs.measures)
 
     # Stable: protected rows first, each part in source order.
     found = vetoes_of(search.visit(np.argsort(~safe, kind="stable")))
@@ -231,7 +231,7 @@ def near_held(
     numbers: bool = False,
     apart: ArrayLike | None = None,
     whole: Iterable[str] | None = None,
-) -> tuple[Ints, Ints, Floats]:
+) -> Found:
     """Find rows that are near duplicates of rows of another set, as :func:`near_duplicates` finds those of one set.
 
     Parameters
@@ -256,9 +256,7 @@ def near_held(
     every = np.arange(held.size)
     search = _prepared(texts, every, held, threshold, ngram, num_perm, seed, numbers, apart, whole)
     search.visit(every[held])
-    found = search.visit(every[~held], keeping=False)
-    rows, others, measures = zip(*found, strict=True) if found else ((), (), ())
-    return np.array(rows, np.int64), np.array(others, np.int64), np.array(measures, np.float64)
+    return search.visit(every[~held], keeping=False)
 
 
 def _check(threshold: float, ngram: int, num_perm: int) -> None:
@@ -294,8 +292,7 @@ def _prepared(
     del keys
     sets = Sets(hashes, starts)
     large = buckets.sizes > CROWDED
-    in_crowd = np.zeros(alive.size, np.bool_)
-    in_crowd[buckets.rows[large[buckets.numbers]]] = True
+    in_crowd = buckets.rows_in(large)
     crowd = Crowd.build(hashes, starts, np.flatnonzero(in_crowd), threshold) if in_crowd.any() else None
     return NearSearch(sets, second, threshold, buckets, large, in_crowd, crowd, safe, nested, counted)
 
