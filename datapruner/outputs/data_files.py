@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
 
+GROUP_ROWS, GROUP_BYTES = 200_000, 100_000_000
+"""Of a group of a Parquet file, at most; the bytes are those that `datasets` aims for."""
 RELEASED = 16 << 20
 """Bytes written after which the pages of the rows that were read leave the process's memory."""
 MEDIA = 100
@@ -42,11 +44,19 @@ def write_split(
         if any(map(_is_media, dataset.features.values())):
             _write_media(dataset, patient)
         else:
-            dataset.to_parquet(patient)
+            dataset.to_parquet(patient, batch_size=_group_rows(dataset))
         let_go(patient.mapped)
         if patient.error is not None:
             raise patient.error
     return {}
+
+
+def _group_rows(dataset: Dataset) -> int | None:
+    """Give the rows of a Parquet file's group: as many as `datasets` takes, which are a Python object each."""
+    if len(dataset) <= GROUP_ROWS:
+        return None
+    size = int(dataset._estimate_nbytes())
+    return min(GROUP_ROWS, max(1, len(dataset) * GROUP_BYTES // max(size, 1)))
 
 
 class _Patient(io.RawIOBase):

@@ -103,7 +103,7 @@ def choose(scored: Scored, name: str, selector: Selector, budget: Budget, kind: 
     if not kept.any():
         raise nothing_fits(budget, costs, eligible)
     pruned = gather(masks, n) if masks else None
-    return kind(scored, name, selector, budget, kept, codes.astype(np.int32), texts, pruned, refused)
+    return kind(scored, name, selector, budget, kept, codes, texts, pruned, refused)
 
 
 def not_chosen(scored: Scored, name: str, kind: type[Kind]) -> Kind:

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from datapruner.arrays import Flags, Ints
 from datapruner.cleaning.vetoes import Vetoes
@@ -146,9 +147,9 @@ class Scored:
             )
         return scorer
 
-    def dropped_before(self) -> tuple[Ints, Sentences]:
+    def dropped_before(self) -> tuple[NDArray[np.int32], Sentences]:
         """Give the number of every row's reason, -1 where no cleaning step dropped it; and these reasons."""
-        codes = np.full(len(self), -1, dtype=np.int64)
+        codes = np.full(len(self), -1, dtype=np.int32)
         start = 0
         for vetoes in self.vetoes:
             codes[vetoes.rows] = np.arange(start, start + len(vetoes))

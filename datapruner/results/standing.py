@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from datapruner.arrays import Flags, Floats, Ints
+from datapruner.ragged import offsets_of
 
 if TYPE_CHECKING:
     from datapruner.ranking import Measure
 
+BLOCK = 1 << 20
+"""Rows that are looked at together."""
 Grouping = tuple[list[str], Ints]
 """Names, and for every row which of them is its; -1 where a row is in none."""
 
@@ -69,7 +72,7 @@ def standing(
     """
     rows = np.flatnonzero(competing)
     taken = kept[rows]
-    own = np.ones(len(rows), np.int64) if costs is None else costs[rows]
+    own = None if costs is None else costs[rows]
     found: Standing | None = None
     for names, codes in groupings:
         part = codes[rows]
@@ -78,13 +81,16 @@ def standing(
         sizes = np.diff(edges)
         places = np.zeros(len(values), dtype=np.int64)
         places[rows[order]] = np.arange(len(rows)) - np.repeat(edges[:-1], sizes) + 1
-        spent = np.concatenate([[0], np.cumsum((own * taken)[order])])
-        after = np.repeat(spent[edges[1:]], sizes) - spent[1:]
-        dropped = np.flatnonzero(~taken[order])
+        spent = offsets_of((taken if own is None else own * taken)[order])
         by_score = np.ones(len(names), dtype=np.bool_)
-        by_score[part[order[dropped[after[dropped] >= own[order[dropped]]]]]] = False
         first = edges[1:].copy()  # where a part's first dropped row is
-        np.minimum.at(first, part[order[dropped]], dropped)
+        for start in range(0, len(rows), BLOCK):
+            here = order[start : start + BLOCK]
+            dropped = np.flatnonzero(~taken[here])
+            of = part[here[dropped]]
+            after = spent[edges[1:]][of] - spent[1:][start + dropped]
+            by_score[of[after >= (1 if own is None else own[here[dropped]])]] = False
+            np.minimum.at(first, of, start + dropped)
         cuts = np.full(len(names), np.nan)
         some = np.flatnonzero(by_score & (first > edges[:-1]))
         cuts[some] = values[rows[order[first[some] - 1]]]
@@ -102,13 +108,14 @@ def crossed(first: Grouping, second: Grouping) -> Grouping:
     """Group by two things at once, in the order of the first's names and then the second's."""
     (names, codes), (others, numbers) = first, second
     both = (codes >= 0) & (numbers >= 0)
-    pairs, found = np.unique((codes * len(others) + numbers)[both], return_inverse=True)
+    pair = (codes * len(others) + numbers)[both]
+    pairs = np.unique(pair)
     joined = [
         ", ".join(name for name in (names[pair // len(others)], others[pair % len(others)]) if name)
         for pair in pairs.tolist()
     ]
     out = np.full(len(codes), -1, dtype=np.int64)
-    out[both] = found.reshape(-1)
+    out[both] = np.searchsorted(pairs, pair)
     return joined, out
 
 

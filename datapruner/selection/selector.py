@@ -93,8 +93,8 @@ def take(
     by_group = order[np.argsort(groups[order], kind="stable")]
     edges = np.searchsorted(groups[by_group], np.arange(len(budgets) + 1))
     if (costs == 1).all():
-        place = np.arange(len(order)) - edges[groups[by_group]]
-        kept[by_group[place < budgets[groups[by_group]]]] = True
+        for start, stop, budget in zip(edges[:-1], edges[1:], budgets, strict=True):
+            kept[by_group[start : min(start + budget, stop)]] = True
         return kept
     left = 0
     for j, budget in enumerate(budgets.tolist()):

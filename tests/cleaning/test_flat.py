@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from datapruner.cleaning.crowd import Crowd
 from datapruner.cleaning.minhash import shared_buckets
 from datapruner.cleaning.near_search import NearSearch
 from datapruner.cleaning.shingles import Sets
@@ -112,3 +113,29 @@ def test_sentences_are_those_of_the_vetoes(monkeypatch, block):
     column = encoded(codes, said)
     assert column.to_pylist() == [None if code < 0 else wanted[code] for code in codes.tolist()]
     assert column.dictionary.to_pylist() == list(dict.fromkeys(wanted))
+
+
+def crowded(rows: int) -> Callable[[], Any]:
+    """Rows of one template of many words, each with one of its own that another row has too."""
+    template, words = 200, 8
+    own = template + np.arange(rows)[:, None] // 2 * words + np.arange(words)
+    held = np.concatenate([np.broadcast_to(np.arange(template), (rows, template)), own], axis=1)
+    # Spread over all hashes, as hashes are.
+    spread = np.sort(held.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15), axis=1)
+    hashes = Spill(np.uint64, 1000)
+    hashes.append(spread.reshape(-1))
+    starts = np.arange(rows + 1) * (template + words)
+    every, kept = np.arange(rows), np.ones(rows, np.bool_)
+
+    def build() -> None:
+        crowd = Crowd.build(hashes, starts, every, 0.99)
+        assert crowd.candidates(0, kept).tolist() == [0, 1]
+
+    return build
+
+
+def test_crowds_are_held_by_what_few_rows_share(monkeypatch):
+    monkeypatch.setattr("datapruner.cleaning.crowd.BLOCK", 20_000)
+    monkeypatch.setattr("datapruner.cleaning.crowd.IN_MEMORY_BYTES", 1000)
+    # And not each shingle of the template: fifty bytes each, 10 kB a row.
+    assert a_row(crowded, 500, 2_000) < 500

@@ -9,7 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from datapruner.files.mapped import let_go
+import datapruner.samples.tables as tables_module
+from datapruner.files.mapped import let_go, mapped_by
+from datapruner.outputs.data_files import write_split
+from datapruner.outputs.report.rows import characters
+from datapruner.samples import load_samples
 
 MEGABYTES = 24
 
@@ -51,3 +55,25 @@ def test_arrow_reads_on(tmp_path):
     mapped = pa.ipc.open_stream(pa.memory_map(str(file))).read_all()
     let_go([str(file)])
     assert mapped.equals(table)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of Linux")
+@pytest.mark.parametrize("format", ["parquet", "jsonl"])
+def test_rows_leave_once_they_are_read_hashed_and_written(tmp_path, monkeypatch, format):
+    text = "x" * 500
+    monkeypatch.setattr(tables_module, "IN_MEMORY_BYTES", 1000)
+    rows = MEGABYTES << 11
+    source = [{"prompt": f"{number}", "completion": text} for number in range(rows)]
+    samples = load_samples(source)
+    (file,) = mapped_by(samples.dataset)
+    let_go([file])
+    before = resident()
+    some = np.arange(0, rows, 3)
+    assert sum(map(len, samples.iter_parts("response", some))) == 500 * len(some)
+    assert resident() - before < MEGABYTES / 4
+    assert len(samples.content) == 32
+    assert resident() - before < MEGABYTES / 4
+    assert characters(samples)[some].min() == 501
+    assert resident() - before < MEGABYTES / 4
+    write_split(samples.dataset.select(some), tmp_path / f"a.{format}", format)
+    assert resident() - before < MEGABYTES / 4

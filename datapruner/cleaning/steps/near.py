@@ -182,10 +182,10 @@ def near_duplicates(
     Notes
     -----
     Shingles and band keys beyond 128 MB each go to a temporary file: 1.1 GB for a million rows of 100 words. In
-    memory stay some 40 bytes a row, and what rows that may be duplicates share; were all of them in crowds, some 4 GB
-    for a million (extrapolated). At the
-    defaults one changed word in twenty is found, one in fifteen is not; a text below twenty words may be
-    lost by a single change.
+    memory stay some 40 bytes a row, and 12 bytes for each bucket that a row shares with another (some 25 of 32 where it
+    has a near duplicate); for a row in a crowd up to 1.7 kB, where all that it does not share with the template
+    is another's too, and 0.1 kB where nothing is. At the defaults one changed word in twenty is found, one in fifteen
+    is not; a text below twenty words may be lost by a single change.
 
     Time is close to linear, for rows of one template too. What stays quadratic: many kept rows that a row
     resembles above the threshold, each of which is compared to find the nearest (a template that fills

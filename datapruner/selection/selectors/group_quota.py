@@ -84,7 +84,9 @@ def best_of_groups(ranking: Ranking, portion: Portion, share: Callable[[Held], I
     values = ranking.values[portion.rows]
     if not len(values):
         return Choice(np.zeros(0, np.bool_), np.zeros(0, np.int64), [])
-    numbers, groups = np.unique(ranking.groups[portion.rows], return_inverse=True)
+    groups = ranking.groups[portion.rows]
+    numbers = np.unique(groups)
+    groups = np.searchsorted(numbers, groups)
     sizes = np.bincount(groups, portion.costs).astype(np.int64)
     names = [f"cluster {number}" for number in numbers]
     shares = share(Held(numbers, sizes, min(portion.budget, int(sizes.sum())), names))
