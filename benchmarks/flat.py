@@ -1,10 +1,13 @@
-"""Does memory stay flat as rows with text grow: near duplicates, given vectors, a selection and a report?
+"""Does memory stay flat as rows grow: near duplicates of texts, given vectors, a selection and a report?
 
 Rows of about 600 characters are made in blocks, some of them copies of earlier rows with two words of a hundred
-changed. The command runs in a process of its own, whose resident memory is looked at ten times a second: what it holds
-itself (anonymous), and pages of mapped files, which the system takes back when it needs them.
+changed. With ``--kind vectors`` a row is a number and a vector of half floats, and nothing is read but these. The
+command runs in a process of its own, whose resident memory is looked at ten times a second: what it holds itself
+(anonymous), and pages of mapped files, which the system takes back when it needs them; the peak of both together is
+the system's own. Runs of other sizes stay in the JSON.
 
-    python benchmarks/flat.py --rows 100000 300000
+    python benchmarks/flat.py --rows 1000000 3000000 10000000
+    python benchmarks/flat.py --kind vectors --rows 50000000
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import shutil
 import subprocess
 import sys
@@ -30,7 +34,8 @@ WORDS, VOCABULARY = 100, 30_000
 COPIED, CHANGED = 0.02, 2
 SEED = 0
 GIB = 1 << 30
-ROW_BYTES = 4_000
+DIMENSIONS = {"text": 64, "vectors": 32}
+ROW_BYTES = {"text": 4_000, "vectors": 250}
 """Of disk for a row: its line, its vector, what is spilled of it, and the result."""
 
 
@@ -59,11 +64,21 @@ def write_rows(path: Path, rows: int) -> np.ndarray:
     return np.concatenate(planted)
 
 
+def write_numbers(path: Path, rows: int) -> None:
+    """Write rows that are numbers alone, block by block."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with pq.ParquetWriter(path, pa.schema([("id", pa.int64())])) as writer:
+        for start in range(0, rows, 1 << 20):
+            writer.write_table(pa.table({"id": np.arange(start, min(start + (1 << 20), rows))}))
+
+
 def watch(command: list[str]) -> dict[str, float]:
     """Run a command, and give its seconds and the peaks of its memory in GiB."""
-    start = time.perf_counter()
+    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    peaks = {"RssAnon": 0, "RssFile": 0, "VmRSS": 0}
+    peaks = {"RssAnon": 0, "RssFile": 0, "VmHWM": 0}
     while child.poll() is None:
         try:
             status = Path(f"/proc/{child.pid}/status").read_text()
@@ -76,35 +91,43 @@ def watch(command: list[str]) -> dict[str, float]:
         time.sleep(0.1)
     if child.wait():
         raise SystemExit(f"{' '.join(command)} ended with {child.returncode}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {
         "seconds": round(time.perf_counter() - start, 1),
-        "peak_gib": round(peaks["VmRSS"] / GIB, 3),
+        "cpu_seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
+        "peak_gib": round(peaks["VmHWM"] / GIB, 3),
         "peak_own_gib": round(peaks["RssAnon"] / GIB, 3),
         "peak_mapped_gib": round(peaks["RssFile"] / GIB, 3),
     }
 
 
-def measured(folder: Path, rows: int, dim: int, extra: list[str]) -> dict[str, Any]:
+def measured(folder: Path, kind: str, rows: int, extra: list[str]) -> dict[str, Any]:
     """Make the rows, run the command, and look for what was planted."""
     import pyarrow.parquet as pq
 
-    free = shutil.disk_usage(folder).free
-    if free < rows * ROW_BYTES:
-        raise SystemExit(f"{rows:,} rows need {rows * ROW_BYTES / 1e9:.0f} GB, and {free / 1e9:.0f} are free")
-    planted = write_rows(folder / "rows.jsonl", rows)
-    write_embeddings(folder / "vectors.npy", rows, dim, "float32", 200)
-    words = ["--scorer", "stratified", "--n-clusters", "200", "--embeddings", str(folder / "vectors.npy")]
-    found = watch(
-        [
-            *(sys.executable, "-m", "datapruner", "prune", str(folder / "rows.jsonl"), "--dedup", *words),
-            *("--keep", "0.3", "--report", "--out", str(folder / "out"), "--quiet", *extra),
-        ]
-    )
-    causes = pq.read_table(folder / "out" / "selection.parquet", columns=["cause"])["cause"].to_pylist()
-    near = np.flatnonzero(np.array(causes) == "near_duplicate")
+    free, needed = shutil.disk_usage(folder).free, rows * ROW_BYTES[kind]
+    if free < needed:
+        raise SystemExit(f"{rows:,} rows need {needed / 1e9:.0f} GB, and {free / 1e9:.0f} are free")
+    text, vectors, out = kind == "text", folder / "vectors.npy", folder / "out"
+    source = folder / ("rows.jsonl" if text else "rows.parquet")
+    if text:
+        planted = write_rows(source, rows)
+    else:
+        write_numbers(source, rows)
+    dim, dtype = DIMENSIONS[kind], "float32" if text else "float16"
+    write_embeddings(vectors, rows, dim, dtype, 200)
+    words = ["--scorer", "stratified", "--n-clusters", "200", "--embeddings", str(vectors), "--keep", "0.3"]
+    words += ["--dedup", "--report"] if text else ["--no-dedup"]
+    command = [sys.executable, "-m", "datapruner", "prune", str(source), *words]
+    found = watch([*command, "--out", str(out), "--quiet", *extra])
+    about = {"kind": kind, "rows": rows, "dim": dim, "dtype": dtype}
+    about["source_gib"] = round(source.stat().st_size / GIB, 3)
+    if not text:
+        return {**about, **found}
+    causes = pq.read_table(out / "selection.parquet", columns=["cause"])["cause"].combine_chunks()
+    near = np.flatnonzero(causes.cast("string").to_numpy(zero_copy_only=False) == "near_duplicate")
     return {
-        "rows": rows,
-        "text_gib": round((folder / "rows.jsonl").stat().st_size / GIB, 3),
+        **about,
         **found,
         "planted": len(planted),
         "found": len(np.intersect1d(near, planted)),
@@ -117,18 +140,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--kind", choices=list(ROW_BYTES), default="text")
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 300_000])
-    parser.add_argument("--dim", type=int, default=64)
     parser.add_argument("--out", type=Path, default=RESULTS / "flat.json")
     parser.add_argument("extra", nargs="*", help="further options of datapruner prune, after --")
     asked = parser.parse_args()
-    runs = []
     for rows in asked.rows:
         with tempfile.TemporaryDirectory(prefix="flat-") as folder:
-            runs.append(measured(Path(folder), rows, asked.dim, asked.extra))
-        print(json.dumps(runs[-1]), flush=True)
-        held = {"dim": asked.dim, "cores": os.cpu_count(), "machine": platform.platform(), "runs": runs}
-        asked.out.write_text(json.dumps({**held, "versions": versions()}, indent=1) + "\n")
+            run = measured(Path(folder), asked.kind, rows, asked.extra)
+        print(json.dumps(run), flush=True)
+        runs = json.loads(asked.out.read_text())["runs"] if asked.out.exists() else []
+        kept = [one for one in runs if (one["kind"], one["rows"]) != (asked.kind, rows)]
+        held = {"cores": os.cpu_count(), "machine": platform.platform(), "versions": versions()}
+        runs = sorted([*kept, run], key=lambda one: (one["kind"], one["rows"]))
+        asked.out.write_text(json.dumps({**held, "runs": runs}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -50,6 +50,48 @@ def costs() -> str:
     )
 
 
+TEN = 10_000_000
+KINDS = {
+    "text": "near duplicates of texts, clusters of given vectors, a report",
+    "vectors": "clusters of given vectors",
+}
+
+
+@block
+def flat() -> str:
+    """Runs of growing size in one process each, and what the two largest with texts come to at ten million rows."""
+    runs = result("flat")["runs"]
+    rows = [
+        (
+            KINDS[run["kind"]],
+            f"{run['rows']:,}",
+            f"{run['source_gib'] * GIB / run['rows']:,.0f} + {run['dim']} × {run['dtype']}",
+            f"{run['cpu_seconds']:,.0f} s ({1e6 * run['cpu_seconds'] / run['rows']:,.0f} s)",
+            f"{run['peak_gib']:.2f} GiB ({run['peak_own_gib']:.2f}, {run['peak_mapped_gib']:.2f})",
+            f"{run['found']:,} / {run['planted']:,}" if "found" in run else "-",
+        )
+        for run in runs
+    ]
+    head = (
+        "run",
+        "rows",
+        "bytes and vector a row",
+        "CPU seconds (a million rows)",
+        "peak memory (own, mapped)",
+        "copies",
+    )
+    told = table(head, rows)
+    first, last = [run for run in runs if run["kind"] == "text"][-2:]
+    if last["rows"] >= TEN:
+        return told
+    left = (TEN - last["rows"]) / (last["rows"] - first["rows"])
+    memory, time = (last[name] + left * (last[name] - first[name]) for name in ("peak_gib", "cpu_seconds"))
+    return (
+        f"{told}\n\nDrawn on from the two largest with texts, {TEN:,} rows take {memory:.1f} GiB and {time / 60:.0f} "
+        "minutes of one core; that was not measured."
+    )
+
+
 @block
 def scaling_plan() -> str:
     """100M rows: what each stage takes by its model, and what a GPU would make of those with a model."""
