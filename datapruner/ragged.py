@@ -73,7 +73,7 @@ class Ragged:
         return np.repeat(np.arange(len(self)), self.lengths)
 
 
-def offsets_of(lengths: Ints) -> Ints:
+def offsets_of(lengths: NDArray[Any]) -> Ints:
     """Turn lengths into offsets; int64 (n + 1,)."""
     offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
     np.cumsum(lengths, out=offsets[1:])

@@ -33,7 +33,7 @@ class Crowd:
         int64 [n + 1]: where each row's entries start; an entry is a shingle of a row's prefix that
         another row has too.
     first, stop
-        int32 [entries], int64 where these are too many: the postings that an entry reads.
+        int64 [entries]: the postings that an entry reads.
     owner
         int32 [entries]: rows by shingle, those with the largest |y| - (1 + t) q first.
     work
@@ -41,8 +41,8 @@ class Crowd:
     """
 
     begin: Ints
-    first: NDArray[np.integer]
-    stop: NDArray[np.integer]
+    first: Ints
+    stop: Ints
     owner: NDArray[np.int32]
     work: Ints
 
@@ -66,8 +66,7 @@ class Crowd:
         owner = rows[row[order]].astype(np.int32)
         del order
         needed = np.floor(threshold * sizes).astype(np.int64)
-        kind = np.int32 if key.size < 2**31 else np.int64
-        first, stop = np.empty(key.size, kind), np.empty(key.size, kind)
+        first, stop = np.empty(key.size, np.int64), np.empty(key.size, np.int64)
         for start in range(0, key.size, BLOCK):
             here = slice(start, start + BLOCK)
             token = (key[here] - 1) // span

@@ -92,7 +92,7 @@ def choose(scored: Scored, name: str, selector: Selector, budget: Budget, kind: 
         # What each group's share left over is too little for the group, but together it may fit a row.
         left = sum(portion.budget - int(costs[portion.rows[kept[portion.rows]]].sum()) for portion in parts)
         rows = np.sort(
-            np.concatenate([portion.rows for portion in parts if not portion.fixed] or [codes[:0]])
+            np.concatenate([portion.rows for portion in parts if not portion.fixed] or [costs[:0]])
         )
         rows = rows[~kept[rows]]
         more = np.zeros(len(rows), dtype=np.bool_)
