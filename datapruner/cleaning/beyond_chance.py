@@ -30,6 +30,8 @@ FEWEST = 100
 """Of fewer rows no share can be told."""
 HIGHEST = 0.5
 """Where more than this share would be noise, good rows score as decoys do, and nothing is told."""
+TOLD = 255
+"""Values of a number that trees tell apart, at most."""
 BINS = 1000
 ONSETS = np.array(
     [
@@ -184,16 +186,56 @@ def told_apart(
                 early_stopping=False,
                 monotonic_cst=rising,
             )
-            trees.fit(
+            weights = np.where(is_real, len(decoys), 1)
+            read, *asked = numbered(
                 np.concatenate([real[own], *(of[learnt] for of in decoys)]),
-                is_real,
-                sample_weight=np.where(is_real, len(decoys), 1),
+                weights,
+                [of[scored] for of in (real, *decoys)],
             )
-            for held, of in zip(scores, (real, *decoys), strict=True):
-                held[scored] = trees.decision_function(of[scored])
+            trees.fit(read, is_real, sample_weight=weights)
+            for held, of in zip(scores, asked, strict=True):
+                held[scored] = trees.decision_function(of)
         good = scores[0] > UNLIKELY
     scores = np.maximum(scores, SUREST)
     return scores[0], list(scores[1:])
+
+
+def numbered(learnt: NDArray[Any], weights: Ints, others: Sequence[NDArray[Any]]) -> list[Floats]:
+    """Give the number of the bin in place of each value, by weighted quantiles of what is learnt from.
+
+    The trees' own bins, bit for bit; but scikit-learn sorts the column again for each of their edges, which takes ten
+    times as long as all the trees.
+
+    Parameters
+    ----------
+    learnt : ndarray, shape (n, k)
+        What bins are made of.
+    weights : ndarray, int64, shape (n,)
+    others : sequence of ndarray, shape (m, k)
+        What is put in the same bins.
+
+    Returns
+    -------
+    list of ndarray, float64
+        Of ``learnt``, then of the others.
+    """
+    given = [np.asarray(one, dtype=np.float64) for one in (learnt, *others)]
+    out = [np.empty_like(one) for one in given]
+    for column in range(learnt.shape[1]):
+        order = np.argsort(given[0][:, column])
+        values, below = given[0][order, column], np.cumsum(weights[order])
+        distinct = np.unique(values)
+        if len(distinct) <= TOLD:
+            edges = (distinct[:-1] + distinct[1:]) / 2
+        else:
+            asked = np.linspace(0, 100, TOLD + 1)[1:-1] / 100 * below[-1]
+            at = np.searchsorted(below, asked)
+            after = np.minimum(at + 1, len(values) - 1)
+            between = below[at] - asked <= np.finfo(np.float64).eps
+            edges = np.unique(np.where(between, (values[at] + values[after]) / 2, values[at]))
+        for codes, one in zip(out, given, strict=True):
+            codes[:, column] = np.searchsorted(edges, one[:, column])
+    return out
 
 
 def _places(real: Floats, decoys: Floats) -> Floats:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from datapruner.cleaning.beyond_chance import beyond_chance, told_apart
+from datapruner.cleaning.beyond_chance import TOLD, beyond_chance, numbered, told_apart
 
 N = 3000
 
@@ -70,3 +70,40 @@ def test_what_no_decoy_is_like_is_not_taken_for_real() -> None:
     scores, (of,) = told_apart(real, [decoys], np.array([1, 1]))
     assert np.quantile(scores[:60], 0.9) < np.quantile(of, 0.5)
     assert np.median(scores[60:]) > np.quantile(of, 0.99)
+
+
+def test_bins_end_at_the_quantiles_of_rows_repeated_by_their_weights() -> None:
+    rng = np.random.default_rng(3)
+    weights = rng.integers(1, 4, size=900)
+    learnt, others = (
+        np.column_stack([rng.normal(size=n), rng.normal(size=n).round(1), np.ones(n)]) for n in (900, 70)
+    )
+    found = numbered(learnt, weights, [others])
+    for column in range(3):
+        repeated = np.repeat(learnt[:, column], weights)
+        ends = np.unique(repeated)
+        if len(ends) > TOLD:
+            ends = np.percentile(
+                repeated, np.linspace(0, 100, TOLD + 1)[1:-1], method="averaged_inverted_cdf"
+            )
+        else:
+            ends = (ends[:-1] + ends[1:]) / 2
+        for numbers, values in zip(found, (learnt, others), strict=True):
+            assert numbers[:, column].tolist() == [int((ends < value).sum()) for value in values[:, column]]
+    assert [len(np.unique(found[0][:, column])) for column in range(3)][::2] == [TOLD, 1]
+
+
+def test_the_trees_read_so_few_values_that_they_look_for_no_bins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For each of 254 edges of every number, scikit-learn would sort the rows by their weights again."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    fit, most = HistGradientBoostingClassifier.fit, []
+
+    def watched(self, X, y, sample_weight):
+        most.append(max(len(np.unique(column)) for column in X.T))
+        return fit(self, X, y, sample_weight)
+
+    monkeypatch.setattr(HistGradientBoostingClassifier, "fit", watched)
+    real, *decoys = np.random.default_rng(0).normal(size=(3, 600, 2))
+    told_apart(real, decoys, np.array([1, 0]))
+    assert set(most) == {TOLD}
