@@ -74,34 +74,43 @@ def standing(
     taken = kept[rows]
     own = None if costs is None else costs[rows]
     found: Standing | None = None
-    for names, codes in groupings:
-        part = codes[rows]
-        order = np.lexsort((-values[rows], part))
-        edges = np.searchsorted(part[order], np.arange(len(names) + 1))
-        sizes = np.diff(edges)
-        places = np.zeros(len(values), dtype=np.int64)
-        places[rows[order]] = np.arange(len(rows)) - np.repeat(edges[:-1], sizes) + 1
-        spent = offsets_of((taken if own is None else own * taken)[order])
-        by_score = np.ones(len(names), dtype=np.bool_)
-        first = edges[1:].copy()  # where a part's first dropped row is
-        for start in range(0, len(rows), BLOCK):
-            here = order[start : start + BLOCK]
-            dropped = np.flatnonzero(~taken[here])
-            of = part[here[dropped]]
-            after = spent[edges[1:]][of] - spent[1:][start + dropped]
-            by_score[of[after >= (1 if own is None else own[here[dropped]])]] = False
-            np.minimum.at(first, of, start + dropped)
-        cuts = np.full(len(names), np.nan)
-        some = np.flatnonzero(by_score & (first > edges[:-1]))
-        cuts[some] = values[rows[order[first[some] - 1]]]
-        parts = np.full(len(values), -1, dtype=np.int64)
-        parts[rows] = part
-        in_part = np.bincount(part, taken, len(names)).astype(np.int64)
-        found = Standing(list(names), parts, places, sizes.astype(np.int64), in_part, cuts)
-        if by_score.all():
+    for grouping in groupings:
+        found = None  # gone before the next is made: each is some numbers a row
+        found, by_score = _standing(values, rows, taken, own, grouping)
+        if by_score:
             break
     assert found is not None
     return found
+
+
+def _standing(
+    values: Floats, rows: Ints, taken: Flags, own: Ints | None, grouping: Grouping
+) -> tuple[Standing, bool]:
+    """Rank rows in the parts of one grouping; whether the score alone decides in all of them."""
+    names, codes = grouping
+    part = codes[rows]
+    order = np.lexsort((-values[rows], part))
+    edges = np.searchsorted(part[order], np.arange(len(names) + 1))
+    sizes = np.diff(edges)
+    places = np.zeros(len(values), dtype=np.int64)
+    places[rows[order]] = np.arange(len(rows)) - np.repeat(edges[:-1], sizes) + 1
+    spent = offsets_of((taken if own is None else own * taken)[order])
+    by_score = np.ones(len(names), dtype=np.bool_)
+    first = edges[1:].copy()  # where a part's first dropped row is
+    for start in range(0, len(rows), BLOCK):
+        here = order[start : start + BLOCK]
+        dropped = np.flatnonzero(~taken[here])
+        of = part[here[dropped]]
+        after = spent[edges[1:]][of] - spent[1:][start + dropped]
+        by_score[of[after >= (1 if own is None else own[here[dropped]])]] = False
+        np.minimum.at(first, of, start + dropped)
+    cuts = np.full(len(names), np.nan)
+    some = np.flatnonzero(by_score & (first > edges[:-1]))
+    cuts[some] = values[rows[order[first[some] - 1]]]
+    parts = np.full(len(values), -1, dtype=np.int64)
+    parts[rows] = part
+    in_part = np.bincount(part, taken, len(names)).astype(np.int64)
+    return Standing(list(names), parts, places, sizes.astype(np.int64), in_part, cuts), bool(by_score.all())
 
 
 def crossed(first: Grouping, second: Grouping) -> Grouping:
