@@ -269,8 +269,8 @@ def test_a_source_that_changes_while_it_is_used_is_told(place):
         ("s3://key:hunter2@bucket/rows.jsonl", "holds a password or a signature"),
         ("s3://bucket/rows.jsonl?X-Amz-Signature=hunter2", "holds a password or a signature"),
         ("gs://bucket/rows.jsonl", "needs gcsfs: pip install"),
-        ("http://host/rows.jsonl", "There is no such file or folder"),
-        ("file:///etc/passwd.jsonl", "There is no such file or folder"),
+        ("http://host/rows.jsonl", "is no address that can be read or written"),
+        ("file:///etc/passwd.jsonl", "is no address that can be read or written"),
     ],
 )
 def test_bad_input_is_a_sentence_without_secrets(monkeypatch, capfd, source, said):
