@@ -28,6 +28,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -387,7 +388,8 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=400)
     parser.add_argument("--workers", type=int, default=20)
     parser.add_argument("--drivers", type=int, default=20)
-    parser.add_argument("--heads", type=int, default=10)
+    there = 10 if find_spec("ray") else 0
+    parser.add_argument("--heads", type=int, default=there, help="default: 10, where Ray is installed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=RESULTS / "engine_kills.json")
     given = parser.parse_args()
