@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-import time
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -272,14 +271,14 @@ def test_counts_equal_render(with_template, template):
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared data")
-def test_counting_is_fast(with_template):
+def test_counts_of_real_rows_are_those_of_what_is_fed(with_template):
     tokenizer = with_template(CHATML)
     samples = load_samples(SHARED / "mixture.test.jsonl")
-    started = time.perf_counter()
     tokens, targets = count_tokens(samples, tokenizer)
     assert (targets > 0).all()
-    assert (tokens > targets).all()
-    assert len(samples) / (time.perf_counter() - started) > 300
+    for row in range(0, len(samples), 25):
+        fed = render(samples[row], tokenizer)
+        assert (tokens[row], targets[row]) == (len(fed.input_ids), fed.supervised.sum())
 
 
 # What the assistant's text may look like at its edges.
