@@ -24,12 +24,12 @@ def layers(monkeypatch):
 
 
 def test_what_is_compared_is_a_difference_of_differences(layers):
-    from datapruner.validation import Validation
+    from datapruner.validation.result import ScoreValidation
 
     rng = np.random.default_rng(0)
     tokens = rng.integers(5, 30, 12)
     one, other = (
-        Validation("a", "b", 0.2, 40, tokens, np.ones(12), rng.random((4, 3, 12)) * tokens) for _ in range(2)
+        ScoreValidation("a", "b", 40, tokens, np.ones(12), rng.random((4, 3, 12)) * tokens) for _ in range(2)
     )
     by_hand = [(held.losses[:, 0] - held.losses[:, 1]).sum(axis=1) / tokens.sum() for held in (one, other)]
     found = layers.beside(one, other)

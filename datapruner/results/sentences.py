@@ -50,6 +50,18 @@ class Sentences(Sequence[str]):
             yield from (f"dropped: {vetoes.said(place)}" for place in range(len(vetoes)))
         yield from self._others
 
+    def __eq__(self, other: object) -> bool:
+        """Whether a sequence says the same."""
+        if isinstance(other, str) or not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(one == two for one, two in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        """Show the first of them."""
+        return f"<{len(self):,} reasons: {', '.join(map(repr, self[:3]))}{', ...' if len(self) > 3 else ''}>"
+
     def also(self, *others: str) -> Sentences:
         """Give them with more at their end."""
         return Sentences(self._dropped, [*self._others, *others])

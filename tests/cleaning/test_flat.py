@@ -107,6 +107,10 @@ def test_sentences_are_those_of_the_vetoes(monkeypatch, block):
     wanted += ["kept", "over"]
     assert list(said) == wanted == [said[place] for place in range(len(said))] == said[:]
     assert (said.index("kept"), len(said)) == (3, 5)
+    assert said == wanted == Sentences([first, second, third]).also("kept", "over")
+    assert said != wanted[:-1]
+    assert said != [*wanted[:-1], "under"]
+    assert repr(said).startswith(f"<5 reasons: {wanted[0]!r}")
     with pytest.raises(IndexError):
         said[5]
     codes = np.array([4, 0, 3, 1, 2, -1])

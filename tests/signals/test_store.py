@@ -471,7 +471,7 @@ def test_a_folder_that_keeps_nothing_ends_with_a_sentence(tmp_path):
 
 def test_a_folder_that_cannot_be_written_ends_with_a_sentence(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataPrunerError, match="cannot be written"):
+    with pytest.raises(DataPrunerError, match="is a file; name a folder"):
         fetch(tmp_path / "file", names("row", 3))
     full = OSError(28, "No space left on device")
     with (
