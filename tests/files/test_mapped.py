@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 import datapruner.samples.tables as tables_module
+from datapruner.cleaning.steps.no_answer import unanswered
 from datapruner.files.mapped import let_go, mapped_by
 from datapruner.outputs.data_files import write_split
 from datapruner.outputs.report.rows import characters
@@ -70,6 +71,8 @@ def test_rows_leave_once_they_are_read_hashed_and_written(tmp_path, monkeypatch,
     before = resident()
     some = np.arange(0, rows, 3)
     assert sum(map(len, samples.iter_parts("response", some))) == 500 * len(some)
+    assert resident() - before < MEGABYTES / 4
+    assert not unanswered(samples, some).size
     assert resident() - before < MEGABYTES / 4
     assert len(samples.content) == 32
     assert resident() - before < MEGABYTES / 4
