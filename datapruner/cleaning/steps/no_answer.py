@@ -109,10 +109,8 @@ def _says_something(samples: Samples) -> Flags:
         kind = None if column is None else samples.dataset.features[column]
         if kind not in (Value("string"), Value("large_string")):
             continue
-        texts, mapped = (
-            samples.dataset.select_columns([column]).with_format("arrow"),
-            mapped_by(samples.dataset),
-        )
+        texts = samples.dataset.select_columns([column]).with_format("arrow")
+        mapped = mapped_by(samples.dataset)
         for start in range(first, last, _BLOCK):
             stop = min(start + _BLOCK, last)
             seen = pc.match_substring_regex(texts[start:stop].column(column), pattern="[!-~]")
