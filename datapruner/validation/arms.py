@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,34 +14,20 @@ from datapruner.errors import DataPrunerError
 from datapruner.results.view import SelectionView
 from datapruner.samples.portable import TOKEN_COLUMNS
 from datapruner.samples.rendered import Rendered
+from datapruner.signals.language_model.reader import LanguageModel
 from datapruner.text import safe_text
-from datapruner.validation.training import as_many, left_out, supervised
+from datapruner.validation.training import IGNORED, as_many, left_out, supervised
 
 if TYPE_CHECKING:
-    from datapruner.samples.samples import Samples
     from datapruner.scores import Scores
 
 FEWEST_ROWS = 20
 BLOCK = 64
 """Rows that are rendered together while random ones are drawn."""
-IGNORED = -100
 
 
-class Reader(NamedTuple):
-    """How rows become tokens of the model that is trained."""
-
-    tokenizer: Any
-    limit: int
-    last_turn_only: bool
-
-    def render(self, samples: Samples, rows: Ints) -> list[Rendered]:
-        """Give rows as the model is fed."""
-        from datapruner.signals.language_model.reader import LanguageModel
-
-        return list(LanguageModel(None, *self).render(samples, rows))
-
-
-class Arms(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Arms:
     """The rows of every training.
 
     Attributes
@@ -56,14 +44,14 @@ class Arms(NamedTuple):
     runs: list[dict[str, list[Rendered]]]
     shared: int = 0
 
-    @property
+    @cached_property
     def learnt(self) -> Ints:
         """Supervised tokens of every training; int64 (runs, arms)."""
         return np.array([[sum(map(supervised, rows)) for rows in run.values()] for run in self.runs])
 
 
 def of_score(
-    scores: Scores, scorer: str, reader: Reader, rows: int, runs: int, leave_out: float, seed: int
+    scores: Scores, scorer: str, reader: LanguageModel, rows: int, runs: int, leave_out: float, seed: int
 ) -> Arms:
     """Draw rows for every run, and leave out the best of a score, the worst and any."""
     values = scores.rankings[scorer].values
@@ -75,7 +63,7 @@ def of_score(
     out, most = [], 0
     for run in range(runs):
         places = np.sort(np.random.default_rng([seed, run]).permutation(ranked)[:rows])
-        rendered = reader.render(scores.samples, places)
+        rendered = list(reader.render(scores.samples, places))
         tokens = np.array([supervised(row) for row in rendered], dtype=np.int64)
         answered = np.flatnonzero(tokens)
         _enough(len(answered), "scored")
@@ -90,7 +78,12 @@ def of_score(
 
 
 def of_selection(
-    selection: SelectionView, reader: Reader, target: Sequence[Rendered], rows: int, runs: int, seed: int
+    selection: SelectionView,
+    reader: LanguageModel,
+    target: Sequence[Rendered],
+    rows: int,
+    runs: int,
+    seed: int,
 ) -> Arms:
     """Draw kept rows for every run, and of the whole source at random rows of as many supervised tokens."""
     source, kept = selection.source, selection.indices
@@ -99,7 +92,7 @@ def of_selection(
     known = {row.input_ids.tobytes() for row in target}
     shared: set[int] = set()
 
-    def fit(places: Ints, rendered: Sequence[Rendered]) -> Iterator[Rendered]:
+    def fit(places: Ints, rendered: Iterable[Rendered]) -> Iterator[Rendered]:
         for place, row in zip(places.tolist(), rendered, strict=True):
             if row.input_ids.tobytes() in known:
                 shared.add(place)
@@ -114,16 +107,14 @@ def of_selection(
         _enough(len(best), "kept")
         budget, order = sum(map(supervised, best)), rng.permutation(len(source))
         drawn: list[Rendered] = []
-        spent = 0
+        tokens: list[int] = []
         for start in range(0, len(order), BLOCK):
             part = order[start : start + BLOCK]
             drawn += fit(part, reader.render(source, part))
-            spent = sum(map(supervised, drawn))
-            if spent > budget:
+            tokens += map(supervised, drawn[len(tokens) :])
+            if sum(tokens) > budget:
+                drawn = drawn[: as_many(np.array(tokens, dtype=np.int64), budget)]
                 break
-        if spent > budget:
-            tokens = np.array([supervised(row) for row in drawn], dtype=np.int64)
-            drawn = drawn[: as_many(np.arange(len(drawn)), tokens, budget)]
         out.append({"random": drawn, "kept": best})
     return Arms(min(rows, len(kept)), out, len(shared))
 
@@ -135,10 +126,10 @@ def token_pruned(selection: SelectionView) -> bool:
     )
 
 
-def _kept(selection: SelectionView, reader: Reader, places: Ints) -> list[Rendered]:
+def _kept(selection: SelectionView, reader: LanguageModel, places: Ints) -> list[Rendered]:
     """Render some of the kept rows, with what of their tokens stays in the loss."""
     if not token_pruned(selection):
-        return reader.render(selection.source, selection.indices[places])
+        return list(reader.render(selection.source, selection.indices[places]))
     out = []
     for row in selection.dataset.select(places).select_columns(list(TOKEN_COLUMNS)):
         ids, labels = (np.array(row[name], dtype=np.int32) for name in ("input_ids", "labels"))

@@ -17,8 +17,9 @@ from datapruner.progress import duration, say
 from datapruner.samples.rendered import Rendered
 from datapruner.saved import SavedSelection
 from datapruner.scores import Scores, Selection
+from datapruner.signals.language_model.reader import LanguageModel
 from datapruner.text import safe_text
-from datapruner.validation.arms import FEWEST_ROWS, Arms, Reader, of_score, of_selection, token_pruned
+from datapruner.validation.arms import FEWEST_ROWS, Arms, of_score, of_selection, token_pruned
 from datapruner.validation.result import ScoreValidation, SelectionValidation, Validation
 from datapruner.validation.training import Training, adapter, judged, supervised, train
 
@@ -220,7 +221,7 @@ def study(
     else:
         _check_selection(held, model, scorer, leave_out)
     opened, tokenizer = _opened(model, held.recipe, dtype, device)
-    reader = Reader(tokenizer, held.recipe.max_length or LONGEST, held.recipe.last_turn_only)
+    reader = LanguageModel(None, tokenizer, held.recipe.max_length or LONGEST, held.recipe.last_turn_only)
     read = [row for row in reader.render(samples, np.arange(len(samples))) if supervised(row)]
     if not read:
         raise DataPrunerError(f"{safe_text(samples.source, 200)} has no answers that a loss could be read of")

@@ -170,17 +170,17 @@ def _device(model: Any) -> torch.device:
     return device
 
 
-def as_many(order: Ints, tokens: Ints, budget: float) -> int:
+def as_many(tokens: Ints, budget: float) -> int:
     """Count how many of the first rows have about so many tokens: the row that crosses counts where that is nearer.
 
-    At least one, and not all; ``tokens`` are those of the rows in their own order, ``order`` the places.
+    At least one, and not all.
     """
-    gone = np.cumsum(tokens[order])
+    gone = np.cumsum(tokens)
     count = int(np.searchsorted(gone, budget, side="right"))
-    if count < len(order):
-        over, under = gone[count] - budget, budget - (gone[count] - tokens[order[count]])
+    if count < len(tokens):
+        over, under = gone[count] - budget, budget - (gone[count] - tokens[count])
         count += int(over < under)
-    return min(max(count, 1), len(order) - 1)
+    return min(max(count, 1), len(tokens) - 1)
 
 
 def left_out(values: Floats, tokens: Ints, leave_out: float, rng: np.random.Generator) -> dict[str, Ints]:
@@ -209,4 +209,4 @@ def left_out(values: Floats, tokens: Ints, leave_out: float, rng: np.random.Gene
         "any": rng.permutation(len(values)),
     }
     budget = leave_out * float(tokens.sum())
-    return {name: np.sort(order[as_many(order, tokens, budget) :]) for name, order in orders.items()}
+    return {name: np.sort(order[as_many(tokens[order], budget) :]) for name, order in orders.items()}

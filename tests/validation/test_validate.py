@@ -338,10 +338,11 @@ def test_a_random_selection_is_not_told_from_a_random_draw(planted, scored, one_
 
 def arms(selection, target, model, rows=500, runs=2, seed=0):
     from datapruner.models import load_tokenizer
-    from datapruner.validation.arms import Reader, of_selection
+    from datapruner.signals.language_model.reader import LanguageModel
+    from datapruner.validation.arms import of_selection
 
-    reader = Reader(load_tokenizer(model), 1024, False)
-    read = reader.render(target, np.arange(len(target)))
+    reader = LanguageModel(None, load_tokenizer(model), 1024)
+    read = list(reader.render(target, np.arange(len(target))))
     return of_selection(selection, reader, read, rows, runs, seed), reader
 
 
