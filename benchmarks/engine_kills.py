@@ -211,7 +211,7 @@ class Story:
                 if living := run.workers():
                     victim = self.rng.choice(living)
                     victim.kill()
-                    victim.wait(PATIENCE)
+                    wait_dead(victim)
                     kill = Kill("worker", point.rpartition(" ")[0], point, None, len(self.leases(arm)))
                     dead.append((kill, victim.pid))
                 run.go()
@@ -321,6 +321,13 @@ def cluster() -> Iterator[tuple[str, psutil.Process]]:
                 one.kill()
         psutil.wait_procs(known, PATIENCE)
         started.wait()
+
+
+def wait_dead(process: psutil.Process) -> None:
+    """Wait until a process computes no more; its parent, which is stopped, may not have asked how it ended."""
+    with suppress(psutil.NoSuchProcess):
+        while process.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.005)
 
 
 def kill_head(head: psutil.Process) -> None:

@@ -135,12 +135,15 @@ def block_overhead(rows: str, model: str) -> dict[str, float]:
     from datapruner.measuring.arguments import requested
     from datapruner.measuring.measure import begin
     from datapruner.measuring.pool import Block, job_of, of_rows_alone
+    from datapruner.signals.losses import feed
 
     asked = requested(
         rows, scorers="donod", model=model, max_length=LENGTH, cache="cache-one-process", progress=False
     )
     begun = begin(asked)
     job = json.dumps({"job": job_of(asked, begun.run, of_rows_alone(begun.plan, begun.run.recipe))})
+    answers = feed(begun.run).counts.supervised[begun.run.rows] > 0  # the others have no losses to be read
+    answered = begun.run.rows[answers]
     found = {}
     for name in ("local", "ray"):
         engine = make_engine(name, workers=2)
@@ -152,9 +155,9 @@ def block_overhead(rows: str, model: str) -> dict[str, float]:
         assert "error" not in answer, answer
         found[f"{name}, start and read"] = time.perf_counter() - start
         for repeat in range(4):
-            for first in range(0, len(begun.run.rows) - 32, 32):
+            for first in range(0, len(answered) - 31, 32):
                 for called, step in (("tokens", None), ("losses", "losses")):
-                    message = Block(step, begun.run.rows[first : first + 32]).message
+                    message = Block(step, answered[first : first + 32]).message
                     start = time.perf_counter()
                     answer = json.loads(worker.ask(message))
                     if repeat:

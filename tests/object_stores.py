@@ -55,10 +55,15 @@ class Faulty:
 
 
 class FaultyServer:
-    """An application in front of another, which spoils its n-th answer; counts them."""
+    """An application in front of another, which spoils its n-th answer; counts them.
+
+    What was asked slowly takes effect all the same, after whoever asked has gone on: ``settled`` is set once it has.
+    """
 
     def __init__(self, app: Callable[..., Any]) -> None:
         self.app, self.counting = app, threading.Lock()
+        self.settled = threading.Event()
+        self.settled.set()
         self.set()
 
     def set(self, at: int = -1, kind: str = "", seconds: float = 0.0) -> None:
@@ -76,8 +81,12 @@ class FaultyServer:
             start("503 Slow Down", [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
             return [body]
         if kind == "slow":
+            self.settled.clear()
             time.sleep(self.seconds)
-            return self.app(environ, start)
+            try:
+                return self.app(environ, start)
+            finally:
+                self.settled.set()
         if kind == "cut after":
             list(self.app(environ, lambda *_: None))
         environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
@@ -101,6 +110,7 @@ def spoiled(
                 objects.file_system("s3").rm(folder, recursive=True)
             server.set(number, kind, seconds=1.5 * READ_SECONDS)
             yield number, kind
+            server.settled.wait()  # or what comes late would fall into the next one
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import pytest
 
 import datapruner as dp
 from datapruner.files import objects, retrying
-from datapruner.signals.store import finding, object_leases, shards
+from datapruner.signals.store import finding, leases, object_leases, shards
 from tests.object_stores import s3_server, spoiled
 
 pytest.importorskip("moto")
@@ -81,11 +81,14 @@ def sweep(tmp_path: Path, monkeypatch, every: int, kinds: int) -> int:
         for at, kind in spoiled(server, monkeypatch, every, kinds, f"{URL}/out", f"{URL}/cache"):
             run(tmp_path, monkeypatch, f"{at} {kind}")
             points += server.calls > at
+            server.settled.wait()
             server.set()
             assert files("out") == wanted, (at, kind)
             found = files("cache")
             assert stored.items() <= found.items(), (at, kind)
-            assert all(name.endswith(object_leases.LOCK) for name in found.keys() - stored.keys()), (at, kind)
+            # A put that took effect after the file's removal: a lease ends with its time.
+            left = (object_leases.LOCK, leases.SUFFIX) if kind == "slow" else object_leases.LOCK
+            assert all(name.endswith(left) for name in found.keys() - stored.keys()), (at, kind)
         return points
 
 
@@ -102,7 +105,6 @@ def test_an_answer_to_a_run_that_is_spoiled_changes_nothing(tmp_path, monkeypatc
     assert sweep(tmp_path, monkeypatch, every=25, kinds=1) >= 4
 
 
-@pytest.mark.slow  # fails at a slow answer (8): what it leaves beside the result is not told yet
 @pytest.mark.faults
 def test_every_answer_to_a_run_may_be_spoiled(tmp_path, monkeypatch):
     assert sweep(tmp_path, monkeypatch, every=1, kinds=2) >= 100
