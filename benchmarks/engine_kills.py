@@ -248,10 +248,14 @@ class Story:
             shutil.rmtree(self.work / arm)
 
     def kill_heads(self, count: int) -> None:
-        """Kill the head of a cluster; whatever becomes of the run, the next one goes on."""
+        """Kill the head of a cluster; whatever becomes of the run, the next one goes on.
+
+        A run that lost its cluster does the rest itself where it can, so that each story begins with another phase.
+        """
+        chain = CHAIN
         while (left := count - sum(kill.what == "head" for kill in self.kills)) > 0:
             arm, runs, killed = f"h{self.number}", list[Watched](), list[tuple[Kill, set[int]]]()
-            for phase in CHAIN[:left]:
+            for phase in chain[:left]:
                 with cluster() as (address, head):
                     engine = [*self.engine(), "--engine", "ray", "--ray-address", address]
                     run = self.start(arm, *engine, at=[self.rng.choice(self.points[phase])])
@@ -277,6 +281,7 @@ class Story:
                 kill.rows_twice = twice(runs, pids)
                 self.tell(kill)
             shutil.rmtree(self.work / arm)
+            chain = chain[1:] + chain[:1]
 
     def tell(self, kill: Kill) -> None:
         self.kills.append(kill)
@@ -399,8 +404,15 @@ def main() -> int:
     parser.add_argument("--heads", type=int, default=there, help="default: 10, where Ray is installed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=RESULTS / "engine_kills.json")
+    parser.add_argument(
+        "--more", action="store_true", help="add to what the output holds; choose another --seed"
+    )
     given = parser.parse_args()
     result = measure(given.rows, (given.workers, given.drivers, given.heads), given.seed)
+    if given.more:
+        earlier = json.loads(given.output.read_text())
+        for name in ("kills", "completions", "different_files", "left_behind", "seconds"):
+            result[name] = earlier[name] + result[name]
     write(given.output, result)
     return 0 if right(result) else 1
 

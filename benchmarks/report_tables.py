@@ -18,7 +18,7 @@ from pathlib import Path
 
 from report_blocks import BLOCKS
 
-MODULES = ("aimed", "costs", "docs", "duplicates", "noise", "recovery", "worth")
+MODULES = ("aimed", "costs", "docs", "duplicates", "engines", "noise", "recovery", "worth")
 for module in MODULES:
     importlib.import_module(f"report_{module}")  # each adds its blocks
 

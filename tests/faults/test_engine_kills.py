@@ -1,7 +1,8 @@
-"""Workers and the run itself are killed at random moments: the next run gives the same bytes, and nobody is left."""
+"""Workers, the run and its cluster are killed in every phase: the next run gives the same bytes, and nobody is left."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import random
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -17,7 +19,6 @@ import pytest
 from tests.test_parts_of_a_run import tree
 
 ROWS = 400
-KILLS = 4
 PATIENCE = 10.0
 
 
@@ -85,44 +86,67 @@ def whole(line, tmp_path_factory):
     return tree(folder / "out")
 
 
-@pytest.mark.faults
-def test_workers_that_are_killed_change_no_byte(line, whole, tmp_path):
-    rng = random.Random(0)
-    process = begun(line, tmp_path, "--workers", "2")
-    first_workers(process)
-    for _ in range(KILLS):
-        time.sleep(rng.uniform(0.5, 6))
-        if found := workers(process):
-            rng.choice(found).kill()
-    code, said = ended(process)
-    assert code == 0, said
-    assert "a worker is lost" in said
-    assert "signal 9" in said
-    assert tree(tmp_path / "out") == whole
+@pytest.fixture(scope="module")
+def kills():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+        yield importlib.import_module("engine_kills")
+
+
+@pytest.fixture
+def story(kills, line, tiny_sentence_transformer, tmp_path):
+    """The same rows, with all that may be killed: rows embedded, read by a model, cleaned, clustered and written."""
+    words = [*line[3:5], "--model", line[line.index("--model") + 1], *kills.OPTIONS]
+    words += [
+        "--embedder",
+        str(tiny_sentence_transformer.parent / "bert"),
+        "--without",
+        "copies",
+        "--without",
+        "rules",
+    ]
+    return kills.Story(tmp_path, words, random.Random(0))
+
+
+def found_by(story):
+    """What must be the same, and gone, after all kills; and what they cost."""
+    assert story.different == story.left == story.outlived == set()
+    said = [file.read_text() for file in story.work.glob("watched/*/said")]
+    assert not any("Traceback" in text for text in said)
+    cost = {kill.what: [] for kill in story.kills}
+    for kill in story.kills:
+        cost[kill.what].append(kill.rows_twice)
+    return said, cost
 
 
 @pytest.mark.faults
-def test_a_run_that_is_killed_leaves_no_worker_and_the_next_goes_on(line, whole, tmp_path):
-    rng = random.Random(1)
-    for number, how in enumerate((signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGKILL)):
-        # With nothing measured, or there would be no workers; as deep, since a recipe has paths as seen from it.
-        folder = tmp_path.with_name(f"{tmp_path.name}-{number}")
-        folder.mkdir()
-        process = begun(line, folder, "--workers", "2")
-        found = first_workers(process)
-        time.sleep(rng.uniform(0, 6))
-        found = workers(process) or found
-        process.send_signal(how)
-        code, said = ended(process)
-        assert left(found) == []
-        assert code in (-9, 143, 130, 0), said  # 0: it was done before
-        if code in (143, 130):
-            assert "the same command goes on from there" in said
-            assert "Traceback" not in said
-        code, said = ended(begun(line, folder))
-        assert code == 0, said
-        assert tree(folder / "out") == whole
-        assert not list(folder.rglob("*.lease"))
+def test_workers_that_are_killed_change_no_byte(story):
+    story.kill_workers(5)
+    said, cost = found_by(story)
+    assert max(cost["worker"]) <= story.block
+    assert {kill.phase for kill in story.kills} == {"cleaning", "embedding", "language model"}
+    assert (
+        sum(text.count("a worker is lost and is started again: it was ended by signal 9") for text in said)
+        > 0
+    )
+
+
+@pytest.mark.faults
+def test_a_run_that_is_killed_leaves_no_worker_and_the_next_goes_on(story, kills):
+    story.kill_runs(5, (signal.SIGKILL, signal.SIGTERM, signal.SIGINT))
+    said, cost = found_by(story)
+    assert max(cost["run"]) <= 2 * story.block
+    assert [kill.phase for kill in story.kills] == kills.CHAIN
+    assert [kill.code for kill in story.kills] == [-9, 143, 130, -9, 143]
+    assert sum("the same command goes on from there" in text for text in said) == 3
+
+
+@pytest.mark.faults
+def test_a_cluster_that_loses_its_head_costs_what_was_in_flight(story):
+    pytest.importorskip("ray")
+    story.kill_heads(1)
+    _, cost = found_by(story)
+    assert max(cost["head"]) <= 2 * story.block
 
 
 @pytest.mark.faults
