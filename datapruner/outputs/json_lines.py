@@ -14,7 +14,7 @@ import numpy as np
 
 from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
-from datapruner.files.mapped import LET_GO, let_go, mapped_by
+from datapruner.files.mapped import blocks
 from datapruner.samples.exact import decoded, holds_json, is_json, is_list
 from datapruner.text import safe_text
 
@@ -140,10 +140,10 @@ def write_json_lines(
     """
     places = np.arange(len(dataset)) if rows is None else rows
     own = {name: np.isin(places, given) for name, given in (given_nulls or {}).items()}
-    seen, start, mapped = Seen(), 0, mapped_by(dataset)
+    seen = Seen()
     # Not pandas' writer, which rounds floats.
     with file.open("w", encoding="utf-8", newline="\n") as handle:
-        for table in dataset.with_format("arrow").iter(BATCH):
+        for start, table in blocks(dataset, BATCH):
             for name, column in zip(table.column_names, table.columns, strict=True):
                 seen.look((name,), column.combine_chunks())
             for place, row in enumerate(_rows(table), start):
@@ -153,10 +153,6 @@ def write_json_lines(
                     if value is not None or name not in own or own[name][place]
                 }
                 handle.write(json.dumps(line, ensure_ascii=False, default=_moment) + "\n")
-            start += len(table)
-            if start % (BATCH * LET_GO) == 0:
-                let_go(mapped)
-    let_go(mapped)
     features, mixed = seen.features(dataset)
     if seen.fine and any(holds_json(column.type) for column in features.arrow_schema):
         names = [column.name for column in features.arrow_schema if holds_json(column.type)]

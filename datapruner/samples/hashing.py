@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from datapruner.files.mapped import LET_GO, let_go, mapped_by
+from datapruner.files.mapped import blocks
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,25 +24,18 @@ def content_hash(dataset: Dataset) -> str:
     """
     import xxhash
 
-    source = dataset.with_format("arrow")
     media = any(_is_media(feature) for feature in dataset.features.values())
     step = MEDIA if media else SLICE
     types = {field.name: _type_name(field.type) for field in dataset.features.arrow_schema}
     streams = _Streams()
-    mapped = mapped_by(dataset)
-    for number, start in enumerate(range(0, len(dataset), step)):
-        if number % LET_GO == LET_GO - 1:
-            let_go(mapped)
-        table = source[start : start + step]
-        if media:
-            table = _with_bytes(table, dataset)
+    for _, rows in blocks(dataset, step):
+        table = _with_bytes(rows, dataset) if media else rows
         for place, name in enumerate(table.column_names):
             types[name] = _type_name(table.column(name).type)
             column = table.column(name)
             # An indices mapping gives a chunk a row.
             for chunk in column.chunks if column.num_chunks < 100 else [column.combine_chunks()]:
                 _feed(streams, str(place), chunk)
-    let_go(mapped)
     whole = xxhash.xxh3_128(f"{len(dataset)} {len(types)}".encode())
     for header in [f"{name}\0{types[name]}".encode() for name in dataset.column_names]:
         whole.update(len(header).to_bytes(8, "little") + header)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from datapruner.files.mapped import blocks
 from datapruner.matching import match_form
 from datapruner.samples.sample import Sample, column_list
 from datapruner.samples.samples import Samples
@@ -143,11 +144,8 @@ def _percentiles(values: np.ndarray) -> tuple[int, ...]:
 
 def _nulls(samples: Samples) -> dict[str, int]:
     """Count the rows without a value in each column; Arrow knows it without reading the values."""
-    source = samples.dataset.with_format("arrow")
     counts = dict.fromkeys(samples.dataset.column_names, 0)
-    step = 10_000
-    for start in range(0, len(samples), step):
-        table = source[start : start + step]
+    for _, table in blocks(samples.dataset, 10_000):
         for name in counts:
             counts[name] += table.column(name).null_count
     return counts

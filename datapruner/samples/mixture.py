@@ -8,6 +8,7 @@ import numpy as np
 
 from datapruner.arrays import Flags
 from datapruner.errors import DataPrunerError
+from datapruner.files.mapped import COLUMN_BLOCK, blocks
 from datapruner.samples.detecting import other_layouts
 from datapruner.samples.layouts import LAYOUTS, OPTIONAL
 from datapruner.text import safe_text
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from datapruner.samples.sample import Layout
-
-BLOCK = 100_000
-"""Rows looked at at a time."""
 
 
 def refuse_mixture(dataset: Dataset, layout: Layout, label: str) -> None:
@@ -66,11 +64,9 @@ def refuse_mixture(dataset: Dataset, layout: Layout, label: str) -> None:
 
 def _whole(dataset: Dataset, columns: list[str], row: int | None = None) -> Flags:
     """Tell the rows, or that of one row, that have a value in each column."""
-    first, stop = (0, len(dataset)) if row is None else (row, row + 1)
-    whole = np.ones(stop - first, dtype=np.bool_)
+    rows = range(len(dataset)) if row is None else range(row, row + 1)
+    whole = np.ones(len(rows), dtype=np.bool_)
     for name in columns:
-        source = dataset.select_columns([name]).with_format("arrow")
-        for start in range(first, stop, BLOCK):
-            end = min(start + BLOCK, stop)
-            whole[start - first : end - first] &= source[start:end].column(name).is_valid().to_numpy()
+        for start, table in blocks(dataset.select_columns([name]), COLUMN_BLOCK, rows):
+            whole[start : start + COLUMN_BLOCK] &= table.column(name).is_valid().to_numpy()
     return whole

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from datapruner.errors import DataPrunerError, RowError
+from datapruner.files.mapped import blocks
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
@@ -91,11 +92,9 @@ def check_json_lines(dataset: Dataset) -> None:
                 f"the column '{safe_text(column.name, 60)}' holds {safe_text(str(column.type), 80)}, which JSON "
                 "lines cannot; write parquet"
             )
-    first = 0
-    for table in dataset.with_format("arrow").iter(BATCH):
+    for first, table in blocks(dataset, BATCH):
         for name, column in zip(table.column_names, table.columns, strict=True):
             _check_values(name, column, first)
-        first += len(table)
 
 
 def _fits_json(kind: pa.DataType) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from datapruner.errors import DataPrunerError, RowError
-from datapruner.files.mapped import LET_GO, let_go, mapped_by
+from datapruner.files.mapped import COLUMN_BLOCK, Pages, blocks
 from datapruner.files.remote import label_of
 from datapruner.samples.conversation import conversation
 from datapruner.samples.hashing import content_hash
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
 BLOCK = 1000
 """Rows read at a time: enough to be quick, few enough that 10 MB rows still fit."""
-
-LABELS = 100_000
-"""Texts of a column read at a time."""
 
 T = TypeVar("T")
 
@@ -180,9 +177,9 @@ class Samples:
         return [(way.name, way.layout) for way in self.ways] if mixed else []
 
     @cached_property
-    def _mapped(self) -> list[str]:
-        """The files that the rows are mapped from, and those that were read, which may be the same."""
-        return [*mapped_by(self.dataset), *self.stamps]
+    def _pages(self) -> Pages:
+        """Those of the files that the rows are mapped from, and of those that were read, which may be the same."""
+        return Pages(self.dataset, self.stamps)
 
     def spans(self) -> Iterator[tuple[int, int, Layout]]:
         """Give the rows, from the first to before the last, that are read in one layout, and this layout."""
@@ -195,14 +192,10 @@ class Samples:
         """Read rows a block at a time, each in its own way."""
         total = len(self) if rows is None else len(rows)
         starts = [reader.start for reader in self._readers]
-        crossed = 0  # rows whose pages may be in memory: reading one brings its neighbours' too
         for start in range(0, total, BLOCK):
-            if crossed >= BLOCK * LET_GO:
-                let_go(self._mapped)
-                crossed = 0
             stop = min(start + BLOCK, total)
             numbers = np.arange(start, stop) if rows is None else np.asarray(rows[start:stop], dtype=np.int64)
-            crossed += int(numbers.max() - numbers.min()) + 1
+            self._pages.cross(int(np.ptp(numbers)) + 1)
             codes = np.searchsorted(starts, numbers, side="right") - 1
             if (codes == codes[0]).all():
                 yield from read(self._readers[codes[0]], numbers)
@@ -212,8 +205,7 @@ class Samples:
                 places = np.flatnonzero(codes == code)
                 found |= zip(places.tolist(), read(self._readers[code], numbers[places]), strict=True)
             yield from (found[place] for place in range(len(numbers)))
-        if crossed > BLOCK:
-            let_go(self._mapped)
+        self._pages.leave()
 
     def iter_samples(self, rows: np.ndarray | None = None, *, identity: bool = True) -> Iterator[Sample]:
         """Read rows as conversations, a block at a time.
@@ -335,14 +327,14 @@ def _shared(dataset: Dataset, name: str) -> list[Any]:
     kinds = dataset.features.arrow_schema.field(name).type
     if not pa.types.is_string(kinds) or not len(dataset):
         return []
-    source = dataset.select_columns([name]).with_format("arrow")
-    looked_at = source[: min(len(dataset), BLOCK)].column(name)
+    source = dataset.select_columns([name])
+    looked_at = source.with_format("arrow")[: min(len(dataset), BLOCK)].column(name)
     if len(looked_at.unique()) > len(looked_at) / 2:
         return []
     out: list[Any] = []
     known: dict[Any, Any] = {}
-    for start in range(0, len(dataset), LABELS):
-        block = source[start : start + LABELS].column(name).combine_chunks().dictionary_encode()
+    for _, table in blocks(source, COLUMN_BLOCK):
+        block = table.column(name).combine_chunks().dictionary_encode()
         names = [known.setdefault(value, value) for value in block.dictionary.to_pylist()]
         out += [None if code is None else names[code] for code in block.indices.to_pylist()]
     return out

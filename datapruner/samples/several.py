@@ -12,6 +12,7 @@ import numpy as np
 
 from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
+from datapruner.files.mapped import COLUMN_BLOCK, blocks
 from datapruner.samples.detecting import detect_layout
 from datapruner.samples.layouts import LAYOUTS
 from datapruner.samples.mixture import refuse_mixture
@@ -102,11 +103,10 @@ def _declared(given: Sequence[Given]) -> dict[str, Any]:
 
 def _blocks(dataset: Dataset) -> Any:
     """Give a dataset's rows as tables that are small however large the rows are."""
-    source, total = dataset.with_format("arrow"), len(dataset)
     whole = max(int(dataset.data.nbytes), 1)
-    rows = max(1, min(BLOCK_ROWS, BLOCK_BYTES * total // whole))
-    for start in range(0, total, rows):
-        yield source[start : start + rows].replace_schema_metadata(None)
+    rows = max(1, min(BLOCK_ROWS, BLOCK_BYTES * len(dataset) // whole))
+    for _, table in blocks(dataset, rows):
+        yield table.replace_schema_metadata(None)
 
 
 def _with_name(table: pa.Table, column: str, name: str) -> pa.Table:
@@ -132,15 +132,10 @@ def _own_nulls(given: Sequence[Given]) -> Mapping[str, Ints]:
             if name in one.read.given_nulls:
                 rows.append(one.read.given_nulls[name] + start)
             elif name in one.read.dataset.column_names:
-                rows.append(_nulls(one.read.dataset, name) + start)
+                for first, table in blocks(one.read.dataset.select_columns([name]), COLUMN_BLOCK):
+                    rows.append(np.flatnonzero(table.column(0).is_null().to_numpy()) + start + first)
         start += len(one.read.dataset)
     return {name: np.concatenate(rows) for name, rows in found.items()}
-
-
-def _nulls(dataset: Dataset, name: str) -> Ints:
-    column = dataset.select_columns([name]).with_format("arrow")[:].column(name)
-    found: Ints = np.flatnonzero(column.is_null().to_numpy()).astype(np.int64)
-    return found
 
 
 def ways_of(

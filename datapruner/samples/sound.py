@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from datapruner.errors import DataPrunerError
+from datapruner.files.mapped import Pages, blocks
 from datapruner.guards.limits import UNPACKED, check_columns, limit, over
 from datapruner.samples.exact import holds_json, is_json
 from datapruner.samples.shared import DEEPEST, depth, shares, unshared
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-def check_table(table: pa.Table, label: str, kind: str = "Arrow", first: int = 0) -> None:
+def check_table(
+    table: pa.Table, label: str, kind: str = "Arrow", first: int = 0, pages: Pages | None = None
+) -> None:
     """Refuse a table whose buffers do not hold what they say.
 
     Reading such a table reads whatever else lies in memory, or ends the process. A pass over all offsets, indices and
@@ -33,6 +36,8 @@ def check_table(table: pa.Table, label: str, kind: str = "Arrow", first: int = 0
         Its format.
     first : int
         The number of the table's first row in the file.
+    pages : Pages, optional
+        What the table is mapped from.
 
     Raises
     ------
@@ -52,6 +57,8 @@ def check_table(table: pa.Table, label: str, kind: str = "Arrow", first: int = 0
     most = max(UNPACKED, limit("shared_ratio") * table.get_total_buffer_size()) if sharing else 0
     made = 0.0
     for batch in table.to_batches():
+        if pages is not None:
+            pages.cross(len(batch))
         try:
             batch.validate(full=True)
         except pa.ArrowInvalid as error:
@@ -184,7 +191,9 @@ def check_dataset(dataset: Dataset, label: str) -> None:
     """
     import pyarrow.compute as pc
 
-    check_table(dataset.data.table, label)
+    pages = Pages(dataset)
+    check_table(dataset.data.table, label, pages=pages)
+    pages.leave()
     order = dataset._indices
     if order is not None and len(order):
         check_table(order.table, label)
@@ -216,8 +225,7 @@ def check_times(dataset: Dataset, label: str) -> None:
         return
     for name in names:
         _check_zones(dataset.data.schema.field(name).type, safe_text(name, 60), label)
-    first = 0
-    for table in dataset.select_columns(names).with_format("arrow").iter(10_000):
+    for first, table in blocks(dataset.select_columns(names), 10_000):
         for name in names:
             column = table.column(name)
             if _all_in_range(column):
@@ -232,7 +240,6 @@ def check_times(dataset: Dataset, label: str) -> None:
                 f"{label}: row {first + low} holds a time out of range in column '{safe_text(name, 60)}', before "
                 "the year 1 or after 9999; make it null, or store the column as integers."
             )
-        first += len(table)
 
 
 def _check_zones(kind: pa.DataType, name: str, label: str) -> None:

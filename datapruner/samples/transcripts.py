@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from datapruner.files.mapped import blocks
 from datapruner.samples.sample import Layout, Message
 from datapruner.text import safe_text
 
@@ -50,25 +51,23 @@ def with_transcripts(dataset: Dataset, layout: Layout, label: str = "") -> Layou
         getattr(dataset.features[name], "dtype", None) not in ("string", "large_string") for name in names
     ):
         return layout
-    source = dataset.select_columns(list(dict.fromkeys(names))).with_format("arrow")
-    start, step = 0, FIRST
-    while start < len(dataset):
-        table = source[start : start + step]
-        for name in names:
-            fits = pc.fill_null(pc.match_substring_regex(table.column(name), form), False)
-            place = pc.index(fits, False).as_py()
-            if place < 0:
-                continue
-            if start:  # a whole block was of them
-                logger.warning(
-                    "%srow %s has no turns of Human: and Assistant: in '%s', as all before it have; so all rows are "
-                    "read as plain texts: mend or remove that row, and they are read as turns",
-                    f"{label}: " if label else "",
-                    start + place,
-                    safe_text(name, 60),
-                )
-            return layout
-        start, step = start + step, STEP
+    source = dataset.select_columns(list(dict.fromkeys(names)))
+    for part in (range(len(dataset))[:FIRST], range(len(dataset))[FIRST:]):
+        for start, table in blocks(source, STEP, part):
+            for name in names:
+                fits = pc.fill_null(pc.match_substring_regex(table.column(name), form), False)
+                place = pc.index(fits, False).as_py()
+                if place < 0:
+                    continue
+                if part.start:  # the first rows are of them
+                    logger.warning(
+                        "%srow %s has no turns of Human: and Assistant: in '%s', as all before it have; so all rows "
+                        "are read as plain texts: mend or remove that row, and they are read as turns",
+                        f"{label}: " if label else "",
+                        part[start + place],
+                        safe_text(name, 60),
+                    )
+                return layout
     return replace(layout, transcripts=True)
 
 

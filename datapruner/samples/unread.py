@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
+from datapruner.files.mapped import blocks
 from datapruner.samples.column_kinds import TEXT_KINDS, kinds_of
 from datapruner.samples.decoding import decoder
 from datapruner.samples.identity import said
@@ -98,12 +100,16 @@ def overlooked(samples: Samples, used: Collection[str] = ()) -> list[Overlooked]
     return found
 
 
-def _texts(samples: Samples, name: str, rows: np.ndarray) -> Iterator[str]:
-    column: Any = samples.dataset.select_columns([name]).with_format("arrow")[rows].column(0)
-    decode = decoder(column.type, text=False)
-    for value in column.to_pylist():
-        read = value if decode is None else decode(value)
-        yield " ".join(text for place, text in said("", read) if not place.endswith(".length")).strip()
+def _texts(samples: Samples, name: str, rows: Ints) -> Iterator[str]:
+    for value in _values(samples, name, rows):
+        yield " ".join(text for place, text in said("", value) if not place.endswith(".length")).strip()
+
+
+def _values(samples: Samples, name: str, rows: Ints) -> Iterator[Any]:
+    for _, table in blocks(samples.dataset.select_columns([name]), PROBED, rows):
+        column: Any = table.column(0)
+        decode = decoder(column.type, text=False)
+        yield from column.to_pylist() if decode is None else map(decode, column.to_pylist())
 
 
 def _is_news(text: str, turns: list[str]) -> bool:
@@ -142,8 +148,7 @@ def copies_that_differ(samples: Samples, column: str, pairs: list[tuple[int, int
     if not pairs:
         return ""
     looked = np.array(pairs[:most], dtype=np.int64)
-    source = samples.dataset.select_columns([column]).with_format("arrow")
-    dropped, kept = (source[looked[:, side]].column(0).to_pylist() for side in (0, 1))
+    dropped, kept = (_values(samples, column, looked[:, side]) for side in (0, 1))
     differ = [place for place, (mine, its) in enumerate(zip(dropped, kept, strict=True)) if mine != its]
     if not differ:
         return ""

@@ -12,7 +12,7 @@ from datapruner.arrays import Flags, Ints
 from datapruner.cleaning.step import CleaningStep, Remaining
 from datapruner.cleaning.vetoes import Vetoes, drops
 from datapruner.errors import DataPrunerError, RowError, in_words
-from datapruner.files.mapped import let_go, mapped_by
+from datapruner.files.mapped import COLUMN_BLOCK, blocks
 from datapruner.reasons import Reason
 from datapruner.samples.layouts import LAYOUTS
 from datapruner.text import safe_text
@@ -30,7 +30,6 @@ NO_ANSWER = Reason(
     "rows without an answer",
     "dropped for having no answer",
 )
-_BLOCK = 100_000
 
 
 @dataclass(frozen=True)
@@ -109,11 +108,9 @@ def _says_something(samples: Samples) -> Flags:
         kind = None if column is None else samples.dataset.features[column]
         if kind not in (Value("string"), Value("large_string")):
             continue
-        texts = samples.dataset.select_columns([column]).with_format("arrow")
-        mapped = mapped_by(samples.dataset)
-        for start in range(first, last, _BLOCK):
-            stop = min(start + _BLOCK, last)
-            seen = pc.match_substring_regex(texts[start:stop].column(column), pattern="[!-~]")
-            said[start:stop] = pc.fill_null(seen, False).to_numpy()
-            let_go(mapped)
+        for start, texts in blocks(
+            samples.dataset.select_columns([column]), COLUMN_BLOCK, range(first, last)
+        ):
+            seen = pc.match_substring_regex(texts.column(column), pattern="[!-~]")
+            said[first + start :][: len(texts)] = pc.fill_null(seen, False).to_numpy()
     return said

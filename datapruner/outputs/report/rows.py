@@ -11,7 +11,7 @@ import numpy as np
 
 from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
-from datapruner.files.mapped import let_go, mapped_by
+from datapruner.files.mapped import blocks
 from datapruner.samples.column_kinds import is_json
 from datapruner.samples.sample import leading
 from datapruner.selection.allocation import allocate
@@ -120,16 +120,13 @@ def characters(samples: Samples) -> Ints | None:
     if not samples.layout.has_text:
         return None
     columns = samples.layout.spoken
-    dataset = samples.dataset.select_columns(columns).with_format("arrow")
-    counted, mapped = np.zeros(len(samples), dtype=np.int64), mapped_by(samples.dataset)
-    for start in range(0, len(samples), 100 * BLOCK):
-        stop = min(start + 100 * BLOCK, len(samples))
-        for column in dataset[start:stop].columns:
+    counted = np.zeros(len(samples), dtype=np.int64)
+    for start, table in blocks(samples.dataset.select_columns(columns), 100 * BLOCK):
+        for column in table.columns:
             place = start
             for chunk in column.chunks:
                 counted[place : place + len(chunk)] += _characters(chunk)
                 place += len(chunk)
-        let_go(mapped)
     return counted
 
 
