@@ -479,7 +479,7 @@ def test_strings_that_are_not_utf8_name_the_row(tmp_path):
 
 
 def test_equal_texts_of_a_column_are_one_object(monkeypatch):
-    monkeypatch.setattr(samples_module, "LABELS", 7)
+    monkeypatch.setattr(samples_module, "COLUMN_BLOCK", 7)
     kinds = [None if number % 5 == 0 else f"kind {number % 3}" for number in range(40)]
     dataset = Dataset.from_dict({"text": [f"text {number}" for number in range(40)], "kind": kinds})
     samples = load_samples(dataset.select(range(39, -1, -1)))
