@@ -148,11 +148,11 @@ class Stage:
             for why in sorted({*words.tolist()})
         ]
         logger.warning(
-            "%s fails on %s of %s rows, which were left out; row %s first: %s",
+            "%s fails on %s of %s rows, which were left out; %s first: %s",
             error.who,
             f"{len(rows):,}",
             f"{len(self.rows):,}",
-            rows[0],
+            self._samples.row_words(rows[0]),
             said,
         )
         self.rows = left

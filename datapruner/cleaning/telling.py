@@ -53,28 +53,28 @@ def tell_drops(samples: Samples, steps: Sequence[Vetoes]) -> None:
             place = int(referring[vetoes.others[referring] == busiest][0])
             row = int(vetoes.rows[place])
             kept = vetoes.texts[busiest] if vetoes.texts is not None else _row(samples, busiest)
+            one, two = parted(_row(samples, row), kept)
             reason = vetoes.reason
+            other = (
+                samples.row_words(busiest) if reason.refers_to == "row" else f"{reason.refers_to} {busiest}"
+            )
             logger.warning(
-                "%s: %s of %s rows are dropped, %s of them for %s %s%s\n  row %s: %s\n  %s %s: %s",
+                "%s: %s of %s rows are dropped, %s of them for %s%s\n  %s: %s\n  %s: %s",
                 reason.code.replace("_", " "),
                 f"{len(vetoes):,}",
                 f"{total:,}",
                 f"{most:,}",
-                reason.refers_to,
-                f"{busiest:,}",
+                other,
                 f"; {in_words(reason.way_out)}" if reason.way_out else "",
-                row,
-                *_shown(_row(samples, row), kept, reason.refers_to, busiest),
+                samples.row_words(row),
+                safe_text(one, SHOWN),
+                other,
+                safe_text(two, SHOWN),
             )
 
 
 def _row(samples: Samples, row: int) -> str:
     return samples.texts("both", np.array([row]))[0]
-
-
-def _shown(first: str, second: str, named: str, other: int) -> tuple[str, str, int, str]:
-    one, two = parted(first, second)
-    return safe_text(one, SHOWN), named, other, safe_text(two, SHOWN)
 
 
 def parted(first: str, second: str) -> tuple[str, str]:
@@ -103,12 +103,12 @@ def tell_numbers(samples: Samples, vetoes: Vetoes) -> None:
     ]
     if found:
         logger.warning(
-            "%s of %s near duplicates%s differ from the row that stays in their numbers alone, row %s first; "
+            "%s of %s near duplicates%s differ from the row that stays in their numbers alone, %s first; "
             "%s keeps such rows",
             f"{len(found):,}",
             f"{len(looked_at):,}",
             " looked at" if len(looked_at) < len(vetoes) else "",
-            found[0],
+            samples.row_words(found[0]),
             in_words("--near-numbers"),
         )
 

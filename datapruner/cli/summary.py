@@ -14,6 +14,7 @@ from datapruner.files.remote import path_said
 if TYPE_CHECKING:
     from datapruner.cleaning.pairs import Pair
     from datapruner.results.summary import Summary
+    from datapruner.samples.samples import Samples
     from datapruner.scores import Selection
 
 
@@ -39,7 +40,7 @@ def summarise(selection: Selection, out: Path, quiet: bool, *, report: bool, pai
     if left := [name for name in selection.scores.samples.unread if name not in read]:
         typer.echo(f"{'':>10}  not read: {column_list(left)}")
     for pair in selection.pairs(pairs) if pairs else ():
-        typer.echo(f"\n{_pair_lines(pair)}")
+        typer.echo(f"\n{_pair_lines(pair, selection.scores.samples)}")
     for sentence in warning_words(selection, find_labels([selection])):
         typer.echo(f"\n{sentence}")  # its names are harmless already
     shown = safe_text(path_said(out))
@@ -88,16 +89,17 @@ def counts(summary: Summary) -> str:
     return rendered(causes, *[parts] * bool(summary.parts), *[groups] * bool(listed))
 
 
-def _pair_lines(pair: Pair) -> str:
+def _pair_lines(pair: Pair, samples: Samples) -> str:
     """Show a dropped row above what it was dropped for, from a little before the place where they part."""
     from datapruner.cleaning.telling import parted
     from datapruner.text import safe_text
 
     same = pair.text == pair.other_text or not pair.other_text
     rows = (pair.text, pair.other_text) if same else parted(pair.text, pair.other_text)
+    other = samples.row_words(pair.other) if pair.refers_to == "row" else f"{pair.refers_to} {pair.other}"
     return (
-        f"{pair.cause.replace('_', ' ')}, {pair.measure:.2f}\n  row {pair.row}: {safe_text(rows[0], 100)}\n"
-        f"  {pair.refers_to} {pair.other}: {safe_text(rows[1], 100)}"
+        f"{pair.cause.replace('_', ' ')}, {pair.measure:.2f}\n"
+        f"  {samples.row_words(pair.row)}: {safe_text(rows[0], 100)}\n  {other}: {safe_text(rows[1], 100)}"
     )
 
 

@@ -178,7 +178,7 @@ def _disagreements(comparison: Frames, examples: int) -> list[str]:
     lines = []
     for row in frame.to_dict("records"):
         text = f": {samples.excerpts(np.array([row['row']]), SNIPPET)[0]}" if samples.layout.has_text else ""
-        lines.append(f"  row {row['row']}{text}")
+        lines.append(f"  {samples.row_words(row['row'])}{text}")
         order = sorted(comparison.asked, key=lambda name: -row[f"{name}_rank"])
         if len(order) > MOST_SCORERS:
             order = order[: MOST_SCORERS // 2] + order[-(MOST_SCORERS // 2) :]

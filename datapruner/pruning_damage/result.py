@@ -108,7 +108,8 @@ class Damage:
                 lines.append(line + safe_text(words))
                 if by == CLUSTERS:
                     lines += [
-                        f"      row {row}: {self.excerpt(row)}" for row in group.typical[: max(examples, 0)]
+                        f"      {self.samples.row_words(row)}: {self.excerpt(row)}"
+                        for row in group.typical[: max(examples, 0)]
                     ]
         return "\n".join(lines)
 

@@ -135,15 +135,28 @@ class Samples:
             row -= origin.rows
         return None
 
+    def row_words(self, row: int) -> str:
+        """Name a row in a sentence, where there are several sources with its place in its own: ``row 9 (row 3 of b)``.
+
+        Parameters
+        ----------
+        row
+            Its position.
+        """
+        place = self._place(row)
+        return f"row {row} ({place})" if place else f"row {row}"
+
+    def _place(self, row: int) -> str:
+        found = self.origin_of(row)
+        return "" if found is None else f"row {found[1]} of {safe_text(label_of(found[0].source), 200)}"
+
     @contextmanager
     def naming(self) -> Iterator[None]:
         """Say of an error that names a row in which of several sources it lies, and where."""
         try:
             yield
         except RowError as error:
-            found = None if error.row is None else self.origin_of(error.row)
-            label = "" if found is None else safe_text(label_of(found[0].source), 200)
-            error.place("" if found is None else f"row {found[1]} of {label}")
+            error.place("" if error.row is None else self._place(error.row))
             raise
 
     def unchanged(self) -> Samples:

@@ -152,9 +152,9 @@ def copies_that_differ(samples: Samples, column: str, pairs: list[tuple[int, int
     differ = [place for place, (mine, its) in enumerate(zip(dropped, kept, strict=True)) if mine != its]
     if not differ:
         return ""
-    row, other = looked[differ[0]].tolist()
+    words = [samples.row_words(row) for row in looked[differ[0]].tolist()]
     first = "the first " if len(pairs) > most else ""
-    return f" Of {first}{len(looked):,} exact duplicates {len(differ):,} differ in it, e.g. row {row} from row {other}."
+    return f" Of {first}{len(looked):,} exact duplicates {len(differ):,} differ in it, e.g. {words[0]} from {words[1]}."
 
 
 def unseen(samples: Samples) -> str:

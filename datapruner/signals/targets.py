@@ -112,12 +112,12 @@ def tell_shared(targets: Sequence[TargetSet], samples: Samples, rows: Ints) -> N
     if there:
         logger.warning(
             in_words(
-                "%s of the target's %s rows are among the data (row %s first) and will be chosen before all others; "
+                "%s of the target's %s rows are among the data, %s first, and will be chosen before all others; "
                 "what is measured on the target tells little then: --decontaminate leaves such rows out"
             ),
             f"{len({digest for _, digest in there}):,}",
             f"{sum(len(target.samples) for target in targets):,}",
-            there[0][0],
+            samples.row_words(there[0][0]),
         )
 
 

@@ -93,7 +93,7 @@ def measure_embedding(
         texts = list(own.texts(recipe.embed, None if len(rows) == len(samples) else rows))
         reader = _named_embedder(recipe, store, progress) if embedder is None else embedder
         failing = Failing(EMBEDDER, rows, collect=recipe.on_error == "drop")
-        made = _text_embedding(texts, reader, rows, store, progress, name, failing, unread, briefly)
+        made = _text_embedding(texts, reader, samples, rows, store, progress, name, failing, unread, briefly)
     # Here, while the rows' source positions are known: later stages count among those that cleaning left.
     for start, stop, block in iter_blocks(made):
         normalise_rows(block, rows[start:stop])
@@ -122,6 +122,7 @@ def _image_embedding(
 def _text_embedding(
     texts: Sequence[str],
     embedder: Encoder | Named[TokenEmbedder],
+    samples: Samples,
     rows: Ints,
     store: SignalStore,
     progress: bool,
@@ -133,7 +134,7 @@ def _text_embedding(
     if not isinstance(embedder, Named):
         return embed_with_encoder(texts, embedder, store, progress=progress, name=name, failing=failing)
     vectors, reading = embed_and_tell(texts, embedder, store, progress=progress, name=name, failing=failing)
-    _tell_reading(reading, rows, name, briefly)
+    _tell_reading(reading, samples, rows, name, briefly)
     if unread is not None:
         unread[rows[_is_unread(reading)]] = True
     return vectors
@@ -179,6 +180,7 @@ def measure_sides(run: Run, wanted: frozenset[str]) -> dict[str, Matrix]:
             found[signal] = _text_embedding(
                 texts,
                 embedder,
+                run.samples,
                 run.rows,
                 run.store,
                 run.progress,
@@ -216,7 +218,9 @@ def _is_unread(reading: NDArray[np.float32]) -> Flags:
     return np.asarray(2 * reading[:, 1] > np.maximum(reading[:, 0] - 2, 1))
 
 
-def _tell_reading(reading: NDArray[np.float32], rows: Ints, name: str, briefly: bool) -> None:
+def _tell_reading(
+    reading: NDArray[np.float32], samples: Samples, rows: Ints, name: str, briefly: bool
+) -> None:
     """Say how many rows the embedder read in part, or not at all."""
     tokens, read = reading[:, 0], reading[:, 2]
     cut = tokens > read
@@ -234,13 +238,13 @@ def _tell_reading(reading: NDArray[np.float32], rows: Ints, name: str, briefly: 
     if (unread := _is_unread(reading)).any():
         first = int(np.argmax(unread))
         logger.warning(
-            "%s: %s of %s rows are in a script that the embedder's vocabulary does not hold (row %s: %s of %s tokens "
+            "%s: %s of %s rows are in a script that the embedder's vocabulary does not hold (%s: %s of %s tokens "
             "unknown): their vectors say next to nothing, and none of them is dropped as a semantic duplicate; name a "
             "model that reads it with %s",
             safe_text(name),
             f"{int(unread.sum()):,}",
             f"{len(rows):,}",
-            int(rows[first]),
+            samples.row_words(int(rows[first])),
             int(reading[first, 1]),
             int(tokens[first]),
             in_words("--embedder"),

@@ -1,4 +1,4 @@
-"""An error that names a row of several sources says in which it lies, and where; that of another set does not."""
+"""Whatever names a row of several sources says in which it lies, and where; that of another set does not."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import datapruner as dp
 from datapruner.errors import DataPrunerError, RowError
 from datapruner.ranking import Ranking
 from datapruner.scorers.base import Scorer
+from datapruner.scorers.nearest_target import NearestTarget
 from tests.conftest import command
 
 LIKE = {"scorer": "random", "progress": False, "keep": 1.0}
@@ -95,6 +96,69 @@ def test_what_a_model_fails_on(folder, tiny_llama):
     write("t.jsonl", [{"text": "plain"}])
     said = told("a.jsonl", "t.jsonl", scorer="ifd", model=str(tiny_llama), device="cpu", cache="store")
     assert said.startswith("row 12 (row 0 of t.jsonl) is plain text without a prompt")
+
+
+def test_what_is_said_of_rows_names_their_source(folder, caplog, capfd, monkeypatch):
+    """Each warning that names a row, of rows of the second source alone."""
+    leak = {"question": "who", "answer": "write to jane.doe@gmail.com about what we did on Tuesday"}
+    odd = [
+        {"question": "q", "answer": ""},
+        *({"question": "copied", "answer": "just as it was"} for _ in range(12)),
+        {"question": "said", "answer": "As an AI language model, I cannot help with that request."},
+        leak,
+        {
+            "question": "n",
+            "answer": "the train to the coast leaves at 10 from the second platform of the station",
+        },
+        {
+            "question": "n",
+            "answer": "the train to the coast leaves at 12 from the second platform of the station",
+        },
+    ]
+    write("a.jsonl", A[:3])
+    write("odd.jsonl", odd)
+    write("t.jsonl", [leak])
+    nearest = NearestTarget(representation="embedding")
+    options = {**LIKE, "scorer": nearest, "target": "t.jsonl", "embedder": Blind()}
+    dp.prune(["a.jsonl", "odd.jsonl"], cleaning=["rules"], dedup=True, near_threshold=0.4, **options)
+    for said in (
+        "have no answer, row 3 (row 0 of odd.jsonl) first",
+        "rows are dropped, 11 of them for row 4 (row 1 of odd.jsonl)",
+        "  row 5 (row 2 of odd.jsonl): copied",
+        "  row 4 (row 1 of odd.jsonl): copied",
+        "personal data or secrets, row 17 (row 14 of odd.jsonl) first",
+        "in their numbers alone, row 19 (row 16 of odd.jsonl) first",
+        "are among the data, row 17 (row 14 of odd.jsonl) first, and",
+    ):
+        assert said in caplog.text
+    caplog.clear()
+    dp.prune(["a.jsonl", "odd.jsonl"], cleaning=["refused"], **LIKE)
+    assert "row 16 (row 13 of odd.jsonl) first: As an AI" in caplog.text
+    caplog.clear()
+    dp.prune(["odd.jsonl"], cleaning=["refused"], **LIKE)  # one source needs no name
+    assert "row 13 first: As an AI" in caplog.text
+    words = ["a.jsonl", "odd.jsonl", "--near-numbers", "-o", "out"]
+    assert command(monkeypatch, "clean", *words) == 0
+    assert "exact duplicate, 1.00\n  row 5 (row 2 of odd.jsonl): copied" in capfd.readouterr().out
+
+
+def test_rows_that_a_model_fails_on_are_told_with_their_source(folder, caplog):
+    dp.prune(
+        ["a.jsonl", "b.jsonl"], **{**LIKE, "scorer": "k_center"}, embedder=Blind("ho 1"), on_error="drop"
+    )
+    assert "which were left out; row 13 (row 1 of b.jsonl) first: " in caplog.text
+
+
+class Blind:
+    """Embeds by length, and fails on texts that hold one."""
+
+    def __init__(self, unseen: str = "nothing") -> None:
+        self.unseen = unseen
+
+    def encode(self, texts, **_):
+        if any(self.unseen in text for text in texts):
+            raise ValueError("cannot see")
+        return np.array([[len(text), 1.0] for text in texts], np.float32)
 
 
 def test_a_pair_without_an_answer_in_training_data(folder):

@@ -282,7 +282,7 @@ def test_rows_of_the_target_in_the_data_are_told(folder, cache, monkeypatch, cap
         embedder=Letters(),
         progress=False,
     )
-    assert "2 of the target's 5 rows are among the data (row 3 first)" in caplog.text
+    assert "2 of the target's 5 rows are among the data, row 3 first, and" in caplog.text
 
 
 @pytest.mark.parametrize(

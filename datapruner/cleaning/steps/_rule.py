@@ -66,11 +66,11 @@ class Rule(CleaningStep):
         """Say how many, with one to look at."""
         shown = left.samples.texts("response", found.rows[:1])[0]
         logger.warning(
-            "%s of %s rows were %s, row %s first: %s%s",
+            "%s of %s rows were %s, %s first: %s%s",
             f"{len(found):,}",
             f"{len(left.rows):,}",
             found.reason.label,
-            found.rows[0],
+            left.samples.row_words(found.rows[0]),
             safe_text(shown, 100),
             f"; {in_words(found.reason.way_out)}" if found.reason.way_out else "",
         )

@@ -78,11 +78,11 @@ class NoAnswer(CleaningStep):
         if left.briefly:
             return
         logger.warning(
-            "%s of %s rows have no answer, row %s first, and were left out; "
+            "%s of %s rows have no answer, %s first, and were left out; "
             + in_words("--on-empty=keep ranks them like any other"),
             f"{len(found):,}",
             f"{len(left.samples):,}",
-            found.rows[0],
+            left.samples.row_words(found.rows[0]),
         )
 
 

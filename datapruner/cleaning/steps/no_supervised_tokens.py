@@ -72,9 +72,9 @@ class NoSupervisedTokens(CleaningStep):
         """Say how many were left out."""
         cut = left.signals["cut_as_fed"][left.rows == found.rows[0]]
         logger.warning(
-            "%s of %s rows have no supervised token, row %s first, and were left out%s",
+            "%s of %s rows have no supervised token, %s first, and were left out%s",
             f"{len(found):,}",
             f"{len(left.rows):,}",
-            found.rows[0],
+            left.samples.row_words(found.rows[0]),
             in_words("; --max-length cuts before their answers") if cut.any() else "",
         )

@@ -143,10 +143,10 @@ class Held:
             left.counted.update((f"rows with {_a(kind)}", count) for kind, count in counts)
         if self.measures and not left.briefly:
             logger.warning(
-                "%s of %s rows hold personal data or secrets, row %s first: %s%s",
+                "%s of %s rows hold personal data or secrets, %s first: %s%s",
                 f"{len(self.measures):,}",
                 f"{len(left.rows) - gone:,}",
-                next(iter(self.measures)),
+                left.samples.row_words(next(iter(self.measures))),
                 ", ".join(f"{count:,} with {_a(kind)}" for kind, count in counts),
                 "" if dropped else in_words("; they stay, unless `drop` of the step 'personal_data' is true"),
             )
