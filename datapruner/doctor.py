@@ -7,7 +7,7 @@ import platform
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
-from datapruner.extras import EXTRAS
+from datapruner.extras import EXTRAS, bringing
 from datapruner.text import safe_text
 
 CORE = [
@@ -38,7 +38,7 @@ def report() -> str:
     for extra, names in {"core": CORE, **EXTRAS}.items():
         found = [f"{name} {_version(name)}" for name in names]
         missing = any(said.endswith("(missing)") for said in found)
-        command = "pip install datapruner" if extra == "core" else f"pip install 'datapruner[{extra}]'"
+        command = bringing(*[extra] * (extra != "core"))
         lines.append(f"{extra:>10}  {', '.join(found)}" + missing * f"; {command}")
     lines.append("")
     for alias, model in offline.MODELS.items():

@@ -19,7 +19,7 @@ EXTRAS = {
 
 
 def how_to_install(*libraries: str) -> str:
-    """Give the command that brings libraries, by the first extra that has each.
+    """Say what brings libraries, by the first extra that has each.
 
     Parameters
     ----------
@@ -29,7 +29,12 @@ def how_to_install(*libraries: str) -> str:
     Examples
     --------
     >>> how_to_install("matplotlib")
-    "pip install 'datapruner[plots]'"
+    "pip install '.[plots]' in a clone of datapruner"
     """
-    found = {next(extra for extra, names in EXTRAS.items() if name in names): None for name in libraries}
-    return f"pip install 'datapruner[{','.join(found)}]'"
+    return bringing(*[next(extra for extra, names in EXTRAS.items() if name in names) for name in libraries])
+
+
+def bringing(*extras: str) -> str:
+    """Say what brings extras, or without one what the package always needs."""
+    place = f"'.[{','.join(dict.fromkeys(extras))}]'" if extras else "."
+    return f"pip install {place} in a clone of datapruner"

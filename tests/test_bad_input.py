@@ -245,6 +245,15 @@ LONG = "n" * 300
 BAD = {
     # sources
     "missing file": (f"prune god.jsonl {RANDOM} -o OUT", ["no such file", "good.jsonl"]),
+    "standard input": (
+        f"prune - {RANDOM} -o OUT",
+        ["'-' is no source", "standard input is not read", "rows.jsonl"],
+    ),
+    "standard input beside a file": (f"prune good.jsonl - {RANDOM} -o OUT", ["standard input is not read"]),
+    "standard input as target": (
+        "prune good.jsonl --decontaminate - -o OUT",
+        ["the test set", "standard input is not read"],
+    ),
     "missing folder": (f"prune ./no/where {RANDOM} -o OUT", ["no such file", "where"]),
     "glob without a match": (f"prune 'x*.jsonl' {RANDOM} -o OUT", ["nothing matches"]),
     "name too long": (f"prune {LONG} {RANDOM} -o OUT", ["nnnn"]),

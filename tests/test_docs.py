@@ -24,7 +24,7 @@ PAGES = [
 def site(tmp_path_factory) -> Path:
     """The site, built as `make docs` does."""
     for module in ("mkdocs", "material", "mkdocstrings_handlers"):
-        pytest.importorskip(module, reason=f"the site is built with {module}: pip install 'datapruner[docs]'")
+        pytest.importorskip(module, reason=f"the site is built with {module}: pip install '.[docs]'")
     folder = tmp_path_factory.mktemp("docs") / "site"
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(

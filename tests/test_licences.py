@@ -76,8 +76,8 @@ def test_the_extras_that_messages_name_are_those_of_the_project():
     assert {extra: set(libraries) for extra, libraries in EXTRAS.items()} == {
         k: v for k, v in declared.items() if k not in ("dev", "docs", "notebooks")
     }
-    assert how_to_install("plotly", "jinja2") == "pip install 'datapruner[report]'"
-    assert how_to_install("peft") == "pip install 'datapruner[adapters]'"
+    assert how_to_install("plotly", "jinja2") == "pip install '.[report]' in a clone of datapruner"
+    assert how_to_install("peft") == "pip install '.[adapters]' in a clone of datapruner"
     with pytest.raises(StopIteration):
         how_to_install("numpy")
 

@@ -271,7 +271,8 @@ def test_without_matplotlib(selection, steadiness, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     with pytest.raises(
-        DataPrunerError, match=r"^pictures need matplotlib: pip install 'datapruner\[plots\]'$"
+        DataPrunerError,
+        match=r"^pictures need matplotlib: pip install '\.\[plots\]' in a clone of datapruner$",
     ):
         dp.plots.plot_manifold(selection)
     from datapruner.stability import result

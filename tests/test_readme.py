@@ -356,7 +356,7 @@ def given(request, made, workplace, monkeypatch):
         return {"points": points, "tensor": torch.tensor(points, requires_grad=True)}
     if page not in ("README.md", "docs/token_pruning.md"):
         return {}
-    trl = pytest.importorskip("trl", reason="the page trains with trl: pip install 'datapruner[trl]'")
+    trl = pytest.importorskip("trl", reason="the page trains with trl: pip install '.[trl]'")
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

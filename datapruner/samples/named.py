@@ -42,6 +42,11 @@ def load_named(name: str) -> tuple[Splits, str | None]:
             raise DataPrunerError(f"There is no such file: nothing matches '{label}'.")
         return {"train": load_files(files, label)}, None
     refuse_other(name)
+    if name == "-":
+        raise DataPrunerError(
+            "'-' is no source: standard input is not read, since rows are read more than once; write them to a file "
+            "whose name says what they are, such as rows.jsonl, and give that"
+        )
     hub = _HUB_NAME.fullmatch(name)
     looks_like_path = name.startswith(("/", "./", "../", "~", "\\")) or file_format(path) is not None
     if looks_like_path or hub is None:

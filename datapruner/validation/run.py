@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from datapruner.errors import DataPrunerError
+from datapruner.extras import how_to_install
 from datapruner.progress import duration, say
 from datapruner.samples.rendered import Rendered
 from datapruner.saved import SavedSelection
@@ -212,7 +213,7 @@ def study(
 
     _check(leave_out, rows, runs, how)
     if find_spec("peft") is None:
-        raise DataPrunerError("validate trains a LoRA adapter: pip install 'datapruner[adapters]'")
+        raise DataPrunerError(f"validate trains a LoRA adapter, which needs peft: {how_to_install('peft')}")
     held = load(result) if isinstance(result, (str, Path)) else result
     samples = load_samples(target, split=target_split, columns=target_columns)
     if isinstance(held, Scores):

@@ -390,7 +390,7 @@ def test_folders_that_are_no_adapter_or_too_much_of_one(llama, adapter, tmp_path
     (llama / "adapter_config.json").unlink()
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "peft" else found(name))
-    with pytest.raises(DataPrunerError, match=r"needs peft: pip install 'datapruner\[adapters\]'"):
+    with pytest.raises(DataPrunerError, match=r"needs peft: pip install '\.\[adapters\]'"):
         load_causal_lm(str(folder))
 
 
@@ -435,7 +435,7 @@ def test_auto_takes_the_checkpoint_s_dtype_on_cuda():
         ({"quantize": "2bit"}, "there is no quantize '2bit'"),
         (
             {"quantize": "4bit"},
-            r"needs bitsandbytes: pip install 'datapruner\[quantize\]'|needs a CUDA device",
+            r"needs bitsandbytes: pip install '\.\[quantize\]'|needs a CUDA device",
         ),
     ],
 )

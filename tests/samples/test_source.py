@@ -494,8 +494,8 @@ def test_rows_whose_pages_were_let_go_read_the_same(monkeypatch):
     rows = [{"text": f"row {number}"} for number in range(1500)]
     wanted = load_samples(rows)
     monkeypatch.setattr(tables_module, "IN_MEMORY_BYTES", 1000)
-    for module in (samples_module, hashing_module):
-        monkeypatch.setattr(module, "LET_GO", 1)
+    for name in ("RELEASED", "LITTLE"):
+        monkeypatch.setattr(f"datapruner.files.mapped.{name}", 1)
     monkeypatch.setattr(samples_module, "BLOCK", 100)
     monkeypatch.setattr(hashing_module, "SLICE", 100)
     mapped = load_samples(rows)

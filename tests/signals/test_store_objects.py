@@ -398,7 +398,7 @@ def test_a_package_that_is_not_there_is_named_with_its_extra(protocol, extra, mo
 
     for name in ("gcsfs", "adlfs"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(DataPrunerError, match=rf"pip install 'datapruner\[{extra}\]'"):
+    with pytest.raises(DataPrunerError, match=rf"pip install '\.\[{extra}\]'"):
         objects.ObjectFolder.of(f"{protocol}://bucket/x").tree()
 
 
