@@ -3,6 +3,8 @@
 - losses: ``measure_language_model`` on rows of the mixture, with an empty store; "output" is the same with
   ``output_sketch``. Both in turns, so that a slow minute of the machine hits both. Goal: at most 1.10 times.
 - deep: ``gradient_sketch`` of every linear layer on the same rows, in the same turns, told in multiples of the losses.
+- bergson, where it is installed: the same rows' gradients of the same layers by its collector, 16 x 16 numbers a layer
+  as its default is, in batches of its own making, with the numbers held in memory.
 - nearness: cosines of all pairs of some rows by sketches of several dimensions and seeds, beside the exact ones of the
   output layer (by Gram matrices, from all residuals), and for the body beside tables of 64 x 64 numbers a layer.
 
@@ -16,6 +18,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -44,6 +47,7 @@ DIMENSIONS = (1024, 2048, 4096, 8192)
 SEEDS = (0, 1, 2)
 NEIGHBOURS = 10
 REFERENCE_SIDE = 64
+BERGSON_SIDE = 16
 GOAL = 1.10
 
 Table = NDArray[np.float64]
@@ -130,6 +134,46 @@ def deep_nearness(feed: LanguageModel, samples: Any, rows: NDArray[np.int64]) ->
     return {"reference": reference, "dimensions": out}
 
 
+def by_bergson(feed: LanguageModel, samples: Any, rows: NDArray[np.int64]) -> Callable[[], Any]:
+    """The same gradients by the package that is made for them; its rows are tokenised before the clock starts."""
+    from bergson import CollectorComputer, GradientProcessor, IndexConfig, InMemoryCollector
+    from bergson.data import allocate_batches
+    from datasets import Dataset
+
+    found = list(feed.render(samples, rows))
+    data = Dataset.from_dict(
+        {
+            "input_ids": [row.input_ids.tolist() for row in found],
+            "labels": [np.where(row.supervised, row.input_ids, -100).tolist() for row in found],
+            "length": [len(row.input_ids) for row in found],
+        }
+    )
+    folder = tempfile.mkdtemp()
+    config = IndexConfig(run_path=f"{folder}/run", projection_dim=BERGSON_SIDE, loss_reduction="mean")
+    config.partial_run_path.mkdir()  # it keeps the rows' losses there
+    batches = allocate_batches(data["length"], config.token_batch_size)
+
+    first = next(weight for name, weight in feed.model.named_parameters() if "layernorm" in name)
+
+    def collect() -> Any:
+        first.requires_grad_(True)  # of one small weight, so that there is a graph from below the first layer on
+        collector = InMemoryCollector(
+            model=feed.model.base_model,
+            data=data,
+            cfg=config,
+            processor=GradientProcessor(projection_dim=BERGSON_SIDE),
+        )
+        computer = CollectorComputer(
+            model=feed.model, data=data, collector=collector, batches=batches, cfg=config
+        )
+        computer.run_with_collector_hooks(desc="gradients")
+        feed.model.requires_grad_(False)
+        first.grad = None
+        return len(data), sum(of.shape[1] for of in collector.gradients.values())
+
+    return collect
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--model", default="smollm2-135m-q4")
@@ -163,6 +207,9 @@ def main() -> None:
         "output": lambda _: losses(Sketch(DIMENSION)),
         "deep": lambda _: deep(),
     }
+    if find_spec("bergson"):
+        beside = by_bergson(feed, samples, rows)
+        arms["bergson"] = lambda _: beside()
     runs = in_turns(arms, arguments.repeats)
     result: dict[str, Any] = {
         "model": arguments.model,
@@ -173,8 +220,10 @@ def main() -> None:
         "arms": {arm: summary(of, arguments.rows) for arm, of in runs.items()},
         "output_over_losses": ratio(runs["output"], runs["losses"]),
         "deep_over_losses": ratio(runs["deep"], runs["losses"]),
+        **({"bergson_over_deep": ratio(runs["bergson"], runs["deep"])} if "bergson" in runs else {}),
+        "numbers_a_row": {arm: of[0][1][1] for arm, of in runs.items() if arm in ("deep", "bergson")},
         "machine": machine(threads=torch.get_num_threads()),
-        "versions": versions("torch", "transformers", "numpy"),
+        "versions": versions("torch", "transformers", "numpy", "bergson"),
     }
     print(result["output_over_losses"], result["deep_over_losses"], file=sys.stderr)
     if arguments.near_rows:
