@@ -156,7 +156,7 @@ def by_bergson(feed: LanguageModel, samples: Any, rows: NDArray[np.int64]) -> Ca
     first = next(weight for name, weight in feed.model.named_parameters() if "layernorm" in name)
 
     def collect() -> Any:
-        first.requires_grad_(True)  # of one small weight, so that there is a graph from below the first layer on
+        first.requires_grad_(True)  # a small weight: there is a graph from below the first layer on
         collector = InMemoryCollector(
             model=feed.model.base_model,
             data=data,
