@@ -10,12 +10,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import gettempdir
 from typing import ClassVar
 
 from datapruner.engines.base import Engine, Worker, WorkerLostError
 from datapruner.engines.local import THREADS
 from datapruner.errors import DataPrunerError, in_words
 from datapruner.extras import how_to_install
+from datapruner.files.paths import is_file
 from datapruner.text import safe_text
 
 logger = logging.getLogger(__name__)
@@ -118,20 +121,19 @@ class Ray(Engine):
             os.environ.setdefault("RAY_worker_niceness", "0")
             # Without GPUs of its own an actor sees none, which later versions of Ray would change by themselves.
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
-            check_reached(self.ray_address or os.environ.get("RAY_ADDRESS"))
+            # None would have Ray join whatever cluster was started on this machine last, whether it still runs or not.
+            address = self.ray_address or os.environ.get("RAY_ADDRESS") or "local"
+            check_reached(address)
             try:
                 with _signals_kept():
                     ray.init(
-                        address=self.ray_address,
+                        address=address,
                         include_dashboard=False,
                         log_to_driver=False,
                         logging_level=logging.ERROR,
                     )
-            except (ConnectionError, ValueError, RuntimeError) as error:
-                raise DataPrunerError(
-                    f"Ray cannot be reached: {safe_text(' '.join(str(error).split()), LETTERS)}; "
-                    "--ray-address names a cluster"
-                ) from error
+            except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+                raise _not_joined(address, error) from error
             self._ours = True
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if len(nodes) > 1 and "://" not in cache:
@@ -189,17 +191,37 @@ def shared_out(
     return count, cores or sum(cpus) / count, each
 
 
-def check_reached(address: str | None) -> None:
+def check_reached(address: str) -> None:
     """Refuse an address where nobody answers, which Ray itself would go on calling for many minutes."""
-    host, colon, port = (address or "").rpartition("://")[2].rpartition(":")
+    called, named = address, ""
+    if address == "auto":
+        file = Path(os.environ.get("RAY_TMPDIR") or gettempdir(), "ray", "ray_current_cluster")
+        if is_file(file):
+            called, named = file.read_text(encoding="utf-8").strip(), f", which {file} names"
+    host, colon, port = called.rpartition("://")[2].rpartition(":")
     if colon and port.isdigit():
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT).close()
         except (OSError, OverflowError) as error:
             raise DataPrunerError(
-                f"no Ray cluster answers at {safe_text(str(address), 100)} ({safe_text(str(error), 100)}); "
-                "--ray-address names one"
+                f"no Ray cluster answers at {safe_text(called, 100)}{safe_text(named, 200)} "
+                f"({safe_text(str(error), 100)}); --ray-address names one, and without it one is started here"
             ) from error
+
+
+def _not_joined(address: str, error: BaseException) -> DataPrunerError:
+    """Say in a sentence why Ray did not join a cluster, or start one; it tells of a token in an error's cause only."""
+    links: list[BaseException] = [error]
+    while (cause := links[-1].__cause__) is not None:
+        links.append(cause)
+    if any("AuthenticationError" in f"{type(link).__name__}: {link}" for link in links):
+        return DataPrunerError(
+            f"the Ray cluster at {safe_text(address, 100)} takes a token, and the one given here is missing or wrong: "
+            "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's own"
+        )
+    return DataPrunerError(
+        f"Ray cannot be reached: {safe_text(' '.join(str(error).split()), LETTERS)}; --ray-address names a cluster"
+    )
 
 
 @contextmanager

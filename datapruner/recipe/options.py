@@ -546,7 +546,7 @@ class Running(Section):
     ] = None
     ray_address: Annotated[
         str | None,
-        Option("The cluster; default: RAY_ADDRESS, else one on this machine.", metavar="ADDRESS"),
+        Option("The cluster; default: RAY_ADDRESS, else one of the run's own.", metavar="ADDRESS"),
     ] = None
     num_gpus: Annotated[
         float | None,

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
 import pytest
 
 import datapruner as dp
 from datapruner.engines.base import make_engine
 from datapruner.engines.local import Local, environment
-from datapruner.engines.ray import check_reached, shared_out
+from datapruner.engines.ray import Ray, check_reached, shared_out
 from datapruner.errors import DataPrunerError
 from tests.conftest import run_command
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_objects_are_refused(source, tiny_llama, tmp_path):
@@ -86,6 +95,116 @@ def test_workers_share_cores_and_gpus(monkeypatch):
 def test_an_address_where_nobody_answers_is_refused_at_once(address):
     with pytest.raises(DataPrunerError, match="no Ray cluster answers at"):
         check_reached(address)
+
+
+@pytest.fixture
+def dead_cluster(tmp_path, monkeypatch):
+    """What a cluster that was started on this machine leaves once it was killed: the file with its address."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray/ray_current_cluster").write_text(f"127.0.0.1:{port}\n")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    return port
+
+
+def test_a_dead_cluster_of_this_machine_is_refused_at_once_where_it_is_asked_for(dead_cluster):
+    with pytest.raises(
+        DataPrunerError, match=rf"answers at 127.0.0.1:{dead_cluster}, which .*current_cluster names"
+    ):
+        check_reached("auto")
+
+
+@pytest.mark.parametrize(
+    ("given", "environ", "joined"), [(None, None, "local"), (None, "h:1", "h:1"), ("g:2", "h:1", "g:2")]
+)
+def test_a_cluster_of_its_own_is_started_where_none_was_named(
+    dead_cluster, monkeypatch, given, environ, joined
+):
+    ray = pytest.importorskip("ray")
+    asked = []
+
+    def init(address=None, **_):
+        asked.append(address)
+        raise ConnectionError("and so on")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr("datapruner.engines.ray.check_reached", asked.append)
+    if environ is not None:
+        monkeypatch.setenv("RAY_ADDRESS", environ)
+    with pytest.raises(DataPrunerError, match="Ray cannot be reached: and so on"):
+        Ray(ray_address=given).open("cache")
+    assert asked == [joined, joined]
+
+
+JOIN = """
+import sys
+from datapruner.engines.ray import Ray
+from datapruner.errors import DataPrunerError
+try:
+    Ray(ray_address=sys.argv[1]).open("cache")
+except DataPrunerError as error:
+    print(error)
+"""
+
+
+def joining(address: str, home: Path, **environ: str) -> str:
+    """What somebody is told who joins a cluster with another token, or none."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    made = subprocess.run(
+        [sys.executable, "-c", JOIN, address],
+        env={**own, "HOME": str(home), "PYTHONPATH": str(ROOT), **environ},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return made.stdout
+
+
+def test_a_token_that_is_missing_is_told(tmp_path):
+    pytest.importorskip("ray")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        said = joining(address, tmp_path, RAY_AUTH_MODE="token")
+    assert said.startswith(
+        f"the Ray cluster at {address} takes a token, and the one given here is missing or wrong"
+    )
+
+
+@pytest.mark.slow
+def test_a_token_that_is_wrong_is_told(tmp_path, short_folder):
+    pytest.importorskip("ray")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    own = {
+        **os.environ,
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": "a" * 32,
+        "RAY_TMPDIR": str(short_folder),
+    }
+    line = [
+        *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
+        *("--node-ip-address", "127.0.0.1", "--port", str(port)),
+        *("--num-cpus", "1", "--include-dashboard", "false", "--disable-usage-stats"),
+    ]
+    with subprocess.Popen(line, env=own, stdout=subprocess.PIPE, text=True) as head:
+        try:
+            for text in head.stdout:
+                if "Ray runtime started" in text:
+                    break
+            address = f"127.0.0.1:{port}"
+            said = joining(address, tmp_path, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="b" * 32)
+            assert f"the Ray cluster at {address} takes a token" in said
+        finally:
+            head.terminate()
+
+
+@pytest.fixture
+def short_folder():
+    """Names of sockets have a limit."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="r") as name:
+        yield Path(name)
 
 
 @pytest.mark.parametrize("verb", ["prune", "score", "clean", "compare", "damage", "run"])
