@@ -26,7 +26,7 @@ def engine_kills() -> str:
             KILLED[what],
             *(str(by[phase]) if by[phase] else "" for phase in PHASES),
             f"{max(twice)}, median {median(twice):.0f}",
-            str(sum(kill["leases"] for kill in mine)),
+            str(max(kill["leases"] for kill in mine)),
         ]
 
     differ, left = len(found["different_files"]), len(found["left_behind"])
@@ -36,12 +36,13 @@ def engine_kills() -> str:
             f"blocks of at most {found['rows_in_a_block']} rows, each at a named point of its phase; workers live "
             "in three of the phases.",
             table(
-                ["killed", *PHASES, "rows computed twice, at most", "leases taken over"],
+                ["killed", *PHASES, "rows computed twice, at most", "leases left, at most"],
                 [counted(what) for what in KILLED if any(kill["what"] == what for kill in kills)],
             ),
             f"Of {found['completions']} results that came of it, "
             + (f"files differ: {differ}" if differ else "every file has the bytes of an undisturbed run")
-            + f"; files, leases or processes left behind: {left or 'none'} "
+            + f"; files, leases or processes left behind: {left or 'none'}: what "
+            "was left at a kill the next run took over "
             "([`benchmarks/engine_kills.py`](benchmarks/engine_kills.py)).",
         ]
     )
