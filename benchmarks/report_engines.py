@@ -41,8 +41,7 @@ def engine_kills() -> str:
             ),
             f"Of {found['completions']} results that came of it, "
             + (f"files differ: {differ}" if differ else "every file has the bytes of an undisturbed run")
-            + f"; files, leases or processes left behind: {left or 'none'}: what "
-            "was left at a kill the next run took over "
+            + f"; files, leases or processes left behind at the end: {left or 'none'} "
             "([`benchmarks/engine_kills.py`](benchmarks/engine_kills.py)).",
         ]
     )
