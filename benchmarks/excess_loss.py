@@ -149,7 +149,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         },
         "tokens_in_the_loss": tokens,
         "settings": {
-            name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()
+            name: value.name if isinstance(value, Path) else value for name, value in vars(arguments).items()
         },
         "machine": machine(torch_threads=torch.get_num_threads()),
         "versions": versions("torch", "transformers", "peft", "datasets"),
