@@ -30,7 +30,10 @@ CHARACTERS = 600
 
 
 class Stage(NamedTuple):
-    """A command, the sizes that it is measured at (rows; the largest is predicted), and what its time goes with."""
+    """A command, the sizes that it is measured at (rows; the largest is predicted), and what its time goes with.
+
+    What holds a bounded number of rows at a time is measured beyond that, or its memory would seem to grow for ever.
+    """
 
     words: tuple[str, ...]
     sizes: tuple[int, ...]
@@ -41,12 +44,15 @@ class Stage(NamedTuple):
 NO_CLEANING = ("--no-dedup", "--keep", "0.5")
 STAGES = {
     "read and write": Stage(
-        ("prune", "{rows}", "--scorer", "random", *NO_CLEANING), (20_000, 50_000, 150_000), "row", made=True
+        ("prune", "{rows}", "--scorer", "random", *NO_CLEANING),
+        (300_000, 1_000_000, 3_000_000),
+        "row",
+        made=True,
     ),
-    "exact and near duplicates": Stage(("clean", "{rows}"), (20_000, 50_000, 150_000), "row", made=True),
+    "exact and near duplicates": Stage(("clean", "{rows}"), (200_000, 600_000, 1_800_000), "row", made=True),
     "clusters of given vectors": Stage(
         ("prune", "{rows}", "--scorer", "stratified", "--embeddings", "{vectors}", *NO_CLEANING),
-        (100_000, 200_000, 600_000),
+        (200_000, 600_000, 1_800_000),
         "row",
         made=True,
     ),
