@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import functools
 import gc
+import importlib.metadata
 import os
 import re
 from dataclasses import dataclass
@@ -204,6 +206,59 @@ def no_waiting_for_disks():
     """Nothing here cuts the power: what was written is read again without it. Programs of their own do wait."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", os.fstat)  # which refuses what is no open file, too
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def opened_once():
+    """The bundled tokenizer, which a fresh cache opens and hashes for most of a second, and versions of libraries.
+
+    Programs of their own open it anew, and other tokenizers are opened anew here too.
+    """
+    from datapruner.models.names import DEFAULT_TOKENIZER
+    from datapruner.signals import tokens
+
+    load, tell, opened = tokens.load_tokenizer, tokens.tokenizer_hash, {}
+
+    def load_once(name: str = DEFAULT_TOKENIZER, adapter: str | None = None) -> object:
+        if name != DEFAULT_TOKENIZER or adapter is not None:
+            return load(name, adapter)
+        if not opened:
+            tokenizer = load(name)
+            opened.update(tokenizer=tokenizer, hash=tell(tokenizer))
+        return opened["tokenizer"]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokens, "load_tokenizer", load_once)
+        patch.setattr(
+            tokens,
+            "tokenizer_hash",
+            lambda found: opened["hash"] if found is opened.get("tokenizer") else tell(found),
+        )
+        patch.setattr(importlib.metadata, "version", functools.cache(importlib.metadata.version))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once_a_machine():
+    """In every process umap compiles for nine seconds: here it keeps what it has compiled, as planar.py does."""
+    from datapruner.geometry import manifold
+
+    place = manifold._umap
+
+    def kept(*given):
+        from umap import layouts, umap_
+
+        for compiled in (
+            umap_.smooth_knn_dist,
+            umap_.compute_membership_strengths,
+            layouts._nb_optimize_layout_euclidean_single_epoch,
+        ):
+            compiled.enable_caching()
+        return place(*given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifold, "_umap", kept)
         yield
 
 

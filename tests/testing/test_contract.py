@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -67,7 +69,16 @@ VARIANTS = [
     ("paser", {"n_clusters": 3, "target": True, "budget": "degradation_size"}),
     ("paser", {"n_clusters": 3, "budget": "token_degradation"}),
     ("paser", {"within": "kind", "degradation": "gradient", "efficiency": "typical", "weights": {"1": 0.0}}),
-    ("paser", {"within": "cluster", "degradation": "loss", "efficiency": "loss_per_cost", "concepts": 0}),
+    (
+        "paser",
+        {
+            "within": "cluster",
+            "n_clusters": 3,
+            "degradation": "loss",
+            "efficiency": "loss_per_cost",
+            "concepts": 0,
+        },
+    ),
     ("paser", {"n_clusters": 4, "efficiency": "random", "budget": "uniform"}),
 ]
 SELECTOR_VARIANTS = [
@@ -84,10 +95,16 @@ SELECTOR_VARIANTS = [
 ]
 
 
-def signals_and_a_column():
+@cache
+def drawn():
     signals = example_signals()
     codes = np.random.default_rng(0).choice(4, size=signals.num_rows, p=[0.5, 0.3, 0.15, 0.05])
     return replace(signals, measured={**signals.measured, "column:kind": codes})
+
+
+def signals_and_a_column():
+    """Anew for every check: a copy costs less than drawing it."""
+    return copy.deepcopy(drawn())
 
 
 @parametrize_with_checks(
