@@ -203,10 +203,10 @@ def sharing(kind: str, n: int, size: int) -> pa.Array:
     if kind == "view":
         views = pa.py_buffer(struct.pack("<i4sii", size, b"xxxx", 0, 0) * n)
         return pa.Array.from_buffers(pa.string_view(), n, [None, views, pa.py_buffer(text.encode())])
-    starts, sizes = (pa.py_buffer(np.full(n, each, np.int32)) for each in (0, size // 8))
-    inner = pa.array(np.zeros(size // 8, np.int64))
     if kind == "list view":
-        return pa.Array.from_buffers(pa.list_view(pa.int64()), n, [None, starts, sizes], children=[inner])
+        starts, sizes = (pa.py_buffer(np.full(n, each, np.int32)) for each in (0, size // 1024))
+        inner = pa.array([bytes(1024)] * (size // 1024), pa.binary(1024))
+        return pa.Array.from_buffers(pa.list_view(inner.type), n, [None, starts, sizes], children=[inner])
     return pa.StructArray.from_arrays([sharing("dictionary", n, size), pa.array([1] * n)], ["a", "b"])
 
 
