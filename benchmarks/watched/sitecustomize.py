@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from collections import Counter
@@ -146,4 +147,6 @@ class Finder:
 
 
 if FOLDER:
+    # As from a terminal: what a shell starts in the background ignores it, and so would its children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.meta_path.insert(0, Finder())  # type: ignore[arg-type]
