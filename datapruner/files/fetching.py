@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -172,5 +173,6 @@ def identity_of(url: str) -> Identity | None:
 
 
 def _identity(info: Mapping[str, Any]) -> Identity:
-    said = next((str(info[name]) for name in _IDENTITY if info.get(name)), "")
-    return int(info.get("size") or 0), said
+    said = next((info[name] for name in _IDENTITY if info.get(name)), "")
+    # A listing may have the same moment in another form.
+    return int(info.get("size") or 0), str(said.timestamp() if isinstance(said, datetime) else said)

@@ -2,18 +2,25 @@
 
 The list of digests goes first, so that data is held against it, and the file that marks the result as whole last. Over
 an earlier result it is put beside that, and copied over it once it is whole (:mod:`datapruner.files.staging`).
+
+A store has no locks, and two runs may write to one address at the same time. Each looks at the end whether what lies
+there is what it wrote, by what the store says of each file, and writes all of it again where it is not; so whichever
+ends last has its result there, whole. Of files that both wrote at a time some may be of one run and some of the other;
+these are not taken for a result, since they are not what the list of digests says.
 """
 
 from __future__ import annotations
 
 import re
+import secrets
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from datapruner.errors import DataPrunerError
 from datapruner.files.checksums import CHECKSUMS
-from datapruner.files.fetching import fetch, identity_of, listed
+from datapruner.files.fetching import Identity, fetch, identity_of, listed
 from datapruner.files.objects import ObjectFolder
 from datapruner.files.paths import expanded
 from datapruner.files.remote import address_of, check_url, is_url, label_of
@@ -21,6 +28,9 @@ from datapruner.files.staging import LAST, is_whole, new_name, parted, settled
 from datapruner.files.temporary import private_folder
 from datapruner.samples.remote import TABLES
 from datapruner.text import safe_text
+
+ROUNDS = 5
+"""Times that a result is put, where another run writes to its address each time."""
 
 
 def check_address(
@@ -98,46 +108,71 @@ def upload(made: Path, url: str) -> None:
     """
     folder = ObjectFolder.of(url)
     files = {path.relative_to(made).as_posix(): path for path in sorted(made.rglob("*")) if path.is_file()}
-    before = folder.tree()
     try:
-        if before:
-            _replace(files, folder, before)
-        else:
-            _put(files, folder)
+        if folder.tree() or not _lies(folder, files, _put(files, folder)):
+            _replace(files, folder)
     except OSError as error:
         raise DataPrunerError(
             f"the output folder {folder} cannot be written: {error.strerror or error}"
         ) from error
 
 
-def _replace(files: Mapping[str, Path], folder: ObjectFolder, before: Iterable[str]) -> None:
-    """Put files beside those of an earlier result, and copy them over these once all of them are there."""
+def _replace(files: Mapping[str, Path], folder: ObjectFolder) -> None:
+    """Replace what lies in a folder, again where another run writes there meanwhile."""
+    for attempt in range(ROUNDS):
+        began = time.monotonic()
+        if _is_replaced(files, folder):
+            return
+        # Two runs that take turns would never end; one that waits longer than the other takes lets it.
+        time.sleep(secrets.SystemRandom().uniform(0, 2**attempt) * (time.monotonic() - began))
+    raise DataPrunerError(
+        f"another run writes into the output folder {folder} at the same time, and neither ends; write the result again"
+    )
+
+
+def _is_replaced(files: Mapping[str, Path], folder: ObjectFolder) -> bool:
+    """Put files beside an earlier result, and copy them over it once all are there; whether nobody else wrote there."""
+    own, staged = parted(folder.tree())
     new = folder / new_name()
     try:
-        _put(files, new)
+        put = _put(files, new)
+        for name, found in put.items():
+            if found is not None and found[0] != files[name].stat().st_size:
+                raise DataPrunerError(f"{new}/{safe_text(name, 60)} is not what was put; write it again")
     except BaseException:
         with suppress(OSError, DataPrunerError):  # where that fails the next run removes it
             _discard(new, files)
         raise
-    own, staged = parted(dict.fromkeys(before))
     _discard(folder, [name for name in own if name in LAST or name not in files])
-    for name in sorted(files, key=_turn):
-        new.copy(name, folder)
-        _check(folder, name, files[name])
-    for other in (new.name, *staged):
-        _discard(folder / other, staged.get(other, files))
+    copied = {}
+    try:
+        for name in sorted(files, key=_turn):
+            new.copy(name, folder)
+            copied[name] = identity_of(f"{folder.url}/{name}")
+    except FileNotFoundError:  # a run that began later took it for what a dead one had left
+        _discard(new, files)
+        return False
+    if not _lies(folder, files, copied):
+        return False
+    for other, names in {new.name: files, **staged}.items():
+        _discard(folder / other, names)
+    return True
 
 
-def _put(files: Mapping[str, Path], folder: ObjectFolder) -> None:
+def _put(files: Mapping[str, Path], folder: ObjectFolder) -> dict[str, Identity | None]:
+    """Put files, and tell what each is then; None where it is gone."""
+    found = {}
     for name in sorted(files, key=_turn):
         folder.put_file(name, files[name])
-        _check(folder, name, files[name])
+        found[name] = identity_of(f"{folder.url}/{name}")
+    return found
 
 
-def _check(folder: ObjectFolder, name: str, put: Path) -> None:
-    there = identity_of(f"{folder.url}/{name}")
-    if there is None or there[0] != put.stat().st_size:
-        raise DataPrunerError(f"{folder}/{safe_text(name, 60)} is not what was put; write it again")
+def _lies(folder: ObjectFolder, files: Mapping[str, Path], put: Mapping[str, Identity | None]) -> bool:
+    """Whether a folder holds files as they were just put, and nothing else: nobody else wrote there meanwhile."""
+    found = listed(folder.url)
+    there = {name: found.stamp_of(name) for name in parted(found.files)[0]}
+    return there == put and all(there[name][0] == path.stat().st_size for name, path in files.items())
 
 
 def _discard(folder: ObjectFolder, names: Iterable[str]) -> None:

@@ -6,10 +6,14 @@ import gzip
 import itertools
 import json
 import logging
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -19,10 +23,10 @@ from PIL import Image
 import datapruner as dp
 from datapruner.errors import DataPrunerError
 from datapruner.files import objects, retrying
-from datapruner.outputs import upload
+from datapruner.outputs import folder, upload
 from datapruner.samples import load_samples
 from tests.conftest import command
-from tests.object_stores import Faulty, s3_server
+from tests.object_stores import CALLS, Faulty, s3_server
 
 LIKE = {"scorer": "random", "progress": False}
 ROWS = [{"question": f"what is {i}", "answer": f"number {i * 7}"} for i in range(12)]
@@ -222,6 +226,109 @@ def test_wherever_a_run_dies_that_replaces_a_result_one_of_the_two_is_there(plac
     assert held() == after
     assert found == sorted(found)
     assert found.count(5) > 10 < found.count(6)
+
+
+class Between:
+    """A file system that does something else before its n-th call: what another run does meanwhile."""
+
+    def __init__(self, at, meanwhile):
+        self.at, self.meanwhile, self.calls = at, meanwhile, 0
+
+    def __getattr__(self, name):
+        found = getattr(STORE, name)
+        return self._counted(found) if name in CALLS else found
+
+    def _counted(self, call):
+        def counted(*given, **more):
+            number, self.calls = self.calls, self.calls + 1
+            if number == self.at:
+                self.meanwhile()
+            return call(*given, **more)
+
+        return counted
+
+
+@pytest.fixture
+def two(place):
+    """Results of other rows and other files, and what a store holds of each."""
+    first = dp.prune(put("in/rows.jsonl"), keep=5, format="jsonl", **LIKE)
+    second = dp.prune("memory://in/rows.jsonl", keep=6, **LIKE)
+    found = []
+    for one in (first, second):
+        one.save("memory://out", overwrite=True)
+        found.append(held())
+    return (first, second), found
+
+
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_run_that_replaces_a_result_while_another_does(two, monkeypatch, there, dies):
+    """Wherever one run comes between two calls of the other, and wherever it is killed, one of the two stays, whole."""
+    (one, other), results = two
+    ends = set()
+    for at in itertools.count(step=3 if dies else 1):
+        STORE.rm("/out", recursive=True)
+        if there:
+            other.save("memory://out")
+
+        def meanwhile(at=at):
+            nested, outer = Faulty(STORE, 3 + at if dies else -1, "killed"), objects.file_system
+            monkeypatch.setattr(objects, "file_system", lambda _protocol: nested)
+            with suppress(KeyboardInterrupt):
+                other.save("memory://out", overwrite=True)
+            monkeypatch.setattr(objects, "file_system", outer)
+
+        between = Between(at, meanwhile)
+        monkeypatch.setattr(objects, "file_system", lambda _protocol, between=between: between)
+        one.save("memory://out", overwrite=True)
+        monkeypatch.setattr(objects, "file_system", lambda _protocol: STORE)
+        if between.calls <= at:
+            break
+        kept = dp.load("memory://out").kept.sum()
+        assert kept == len(load_samples("memory://out").dataset)
+        ends.add(int(kept))
+        own = {name: data for name, data in held().items() if "/.new-" not in name}
+        assert dies or own in results
+    assert ends == ({5, 6} if there else {5})
+    assert at > (20 if there else 15)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_two_runs_that_replace_a_result_at_the_same_time(two, monkeypatch, seed):
+    both, results = two
+    rng, drawing = np.random.default_rng(seed), threading.Lock()
+
+    def wait():
+        with drawing:
+            seconds = rng.exponential(0.002)
+        time.sleep(seconds)
+
+    class Slow(Between):
+        def _counted(self, call):
+            return lambda *given, **more: (wait(), call(*given, **more))[1]
+
+    monkeypatch.setattr(objects, "file_system", lambda _protocol: Slow(-1, None))
+    with ThreadPoolExecutor(2) as pool:
+        for saved in [pool.submit(one.save, "memory://out", overwrite=True) for one in both]:
+            saved.result()
+    monkeypatch.setattr(objects, "file_system", lambda _protocol: STORE)
+    assert held() in results
+
+
+def test_what_came_there_meanwhile_is_not_replaced_unasked(two, monkeypatch):
+    (one, other), results = two
+    STORE.rm("/out", recursive=True)
+    digests = folder.write_checksums
+
+    def late(made):
+        monkeypatch.setattr(folder, "write_checksums", digests)
+        other.save("memory://out")
+        digests(made)
+
+    monkeypatch.setattr(folder, "write_checksums", late)  # once it has looked whether anything is there
+    with pytest.raises(DataPrunerError, match="holds an earlier result"):
+        one.save("memory://out")
+    assert held() == results[1]
 
 
 def test_faults_that_pass_change_nothing_and_others_are_a_sentence(place, monkeypatch):
