@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from datapruner.cli.keeping import carry_out
 from datapruner.errors import DataPrunerError
 from datapruner.signals.store import SignalStore, finding, leases, row_keys
 from datapruner.signals.store.claims import Claims
-from datapruner.signals.store.upkeep import prune, survey, verify
+from datapruner.signals.store.upkeep import keep_within, prune, survey, verify
 
 WIDTH = 4
 NAMES = ("old", "middle", "new")
@@ -153,6 +154,59 @@ def test_what_is_not_of_the_store_stays(root):
     (shelf(root, "new") / "linked.rows").symlink_to(foreign[2])
     assert "not ours to remove" in carry_out("prune", "1", None, root)
     assert [path.read_text() for path in foreign] == ["mine"] * 4
+
+
+def asked(monkeypatch, capsys, action: str, root: Path) -> tuple[int, str, str]:
+    """What the command ends with, and says."""
+    from datapruner.cli import main
+
+    words = ["--unused", "0"] if action == "prune" else []
+    monkeypatch.setattr("sys.argv", ["datapruner", "cache", action, *words, "--cache", str(root)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return end.value.code or 0, *capsys.readouterr()
+
+
+ACTIONS = ("show", "verify", "prune")
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_leases_that_cannot_be_listed_tell_nothing(root, monkeypatch, capsys, action):
+    for name in NAMES:
+        folder = shelf(root, name) / leases.FOLDER
+        for lease in folder.iterdir():
+            lease.unlink()
+        folder.rmdir()
+        folder.write_text("a file")
+    code, out, _ = asked(monkeypatch, capsys, action, root)
+    assert code == 0
+    assert {"show": "in 3 folders", "verify": "damaged: 0 files", "prune": "removed"}[action] in out
+    assert fetch(root, "old") == (40 if action == "prune" else 0)
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("kind", ["a file", "links in a circle"])
+def test_a_store_that_cannot_be_listed_is_not_called_empty(root, monkeypatch, capsys, action, kind):
+    signals = root / "signals"
+    shutil.rmtree(signals)
+    signals.write_text("") if kind == "a file" else signals.symlink_to(signals)
+    code, out, err = asked(monkeypatch, capsys, action, root)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"datapruner: the store {signals} cannot be listed: ")
+
+
+def test_a_run_ends_well_where_the_store_cannot_be_listed(root, monkeypatch, caplog):
+    monkeypatch.setenv("DATAPRUNER_CACHE_LIMIT", "1")
+    shutil.rmtree(root / "signals")
+    (root / "signals").write_text("")
+    keep_within(root)
+    assert "cannot be listed: Not a directory" in caplog.text
+
+
+def test_a_link_to_nothing_is_told(root):
+    path = shelf(root, "new") / f"{'0' * 16}.shard2"
+    path.symlink_to(root / "gone")
+    assert verify(root).left == [path]
 
 
 @pytest.mark.parametrize("ending", ["shard2", "index", "rows", "sum"])

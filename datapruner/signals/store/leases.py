@@ -109,8 +109,8 @@ class LocalLeases:
         return LocalLease(path, hold(path, lease_bytes(_machine(), rows, waits=waits), file_mode(self.root)))
 
     def others(self, mine: str | None) -> Iterator[Other]:
-        """Give those in force but for one's own; those that are nobody's any more go."""
-        with suppress(FileNotFoundError), os.scandir(self.folder) as listed:
+        """Give those in force but for one's own, none where they cannot be listed; those of nobody any more go."""
+        with suppress(OSError), os.scandir(self.folder) as listed:
             for entry in listed:
                 path = self.folder / entry.name
                 if path.suffix != SUFFIX or path.name == mine:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from datapruner.errors import DataPrunerError
 from datapruner.files.cache import (
     File,
     cache_at,
@@ -40,6 +41,7 @@ from datapruner.signals.store.shard_format import (
     open_shard,
 )
 from datapruner.signals.store.shards import Shelf
+from datapruner.text import safe_text
 
 logger = logging.getLogger(__name__)
 
@@ -129,12 +131,23 @@ def survey(root: Root = None) -> list[Held]:
     ----------
     root : str or Path, optional
         As :func:`cache_at` takes it.
+
+    Raises
+    ------
+    DataPrunerError
+        It cannot be listed.
     """
     cache = cache_at(root)
     folder = cache.folder / keyed("signals")
     names, far = set[str](), None
-    with suppress(OSError):
+    try:
         names |= {one.name for one in folder.iterdir() if one.is_dir() and not one.is_symlink()}
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise DataPrunerError(
+            f"the store {safe_text(str(folder))} cannot be listed: {error.strerror}"
+        ) from error
     if cache.far is not None:
         far = cache.far / keyed("signals")
         names |= {path.partition("/")[0] for path in far.tree() if "/" in path}
@@ -198,7 +211,14 @@ def limit_of() -> int | None:
 def keep_within(root: Root = None) -> None:
     """Make a store smaller at the end of a run, where that is asked for."""
     limit = limit_of()
-    if limit is not None and (done := prune(root, to=limit)).removed:
+    if limit is None:
+        return
+    try:
+        done = prune(root, to=limit)
+    except DataPrunerError as error:  # the run has its result
+        logger.warning("%s: nothing went: %s", LIMIT, error)
+        return
+    if done.removed:
         logger.info("%s: %s files of the cache went, used longest ago", LIMIT, f"{len(done.removed):,}")
 
 
@@ -221,8 +241,10 @@ def verify(root: Root = None, *, dry_run: bool = False) -> Done:
             try:
                 if _holds(held.shelf, path):
                     continue
-            except FileNotFoundError:
-                continue  # a run has just removed it
+            except FileNotFoundError:  # a run has just removed it
+                if isinstance(path, Path) and path.is_symlink():
+                    done.left.append(path)
+                continue
             except OSError:
                 done.left.append(path)
                 continue
