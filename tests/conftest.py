@@ -5,6 +5,8 @@ import gc
 import importlib.metadata
 import os
 import re
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +31,16 @@ def examples(count: int) -> int:
     """As many examples for `make test-properties`, and a third of them every day, where they are always the same."""
     return count if os.environ.get("HYPOTHESIS_PROFILE") == "fresh" else count // 3
 
+
+QUIET_TRAINING = {
+    "report_to": [],
+    "save_strategy": "no",
+    "logging_steps": 1,
+    "use_cpu": True,
+    "bf16": False,
+    "disable_tqdm": True,
+}
+"""What every trainer here is told."""
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}</s>{% endfor %}"
@@ -211,12 +223,17 @@ def no_waiting_for_disks():
 
 @pytest.fixture(scope="session", autouse=True)
 def opened_once():
-    """The bundled tokenizer, which a fresh cache opens and hashes for most of a second, and versions of libraries.
+    """The bundled tokenizer, which a fresh cache opens and hashes for most of a second, and what is installed.
 
     Programs of their own open it anew, and other tokenizers are opened anew here too.
     """
+    from datapruner import parts
     from datapruner.models.names import DEFAULT_TOKENIZER
     from datapruner.signals import tokens
+
+    @functools.cache
+    def installed(group: str, path: tuple[str, ...]) -> importlib.metadata.EntryPoints:
+        return importlib.metadata.entry_points(group=group)
 
     load, tell, opened = tokens.load_tokenizer, tokens.tokenizer_hash, {}
 
@@ -236,6 +253,28 @@ def opened_once():
             lambda found: opened["hash"] if found is opened.get("tokenizer") else tell(found),
         )
         patch.setattr(importlib.metadata, "version", functools.cache(importlib.metadata.version))
+        patch.setattr(parts, "entry_points", lambda group: installed(group, tuple(sys.path)))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tried_once():
+    """A tokenizer that reads short texts in a child reads them in the next child too, if its files are the same."""
+    from datapruner.models import sentence_models, tokenizers
+
+    attempt, known = tokenizers.try_tokenizer, set()
+
+    def attempt_once(what: str, load: Callable[[], object]) -> None:
+        folder = Path(what.split("'")[1])
+        held = {path.name: path.read_bytes() for path in folder.glob("*.j*") if path.is_file()}
+        files = hash(tuple(sorted(held.items())))
+        if "tokenizer.json" not in held or files not in known:
+            attempt(what, load)
+            known.add(files)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (sentence_models, tokenizers):
+            patch.setattr(module, "try_tokenizer", attempt_once)
         yield
 
 

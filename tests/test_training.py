@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import datapruner as dp
+from tests.conftest import QUIET_TRAINING
 
 pytest.importorskip("trl", reason="the trl extra is not installed")
 
@@ -23,12 +24,7 @@ def test_a_question_answer_result_feeds_sft_trainer(tiny_llama, tmp_path):
             output_dir=str(tmp_path / "out"),
             max_steps=2,
             per_device_train_batch_size=2,
-            report_to=[],
-            save_strategy="no",
-            logging_steps=1,
-            use_cpu=True,
-            bf16=False,
-            disable_tqdm=True,
+            **QUIET_TRAINING,
         ),
         train_dataset=selection.conversation(),
         processing_class=AutoTokenizer.from_pretrained(tiny_llama),

@@ -29,17 +29,9 @@ from datapruner.selection.quadrants import triage
 from datapruner.selection.selectors.eu_plane import EUPlaneSelector
 from datapruner.selection.tokens import prune_tokens
 from datapruner.signals import Ragged
+from tests.conftest import QUIET_TRAINING
 
-COMMON = {
-    "report_to": [],
-    "save_strategy": "no",
-    "logging_steps": 1,
-    "use_cpu": True,
-    "bf16": False,
-    "disable_tqdm": True,
-    "max_grad_norm": 0.0,
-    "learning_rate": 1e-3,
-}
+COMMON = {**QUIET_TRAINING, "max_grad_norm": 0.0, "learning_rate": 1e-3}
 
 
 def rows(n=48, *, seed=0, prompt=True):

@@ -14,7 +14,7 @@ import datapruner as dp
 from datapruner.samples import load_samples
 from datapruner.samples.rendering import render_many
 from datapruner.scorers import make_scorer
-from tests.conftest import save_tiny_llama
+from tests.conftest import QUIET_TRAINING, save_tiny_llama
 
 SHARE = 0.6
 ASKED = [f"what is {row} plus {row}" for row in range(10)]
@@ -141,13 +141,8 @@ def test_a_trainer_learns_the_kept_tokens_of_every_layout_alone(scorer, sources,
             max_steps=1,
             per_device_train_batch_size=len(train),
             learning_rate=0.0,
-            report_to=[],
-            save_strategy="no",
-            logging_steps=1,
-            use_cpu=True,
-            bf16=False,
-            disable_tqdm=True,
             max_length=None,
+            **QUIET_TRAINING,
         ),
         train_dataset=train,
         processing_class=AutoTokenizer.from_pretrained(models[0]),

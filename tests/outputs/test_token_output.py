@@ -18,6 +18,7 @@ from datapruner.scorers import make_scorer
 from datapruner.scores import Scores
 from datapruner.selection.selectors.topk import TopK
 from datapruner.signals import Ragged, Signals
+from tests.conftest import QUIET_TRAINING
 
 N = 40
 
@@ -269,13 +270,8 @@ def test_sft_trainer_learns_the_kept_tokens_alone(layout, tiny_llama, tmp_path):
             per_device_train_batch_size=4,
             gradient_accumulation_steps=2,
             learning_rate=0.0,
-            report_to=[],
-            save_strategy="no",
-            logging_steps=1,
-            use_cpu=True,
-            bf16=False,
-            disable_tqdm=True,
             max_length=None,
+            **QUIET_TRAINING,
         ),
         train_dataset=train,
         processing_class=AutoTokenizer.from_pretrained(tiny_llama),
