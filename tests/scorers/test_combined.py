@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from pymcdm.methods import TOPSIS
 from scipy.stats import rankdata
 
 import datapruner as dp
@@ -41,6 +40,8 @@ def scores_of(signals):
 
 
 def joined(scores, by):
+    from pymcdm.methods import TOPSIS  # which imports pyplot
+
     ranks = np.column_stack([(rankdata(column) - 0.5) / len(scores) for column in scores.T])
     if by == "mean_rank":
         return ranks.mean(axis=1)
