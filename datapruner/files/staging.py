@@ -1,7 +1,7 @@
 """Results that take another's place on an object store, which renames nothing: put whole inside of its folder first.
 
 Until the new one is whole there, the earlier one stays as it is; then the store copies it over that, file by file.
-Whoever finds the folder's own result incomplete meanwhile, or since a run died as it copied, takes the new one.
+Whoever reads meanwhile, or since a run died as it copied, takes the new one from where it was put.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
+from datapruner.files.checksums import CHECKSUMS
 from datapruner.files.fetching import Listed
 
 File = TypeVar("File")
@@ -44,10 +45,16 @@ def is_whole(names: Iterable[str]) -> bool:
     return any(name in LAST for name in names)
 
 
+def _is_taken(names: Iterable[str]) -> bool:
+    """Whether what was put there is whole: a last file alone was put late, after all of them had been removed."""
+    held = set(names)
+    return is_whole(held) and (CHECKSUMS in held or "recipe.yaml" not in held)
+
+
 def settled(found: Listed) -> Listed:
-    """Give what counts of a folder: its own files, or a result that is whole where a run died as it copied it there."""
+    """Give what counts of a folder: its own files, or a result that is whole and was to be copied over them."""
     own, staged = parted(found.files)
     for name, files in staged.items():
-        if is_whole(files) and not is_whole(own):
+        if _is_taken(files):
             return replace(found, base=f"{found.base}/{name}", files=files)
     return replace(found, files=own)

@@ -101,6 +101,9 @@ def _kind(folder: ObjectFolder, path: str) -> str | None:
 def upload(made: Path, url: str) -> None:
     """Put a finished folder; an earlier result goes once this one is whole on the store.
 
+    It is put under a name that nobody else uses, also where nothing is there yet: a put, or a removal, that a store
+    carries out long after it was given up and made again then meets no file of a later result.
+
     Raises
     ------
     DataPrunerError
@@ -109,8 +112,7 @@ def upload(made: Path, url: str) -> None:
     folder = ObjectFolder.of(url)
     files = {path.relative_to(made).as_posix(): path for path in sorted(made.rglob("*")) if path.is_file()}
     try:
-        if folder.tree() or not _lies(folder, files, _put(files, folder)):
-            _replace(files, folder)
+        _replace(files, folder)
     except OSError as error:
         raise DataPrunerError(
             f"the output folder {folder} cannot be written: {error.strerror or error}"
@@ -143,7 +145,6 @@ def _is_replaced(files: Mapping[str, Path], folder: ObjectFolder) -> bool:
         with suppress(OSError, DataPrunerError):  # where that fails the next run removes it
             _discard(new, files)
         raise
-    _discard(folder, [name for name in own if name in LAST or name not in files])
     copied = {}
     try:
         for name in sorted(files, key=_turn):
@@ -152,6 +153,7 @@ def _is_replaced(files: Mapping[str, Path], folder: ObjectFolder) -> bool:
     except FileNotFoundError:  # a run that began later took it for what a dead one had left
         _discard(new, files)
         return False
+    _discard(folder, [name for name in own if name not in files])
     if not _lies(folder, files, copied):
         return False
     for other, names in {new.name: files, **staged}.items():
