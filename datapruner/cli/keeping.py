@@ -67,11 +67,13 @@ def size(number: int) -> str:
 
 
 def _ago(moment: float) -> str:
+    if not moment:
+        return "never"
     seconds = max(time.time() - moment, 0)
     for unit, factor in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * factor:
             return f"{seconds / factor:,.0f} {unit}"
-    return "now" if moment else "never"
+    return "now"
 
 
 def _told(root: str, done: Done, what: str, dry_run: bool, then: str) -> str:

@@ -201,7 +201,7 @@ def of_streaming(source: Any, label: str) -> Read:
         return _of_rows(_read_on(source, label), label)
     kinds = source.features
     gatherer = Gatherer(label)
-    for table in _read_on(source.with_format("arrow").iter(batch_size=STREAMED), label):
+    for table in _read_on(source.with_format("arrow").iter(batch_size=STREAMED), label, STREAMED):
         gatherer.add(table.replace_schema_metadata(None), label)
     read = gatherer.read()
     made = read.dataset
@@ -212,8 +212,8 @@ def of_streaming(source: Any, label: str) -> Read:
     return replace(read, dataset=made)
 
 
-def _read_on(stream: Iterable[Any], label: str) -> Iterator[Any]:
-    """Give what a stream gives; what it raises, of whatever library, is a sentence that says how far it got."""
+def _read_on(stream: Iterable[Any], label: str, step: int = 1) -> Iterator[Any]:
+    """Give what a stream gives, so many rows at a time; what it raises is a sentence that says how far it got."""
     steps = iter(stream)
     number = 0
     while True:
@@ -223,9 +223,11 @@ def _read_on(stream: Iterable[Any], label: str) -> Iterator[Any]:
             return
         except Exception as error:
             reason = safe_text(" ".join(str(error).split()), 160) or type(error).__name__
+            where = (
+                f"row {number:,}" if step == 1 else f"rows {number * step:,} to {(number + 1) * step - 1:,}"
+            )
             raise DataPrunerError(
-                f"The {label} ended in an error after {number:,} reads ({reason}); try again, or load it without "
-                "streaming=True."
+                f"The {label} ended in an error at {where} ({reason}); try again, or load it without streaming=True."
             ) from error
         number += 1
         yield one

@@ -15,7 +15,7 @@ from datapruner.models.encoders import Encoder
 from datapruner.models.identity import PROBE_TEXTS
 from datapruner.progress import bar
 from datapruner.signals.embedding import CODE_VERSION, text_bytes
-from datapruner.signals.failing import Failing
+from datapruner.signals.failing import Failing, said_of
 from datapruner.signals.store import Batch, SignalStore, row_keys
 
 TEXTS_PER_CALL = 256
@@ -83,17 +83,28 @@ def embed_with_encoder(
 
     watching = failing or Failing("the embedder")
     identity = getattr(encoder, "identity", None)
-    probed = [encode([text]) for text in (PROBE_TEXTS[:2] if identity is not None else texts[:1])]
-    width = probed[0].shape[1]
     if identity is None:
-        out = np.empty((len(texts), width), dtype=np.float32)
+        out = np.empty((len(texts), 0), dtype=np.float32)
         for rows, values in compute(np.arange(len(texts), dtype=np.int64)):
+            width = out.shape[1] or values.shape[1]
             if values.shape[1] != width:
                 raise DataPrunerError(
                     f"{type(encoder).__name__}.encode gave vectors of length {width} and of {values.shape[1]}"
                 )
+            if not out.shape[1]:
+                out = np.empty((len(texts), width), dtype=np.float32)
             out[rows] = values
         return out
+    try:
+        probed = [encode([text]) for text in PROBE_TEXTS[:2]]
+    except DataPrunerError:
+        raise
+    except Exception as error:  # whatever the object raises
+        raise DataPrunerError(
+            f"{type(encoder).__name__}.encode fails on a text ({said_of(error)}) that is no row's: its vectors tell "
+            "what of the cache is its own"
+        ) from error
+    width = probed[0].shape[1]
     context = {
         "signal": "encoder",
         "version": CODE_VERSION,

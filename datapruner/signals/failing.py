@@ -155,7 +155,7 @@ class Failing:
         return place if self.rows is None else int(self.rows[place])
 
     def _failed(self, place: int, error: Exception) -> None:
-        said = safe_text(_said(error), LONGEST)
+        said = said_of(error)
         if not self.collect:
             raise RowsFailedError(self.who, {self._row(place): said}) from error
         self.why[place] = said
@@ -179,7 +179,12 @@ class Failing:
         return True
 
 
-def _said(error: Exception) -> str:
+def said_of(error: Exception) -> str:
+    """Give what a model raised, in one line that may be shown."""
+    return safe_text(_words(error), LONGEST)
+
+
+def _words(error: Exception) -> str:
     if isinstance(error, NoNumberError):
         return error.said
     if isinstance(error, DataPrunerError):

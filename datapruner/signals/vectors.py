@@ -20,7 +20,7 @@ from datapruner.models.known import opening
 from datapruner.progress import say
 from datapruner.signals.embedding import embed_and_tell, embed_images, missing_texts
 from datapruner.signals.encoded import embed_with_encoder
-from datapruner.signals.failing import Failing
+from datapruner.signals.failing import Failing, NoNumberError
 from datapruner.signals.given_vectors import given_embeddings
 from datapruner.signals.store import SignalStore
 from datapruner.signals.targets import TargetSet, joined
@@ -94,10 +94,24 @@ def measure_embedding(
         reader = _named_embedder(recipe, store, progress) if embedder is None else embedder
         failing = Failing(EMBEDDER, rows, collect=recipe.on_error == "drop")
         made = _text_embedding(texts, reader, samples, rows, store, progress, name, failing, unread, briefly)
+    _leave_out_useless(made, rows, failing)
     # Here, while the rows' source positions are known: later stages count among those that cleaning left.
     for start, stop, block in iter_blocks(made):
         normalise_rows(block, rows[start:stop])
     return made
+
+
+def _leave_out_useless(made: Matrix, rows: Ints, failing: Failing) -> None:
+    """Have rows whose vector says nothing among those that fail, where these are left out."""
+    if not failing.collect:
+        return
+    for start, _, block in iter_blocks(made):
+        finite: Flags = np.asarray(np.isfinite(block).all(axis=1))
+        for place in np.flatnonzero(~finite | ~block.any(axis=1)).tolist():
+            row, said = int(rows[start + place]), "a vector of zeros" if finite[place] else "no finite vector"
+            sentence = f"{failing.who} gives {said} for row {row}"
+            failing.refuse(start + place, NoNumberError(sentence, row, said))
+    failing.end()
 
 
 def _image_embedding(
@@ -188,6 +202,7 @@ def measure_sides(run: Run, wanted: frozenset[str]) -> dict[str, Matrix]:
                 failing,
                 briefly=run.recipe.tells_parts,
             )
+            _leave_out_useless(found[signal], run.rows, failing)
     return found
 
 

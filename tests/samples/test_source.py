@@ -318,8 +318,11 @@ def test_a_streaming_dataset_is_read_to_its_end_in_blocks(tmp_path, monkeypatch)
         yield {"text": "a"}
         raise ConnectionError("cut")
 
-    with pytest.raises(DataPrunerError, match=r"streaming dataset ended in an error after 1 reads \(cut\)"):
+    with pytest.raises(DataPrunerError, match=r"streaming dataset ended in an error at row 1 \(cut\)"):
         load_samples(IterableDataset.from_generator(broken))
+    declared = IterableDataset.from_generator(broken, features=Features(text=Value("string")))
+    with pytest.raises(DataPrunerError, match=r"ended in an error at rows 0 to 999 \(cut\)"):
+        load_samples(declared)
     with pytest.raises(DataPrunerError, match="has no rows"):
         load_samples(IterableDataset.from_generator(lambda: iter([])))
 

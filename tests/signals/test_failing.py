@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import datapruner as dp
 from datapruner.errors import DataPrunerError
+from datapruner.samples import load_samples
 from datapruner.scorers import make_scorer
 from datapruner.signals.failing import STREAK, Failing, RowsFailedError
 
@@ -237,6 +238,61 @@ def test_an_embedder_s_failing_rows(cache):
     assert sorted(set(range(20)) - {*left(found)}) == PLANTED
     with pytest.raises(DataPrunerError, match="the embedder fails on row 3: KeyError: 'zebra'"):
         dp.score(rows(), scorers="prototypes", embedder=Choosy(), progress=False)
+
+
+class Blind(Lengths):
+    """An embedder that gives no direction to zebras."""
+
+    def __init__(self, gives: float, identity: str | None = None, word: str = BAD):
+        self.gives, self.identity, self.word = gives, identity, word
+
+    def encode(self, texts):
+        found = np.array(super().encode(texts), np.float32)
+        found[[self.word in text for text in texts]] = self.gives
+        return found
+
+
+@pytest.mark.parametrize("identity", [None, "blind"])
+@pytest.mark.parametrize(
+    ("gives", "said"),
+    [(np.nan, "no finite vector"), (np.inf, "no finite vector"), (0.0, "a vector of zeros")],
+)
+def test_rows_of_which_an_embedder_gives_no_direction(cache, gives, said, identity):
+    given = {"scorers": "prototypes", "embedder": Blind(gives, identity), "progress": False}
+    with pytest.raises(DataPrunerError, match="Row 3 of the embeddings"):
+        dp.score(rows(), **given)
+    for _ in range(2):  # whether they are computed, or lie in the store
+        found = dp.score(rows(), on_error="drop", **given)
+        assert sorted(set(range(20)) - {*left(found)}) == PLANTED
+        assert found.select(keep=4).reason(3) == f"dropped: the embedder fails on it: {said}"
+    with pytest.raises(DataPrunerError, match=f"the embedder fails on every row: {said}"):
+        dp.score(rows(), **{**given, "embedder": Blind(gives, identity, " ")}, on_error="drop")
+
+
+def test_the_first_row_may_fail(cache):
+    class First(Lengths):
+        identity = None
+
+        def encode(self, texts):
+            if first in texts:
+                raise ValueError("not this one")
+            return super().encode(texts)
+
+    first = load_samples(rows()).texts()[0]
+    found = dp.score(rows(), scorers="prototypes", embedder=First(), on_error="drop", progress=False)
+    assert left(found) == list(range(1, 20))
+
+
+def test_an_embedder_that_fails_on_what_tells_its_answers(cache):
+    class Broken(Lengths):
+        identity = "broken"
+
+        def encode(self, texts):
+            raise KeyError("weights")
+
+    for on_error in ("stop", "drop"):
+        with pytest.raises(DataPrunerError, match=r"Broken\.encode fails on a text \(KeyError: 'weights'\)"):
+            dp.score(rows(), scorers="prototypes", embedder=Broken(), on_error=on_error, progress=False)
 
 
 def test_rows_that_the_chat_template_refuses(tiny_llama, cache):

@@ -203,6 +203,12 @@ def test_a_run_ends_well_where_the_store_cannot_be_listed(root, monkeypatch, cap
     assert "cannot be listed: Not a directory" in caplog.text
 
 
+def test_a_shelf_of_which_nothing_can_be_read_was_never_used(root):
+    for path in shelf(root, "new").iterdir():
+        path.unlink() if path.is_file() else path.rmdir()
+    assert " never  unknown" in carry_out("show", None, None, root)
+
+
 def test_a_link_to_nothing_is_told(root):
     path = shelf(root, "new") / f"{'0' * 16}.shard2"
     path.symlink_to(root / "gone")
