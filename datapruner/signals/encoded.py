@@ -84,9 +84,12 @@ def embed_with_encoder(
     watching = failing or Failing("the embedder")
     identity = getattr(encoder, "identity", None)
     if identity is None:
-        out = np.empty((len(texts), 0), dtype=np.float32)
+        alone = Failing(watching.who, collect=True)  # where it fails, the row's own pass tells
+        one = [vectors for _, vectors in alone.each(list(texts[:1]), encode, lambda _: 0)]
+        width = one[0].shape[1] if one else 0
+        out = np.empty((len(texts), width), dtype=np.float32)
         for rows, values in compute(np.arange(len(texts), dtype=np.int64)):
-            width = out.shape[1] or values.shape[1]
+            width = width or values.shape[1]
             if values.shape[1] != width:
                 raise DataPrunerError(
                     f"{type(encoder).__name__}.encode gave vectors of length {width} and of {values.shape[1]}"
