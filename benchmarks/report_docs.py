@@ -222,3 +222,44 @@ def steadiness() -> str:
             ),
         ],
     )
+
+
+@block
+def validated() -> str:
+    """docs/validate.md: what it says of selections of which it is known what they are worth."""
+    cases = result("validated")["cases"]
+
+    def row(name: str, of: dict[str, Any]) -> list[str]:
+        gap = of["gap"]
+        return [
+            name,
+            f"{of['kept']:,}",
+            f"{of['target_rows']} ({of['target_tokens']:,} tokens)",
+            f"{of['before']:.3f}",
+            f"{of['loss']['random']:.3f}",
+            f"{of['loss']['kept']:.3f}",
+            f"{gap['mean']:+.4f} ± {gap['half']:.4f}",
+            of["verdict"],
+        ]
+
+    one = next(iter(cases.values()))
+    return "\n\n".join(
+        [
+            f"SmolLM2-135M on sets of which the large table says what is to be expected, a tenth of the rows kept, "
+            f"{one['runs']} runs of {one['rows']} rows ([`benchmarks/validated.py`](benchmarks/validated.py)); losses "
+            "in nats a token:",
+            table(
+                [
+                    "kept by, of",
+                    "rows kept",
+                    "target rows",
+                    "before",
+                    "random",
+                    "kept",
+                    "lower by",
+                    "it says",
+                ],
+                [row(name, of) for name, of in cases.items()],
+            ),
+        ]
+    )
