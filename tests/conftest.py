@@ -208,9 +208,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What is loaded by now stays: the collector need not go through it again with every test."""
+    """What is loaded by now stays: the collector need not go through it again with every test, nor as often."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(10_000, 10, 20)
 
 
 @pytest.fixture(scope="session", autouse=True)
