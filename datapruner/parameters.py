@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 from fractions import Fraction
-from typing import Any, TypeVar, get_type_hints
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 import numpy as np
 
 from datapruner.errors import DataPrunerError
 from datapruner.text import did_you_mean, safe_repr, safe_text
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 T = TypeVar("T")
 
@@ -26,22 +30,30 @@ def check_parameters(method: Any) -> None:
     DataPrunerError
         A value is not what its annotation says.
     """
-    from pydantic import ConfigDict, TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
-    hints = get_type_hints(type(method))
+    own: object = type(method)
+    checks = _checks_of(own)
     for spec in fields(method):
         value = getattr(method, spec.name)
         plain = value.item() if isinstance(value, np.generic) else value
         try:
-            checked = TypeAdapter(
-                hints[spec.name], config=ConfigDict(arbitrary_types_allowed=True, strict=True)
-            ).validate_python(plain)
+            checked = checks[spec.name].validate_python(plain)
         except ValidationError as error:
             said = error.errors()[0]["msg"]
             raise DataPrunerError(
                 f"'{method.name}': {spec.name}: {said}, not {safe_repr(value, 80)}"
             ) from error
         object.__setattr__(method, spec.name, checked)
+
+
+@cache
+def _checks_of(cls: Any) -> dict[str, TypeAdapter[Any]]:
+    """Give what checks each field of a class; to make it takes longer than many a part takes to run."""
+    from pydantic import ConfigDict, TypeAdapter
+
+    hints, config = get_type_hints(cls), ConfigDict(arbitrary_types_allowed=True, strict=True)
+    return {spec.name: TypeAdapter(hints[spec.name], config=config) for spec in fields(cls)}
 
 
 class Parameters:
