@@ -35,12 +35,12 @@ test: install
 # What README, docs and notebooks show is run, the site is built, and reports are looked at in a browser.
 test-pages: install
 	$(PYTEST) -m 'pages and not slow' tests/test_readme.py tests/test_notebooks.py tests/test_docs.py \
-	  tests/outputs/report/test_report_browser.py
+	  tests/outputs/report/test_report_browser.py tests/results/test_view.py
 
-# Every call that changes a file dies or fails once; workers, runs and a Ray head are killed in every phase; all answers
+# Every call that changes a file dies or fails once; workers, runs and a Ray head are killed in every phase; answers
 # of an object store are spoiled, to its leases, to sources and results.
 test-faults: install
-	$(PYTEST) -m 'faults and not slow' tests/faults tests/signals
+	$(PYTEST) -m 'faults and not slow' tests/faults tests/signals tests/engines
 
 # Mostly valid runs, mutated; what fails is kept in a folder, to be replayed. SECONDS=3600 for an hour.
 fuzz: SECONDS ?= 600

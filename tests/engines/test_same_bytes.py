@@ -129,6 +129,7 @@ def test_a_part_of_a_run_has_workers_too(source, tiny_llama, tmp_path, whole):
     assert bytes_of(pruned(source, tiny_llama, tmp_path / "cache"), tmp_path / "out") == whole
 
 
+@pytest.mark.faults  # beside those of processes that are killed: each imports its libraries for seconds
 @pytest.mark.usefixtures("one_thread")
 def test_the_command_line_takes_processes_and_writes_nothing_of_them(
     source, tiny_llama, tmp_path, whole, monkeypatch

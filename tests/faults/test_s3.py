@@ -52,7 +52,17 @@ def files(folder: str) -> dict[str, bytes]:
     return {name: file.parent.read(name) for name, file in tree.items()}
 
 
-def sweep(tmp_path: Path, monkeypatch, every: int, kinds: int) -> int:
+@pytest.fixture(autouse=True)
+def quiet():
+    for name in ("botocore", "aiobotocore", "werkzeug"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.faults
+def test_every_other_answer_to_a_run_may_be_spoiled(tmp_path, monkeypatch):
     for part, names in (
         (retrying, {"PAUSE_SECONDS": (0.001, 0.01)}),
         (object_leases, {"PAUSE_SECONDS": (0.001, 0.01), "LOCK_SECONDS": 0.2}),
@@ -79,7 +89,7 @@ def sweep(tmp_path: Path, monkeypatch, every: int, kinds: int) -> int:
             if name.startswith("data/") or name == "selection.parquet":
                 assert wanted[name] == local[name]
         points, server.calls = 0, calls
-        for at, kind in spoiled(server, monkeypatch, every, kinds, f"{URL}/out", f"{URL}/cache"):
+        for at, kind in spoiled(server, monkeypatch, 2, 2, f"{URL}/out", f"{URL}/cache"):
             run(tmp_path, monkeypatch, f"{at} {kind}")
             points += server.calls > at
             server.settled.wait()
@@ -93,22 +103,4 @@ def sweep(tmp_path: Path, monkeypatch, every: int, kinds: int) -> int:
             # Likewise; and a lease ends with its time.
             left = (object_leases.LOCK, leases.SUFFIX) if kind == "slow" else object_leases.LOCK
             assert all(name.endswith(left) for name in found.keys() - stored.keys()), (at, kind)
-        return points
-
-
-@pytest.fixture(autouse=True)
-def quiet():
-    for name in ("botocore", "aiobotocore", "werkzeug"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
-
-
-def test_an_answer_to_a_run_that_is_spoiled_changes_nothing(tmp_path, monkeypatch):
-    assert sweep(tmp_path, monkeypatch, every=25, kinds=1) >= 4
-
-
-@pytest.mark.faults
-def test_every_other_answer_to_a_run_may_be_spoiled(tmp_path, monkeypatch):
-    assert sweep(tmp_path, monkeypatch, every=2, kinds=2) >= 100
+        assert points >= 100

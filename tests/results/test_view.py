@@ -317,6 +317,7 @@ def test_what_a_notebook_shows_is_text_alone(selections, scores):
     assert groups[groups.index("code<b>") : groups.index("code<b>") + 3] == ["code<b>", "13", "44"]
 
 
+@pytest.mark.pages
 def test_a_notebook_runs_it(tmp_path):
     nbformat = pytest.importorskip("nbformat")
     client = pytest.importorskip("nbclient")
