@@ -115,7 +115,7 @@ class Watched:
 
     def workers(self) -> list[psutil.Process]:
         children = psutil.Process(self.process.pid).children(recursive=True)
-        return [one for one in children if "datapruner.measuring.worker" in " ".join(one.cmdline())]
+        return [one for one in children if "datapruner.measuring.worker" in words_of(one)]
 
     def noted(self, name: str) -> list[dict[str, Any]]:
         file = self.folder / name
@@ -264,9 +264,7 @@ class Story:
                     if point is None:
                         self.complete(run, arm)
                         continue
-                    actors = [
-                        one.pid for one in head.children(recursive=True) if "ray::" in " ".join(one.cmdline())
-                    ]
+                    actors = [one.pid for one in head.children(recursive=True) if "ray::" in words_of(one)]
                     kill_head(head)
                     begun = time.monotonic()
                     run.go()
@@ -326,6 +324,14 @@ def cluster() -> Iterator[tuple[str, psutil.Process]]:
                 one.kill()
         psutil.wait_procs(known, PATIENCE)
         started.wait()
+
+
+def words_of(process: psutil.Process) -> str:
+    """Give a process's command line; of one that has ended, nothing."""
+    try:
+        return " ".join(process.cmdline())
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return ""
 
 
 def wait_dead(process: psutil.Process) -> None:

@@ -25,7 +25,7 @@ import datapruner as dp
 
 MODEL, EMBEDDER = "smollm2-135m-q4", "minilm"
 KEEP = 0.1
-EACH, FOR_TARGET = 12, 32
+EACH, FOR_TARGET = 8, 32
 """Target rows of each capability; and those of math that the selection is told of, which are not read."""
 
 
@@ -74,9 +74,10 @@ def validated(folder: Path, case: Case, rows: int, runs: int, seed: int) -> dict
     )
     pruned = time.perf_counter()
     found = dp.validate(chosen, read, model=MODEL, rows=rows, runs=runs, seed=seed)
+    print(found.describe(), flush=True)
     gap = found.gap()
     return {
-        "kept": len(chosen.rows),
+        "kept": len(chosen.indices),
         "rows": found.rows,
         "runs": runs,
         "target_rows": len(read),
@@ -109,8 +110,8 @@ def main() -> None:
     }
     for name in given.cases:
         if name not in result["cases"]:
+            print(name, flush=True)
             result["cases"][name] = validated(given.folder, CASES[name], given.rows, given.runs, given.seed)
-            print(name, result["cases"][name]["told"], sep="\n", flush=True)
             write(given.output, result)
 
 

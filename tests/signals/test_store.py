@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from datapruner.errors import DataPrunerError
 from datapruner.files import temporary
 from datapruner.files.cache import cache_folder
-from datapruner.signals.store import SignalStore, finding, index, rounds, row_keys
+from datapruner.signals.store import Kind, SignalStore, finding, index, rounds, row_keys
 from datapruner.signals.store.shard_format import MAGIC
 from datapruner.signals.store.shards import Shelf
 
@@ -196,6 +196,17 @@ def test_what_was_computed_before_an_interruption_is_kept(tmp_path):
     values, model = fetch(tmp_path, contents)
     assert len(model.rows) == 50 - 36  # 36 rows are three shards of 12: batches of 3 fill 10
     np.testing.assert_array_equal(values, expected(contents))
+
+
+def test_what_a_run_left_that_died_as_it_wrote_goes_with_one_that_finds_all(tmp_path):
+    contents = names("row", 5)
+    kind = Kind(row_keys(contents, CONTEXT), CONTEXT, WIDTH)
+    fetch(tmp_path, contents)
+    left = shelf(tmp_path) / f"some.rows{temporary.MARK}0123456789ab"
+    left.write_bytes(b"half")
+    (held,) = SignalStore(tmp_path).held_together([kind])
+    np.testing.assert_array_equal(held.values.reshape(5, WIDTH), expected(contents))
+    assert not left.exists()
 
 
 def test_what_was_computed_before_an_error_is_kept(tmp_path):

@@ -43,6 +43,11 @@ class LocalPlace:
             make_folder(self.folder, self.root)
             if not os.path.lexists(description):
                 write_plain(description, self.root, described(context))
+            self.tidy()
+
+    def tidy(self) -> None:
+        """Remove what a run left here that died as it wrote."""
+        with suppress(OSError):
             sweep(self.folder.glob(f"*{MARK}*"))
 
     def file(self, name: str) -> Path:
