@@ -15,7 +15,18 @@ pytestmark = [
 
 
 def test_mutated_runs_are_done_or_refused_in_a_sentence(tmp_path):
-    told = told_by("fuzz", "--seed", 0, "--cases", 25, "--keep", tmp_path / "kept", TMPDIR=str(tmp_path))
+    told = told_by(
+        "fuzz",
+        "--seed",
+        0,
+        "--cases",
+        25,
+        "--seconds",
+        500,
+        "--keep",
+        tmp_path / "kept",
+        TMPDIR=str(tmp_path),
+    )
     assert told["cases"] == 25
     # Some must succeed, and some must be refused, or nothing is tried.
     assert told["codes"]["0"] >= 5
