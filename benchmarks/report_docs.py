@@ -245,7 +245,7 @@ def validated() -> str:
     one = next(iter(cases.values()))
     return "\n\n".join(
         [
-            f"SmolLM2-135M on sets of which the large table says what is to be expected, a tenth of the rows kept, "
+            f"SmolLM2-135M beside the large table, a tenth of the rows kept, "
             f"{one['runs']} runs of {one['rows']} rows ([`benchmarks/validated.py`](benchmarks/validated.py)); losses "
             "in nats a token:",
             table(
