@@ -32,8 +32,7 @@ def check_parameters(method: Any) -> None:
     """
     from pydantic import ValidationError
 
-    own: object = type(method)
-    checks = _checks_of(own)
+    checks = _checks_of(method.__class__)
     for spec in fields(method):
         value = getattr(method, spec.name)
         plain = value.item() if isinstance(value, np.generic) else value

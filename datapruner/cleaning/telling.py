@@ -55,9 +55,7 @@ def tell_drops(samples: Samples, steps: Sequence[Vetoes]) -> None:
             kept = vetoes.texts[busiest] if vetoes.texts is not None else _row(samples, busiest)
             one, two = parted(_row(samples, row), kept)
             reason = vetoes.reason
-            other = (
-                samples.row_words(busiest) if reason.refers_to == "row" else f"{reason.refers_to} {busiest}"
-            )
+            other = referred(samples, reason.refers_to, busiest)
             logger.warning(
                 "%s: %s of %s rows are dropped, %s of them for %s%s\n  %s: %s\n  %s: %s",
                 reason.code.replace("_", " "),
@@ -71,6 +69,11 @@ def tell_drops(samples: Samples, steps: Sequence[Vetoes]) -> None:
                 other,
                 safe_text(two, SHOWN),
             )
+
+
+def referred(samples: Samples, refers_to: str, other: int) -> str:
+    """Say what rows were dropped for: one of the same rows, or of what a reason refers to."""
+    return samples.row_words(other) if refers_to == "row" else f"{refers_to} {other}"
 
 
 def _row(samples: Samples, row: int) -> str:

@@ -91,12 +91,12 @@ def counts(summary: Summary) -> str:
 
 def _pair_lines(pair: Pair, samples: Samples) -> str:
     """Show a dropped row above what it was dropped for, from a little before the place where they part."""
-    from datapruner.cleaning.telling import parted
+    from datapruner.cleaning.telling import parted, referred
     from datapruner.text import safe_text
 
     same = pair.text == pair.other_text or not pair.other_text
     rows = (pair.text, pair.other_text) if same else parted(pair.text, pair.other_text)
-    other = samples.row_words(pair.other) if pair.refers_to == "row" else f"{pair.refers_to} {pair.other}"
+    other = referred(samples, pair.refers_to, pair.other)
     return (
         f"{pair.cause.replace('_', ' ')}, {pair.measure:.2f}\n"
         f"  {samples.row_words(pair.row)}: {safe_text(rows[0], 100)}\n  {other}: {safe_text(rows[1], 100)}"

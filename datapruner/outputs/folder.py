@@ -162,9 +162,8 @@ def whole_folder(path: Path, *, overwrite: bool, reads: Iterable[str | Path] = (
         with spilling(url) as made:
             yield made
             write_checksums(made)
-            check_target(
-                path, overwrite=overwrite, reads=reads
-            )  # somebody may have put something there meanwhile
+            # Somebody may have put something there meanwhile.
+            check_target(path, overwrite=overwrite, reads=reads)
             upload(made, url)
         return
     path = expanded(path).absolute()

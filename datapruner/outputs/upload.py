@@ -1,7 +1,7 @@
 """Results on an object store: built whole on this machine, then put file by file.
 
-The list of digests goes first, so that data is held against it, and the file that marks the result as whole last. Over
-an earlier result it is put beside that, and copied over it once it is whole (:mod:`datapruner.files.staging`).
+The list of digests goes first, so that data is held against it, and the file that marks the result as whole last. It is
+put beside what lies there, and copied over that once it is whole (:mod:`datapruner.files.staging`).
 
 A store has no locks, and two runs may write to one address at the same time. Each looks at the end whether what lies
 there is what it wrote, by what the store says of each file, and writes all of it again where it is not; so whichever
@@ -137,10 +137,7 @@ def _is_replaced(files: Mapping[str, Path], folder: ObjectFolder) -> bool:
     own, staged = parted(folder.tree())
     new = folder / new_name()
     try:
-        put = _put(files, new)
-        for name, found in put.items():
-            if found is not None and found[0] != files[name].stat().st_size:
-                raise DataPrunerError(f"{new}/{safe_text(name, 60)} is not what was put; write it again")
+        _put(files, new)
     except BaseException:
         with suppress(OSError, DataPrunerError):  # where that fails the next run removes it
             _discard(new, files)
@@ -161,13 +158,13 @@ def _is_replaced(files: Mapping[str, Path], folder: ObjectFolder) -> bool:
     return True
 
 
-def _put(files: Mapping[str, Path], folder: ObjectFolder) -> dict[str, Identity | None]:
-    """Put files, and tell what each is then; None where it is gone."""
-    found = {}
+def _put(files: Mapping[str, Path], folder: ObjectFolder) -> None:
+    """Put files, and see that each has its size; one that is gone another run took for what a dead one had left."""
     for name in sorted(files, key=_turn):
         folder.put_file(name, files[name])
-        found[name] = identity_of(f"{folder.url}/{name}")
-    return found
+        found = identity_of(f"{folder.url}/{name}")
+        if found is not None and found[0] != files[name].stat().st_size:
+            raise DataPrunerError(f"{folder}/{safe_text(name, 60)} is not what was put; write it again")
 
 
 def _lies(folder: ObjectFolder, files: Mapping[str, Path], put: Mapping[str, Identity | None]) -> bool:

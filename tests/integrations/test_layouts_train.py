@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import datapruner as dp
+from tests.conftest import QUIET_TRAINING
 from tests.test_inputs import LAYOUTS
 
 pytest.importorskip("trl", reason="the trl extra is not installed")
@@ -41,16 +42,7 @@ DPO = (
     "several_rejected",
 )
 KTO = ("unpaired",)
-COMMON = {
-    "max_steps": 2,
-    "per_device_train_batch_size": 2,
-    "report_to": [],
-    "save_strategy": "no",
-    "logging_steps": 1,
-    "use_cpu": True,
-    "bf16": False,
-    "disable_tqdm": True,
-}
+COMMON = {**QUIET_TRAINING, "max_steps": 2, "per_device_train_batch_size": 2}
 
 
 def rows(name):
