@@ -5,10 +5,10 @@
     python benchmarks/layers.py FOLDER --report             # --save writes results/layers.json
 
 Targets and pools are those of `aimed.py`: 32 held-out rows of a capability are told, the others judge, and the pool is
-the clean set. Every arm ranks the pool for the target; `datapruner validate` trains without the best fifth of the drawn
-rows, without the worst and without any, all arms on the same rows from the same starts; and the losses of the judging
-rows are compared: how much higher they are without the best than without the worst, and whether that is more for one
-arm than for another. `--checkpoints` adds LESS with the checkpoints of a warm-up.
+a random part of the clean set. Every arm ranks the pool for the target; as `datapruner validate` does it, an adapter of
+all layers is trained without the best of the drawn rows and without the worst, all arms on the same rows from the same
+starts; and the losses of the judging rows are compared: how much higher they are without the best than without the
+worst, and whether that is more for one arm than for another. `--checkpoints` adds LESS with those of a warm-up.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ MODEL = "smollm2-135m-q4"
 TARGETS = ("math", "code")
 ARMS = {"last layer": "sketch", "all layers": "gradient", "states": "state"}
 LESS = "LESS"
+WITHOUT = ("without_best", "without_worst")
+"""Of what `datapruner validate` trains. Without any rows all arms train the same, and it says nothing of them."""
 
 
 def score(pool: Path, told: Path, arm: str, asked: Any) -> tuple[Any, float]:
@@ -57,36 +59,47 @@ def score(pool: Path, told: Path, arm: str, asked: Any) -> tuple[Any, float]:
 
 def study(folder: Path, name: str, pool: Path, told: Path, judge: Path, asked: Any) -> None:
     """Rank and train for one target, an arm after the other; what is there is left."""
-    import datapruner as dp
+    from datapruner.validation.run import study as planned
+    from datapruner.validation.training import Training
 
     for arm in arms(asked):
         out = folder / "layers" / f"{name}.{arm}.json"
         if out.exists():
             continue
         scores, seconds = score(pool, told, arm, asked)
-        found = dp.validate(
+        plan = planned(
             scores,
             str(judge),
             model=asked.model,
             leave_out=asked.leave_out,
             rows=asked.rows,
             runs=asked.runs,
-            step_tokens=asked.step_tokens,
-            progress=False,
+            how=Training(step_tokens=asked.step_tokens),
         )
-        write(out, {"cpu_seconds": round(seconds, 1), **found.to_dict()})
-        print(f"{name}: {found.describe()}", file=sys.stderr, flush=True)
+        runs = [{part: run[part] for part in WITHOUT} for run in plan.arms.runs]
+        found = replace(plan, arms=replace(plan.arms, runs=runs)).carry_out(progress=False)
+        write(out, {"cpu_seconds": round(seconds, 1), "steps": plan.steps, **held(found)})
+        print(f"{name}, {arm}: {found.gap()}", file=sys.stderr, flush=True)
+
+
+def held(found: Any) -> dict[str, Any]:
+    """Give what a validation is made of."""
+    return {
+        **{name: getattr(found, name) for name in ("of", "target", "rows", "seed", "leave_out")},
+        **{name: getattr(found, name).tolist() for name in ("tokens", "before")},
+        "losses": {part: found.losses[:, place].tolist() for place, part in enumerate(WITHOUT)},
+    }
 
 
 def arms(asked: Any) -> list[str]:
-    return [*ARMS, *([LESS] if asked.checkpoints else [])]
+    return [*asked.arms, *([LESS] if asked.checkpoints else [])]
 
 
 def validation(held: dict[str, Any]) -> Any:
-    """What `datapruner validate` found, as it was written."""
+    """Give what was found, as it was written."""
     from datapruner.validation.result import ScoreValidation
 
-    losses = np.array([held["losses"][name] for name in ScoreValidation.arms]).transpose(1, 0, 2)
+    losses = np.array([held["losses"][part] for part in WITHOUT]).transpose(1, 0, 2)
     told = (held["of"], held["target"], held["rows"], np.array(held["tokens"]), np.array(held["before"]))
     return ScoreValidation(*told, losses, held["seed"], held["leave_out"])
 
@@ -94,21 +107,21 @@ def validation(held: dict[str, Any]) -> Any:
 def beside(one: Any, other: Any) -> Any:
     """How much more one arm's best rows are missed than another's, both over their worst; paired, with an interval."""
     # The difference of two differences, as that of two sums: (best + other's worst) - (worst + other's best).
-    return replace(one, losses=one.losses + other.losses[:, [1, 0, 2]]).gap()
+    return replace(one, losses=one.losses + other.losses[:, ::-1]).gap()
 
 
 def report(folder: Path, targets: list[str], asked: Any) -> dict[str, Any]:
     """The gaps of all arms, and of each two against each other."""
     out: dict[str, Any] = {}
     for name in targets:
-        held = {
+        files = {
             arm: json.loads((folder / "layers" / f"{name}.{arm}.json").read_text("utf-8"))
             for arm in arms(asked)
         }
-        found = {arm: validation(one) for arm, one in held.items()}
+        found = {arm: validation(one) for arm, one in files.items()}
         out[name] = {
             "arms": {
-                arm: {**one.gap()._asdict(), "verdict": one.verdict, "cpu_seconds": held[arm]["cpu_seconds"]}
+                arm: {**one.gap()._asdict(), "verdict": one.verdict, "cpu_seconds": files[arm]["cpu_seconds"]}
                 for arm, one in found.items()
             },
             "against each other": {
@@ -118,15 +131,18 @@ def report(folder: Path, targets: list[str], asked: Any) -> dict[str, Any]:
     return out
 
 
-def told_and_judging(folder: Path, name: str) -> tuple[Path, Path, Path]:
+def told_and_judging(folder: Path, name: str, count: int) -> tuple[Path, Path, Path]:
     """Write a target of `aimed.py`: its pool, the rows that are told, and those that judge."""
     from aimed import _write_part, cases
 
     case = cases(folder)[name]
+    pool = folder / "layers" / f"{case.pool}.{count}.jsonl"
+    drawn = np.random.default_rng(0).permutation(len(case.groups))[:count]
+    _write_part(folder, case.pool, np.sort(drawn).tolist(), pool)
     parts = [folder / "layers" / f"{name}.{part}.jsonl" for part in ("told", "judge")]
     for part, rows in zip(parts, (case.told, case.judges), strict=True):
         _write_part(folder, case.held_out, rows, part)
-    return folder / f"{case.pool}.jsonl", *parts
+    return pool, *parts
 
 
 def main() -> None:
@@ -137,7 +153,9 @@ def main() -> None:
     parser.add_argument("--targets", nargs="+", default=list(TARGETS))
     parser.add_argument("--model", default=MODEL)
     parser.add_argument("--checkpoints", nargs="+", help="a warm-up of --model (`warm_up.py`), for LESS")
-    parser.add_argument("--rows", type=int, default=500)
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--pool", type=int, default=1000, help="rows that are ranked")
+    parser.add_argument("--rows", type=int, default=500, help="of these, drawn for a run")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--leave-out", type=float, default=0.2)
     parser.add_argument("--step-tokens", type=int, default=512)
@@ -147,11 +165,10 @@ def main() -> None:
     asked = parser.parse_args()
     if not asked.report:
         for name in asked.targets:
-            study(asked.folder, name, *told_and_judging(asked.folder, name), asked)
+            study(asked.folder, name, *told_and_judging(asked.folder, name, asked.pool), asked)
     result = {
         "model": asked.model,
-        "rows": asked.rows,
-        "runs": asked.runs,
+        **{name: getattr(asked, name) for name in ("pool", "rows", "runs", "leave_out", "step_tokens")},
         **machine(**versions("torch", "transformers", "peft")),
         "targets": report(asked.folder, asked.targets, asked),
     }

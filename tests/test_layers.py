@@ -29,13 +29,13 @@ def test_what_is_compared_is_a_difference_of_differences(layers):
     rng = np.random.default_rng(0)
     tokens = rng.integers(5, 30, 12)
     one, other = (
-        ScoreValidation("a", "b", 40, tokens, np.ones(12), rng.random((4, 3, 12)) * tokens) for _ in range(2)
+        ScoreValidation("a", "b", 40, tokens, np.ones(12), rng.random((4, 2, 12)) * tokens) for _ in range(2)
     )
     by_hand = [(held.losses[:, 0] - held.losses[:, 1]).sum(axis=1) / tokens.sum() for held in (one, other)]
     found = layers.beside(one, other)
     assert found.mean == pytest.approx((by_hand[0] - by_hand[1]).mean(), abs=1e-12)
     assert layers.beside(one, one).mean == pytest.approx(0, abs=1e-12)
-    assert layers.validation(json.loads(json.dumps(one.to_dict()))).gap() == pytest.approx(one.gap())
+    assert layers.validation(json.loads(json.dumps(layers.held(one)))).gap() == pytest.approx(one.gap())
 
 
 @pytest.mark.slow
@@ -53,7 +53,9 @@ def test_it_runs_on_a_tiny_model_and_goes_on(layers, tmp_path):
 
     asked = SimpleNamespace(
         model=str(save_tiny_llama(tmp_path / "lm")),
+        arms=list(layers.ARMS),
         checkpoints=None,
+        pool=50,
         cache=tmp_path / "cache",
         leave_out=0.2,
         rows=40,
@@ -66,9 +68,6 @@ def test_it_runs_on_a_tiny_model_and_goes_on(layers, tmp_path):
     assert set(found["arms"]) == {"last layer", "all layers", "states"}
     assert all(np.isfinite(one["mean"]) and one["half"] > 0 for one in found["arms"].values())
     assert len(found["against each other"]) == 3
-    held = [layers.validation(json.loads(one.read_text())) for one in sorted((tmp_path / "layers").iterdir())]
-    for one in held[1:]:  # without any rows all arms train the same
-        np.testing.assert_allclose(one.losses[:, 2], held[0].losses[:, 2], rtol=1e-5)
     import warm_up
 
     training = {"share": 0.2, "epochs": 2, "rank": 2, "rate": 1e-3, "batch": 4, "seed": 0}
