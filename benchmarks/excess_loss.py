@@ -21,7 +21,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import numpy as np
 from common import RESULTS, machine, versions, write
-from finetune import Row, fine_tune, interval, mean_losses, rendered
+from finetune import MAX_LENGTH, Row, fine_tune, interval, mean_losses, rendered
 
 ARMS = ("all tokens", "random tokens", "excess tokens", "excess tokens of each row", "excess rows")
 
@@ -94,8 +94,14 @@ def arms_of(
     from datapruner.scorers.excess_loss import ExcessLoss
 
     def chosen(scorer: ExcessLoss, **budget: Any) -> Any:
-        told = {"model": arguments.model, "reference_model": reference, "cache": cache, "progress": False}
-        return dp.prune(str(arguments.rows), scorer=scorer, on_empty="error", **told, **budget)
+        told = {
+            "model": arguments.model,
+            "reference_model": reference,
+            "cache": cache,
+            "max_length": MAX_LENGTH,
+            "progress": False,
+        }
+        return dp.prune(str(arguments.rows), scorer=scorer, **told, **budget)
 
     share = arguments.share
     tokens = chosen(ExcessLoss(token_keep=share), keep=1.0)

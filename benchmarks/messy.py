@@ -55,7 +55,7 @@ GYM = {
     "arithmetic": ("chain_sum", "basic_arithmetic", "products"),
     "words": ("word_sorting", "letter_counting", "spell_backward"),
     "logic": ("knights_knaves", "syllogism", "propositional_logic"),
-    "algebra": ("simple_equations", "polynomial_equations"),
+    "algebra": ("simple_equations", "fraction_simplification"),
     "calendar": ("calendar_arithmetic", "time_intervals"),
     "family": ("family_relationships",),
     "numbers": ("number_sorting", "prime_factorization", "lcm"),

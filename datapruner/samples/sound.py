@@ -65,6 +65,16 @@ def check_table(
             for name, column in zip(batch.schema.names, batch.columns, strict=True):
                 _check_column(column, safe_text(name, 60), label, kind, first)
             raise _damaged(label, kind, str(error)) from None
+        # First of all, since what follows may spell out what the rows share.
+        for place in sharing:
+            sizes = unshared(batch.column(place))
+            name = safe_text(batch.schema.names[place], 60)
+            if sizes.size and sizes.max() > limit("row_bytes"):
+                where = f"{label}: row {first + int(sizes.argmax())}, column '{name}',"
+                raise over(where, "holds a value of more bytes", "row_bytes")
+            made += sizes.sum()
+        if sharing and made > most:
+            raise over(label, "becomes larger, once its rows share nothing, by more times", "shared_ratio")
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
             if longest_text(column) > limit("row_bytes"):
                 low, high = 0, len(column)
@@ -75,15 +85,6 @@ def check_table(
                 where = f"{label}: row {first + low}, column '{safe_text(name, 60)}',"
                 raise over(where, "holds a text of more bytes", "row_bytes")
             _check_json(column, safe_text(name, 60), label, first)
-        for place in sharing:
-            sizes = unshared(batch.column(place))
-            name = safe_text(batch.schema.names[place], 60)
-            if sizes.size and sizes.max() > limit("row_bytes"):
-                where = f"{label}: row {first + int(sizes.argmax())}, column '{name}',"
-                raise over(where, "holds a value of more bytes", "row_bytes")
-            made += sizes.sum()
-        if sharing and made > most:
-            raise over(label, "becomes larger, once its rows share nothing, by more times", "shared_ratio")
         first += len(batch)
 
 
@@ -133,7 +134,8 @@ def longest_text(array: pa.Array) -> int:
         start, stop = ends[0].as_py(), ends[len(array)].as_py()
         return max(longest_text(part.slice(start, stop - start)) for part in (array.keys, array.items))
     if t.is_list_view(kind) or t.is_large_list_view(kind):
-        return longest_text(array.flatten())
+        longest = longest_text(array.values)
+        return longest if longest <= limit("row_bytes") else longest_text(array.flatten())
     if t.is_list(kind) or t.is_large_list(kind):
         ends = array.offsets
         start, stop = ends[0].as_py(), ends[len(array)].as_py()

@@ -216,8 +216,14 @@ def test_what_rows_share_is_counted_for_each(tmp_path, kind):
     with pa.ipc.new_stream(str(tmp_path / "a.arrow"), table.schema) as writer:
         writer.write_table(table)
     assert (tmp_path / "a.arrow").stat().st_size < 3 << 20
-    with pytest.raises(dp.DataPrunerError, match="shared_ratio"):
-        load_samples(str(tmp_path / "a.arrow"))
+    usual, counted = pa.default_memory_pool(), pa.proxy_memory_pool(pa.default_memory_pool())
+    pa.set_memory_pool(counted)
+    try:
+        with pytest.raises(dp.DataPrunerError, match="shared_ratio"):
+            load_samples(str(tmp_path / "a.arrow"))
+    finally:
+        pa.set_memory_pool(usual)
+    assert counted.max_memory() < 16 << 20  # of 2 GB
     table = pa.table({"text": ["x"] * 3, "held": sharing(kind, 3, 33 << 20)})
     with pytest.raises(dp.DataPrunerError, match=r"row 0, column 'held'.*row_bytes"):
         check_table(table, "it")
