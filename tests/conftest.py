@@ -279,29 +279,6 @@ def tried_once():
         yield
 
 
-@pytest.fixture(scope="session", autouse=True)
-def compiled_once_a_machine():
-    """In every process umap compiles for nine seconds: here it keeps what it has compiled, as planar.py does."""
-    from datapruner.geometry import manifold
-
-    place = manifold._umap
-
-    def kept(*given):
-        from umap import layouts, umap_
-
-        for compiled in (
-            umap_.smooth_knn_dist,
-            umap_.compute_membership_strengths,
-            layouts._nb_optimize_layout_euclidean_single_epoch,
-        ):
-            compiled.enable_caching()
-        return place(*given)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(manifold, "_umap", kept)
-        yield
-
-
 def without_progress(said: str) -> str:
     """What a run says on standard error beside the lines before it is silent."""
     lines = said.splitlines(keepends=True)

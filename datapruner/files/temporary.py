@@ -83,8 +83,11 @@ def new_folder(path: Path) -> tuple[Path, int]:
     while True:
         made = _name(path)
         made.mkdir(mode=0o755)
-        handle = os.open(made, os.O_RDONLY)
-        # Between the two a sweep may have taken it for litter.
+        # Before it is locked a sweep may take it for litter.
+        try:
+            handle = os.open(made, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
         if _lock(handle) is not False and _is_still(handle, made):
             return made, handle
         os.close(handle)

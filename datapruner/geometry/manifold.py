@@ -8,7 +8,9 @@ approximation of the whole dataset, and that it is standardised; method, dimensi
 from __future__ import annotations
 
 import logging
-from typing import Literal
+from contextlib import suppress
+from functools import cache
+from typing import Any, Literal
 
 import numpy as np
 import xxhash
@@ -135,6 +137,7 @@ def _umap(near: Neighbours, start: Floats, min_dist: float, seed: int) -> Floats
     """
     import umap.umap_ as umap
 
+    _keep_compiled()
     n = len(start)
     unread = np.empty((n, 1), np.float32)  # stands for the data, of which only the number of rows is read
     random = np.random.RandomState(seed)
@@ -170,6 +173,20 @@ def _umap(near: Neighbours, start: Floats, min_dist: float, seed: int) -> Floats
         parallel=False,
     )
     return np.asarray(placed, dtype=np.float64)
+
+
+@cache
+def _keep_compiled() -> None:
+    """Let numba keep what UMAP compiles on its way, which takes every process seven seconds otherwise."""
+    from umap import layouts, umap_
+
+    steps = ("smooth_knn_dist", "compute_membership_strengths", "_nb_optimize_layout_euclidean_single_epoch")
+    for name in steps:
+        compiled: Any = getattr(umap_, name, None) or getattr(layouts, name, None)
+        # Another version of umap may have other steps; and neither the package's folder nor the user's may be
+        # writable. It compiles anew then.
+        with suppress(AttributeError, RuntimeError):
+            compiled.enable_caching()
 
 
 def check_neighbours(indices: Ints, distances: NDArray[np.float32], own: Ints, k: int) -> None:

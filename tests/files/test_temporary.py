@@ -47,6 +47,23 @@ def test_a_folder_is_its_writers_until_it_dies(tmp_path):
     assert not folder.exists()
 
 
+def test_a_folder_that_is_swept_before_it_is_held_is_made_again(tmp_path, monkeypatch):
+    tried, own = [], os.open
+
+    def late(path, *given, **more):
+        tried.append(path)
+        if len(tried) == 1:
+            os.rmdir(path)
+        return own(path, *given, **more)
+
+    monkeypatch.setattr(os, "open", late)
+    folder, handle = new_folder(tmp_path / "out")
+    monkeypatch.undo()
+    assert len(set(tried)) == 2
+    assert [folder] == list(tmp_path.iterdir())
+    release(handle)
+
+
 def test_what_was_released_is_anybodys(tmp_path):
     folder, handle = new_folder(tmp_path / "out")
     sweep([folder])

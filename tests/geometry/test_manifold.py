@@ -191,3 +191,29 @@ def test_neighbours_among_near_clusters_with_many_copies():
     assert (near.distances == 0).all()
     assert (near.indices // 40 == np.arange(len(rows))[:, None] // 40).all()
     assert all(len(set(row)) == 12 for row in near.indices.tolist())
+
+
+def test_it_runs_where_nothing_compiled_can_be_kept_and_with_other_steps(monkeypatch):
+    from umap import layouts, umap_
+
+    from datapruner.geometry import manifold as module
+
+    class Unwritable:
+        def __init__(self, own):
+            self.own = own
+
+        def __call__(self, *given, **more):
+            return self.own(*given, **more)
+
+        def enable_caching(self):
+            raise RuntimeError("cannot cache function: no locator available")
+
+    data, _ = blobs(60)
+    before = manifold(data)
+    monkeypatch.setattr(umap_, "smooth_knn_dist", Unwritable(umap_.smooth_knn_dist))
+    renamed = layouts._nb_optimize_layout_euclidean_single_epoch
+    monkeypatch.delattr(layouts, "_nb_optimize_layout_euclidean_single_epoch")
+    module._keep_compiled.cache_clear()
+    module._keep_compiled()
+    monkeypatch.setattr(layouts, "_nb_optimize_layout_euclidean_single_epoch", renamed, raising=False)
+    np.testing.assert_array_equal(manifold(data), before)
