@@ -53,7 +53,7 @@ def test_a_folder_that_is_swept_before_it_is_held_is_made_again(tmp_path, monkey
     def late(path, *given, **more):
         tried.append(path)
         if len(tried) == 1:
-            os.rmdir(path)
+            path.rmdir()
         return own(path, *given, **more)
 
     monkeypatch.setattr(os, "open", late)
