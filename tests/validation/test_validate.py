@@ -81,16 +81,54 @@ def tiny(tiny_llama):
 
 
 def test_losses_are_the_models_own(tiny, one_thread):
-    import torch
-
     model = tiny[0]
     rows = rendered(np.random.default_rng(0), model.config.vocab_size)
+    seen = []
+    hook = model.get_output_embeddings().register_forward_hook(
+        lambda _, given, out: seen.append(given[0].shape[1])
+    )
+    own = judged(model, rows)
+    hook.remove()
+    assert sum(seen) == sum(map(supervised, rows))  # no logits are made of what is in no loss
+    for row, found in zip(rows, own, strict=True):
+        assert found == pytest.approx(by_the_model(model, row) * supervised(row), rel=1e-5)
+
+
+def by_the_model(model, row):
+    import torch
+
+    ids = torch.tensor(row.input_ids[None]).long()
+    labels = torch.where(torch.tensor(row.supervised[None]), ids, -100)
+    with torch.no_grad():
+        return float(model(input_ids=ids, labels=labels).loss)
+
+
+@pytest.mark.parametrize("family", ["gemma2", "granite", "cohere", "headless"])
+def test_so_they_are_of_families_that_change_their_logits(family, one_thread, monkeypatch):
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        "llama" if family == "headless" else family,
+        vocab_size=60,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        **{"gemma2": {"final_logit_softcapping": 0.5}, "granite": {"logits_scaling": 3.0}}.get(family, {}),
+    )
+    model = AutoModelForCausalLM.from_config(config).eval()
+    if family == "headless":  # what says of no layer that it is the last
+        monkeypatch.setattr(model, "get_output_embeddings", lambda: None)
+    rows = rendered(np.random.default_rng(0), 60)
     for row, found in zip(rows, judged(model, rows), strict=True):
-        ids = torch.tensor(row.input_ids[None]).long()
-        labels = torch.where(torch.tensor(row.supervised[None]), ids, -100)
-        with torch.no_grad():
-            mean = float(model(input_ids=ids, labels=labels).loss)
-        assert found == pytest.approx(mean * supervised(row), rel=1e-5)
+        assert found == pytest.approx(by_the_model(model, row) * supervised(row), rel=1e-5)
 
 
 def test_an_adapter_learns_and_leaves_the_model_as_it_was(tiny, one_thread):
