@@ -4,7 +4,8 @@
     python benchmarks/aimed.py FOLDER --prepare      # the harder case's held-out rows, and their states
     python benchmarks/aimed.py FOLDER --choose       # what each arm keeps, for every target
     python benchmarks/aimed.py FOLDER                # trainings; stopped and started again, it goes on
-    python benchmarks/aimed.py FOLDER --report       # --save writes results/aimed.json
+    python benchmarks/aimed.py FOLDER --report       # --save writes results/aimed.json, and runs and choices beside it
+    python benchmarks/aimed.py FOLDER --restore      # where FOLDER is new: go on from results/
 
 The pool is the clean set of `messy.py`, seven capabilities in equal rows. A target is 32 of the 100 held-out rows of
 one capability, and the other 68 judge; 5 % of the supervised tokens are kept. Trainings, samples and intervals are
@@ -19,6 +20,7 @@ of the pool's longest third.
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import os
 import sys
@@ -282,6 +284,32 @@ def tables(done: dict[str, Any]) -> list[dict[str, Any]]:
     return out
 
 
+def saved(folder: Path, done: dict[str, Any], out: Path) -> None:
+    """Write what the pages are made of, and beside it every run and every choice, so that others can go on."""
+    write(out, {"tables": tables(done), **{name: done[name] for name in ("machine", "versions")}})
+    choices = {file.name: json.loads(file.read_text("utf-8")) for file in folder.glob("aimed/*.sample*.json")}
+    runs = json.dumps({"runs": done.get("runs", {}), "choices": choices}, sort_keys=True)
+    # Without the time, so that the same runs make the same bytes.
+    beside(out).write_bytes(gzip.compress(runs.encode(), mtime=0))
+
+
+def restore(folder: Path, found: Path) -> None:
+    """Put runs and choices where `saved` found them; what is there stays."""
+    held = json.loads(gzip.decompress(beside(found).read_bytes()))
+    for file, value in {
+        folder / "aimed.json": {"runs": held["runs"]},
+        **{folder / "aimed" / name: one for name, one in held["choices"].items()},
+    }.items():
+        if not file.exists():
+            file.parent.mkdir(exist_ok=True)
+            write(file, value)
+
+
+def beside(out: Path) -> Path:
+    """Where the runs lie."""
+    return out.with_name(f"{out.stem}-runs.json.gz")
+
+
 def report(done: dict[str, Any]) -> str:
     lines = []
     for of in tables(done):
@@ -303,6 +331,9 @@ def main() -> None:
     parser.add_argument("--choose", action="store_true")
     parser.add_argument("--report", action="store_true")
     parser.add_argument("--save", action="store_true", help="write results/, of which the pages are made")
+    parser.add_argument(
+        "--restore", action="store_true", help="begin with the runs and choices that results/ has"
+    )
     parser.add_argument("--arms", nargs="+", help=f"default: all; {LESS} where there is a {WARM_UP}")
     parser.add_argument("--targets", nargs="+")
     parser.add_argument("--seeds", type=int, default=SEEDS)
@@ -317,8 +348,10 @@ def main() -> None:
         done = load(asked.out)
         print(report(done))
         if asked.save:
-            kept = {name: done[name] for name in ("machine", "versions")}
-            write(RESULTS / "aimed.json", {"tables": tables(done), **kept})
+            saved(asked.folder, done, RESULTS / "aimed.json")
+        return
+    if asked.restore:
+        restore(asked.folder, RESULTS / "aimed.json")
         return
     if asked.prepare:
         prepare(asked.folder, asked)

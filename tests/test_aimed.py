@@ -64,3 +64,18 @@ def test_the_harder_oracle_has_the_longest_third(aimed, folder):
     assert [of for of in groups if of == "long"] == groups[60:]
     rows = [aimed.Row("math", str(words), "word " * words) for words in (9, 1, 8, 3, 2, 7)]
     assert [row.prompt for row in aimed.longest_third(rows)] == ["9", "8"]
+
+
+def test_runs_and_choices_come_back_in_a_new_folder(aimed, folder, tmp_path):
+    run = {"tokens": 70, "of_the_target": 1.0, "losses": [1.5, 2.25]}
+    chosen = aimed._chosen(folder, aimed.Aim("code", "feature_mapping", 0, 0))
+    chosen.parent.mkdir()
+    chosen.write_text(json.dumps({"rows": [3, 1, 4], "cpu_seconds": 1.5}))
+    done = {"runs": {aimed.Aim("code", "random", 0, 0).key: run}, "tokens": {"code": [4, 4]}}
+    aimed.saved(folder, done | {"machine": {}, "versions": {}}, tmp_path / "found.json")
+    new = tmp_path / "new"
+    new.mkdir()
+    for _ in range(2):  # what is there stays
+        aimed.restore(new, tmp_path / "found.json")
+        assert aimed.load(new / "aimed.json")["runs"] == done["runs"]
+        assert json.loads((new / "aimed" / chosen.name).read_text()) == json.loads(chosen.read_text())
