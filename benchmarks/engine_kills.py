@@ -198,7 +198,7 @@ class Story:
 
     def kill_workers(self, count: int) -> None:
         """Kill a random worker at points of one run, which goes on."""
-        while (left := count - sum(kill.what == "worker" for kill in self.kills)) > 0:
+        while left := self.left_of(count, "worker"):
             phases = self.rng.sample(LIVING, min(left, len(LIVING)))
             at = [
                 point
@@ -206,27 +206,24 @@ class Story:
                 for point in self.rng.sample(self.points[phase], phases.count(phase))
             ]
             arm = f"w{self.number}"
-            run, dead = self.start(arm, *self.engine(), at=at), list[tuple[Kill, int]]()
+            run, killed = self.start(arm, *self.engine(), at=at), list[tuple[Kill, set[int]]]()
             while (point := run.arrived()) is not None:
                 if living := run.workers():
                     victim = self.rng.choice(living)
                     victim.kill()
                     wait_dead(victim)
                     kill = Kill("worker", point.rpartition(" ")[0], point, None, len(self.leases(arm)))
-                    dead.append((kill, victim.pid))
+                    killed.append((kill, {victim.pid}))
                 run.go()
             self.complete(run, arm)
-            for kill, pid in dead:
-                kill.rows_twice = twice([run], {pid})
-                self.tell(kill)
-            shutil.rmtree(self.work / arm)
+            self.close(arm, [run], killed)
 
     def kill_runs(self, count: int, hows: Sequence[signal.Signals] = (signal.SIGKILL,)) -> None:
         """Kill the run itself, and that which goes on from there in the next phase, until one is left alone.
 
         The signals take turns.
         """
-        while (left := count - sum(kill.what == "run" for kill in self.kills)) > 0:
+        while left := self.left_of(count, "run"):
             arm, runs, killed = f"d{self.number}", list[Watched](), list[tuple[Kill, set[int]]]()
             for turn, phase in enumerate(CHAIN[:left]):
                 run = self.start(arm, *self.engine(), at=[self.rng.choice(self.points[phase])])
@@ -242,10 +239,7 @@ class Story:
                 kill.leases = len(self.leases(arm))
                 killed.append((kill, {run.process.pid, *(one.pid for one in workers)}))
             runs.append(self.finish(arm))
-            for kill, pids in killed:
-                kill.rows_twice = twice(runs, pids)
-                self.tell(kill)
-            shutil.rmtree(self.work / arm)
+            self.close(arm, runs, killed)
 
     def kill_heads(self, count: int) -> None:
         """Kill the head of a cluster; whatever becomes of the run, the next one goes on.
@@ -253,7 +247,7 @@ class Story:
         A run that lost its cluster does the rest itself where it can, so that each story begins with another phase.
         """
         chain = CHAIN
-        while (left := count - sum(kill.what == "head" for kill in self.kills)) > 0:
+        while left := self.left_of(count, "head"):
             arm, runs, killed = f"h{self.number}", list[Watched](), list[tuple[Kill, set[int]]]()
             for phase in chain[:left]:
                 with cluster() as (address, head):
@@ -275,15 +269,20 @@ class Story:
                 kill.leases = len(self.leases(arm))
                 killed.append((kill, {*actors, *([run.process.pid] if kill.code else [])}))
             runs.append(self.finish(arm))
-            for kill, pids in killed:
-                kill.rows_twice = twice(runs, pids)
-                self.tell(kill)
-            shutil.rmtree(self.work / arm)
+            self.close(arm, runs, killed)
             chain = chain[1:] + chain[:1]
 
-    def tell(self, kill: Kill) -> None:
-        self.kills.append(kill)
-        print(f"{len(self.kills):3} {kill}", file=sys.stderr, flush=True)
+    def left_of(self, count: int, what: str) -> int:
+        """How many kills of a kind are still to come."""
+        return max(0, count - sum(kill.what == what for kill in self.kills))
+
+    def close(self, arm: str, runs: Sequence[Watched], killed: Sequence[tuple[Kill, set[int]]]) -> None:
+        """Count what the kills of one cache cost, each with the processes that it ended, and tell them."""
+        for kill, dead in killed:
+            kill.rows_twice = twice(runs, dead)
+            self.kills.append(kill)
+            print(f"{len(self.kills):3} {kill}", file=sys.stderr, flush=True)
+        shutil.rmtree(self.work / arm)
 
 
 @contextmanager
