@@ -55,6 +55,49 @@ def aimed_counts() -> str:
     return table(["by", "better than random", "outside the interval", "not told apart from the oracle"], rows)
 
 
+@block
+def layers() -> str:
+    """docs/benchmarks.md: which sketch ranks better."""
+    found = result("layers")
+    told = found["targets"].values()
+    arms = list(next(iter(told))["arms"])
+    pairs = list(next(iter(told))["against each other"])
+    return table(
+        ["target", *arms, *(pair.replace(" - ", " against ") for pair in pairs)],
+        [
+            [
+                name,
+                *(gap(of["arms"][arm]) for arm in arms),
+                *(gap(of["against each other"][pair]) for pair in pairs),
+            ]
+            for name, of in found["targets"].items()
+        ],
+    )
+
+
+def gap(one: Mapping[str, Any]) -> str:
+    seen = "**" if abs(one["mean"]) > one["half"] else ""
+    return f"{seen}{one['mean']:+.4f}{seen} ± {one['half']:.4f}"
+
+
+@block
+def excess() -> str:
+    """docs/token_pruning.md: what tokens of high excess loss are worth."""
+    found = result("excess_loss")
+    return table(
+        ["trained on", "supervised tokens", "loss", "each"],
+        [
+            [
+                arm,
+                f"{found['tokens_in_the_loss'][arm]:,}" if arm in found["tokens_in_the_loss"] else "",
+                f"{one['loss']:.4f}",
+                ", ".join(f"{value:.4f}" for value in one["seeds"]) if len(one["seeds"]) > 1 else "",
+            ]
+            for arm, one in found["arms"].items()
+        ],
+    )
+
+
 def cell(arm: str, one: Mapping[str, Any] | None) -> str:
     if one is None:
         return ""

@@ -71,7 +71,18 @@ def figures() -> str:
     head = ("", "figure", "beside it")
     return table(
         head,
-        [*_embedding(), *_losses(), *_noise(), *_shape(), *_twins(), *_cleaning(), *_compare(), *_page()],
+        [
+            *_embedding(),
+            *_losses(),
+            *_sketches(),
+            *_noise(),
+            *_shape(),
+            *_twins(),
+            *_classifier(),
+            *_cleaning(),
+            *_compare(),
+            *_page(),
+        ],
     )
 
 
@@ -140,6 +151,40 @@ def _losses() -> list[tuple[str, str, str]]:
             f"{donod['rank_correlation_naive_and_float64']['DON']:.2f} with the exact one, ours "
             f"{donod['rank_correlation_ours_and_float64']['DON']:.2f}",
         ),
+    ]
+
+
+def _sketches() -> list[tuple[str, str, str]]:
+    found, cheap = result("sketches"), result("sketches_pass")
+    deep, beside, width = found["arms"]["deep"], found["arms"]["bergson"], found["numbers_a_row"]
+    return [
+        (
+            f"all losses of {cheap['rows']} mixture rows, with states and the output layer's sketch",
+            f"{cheap['arms']['output']['seconds_median']:.0f} s, "
+            f"{cheap['output_over_losses']['of_medians']:.2f} times the pass without",
+            f"without {cheap['arms']['losses']['seconds_median']:.0f} s",
+        ),
+        (
+            f"sketches of all layers' gradients, {found['rows']} mixture rows",
+            f"{deep['seconds_median']:.0f} s, {found['deep_over_losses']['of_medians']:.1f} times the pass of losses, "
+            f"peak growth {deep['peak_growth_mib']:,.0f} MiB, {width['deep']:,} numbers a row",
+            f"bergson {found['versions']['bergson']} {beside['seconds_median']:.0f} s, "
+            f"peak growth {beside['peak_growth_mib']:,.0f} MiB, {width['bergson']:,} numbers a row",
+        ),
+    ]
+
+
+def _classifier() -> list[tuple[str, str, str]]:
+    found = result("classifier")
+    arms, best = found["arms"], found["best_pipeline"]
+    return [
+        (
+            f"a classifier of MiniLM's shape over {found['rows']} mixture texts",
+            f"{arms['datapruner']['rows_a_second_median']} rows/s",
+            f"`pipeline`, the best of {len(arms) - 1} ways ({best.removeprefix('pipeline, ').replace(', by', ' a batch, by')})"
+            f" {arms[best]['rows_a_second_median']} rows/s; largest "
+            f"difference {power(found['largest_difference'])}",
+        )
     ]
 
 

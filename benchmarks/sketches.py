@@ -1,7 +1,8 @@
 """What do sketches of gradients cost beside the pass of losses, and how near do they come to the gradients?
 
 - losses: ``measure_language_model`` on rows of the mixture, with an empty store; "output" is the same with
-  ``output_sketch``. Both in turns, so that a slow minute of the machine hits both. Goal: at most 1.10 times.
+  ``pooled_state`` and ``output_sketch``. Both in turns, so that a slow minute of the machine hits both. Goal: at most
+  1.10 times.
 - deep: ``gradient_sketch`` of every linear layer on the same rows, in the same turns, told in multiples of the losses.
 - bergson, where it is installed: the same rows' gradients of the same layers by its collector, 16 x 16 numbers a layer
   as its default is, in batches of its own making, with the numbers held in memory.
@@ -49,6 +50,9 @@ NEIGHBOURS = 10
 REFERENCE_SIDE = 64
 BERGSON_SIDE = 16
 GOAL = 1.10
+ARMS = ("losses", "output", "deep", "bergson")
+"""The pass of losses, the same with pooled states and the output layer's sketch, the pass with a way back."""
+BESIDE = (("output", "losses"), ("deep", "losses"), ("bergson", "deep"))
 
 Table = NDArray[np.float64]
 
@@ -181,7 +185,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--near-rows", type=int, default=60, help="0 leaves the nearness out")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--dry", action="store_true", help="write no JSON: the machine is busy")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--output", type=Path, default=RESULTS / "sketches.json")
     arguments = parser.parse_args()
     samples = load_samples(str(MIXTURE))
     rows = sample_rows(samples, arguments.rows, arguments.seed)
@@ -190,10 +195,15 @@ def main() -> None:
 
     def losses(sketch: Sketch | None) -> Any:
         with tempfile.TemporaryDirectory() as folder:
-            store = SignalStore(Path(folder))
-            return measure_language_model(samples, rows, feed, store, sketch=sketch, progress=False)[
-                "log_ppl"
-            ]
+            return measure_language_model(
+                samples,
+                rows,
+                feed,
+                SignalStore(Path(folder)),
+                sketch=sketch,
+                pools=sketch is not None,
+                progress=False,
+            )["log_ppl"]
 
     def deep() -> Any:
         with tempfile.TemporaryDirectory() as folder:
@@ -207,10 +217,10 @@ def main() -> None:
         "output": lambda _: losses(Sketch(DIMENSION)),
         "deep": lambda _: deep(),
     }
-    if find_spec("bergson"):
+    if "bergson" in arguments.arms and find_spec("bergson"):
         beside = by_bergson(feed, samples, rows)
         arms["bergson"] = lambda _: beside()
-    runs = in_turns(arms, arguments.repeats)
+    runs = in_turns({arm: arms[arm] for arm in arguments.arms if arm in arms}, arguments.repeats)
     result: dict[str, Any] = {
         "model": arguments.model,
         "rows": arguments.rows,
@@ -218,20 +228,21 @@ def main() -> None:
         "dimension": DIMENSION,
         "goal": GOAL,
         "arms": {arm: summary(of, arguments.rows) for arm, of in runs.items()},
-        "output_over_losses": ratio(runs["output"], runs["losses"]),
-        "deep_over_losses": ratio(runs["deep"], runs["losses"]),
-        **({"bergson_over_deep": ratio(runs["bergson"], runs["deep"])} if "bergson" in runs else {}),
+        **{
+            f"{arm}_over_{other}": ratio(runs[arm], runs[other])
+            for arm, other in BESIDE
+            if arm in runs and other in runs
+        },
         "numbers_a_row": {arm: of[0][1][1] for arm, of in runs.items() if arm in ("deep", "bergson")},
         "machine": machine(threads=torch.get_num_threads()),
         "versions": versions("torch", "transformers", "numpy", "bergson"),
     }
-    print(result["output_over_losses"], result["deep_over_losses"], file=sys.stderr)
+    print({name: result.get(f"{name[0]}_over_{name[1]}") for name in BESIDE}, file=sys.stderr)
     if arguments.near_rows:
         some = sample_rows(samples, arguments.near_rows, arguments.seed)
         result["output_nearness"] = output_nearness(feed, samples, some)
         result["deep_nearness"] = deep_nearness(feed, samples, some)
-    if not arguments.dry:
-        write(RESULTS / "sketches.json", result)
+    write(arguments.output, result)
 
 
 if __name__ == "__main__":
