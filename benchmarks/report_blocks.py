@@ -177,13 +177,13 @@ def _sketches() -> list[tuple[str, str, str]]:
 def _classifier() -> list[tuple[str, str, str]]:
     found = result("classifier")
     arms, best = found["arms"], found["best_pipeline"]
+    way = best.removeprefix("pipeline, ").replace(", by", " a batch, by")
     return [
         (
             f"a classifier of MiniLM's shape over {found['rows']} mixture texts",
             f"{arms['datapruner']['rows_a_second_median']} rows/s",
-            f"`pipeline`, the best of {len(arms) - 1} ways ({best.removeprefix('pipeline, ').replace(', by', ' a batch, by')})"
-            f" {arms[best]['rows_a_second_median']} rows/s; largest "
-            f"difference {power(found['largest_difference'])}",
+            f"`pipeline`, the best of {len(arms) - 1} ways ({way}), {arms[best]['rows_a_second_median']} rows/s; "
+            f"largest difference {power(found['largest_difference'])}",
         )
     ]
 
