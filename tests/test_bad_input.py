@@ -254,6 +254,11 @@ BAD = {
         "prune good.jsonl --decontaminate - -o OUT",
         ["the test set", "standard input is not read"],
     ),
+    "standard output": (f"prune good.jsonl {RANDOM} -o -", ["'-' is no output", "name a folder"]),
+    "standard output of a comparison": (
+        "compare good.jsonl --scorer random --scorer length --keep 0.5 -o -",
+        ["'-' is no output"],
+    ),
     "missing folder": (f"prune ./no/where {RANDOM} -o OUT", ["no such file", "where"]),
     "glob without a match": (f"prune 'x*.jsonl' {RANDOM} -o OUT", ["nothing matches"]),
     "name too long": (f"prune {LONG} {RANDOM} -o OUT", ["nnnn"]),

@@ -63,12 +63,16 @@ def check_target(path: Path, *, overwrite: bool, reads: Iterable[str | Path] = (
     Raises
     ------
     DataPrunerError
-        It is a file, holds something, or its parent cannot be written.
+        It is ``-``, is a file, holds something, or its parent cannot be written.
     """
     if (url := address_of(path)) is not None:
         check_address(url, (OURS, COMPARED), overwrite=overwrite, reads=map(str, reads))
         return
     refuse_other(path)
+    if str(path) == "-":
+        raise DataPrunerError(
+            "'-' is no output: what is written is a folder, and nothing of it goes to standard output; name a folder"
+        )
     path = expanded(path).absolute()
     reads = [name for name in reads if not is_url(str(name))]
     try:
