@@ -39,7 +39,8 @@ class Images(Protocol):
 
 
 CODE_VERSION = 3
-TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 32768}
+TOKENS_PER_BATCH = {"cpu": 512, "cuda": 32768}
+"""On a CPU as few as still keep its cores busy: the last batch of every length is filled up with dummies."""
 IMAGES_PER_BATCH = 16
 WINDOW_ROWS = 16384
 """Rows that are tokenised together; bounds memory, and mixes lengths so that the time left is honest."""
