@@ -166,10 +166,10 @@ def _sketches() -> list[tuple[str, str, str]]:
         ),
         (
             f"sketches of all layers' gradients, {found['rows']} mixture rows",
-            f"{deep['seconds_median']:.0f} s, {found['deep_over_losses']['of_medians']:.1f} times the pass of losses, "
-            f"peak growth {deep['peak_growth_mib']:,.0f} MiB, {width['deep']:,} numbers a row",
-            f"bergson {found['versions']['bergson']} {beside['seconds_median']:.0f} s, "
-            f"peak growth {beside['peak_growth_mib']:,.0f} MiB, {width['bergson']:,} numbers a row",
+            f"{deep['seconds_median']:.0f} s, {found['deep_over_losses']['of_medians']:.1f} times the pass of losses; "
+            f"{width['deep']:,} numbers a row",
+            f"bergson {found['versions']['bergson']} {beside['seconds_median']:.0f} s; "
+            f"{width['bergson']:,} numbers a row",
         ),
     ]
 
