@@ -150,7 +150,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
                 print(f"{arm}, seed {seed}: {losses[arm][-1]:.4f}", flush=True)
     return {
         "arms": {
-            arm: {"loss": round(float(np.mean(found)), 5), "interval": interval(found), "seeds": found}
+            arm: {
+                "loss": round(float(np.mean(found)), 5),
+                "interval": interval(found) if len(found) > 1 else None,
+                "seeds": found,
+            }
             for arm, found in losses.items()
         },
         "tokens_in_the_loss": tokens,
@@ -184,7 +188,7 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
     result = run(arguments)
     write(arguments.output, result)
     for arm, found in result["arms"].items():
-        print(f"{arm:28}{found['loss']:.4f} ± {found['interval']:.4f}")
+        print(f"{arm:28}{found['loss']:.4f}  {', '.join(f'{loss:.4f}' for loss in found['seeds'])}")
     return result
 
 
