@@ -2,7 +2,8 @@
 
     python benchmarks/messy.py FOLDER
     python benchmarks/layers.py FOLDER                      # scores and trainings; stopped and started, it goes on
-    python benchmarks/layers.py FOLDER --report             # --save writes results/layers.json
+    python benchmarks/layers.py FOLDER --report             # --save writes results/layers.json, and all losses
+    python benchmarks/layers.py FOLDER --restore            # where FOLDER is new: go on from results/
 
 Targets and pools are those of `aimed.py`: 32 held-out rows of a capability are told, the others judge, and the pool is
 a random part of the clean set. Every arm ranks the pool for the target; as `datapruner validate` does it, an adapter of
@@ -18,6 +19,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -110,18 +112,14 @@ def beside(one: Any, other: Any) -> Any:
     return replace(one, losses=one.losses + other.losses[:, ::-1]).gap()
 
 
-def report(folder: Path, targets: list[str], asked: Any) -> dict[str, Any]:
-    """The gaps of all arms, and of each two against each other."""
+def report(runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The gaps of all arms, and of each two against each other, of every target."""
     out: dict[str, Any] = {}
-    for name in targets:
-        files = {
-            arm: json.loads((folder / "layers" / f"{name}.{arm}.json").read_text("utf-8"))
-            for arm in arms(asked)
-        }
-        found = {arm: validation(one) for arm, one in files.items()}
+    for name, of in runs.items():
+        found = {arm: validation(one) for arm, one in of.items()}
         out[name] = {
             "arms": {
-                arm: {**one.gap()._asdict(), "verdict": one.verdict, "cpu_seconds": files[arm]["cpu_seconds"]}
+                arm: {**one.gap()._asdict(), "verdict": one.verdict, "cpu_seconds": of[arm]["cpu_seconds"]}
                 for arm, one in found.items()
             },
             "against each other": {
@@ -129,6 +127,25 @@ def report(folder: Path, targets: list[str], asked: Any) -> dict[str, Any]:
             },
         }
     return out
+
+
+def done(folder: Path, targets: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Target -> arm -> what was written of it."""
+    found: dict[str, dict[str, Any]] = {}
+    for name in targets:
+        for arm in (*ARMS, LESS):
+            if (file := folder / "layers" / f"{name}.{arm}.json").exists():
+                found.setdefault(name, {})[arm] = json.loads(file.read_text("utf-8"))
+    return found
+
+
+def restore(folder: Path, found: Path) -> None:
+    """Put arms where `--save` found them; what is there stays."""
+    (folder / "layers").mkdir(exist_ok=True)
+    for name, of in json.loads(found.read_text("utf-8"))["runs"].items():
+        for arm, one in of.items():
+            if not (file := folder / "layers" / f"{name}.{arm}.json").exists():
+                write(file, one)
 
 
 def told_and_judging(folder: Path, name: str, count: int) -> tuple[Path, Path, Path]:
@@ -162,17 +179,23 @@ def main() -> None:
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--report", action="store_true")
     parser.add_argument("--save", action="store_true")
+    parser.add_argument("--restore", action="store_true", help="begin with the arms that results/ has")
     asked = parser.parse_args()
+    if asked.restore:
+        restore(asked.folder, RESULTS / "layers.json")
+        return
     if not asked.report:
         for name in asked.targets:
             study(asked.folder, name, *told_and_judging(asked.folder, name, asked.pool), asked)
+    runs = done(asked.folder, asked.targets)
     result = {
         "model": asked.model,
         **{name: getattr(asked, name) for name in ("pool", "rows", "runs", "leave_out", "step_tokens")},
         **machine(**versions("torch", "transformers", "peft")),
-        "targets": report(asked.folder, asked.targets, asked),
+        "targets": report(runs),
     }
     print(json.dumps(result, indent=1))
+    result["runs"] = runs
     if asked.save:
         write(RESULTS / "layers.json", result)
 

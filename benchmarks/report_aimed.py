@@ -58,24 +58,25 @@ def aimed_counts() -> str:
 @block
 def layers() -> str:
     """docs/benchmarks.md: which sketch ranks better."""
-    found = result("layers")
-    told = found["targets"].values()
-    arms = list(next(iter(told))["arms"])
-    pairs = list(next(iter(told))["against each other"])
+    targets = result("layers")["targets"]
+    arms = list(dict.fromkeys(arm for of in targets.values() for arm in of["arms"]))
+    pairs = list(dict.fromkeys(pair for of in targets.values() for pair in of["against each other"]))
     return table(
         ["target", *arms, *(pair.replace(" - ", " against ") for pair in pairs)],
         [
             [
                 name,
-                *(gap(of["arms"][arm]) for arm in arms),
-                *(gap(of["against each other"][pair]) for pair in pairs),
+                *(gap(of["arms"].get(arm)) for arm in arms),
+                *(gap(of["against each other"].get(pair)) for pair in pairs),
             ]
-            for name, of in found["targets"].items()
+            for name, of in targets.items()
         ],
     )
 
 
-def gap(one: Mapping[str, Any]) -> str:
+def gap(one: Mapping[str, Any] | None) -> str:
+    if one is None:
+        return ""
     seen = "**" if abs(one["mean"]) > one["half"] else ""
     return f"{seen}{one['mean']:+.4f}{seen} ± {one['half']:.4f}"
 

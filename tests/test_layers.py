@@ -64,7 +64,7 @@ def test_it_runs_on_a_tiny_model_and_goes_on(layers, tmp_path):
     )
     files = write("pool.jsonl", 50), write("told.jsonl", 4), write("judge.jsonl", 8)
     layers.study(tmp_path, "sea", *files, asked)
-    found = layers.report(tmp_path, ["sea"], asked)["sea"]
+    found = layers.report(layers.done(tmp_path, ["sea"]))["sea"]
     assert set(found["arms"]) == {"last layer", "all layers", "states"}
     assert all(np.isfinite(one["mean"]) and one["half"] > 0 for one in found["arms"].values())
     assert len(found["against each other"]) == 3
@@ -74,7 +74,12 @@ def test_it_runs_on_a_tiny_model_and_goes_on(layers, tmp_path):
     warm_up.warm_up(files[0], tmp_path / "warm-up", SimpleNamespace(model=asked.model, **training))
     asked.checkpoints = [str(tmp_path / "warm-up")]
     layers.study(tmp_path, "sea", *files, asked)
-    assert "LESS" in layers.report(tmp_path, ["sea"], asked)["sea"]["arms"]
+    runs = layers.done(tmp_path, ["sea", "not begun"])
+    assert "LESS" in layers.report(runs)["sea"]["arms"]
+    (tmp_path / "found.json").write_text(json.dumps({"runs": runs}))
+    (tmp_path / "new").mkdir()
+    layers.restore(tmp_path / "new", tmp_path / "found.json")
+    assert layers.done(tmp_path / "new", ["sea"]) == runs
     for file in files:
         file.unlink()
     layers.study(tmp_path, "sea", *files, asked)  # nothing is left to do
