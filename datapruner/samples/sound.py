@@ -65,16 +65,6 @@ def check_table(
             for name, column in zip(batch.schema.names, batch.columns, strict=True):
                 _check_column(column, safe_text(name, 60), label, kind, first)
             raise _damaged(label, kind, str(error)) from None
-        # First of all, since what follows may spell out what the rows share.
-        for place in sharing:
-            sizes = unshared(batch.column(place))
-            name = safe_text(batch.schema.names[place], 60)
-            if sizes.size and sizes.max() > limit("row_bytes"):
-                where = f"{label}: row {first + int(sizes.argmax())}, column '{name}',"
-                raise over(where, "holds a value of more bytes", "row_bytes")
-            made += sizes.sum()
-        if sharing and made > most:
-            raise over(label, "becomes larger, once its rows share nothing, by more times", "shared_ratio")
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
             if longest_text(column) > limit("row_bytes"):
                 low, high = 0, len(column)
@@ -85,6 +75,15 @@ def check_table(
                 where = f"{label}: row {first + low}, column '{safe_text(name, 60)}',"
                 raise over(where, "holds a text of more bytes", "row_bytes")
             _check_json(column, safe_text(name, 60), label, first)
+        for place in sharing:
+            sizes = unshared(batch.column(place))
+            name = safe_text(batch.schema.names[place], 60)
+            if sizes.size and sizes.max() > limit("row_bytes"):
+                where = f"{label}: row {first + int(sizes.argmax())}, column '{name}',"
+                raise over(where, "holds a value of more bytes", "row_bytes")
+            made += sizes.sum()
+        if sharing and made > most:
+            raise over(label, "becomes larger, once its rows share nothing, by more times", "shared_ratio")
         first += len(batch)
 
 
@@ -112,6 +111,18 @@ def _check_json(array: pa.Array, name: str, label: str, first: int | None) -> No
         _check_json(array.flatten(), name, label, None)
 
 
+def _named(array: pa.Array) -> pa.Array:
+    """Which of a list view's values any of its rows names."""
+    import pyarrow as pa
+
+    there = array.is_valid().to_numpy(zero_copy_only=False)
+    starts, sizes = (part.to_numpy()[there] for part in (array.offsets, array.sizes))
+    begun = np.zeros(len(array.values) + 1, dtype=np.int64)
+    np.add.at(begun, starts, 1)
+    np.subtract.at(begun, starts + sizes, 1)
+    return pa.array(np.cumsum(begun)[:-1] > 0)
+
+
 def longest_text(array: pa.Array) -> int:
     """Return the bytes of the longest text of a column, at any depth."""
     import pyarrow as pa
@@ -135,7 +146,8 @@ def longest_text(array: pa.Array) -> int:
         return max(longest_text(part.slice(start, stop - start)) for part in (array.keys, array.items))
     if t.is_list_view(kind) or t.is_large_list_view(kind):
         longest = longest_text(array.values)
-        return longest if longest <= limit("row_bytes") else longest_text(array.flatten())
+        # Of what rows share each value is looked at once.
+        return longest if longest <= limit("row_bytes") else longest_text(array.values.filter(_named(array)))
     if t.is_list(kind) or t.is_large_list(kind):
         ends = array.offsets
         start, stop = ends[0].as_py(), ends[len(array)].as_py()

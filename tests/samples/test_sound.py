@@ -229,6 +229,22 @@ def test_what_rows_share_is_counted_for_each(tmp_path, kind):
         check_table(table, "it")
 
 
+def test_of_a_list_view_what_no_row_names_is_not_looked_at(tmp_path, monkeypatch):
+    monkeypatch.setenv("DATAPRUNER_MAX_ROW_BYTES", "1000000")
+    inner = pa.array(["a", "x" * 2_000_000, "b", "c"])
+
+    def made(*rows):
+        starts, sizes = (pa.array(of, pa.int32()) for of in zip(*rows, strict=True))
+        views = pa.ListViewArray.from_arrays(starts, sizes, inner)
+        return pa.table({"text": ["x"] * len(rows), "held": views}).slice(1)
+
+    check_table(made((1, 1), (2, 2), (0, 1), (3, 0)), "it")  # the first is cut away
+    for rows in (((0, 1), (2, 2), (0, 2)), ((0, 1), (0, 4), (1, 1))):
+        at = 1 if rows[1] == (2, 2) else 0
+        with pytest.raises(dp.DataPrunerError, match=rf"row {at}, column 'held', holds a text of more bytes"):
+            check_table(made(*rows), "it")
+
+
 LOGICAL = {
     "texts": pa.array(["ab", None, "c", ""]),
     "dictionary": pa.array(["ab", None, "c", "ab"]).dictionary_encode(),
