@@ -521,13 +521,15 @@ def test_one_pass_of_every_model_serves_all(
         assert pruned["in_loss"] == at.selections["qtuning"].supervised_tokens_kept.sum() < pruned["tokens"]
     assert "in loss" in found.describe()
 
-    # The same on the command line, every scorer named, from the store.
+    # The same on the command line, from the store, without naming them.
     monkeypatch.setenv("DATAPRUNER_CACHE", str(place / "shared"))
-    named = [word for name in everything for word in ("--scorer", name)]
     shared = ["--model", tiny_llama, "--embedder", tiny_sentence_transformer, "--manifold", "pca"]
     budgets = ["--keep", "0.2", "--keep", "8", "--keep-tokens", "200", "--by", "kind", "--by", "id"]
-    assert command(monkeypatch, "compare", "rows.jsonl", *named, *shared, *budgets, "-o", "out") == 0
+    words = ["compare", "rows.jsonl", "--scorer", "all", "--set", "ifd.keep=low", *shared, *budgets]
+    assert command(monkeypatch, *words, "-o", "out") == 0
+    said = capsys.readouterr()
     assert len(forwards["row"]) == len(forwards["response"]) == 40
+    assert without_progress(said.err) == ""
     held = json.loads((place / "out" / "comparison.json").read_text())
     assert sorted(one["name"] for one in held["scorers"]) == everything
     assert [one["budget"] for one in held["budgets"]] == [
@@ -536,16 +538,6 @@ def test_one_pass_of_every_model_serves_all(
         "200 supervised tokens",
     ]
     assert {one["by"] for one in held["groups"]} >= {"kind", "id"}
-    assert without_progress(capsys.readouterr().err) == ""
-
-    # And without naming them.
-    words = ["compare", "rows.jsonl", "--scorer", "all", "--set", "ifd.keep=low", *shared, "--keep", "0.2"]
-    assert command(monkeypatch, *words, "-o", "all") == 0
-    said = capsys.readouterr()
-    assert len(forwards["row"]) == len(forwards["response"]) == 40
-    assert without_progress(said.err) == ""
-    held = json.loads((place / "all" / "comparison.json").read_text())
-    assert sorted(one["name"] for one in held["scorers"]) == everything
     assert next(one for one in held["scorers"] if one["name"] == "ifd")["parameters"]["keep"] == "low"
     assert held["left_out"].keys() == NEEDS_MORE
     assert "Left out" in said.out

