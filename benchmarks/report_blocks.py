@@ -160,8 +160,8 @@ def _sketches() -> list[tuple[str, str, str]]:
     return [
         (
             f"all losses of {cheap['rows']} mixture rows, with states and the output layer's sketch",
-            f"{cheap['arms']['output']['seconds_median']:.0f} s, "
-            f"{cheap['output_over_losses']['of_medians']:.2f} times the pass without",
+            f"{cheap['arms']['output']['seconds_median']:.0f} s, turn by turn "
+            f"{' and '.join(f'{pair:.2f}' for pair in cheap['output_over_losses']['pairs'])} times the pass without",
             f"without {cheap['arms']['losses']['seconds_median']:.0f} s",
         ),
         (
