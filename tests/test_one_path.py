@@ -223,6 +223,18 @@ def test_a_model_is_asked_for_alike(folder, tiny_llama, monkeypatch):
     assert left_by(Path("out/a")) == left_by(Path("out/b"))
 
 
+@pytest.mark.parametrize("embed", [None, "both"])
+def test_what_the_default_recipe_embeds_is_alike(embed, folder, tiny_sentence_transformer, monkeypatch):
+    embedder = str(tiny_sentence_transformer)
+    words = ["--embedder", embedder, *(["--embed", embed] if embed else [])]
+    assert command(monkeypatch, "prune", SOURCE, *words, "--keep", "0.5", "-q", "-o", "out/a") == 0
+    given = {"embed": embed} if embed else {}
+    dp.prune(SOURCE, embedder=embedder, keep=0.5, progress=False, **given).save("out/b")
+    assert left_by(Path("out/a")) == left_by(Path("out/b"))
+    said = dp.load("out/a").recipe
+    assert said.embed == (embed or "prompt")
+
+
 @pytest.mark.parametrize(
     ("words", "given"),
     [

@@ -14,6 +14,7 @@ from datapruner.cli.beside_recipe import Words
 from datapruner.cli.help_layout import of_verb
 from datapruner.cli.parameters import fields_of, options_of, parameter
 from datapruner.guards.limits import limited, parse_limits
+from datapruner.recipe.auto import DECIDED
 from datapruner.recipe.options import SECTIONS
 
 if TYPE_CHECKING:
@@ -129,6 +130,13 @@ class Command(TyperCommand):
     def get_params(self, ctx: Any) -> list[Any]:
         """Give the options."""
         return settled(super().get_params(ctx))
+
+    def invoke(self, ctx: Any) -> Any:
+        """Carry the verb out; a default that nobody wrote is not said where the default recipe has another."""
+        for name in DECIDED:
+            if name in ctx.params and ctx.get_parameter_source(name).name == "DEFAULT":
+                ctx.params[name] = None
+        return super().invoke(ctx)
 
     def get_help(self, ctx: Any) -> str:
         """Give the help: of the common options."""
