@@ -162,8 +162,10 @@ class _Words(NamedTuple):
             )
             for row, text in enumerate(texts):
                 words = bare_words(text)
-                # A number is one word by its digits, and another by being one: `#12`.
-                different = {*words, *(f"#{number.replace(',', '')}" for number in numbers_of(text))}
+                # A number is one word by its digits, and another by being one: `#12`. In the text's order, since a
+                # set has another in every process, and sums would have other last digits.
+                figures = (f"#{number.replace(',', '')}" for number in numbers_of(text))
+                different = dict.fromkeys((*words, *figures))
                 held.append(
                     np.array(sorted(known.setdefault(word, len(known)) for word in different), dtype=np.int32)
                 )
