@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from datapruner.choices import AUTO_DECIDES
 from datapruner.cli.beside_recipe import Words
 from datapruner.cli.help_layout import of_verb
 from datapruner.cli.parameters import fields_of, options_of, parameter
 from datapruner.guards.limits import limited, parse_limits
-from datapruner.recipe.auto import DECIDED
 from datapruner.recipe.options import SECTIONS
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class Command(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Carry the verb out; a default that nobody wrote is not said where the default recipe has another."""
-        for name in DECIDED:
+        for name in AUTO_DECIDES:
             if name in ctx.params and ctx.get_parameter_source(name).name == "DEFAULT":
                 ctx.params[name] = None
         return super().invoke(ctx)

@@ -38,8 +38,6 @@ SEMANTIC = "semantic"
 """What compares whole rows by their vectors."""
 CLUSTERED, WHOLE = "prompt", "both"
 """What of a row is embedded to cluster it, and what of rows that are no prompts and answers."""
-DECIDED = ("embed",)
-"""Fields with a default of their own that this recipe replaces, where nobody has said them."""
 ALL_THAT_IS_LEFT = 1.0
 """The budget where none is named."""
 
