@@ -35,7 +35,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import numpy as np
-from common import RESULTS, machine, versions, write
+from common import RESULTS, machine, versions, write, write_missing
 from finetune import Workers, load
 from messy import Row, apart, read_shared, write_set
 from top_layers import MODEL, States, counted, judged, train, within_budget
@@ -296,13 +296,8 @@ def saved(folder: Path, done: dict[str, Any], out: Path) -> None:
 def restore(folder: Path, found: Path) -> None:
     """Put runs and choices where `saved` found them; what is there stays."""
     held = json.loads(gzip.decompress(beside(found).read_bytes()))
-    for file, value in {
-        folder / "aimed.json": {"runs": held["runs"]},
-        **{folder / "aimed" / name: one for name, one in held["choices"].items()},
-    }.items():
-        if not file.exists():
-            file.parent.mkdir(exist_ok=True)
-            write(file, value)
+    write_missing({folder / "aimed" / name: one for name, one in held["choices"].items()})
+    write_missing({folder / "aimed.json": {"runs": held["runs"]}})
 
 
 def beside(out: Path) -> Path:

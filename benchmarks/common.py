@@ -152,6 +152,13 @@ def versions(*packages: str) -> dict[str, str | None]:
     return {"python": platform.python_version()} | {package: installed(package) for package in packages}
 
 
+def write_missing(results: Mapping[Path, Mapping[str, Any]]) -> None:
+    """Write what an earlier day found, to go on from; what is there stays."""
+    for path, result in results.items():
+        if not path.exists():
+            write(path, result)
+
+
 def write(path: Path, result: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n", "utf-8")

@@ -29,7 +29,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import numpy as np
-from common import RESULTS, machine, versions, write
+from common import RESULTS, machine, versions, write, write_missing
 
 MODEL = "smollm2-135m-q4"
 TARGETS = ("math", "code")
@@ -141,11 +141,14 @@ def done(folder: Path, targets: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 def restore(folder: Path, found: Path) -> None:
     """Put arms where `--save` found them; what is there stays."""
-    (folder / "layers").mkdir(exist_ok=True)
-    for name, of in json.loads(found.read_text("utf-8"))["runs"].items():
-        for arm, one in of.items():
-            if not (file := folder / "layers" / f"{name}.{arm}.json").exists():
-                write(file, one)
+    runs = json.loads(found.read_text("utf-8"))["runs"]
+    write_missing(
+        {
+            folder / "layers" / f"{name}.{arm}.json": one
+            for name, of in runs.items()
+            for arm, one in of.items()
+        }
+    )
 
 
 def told_and_judging(folder: Path, name: str, count: int) -> tuple[Path, Path, Path]:
