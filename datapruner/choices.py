@@ -9,5 +9,3 @@ Templates = Literal["test", "both"]
 AutoPart = Literal["leaks", "copies", "rules", "noise", "shares"]
 """What the default recipe does; see :mod:`datapruner.recipe.auto`."""
 AUTO_PARTS: tuple[str, ...] = get_args(AutoPart)
-AUTO_DECIDES = ("embed",)
-"""Fields whose default the default recipe replaces, where nobody has said them."""

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from datapruner.choices import AUTO_DECIDES
 from datapruner.cli.beside_recipe import Words
 from datapruner.cli.help_layout import of_verb
 from datapruner.cli.parameters import fields_of, options_of, parameter
 from datapruner.guards.limits import limited, parse_limits
+from datapruner.recipe.option import declared
 from datapruner.recipe.options import SECTIONS
 
 if TYPE_CHECKING:
@@ -81,13 +81,31 @@ class Verb:
         with limited(parse_limits(limits)):
             self.function(**mine)
 
+    @cached_property
+    def _words(self) -> list[type[Words]]:
+        """The sections of what the command line writes in another way than the recipe holds it."""
+        return [section for section in self.sections if issubclass(section, Words)]
+
+    @cached_property
+    def _of_recipe(self) -> dict[str, Any]:
+        """The fields of a recipe that its options give as they are, and what each is where nothing is said."""
+        in_words = {name for section in self._words for name in section.__annotations__}
+        own = signature(self.function).parameters
+        return {
+            one.name: one.default
+            for section in SECTIONS
+            for one in declared(section)
+            if one.name in self.options and one.name not in in_words and one.name not in own
+        }
+
+    def unsaid(self, name: str) -> bool:
+        """Whether an option that nobody wrote is left to the recipe: the verb has no default of its own for it."""
+        return name in self._of_recipe and self.options[name].default == self._of_recipe[name]
+
     def _fields(self, left: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
         """Make fields of a recipe of what the verb does not read itself."""
-        words = [section for section in self.sections if issubclass(section, Words)]
-        of_recipe = {name for section in SECTIONS for name in section.__annotations__}
-        of_recipe -= {name for section in words for name in section.__annotations__}
-        out = fields_of((self.options[name] for name in left if name in of_recipe), given)
-        for section in words:
+        out = fields_of((self.options[name] for name in left if name in self._of_recipe), given)
+        for section in self._words:
             out |= section.fields(given)
         return out
 
@@ -132,9 +150,9 @@ class Command(TyperCommand):
         return settled(super().get_params(ctx))
 
     def invoke(self, ctx: Any) -> Any:
-        """Carry the verb out; a default that nobody wrote is not said where the default recipe has another."""
-        for name in AUTO_DECIDES:
-            if name in ctx.params and ctx.get_parameter_source(name).name == "DEFAULT":
+        """Carry the verb out; what nobody wrote is the recipe's to decide, which may have a better default by then."""
+        for name in ctx.params:
+            if self.verb.unsaid(name) and ctx.get_parameter_source(name).name == "DEFAULT":
                 ctx.params[name] = None
         return super().invoke(ctx)
 
