@@ -9,8 +9,8 @@
 
 The pool is the clean set of `messy.py`, seven capabilities in equal rows. A target is 32 of the 100 held-out rows of
 one capability, and the other 68 judge; 5 % of the supervised tokens are kept. Trainings, samples and intervals are
-those of `worth.py`; the oracle is a random draw of the target's own capability. With the checkpoints of `warm_up.py` in
-FOLDER, LESS is an arm.
+those of `worth.py`; the oracle is a random draw of the target's own capability. With what `warm_up.py` makes
+in FOLDER, LESS is an arm.
 
 The harder case, `long math`, in which no capability's name gives the target away: the pool is math alone, the target
 32 of the test rows with the longest third of answers, the others of that third judge, and the oracle is a random draw
@@ -49,23 +49,27 @@ STORED = (*HELD, HARD_HELD_OUT)
 TOLD, BUDGET = 32, 0.05
 SEEDS, SAMPLES = 3, 1
 READ = {"model": MODEL, "dtype": "bfloat16"}
+READ_BACK = {"model": MODEL}
+"""Of gradients, in float32: half of a machine's products in bfloat16 are slower where it has none of its own."""
 OWN = ("random", "stratified", "oracle")
 ARMS: dict[str, dict[str, Any]] = {
     "feature_mapping": {"scorer": "feature_mapping"},
     "nearest_target, embedding": {"scorer": "nearest_target", "parameters": {"representation": "embedding"}},
     "nearest_target, state": {"scorer": "nearest_target", **READ},
-    **{
-        f"nearest_target, {name}": {
-            "scorer": "nearest_target",
-            "parameters": {"representation": name},
-            **READ,
-        }
-        for name in ("sketch", "gradient")
+    "nearest_target, sketch": {
+        "scorer": "nearest_target",
+        "parameters": {"representation": "sketch"},
+        **READ,
+    },
+    "nearest_target, gradient": {
+        "scorer": "nearest_target",
+        "parameters": {"representation": "gradient"},
+        **READ_BACK,
     },
 }
 LESS, WARM_UP = "nearest_target, LESS", "warm-up"
 ARMS[LESS] = ARMS["nearest_target, gradient"]
-"""With the checkpoints of `warm_up.py`, where these are there."""
+"""With the last checkpoint of `warm_up.py`, where there is one: each is another pass over the pool."""
 
 
 class Aim(NamedTuple):
@@ -167,7 +171,7 @@ def choose(folder: Path, aims: list[Aim], states: States) -> None:
         rows = sampled(len(tokens), aim.sample)
         given = dict(ARMS[aim.arm])
         if aim.arm == LESS:
-            given["sketch_checkpoints"] = [str(folder / WARM_UP)]
+            given["sketch_checkpoints"] = [str(last_checkpoint(folder / WARM_UP / case.pool))]
         target, pool = (
             folder / "aimed" / f"{name}.jsonl" for name in (aim.target, f"{case.pool}.{aim.sample}")
         )
@@ -194,6 +198,11 @@ def choose(folder: Path, aims: list[Aim], states: States) -> None:
             },
         )
         print(f"{aim.key}: {len(selection)} rows", file=sys.stderr, flush=True)
+
+
+def last_checkpoint(folder: Path) -> Path:
+    """The one after the most steps."""
+    return max(folder.glob("checkpoint-*"), key=lambda one: int(one.name.rpartition("-")[2]))
 
 
 def _write_part(folder: Path, name: str, rows: list[int], out: Path) -> None:

@@ -1,7 +1,7 @@
 """A warm-up for LESS: an adapter trained for some epochs on a random part of a set, with a checkpoint an epoch.
 
     python benchmarks/messy.py FOLDER
-    python benchmarks/warm_up.py FOLDER          # writes FOLDER/warm-up, which `aimed.py` and `layers.py` may read
+    python benchmarks/warm_up.py FOLDER          # writes FOLDER/warm-up/SET, which `aimed.py` and `layers.py` may read
 
 Published (arXiv 2402.04333): 5 % of the rows, four epochs, LoRA on the attention of a model of 7B. Here on all linear
 layers, since the model is small; trained by transformers' trainer, whose folders `--sketch-checkpoints` takes.
@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
-    warm_up(asked.folder / f"{asked.set}.jsonl", asked.folder / "warm-up", asked)
+    warm_up(asked.folder / f"{asked.set}.jsonl", asked.folder / "warm-up" / asked.set, asked)
 
 
 if __name__ == "__main__":
