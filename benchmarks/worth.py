@@ -2,6 +2,7 @@
 
     python benchmarks/messy.py FOLDER                # the sets, with the truth beside them
     python benchmarks/worth.py FOLDER --prepare      # states below the top layers, once
+    python benchmarks/prunings.py --out FOLDER/prunings --only depth        # the second model of `paser`'s arms
     python benchmarks/worth.py FOLDER --choose       # what each arm keeps
     python benchmarks/worth.py FOLDER --arms random placebo "clean part"    # how small a difference is seen?
     python benchmarks/worth.py FOLDER                # all arms; stopped and started again, it goes on
@@ -201,6 +202,8 @@ def chosen(folder: Path, run: Run, rows: NDArray[np.int64], budget: int, given: 
     from datapruner.scorers import make_scorer
 
     before = resource.getrusage(resource.RUSAGE_SELF)
+    if "pruned_model" in given:
+        given = {**given, "pruned_model": str(folder / given["pruned_model"])}
     if "scorer" in given:
         given = {**given, "scorer": make_scorer(given["scorer"], given.get("parameters", {}))}
         given.pop("parameters", None)

@@ -7,6 +7,8 @@ from typing import Any
 MODEL = "smollm2-135m-q4"
 READ = {"model": MODEL, "dtype": "bfloat16"}
 """What an arm is given that reads the model's losses."""
+TWINS = {"model": MODEL, "pruned_model": "prunings/depth"}
+"""What an arm is given that compares two models: the second lies in the benchmark's folder, by `prunings.py`."""
 PARTS = ("leaks", "copies", "rules", "noise", "shares")
 
 
@@ -35,5 +37,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "ifd": scorer("ifd", reads=True),
     "ifd, low": scorer("ifd", reads=True, keep="low"),
     "d2 of el2n": scorer("d2", reads=True, scorer="el2n"),
+    "paser": scorer("paser") | TWINS,
+    "paser by damage a token": scorer("paser", budget="token_degradation") | TWINS,
 }
 """Leaks are no part here: no arm is told of the test set."""
