@@ -19,6 +19,7 @@ from datapruner.results.finding import checked_row, find_rows
 from datapruner.results.standing import Standing, missed_words, place_words
 from datapruner.results.summary import Summary
 from datapruner.results.tally import tallied
+from datapruner.samples.fingerprint import dataset_of
 from datapruner.samples.labels import encode_labels
 from datapruner.text import safe_text
 
@@ -216,8 +217,7 @@ class SelectionView(ABC):
         ``to_pandas()`` has the reasons without the rows.
         """
         import pyarrow as pa
-        from datasets import Dataset, concatenate_datasets
-        from datasets.table import InMemoryTable
+        from datasets import concatenate_datasets
 
         source = self.source.dataset.with_format(None)
         names, codes = self.fates()
@@ -230,7 +230,7 @@ class SelectionView(ABC):
             told["score"],
         )
         called = [name if name not in source.column_names else f"datapruner_{name}" for name in ADDED]
-        ours = Dataset(InMemoryTable(pa.table(dict(zip(called, columns, strict=True)))))
+        ours = dataset_of(pa.table(dict(zip(called, columns, strict=True))))
         rows = np.flatnonzero(~self.kept)
         return concatenate_datasets([ours, source], axis=1).select(rows)
 

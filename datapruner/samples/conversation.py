@@ -8,6 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from datapruner.errors import DataPrunerError
+from datapruner.samples.fingerprint import dataset_of
 from datapruner.samples.sample import Message, Sample, json_text
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ def conversation(read: Callable[[], Iterator[Sample]]) -> Dataset:
         Reads the rows from the first on; it is called twice, so that they need not all be held.
     """
     import pyarrow as pa
-    from datasets import Dataset
-    from datasets.table import InMemoryTable
 
     whole = options = False
     kinds_met = set()
@@ -66,7 +65,7 @@ def conversation(read: Callable[[], Iterator[Sample]]) -> Dataset:
     if not plain and table.column("tools").null_count < len(table):
         names.append("tools")
     names += [OPTIONS] if options and not plain else []
-    return Dataset(InMemoryTable(table.select(names)))
+    return dataset_of(table.select(names))
 
 
 def has_more(messages: Iterable[Message]) -> bool:

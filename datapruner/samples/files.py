@@ -13,6 +13,7 @@ from datapruner.files.checksums import Lists, check_file, check_files
 from datapruner.files.paths import is_file, resolved
 from datapruner.files.patterns import Place, Search, files_of, is_new, place_of
 from datapruner.samples.confined import confined
+from datapruner.samples.fingerprint import dataset_of
 from datapruner.samples.media import is_media, media_rows, metadata_of, with_media
 from datapruner.samples.readers import FORMATS, PACKED, arrow_table, file_format, read_blocks, refuse_pointer
 from datapruner.samples.recorded import recorded
@@ -52,7 +53,6 @@ def load_files(files: list[Path], source: str, folder: Path | None = None) -> Re
 
 def _load_files(files: list[Path], source: str) -> Read:
     from datasets import Dataset
-    from datasets.table import InMemoryTable
 
     lists: Lists = {}
     kinds = {file: file_format(file) for file in files}
@@ -75,7 +75,7 @@ def _load_files(files: list[Path], source: str) -> Read:
         return gathered(
             table,
             source,
-            lambda: Dataset.from_file(path) if is_stream else Dataset(InMemoryTable(table)),
+            lambda: Dataset.from_file(path) if is_stream else dataset_of(table, content=repr(stamps(files))),
         )
     gatherer = Gatherer(source)
     for file in files:

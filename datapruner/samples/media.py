@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from datapruner.errors import DataPrunerError
 from datapruner.files.paths import is_file, resolved
+from datapruner.samples.fingerprint import dataset_of
 from datapruner.samples.readers import refuse_pointer
 from datapruner.samples.tables import Read
 from datapruner.text import safe_text
@@ -81,8 +82,7 @@ def with_media(parts: Sequence[tuple[Path, Read]], label: str) -> Read:
 
 def _with_media(read: Read, folder: Path, label: str) -> Read:
     import pyarrow as pa
-    from datasets import Audio, Dataset, DatasetInfo, Features, Image, List
-    from datasets.table import InMemoryTable
+    from datasets import Audio, DatasetInfo, Features, Image, List
 
     table = read.dataset.data.table
     features: dict[str, Any] = {}
@@ -110,7 +110,7 @@ def _with_media(read: Read, folder: Path, label: str) -> Read:
         if name in nulls:
             nulls[own] = nulls.pop(name)
     info = DatasetInfo(features=Features(features))
-    return Read(Dataset(InMemoryTable(table.cast(info.features.arrow_schema)), info=info), nulls, read.exact)
+    return Read(dataset_of(table.cast(info.features.arrow_schema), info=info), nulls, read.exact)
 
 
 def _names_files(name: str, kind: pa.DataType) -> bool:
@@ -163,8 +163,7 @@ def _media_array(paths: list[str | None]) -> pa.Array:
 def media_rows(files: list[Path], folder: Path, label: str) -> Read:
     """Read media without metadata: a row for each, with its folder's name as the label if there are several."""
     import pyarrow as pa
-    from datasets import Audio, ClassLabel, Dataset, DatasetInfo, Features, Image
-    from datasets.table import InMemoryTable
+    from datasets import Audio, ClassLabel, DatasetInfo, Features, Image
 
     kind = "image" if files[0].suffix.lower() in IMAGES else "audio"
     files = [file for file in files if file.suffix.lower() in (IMAGES if kind == "image" else SOUNDS)]
@@ -176,4 +175,4 @@ def media_rows(files: list[Path], folder: Path, label: str) -> Read:
         columns["label"] = pa.array([labels.index(file.parent.name) for file in files], pa.int64())
         features["label"] = ClassLabel(names=labels)
     info = DatasetInfo(features=Features(features))
-    return Read(Dataset(InMemoryTable(pa.table(columns).cast(info.features.arrow_schema)), info=info))
+    return Read(dataset_of(pa.table(columns).cast(info.features.arrow_schema), info=info))

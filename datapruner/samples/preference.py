@@ -12,6 +12,7 @@ import numpy as np
 from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError, RowError
 from datapruner.samples.conversation import has_more, turns_array
+from datapruner.samples.fingerprint import dataset_of
 from datapruner.samples.reading import Row
 from datapruner.samples.sample import Message, Sample
 
@@ -175,7 +176,5 @@ def _messages(columns: dict[str, list[Turns]], **more: pa.Array) -> Dataset:
 
 def _dataset(columns: dict[str, pa.Array]) -> Dataset:
     import pyarrow as pa
-    from datasets import Dataset
-    from datasets.table import InMemoryTable
 
-    return Dataset(InMemoryTable(pa.table(columns)))
+    return dataset_of(pa.table(columns))

@@ -17,6 +17,7 @@ from datapruner.errors import MALFORMED, DataPrunerError
 from datapruner.files.mapped import let_go
 from datapruner.files.temporary import private_folder
 from datapruner.samples.exact import as_type, merged
+from datapruner.samples.fingerprint import dataset_of
 from datapruner.samples.plain import is_plain, plain, say_converted
 from datapruner.samples.rows import Rows
 from datapruner.samples.sample import column_list
@@ -152,13 +153,12 @@ class Gatherer:
     def _dataset(self) -> Dataset:
         import pyarrow as pa
         from datasets import Dataset
-        from datasets.table import InMemoryTable
 
         self._close()
         schema = self._schema()
         if self.folder is None:
             tables = [_cast(table, schema, file) for file, table in self.tables]
-            return checked(lambda: Dataset(InMemoryTable(pa.concat_tables(tables))), self.source)
+            return checked(lambda: dataset_of(pa.concat_tables(tables)), self.source)
         path = self.segments[0][2]
         if len(self.segments) > 1 or self.segments[0][1] != schema:
             path = self.folder / "data.arrow"
