@@ -40,7 +40,8 @@ test-pages: install
 # Every call that changes a file dies or fails once; workers, runs and a Ray head are killed in every phase; answers
 # of an object store are spoiled, to its leases, to sources and results.
 test-faults: install
-	$(PYTEST) -m 'faults and not slow' tests/faults tests/signals tests/engines
+	$(PYTEST) -m 'faults and not slow' tests/faults tests/signals tests/engines \
+	  tests/samples/test_object_sources.py tests/test_bad_input.py
 
 # Mostly valid runs, mutated; what fails is kept in a folder, to be replayed. SECONDS=3600 for an hour.
 fuzz: SECONDS ?= 600

@@ -807,6 +807,7 @@ def test_output_that_goes_nowhere(workplace, tmp_path, kind):
     assert "No space left" in said or out != "/dev/full"
 
 
+@pytest.mark.faults
 @LINUX
 @pytest.mark.parametrize(("out", "err"), [(None, None), ("kept", "/dev/full"), ("/dev/full", "kept")])
 def test_a_result_is_whole_whatever_becomes_of_the_output(workplace, tmp_path, out, err):

@@ -53,6 +53,7 @@ def test_workers_compute_all_rows_and_give_the_bytes_of_one_process(
     assert again.started == []
 
 
+@pytest.mark.faults
 @pytest.mark.usefixtures("one_thread", "small_blocks")
 @pytest.mark.parametrize("each", [4, 1])
 def test_whatever_workers_are_lost_the_bytes_are_the_same(source, tiny_llama, tmp_path, whole, each, caplog):

@@ -200,6 +200,7 @@ def test_an_interrupted_upload_is_never_taken_for_whole(place, monkeypatch):
         assert held() == whole
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("kind", ["killed", "cut before", "cut after"])
 def test_wherever_a_run_dies_that_replaces_a_result_one_of_the_two_is_there(place, monkeypatch, kind):
     monkeypatch.setattr(retrying, "TRIES", 2)
@@ -260,6 +261,7 @@ def two(place):
     return (first, second), found
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("there", [True, False])
 @pytest.mark.parametrize("dies", [False, True])
 def test_a_run_that_replaces_a_result_while_another_does(two, monkeypatch, there, dies):

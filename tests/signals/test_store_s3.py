@@ -194,6 +194,7 @@ fetch(sys.argv[1], range(20))
 """
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("held", ["the lock", "a lease"])
 def test_what_a_killed_process_held_is_taken_over_within_its_deadline(url, held, monkeypatch):
     monkeypatch.setattr(object_leases, "LOCK_SECONDS", 0.5)
