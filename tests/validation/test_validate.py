@@ -249,7 +249,7 @@ def scored(planted):
     return dp.score(str(planted[0] / "rows.jsonl"), scorers=[Good(), Bad(), "random"], progress=False)
 
 
-SMALL = {"rows": 40, "runs": 3, "step_tokens": 30, "rate": 2e-2, "leave_out": 0.4, "progress": False}
+SMALL = {"rows": 40, "runs": 3, "step_tokens": 60, "rate": 2e-2, "leave_out": 0.4, "progress": False}
 
 
 def test_a_score_that_knows_is_told_from_one_that_is_wrong(planted, scored, one_thread):
