@@ -21,6 +21,7 @@ from datapruner.geometry.diffusion import (
 )
 from datapruner.geometry.factorisation import symmetric_nmf
 from datapruner.geometry.neighbours import neighbour_table
+from tests.conftest import examples
 
 SIZES = (40, 60, 80, 100, 50, 70)
 
@@ -231,7 +232,7 @@ def test_identical_rows_share_a_cluster_and_bytes_repeat():
     assert found.assignment.tobytes() == same.assignment.tobytes()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     st.integers(1, 20),
     st.integers(1, 3),

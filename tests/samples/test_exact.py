@@ -108,7 +108,7 @@ def padded(rows: list[dict]) -> list[dict]:
 
 
 @given(rows=st.lists(ROW, min_size=1, max_size=6), block=st.integers(1, 3), spilled=st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_json_lines_come_back_line_by_line(tmp_path_factory, rows, block, spilled):
     folder = tmp_path_factory.mktemp("exact")
     source = folder / "in.jsonl"

@@ -15,6 +15,7 @@ from datapruner.geometry.neighbours import neighbour_table
 from datapruner.scorers import Entanglement, TopoPrune
 from datapruner.scorers._topology import entanglement
 from datapruner.selection.budget_rows import Portion
+from tests.conftest import examples
 from tests.scorers.test_topoprune import blobs, signals
 
 
@@ -59,7 +60,7 @@ def test_planted_wrong_labels_are_the_most_entangled():
 
 
 @given(st.integers(0, 2**31), st.integers(2, 90), st.integers(1, 5), st.sampled_from([None, "cluster"]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 def test_what_topoprune_called_its_value_is_this_scorer_row_for_row(seed, n, k, within):
     """Recipes of before name topoprune and the value; moving to the new name changes nothing that is kept."""
     rows, label = blobs(n, k=k, seed=seed, spread=2.0)

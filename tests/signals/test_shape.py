@@ -10,6 +10,7 @@ from datapruner.geometry.neighbours import neighbour_table
 from datapruner.recipe import Recipe
 from datapruner.signals.shape import measure_shape
 from datapruner.signals.store import SignalStore
+from tests.conftest import examples
 
 VECTORS = np.random.default_rng(0).normal(size=(24, 5)).astype(np.float32)
 VECTORS[20:] = VECTORS[:4]
@@ -35,7 +36,7 @@ def test_sets_of_fewer_distinct_rows_than_neighbours_do_no_harm_to_others(tmp_pa
     assert first[2]["neighbours"].shape == (24, 1)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 24), st.integers(1, 24)), min_size=2, max_size=6))
 def test_any_sets_in_any_order_share_a_cache(tmp_path_factory, sets):
     shared = tmp_path_factory.mktemp("shared")

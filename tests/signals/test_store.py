@@ -23,6 +23,7 @@ from datapruner.files.cache import cache_folder
 from datapruner.signals.store import Kind, SignalStore, finding, index, rounds, row_keys
 from datapruner.signals.store.shard_format import MAGIC
 from datapruner.signals.store.shards import Shelf
+from tests.conftest import examples
 
 WIDTH = 5
 CONTEXT = {"signal": "test", "version": 1}
@@ -593,7 +594,7 @@ def hurt(folder: Path, how: str, which: int, where: int) -> None:
         path.write_bytes(raw)
 
 
-@settings(max_examples=70, deadline=None)
+@settings(max_examples=examples(70), deadline=None)
 @given(STEPS, st.sampled_from([1, 3, 100]))
 def test_growth_death_and_damage_in_any_order_never_give_a_wrong_row(steps, least):
     logging.getLogger("datapruner.signals.store").setLevel(logging.ERROR)
