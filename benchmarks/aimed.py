@@ -263,39 +263,59 @@ class Aimed(Bench):
         }
 
 
-def tables(done: dict[str, Any]) -> list[dict[str, Any]]:
-    """For every target random's loss, and each arm's difference from it and from the oracle."""
+def tables(done: dict[str, Any], earlier: Sequence[dict[str, Any]] = ()) -> list[dict[str, Any]]:
+    """For every target random's loss, and each arm's difference from it and from the oracle.
+
+    What an earlier day found of other arms and targets stays: each arm was held against the random rows of its day.
+    """
+    before = {of["target"]: of for of in earlier}
     out = []
-    for target, tokens in done["tokens"].items():
+    for target in {**before, **done["tokens"]}:
         runs = {key: run for key, run in done["runs"].items() if key.startswith(f"{target}/")}
-        if not runs:
-            continue
-        results = Results(
-            {
-                "held_out": {"tokens": tokens, "capability": [target] * len(tokens)},
-                "sets": {target: [target]},
-                "runs": runs,
-            }
-        )
-        arms = sorted({key.split("/")[1] for key in runs} - {"random"})
-        found = {arm: results.difference(target, arm, "random", BUDGET) for arm in arms}
-        found = {arm: one["token"] for arm, one in found.items() if one is not None}
-        for arm, value in zip(found, holm([one["p"] for one in found.values()]), strict=True):
-            found[arm]["holm"] = value
-            beside = results.difference(target, arm, "oracle", BUDGET)
-            found[arm]["against_oracle"] = (
-                None if beside is None else {name: beside["token"][name] for name in ("difference", "half")}
+        if runs:
+            tokens = done["tokens"][target]
+            results = Results(
+                {
+                    "held_out": {"tokens": tokens, "capability": [target] * len(tokens)},
+                    "sets": {target: [target]},
+                    "runs": runs,
+                }
             )
-            of = [run["of_the_target"] for key, run in runs.items() if key.split("/")[1] == arm]
-            found[arm]["of_the_target"] = float(np.mean(of))
-        level = float(results.level(target, "random", BUDGET)[0])
-        out.append({"target": target, "random": level, "arms": found})
+            known = before.get(target, {}).get("arms", {})
+            found = known | differences(results, target, runs)
+            for arm, value in zip(found, holm([one["p"] for one in found.values()]), strict=True):
+                found[arm]["holm"] = value
+            level = float(results.level(target, "random", BUDGET)[0])
+            out.append({"target": target, "random": level, "arms": found})
+        elif target in before:
+            out.append(before[target])
     return out
+
+
+def differences(results: Results, target: str, runs: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Arm -> how much higher its loss is than random's and than the oracle's."""
+    found = {}
+    for arm in sorted({key.split("/")[1] for key in runs} - {"random"}):
+        beside_random, beside_oracle = (
+            results.difference(target, arm, other, BUDGET) for other in ("random", "oracle")
+        )
+        if beside_random is None:
+            continue
+        found[arm] = beside_random["token"]
+        found[arm]["against_oracle"] = (
+            None
+            if beside_oracle is None
+            else {name: beside_oracle["token"][name] for name in ("difference", "half")}
+        )
+        of = [run["of_the_target"] for key, run in runs.items() if key.split("/")[1] == arm]
+        found[arm]["of_the_target"] = float(np.mean(of))
+    return found
 
 
 def saved(folder: Path, done: dict[str, Any], out: Path) -> None:
     """Write what the pages are made of, and beside it every run and every choice, so that others can go on."""
-    write(out, {"tables": tables(done), **{name: done[name] for name in ("machine", "versions")}})
+    earlier = load(out).get("tables", [])
+    write(out, {"tables": tables(done, earlier), **{name: done[name] for name in ("machine", "versions")}})
     choices = {file.name: json.loads(file.read_text("utf-8")) for file in folder.glob("aimed/*.sample*.json")}
     runs = json.dumps({"runs": done.get("runs", {}), "choices": choices}, sort_keys=True)
     # Without the time, so that the same runs make the same bytes.

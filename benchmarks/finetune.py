@@ -207,7 +207,8 @@ def work(inbox: Any, outbox: Any, prepare: Callable[[Any, str], Run], arguments:
     """Do tasks until there are none; an error is told to the parent, which ends with it."""
     import torch
 
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // arguments.processes))
+    told = int(os.environ.get("OMP_NUM_THREADS", "0"))
+    torch.set_num_threads(told or max(1, (os.cpu_count() or 1) // arguments.processes))
     torch.backends.cuda.matmul.allow_tf32 = True
     run: Run | None = None
     while (task := inbox.get()) is not None:

@@ -16,6 +16,7 @@ CALLED = {
     "nearest_target, state": "state (RDS+)",
     "nearest_target, sketch": "sketch",
     "nearest_target, gradient": "gradient",
+    "nearest_target, LESS": "LESS",
 }
 """Arm -> heading, in the order of the columns."""
 

@@ -23,23 +23,11 @@ MODEL = "smollm2-135m-q4"
 IGNORED = -100
 
 
-def padded(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """A batch, filled up on the right."""
+def batch_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """A batch of one row."""
     import torch
 
-    longest = max(len(row["input_ids"]) for row in rows)
-    out = {
-        "input_ids": torch.zeros(len(rows), longest, dtype=torch.long),
-        "attention_mask": torch.zeros(len(rows), longest, dtype=torch.long),
-        "labels": torch.full((len(rows), longest), IGNORED),
-    }
-    for place, row in enumerate(rows):
-        count = len(row["input_ids"])
-        out["input_ids"][place, :count], out["labels"][place, :count] = map(
-            torch.tensor, (row["input_ids"], row["labels"])
-        )
-        out["attention_mask"][place, :count] = 1
-    return out
+    return {name: torch.tensor([row[name] for row in rows]) for name in ("input_ids", "labels")}
 
 
 def warm_up(source: Path, out: Path, asked: Any) -> None:
@@ -76,7 +64,9 @@ def warm_up(source: Path, out: Path, asked: Any) -> None:
         adapted,
         TrainingArguments(
             str(out),
-            per_device_train_batch_size=asked.batch,
+            # One row after the other, since a batch of any lengths is mostly padding.
+            per_device_train_batch_size=1,
+            gradient_accumulation_steps=asked.batch,
             num_train_epochs=asked.epochs,
             learning_rate=asked.rate,
             warmup_steps=0.03,
@@ -89,7 +79,7 @@ def warm_up(source: Path, out: Path, asked: Any) -> None:
             disable_tqdm=True,
         ),
         train_dataset=rows,
-        data_collator=padded,
+        data_collator=batch_of,
     ).train()
 
 

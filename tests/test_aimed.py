@@ -79,3 +79,30 @@ def test_runs_and_choices_come_back_in_a_new_folder(aimed, folder, tmp_path):
         aimed.restore(new, tmp_path / "found.json")
         assert aimed.load(new / "aimed.json")["runs"] == done["runs"]
         assert json.loads((new / "aimed" / chosen.name).read_text()) == json.loads(chosen.read_text())
+
+
+def test_what_an_earlier_day_found_of_other_arms_stays(aimed, folder, tmp_path):
+    """And every arm's differences are those from the random rows of its own day."""
+
+    def day(losses):
+        runs = {
+            aimed.Aim("code", arm, 0, seed).key: {
+                "tokens": 70,
+                "of_the_target": 1.0,
+                "losses": [of + seed, of],
+            }
+            for arm, of in losses.items()
+            for seed in range(3)
+        }
+        done = {"runs": runs, "tokens": {"code": [4, 4], "math": [4]}, "machine": {}, "versions": {}}
+        aimed.saved(folder, done, tmp_path / "found.json")
+        return {of["target"]: of for of in json.loads((tmp_path / "found.json").read_text())["tables"]}
+
+    first = day({"random": 8.0, "oracle": 4.0, "stratified": 6.0})
+    second = day({"random": 16.0, "oracle": 10.0, "nearest_target, gradient": 12.0})
+    assert {*first, *second} == {"code"}
+    arms = second["code"]["arms"]
+    assert {*arms} == {"oracle", "stratified", "nearest_target, gradient"}
+    assert [arms[name]["difference"] for name in sorted(arms)] == pytest.approx([-1.0, -1.5, -0.5])
+    assert arms["nearest_target, gradient"]["against_oracle"]["difference"] == pytest.approx(0.5)
+    assert second["code"]["random"] == pytest.approx(2 * first["code"]["random"] - 0.125)
