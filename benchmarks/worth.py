@@ -53,7 +53,7 @@ from worth_arms import ARMS
 from worth_report import report, restored, saved
 
 SETS = ("messy", "clean", "single")
-HELD = ("single", "held_out", "clean", "messy")
+HELD = ("clean", "held_out", "single", "messy")
 """Sets whose states are stored, in the order that the files of states go by: what several hold lies with the first, so
 that one of the small ones is prepared without the messy one."""
 BUDGETS = (0.1, 0.3)
