@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
+AT_A_TIME = 1 << 16
+"""Rows whose bytes are on their way to the hash."""
+
+
 class _Hashing(io.RawIOBase):
     """Where Arrow writes what is hashed and kept nowhere."""
 
@@ -39,7 +43,7 @@ def dataset_of(table: pa.Table, *, content: str | None = None, **more: Any) -> D
     hashing = _Hashing()
     if content is None:
         with pa.ipc.new_stream(pa.PythonFile(hashing, "w"), table.schema) as writer:
-            writer.write_table(table)
+            writer.write_table(table, max_chunksize=AT_A_TIME)
     else:
         hashing.write(content.encode())
     return Dataset(InMemoryTable(table), fingerprint=hashing.hash.hexdigest(), **more)
