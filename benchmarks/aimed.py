@@ -44,8 +44,6 @@ from worth_report import Results, holm
 
 POOL, HELD_OUT = "clean", "held_out"
 HARD, HARD_POOL, HARD_HELD_OUT = "long math", "single", "long"
-STORED = (*HELD, HARD_HELD_OUT)
-"""Sets whose states are stored: the harder case's come last, so that the files of the others stay as they are."""
 TOLD, BUDGET = 32, 0.05
 SEEDS, SAMPLES = 3, 1
 READ = {"model": MODEL, "dtype": "bfloat16"}
@@ -122,6 +120,11 @@ def cases(folder: Path) -> dict[str, Case]:
     return found
 
 
+def stored(folder: Path) -> tuple[str, ...]:
+    """Sets whose states are stored: the harder case's come last, so that the files of the others stay as they are."""
+    return (*HELD, HARD_HELD_OUT) if HARD in cases(folder) else HELD
+
+
 def _answers(folder: Path, name: str) -> list[str]:
     with (folder / f"{name}.jsonl").open(encoding="utf-8") as file:
         return [json.loads(line)["messages"][-1]["content"] for line in file]
@@ -144,7 +147,7 @@ def prepare(folder: Path, asked: Any) -> None:
     write_set(
         folder, HARD_HELD_OUT, apart(longest_third(read_shared("test")["math"]), iter(pool)), truth=True
     )
-    states = States(folder, STORED, load_tokenizer(MODEL))
+    states = States(folder, stored(folder), load_tokenizer(MODEL))
     needed = {place for name in (HARD_POOL, HARD_HELD_OUT) for place in states.places[name]}
     chunks = [Chunk(rows) for rows in states.chunks() if needed.intersection(rows)]
     asked.out = folder / "states" / "done-long.json"
@@ -229,7 +232,9 @@ def drawn(folder: Path, aim: Aim, tokens: Any) -> list[int]:
 class Aimed(Bench):
     """The trainings of `worth.py`, judged by the rest of a target."""
 
-    stored = STORED
+    def __init__(self, asked: Any, device: str) -> None:
+        self.stored = stored(asked.folder)
+        super().__init__(asked, device)
 
     def __call__(self, task: Any) -> dict[str, Any]:
         if not isinstance(task, Aim):
@@ -382,8 +387,7 @@ def main() -> None:
         return
     from datapruner.models import load_tokenizer
 
-    hard = HARD in cases(asked.folder)
-    states = States(asked.folder, STORED if hard else HELD, load_tokenizer(MODEL))
+    states = States(asked.folder, stored(asked.folder), load_tokenizer(MODEL))
     named = asked.targets or list(cases(asked.folder))
     aims = [
         Aim(target, arm, sample, seed)
