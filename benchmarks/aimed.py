@@ -40,30 +40,21 @@ from finetune import Workers, load
 from messy import Row, apart, read_shared, write_set
 from top_layers import MODEL, States, counted, judged, train, within_budget
 from worth import DEPTH, HELD, RATE, STEP_TOKENS, Bench, Chunk, equal_tokens, sampled, truths
+from worth_arms import scorer
 from worth_report import Results, holm
 
 POOL, HELD_OUT = "clean", "held_out"
 HARD, HARD_POOL, HARD_HELD_OUT = "long math", "single", "long"
 TOLD, BUDGET = 32, 0.05
 SEEDS, SAMPLES = 3, 1
-READ = {"model": MODEL, "dtype": "bfloat16"}
-READ_BACK = {"model": MODEL}
-"""Of gradients, in float32: half of a machine's products in bfloat16 are slower where it has none of its own."""
 OWN = ("random", "stratified", "oracle")
 ARMS: dict[str, dict[str, Any]] = {
-    "feature_mapping": {"scorer": "feature_mapping"},
-    "nearest_target, embedding": {"scorer": "nearest_target", "parameters": {"representation": "embedding"}},
-    "nearest_target, state": {"scorer": "nearest_target", **READ},
-    "nearest_target, sketch": {
-        "scorer": "nearest_target",
-        "parameters": {"representation": "sketch"},
-        **READ,
-    },
-    "nearest_target, gradient": {
-        "scorer": "nearest_target",
-        "parameters": {"representation": "gradient"},
-        **READ_BACK,
-    },
+    "feature_mapping": scorer("feature_mapping"),
+    "nearest_target, embedding": scorer("nearest_target", representation="embedding"),
+    "nearest_target, state": scorer("nearest_target", reads=True),
+    "nearest_target, sketch": scorer("nearest_target", reads=True, representation="sketch"),
+    # In float32: products in bfloat16 are many times slower on a processor that has none of its own.
+    "nearest_target, gradient": scorer("nearest_target", representation="gradient") | {"model": MODEL},
 }
 LESS, WARM_UP = "nearest_target, LESS", "warm-up"
 ARMS[LESS] = ARMS["nearest_target, gradient"]
@@ -232,9 +223,8 @@ def drawn(folder: Path, aim: Aim, tokens: Any) -> list[int]:
 class Aimed(Bench):
     """The trainings of `worth.py`, judged by the rest of a target."""
 
-    def __init__(self, asked: Any, device: str) -> None:
-        self.stored = stored(asked.folder)
-        super().__init__(asked, device)
+    def stored(self) -> tuple[str, ...]:
+        return stored(self.asked.folder)
 
     def __call__(self, task: Any) -> dict[str, Any]:
         if not isinstance(task, Aim):

@@ -23,13 +23,6 @@ MODEL = "smollm2-135m-q4"
 IGNORED = -100
 
 
-def batch_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """A batch of one row."""
-    import torch
-
-    return {name: torch.tensor([row[name] for row in rows]) for name in ("input_ids", "labels")}
-
-
 def warm_up(source: Path, out: Path, asked: Any) -> None:
     """Train an adapter on a random part of a set's rows."""
     import torch
@@ -79,7 +72,6 @@ def warm_up(source: Path, out: Path, asked: Any) -> None:
             disable_tqdm=True,
         ),
         train_dataset=rows,
-        data_collator=batch_of,
     ).train()
 
 

@@ -277,16 +277,17 @@ def inside(head: Head, device: str, settings: Any) -> Callable[[Any, Sequence[Ro
 class Bench:
     """The model and the states of all sets, in one process."""
 
-    stored: tuple[str, ...] = HELD
-
     def __init__(self, asked: Any, device: str) -> None:
         from datapruner.models import load_causal_lm
 
         self.asked, self.device = asked, device
         self.model, tokenizer = load_causal_lm(MODEL, device=device)
         self.model = self.model.float().eval()
-        self.states = States(asked.folder, self.stored, tokenizer)
+        self.states = States(asked.folder, self.stored(), tokenizer)
         self.heads: dict[tuple[str, str], Head] = {}
+
+    def stored(self) -> tuple[str, ...]:
+        return HELD
 
     def rows(self, of: str) -> list[Row]:
         if self.asked.whole:

@@ -77,7 +77,7 @@ class Verb:
         own = signature(self.function).parameters
         mine = {name: given[name] for name in own if name != "fields"}
         if "fields" in own:
-            mine["fields"] = self._fields({name: given[name] for name in given if name not in mine}, given)
+            mine["fields"] = self._fields(given)
         with limited(parse_limits(limits)):
             self.function(**mine)
 
@@ -102,9 +102,9 @@ class Verb:
         """Whether an option that nobody wrote is left to the recipe: the verb has no default of its own for it."""
         return name in self._of_recipe and self.options[name].default == self._of_recipe[name]
 
-    def _fields(self, left: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    def _fields(self, given: dict[str, Any]) -> dict[str, Any]:
         """Make fields of a recipe of what the verb does not read itself."""
-        out = fields_of((self.options[name] for name in left if name in self._of_recipe), given)
+        out = fields_of((self.options[name] for name in given if name in self._of_recipe), given)
         for section in self._words:
             out |= section.fields(given)
         return out
