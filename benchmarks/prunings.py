@@ -244,7 +244,7 @@ def write_prunings(
 ) -> dict[str, Path]:
     """Prune a model four ways and save each with its tokenizer in a folder of its own; the model stays as it is.
 
-    The folders of those that ``only`` leaves out are taken as they are.
+    The folders of those that ``only`` leaves out are taken as they are, where they are.
     """
     encoded = encode(tokenizer, rows)
     ways = {
@@ -259,7 +259,7 @@ def write_prunings(
         pruned.to("cpu").save_pretrained(out / name)
         tokenizer.save_pretrained(out / name)
         print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
-    return {name: out / name for name in PRUNINGS}
+    return {name: out / name for name in PRUNINGS if (out / name).is_dir()}
 
 
 def described(model: Any, held_out: list[Encoded]) -> dict[str, Any]:

@@ -1,15 +1,18 @@
 """What the pass of a dense and a pruned model costs beside plain forward passes of both, in the same run.
 
 python benchmarks/twins.py --pruned prunings/wanda24
+python benchmarks/twins.py --pruned prunings/depth --out benchmarks/results/twins_depth.json
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -53,7 +56,7 @@ def main() -> None:
     arguments = parser.parse_args()
     from datapruner.models import load_causal_lm, load_pruned_lm
     from datapruner.samples import load_samples
-    from datapruner.signals.language_model import LanguageModel
+    from datapruner.signals.language_model import LanguageModel, common_layers
     from datapruner.signals.language_model.twins import measure_twins
     from datapruner.signals.store import SignalStore
 
@@ -66,20 +69,25 @@ def main() -> None:
     rendered = list(dense.render(samples, rows))
     found: dict[str, Any] = {}
 
-    def ours(in_turn: bool) -> None:
+    def ours(name: str, in_turn: bool = False) -> None:
         with tempfile.TemporaryDirectory() as cache:
-            found["in turn" if in_turn else "together"] = measure_twins(
+            found[name] = measure_twins(
                 samples, rows, dense, lambda: twin, SignalStore(Path(cache)), in_turn=in_turn, progress=False
             )["jsd"]
 
-    runs = in_turns(
-        {
-            "twins, together": lambda _: ours(False),
-            "twins, in turn": lambda _: ours(True),
-            "plain, both models": lambda _: [plain(one, rendered) for one in (model, pruned)],
-        },
-        arguments.repeats,
-    )
+    def whole() -> None:
+        with mock.patch.object(common_layers, "running_once", return_value=contextlib.nullcontext(0)):
+            ours("whole")
+
+    arms: dict[str, Any] = {
+        "twins, together": lambda _: ours("together"),
+        "twins, in turn": lambda _: ours("in turn", in_turn=True),
+        "plain, both models": lambda _: [plain(one, rendered) for one in (model, pruned)],
+    }
+    with common_layers.running_once(model, pruned) as common:
+        if common:
+            arms["twins, every layer of both"] = lambda _: whole()
+    runs = in_turns(arms, arguments.repeats)
     result = {
         **machine(),
         "versions": versions("torch", "transformers", "datapruner"),
@@ -90,10 +98,16 @@ def main() -> None:
         "together_over_plain": ratio(runs["twins, together"], runs["plain, both models"]),
         "in_turn_over_plain": ratio(runs["twins, in turn"], runs["plain, both models"]),
         "largest_difference_of_a_row": float(np.abs(found["together"] - found["in turn"]).max()),
+        "layers_in_common": common,
     }
+    if common:
+        every = "twins, every layer of both"
+        result["together_over_every_layer"] = ratio(runs["twins, together"], runs[every])
+        result["same_bytes"] = found["together"].tobytes() == found["whole"].tobytes()
     write(arguments.out, result)
-    for name in ("together_over_plain", "in_turn_over_plain", "largest_difference_of_a_row"):
-        print(name, result[name])
+    for name, held in result.items():
+        if name not in ("arms", "versions"):
+            print(name, held)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from datapruner.errors import DataPrunerError
 from datapruner.models.identity import evaluation
 from datapruner.models.known import Known
 from datapruner.models.twins import check_twins
-from datapruner.progress import Ahead
+from datapruner.progress import Ahead, say
 from datapruner.ragged import Ragged
 from datapruner.signals.language_model.feeding import way_of_feeding
 from datapruner.signals.language_model.forward import HEAD_POSITIONS, WINDOW_ROWS, Pass
@@ -50,9 +51,10 @@ def measure_twins(
 ) -> dict[str, Any]:
     """Measure what pruning changed in every row's predictions, and what the dense model says of the row.
 
-    Both models run over the same batches. In turn, the dense model runs first and its last hidden states at supervised
-    positions are stored (d float32 numbers a token); then only its output layer is kept while the pruned model runs:
-    the same numbers, with one model in memory at a time (*ours*).
+    Both models run over the same batches, and layers at the bottom that are the same in both run once. In turn, the
+    dense model runs first and its last hidden states at supervised positions are stored (d float32 numbers a token);
+    then only its output layer is kept while the pruned model runs: the same numbers, with one model in memory at a
+    time (*ours*).
 
     Parameters
     ----------
@@ -140,6 +142,7 @@ def _run(
     head_positions: int,
 ) -> tuple[list[Ragged], Way]:
     """Open both models and run them over the rows that are missing."""
+    from datapruner.signals.language_model.common_layers import running_once
     from datapruner.signals.language_model.find_output_layer import find_output_layer
 
     layer = find_output_layer(dense.model)
@@ -181,13 +184,15 @@ def _run(
             f"gradients are compared between models of one width, and these have {layer.weight.shape[1]} and "
             f"{beside.weight.shape[1]}, or one caps its logits; leave the gradient variant out"
         )
-    with evaluation(dense.model), evaluation(pruned.model):
+    with evaluation(dense.model), evaluation(pruned.model), ExitStack() as once:
         feed, prefix = way_of_feeding(pruned)
         if states is not None:
             own, other = beside, Other(layer, states=states)
         else:
             own, other = layer, Other(beside, model=pruned.model)
             feed, prefix = _common_way(feed, prefix, dense)
+            if count := once.enter_context(running_once(dense.model, pruned.model)):
+                say(f"the first {count} layers are the same in both models and run once for both", progress)
         run = Pass(
             feed,
             own,
