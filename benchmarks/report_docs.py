@@ -186,7 +186,8 @@ def training() -> str:
         f"{ours['steps']} steps: {ours['seconds_a_step']:.1f} s a step beside {plain['seconds_a_step']:.1f} s of "
         f"plain training on whole batches ({plain['steps']} steps). {percent(ours['qtuning_rows_kept'])} of the rows "
         f"and {percent(ours['qtuning_tokens_kept'])} of the supervised tokens get a gradient, and choosing them takes "
-        f"{percent(ours['qtuning_selection_share'])} of the time. Speed only: what it is worth is not measured here."
+        f"{percent(ours['qtuning_selection_share'])} of the time. Speed only: what it is worth "
+        "stands [above](#what-training-on-the-kept-rows-is-worth)."
     )
 
 

@@ -17,13 +17,17 @@ RESERVED = frozenset({"index", "kept", "reason", "score"})
 """Columns of ``selection.parquet`` that are not a scorer's to name."""
 
 
+DRAW = "random draw"
+"""What a score is called that was drawn."""
+
+
 class Measure(NamedTuple):
     """The quantity that a score is, so that it is shown with its own sign.
 
     Attributes
     ----------
     name : str
-        A column of the ranking, or ``score``.
+        A column of the ranking, ``score``, or ``random draw``.
     high : bool
         Whether high values are kept; of low ones the score is the negative.
     """

@@ -96,9 +96,7 @@ class SavedSelection(SelectionView):
         ]
         return Ranking(self.values, columns={name: numbers_of(self._held, name) for name in numeric})
 
-    @property
-    def measure(self) -> Measure:
-        """The quantity that the score is."""
+    def _measure(self) -> Measure:
         return self._ranking.measure
 
     @cached_property

@@ -268,7 +268,14 @@ def test_the_budgets_column_gives_the_groups(cache):
     half = Auto(0.5, within="topic")
     selection = pruned(make_rows(80), keep=20, scorer=half, without=["noise"], embeddings=None)
     assert Counter(selection.dataset["topic"]) == {"big": 13, "small": 7}
-    assert "shared over the values of topic by size^0.5" in str(selection.summary)
+    assert "shared over the values of topic, by size^0.5" in str(selection.summary)
+    scores = dp.score(make_rows(80), without=["noise"], cache=cache, progress=False)
+    chosen = scores.select(keep=20, per_group="topic")
+    assert Counter(chosen.dataset["topic"]) == {"big": 10, "small": 10}
+    assert "shared equally over the values of topic, and their clusters" in str(chosen.summary)
+    given = pruned(make_rows(80), keep=20, per_group="topic", group_share={"big": 0.7}, embeddings=None)
+    assert Counter(given.dataset["topic"]) == {"big": 14, "small": 6}
+    assert "shared equally over the values of topic, big as said" in str(given.summary)
 
 
 # Leaks

@@ -11,6 +11,7 @@ import yaml
 
 from datapruner.files.remote import masked
 from datapruner.outputs.tokens import IGNORED
+from datapruner.ranking import DRAW
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
@@ -101,12 +102,7 @@ def dataset_card(
         *_origins(selection),
         *_shares(selection),
         "",
-        "## Scores",
-        "",
-        "```",
-        *histogram(selection),
-        "```",
-        "",
+        *_scores(selection),
     ]
     return "\n".join(lines)
 
@@ -160,6 +156,13 @@ def _shares(selection: Selected) -> list[str]:
             for name, (kept, whole, unit) in shares.items()
         ),
     ]
+
+
+def _scores(selection: Selected) -> list[str]:
+    """Show the scores, unless they were drawn: then there is nothing to see in them."""
+    if selection.measure.name == DRAW:
+        return []
+    return ["## Scores", "", "```", *histogram(selection), "```", ""]
 
 
 def histogram(selection: Selected) -> list[str]:

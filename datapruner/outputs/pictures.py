@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from datapruner.drawing import BESIDE, BLUE, GREY, OTHERS, RED, draw_groups, new_axes, plain_label, pyplot
 from datapruner.errors import DataPrunerError
-from datapruner.ranking import Ranking
+from datapruner.ranking import DRAW, Ranking
 from datapruner.samples.labels import encode_labels
 
 if TYPE_CHECKING:
@@ -59,8 +59,9 @@ def plot_manifold(
         drawn = ax.scatter(x[rows], y[rows], c=values[rows], cmap="cividis", **style)
         bar = ax.figure.colorbar(drawn, ax=ax)
         # Where low values of something are kept, that something is drawn, with its own sign.
-        low = not selection.measure.high
-        named = selection.measure.name if low else f"score of {selection.scorer}"
+        measure = selection.measure
+        own = not measure.high or measure.name == DRAW
+        named = measure.name if own else f"score of {selection.scorer}"
         bar.set_label(plain_label(named, 60) if color == "score" else plain_label(color))
     else:
         draw_groups(ax, x, y, rows, values, style)

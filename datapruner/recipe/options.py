@@ -445,7 +445,12 @@ class Budget(Section):
     ] = None
     keep_tokens: Annotated[int | None, Option("Number of supervised tokens to keep.")] = None
     per_group: Annotated[
-        str | None, Option("Column whose values share the budget in proportion.", metavar="COLUMN")
+        str | None,
+        Option(
+            "Column whose values share the budget: in proportion to their rows, or where no scorer is named equally "
+            "(--set power=1: in proportion).",
+            metavar="COLUMN",
+        ),
     ] = None
     quotas: Annotated[
         dict[str, int | float],
@@ -458,8 +463,8 @@ class Budget(Section):
     group_share: Annotated[
         dict[str, float],
         Option(
-            "math=0.3 makes math 0.3 of what is kept; the groups of which nothing is said share the rest in "
-            "proportion. Of several sources, unless --per-group names a column.",
+            "math=0.3 makes math 0.3 of what is kept; the groups of which nothing is said share the rest, as "
+            "--per-group says. Of several sources, unless --per-group names a column.",
             metavar="GROUP=SHARE",
         ),
     ] = {}  # noqa: RUF012

@@ -33,7 +33,8 @@ class Explanation(Mapping[str, Any]):
     score : float, optional
         Higher = keep; None where it was dropped before scoring.
     measure : str, optional
-        The quantity that the score is, where it is a column: ``log_ppl`` for the scorer ``perplexity``.
+        The quantity that the score is, where it is a column (``log_ppl`` for the scorer ``perplexity``) or a random
+        draw.
     measured : float, optional
         Its value, with its own sign.
     rank : int, optional

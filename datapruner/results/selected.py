@@ -208,9 +208,7 @@ class Selected(SelectionView):
         costs = self._tokens() if self.budget.in_tokens else None
         return standing(self.values, self.kept, competing, found, costs)
 
-    @property
-    def measure(self) -> Measure:
-        """The quantity that the score is."""
+    def _measure(self) -> Measure:
         return self.scores.rankings[self.scorer].measure
 
     @property

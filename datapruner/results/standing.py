@@ -10,6 +10,7 @@ import numpy as np
 
 from datapruner.arrays import Flags, Floats, Ints
 from datapruner.ragged import offsets_of
+from datapruner.ranking import DRAW
 
 if TYPE_CHECKING:
     from datapruner.ranking import Measure
@@ -138,11 +139,13 @@ def place_words(held: Standing, row: int) -> str:
 
 
 def missed_words(score: float, cut: float, measure: Measure, within: str = "") -> str:
-    """Say what a row had, and what it would have needed; its score is at most the cut."""
+    """Say what a row had, and what it would have needed, unless that was drawn; its score is at most the cut."""
     digits = 6
     while digits < 17 and score < cut and f"{score:.{digits}g}" == f"{cut:.{digits}g}":
         digits += 1
     inside = f" in {within}" if within else ""
+    if measure.name == DRAW:
+        return "which rows are kept was drawn at random"
     had, needed = (f"{measure.shown(number):.{digits}g}" for number in (score, cut))
     if score == cut:
         return f"its {measure.name} of {had} ties with the last that was kept, which comes before it"

@@ -199,7 +199,7 @@ def _shares(
     if recipe.keep is None and recipe.keep_tokens is None:
         return Tally(SHARES, None, rows, "no budget yet", "--keep=0.3")
     method = _chooses(recipe)
-    by = _by(method, recipe.per_group, clusters, values)
+    by = _by(method, recipe.per_group, clusters, values) + _as_said(recipe.group_share)
     if KEPT not in causes:
         return Tally(SHARES, None, rows, "known once rows are chosen", f"--without={SHARES}", by)
     count = causes.get(OVER_BUDGET, 0)
@@ -211,6 +211,12 @@ def _shares(
 
 def _chooses(recipe: Recipe) -> Method:
     return next((one for one in recipe.scorers if one.name == recipe.scorer), recipe.scorers[0])
+
+
+def _as_said(shares: Mapping[str, float]) -> str:
+    """Name the groups whose share was given."""
+    names = [safe_text(name, 40) for name in shares]
+    return f", {', '.join(names[:3])}{' ...' * (len(names) > 3)} as said" if names else ""
 
 
 def _by(method: Method, per_group: str | None, clusters: int | None, values: Sequence[str]) -> str:
@@ -226,12 +232,13 @@ def _by(method: Method, per_group: str | None, clusters: int | None, values: Seq
         over = "clusters" if clusters is None else f"{clusters:,} cluster{'s' * (clusters != 1)}"
     else:
         over = f"the values of {safe_text(named.removeprefix('column:'), 60)}"
-    if per_group is not None and over.startswith("clusters"):
-        over = f"the values of {safe_text(per_group, 60)} and their clusters"
+    inside = ""
+    if per_group is not None and named == "cluster":
+        over, inside = f"the values of {safe_text(per_group, 60)}", ", and their clusters"
     power = float(method.parameters.get("power", _power()))
-    if power in (0, 1):
-        return f"shared {'equally over' if power == 0 else 'in proportion to the sizes of'} {over}"
-    return f"shared over {over} by size^{power:g}"
+    if power == 0:
+        return f"shared equally over {over}{inside}"
+    return f"shared over {over}, {'in proportion to size' if power == 1 else f'by size^{power:g}'}{inside}"
 
 
 @cache

@@ -11,7 +11,7 @@ import numpy as np
 
 from datapruner.arrays import Flags, Floats, Ints
 from datapruner.budget import Budget
-from datapruner.ranking import Measure
+from datapruner.ranking import DRAW, Measure
 from datapruner.reasons import KEPT, Reason
 from datapruner.results.columns import encoded, frame
 from datapruner.results.explanation import Explanation
@@ -102,13 +102,12 @@ class SelectionView(ABC):
 
     @property
     @abstractmethod
-    def measure(self) -> Measure:
-        """The quantity that the score is."""
-
-    @property
-    @abstractmethod
     def clusters(self) -> Ints | None:
         """Every row's cluster, where the scorer works in clusters; int64 (n,)."""
+
+    @abstractmethod
+    def _measure(self) -> Measure:
+        """Give the quantity that the score is, by its numbers."""
 
     @abstractmethod
     def _budget(self) -> Budget:
@@ -148,6 +147,12 @@ class SelectionView(ABC):
         dropped = [f"{count:,} {words}" for words, count in counted.items() if words != KEPT]
         said = f"{len(self):,} of {len(self.kept):,} rows kept by {safe_text(self.scorer, 60)}"
         return f"{type(self).__name__}({'; '.join([said, *dropped])})"
+
+    @cached_property
+    def measure(self) -> Measure:
+        """The quantity that the score is."""
+        found = self._measure()
+        return Measure(DRAW) if found == Measure() and _draws(self._recipe(), self.scorer) else found
 
     @cached_property
     def indices(self) -> Ints:
@@ -290,6 +295,7 @@ class SelectionView(ABC):
         if by_score:
             said.append(missed_words(score, cut, measure, held.names[part]))
         named = measure.name if measure.name != "score" else None
+        by_score &= named != DRAW
         return Explanation(
             row=row,
             kept=kept,
@@ -332,6 +338,19 @@ class SelectionView(ABC):
 
     def _checked(self, row: int) -> int:
         return checked_row(row, len(self.kept))
+
+
+def _draws(recipe: Recipe, name: str) -> bool:
+    """Tell whether a recipe's scorer draws its values; one that is not installed here is taken not to."""
+    from datapruner.parts import SCORERS, available
+    from datapruner.scorers import make_scorer
+
+    method = next((one for one in recipe.scorers if one.name == name), None)
+    return (
+        method is not None
+        and method.name in available(SCORERS)
+        and make_scorer(method.name, method.parameters).drawn
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 
 from datapruner.arrays import Ints
 from datapruner.geometry.blocks import iter_blocks, require_finite
 from datapruner.signals import COLUMN, Signals
+
+logger = logging.getLogger(__name__)
 
 CLUSTER = "cluster"
 LABEL = "label"
@@ -42,6 +46,11 @@ def groups_of(signals: Signals, within: str | None, n_clusters: int | None = Non
             for start, _, block in iter_blocks(signals.matrix("embedding")):
                 require_finite(block, start, matrix=signals.matrix("embedding"))
         held = next(iter(signals_of(within or LABEL)))
+        if within == LABEL and len(np.unique(signals.column(LABEL))) == 1:
+            logger.warning(
+                "within=label: no two rows differ in their label, so that all are one group; a column's name in its "
+                "place groups by that column"
+            )
         return np.asarray(signals.column(held), dtype=np.int64)
     return signals.clusters(n_clusters).assignment
 

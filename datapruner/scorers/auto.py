@@ -75,6 +75,11 @@ class Auto(Scorer):
         """Nothing: a value belongs to a position, not to what stands there."""
         return frozenset()
 
+    @property
+    def drawn(self) -> bool:
+        """Whether its values are drawn at random."""
+        return True
+
     def selector(self) -> PowerAllocation:
         """Shares by the power of what each group holds of the budget's currency."""
         from datapruner.selection.selectors.power_allocation import PowerAllocation

@@ -70,6 +70,11 @@ class Scorer(Parameters, ABC):
         """
         return frozenset({"permutation", "duplicates"})
 
+    @property
+    def drawn(self) -> bool:
+        """Whether its values are drawn at random, so that they order rows and say nothing of them."""
+        return False
+
     def selector(self) -> Selector:
         """Give the selector that the method was published with; top-k unless overridden."""
         from datapruner.selection.selectors.topk import TopK

@@ -66,6 +66,11 @@ class ConceptComplexity(Scorer):
         """Equal rows get equal values; the clustering depends on the order of the rows."""
         return frozenset() if self.keep == "random" else frozenset({"duplicates"})
 
+    @property
+    def drawn(self) -> bool:
+        """Whether its values are drawn at random."""
+        return self.keep == "random"
+
     def selector(self) -> GroupQuota:
         """Bounded least-squares shares, with the published code's lower bounds."""
         from datapruner.selection.selectors.group_quota import GroupQuota

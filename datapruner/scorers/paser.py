@@ -148,6 +148,11 @@ class Paser(Scorer):
         """Equal rows get equal values, but a shuffle's; the clustering depends on the order of the rows."""
         return frozenset() if self.efficiency == "random" else frozenset({"duplicates"})
 
+    @property
+    def drawn(self) -> bool:
+        """Whether its values are drawn at random."""
+        return self.efficiency == "random"
+
     def selector(self) -> Selector:
         """Shares by damage, and inside a group the rows in order while their concepts fit together."""
         from datapruner.selection.selectors.paser import PaserSelector

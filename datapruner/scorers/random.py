@@ -27,5 +27,10 @@ class Random(Scorer):
         """Nothing: a value belongs to a position, not to what stands there."""
         return frozenset()
 
+    @property
+    def drawn(self) -> bool:
+        """Whether its values are drawn at random."""
+        return True
+
     def _score(self, signals: Signals) -> Ranking:
         return Ranking(np.random.default_rng(signals.seed).random(signals.num_rows))

@@ -41,6 +41,11 @@ class Stratified(Scorer):
         """Nothing: a value belongs to a position, not to what stands there."""
         return frozenset()
 
+    @property
+    def drawn(self) -> bool:
+        """Whether its values are drawn at random."""
+        return True
+
     def selector(self) -> GroupQuota:
         """Equal shares; what a small cluster cannot spend goes to the others."""
         from datapruner.selection.selectors.group_quota import GroupQuota

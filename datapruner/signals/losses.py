@@ -40,7 +40,11 @@ def check_named(recipe: Recipe, readers: Readers) -> None:
         who, needs = next(iter(readers.items()))
         # Whoever reads states may read other vectors of the rows instead.
         what = next((what for what, signals in VECTORS.items() if needs <= signals), None)
-        instead = "representation=embedding" if recipe.vectors == "embedding" else "--vectors=embedding"
+        instead = (
+            "the parameter representation=embedding"
+            if recipe.vectors == "embedding"
+            else "--vectors=embedding"
+        )
         raise DataPrunerError(
             f"{who} reads a language model's {what or 'losses'}: name the model that you will train with --model, a "
             f"folder or a hub name, or {DEFAULT_TOKENIZER} (small, and bundled)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import numpy as np
 from datapruner.errors import DataPrunerError
 from datapruner.extras import how_to_install
 from datapruner.progress import duration, say
+from datapruner.recipe.targets import tasks_of
 from datapruner.samples.rendered import Rendered
 from datapruner.saved import SavedSelection
 from datapruner.scores import Scores, Selection
@@ -26,6 +28,8 @@ from datapruner.validation.training import Training, adapter, judged, supervised
 
 if TYPE_CHECKING:
     from datapruner.recipe import Recipe
+
+logger = logging.getLogger(__name__)
 
 LONGEST = 1024
 """Tokens after which rows are cut, where the scores were made without a language model."""
@@ -140,8 +144,8 @@ def validate(
     result : Selection, SavedSelection, Scores, str or Path
         A selection or scores, or the folder that ``prune`` or ``score`` wrote.
     target : str, Path, Dataset or list of dict
-        Rows of what the model is to be good at. Not those that the scorer was told of. Rows of the source that are
-        among them are left out of both trainings of a selection.
+        Rows of what the model is to be good at. Those that the scorer was told of are refused. Rows of the source that
+        are among them are left out of both trainings of a selection.
     scorer : str, optional
         Which of several; of scores only.
     model : str or (model, tokenizer), optional
@@ -226,6 +230,7 @@ def study(
     read = [row for row in reader.render(samples, np.arange(len(samples))) if supervised(row)]
     if not read:
         raise DataPrunerError(f"{safe_text(samples.source, 200)} has no answers that a loss could be read of")
+    _refuse_told(held.recipe, samples.source, read, reader)
     found: Callable[..., Validation]
     if isinstance(held, Scores):
         arms = of_score(held, name, reader, rows, runs, share, seed)
@@ -238,7 +243,8 @@ def study(
     if steps < FEWEST_STEPS:
         raise DataPrunerError(
             f"these rows make {steps} steps of {how.step_tokens} supervised tokens, and nothing is learnt in fewer "
-            f"than {FEWEST_STEPS}; raise --rows or lower --step-tokens"
+            f"than {FEWEST_STEPS}; raise --rows or lower --step-tokens (to {int(arms.learnt.mean()) // FEWEST_STEPS} "
+            "with these rows)"
         )
     steps = min(steps, *(len(of) for run in arms.runs for of in run.values()))
     return Study(opened, samples.source, read, arms, steps, how, seed, found)
@@ -257,6 +263,24 @@ def _opened(
         )
     adapter_of = recipe.adapter if model is None else None
     return load_causal_lm(model or str(recipe.model), dtype=dtype, device=device, adapter=adapter_of)
+
+
+def _refuse_told(recipe: Recipe, name: str, read: list[Rendered], reader: LanguageModel) -> None:
+    """Refuse rows as judges that the scorer was told of."""
+    from datapruner.samples.source import load_samples
+
+    for task in tasks_of(recipe.located()):
+        try:
+            samples = load_samples(task.source, split=task.split, columns=task.columns)
+        except DataPrunerError as error:
+            logger.warning("whether %s was told of the same rows cannot be seen: %s", task.called, error)
+            continue
+        told = {row.input_ids.tobytes() for row in reader.render(samples, np.arange(len(samples)))}
+        if same := sum(row.input_ids.tobytes() in told for row in read):
+            raise DataPrunerError(
+                f"{same:,} of the {len(read):,} rows of {safe_text(name, 200)} are rows that the scorer was told of "
+                f"({task.called}), and no judges of what it chose; keep some of its rows back, and give those"
+            )
 
 
 def _check_selection(

@@ -129,6 +129,34 @@ def test_ranks_and_what_was_missed_hold(selections, name):
         assert all(one.needed is None for one in told)
 
 
+DRAWN = {
+    "random": {"scorer": "random"},
+    "shares": {"scorer": "auto", "embeddings": VECTORS},
+    "clusters": {"scorer": "stratified", "embeddings": VECTORS},
+    "complexity": {"scorer": ConceptComplexity(n_clusters=3, keep="random"), "embeddings": VECTORS},
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_number_that_was_drawn_is_no_score_that_a_row_missed(name, tmp_path):
+    fresh = dp.prune(ROWS, keep=20, progress=False, **DRAWN[name])
+    fresh.save(tmp_path / "out")
+    for selection in (fresh, dp.load_selection(tmp_path / "out", source=ROWS)):
+        row = int(np.flatnonzero(~selection.kept)[0])
+        told = selection.explain(row)
+        assert told.reason.endswith("which rows are kept was drawn at random")
+        assert (told.needed, told.measure, told.measured) == (None, "random draw", told.score)
+        assert "random draw" in told.told()
+        assert "score" not in told.told()
+    assert "## Scores" not in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_one_that_orders_the_same_rows_by_what_they_are_is(selections, tmp_path):
+    selections["topk"].save(tmp_path / "out")
+    assert "## Scores" in (tmp_path / "out" / "README.md").read_text()
+    assert selections["clusters"].measure.name != "random draw"
+
+
 def test_a_quantity_whose_low_values_are_kept_has_its_own_sign(selections):
     selection = selections["low, by group"]
     row = int(np.flatnonzero(~selection.kept)[1])

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 import datapruner as dp
 from datapruner.errors import DataPrunerError
 from datapruner.samples.rendered import Rendered
-from datapruner.scorers import QTuning
+from datapruner.scorers import NearestTarget, QTuning
 from datapruner.validation.result import ScoreValidation, SelectionValidation
-from datapruner.validation.training import adapter, judged, left_out, steps, supervised, train
+from datapruner.validation.run import study
+from datapruner.validation.training import Training, adapter, judged, left_out, steps, supervised, train
 from tests.conftest import command
 
 pytest.importorskip("peft", reason="validate trains a LoRA adapter")
@@ -249,6 +250,7 @@ def scored(planted):
     return dp.score(str(planted[0] / "rows.jsonl"), scorers=[Good(), Bad(), "random"], progress=False)
 
 
+FEW = Training(step_tokens=60)
 SMALL = {"rows": 40, "runs": 3, "step_tokens": 60, "rate": 2e-2, "leave_out": 0.4, "progress": False}
 
 
@@ -423,6 +425,38 @@ def test_rows_of_the_target_are_in_neither_arm(planted, scored):
     for run in found.runs:
         for rows in run.values():
             assert not gone & {row.input_ids.tobytes() for row in rows}
+
+
+def test_what_the_scorer_was_told_of_is_no_judge(planted, tmp_path, caplog):
+    folder, model = planted
+    lines = (folder / "target.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "told.jsonl").write_text("".join(lines[:8]))
+    (tmp_path / "mixed.jsonl").write_text("".join(lines[6:]))
+    (tmp_path / "judge.jsonl").write_text("".join(lines[8:]))
+    vectors = np.random.default_rng(0).normal(size=(120, 4))
+    for name, of in (("rows", vectors), ("told", vectors[:8])):
+        np.save(tmp_path / f"{name}.npy", of)
+    dp.prune(
+        str(folder / "rows.jsonl"),
+        scorer=NearestTarget(representation="embedding"),
+        target=str(tmp_path / "told.jsonl"),
+        keep=0.4,
+        embeddings=str(tmp_path / "rows.npy"),
+        target_embeddings=str(tmp_path / "told.npy"),
+        progress=False,
+    ).save(tmp_path / "out")
+    small = {**SMALL, "leave_out": None, "model": model}
+    with pytest.raises(
+        DataPrunerError, match=r"2 of the 6 rows of .*mixed.jsonl are rows that the scorer was told of"
+    ):
+        dp.validate(tmp_path / "out", str(tmp_path / "mixed.jsonl"), **small)
+    assert (
+        study(tmp_path / "out", str(tmp_path / "judge.jsonl"), model=model, rows=40, how=FEW).trainings == 6
+    )
+    (tmp_path / "told.jsonl").unlink()
+    with caplog.at_level("WARNING"):
+        study(tmp_path / "out", str(tmp_path / "mixed.jsonl"), model=model, rows=40, how=FEW)
+    assert "cannot be seen" in caplog.text
 
 
 def test_tokens_that_were_pruned_are_not_learnt(planted, one_thread):

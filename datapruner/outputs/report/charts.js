@@ -38,7 +38,7 @@
       const rows = points.filter((i) => score[i] !== null);
       const sorted = rows.map((i) => score[i]).sort((a, b) => a - b);
       const at = (share) => sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))];
-      return [trace(rows, `score of ${scorer().name}`, rows.map((i) => score[i]), false, {
+      return [trace(rows, scorer().called, rows.map((i) => score[i]), false, {
         colorscale: "Cividis", cmin: at(0.02), cmax: at(0.98), showscale: true, colorbar: { thickness: 10, outlinewidth: 0, len: 0.9, tickfont: { color: colour("--quiet") } },
       })];
     }

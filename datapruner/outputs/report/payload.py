@@ -14,6 +14,8 @@ from datapruner.outputs.report.figure_data import digits, histogram, maps, plane
 from datapruner.outputs.report.made import recipe_text
 from datapruner.outputs.report.shown import Shown
 from datapruner.outputs.wording import by_budget, counted_here
+from datapruner.ranking import DRAW
+from datapruner.results.scored import Scored
 from datapruner.results.selected import Selected
 from datapruner.text import safe_text
 
@@ -41,6 +43,7 @@ def payload(shown: Shown) -> dict[str, Any]:
         "scorers": [
             {
                 "name": name,
+                "called": _called(scores, name),
                 "scored": int(np.isfinite(ranking.values).sum()),
                 "note": counted_here(~np.isfinite(ranking.values), scores, rows),
                 "score": digits(ranking.values[rows], 6),
@@ -129,13 +132,18 @@ def _columns(shown: Shown) -> dict[str, tuple[NDArray[Any], Flags]]:
     return found
 
 
+def _called(scores: Scored, name: str) -> str:
+    """Say what a scorer's values are."""
+    return f"{DRAW if scores.scorers[name].drawn else 'score'} of {name}"
+
+
 def _histograms(
     shown: Shown, masks: Sequence[Flags], columns: Mapping[str, tuple[NDArray[Any], Flags]]
 ) -> list[dict[str, Any]]:
     """Count all rows by score, by length, and by every measured column."""
     used = {selection.scorer for selection in shown.selections}
     held: list[tuple[str | None, str, NDArray[Any]]] = [
-        (name, f"score of {name}", ranking.values)
+        (name, _called(shown.scores, name), ranking.values)
         for name, ranking in shown.scores.rankings.items()
         if name in used
     ]

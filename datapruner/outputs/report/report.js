@@ -180,7 +180,7 @@
     const facts = [];
     const add = (name, value) => facts.push(node("div", {}, node("dt", {}, name), node("dd", {}, show(value))));
     for (const f of D.facets) add(f.name, groupName(f, f.codes[i]) + (f.notes[f.codes[i]] ? ` · ${f.notes[f.codes[i]]}` : ""));
-    for (const one of D.scorers) add(`score of ${one.name}`, one.score[i]);
+    for (const one of D.scorers) add(one.called, one.score[i]);
     for (const [name, values] of Object.entries(D.columns)) add(name, values[i]);
     if (D.lengths && !(D.lengths.unit === "supervised tokens")) add(D.lengths.unit, D.lengths.values[i]);
     if (several) add("kept by", D.selections.filter((one) => isKept(i, one)).map((one) => one.name).join("; ") || "none");
