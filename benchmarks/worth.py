@@ -407,7 +407,8 @@ def main() -> None:
     states = States(asked.folder, HELD, load_tokenizer(MODEL))
     if asked.choose:
         arms = {**ARMS, **(json.loads(asked.more_arms.read_text("utf-8")) if asked.more_arms else {})}
-        choose(asked.folder, wanted(asked), states, arms)
+        # A choice is of a sample, whatever the seed of training.
+        choose(asked.folder, [run for run in wanted(asked) if not run.seed], states, arms)
         return
     if asked.prepare:
         needed = sorted({place for name in (*asked.sets, "held_out") for place in states.places[name]})
