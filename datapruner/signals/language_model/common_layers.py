@@ -6,8 +6,9 @@ bit. That it is, is shown on a few tokens before anything is left out.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -16,8 +17,10 @@ from datapruner.models.identity import structure_hash
 from datapruner.models.sizes import input_device, vocabulary_size
 from datapruner.signals.language_model.find_output_layer import body
 
+logger = logging.getLogger(__name__)
+
 OF_DEPTH = frozenset({"num_hidden_layers", "n_layer", "num_layers", "layer_types"})
-"""Settings in which models of different depths may differ."""
+"""Settings in which models of different depths may differ; what they say of the layers in common is compared."""
 OF_SAVING = frozenset(
     {"_name_or_path", "transformers_version", "architectures", "use_cache", "dtype", "torch_dtype"}
 )
@@ -39,34 +42,44 @@ def running_once(dense: Any, pruned: Any) -> Iterator[int]:
     int
         Layers that run once; 0 where the models have none in common, or share modules in memory.
     """
+    given: list[Any] = []
+    with ExitStack() as undo:
+        try:
+            count = _begin(dense, pruned, given, undo)
+        except Exception as error:  # whatever a model of another kind says; then both run whole
+            logger.info("no layers run once for both models: %s", error)
+            count = 0
+        if not count:
+            undo.close()
+        yield count
+
+
+def _begin(dense: Any, pruned: Any, given: list[Any], undo: ExitStack) -> int:
+    """Let the pruned model take over, show on a few tokens that nothing else changes, and count the layers."""
     ours, theirs = _layers(dense), _layers(pruned)
     count = _in_common(dense, pruned, ours, theirs)
     if not count:
-        yield 0
-        return
-    given: list[Any] = []
+        return 0
+    shape, other = PROBES
+    alone = _states(pruned, shape)
+    _states(pruned, other)  # what a layer hands on beside its output is then of these tokens
 
     def keep(_layer: Any, _input: Any, output: Any) -> None:
         given[:] = [output]
 
-    def left_out(*_: Any, **__: Any) -> Any:
+    def passed(*_: Any, **__: Any) -> Any:
         return given[0]
 
-    shape, other = PROBES
-    alone = _states(pruned, shape)
-    _states(pruned, other)  # what a layer hands on beside its output is then of these tokens
-    hook = ours[count - 1].register_forward_hook(keep)
-    try:
-        for layer in theirs[:count]:
-            layer.forward = left_out
-        _states(dense, shape)
-        if not torch.equal(_states(pruned, shape), alone):
-            count = 0
-            _put_back(theirs)
-        yield count
-    finally:
-        _put_back(theirs)
-        hook.remove()
+    def last(*_: Any, **__: Any) -> Any:
+        return given.pop()  # some layers give large tensors beside their states
+
+    undo.callback(given.clear)
+    undo.callback(ours[count - 1].register_forward_hook(keep).remove)
+    undo.callback(_put_back, theirs)
+    for number, layer in enumerate(theirs[:count]):
+        layer.forward = passed if number < count - 1 else last
+    _states(dense, shape)
+    return count if torch.equal(_states(pruned, shape), alone) else 0
 
 
 def _put_back(layers: list[Any]) -> None:
@@ -87,7 +100,11 @@ def _in_common(dense: Any, pruned: Any, ours: list[Any], theirs: list[Any]) -> i
         | {"attention": getattr(model.config, "_attn_implementation", None)}
         for model in (dense, pruned)
     ]
-    replaced = any("forward" in vars(layer) for layer in (*ours, *theirs))
+    # A hook on a layer that is left out would run on what the other model's hook gave.
+    replaced = any(
+        "forward" in vars(part) or part._forward_hooks or part._forward_pre_hooks
+        for part in (*ours, *theirs, body(dense), body(pruned))
+    )
     if settings[0] != settings[1] or replaced or {*map(id, ours)} & {*map(id, theirs)}:
         return 0
     inside = [
@@ -97,14 +114,28 @@ def _in_common(dense: Any, pruned: Any, ours: list[Any], theirs: list[Any]) -> i
         {name: tensor for name, tensor in _tensors(body(model)).items() if id(tensor) not in of}
         for model, of in zip((dense, pruned), inside, strict=True)
     ]
-    if not _equal(*around):
+    if not _equal(*around) or _around(dense, ours) != _around(pruned, theirs):
         return 0
+    kinds = [getattr(model.config, "layer_types", None) or [] for model in (dense, pruned)]
     count = 0
     for one, other in zip(ours, theirs, strict=False):
+        if kinds[0][count : count + 1] != kinds[1][count : count + 1]:
+            break
         if not _equal(_tensors(one), _tensors(other)) or structure_hash(one) != structure_hash(other):
             break
         count += 1
     return count
+
+
+def _around(model: Any, layers: list[Any]) -> list[Any]:
+    """Tell what stands around the layers: classes, hooks, code."""
+    inside = set(map(id, layers))
+    parts = [
+        (name, part)
+        for name, part in body(model).named_children()
+        if not inside & set(map(id, part.children()))
+    ]
+    return [type(body(model)), *((name, structure_hash(part)) for name, part in parts)]
 
 
 def _tensors(module: Any) -> dict[str, Any]:
@@ -115,18 +146,25 @@ def _equal(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return one.keys() == other.keys() and all(
         type(held) is type(other[name])
         and not held.is_meta
-        and (held.dtype, held.device, held.shape)
-        == (other[name].dtype, other[name].device, other[name].shape)
+        and _told(held) == _told(other[name])
         and torch.equal(held, other[name])
         for name, held in one.items()
     )
 
 
+def _told(tensor: torch.Tensor) -> tuple[Any, ...]:
+    """Tell how a tensor lies in memory; products of others have other last bits."""
+    return tensor.dtype, tensor.device, tensor.shape, tensor.stride()
+
+
 def _states(model: Any, shape: tuple[int, int]) -> torch.Tensor:
     """Give the last hidden states of a few rows of tokens."""
     ids = torch.randint(vocabulary_size(model), shape, generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[-1, shape[1] // 2 :] = 0
+    device = input_device(model)
     with torch.inference_mode():
         states: torch.Tensor = body(model)(
-            input_ids=ids.to(input_device(model)), use_cache=False
+            input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False
         ).last_hidden_state
-    return states
+    return states[mask.to(states.device).bool()]

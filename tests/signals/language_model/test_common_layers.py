@@ -117,6 +117,14 @@ def test_the_numbers_are_those_of_two_whole_passes(family, packing, tokenizer, t
     assert once["jsd"].min() > 0
 
 
+def test_what_kind_a_layer_is_counts_where_the_body_reads_it(tokenizer):
+    dense = made("gemma2", tokenizer)
+    pruned = without(dense, 2)
+    pruned.config.layer_types = ["full_attention"] * 3
+    with running_once(dense, pruned) as count:
+        assert count == 0
+
+
 def test_each_layer_in_common_computes_once_a_batch(tokenizer, tmp_path):
     dense = made("llama", tokenizer)
     pruned = without(dense, 2)
@@ -210,9 +218,55 @@ def go_on_beside_the_output(dense, pruned):
             object.__setattr__(layer, "left", left)
 
 
+def silence_a_token_in_the_embedding(dense, pruned):
+    class Silent(torch.nn.Embedding):
+        def forward(self, ids):
+            return super().forward(ids) * (ids != 7)[..., None]
+
+    pruned.model.embed_tokens.__class__ = Silent
+
+
+def steer_both(dense, pruned):
+    def steer(_layer, _input, output):
+        return output + (torch.arange(output.shape[1])[:, None] > 8) * 0.5
+
+    for model in (dense, pruned):
+        for layer in model.model.layers:
+            layer.register_forward_hook(steer)
+
+
+def transpose_the_weights(dense, pruned):
+    for layer in pruned.model.layers:
+        weight = layer.mlp.up_proj.weight
+        weight.data = weight.data.t().contiguous().t()
+
+
+def hand_on_what_the_first_layer_must_make(dense, pruned):
+    """A layer that is left out leaves nothing, and the last one asks for it: an error, and no numbers."""
+
+    class First(type(dense.model.layers[0])):
+        def forward(self, hidden_states, *given, **named):
+            self.left.append(hidden_states)
+            return super().forward(hidden_states, *given, **named)
+
+    class Last(type(dense.model.layers[0])):
+        def forward(self, hidden_states, *given, **named):
+            return super().forward(hidden_states + 0 * self.left.pop(), *given, **named)
+
+    for model in (dense, pruned):
+        left = []
+        model.model.layers[0].__class__, model.model.layers[-1].__class__ = First, Last
+        for layer in model.model.layers:
+            object.__setattr__(layer, "left", left)
+
+
 @pytest.mark.parametrize(
     "change",
     [
+        silence_a_token_in_the_embedding,
+        steer_both,
+        transpose_the_weights,
+        hand_on_what_the_first_layer_must_make,
         change_embedding,
         change_a_weight_of_the_first_layer,
         change_a_setting,
