@@ -82,18 +82,18 @@ def _begin(dense: Any, pruned: Any, given: list[Any], undo: ExitStack) -> int:
     return count if torch.equal(_states(pruned, shape), alone) else 0
 
 
-def _put_back(layers: list[Any]) -> None:
+def _put_back(layers: Any) -> None:
     for layer in layers:
         vars(layer).pop("forward", None)
 
 
-def _layers(model: Any) -> list[Any]:
-    """Give the layers of a body, in the order in which they run; none where it has no list of them."""
+def _layers(model: Any) -> Any:
+    """Give the layers of a body, in the order in which they run; an empty list where it has none."""
     lists: list[Any] = [part for part in body(model).children() if isinstance(part, torch.nn.ModuleList)]
-    return list(max(lists, key=len, default=()))
+    return max(lists, key=len, default=[])
 
 
-def _in_common(dense: Any, pruned: Any, ours: list[Any], theirs: list[Any]) -> int:
+def _in_common(dense: Any, pruned: Any, ours: Any, theirs: Any) -> int:
     """Count the layers from the bottom that are the same, where the models differ in their layers alone."""
     settings = [
         {key: value for key, value in model.config.to_dict().items() if key not in OF_DEPTH | OF_SAVING}
@@ -107,35 +107,34 @@ def _in_common(dense: Any, pruned: Any, ours: list[Any], theirs: list[Any]) -> i
     )
     if settings[0] != settings[1] or replaced or {*map(id, ours)} & {*map(id, theirs)}:
         return 0
-    inside = [
-        {id(tensor) for layer in layers for tensor in _tensors(layer).values()} for layers in (ours, theirs)
-    ]
-    around = [
-        {name: tensor for name, tensor in _tensors(body(model)).items() if id(tensor) not in of}
-        for model, of in zip((dense, pruned), inside, strict=True)
-    ]
-    if not _equal(*around) or _around(dense, ours) != _around(pruned, theirs):
+    if type(body(dense)) is not type(body(pruned)) or not _same(*(_around(of) for of in (dense, pruned))):
         return 0
     kinds = [getattr(model.config, "layer_types", None) or [] for model in (dense, pruned)]
     count = 0
     for one, other in zip(ours, theirs, strict=False):
         if kinds[0][count : count + 1] != kinds[1][count : count + 1]:
             break
-        if not _equal(_tensors(one), _tensors(other)) or structure_hash(one) != structure_hash(other):
+        if not _same(one, other):
             break
         count += 1
     return count
 
 
-def _around(model: Any, layers: list[Any]) -> list[Any]:
-    """Tell what stands around the layers: classes, hooks, code."""
-    inside = set(map(id, layers))
-    parts = [
-        (name, part)
-        for name, part in body(model).named_children()
-        if not inside & set(map(id, part.children()))
-    ]
-    return [type(body(model)), *((name, structure_hash(part)) for name, part in parts)]
+def _around(model: Any) -> Any:
+    """Give what stands around the layers, each part under its name."""
+    whole, layers = body(model), _layers(model)
+    out = torch.nn.Module()
+    for name, part in whole.named_children():
+        if part is not layers:
+            out.add_module(name, part)
+    for name, tensor in (*whole.named_parameters(recurse=False), *whole.named_buffers(recurse=False)):
+        out.register_buffer(name, tensor)
+    return out
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two modules hold the same numbers and run the same code."""
+    return _equal(_tensors(one), _tensors(other)) and structure_hash(one) == structure_hash(other)
 
 
 def _tensors(module: Any) -> dict[str, Any]:

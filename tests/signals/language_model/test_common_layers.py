@@ -226,6 +226,12 @@ def silence_a_token_in_the_embedding(dense, pruned):
     pruned.model.embed_tokens.__class__ = Silent
 
 
+def change_an_embedding_that_the_last_layer_holds_too(dense, pruned):
+    for model in (dense, pruned):
+        model.model.layers[-1].held = model.model.embed_tokens
+    change_embedding(dense, pruned)
+
+
 def steer_both(dense, pruned):
     def steer(_layer, _input, output):
         return output + (torch.arange(output.shape[1])[:, None] > 8) * 0.5
@@ -264,6 +270,7 @@ def hand_on_what_the_first_layer_must_make(dense, pruned):
     "change",
     [
         silence_a_token_in_the_embedding,
+        change_an_embedding_that_the_last_layer_holds_too,
         steer_both,
         transpose_the_weights,
         hand_on_what_the_first_layer_must_make,
