@@ -55,7 +55,7 @@ def measure(
     from transformers import pipeline
 
     import datapruner as dp
-    from datapruner.models.classifiers import load_classifier
+    from datapruner.models.classifiers.loading import load_classifier
     from datapruner.signals.embedding import read_and_tell
     from datapruner.signals.store import SignalStore
 

@@ -9,19 +9,21 @@ from datapruner.choices import AutoPart
 from datapruner.cli import words
 from datapruner.cli.parameters import picked
 from datapruner.errors import DataPrunerError
+from datapruner.recipe.model_options import (
+    Embedding,
+    Judges,
+    LanguageModel,
+    PrunedModel,
+    ReferenceModel,
+    Sketches,
+)
 from datapruner.recipe.option import Option, Section
 from datapruner.recipe.options import (
     DEFAULT_SCORER,
     Cleaning,
-    Embedding,
-    Judges,
-    LanguageModel,
     Lists,
-    PrunedModel,
-    ReferenceModel,
     Rows,
     Running,
-    Sketches,
     Source,
     Target,
 )

@@ -22,7 +22,7 @@ from datapruner.recipe.options import Budget, Output
     Hub,
     OfParts,
     *RUNNING,
-    common="keep keep_tokens per_group seed scorer set_ without source split columns dedup decontaminate embedder "
+    common="keep keep_tokens per_group seed scorer set_ without source split columns dedup decontaminate target "
     "model out overwrite report dry_run quiet",
 )
 def prune(

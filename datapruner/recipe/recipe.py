@@ -26,22 +26,24 @@ from datapruner.errors import DataPrunerError
 from datapruner.files.remote import address_of, is_url
 from datapruner.recipe.auto import expanded
 from datapruner.recipe.formats import FORMAT, HEADER
+from datapruner.recipe.model_options import (
+    Embedding,
+    Judges,
+    LanguageModel,
+    PrunedModel,
+    ReferenceModel,
+    Sketches,
+)
 from datapruner.recipe.option import declared, described
 from datapruner.recipe.options import (
     DEFAULT_SCORER,
     SECTIONS,
     Budget,
     Cleaning,
-    Embedding,
-    Judges,
-    LanguageModel,
     Lists,
     Output,
-    PrunedModel,
-    ReferenceModel,
     Rows,
     Scoring,
-    Sketches,
     Source,
     Target,
 )

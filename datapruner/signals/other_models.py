@@ -24,7 +24,7 @@ from datapruner.signals.language_model.records import fed_content
 from datapruner.text import safe_text
 
 if TYPE_CHECKING:
-    from datapruner.models.classifiers import Numbered
+    from datapruner.models.classifiers.reading import Numbered
     from datapruner.recipe import Recipe
     from datapruner.signals.grading import Grading
     from datapruner.signals.run import Run
@@ -65,7 +65,7 @@ def classifier_of(recipe: Recipe, store: SignalStore, given: Any, *, progress: b
     place = {key: getattr(recipe, key) for key in ("dtype", "device", "device_map")}
 
     def load() -> TokenEmbedder:
-        from datapruner.models.classifiers import load_classifier, opened_classifier
+        from datapruner.models.classifiers.loading import load_classifier, opened_classifier
 
         if given is not None:
             model, tokenizer = given

@@ -10,7 +10,8 @@ import torch
 
 import datapruner as dp
 from datapruner.errors import DataPrunerError
-from datapruner.models.classifiers import Outputs, read_rows
+from datapruner.models.classifiers.outputs import Outputs
+from datapruner.models.classifiers.reading import read_rows
 from datapruner.scorers.classifier import Classifier
 from datapruner.scorers.combined import Combined
 from tests.conftest import CHAT_TEMPLATE, byte_tokenizer, run_command
@@ -189,18 +190,18 @@ def test_long_rows_lose_their_middle_and_are_told(tmp_path, caplog):
 
 
 def test_a_second_run_opens_no_model_and_a_new_row_is_read_alone(tmp_path, monkeypatch):
-    from datapruner.models import classifiers
+    from datapruner.models.classifiers import loading
 
     folder = save(tmp_path / "m", "llama", ["reward"], template=True)
     first = score(folder, rows=ROWS[:-1])
     read = []
-    loaded = classifiers.load_classifier
+    loaded = loading.load_classifier
 
     def counted(*args, **options):
         read.append(args)
         return loaded(*args, **options)
 
-    monkeypatch.setattr(classifiers, "load_classifier", counted)
+    monkeypatch.setattr(loading, "load_classifier", counted)
     assert np.array_equal(score(folder, rows=ROWS[:-1]).values, first.values)
     assert not read
     assert np.array_equal(score(folder).values[:-1], first.values)

@@ -21,7 +21,7 @@ from datapruner.signals.language_model.output_layer import logits_of
 from datapruner.text import safe_repr, safe_text
 
 if TYPE_CHECKING:
-    from datapruner.models.classifiers import Numbered
+    from datapruner.models.classifiers.reading import Numbered
     from datapruner.signals.grading import Grading
 
 CODE_VERSION = 1

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from datapruner.models.classifiers import Outputs
+    from datapruner.models.classifiers.outputs import Outputs
 
 CLASS = "class:"
 EXPECTED, OUTPUT = "expected_class", "class_output"
@@ -52,7 +52,8 @@ class Classifier(Measurement):
                 "--classifier is given, and no scorer of this run reads it; take the scorer classifier"
             )
         if readers and recipe.classifier is not None:
-            from datapruner.models.classifiers import Outputs, classifier_config
+            from datapruner.models.classifiers.loading import classifier_config
+            from datapruner.models.classifiers.outputs import Outputs
 
             outputs = Outputs.of(classifier_config(recipe.classifier))
             _check_wanted(outputs, recipe.classifier, frozenset().union(*readers.values()))
@@ -60,7 +61,7 @@ class Classifier(Measurement):
     def prepare(self, run: Run, wanted: frozenset[str]) -> None:
         """Refuse classes that a classifier in memory does not have."""
         if run.objects.classifier is not None:
-            from datapruner.models.classifiers import Outputs
+            from datapruner.models.classifiers.outputs import Outputs
 
             _check_wanted(Outputs.of(run.objects.classifier[0].config), "given", wanted)
 
@@ -74,7 +75,7 @@ class Classifier(Measurement):
 
     def measure(self, run: Run, wanted: frozenset[str]) -> Mapping[str, Any]:
         """Run the classifier over the rows."""
-        from datapruner.models.classifiers import Outputs
+        from datapruner.models.classifiers.outputs import Outputs
 
         given = run.objects.classifier
         reader = classifier_of(run.recipe, run.store, given, progress=run.progress)

@@ -35,7 +35,7 @@ class Rejected(Measurement):
 
     def measure(self, run: Run, wanted: frozenset[str]) -> Mapping[str, Any]:
         """Run the classifier over the rejected sides."""
-        from datapruner.models.classifiers import Outputs
+        from datapruner.models.classifiers.outputs import Outputs
 
         reader = classifier_of(run.recipe, run.store, run.objects.classifier, progress=run.progress)
         rows, starts = of_rejected(run)

@@ -1,11 +1,9 @@
-"""Sequence classifiers and reward models: a few numbers a row, from a text, a pair or a conversation."""
+"""A classifier is loaded, or taken as an object, and becomes a reading of rows and one padded forward pass."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +11,8 @@ from numpy.typing import NDArray
 from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
 from datapruner.models.checks import refuse_keys
+from datapruner.models.classifiers.outputs import Outputs
+from datapruner.models.classifiers.reading import TYPE_BIT, Numbered, Reads, read_rows
 from datapruner.models.encoders import TokenEmbedder
 from datapruner.models.formats import refuse_folder
 from datapruner.models.identity import evaluation, model_identity, tokenizer_hash
@@ -28,100 +28,6 @@ from datapruner.text import safe_text
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from datapruner.samples.sample import Sample
-
-TYPE_BIT = 32
-"""A token's type (which text of a pair it is of) travels above its number."""
-Reads = Literal["auto", "chat", "text", "pair", "prompt", "response"]
-Numbered = tuple[int, "Sample"]
-"""A row's position in the source, for messages, and the row."""
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """What a classifier's outputs are.
-
-    Attributes
-    ----------
-    names : tuple of str
-        Of the outputs, in their order.
-    kind : {"single", "classes", "labels", "numbers"}
-        One number, as a reward model gives; classes that exclude each other (softmax); labels of which each may hold
-        (sigmoid); several numbers.
-    """
-
-    names: tuple[str, ...]
-    kind: Literal["single", "classes", "labels", "numbers"]
-
-    @classmethod
-    def of(cls, config: Any) -> Outputs:
-        """Read them off a configuration; ``problem_type`` says what several are, and classes where it says nothing."""
-        count = int(config.num_labels)
-        names = tuple(str((config.id2label or {}).get(place, f"LABEL_{place}")) for place in range(count))
-        problem = getattr(config, "problem_type", None)
-        if count == 1:
-            return cls(names, "single")
-        if problem == "multi_label_classification":
-            return cls(names, "labels")
-        return cls(names, "numbers" if problem == "regression" else "classes")
-
-    @classmethod
-    def noted(cls, context: dict[str, Any]) -> Outputs:
-        """Take what a classifier's context says of them."""
-        names, kind = context["outputs"]
-        return cls(tuple(names), kind)
-
-    def told(self) -> str:
-        """Name them in a sentence."""
-        shown = ", ".join(safe_text(name, 40) for name in self.names[:20])
-        return shown + (f" and {len(self.names) - 20} more" if len(self.names) > 20 else "")
-
-    def place(self, label: str, name: str) -> int:
-        """Find an output by its name.
-
-        Raises
-        ------
-        DataPrunerError
-            There is none, or the classifier has no classes.
-        """
-        if self.kind == "single":
-            raise DataPrunerError(
-                f"the classifier '{safe_text(name, 200)}' has one output and no classes; leave label out"
-            )
-        if label not in self.names:
-            from datapruner.text import did_you_mean
-
-            raise DataPrunerError(
-                f"the classifier '{safe_text(name, 200)}' has no class '{safe_text(label, 60)}'."
-                f"{did_you_mean(label, self.names)} It has {self.told()}"
-            )
-        return self.names.index(label)
-
-    def values(self, logits: NDArray[np.float32], place: int) -> NDArray[np.float64]:
-        """Give the probability of a class or of a label, or an output that is a number itself; shape (n,)."""
-        held = logits.astype(np.float64)
-        if self.kind == "classes":
-            return self._softmax(held)[:, place]
-        if self.kind == "labels":
-            return np.asarray(0.5 * (1 + np.tanh(held[:, place] / 2)))
-        return np.array(held[:, place])
-
-    def expected(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Give the expected class: its number, or what its name says where all names are numbers; shape (n,)."""
-        return np.asarray(self._softmax(logits.astype(np.float64)) @ self.grades())
-
-    def grades(self) -> NDArray[np.float64]:
-        """Give the number that each class stands for."""
-        try:
-            return np.array([float(name) for name in self.names])
-        except ValueError:
-            return np.arange(len(self.names), dtype=np.float64)
-
-    @staticmethod
-    def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
 
 
 def classifier_config(name: str) -> Any:
@@ -293,87 +199,6 @@ def opened_classifier(
             f"{len(outputs.names)}"
         )
     return TokenEmbedder(context, len(outputs.names), whole, forward, pad, limit, input_device(model).type)
-
-
-def read_rows(
-    rows: Sequence[Numbered],
-    tokenizer: PreTrainedTokenizerBase,
-    reads: Reads,
-    *,
-    typed: bool = False,
-    templates: dict[str, Any] | None = None,
-) -> list[list[int]]:
-    """Tokenise rows as a classifier reads them.
-
-    Parameters
-    ----------
-    rows : sequence of (int, Sample)
-    tokenizer
-    reads : {"auto", "chat", "text", "pair", "prompt", "response"}
-        ``chat`` is the tokenizer's chat template over the whole row, without a generation prompt; a row that is plain
-        text is read as text.
-    typed : bool
-        The model tells the two texts of a pair apart by types of tokens.
-    templates : dict, optional
-        Chat templates that were looked at before; new ones are put there.
-
-    Returns
-    -------
-    list of list of int
-        Token ids; of the second text of a pair with the type above :data:`TYPE_BIT`.
-
-    Raises
-    ------
-    DataPrunerError
-        The template does not take a row, or there is none and ``reads`` is ``chat``.
-    """
-    from datapruner.guards.bounded import asked
-    from datapruner.samples.masking import Batch
-
-    def tokens(texts: list[str], *more: list[str], special: bool = True) -> Any:
-        return asked(
-            tokenizer,
-            texts,
-            **({"text_pair": more[0]} if more else {}),
-            add_special_tokens=special,
-            truncation=False,
-            padding=False,
-            return_attention_mask=False,
-            # Of a pair, as the tokenizer itself does: not all give types where a model could tell them.
-            **({} if more else {"return_token_type_ids": False}),
-            verbose=False,
-        )
-
-    if reads == "pair":
-        sides = [[sample.part(side) for _, sample in rows] for side in ("prompt", "response")]
-        read = tokens(*sides)
-        if not typed or "token_type_ids" not in read:
-            return [list(ids) for ids in read["input_ids"]]
-        return [
-            [token | kind << TYPE_BIT for token, kind in zip(ids, kinds, strict=True)]
-            for ids, kinds in zip(read["input_ids"], read["token_type_ids"], strict=True)
-        ]
-    chats: dict[int, str] = {}
-    if reads in ("auto", "chat"):
-        held = {} if templates is None else templates
-        numbers = [row for row, _ in rows]
-        batch = Batch([sample for _, sample in rows], tokenizer, numbers, held, last_turn_only=False)
-        found = ((place, batch.rendered(place)) for place in range(len(rows)))
-        chats = {place: text for place, text in found if text is not None}
-        if reads == "chat" and not chats and not all(sample.plain for _, sample in rows):
-            raise DataPrunerError(
-                "the classifier's tokenizer has no chat template; pass --classifier-reads text or pair"
-            )
-    side: Any = "both" if reads in ("auto", "chat") else {"text": "both"}.get(reads, reads)
-    plain = [place for place in range(len(rows)) if place not in chats]
-    out: dict[int, list[int]] = {}
-    for places, texts, special in (
-        (list(chats), list(chats.values()), False),
-        (plain, [rows[place][1].part(side) for place in plain], True),
-    ):
-        if places:
-            out |= dict(zip(places, map(list, tokens(texts, special=special)["input_ids"]), strict=True))
-    return [out[place] for place in range(len(rows))]
 
 
 def _at_the_end(model: Any, given: dict[str, torch.Tensor]) -> torch.Tensor | None:
