@@ -61,7 +61,7 @@ def score(pool: Path, told: Path, arm: str, asked: Any) -> tuple[Any, float]:
 
 def study(folder: Path, name: str, pool: Path, told: Path, judge: Path, asked: Any) -> None:
     """Rank and train for one target, an arm after the other; what is there is left."""
-    from datapruner.validation.run import study as planned
+    from datapruner.validation.study import study as planned
     from datapruner.validation.training import Training
 
     for arm in arms(asked):

@@ -99,7 +99,7 @@ def validate(
     """
     from datapruner.outputs.folder import check_target
     from datapruner.progress import say
-    from datapruner.validation.run import study
+    from datapruner.validation.study import study
     from datapruner.validation.training import Training
 
     if out is not None:

@@ -16,7 +16,7 @@ from datapruner.errors import DataPrunerError
 from datapruner.samples.rendered import Rendered
 from datapruner.scorers import NearestTarget, QTuning
 from datapruner.validation.result import ScoreValidation, SelectionValidation
-from datapruner.validation.run import study
+from datapruner.validation.study import study
 from datapruner.validation.training import Training, adapter, judged, left_out, steps, supervised, train
 from tests.conftest import command
 

@@ -1,0 +1,224 @@
+"""A validation that is made ready: what is read, which rows every training has, and whether all of it can be done."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from datapruner.errors import DataPrunerError
+from datapruner.extras import how_to_install
+from datapruner.progress import duration, say
+from datapruner.recipe.targets import tasks_of
+from datapruner.samples.rendered import Rendered
+from datapruner.saved import SavedSelection
+from datapruner.scores import Scores, Selection
+from datapruner.signals.language_model.reader import LanguageModel
+from datapruner.text import safe_text
+from datapruner.validation.arms import FEWEST_ROWS, Arms, of_score, of_selection, token_pruned
+from datapruner.validation.result import ScoreValidation, SelectionValidation, Validation
+from datapruner.validation.training import Training, adapter, judged, supervised, train
+
+if TYPE_CHECKING:
+    from datapruner.recipe import Recipe
+
+logger = logging.getLogger(__name__)
+
+LONGEST = 1024
+"""Tokens after which rows are cut, where the scores were made without a language model."""
+FEWEST_STEPS = 4
+LEAVE_OUT = 0.2
+AS_USUAL = Training()
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """What is to be trained and read: all that is known before the first training.
+
+    Attributes
+    ----------
+    model
+        What is trained.
+    target : str
+    read : list of Rendered
+        Its rows.
+    arms : Arms
+        The rows of every training.
+    steps : int
+        Of every training.
+    how : Training
+    seed : int
+    found : callable
+        Makes the result of the loss before and after.
+    """
+
+    model: Any
+    target: str
+    read: list[Rendered]
+    arms: Arms
+    steps: int
+    how: Training
+    seed: int
+    found: Callable[..., Validation]
+
+    @property
+    def trainings(self) -> int:
+        """How many there are."""
+        return self.arms.learnt.size
+
+    def describe(self) -> str:
+        """Tell what it will cost."""
+        rows = [len(rows) for run in self.arms.runs for rows in run.values()]
+        read = sum(map(supervised, self.read))
+        shared = self.arms.shared
+        return (
+            f"{self.trainings} trainings of a LoRA adapter, each in {self.steps:,} steps on about "
+            f"{self.arms.learnt.mean():,.0f} supervised tokens of {np.mean(rows):,.0f} rows, and as many readings of "
+            f"the {len(self.read):,} rows of the target ({read:,} supervised tokens)"
+            + (f"; {shared:,} drawn rows are in the target too and were left out" if shared else "")
+        )
+
+    def carry_out(self, *, progress: bool = True) -> Validation:
+        """Train and read."""
+        before = judged(self.model, self.read)
+        losses = np.zeros((*self.arms.learnt.shape, len(self.read)))
+        start, done = time.perf_counter(), 0
+        for number, run in enumerate(self.arms.runs):
+            for arm, rows in enumerate(run.values()):
+                with adapter(self.model, self.how.rank, self.seed + number) as model:
+                    train(model, rows, self.steps, self.how.rate, self.seed + number)
+                    losses[number, arm] = judged(model, self.read)
+                done += 1
+                left = (time.perf_counter() - start) / done * (self.trainings - done)
+                say(f"trained {done} of {self.trainings}, {duration(left)} left", progress)
+        tokens = np.array([supervised(row) for row in self.read], dtype=np.int64)
+        return self.found(
+            target=self.target,
+            rows=self.arms.rows,
+            tokens=tokens,
+            before=before,
+            losses=losses,
+            seed=self.seed,
+        )
+
+
+def study(
+    result: Scores | Selection | SavedSelection | str | Path,
+    target: Any,
+    *,
+    scorer: str | None = None,
+    model: str | tuple[Any, Any] | None = None,
+    leave_out: float | None = None,
+    rows: int = 500,
+    runs: int = 3,
+    how: Training = AS_USUAL,
+    target_split: str | None = None,
+    target_columns: dict[str, str] | None = None,
+    dtype: str = "float32",
+    device: str | None = None,
+    seed: int = 0,
+) -> Study:
+    """Read and check all that :func:`datapruner.validation.run.validate` needs; nothing is trained."""
+    from datapruner.samples.source import load_samples
+    from datapruner.verbs import load
+
+    _check(leave_out, rows, runs, how)
+    if find_spec("peft") is None:
+        raise DataPrunerError(f"validate trains a LoRA adapter, which needs peft: {how_to_install('peft')}")
+    held = load(result) if isinstance(result, (str, Path)) else result
+    samples = load_samples(target, split=target_split, columns=target_columns)
+    if isinstance(held, Scores):
+        name = held.which(scorer)
+        share = LEAVE_OUT if leave_out is None else leave_out
+    else:
+        _check_selection(held, model, scorer, leave_out)
+    opened, tokenizer = _opened(model, held.recipe, dtype, device)
+    reader = LanguageModel(None, tokenizer, held.recipe.max_length or LONGEST, held.recipe.last_turn_only)
+    read = [row for row in reader.render(samples, np.arange(len(samples))) if supervised(row)]
+    if not read:
+        raise DataPrunerError(f"{safe_text(samples.source, 200)} has no answers that a loss could be read of")
+    _refuse_told(held.recipe, samples.source, read, reader)
+    found: Callable[..., Validation]
+    if isinstance(held, Scores):
+        arms = of_score(held, name, reader, rows, runs, share, seed)
+        found = partial(ScoreValidation, of=name, leave_out=share)
+    else:
+        arms = of_selection(held, reader, read, rows, runs, seed)
+        of = str(result) if isinstance(result, (str, Path)) else f"the selection by {held.scorer}"
+        found = partial(SelectionValidation, of=of, learnt=arms.learnt, shared=arms.shared)
+    steps = round(float(arms.learnt.mean()) / how.step_tokens)
+    if steps < FEWEST_STEPS:
+        raise DataPrunerError(
+            f"these rows make {steps} steps of {how.step_tokens} supervised tokens, and nothing is learnt in fewer "
+            f"than {FEWEST_STEPS}; raise --rows or lower --step-tokens (to {int(arms.learnt.mean()) // FEWEST_STEPS} "
+            "with these rows)"
+        )
+    steps = min(steps, *(len(of) for run in arms.runs for of in run.values()))
+    return Study(opened, samples.source, read, arms, steps, how, seed, found)
+
+
+def _opened(
+    model: str | tuple[Any, Any] | None, recipe: Recipe, dtype: str, device: str | None
+) -> tuple[Any, Any]:
+    from datapruner.models import load_causal_lm
+
+    if model is not None and not isinstance(model, str):
+        return model
+    if model is None and recipe.model is None:
+        raise DataPrunerError(
+            "this was made without a language model; name the one that is to be trained with --model"
+        )
+    adapter_of = recipe.adapter if model is None else None
+    return load_causal_lm(model or str(recipe.model), dtype=dtype, device=device, adapter=adapter_of)
+
+
+def _refuse_told(recipe: Recipe, name: str, read: list[Rendered], reader: LanguageModel) -> None:
+    """Refuse rows as judges that the scorer was told of."""
+    from datapruner.samples.source import load_samples
+
+    for task in tasks_of(recipe.located()):
+        try:
+            samples = load_samples(task.source, split=task.split, columns=task.columns)
+        except DataPrunerError as error:
+            logger.warning("whether %s was told of the same rows cannot be seen: %s", task.called, error)
+            continue
+        told = {row.input_ids.tobytes() for row in reader.render(samples, np.arange(len(samples)))}
+        if same := sum(row.input_ids.tobytes() in told for row in read):
+            raise DataPrunerError(
+                f"{same:,} of the {len(read):,} rows of {safe_text(name, 200)} are rows that the scorer was told of "
+                f"({task.called}), and no judges of what it chose; keep some of its rows back, and give those"
+            )
+
+
+def _check_selection(
+    held: Selection | SavedSelection, model: Any, scorer: str | None, leave_out: float | None
+) -> None:
+    for name, given in (("--scorer", scorer), ("--leave-out", leave_out)):
+        if given is not None:
+            raise DataPrunerError(
+                f"{name} is of scores, and this is a selection: of it, what it keeps is tried"
+            )
+    if model not in (None, held.recipe.model) and token_pruned(held):
+        raise DataPrunerError(
+            "this selection keeps tokens of rows as its own model's tokenizer has them; leave --model out"
+        )
+
+
+def _check(leave_out: float | None, rows: int, runs: int, how: Training) -> None:
+    if leave_out is not None and not 0 < leave_out <= 0.5:
+        raise DataPrunerError(
+            f"leave_out must lie in (0, 0.5], not {leave_out}: best and worst rows would be the same ones"
+        )
+    if rows < FEWEST_ROWS:
+        raise DataPrunerError(f"rows must be at least {FEWEST_ROWS}, not {rows}")
+    if runs < 2:
+        raise DataPrunerError(f"runs must be at least 2, not {runs}: one says nothing of chance")
+    if how.rank < 1 or how.step_tokens < 1 or not how.rate > 0:
+        raise DataPrunerError("rank and step_tokens must be at least 1, and the learning rate above 0")
