@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from report_blocks import RESULTS, block, percent, result, table
+from worth_arms import ARMS
 
 FILES = {"worth": "Two cores, the last layer learns", "worth-whole": "One GPU, the whole model learns"}
 FIRST = ("oracle", "stratified", "clean part", "full")
@@ -70,6 +71,31 @@ def worth() -> str:
             *([arm, *cost(costs.get(arm)), *(cell(of, arm) for of in tables)] for arm in ordered(tables)),
         ],
     )
+
+
+@block
+def worth_commands() -> str:
+    """docs/benchmarks.md: what `datapruner prune` is given for each arm that the library chooses."""
+    tables = with_arms("worth")
+    return table(
+        ["arm", "`datapruner prune messy.jsonl --keep-tokens N -o pruned`, and"],
+        [
+            [arm, f"`{words(ARMS[arm])}`" if ARMS[arm] else "nothing more"]
+            for arm in ordered(tables)
+            if arm in ARMS
+        ],
+    )
+
+
+def words(given: Mapping[str, Any]) -> str:
+    """Write on the command line what Python's `prune` is given, but for the precision."""
+    said = [f"--scorer {given['scorer']}"] if "scorer" in given else []
+    said += [f"--set {name}={str(value).lower()}" for name, value in given.get("parameters", {}).items()]
+    said += [f"--without {part}" for part in given.get("without", ())]
+    said += [
+        f"--{name.replace('_', '-')} {given[name]}" for name in ("model", "pruned_model") if name in given
+    ]
+    return " ".join(said)
 
 
 @block

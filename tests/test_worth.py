@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.conftest import command
+
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
@@ -396,3 +398,28 @@ def test_a_run_is_the_same_with_all_layers_or_the_last(
         assert run["tokens"] <= run["budget"]
     assert found["random"]["steps"] == found["oracle"]["steps"]
     assert found["random"]["losses"] != found["oracle"]["losses"]
+
+
+def test_the_commands_that_the_page_shows_are_the_arms(scripts, tmp_path, monkeypatch):
+    """By the recipe that each way in makes, before anything runs."""
+    import report_worth
+    import worth_arms
+
+    from datapruner.cli import prune
+    from datapruner.measuring.arguments import requested
+    from datapruner.scorers import make_scorer
+
+    recipes = []
+    monkeypatch.setattr(prune, "carry_out", lambda asked, *_, **__: recipes.append(asked.recipe))
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"question": "1 + 1?", "answer": "2"}\n' * 3)
+    for arm, told in worth_arms.ARMS.items():
+        words = report_worth.words(told).split()
+        assert command(monkeypatch, "prune", rows, "--keep-tokens", 3, *words, "-o", tmp_path / "out") == 0
+        options = {name: one for name, one in told.items() if name not in ("scorer", "parameters", "dtype")}
+        scorers = make_scorer(told["scorer"], told["parameters"]) if "scorer" in told else None
+        asked = requested(
+            str(rows), scorers=scorers, budget={"keep_tokens": 3}, selects=True, progress=False, **options
+        )
+        assert recipes.pop() == asked.recipe, arm
+    assert not recipes
