@@ -231,7 +231,7 @@ def validated() -> str:
     cases = result("validated")["cases"]
 
     def row(name: str, of: dict[str, Any]) -> list[str]:
-        gap = of["gap"]
+        gap, mean = of["gap"], of.get("mean_gap")
         return [
             name,
             f"{of['kept']:,}",
@@ -241,6 +241,8 @@ def validated() -> str:
             f"{of['loss']['kept']:.3f}",
             f"{gap['mean']:+.4f} ± {gap['half']:.4f}",
             of["verdict"],
+            f"{mean['mean']:+.4f} ± {mean['half']:.4f}" if mean else "",
+            of["mean_verdict"] if mean else "",
         ]
 
     one = next(iter(cases.values()))
@@ -258,6 +260,8 @@ def validated() -> str:
                     "random",
                     "kept",
                     "lower by",
+                    "it says",
+                    "as the mean over capabilities",
                     "it says",
                 ],
                 [row(name, of) for name, of in cases.items()],

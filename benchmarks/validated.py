@@ -52,16 +52,17 @@ def held_out(folder: Path) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
     rows, truths = ((folder / f"held_out{end}").read_text("utf-8") for end in (".jsonl", ".truth.jsonl"))
     for row, truth in zip(rows.splitlines(), truths.splitlines(), strict=True):
-        found.setdefault(json.loads(truth)["capability"], []).append(json.loads(row))
+        capability = json.loads(truth)["capability"]
+        found.setdefault(capability, []).append(json.loads(row) | {"capability": capability})
     return found
 
 
 def validated(folder: Path, case: Case, rows: int, runs: int, seed: int) -> dict[str, Any]:
-    by, options = held_out(folder), dict(case.options)
-    read = [row for held in by.values() for row in held[:EACH]]
+    there, options = held_out(folder), dict(case.options)
+    read = [row for held in there.values() for row in held[:EACH]]
     if case.math:
-        options["target"] = by["math"][:FOR_TARGET]
-        read = by["math"][FOR_TARGET:]
+        options["target"] = there["math"][:FOR_TARGET]
+        read = there["math"][FOR_TARGET:]
     start = time.perf_counter()
     chosen = dp.prune(
         str(folder / f"{case.rows}.jsonl"),
@@ -73,7 +74,8 @@ def validated(folder: Path, case: Case, rows: int, runs: int, seed: int) -> dict
         **options,
     )
     pruned = time.perf_counter()
-    found = dp.validate(chosen, read, model=MODEL, rows=rows, runs=runs, seed=seed)
+    by = None if case.math else "capability"
+    found = dp.validate(chosen, read, model=MODEL, rows=rows, runs=runs, seed=seed, by=by)
     print(found.describe(), flush=True)
     gap = found.gap()
     return {
@@ -86,6 +88,8 @@ def validated(folder: Path, case: Case, rows: int, runs: int, seed: int) -> dict
         "loss": {arm: found.loss(arm) for arm in found.arms},
         "gap": gap._asdict(),
         "verdict": found.verdict,
+        "mean_gap": None if by is None else found.mean_gap()._asdict(),
+        "mean_verdict": found.mean_verdict,
         "told": found.describe(),
         "seconds": {"prune": round(pruned - start, 1), "validate": round(time.perf_counter() - pruned, 1)},
     }

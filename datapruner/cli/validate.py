@@ -38,6 +38,13 @@ class Tried(Section):
             "Which column of the target plays which role: question=Q,answer=A.", metavar="ROLE=COLUMN,..."
         ),
     ] = None
+    by: Annotated[
+        str | None,
+        Option(
+            "Column of the target whose values are told apart, and their mean: each counts the same.",
+            metavar="COLUMN",
+        ),
+    ] = None
 
 
 class Trained(Section):
@@ -78,6 +85,7 @@ def validate(
     scorer: str | None,
     target_split: str | None,
     target_columns: dict[str, str] | None,
+    by: str | None,
     model: str | None,
     leave_out: float | None,
     rows: int,
@@ -117,6 +125,7 @@ def validate(
         target_columns=target_columns,
         dtype=dtype,
         device=device,
+        by=by,
         seed=seed,
     )
     if dry_run:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -15,26 +16,9 @@ from datapruner.files.paths import expanded
 from datapruner.outputs.folder import whole_folder
 from datapruner.outputs.tables import aligned, write_csv, write_json
 from datapruner.text import safe_text
+from datapruner.validation.gaps import Gap, Groups, gap_of
 
 UNSEEN = "no difference is seen"
-LEVEL, POWER = 0.95, 0.8
-
-
-class Gap(NamedTuple):
-    """A difference of two losses, in nats a token.
-
-    Attributes
-    ----------
-    mean : float
-    half : float
-        Half of its 95 % interval.
-    seen_from : float
-        The difference that would be found four times in five.
-    """
-
-    mean: float
-    half: float
-    seen_from: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +38,8 @@ class Validation(ABC):
     losses : ndarray, float64, shape (runs, arms, m)
         The same after training, in the order of ``arms``.
     seed : int
+    groups : Groups, optional
+        What the rows are told apart by.
     """
 
     of: str
@@ -63,6 +49,7 @@ class Validation(ABC):
     before: Floats = field(repr=False)
     losses: Floats = field(repr=False)
     seed: int = 0
+    groups: Groups | None = None
 
     arms: ClassVar[tuple[str, ...]]
     """What is trained on. The verdict is of the first two: the loss is higher after the one where it speaks for."""
@@ -77,58 +64,87 @@ class Validation(ABC):
     def gap(self, more: str | None = None, less: str | None = None) -> Gap:
         """How much higher the loss is after one training than after another; by default those of the verdict.
 
-        Runs are paired: their trainings begin at the same start. The variance is that of the runs plus that of the
-        target's rows (of a ratio, linearised); the interval is Student's, with degrees of freedom by Welch and
-        Satterthwaite.
+        Over all supervised tokens. Runs are paired: their trainings begin at the same start.
         """
-        from scipy.stats import norm, t
+        return self._gap([np.arange(len(self.tokens))], more, less)
 
-        names = (more or self.arms[0], less or self.arms[1])
-        a, b = (self.losses[:, self.arms.index(name)] for name in names)
-        runs, rows = len(a), len(self.tokens)
-        by_run = (a - b).sum(axis=1) / self.tokens.sum()
-        mean = float(by_run.mean())
-        parts = [(float(by_run.var(ddof=1)) / runs, runs - 1.0)]
-        if rows > 1:
-            rest = (a - b).mean(axis=0) - mean * self.tokens
-            parts.append((float(rows * rest.var(ddof=1)) / float(self.tokens.sum()) ** 2, rows - 1.0))
-        total = sum(part for part, _ in parts)
-        if total == 0:
-            return Gap(mean, 0.0, 0.0)
-        freedom = total**2 / sum(part**2 / degrees for part, degrees in parts)
-        spread = float(np.sqrt(total))
-        half = float(t.ppf((1 + LEVEL) / 2, freedom)) * spread
-        return Gap(mean, half, half + float(norm.ppf(POWER)) * spread)
+    def group_gaps(self, more: str | None = None, less: str | None = None) -> dict[str, Gap]:
+        """Give the same of every group's rows; none where nothing tells rows apart. Intervals are each group's own."""
+        if self.groups is None:
+            return {}
+        found = zip(self.groups.names, self.groups.rows(), strict=True)
+        return {name: self._gap([rows], more, less) for name, rows in found}
+
+    def mean_gap(self, more: str | None = None, less: str | None = None) -> Gap:
+        """Give the mean over groups, each of which counts the same however many tokens it has.
+
+        Raises
+        ------
+        ValueError
+            Nothing tells the rows apart: ``by`` was not given.
+        """
+        if self.groups is None:
+            raise ValueError("there are no groups; name a column of the target with by=")
+        return self._gap(self.groups.rows(), more, less)
+
+    def _gap(self, parts: Sequence[Ints], more: str | None, less: str | None) -> Gap:
+        a, b = (self.arms.index(name) for name in (more or self.arms[0], less or self.arms[1]))
+        return gap_of(self.losses[:, a] - self.losses[:, b], self.tokens, parts)
 
     @property
     def verdict(self) -> str:
-        """One of ``verdicts``, or ``no difference is seen``."""
-        mean, half, _ = self.gap()
-        if abs(mean) <= half:
-            return UNSEEN
-        return self.verdicts[int(mean < 0)]
+        """One of ``verdicts``, or ``no difference is seen``: over all supervised tokens."""
+        return self._judged(self.gap())
+
+    @property
+    def mean_verdict(self) -> str | None:
+        """The same of the mean over groups; None where there are none."""
+        return None if self.groups is None else self._judged(self.mean_gap())
+
+    def _judged(self, gap: Gap) -> str:
+        return UNSEEN if abs(gap.mean) <= gap.half else self.verdicts[int(gap.mean < 0)]
 
     def describe(self) -> str:
         """Give losses and verdict for a terminal."""
-        gap = self.gap()
         told = {"before training": self.before.sum() / self.tokens.sum()}
         told |= {words: self.loss(arm) for arm, words in self._told().items()}
-        found = (
-            f"{UNSEEN}; one of {gap.seen_from:.4f} would be, four times in five"
-            if self.verdict == UNSEEN
-            else f"{self._subject} {self.verdict} for this target"
-        )
         read = f"({len(self.tokens):,} rows, {self.tokens.sum():,} supervised tokens)"
+        gap = self.gap()
         return "\n".join(
             [
                 f"What {safe_text(self.target, 200)} loses {read} {self._asked()}: nats a token, "
                 f"{len(self.losses)} runs of {self.rows:,} rows",
                 *aligned([[name, f"{value:.4f}"] for name, value in told.items()]),
-                f"{self._compared(gap)}: {found}",
+                f"{self._compared(gap)}: {self._found(gap)}",
+                *self._by_group(),
             ]
         )
 
+    def _found(self, gap: Gap) -> str:
+        verdict = self._judged(gap)
+        if verdict == UNSEEN:
+            return f"{UNSEEN}; one of {gap.seen_from:.4f} would be, four times in five"
+        return f"{self._subject} {verdict} for this target"
+
+    def _by_group(self) -> list[str]:
+        """Tell the groups apart, and what their mean says."""
+        if self.groups is None:
+            return []
+        mean, held = self.mean_gap(), zip(self.groups.rows(), self.group_gaps().values(), strict=True)
+        sized = [(len(rows), int(self.tokens[rows].sum()), gap) for rows, gap in held]
+        table = [
+            [name, f"{rows:,} rows", f"{tokens:,} tokens", gap.told()]
+            for name, (rows, tokens, gap) in zip(self.groups.names, sized, strict=True)
+        ]
+        return [
+            f"By {safe_text(self.groups.by, 60)}, {self._way}:",
+            *aligned([*table, ["their mean", "", "", mean.told()]]),
+            f"As the mean over these {len(table):,}: {self._found(mean)}",
+        ]
+
     _subject: ClassVar[str]
+    _way: ClassVar[str]
+    """What a positive difference is."""
 
     @abstractmethod
     def _asked(self) -> str:
@@ -154,6 +170,18 @@ class Validation(ABC):
             "tokens": self.tokens.tolist(),
             "before": self.before.tolist(),
             "losses": dict(zip(self.arms, self.losses.transpose(1, 0, 2).tolist(), strict=True)),
+            **self._groups_dict(),
+        }
+
+    def _groups_dict(self) -> dict[str, Any]:
+        if self.groups is None:
+            return {}
+        return {
+            "by": self.groups.by,
+            "groups": [self.groups.names[place] for place in self.groups.of.tolist()],
+            "group_gaps": {name: gap._asdict() for name, gap in self.group_gaps().items()},
+            "mean_gap": self.mean_gap()._asdict(),
+            "mean_verdict": self.mean_verdict,
         }
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
@@ -190,6 +218,7 @@ class ScoreValidation(Validation):
     arms = ("without_best", "without_worst", "without_any")
     verdicts = ("means something", "points the wrong way")
     _subject = "the score"
+    _way = "how much higher the loss is without the best rows than without the worst"
 
     def _asked(self) -> str:
         return f"when {100 * self.leave_out:.0f} % of the tokens are left out by {safe_text(self.of, 60)}"
@@ -226,6 +255,7 @@ class SelectionValidation(Validation):
     arms = ("random", "kept")
     verdicts = ("is worth more than a random draw", "is worth less than a random draw")
     _subject = "what is kept"
+    _way = "how much lower the loss is on kept rows than on random ones"
 
     def _asked(self) -> str:
         return (

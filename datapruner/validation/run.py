@@ -29,6 +29,7 @@ def validate(
     target_columns: dict[str, str] | None = None,
     dtype: str = "float32",
     device: str | None = None,
+    by: str | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> Validation:
@@ -66,6 +67,8 @@ def validate(
         As of ``score``.
     dtype, device
         See :func:`datapruner.models.load_causal_lm`.
+    by : str, optional
+        A column of the target: the difference is told for each of its values too, and as their mean.
     seed : int
     progress : bool
         Tell the cost before, and the time that is left.
@@ -93,6 +96,7 @@ def validate(
         target_columns=target_columns,
         dtype=dtype,
         device=device,
+        by=by,
         seed=seed,
     )
     say(found.describe(), progress)

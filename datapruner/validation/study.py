@@ -13,21 +13,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
 from datapruner.extras import how_to_install
 from datapruner.progress import duration, say
 from datapruner.recipe.targets import tasks_of
+from datapruner.samples.labels import encode_labels
 from datapruner.samples.rendered import Rendered
 from datapruner.saved import SavedSelection
 from datapruner.scores import Scores, Selection
 from datapruner.signals.language_model.reader import LanguageModel
 from datapruner.text import safe_text
 from datapruner.validation.arms import FEWEST_ROWS, Arms, of_score, of_selection, token_pruned
+from datapruner.validation.gaps import Groups
 from datapruner.validation.result import ScoreValidation, SelectionValidation, Validation
 from datapruner.validation.training import Training, adapter, judged, supervised, train
 
 if TYPE_CHECKING:
     from datapruner.recipe import Recipe
+    from datapruner.samples.samples import Samples
 
 logger = logging.getLogger(__name__)
 
@@ -123,6 +127,7 @@ def study(
     target_columns: dict[str, str] | None = None,
     dtype: str = "float32",
     device: str | None = None,
+    by: str | None = None,
     seed: int = 0,
 ) -> Study:
     """Read and check all that :func:`datapruner.validation.run.validate` needs; nothing is trained."""
@@ -141,9 +146,12 @@ def study(
         _check_selection(held, model, scorer, leave_out)
     opened, tokenizer = _opened(model, held.recipe, dtype, device)
     reader = LanguageModel(None, tokenizer, held.recipe.max_length or LONGEST, held.recipe.last_turn_only)
-    read = [row for row in reader.render(samples, np.arange(len(samples))) if supervised(row)]
-    if not read:
+    rendered = list(reader.render(samples, np.arange(len(samples))))
+    answered = np.flatnonzero([supervised(row) for row in rendered])
+    if not len(answered):
         raise DataPrunerError(f"{safe_text(samples.source, 200)} has no answers that a loss could be read of")
+    read = [rendered[place] for place in answered.tolist()]
+    groups = None if by is None else _groups(samples, by, answered)
     _refuse_told(held.recipe, samples.source, read, reader)
     found: Callable[..., Validation]
     if isinstance(held, Scores):
@@ -161,6 +169,7 @@ def study(
             "with these rows)"
         )
     steps = min(steps, *(len(of) for run in arms.runs for of in run.values()))
+    found = partial(found, groups=groups)
     return Study(opened, samples.source, read, arms, steps, how, seed, found)
 
 
@@ -177,6 +186,21 @@ def _opened(
         )
     adapter_of = recipe.adapter if model is None else None
     return load_causal_lm(model or str(recipe.model), dtype=dtype, device=device, adapter=adapter_of)
+
+
+def _groups(samples: Samples, by: str, answered: Ints) -> Groups:
+    """Read what the target's rows are of."""
+    labels = samples.column(by)
+    names, of = encode_labels([labels[place] for place in answered.tolist()])
+    counts = np.bincount(of)
+    if counts.min() < 2:
+        alone = names[int(counts.argmin())]
+        raise DataPrunerError(
+            f"one row alone of {safe_text(samples.source, 200)} has '{safe_text(alone, 60)}' in the column "
+            f"'{safe_text(by, 60)}' and an answer; of each value there must be two at least, or nothing says how far "
+            "rows of it differ"
+        )
+    return Groups(by, names, of)
 
 
 def _refuse_told(recipe: Recipe, name: str, read: list[Rendered], reader: LanguageModel) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -15,6 +15,7 @@ import datapruner as dp
 from datapruner.errors import DataPrunerError
 from datapruner.samples.rendered import Rendered
 from datapruner.scorers import NearestTarget, QTuning
+from datapruner.validation.gaps import Groups, gap_of
 from datapruner.validation.result import ScoreValidation, SelectionValidation
 from datapruner.validation.study import study
 from datapruner.validation.training import Training, adapter, judged, left_out, steps, supervised, train
@@ -184,6 +185,46 @@ def test_with_equal_runs_it_is_that_of_the_targets_rows():
     assert found.half == pytest.approx((wanted.high - wanted.low) / 2, rel=1e-3)
 
 
+def test_of_two_groups_it_is_welchs_interval():
+    from scipy import stats
+
+    rng = np.random.default_rng(2)
+    first, second = rng.normal(0.5, 1, 9), rng.normal(0.1, 3, 25)
+    found = found_of([0.0, 0.0], 34, np.concatenate([first, second]))
+    found = replace(found, groups=Groups("kind", ["a", "b"], np.repeat([0, 1], [9, 25])))
+    # The half of a sum has half the interval of a difference.
+    wanted = stats.ttest_ind(first / 10, -second / 10, equal_var=False).confidence_interval(0.95)
+    gap = found.mean_gap()
+    assert gap.mean == pytest.approx((first.mean() + second.mean()) / 20)
+    assert gap.half == pytest.approx((wanted.high - wanted.low) / 4)
+    alone = found_of([0.0, 0.0], 9, first).gap()
+    assert found.group_gaps()["a"] == pytest.approx(alone)
+    assert found.gap() == pytest.approx(found_of([0.0, 0.0], 34, np.concatenate([first, second])).gap())
+
+
+def test_each_group_counts_the_same_and_in_it_each_token():
+    tokens, over = np.array([1, 3, 100, 300]), np.array([[1.0, 1.0, 20.0, 60.0]] * 2)
+    assert gap_of(over, tokens, [np.arange(4)]).mean == pytest.approx(82 / 404)
+    assert gap_of(over, tokens, [np.arange(2), np.arange(2, 4)]).mean == pytest.approx((2 / 4 + 80 / 400) / 2)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 4), st.integers(2, 4))
+def test_the_interval_of_a_mean_over_groups_grows_with_what_rows_differ_by(seed, groups, runs):
+    rng = np.random.default_rng(seed)
+    tokens = rng.integers(1, 30, 12 * groups)
+    of = [np.flatnonzero(np.arange(12 * groups) % groups == one) for one in range(groups)]
+    over = np.repeat(rng.normal(0, 1, (1, len(tokens))) * tokens, runs, axis=0)
+    one, twice = gap_of(over, tokens, of), gap_of(2 * over, tokens, of)
+    assert twice.half == pytest.approx(2 * one.half)
+    assert twice.mean == pytest.approx(2 * one.mean)
+    assert one.seen_from > one.half > 0
+    shuffled = rng.permutation(len(tokens))
+    back = np.argsort(shuffled)
+    again = gap_of(over[:, shuffled], tokens[shuffled], [back[rows] for rows in of])
+    assert again == pytest.approx(one)
+
+
 def test_verdicts():
     assert found_of([0.03, 0.03, 0.031]).verdict == "means something"
     assert found_of([-0.03, -0.03, -0.031]).verdict == "points the wrong way"
@@ -193,6 +234,39 @@ def test_verdicts():
     assert (
         "higher than without its worst: the score means something" in found_of([0.03, 0.03, 0.031]).describe()
     )
+
+
+def test_the_mean_over_groups_says_what_the_tokens_hide():
+    """Long answers rule the tokens, and lose a little; short ones win much."""
+    tokens = np.repeat([200, 4], 20)
+    over = np.repeat([-4.0, 2.0], 20) + np.random.default_rng(0).normal(0, 0.05, (3, 40))
+    losses = np.full((3, 2, 40), 300.0)
+    losses[:, 0] += over
+    groups = Groups("skill", ["long", "=short\x1b[31m"], np.repeat([0, 1], 20))
+    told = SelectionValidation(
+        "chosen", "dev", 50, tokens, losses[0, 0], losses, groups=groups, learnt=np.full((3, 2), 900)
+    )
+    assert told.verdict == "is worth less than a random draw"
+    assert told.mean_verdict == "is worth more than a random draw"
+    said = told.describe()
+    assert "By skill, how much lower the loss is on kept rows than on random ones:" in said
+    lines = [line.split() for line in said.splitlines()]
+    assert ["long", "20", "rows", "4,000", "tokens", *told.group_gaps()["long"].told().split()] in lines
+    assert ["their", "mean", *told.mean_gap().told().split()] in lines
+    assert said.endswith(
+        "As the mean over these 2: what is kept is worth more than a random draw for this target"
+    )
+    assert "\x1b" not in said
+    held = told.to_dict()
+    assert held["mean_verdict"] == told.mean_verdict
+    assert held["groups"][0] == "long"
+    assert held["mean_gap"]["mean"] == pytest.approx(told.mean_gap().mean)
+    without = replace(told, groups=None)
+    assert without.mean_verdict is None
+    assert without.group_gaps() == {}
+    assert "mean_gap" not in without.to_dict()
+    with pytest.raises(ValueError, match="by="):
+        without.mean_gap()
 
 
 # --- planted truth, from scores to a verdict -------------------------------------------------------------------
@@ -364,6 +438,44 @@ def test_what_is_worth_more_than_random_rows_is_told_from_what_is_worth_less(
     assert good.loss("kept") < good.loss("random")
     assert "what is kept is worth more than a random draw for this target" in good.describe()
     assert f"{tmp_path / 'bad'} keeps" in bad.describe()
+
+
+def test_a_column_tells_what_it_is_worth_more_for(planted, scored, one_thread, tmp_path, monkeypatch, capsys):
+    folder, model = planted
+    rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    target = [{**row, "question": f"{row['question']}?"} for row in rows[:24]]
+    (tmp_path / "mixed.jsonl").write_text("".join(json.dumps(row) + "\n" for row in target))
+    small = {**SMALL, "leave_out": None, "model": model, "by": "good"}
+    found = dp.validate(kept_of(scored, "good"), str(tmp_path / "mixed.jsonl"), **small)
+    gaps = found.group_gaps()
+    assert gaps["True"].mean > 0.5
+    assert gaps["False"].mean < -0.5
+    assert found.mean_gap().mean == pytest.approx((gaps["True"].mean + gaps["False"].mean) / 2)
+    kept_of(scored, "good").save(tmp_path / "kept")
+    options = ["--model", model, "--runs", 2, "--rows", 30, "--step-tokens", 60]
+    words = ["validate", tmp_path / "kept", "--target", tmp_path / "mixed.jsonl", *options]
+    assert command(monkeypatch, *words, "--by", "good", "-o", tmp_path / "out") == 0
+    said = capsys.readouterr().out
+    assert "By good, how much lower the loss is on kept rows than on random ones:" in said
+    assert "their mean" in said
+    held = json.loads((tmp_path / "out" / "validation.json").read_text())
+    assert held["groups"] == ["True", "False"] * 12
+    assert held["group_gaps"].keys() == {"True", "False"}
+    assert command(monkeypatch, *words, "--by", "goood") == 2
+    assert "has no column 'goood'. Did you mean 'good'?" in " ".join(capsys.readouterr().err.split())
+    assert command(monkeypatch, *words, "--by", "question") == 2
+    assert "there must be two at least" in " ".join(capsys.readouterr().err.split())
+
+
+def test_rows_without_an_answer_are_of_no_group(planted, scored, tmp_path):
+    model = planted[1]
+    turns = [{"role": "user", "content": "what"}, {"role": "assistant", "content": "red red"}]
+    rows = [{"messages": turns[: 2 if i else 1], "of": "ab"[i % 2]} for i in range(6)]
+    (tmp_path / "some.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    ready = study(kept_of(scored, "good"), str(tmp_path / "some.jsonl"), model=model, how=FEW, by="of")
+    groups = ready.found.keywords["groups"]
+    assert len(ready.read) == len(groups.of) == 5
+    assert [groups.names[of] for of in groups.of] == list("babab")
 
 
 def test_a_random_selection_is_not_told_from_a_random_draw(planted, scored, one_thread):
