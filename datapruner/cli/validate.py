@@ -78,7 +78,16 @@ class MaybeFolder(Section):
     overwrite: Annotated[bool, Option("Replace an earlier result of datapruner.")] = False
 
 
-@verb(Tried, Trained, MaybeFolder, Ahead, Saying, LIMITS)
+@verb(
+    Tried,
+    Trained,
+    MaybeFolder,
+    Ahead,
+    Saying,
+    LIMITS,
+    common="result target by scorer target_split target_columns model rows runs leave_out seed out overwrite dry_run "
+    "quiet",
+)
 def validate(
     result: Path,
     target: str,
