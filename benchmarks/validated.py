@@ -22,6 +22,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from common import RESULTS, machine, versions, write
 
 import datapruner as dp
+from datapruner.scorers import NearestTarget
 
 MODEL, EMBEDDER = "smollm2-135m-q4", "minilm"
 KEEP = 0.1
@@ -42,7 +43,7 @@ CASES = {
     "auto, clean set": Case("clean", {}),
     "a random draw, messy set": Case("messy", {"scorer": "random"}),
     "nearest_target for math, messy set": Case(
-        "messy", {"scorer": "nearest_target", "representation": "embedding"}, math=True
+        "messy", {"scorer": NearestTarget(representation="embedding")}, math=True
     ),
 }
 
