@@ -1,4 +1,4 @@
-"""Ranks, and TOPSIS: several columns joined into one value a row."""
+"""Ranks, over all rows or group by group, and TOPSIS: several columns joined into one value a row."""
 
 from __future__ import annotations
 
@@ -28,6 +28,12 @@ def places_in_groups(values: Floats, groups: Ints) -> Ints:
     places = np.empty(len(order), dtype=np.int64)
     places[order] = np.arange(len(order)) - start
     return places
+
+
+def rows_of_groups(groups: Ints) -> list[Ints]:
+    """Give the rows of every group that has any, ascending."""
+    order = np.argsort(groups, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
 
 
 def spearman(first: Floats, second: Floats) -> float:

@@ -35,18 +35,24 @@ def refuse_masks(name: str, info: dict[str, Any]) -> None:
         )
 
 
-def causal_config(name: str) -> Any:
-    """Read a model's configuration, and refuse what is no causal language model."""
+def read_config(name: str, called: str) -> Any:
+    """Read the configuration of a model, or of what it is called; no code of its own runs."""
     from transformers import AutoConfig
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    refuse_folder(name, Path(resolve_model(name, verify=False)))
     try:
-        config = AutoConfig.from_pretrained(resolve_model(name, verify=False), trust_remote_code=False)
+        return AutoConfig.from_pretrained(resolve_model(name, verify=False), trust_remote_code=False)
     except DataPrunerError:
         raise
     except Exception as error:
-        raise DataPrunerError(f"the model '{name}' cannot be loaded: {first_line(error)}") from error
+        raise DataPrunerError(f"the {called} '{name}' cannot be loaded: {first_line(error)}") from error
+
+
+def causal_config(name: str) -> Any:
+    """Read a model's configuration, and refuse what is no causal language model."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    refuse_folder(name, Path(resolve_model(name, verify=False)))
+    config = read_config(name, "model")
     if getattr(config, "is_encoder_decoder", False) or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise DataPrunerError(
             f"'{name}' is no causal language model: its type is {config.model_type}; give a model that predicts "

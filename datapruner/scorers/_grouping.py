@@ -53,9 +53,3 @@ def groups_of(signals: Signals, within: str | None, n_clusters: int | None = Non
             )
         return np.asarray(signals.column(held), dtype=np.int64)
     return signals.clusters(n_clusters).assignment
-
-
-def rows_of_groups(groups: Ints) -> list[Ints]:
-    """Give the rows of every group that has any, ascending."""
-    order = np.argsort(groups, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)

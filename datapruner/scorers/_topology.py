@@ -11,7 +11,8 @@ import numpy as np
 from datapruner.arrays import Floats, Ints
 from datapruner.errors import DataPrunerError, RowError
 from datapruner.ranking import Ranking
-from datapruner.scorers._grouping import rows_of_groups, signals_of
+from datapruner.ranks import rows_of_groups
+from datapruner.scorers._grouping import signals_of
 from datapruner.scorers.base import Scorer
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from datapruner.arrays import Floats
 from datapruner.errors import DataPrunerError
 from datapruner.ranking import Ranking
-from datapruner.ranks import average_ranks, topsis
+from datapruner.ranks import average_ranks, rows_of_groups, topsis
 from datapruner.scorers import make_scorer
-from datapruner.scorers._grouping import CLUSTER, groups_of, rows_of_groups, signals_of
+from datapruner.scorers._grouping import CLUSTER, groups_of, signals_of
 from datapruner.scorers.base import Scorer
 from datapruner.selection.selector import GROUPS
 from datapruner.signals import COLUMN, Signals

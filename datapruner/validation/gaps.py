@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from datapruner.arrays import Floats, Ints
+from datapruner.ranks import rows_of_groups
 
 LEVEL, POWER = 0.95, 0.8
 
@@ -54,7 +55,7 @@ class Groups:
 
     def rows(self) -> list[Ints]:
         """Give the rows of every group."""
-        return [np.flatnonzero(self.of == place) for place in range(len(self.names))]
+        return rows_of_groups(self.of)
 
 
 def gap_of(over: Floats, tokens: Ints, parts: Sequence[Ints]) -> Gap:

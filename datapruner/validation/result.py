@@ -130,11 +130,10 @@ class Validation(ABC):
         """Tell the groups apart, and what their mean says."""
         if self.groups is None:
             return []
-        mean, held = self.mean_gap(), zip(self.groups.rows(), self.group_gaps().values(), strict=True)
-        sized = [(len(rows), int(self.tokens[rows].sum()), gap) for rows, gap in held]
+        mean, gaps = self.mean_gap(), self.group_gaps()
         table = [
-            [name, f"{rows:,} rows", f"{tokens:,} tokens", gap.told()]
-            for name, (rows, tokens, gap) in zip(self.groups.names, sized, strict=True)
+            [name, f"{len(rows):,} rows", f"{self.tokens[rows].sum():,} tokens", gap.told()]
+            for (name, gap), rows in zip(gaps.items(), self.groups.rows(), strict=True)
         ]
         return [
             f"By {safe_text(self.groups.by, 60)}, {self._way}:",

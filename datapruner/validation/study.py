@@ -61,6 +61,8 @@ class Study:
     seed : int
     found : callable
         Makes the result of the loss before and after.
+    groups : Groups, optional
+        What the target's rows are told apart by.
     """
 
     model: Any
@@ -71,6 +73,7 @@ class Study:
     how: Training
     seed: int
     found: Callable[..., Validation]
+    groups: Groups | None = None
 
     @property
     def trainings(self) -> int:
@@ -110,6 +113,7 @@ class Study:
             before=before,
             losses=losses,
             seed=self.seed,
+            groups=self.groups,
         )
 
 
@@ -169,8 +173,7 @@ def study(
             "with these rows)"
         )
     steps = min(steps, *(len(of) for run in arms.runs for of in run.values()))
-    found = partial(found, groups=groups)
-    return Study(opened, samples.source, read, arms, steps, how, seed, found)
+    return Study(opened, samples.source, read, arms, steps, how, seed, found, groups)
 
 
 def _opened(

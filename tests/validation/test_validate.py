@@ -473,7 +473,7 @@ def test_rows_without_an_answer_are_of_no_group(planted, scored, tmp_path):
     rows = [{"messages": turns[: 2 if i else 1], "of": "ab"[i % 2]} for i in range(6)]
     (tmp_path / "some.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     ready = study(kept_of(scored, "good"), str(tmp_path / "some.jsonl"), model=model, how=FEW, by="of")
-    groups = ready.found.keywords["groups"]
+    groups = ready.groups
     assert len(ready.read) == len(groups.of) == 5
     assert [groups.names[of] for of in groups.of] == list("babab")
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
-from datapruner.models.checks import refuse_keys
+from datapruner.models.checks import read_config, refuse_keys
 from datapruner.models.classifiers.outputs import Outputs
 from datapruner.models.classifiers.reading import TYPE_BIT, Numbered, Reads, read_rows
 from datapruner.models.encoders import TokenEmbedder
@@ -38,7 +38,6 @@ def classifier_config(name: str) -> Any:
     DataPrunerError
         It is no sequence classifier, or cannot be had; the sentence says why.
     """
-    from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
     folder = Path(resolve_model(name, verify=False))
@@ -48,12 +47,7 @@ def classifier_config(name: str) -> Any:
             f"the classifier '{safe_text(name, 200)}' is an adapter; merge it into its base "
             "(merge_and_unload) and give the folder that save_pretrained wrote"
         )
-    try:
-        config = AutoConfig.from_pretrained(resolve_model(name, verify=False), trust_remote_code=False)
-    except DataPrunerError:
-        raise
-    except Exception as error:
-        raise DataPrunerError(f"the classifier '{name}' cannot be loaded: {first_line(error)}") from error
+    config = read_config(name, "classifier")
     named = [str(one) for one in getattr(config, "architectures", None) or []]
     kind = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None)
     if kind is None or (named and not any("SequenceClassification" in one for one in named)):
