@@ -64,6 +64,11 @@ class Trained(Section):
     rank: Annotated[int, Ge(1), Option("Of the LoRA adapter.")] = 8
     rate: Annotated[float, Gt(0), Option("Learning rate.")] = 5e-4
     step_tokens: Annotated[int, Ge(1), Option("Supervised tokens a step.")] = 512
+    last_layers: Annotated[
+        int | None,
+        Ge(1),
+        Option("Train the last N layers alone: those below run once a row.", metavar="N"),
+    ] = None
     dtype: Annotated[str, Option("The model's dtype.")] = "float32"
     device: Annotated[str | None, Option("cpu, cuda, ...; default: CUDA where there is one.")] = None
     seed: Annotated[int, Ge(0), Option("Seed of everything random.")] = 0
@@ -102,6 +107,7 @@ def validate(
     rank: int,
     rate: float,
     step_tokens: int,
+    last_layers: int | None,
     dtype: str,
     device: str | None,
     seed: int,
@@ -129,7 +135,7 @@ def validate(
         leave_out=leave_out,
         rows=rows,
         runs=runs,
-        how=Training(rank, rate, step_tokens),
+        how=Training(rank, rate, step_tokens, last_layers),
         target_split=target_split,
         target_columns=target_columns,
         dtype=dtype,

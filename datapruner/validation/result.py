@@ -17,6 +17,7 @@ from datapruner.outputs.folder import whole_folder
 from datapruner.outputs.tables import aligned, write_csv, write_json
 from datapruner.text import safe_text
 from datapruner.validation.gaps import Gap, Groups, gap_of
+from datapruner.validation.training import in_words
 
 UNSEEN = "no difference is seen"
 
@@ -40,6 +41,8 @@ class Validation(ABC):
     seed : int
     groups : Groups, optional
         What the rows are told apart by.
+    last_layers : int, optional
+        Layers that were trained, counted from the last; by default all.
     """
 
     of: str
@@ -50,6 +53,7 @@ class Validation(ABC):
     losses: Floats = field(repr=False)
     seed: int = 0
     groups: Groups | None = None
+    last_layers: int | None = None
 
     arms: ClassVar[tuple[str, ...]]
     """What is trained on. The verdict is of the first two: the loss is higher after the one where it speaks for."""
@@ -113,7 +117,8 @@ class Validation(ABC):
         return "\n".join(
             [
                 f"What {safe_text(self.target, 200)} loses {read} {self._asked()}: nats a token, "
-                f"{len(self.losses)} runs of {self.rows:,} rows",
+                f"{len(self.losses)} runs of {self.rows:,} rows"
+                + ("" if self.last_layers is None else f", {in_words(self.last_layers)} trained"),
                 *aligned([[name, f"{value:.4f}"] for name, value in told.items()]),
                 f"{self._compared(gap)}: {self._found(gap)}",
                 *self._by_group(),
@@ -164,6 +169,7 @@ class Validation(ABC):
             "target": self.target,
             "rows": self.rows,
             "seed": self.seed,
+            "last_layers": self.last_layers,
             "verdict": self.verdict,
             "gaps": {f"{a} - {b}": self.gap(a, b)._asdict() for a, b in combinations(self.arms, 2)},
             "tokens": self.tokens.tolist(),

@@ -25,6 +25,7 @@ def validate(
     rank: int = 8,
     rate: float = 5e-4,
     step_tokens: int = 512,
+    last_layers: int | None = None,
     target_split: str | None = None,
     target_columns: dict[str, str] | None = None,
     dtype: str = "float32",
@@ -61,7 +62,7 @@ def validate(
         Rows that a run draws, at most, of the scored or the kept ones: at least 20.
     runs : int
         At least 2.
-    rank, rate, step_tokens
+    rank, rate, step_tokens, last_layers
         See :class:`datapruner.validation.training.Training`.
     target_split, target_columns
         As of ``score``.
@@ -91,7 +92,7 @@ def validate(
         leave_out=leave_out,
         rows=rows,
         runs=runs,
-        how=Training(rank, rate, step_tokens),
+        how=Training(rank, rate, step_tokens, last_layers),
         target_split=target_split,
         target_columns=target_columns,
         dtype=dtype,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -26,8 +28,9 @@ from datapruner.signals.language_model.reader import LanguageModel
 from datapruner.text import safe_text
 from datapruner.validation.arms import FEWEST_ROWS, Arms, of_score, of_selection, token_pruned
 from datapruner.validation.gaps import Groups
+from datapruner.validation.last_layers import last_layers, running_below_once
 from datapruner.validation.result import ScoreValidation, SelectionValidation, Validation
-from datapruner.validation.training import Training, adapter, judged, supervised, train
+from datapruner.validation.training import Training, adapter, in_words, judged, supervised, train
 
 if TYPE_CHECKING:
     from datapruner.recipe import Recipe
@@ -63,6 +66,8 @@ class Study:
         Makes the result of the loss before and after.
     groups : Groups, optional
         What the target's rows are told apart by.
+    layers : list of str, optional
+        The modules that have an adapter; by default all of the model's layers have one.
     """
 
     model: Any
@@ -74,6 +79,7 @@ class Study:
     seed: int
     found: Callable[..., Validation]
     groups: Groups | None = None
+    layers: list[str] | None = None
 
     @property
     def trainings(self) -> int:
@@ -86,25 +92,42 @@ class Study:
         read = sum(map(supervised, self.read))
         shared = self.arms.shared
         return (
-            f"{self.trainings} trainings of a LoRA adapter, each in {self.steps:,} steps on about "
+            f"{self.trainings} trainings of a LoRA adapter{self._where()}, each in {self.steps:,} steps on about "
             f"{self.arms.learnt.mean():,.0f} supervised tokens of {np.mean(rows):,.0f} rows, and as many readings of "
             f"the {len(self.read):,} rows of the target ({read:,} supervised tokens)"
             + (f"; {shared:,} drawn rows are in the target too and were left out" if shared else "")
         )
 
+    def _where(self) -> str:
+        if self.layers is None:
+            return ""
+        return f" in {in_words(len(self.layers))} (those below run once a row)"
+
+    def _below(self) -> AbstractContextManager[bool]:
+        """Let the layers below those with an adapter run once for a row, where all of them have none."""
+        if self.layers is None:
+            return nullcontext(False)
+        rows = (*self.read, *(row for run in self.arms.runs for of in run.values() for row in of))
+        seen = Counter(row.input_ids.astype(np.int64).tobytes() for row in rows)
+        seen.update(row.input_ids.astype(np.int64).tobytes() for row in self.read)
+        return running_below_once(
+            self.model, len(self.layers), {key for key, times in seen.items() if times > 1}
+        )
+
     def carry_out(self, *, progress: bool = True) -> Validation:
         """Train and read."""
-        before = judged(self.model, self.read)
         losses = np.zeros((*self.arms.learnt.shape, len(self.read)))
-        start, done = time.perf_counter(), 0
-        for number, run in enumerate(self.arms.runs):
-            for arm, rows in enumerate(run.values()):
-                with adapter(self.model, self.how.rank, self.seed + number) as model:
-                    train(model, rows, self.steps, self.how.rate, self.seed + number)
-                    losses[number, arm] = judged(model, self.read)
-                done += 1
-                left = (time.perf_counter() - start) / done * (self.trainings - done)
-                say(f"trained {done} of {self.trainings}, {duration(left)} left", progress)
+        with self._below():
+            before = judged(self.model, self.read)
+            start, done = time.perf_counter(), 0
+            for number, run in enumerate(self.arms.runs):
+                for arm, rows in enumerate(run.values()):
+                    with adapter(self.model, self.how.rank, self.seed + number, self.layers) as model:
+                        train(model, rows, self.steps, self.how.rate, self.seed + number)
+                        losses[number, arm] = judged(model, self.read)
+                    done += 1
+                    left = (time.perf_counter() - start) / done * (self.trainings - done)
+                    say(f"trained {done} of {self.trainings}, {duration(left)} left", progress)
         tokens = np.array([supervised(row) for row in self.read], dtype=np.int64)
         return self.found(
             target=self.target,
@@ -114,6 +137,7 @@ class Study:
             losses=losses,
             seed=self.seed,
             groups=self.groups,
+            last_layers=None if self.layers is None else len(self.layers),
         )
 
 
@@ -149,6 +173,7 @@ def study(
     else:
         _check_selection(held, model, scorer, leave_out)
     opened, tokenizer = _opened(model, held.recipe, dtype, device)
+    layers = None if how.last_layers is None else last_layers(opened, how.last_layers)
     reader = LanguageModel(None, tokenizer, held.recipe.max_length or LONGEST, held.recipe.last_turn_only)
     rendered = list(reader.render(samples, np.arange(len(samples))))
     answered = np.flatnonzero([supervised(row) for row in rendered])
@@ -173,7 +198,7 @@ def study(
             "with these rows)"
         )
     steps = min(steps, *(len(of) for run in arms.runs for of in run.values()))
-    return Study(opened, samples.source, read, arms, steps, how, seed, found, groups)
+    return Study(opened, samples.source, read, arms, steps, how, seed, found, groups, layers)
 
 
 def _opened(
@@ -247,5 +272,10 @@ def _check(leave_out: float | None, rows: int, runs: int, how: Training) -> None
         raise DataPrunerError(f"rows must be at least {FEWEST_ROWS}, not {rows}")
     if runs < 2:
         raise DataPrunerError(f"runs must be at least 2, not {runs}: one says nothing of chance")
-    if how.rank < 1 or how.step_tokens < 1 or not how.rate > 0:
-        raise DataPrunerError("rank and step_tokens must be at least 1, and the learning rate above 0")
+    if (
+        min(how.rank, how.step_tokens, 1 if how.last_layers is None else how.last_layers) < 1
+        or not how.rate > 0
+    ):
+        raise DataPrunerError(
+            "rank, step_tokens and last_layers must be at least 1, and the learning rate above 0"
+        )

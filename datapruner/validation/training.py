@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,22 +34,36 @@ class Training:
         AdamW's learning rate: a twentieth of the steps up, then down to zero by a cosine.
     step_tokens : int
         Supervised tokens a step, about.
+    last_layers : int, optional
+        Layers that have an adapter, counted from the last; by default all. Those below run once for a row.
     """
 
     rank: int = 8
     rate: float = 5e-4
     step_tokens: int = 512
+    last_layers: int | None = None
+
+
+def in_words(last_layers: int) -> str:
+    """Name the last layers."""
+    return "the last layer" if last_layers == 1 else f"the last {last_layers:,} layers"
 
 
 @contextmanager
-def adapter(model: Any, rank: int, seed: int) -> Iterator[Any]:
-    """Put a fresh adapter on a model, and take it off again."""
+def adapter(model: Any, rank: int, seed: int, layers: Sequence[str] | None = None) -> Iterator[Any]:
+    """Put a fresh adapter on a model, or on its modules of some names and what is in them; and take it off again."""
     import torch
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(seed)
     frozen = [weight for weight in model.parameters() if not weight.requires_grad]
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=2 * rank,
+        target_modules="all-linear",
+        exclude_modules=None if layers is None else rf"(?!(?:{'|'.join(map(re.escape, layers))})\.).*",
+        task_type="CAUSAL_LM",
+    )
     try:
         wrapped = get_peft_model(model, config)
     except ValueError as error:

@@ -395,6 +395,7 @@ def test_from_the_command_line(planted, one_thread, tmp_path, capsys, monkeypatc
         ({"runs": 1}, "runs must be at least 2"),
         ({"rows": 5}, "rows must be at least 20"),
         ({"rate": 0.0}, "the learning rate above 0"),
+        ({"last_layers": 0}, "last_layers must be at least 1"),
         ({"step_tokens": 10_000}, "raise rows= or lower step_tokens="),
         ({"scorer": None}, "say which scorer"),
         ({"model": None}, "name the one that is to be trained with model="),
@@ -438,6 +439,26 @@ def test_what_is_worth_more_than_random_rows_is_told_from_what_is_worth_less(
     assert good.loss("kept") < good.loss("random")
     assert "what is kept is worth more than a random draw for this target" in good.describe()
     assert f"{tmp_path / 'bad'} keeps" in bad.describe()
+
+
+def test_the_last_layers_tell_it_too(planted, scored, one_thread, tmp_path, monkeypatch, capsys, caplog):
+    folder, model = planted
+    kept_of(scored, "good").save(tmp_path / "good")
+    given = [tmp_path / "good", "--target", folder / "target.jsonl", "--model", model, "--rows", 40]
+    given += ["--step-tokens", 60, "--rate", 2e-2, "--last-layers"]
+    capsys.readouterr()
+    assert command(monkeypatch, "validate", *given, 1, "--dry-run") == 0
+    assert "a LoRA adapter in the last layer (those below run once a row)" in capsys.readouterr().out
+    with caplog.at_level("INFO"):
+        assert command(monkeypatch, "validate", *given, 1, "-o", tmp_path / "out") == 0
+    assert "do not run on their own" not in caplog.text
+    said = capsys.readouterr().out
+    assert "3 runs of 40 rows, the last layer trained" in said
+    held = json.loads((tmp_path / "out" / "validation.json").read_text())
+    assert held["last_layers"] == 1
+    assert held["gaps"]["random - kept"]["mean"] > 0.1
+    assert command(monkeypatch, "validate", *given, 99) == 2
+    assert "not the last 99 of --last-layers" in capsys.readouterr().err
 
 
 def test_a_column_tells_what_it_is_worth_more_for(planted, scored, one_thread, tmp_path, monkeypatch, capsys):

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from datapruner.models.identity import structure_hash
-from datapruner.models.sizes import input_device, vocabulary_size
 from datapruner.signals.language_model.find_output_layer import body
+from datapruner.signals.language_model.layers import PROBES, layers_of, replaced, run_again, states_of_probe
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,6 @@ OF_SAVING = frozenset(
     {"_name_or_path", "transformers_version", "architectures", "use_cache", "dtype", "torch_dtype"}
 )
 """Settings that decide nothing here; the tensors' dtypes are compared as they are."""
-PROBES = (2, 24), (3, 7)
 
 
 @contextmanager
@@ -56,13 +55,13 @@ def running_once(dense: Any, pruned: Any) -> Iterator[int]:
 
 def _begin(dense: Any, pruned: Any, given: list[Any], undo: ExitStack) -> int:
     """Let the pruned model take over, show on a few tokens that nothing else changes, and count the layers."""
-    ours, theirs = _layers(dense), _layers(pruned)
+    ours, theirs = layers_of(dense), layers_of(pruned)
     count = _in_common(dense, pruned, ours, theirs)
     if not count:
         return 0
     shape, other = PROBES
-    alone = _states(pruned, shape)
-    _states(pruned, other)  # what a layer hands on beside its output is then of these tokens
+    alone = states_of_probe(pruned, shape)
+    states_of_probe(pruned, other)  # what a layer hands on beside its output is then of these tokens
 
     def keep(_layer: Any, _input: Any, output: Any) -> None:
         given[:] = [output]
@@ -75,22 +74,11 @@ def _begin(dense: Any, pruned: Any, given: list[Any], undo: ExitStack) -> int:
 
     undo.callback(given.clear)
     undo.callback(ours[count - 1].register_forward_hook(keep).remove)
-    undo.callback(_put_back, theirs)
+    undo.callback(run_again, theirs)
     for number, layer in enumerate(theirs[:count]):
         layer.forward = passed if number < count - 1 else last
-    _states(dense, shape)
-    return count if torch.equal(_states(pruned, shape), alone) else 0
-
-
-def _put_back(layers: Any) -> None:
-    for layer in layers:
-        vars(layer).pop("forward", None)
-
-
-def _layers(model: Any) -> Any:
-    """Give the layers of a body, in the order in which they run; an empty list where it has none."""
-    lists: list[Any] = [part for part in body(model).children() if isinstance(part, torch.nn.ModuleList)]
-    return max(lists, key=len, default=[])
+    states_of_probe(dense, shape)
+    return count if torch.equal(states_of_probe(pruned, shape), alone) else 0
 
 
 def _in_common(dense: Any, pruned: Any, ours: Any, theirs: Any) -> int:
@@ -101,11 +89,11 @@ def _in_common(dense: Any, pruned: Any, ours: Any, theirs: Any) -> int:
         for model in (dense, pruned)
     ]
     # A hook on a layer that is left out would run on what the other model's hook gave.
-    replaced = any(
-        "forward" in vars(part) or part._forward_hooks or part._forward_pre_hooks
-        for part in (*ours, *theirs, body(dense), body(pruned))
-    )
-    if settings[0] != settings[1] or replaced or {*map(id, ours)} & {*map(id, theirs)}:
+    if (
+        settings[0] != settings[1]
+        or replaced(*ours, *theirs, body(dense), body(pruned))
+        or {*map(id, ours)} & {*map(id, theirs)}
+    ):
         return 0
     if type(body(dense)) is not type(body(pruned)) or not _same(*(_around(of) for of in (dense, pruned))):
         return 0
@@ -122,7 +110,7 @@ def _in_common(dense: Any, pruned: Any, ours: Any, theirs: Any) -> int:
 
 def _around(model: Any) -> Any:
     """Give what stands around the layers, each part under its name."""
-    whole, layers = body(model), _layers(model)
+    whole, layers = body(model), layers_of(model)
     out = torch.nn.Module()
     for name, part in whole.named_children():
         if part is not layers:
@@ -154,16 +142,3 @@ def _equal(one: dict[str, Any], other: dict[str, Any]) -> bool:
 def _told(tensor: torch.Tensor) -> tuple[Any, ...]:
     """Tell how a tensor lies in memory; products of others have other last bits."""
     return tensor.dtype, tensor.device, tensor.shape, tensor.stride()
-
-
-def _states(model: Any, shape: tuple[int, int]) -> torch.Tensor:
-    """Give the last hidden states of a few rows of tokens."""
-    ids = torch.randint(vocabulary_size(model), shape, generator=torch.Generator().manual_seed(0))
-    mask = torch.ones_like(ids)
-    mask[-1, shape[1] // 2 :] = 0
-    device = input_device(model)
-    with torch.inference_mode():
-        states: torch.Tensor = body(model)(
-            input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False
-        ).last_hidden_state
-    return states[mask.to(states.device).bool()]
