@@ -231,10 +231,11 @@ def validated() -> str:
     cases = result("validated")["cases"]
 
     def row(name: str, of: dict[str, Any]) -> list[str]:
-        gap, mean = of["gap"], of.get("mean_gap")
+        gap, mean, last = of["gap"], of.get("mean_gap"), of["last_layers"]
         return [
             name,
             f"{of['kept']:,}",
+            "all layers" if last is None else f"last {last}",
             f"{of['target_rows']} ({of['target_tokens']:,} tokens)",
             f"{of['before']:.3f}",
             f"{of['loss']['random']:.3f}",
@@ -243,6 +244,7 @@ def validated() -> str:
             of["verdict"],
             f"{mean['mean']:+.4f} ± {mean['half']:.4f}" if mean else "",
             of["mean_verdict"] if mean else "",
+            f"{of['cpu_seconds'] / 60:.0f}",
         ]
 
     one = next(iter(cases.values()))
@@ -255,6 +257,7 @@ def validated() -> str:
                 [
                     "kept by, of",
                     "rows kept",
+                    "trained",
                     "target rows",
                     "before",
                     "random",
@@ -263,6 +266,7 @@ def validated() -> str:
                     "it says",
                     "as the mean over capabilities",
                     "it says",
+                    "CPU minutes",
                 ],
                 [row(name, of) for name, of in cases.items()],
             ),

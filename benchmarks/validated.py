@@ -26,19 +26,24 @@ from datapruner.scorers import NearestTarget
 
 MODEL, EMBEDDER = "smollm2-135m-q4", "minilm"
 KEEP = 0.1
-EACH, FOR_TARGET = 8, 32
+EACH, FOR_TARGET = 50, 32
 """Target rows of each capability; and those of math that the selection is told of, which are not read."""
+FEW = 8
+"""Target rows of each capability where all layers are trained, and each row runs through all of them every time."""
+LAST = 5
 
 
 class Case(NamedTuple):
-    """A set, how it is pruned, and whether by rows of math for rows of math."""
+    """A set, how it is pruned, whether by rows of math for rows of math, and which layers are trained."""
 
     rows: str
     options: dict[str, Any]
     math: bool = False
+    last_layers: int | None = LAST
 
 
 CASES = {
+    "auto, messy set, all layers": Case("messy", {}, last_layers=None),
     "auto, messy set": Case("messy", {}),
     "auto, clean set": Case("clean", {}),
     "a random draw, messy set": Case("messy", {"scorer": "random"}),
@@ -60,7 +65,8 @@ def held_out(folder: Path) -> dict[str, list[dict[str, Any]]]:
 
 def validated(folder: Path, case: Case, rows: int, runs: int, seed: int) -> dict[str, Any]:
     there, options = held_out(folder), dict(case.options)
-    read = [row for held in there.values() for row in held[:EACH]]
+    each = FEW if case.last_layers is None else EACH
+    read = [row for held in there.values() for row in held[:each]]
     if case.math:
         options["target"] = there["math"][:FOR_TARGET]
         read = there["math"][FOR_TARGET:]
@@ -74,15 +80,18 @@ def validated(folder: Path, case: Case, rows: int, runs: int, seed: int) -> dict
         progress=False,
         **options,
     )
-    pruned = time.perf_counter()
+    pruned, used = time.perf_counter(), time.process_time()
     by = None if case.math else "capability"
-    found = dp.validate(chosen, read, model=MODEL, rows=rows, runs=runs, seed=seed, by=by)
+    found = dp.validate(
+        chosen, read, model=MODEL, rows=rows, runs=runs, seed=seed, by=by, last_layers=case.last_layers
+    )
     print(found.describe(), flush=True)
     gap = found.gap()
     return {
         "kept": len(chosen.indices),
         "rows": found.rows,
         "runs": runs,
+        "last_layers": found.last_layers,
         "target_rows": len(read),
         "target_tokens": int(found.tokens.sum()),
         "before": float(found.before.sum() / found.tokens.sum()),
@@ -93,6 +102,7 @@ def validated(folder: Path, case: Case, rows: int, runs: int, seed: int) -> dict
         "mean_verdict": found.mean_verdict,
         "told": found.describe(),
         "seconds": {"prune": round(pruned - start, 1), "validate": round(time.perf_counter() - pruned, 1)},
+        "cpu_seconds": round(time.process_time() - used, 1),
     }
 
 

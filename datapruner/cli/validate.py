@@ -23,11 +23,16 @@ class Tried(Section):
         ),
     ]
     target: Annotated[
-        str,
+        str | None,
         Option(
-            "Rows of what the model is to be good at; not those that the score was told of.", metavar="SOURCE"
+            "Rows of what the model is to be good at; not those that the score was told of. Default: some rows of the "
+            "source, which no training sees.",
+            metavar="SOURCE",
         ),
-    ]
+    ] = None
+    hold_out: Annotated[
+        int | None, Ge(20), Option("How many, where no target is named; default: 200.", metavar="N")
+    ] = None
     scorer: Annotated[
         str | None, Option("Which of several, of scores.", metavar="NAME", complete="scorers")
     ] = None
@@ -90,12 +95,13 @@ class MaybeFolder(Section):
     Ahead,
     Saying,
     LIMITS,
-    common="result target by scorer target_split target_columns model rows runs leave_out seed out overwrite dry_run "
-    "quiet",
+    common="result target hold_out by scorer target_split target_columns model rows runs leave_out seed out overwrite "
+    "dry_run quiet",
 )
 def validate(
     result: Path,
-    target: str,
+    target: str | None,
+    hold_out: int | None,
     scorer: str | None,
     target_split: str | None,
     target_columns: dict[str, str] | None,
@@ -119,6 +125,7 @@ def validate(
     """Try by training whether what is kept is worth more than a random draw, or whether a score means anything.
 
     datapruner validate pruned --target dev.jsonl
+    datapruner validate pruned        # read on rows of its source that are held out
     """
     from datapruner.outputs.folder import check_target
     from datapruner.progress import say
@@ -130,6 +137,7 @@ def validate(
     found = study(
         result,
         target,
+        hold_out=hold_out,
         scorer=scorer,
         model=model,
         leave_out=leave_out,

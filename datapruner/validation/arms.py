@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from datapruner.scores import Scores
 
 FEWEST_ROWS = 20
+NONE = np.empty(0, dtype=np.int64)
 BLOCK = 64
 """Rows that are rendered together while random ones are drawn."""
 
@@ -51,11 +52,18 @@ class Arms:
 
 
 def of_score(
-    scores: Scores, scorer: str, reader: LanguageModel, rows: int, runs: int, leave_out: float, seed: int
+    scores: Scores,
+    scorer: str,
+    reader: LanguageModel,
+    rows: int,
+    runs: int,
+    leave_out: float,
+    seed: int,
+    held_out: Ints = NONE,
 ) -> Arms:
     """Draw rows for every run, and leave out the best of a score, the worst and any."""
     values = scores.rankings[scorer].values
-    ranked = np.flatnonzero(np.isfinite(values))
+    ranked = np.setdiff1d(np.flatnonzero(np.isfinite(values)), held_out)
     if np.ptp(values[ranked]) == 0:
         raise DataPrunerError(
             f"the scorer '{safe_text(scorer, 60)}' gives all rows the same score: nothing is best"
@@ -84,11 +92,14 @@ def of_selection(
     rows: int,
     runs: int,
     seed: int,
+    held_out: Ints = NONE,
 ) -> Arms:
     """Draw kept rows for every run, and of the whole source at random rows of as many supervised tokens."""
-    source, kept = selection.source, selection.indices
-    if len(kept) == len(source):
+    source = selection.source
+    if len(selection) == len(source):
         raise DataPrunerError("all rows are kept: a random draw of as many tokens would be the same rows")
+    kept = np.flatnonzero(~np.isin(selection.indices, held_out))
+    every = np.setdiff1d(np.arange(len(source)), held_out)
     known = {row.input_ids.tobytes() for row in target}
     shared: set[int] = set()
 
@@ -102,10 +113,10 @@ def of_selection(
     out = []
     for run in range(runs):
         rng = np.random.default_rng([seed, run])
-        places = np.sort(rng.permutation(len(kept))[:rows])
-        best = list(fit(kept[places], _kept(selection, reader, places)))
+        places = np.sort(rng.permutation(kept)[:rows])
+        best = list(fit(selection.indices[places], _kept(selection, reader, places)))
         _enough(len(best), "kept")
-        budget, order = sum(map(supervised, best)), rng.permutation(len(source))
+        budget, order = sum(map(supervised, best)), rng.permutation(every)
         drawn: list[Rendered] = []
         tokens: list[int] = []
         for start in range(0, len(order), BLOCK):

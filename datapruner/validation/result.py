@@ -116,7 +116,7 @@ class Validation(ABC):
         gap = self.gap()
         return "\n".join(
             [
-                f"What {safe_text(self.target, 200)} loses {read} {self._asked()}: nats a token, "
+                f"Loss of {safe_text(self.target, 200)} {read} {self._asked()}: nats a token, "
                 f"{len(self.losses)} runs of {self.rows:,} rows"
                 + ("" if self.last_layers is None else f", {in_words(self.last_layers)} trained"),
                 *aligned([[name, f"{value:.4f}"] for name, value in told.items()]),

@@ -15,8 +15,9 @@ from datapruner.validation.training import Training
 
 def validate(
     result: Scores | Selection | SavedSelection | str | Path,
-    target: Any,
+    target: Any = None,
     *,
+    hold_out: int | None = None,
     scorer: str | None = None,
     model: str | tuple[Any, Any] | None = None,
     leave_out: float | None = None,
@@ -49,9 +50,12 @@ def validate(
     ----------
     result : Selection, SavedSelection, Scores, str or Path
         A selection or scores, or the folder that ``prune`` or ``score`` wrote.
-    target : str, Path, Dataset or list of dict
+    target : str, Path, Dataset or list of dict, optional
         Rows of what the model is to be good at. Those that the scorer was told of are refused. Rows of the source that
-        are among them are left out of both trainings of a selection.
+        are among them are left out of both trainings of a selection. By default some of the rows that cleaning left,
+        in which the source's own kinds are as frequent as there, and which no training sees.
+    hold_out : int, optional
+        How many these are: 200, and a fifth of the rows at most.
     scorer : str, optional
         Which of several; of scores only.
     model : str or (model, tokenizer), optional
@@ -87,6 +91,7 @@ def validate(
     found = study(
         result,
         target,
+        hold_out=hold_out,
         scorer=scorer,
         model=model,
         leave_out=leave_out,

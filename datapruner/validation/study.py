@@ -15,26 +15,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from datapruner.arrays import Ints
 from datapruner.errors import DataPrunerError
 from datapruner.extras import how_to_install
 from datapruner.progress import duration, say
-from datapruner.recipe.targets import tasks_of
-from datapruner.samples.labels import encode_labels
-from datapruner.samples.rendered import Rendered
 from datapruner.saved import SavedSelection
 from datapruner.scores import Scores, Selection
 from datapruner.signals.language_model.reader import LanguageModel
-from datapruner.text import safe_text
 from datapruner.validation.arms import FEWEST_ROWS, Arms, of_score, of_selection, token_pruned
-from datapruner.validation.gaps import Groups
 from datapruner.validation.last_layers import last_layers, running_below_once
 from datapruner.validation.result import ScoreValidation, SelectionValidation, Validation
+from datapruner.validation.target import Target, check_target, held_out_of, refuse_told, rows_of
 from datapruner.validation.training import Training, adapter, in_words, judged, supervised, train
 
 if TYPE_CHECKING:
     from datapruner.recipe import Recipe
-    from datapruner.samples.samples import Samples
 
 logger = logging.getLogger(__name__)
 
@@ -53,9 +47,8 @@ class Study:
     ----------
     model
         What is trained.
-    target : str
-    read : list of Rendered
-        Its rows.
+    target : Target
+        What is read.
     arms : Arms
         The rows of every training.
     steps : int
@@ -64,21 +57,17 @@ class Study:
     seed : int
     found : callable
         Makes the result of the loss before and after.
-    groups : Groups, optional
-        What the target's rows are told apart by.
     layers : list of str, optional
         The modules that have an adapter; by default all of the model's layers have one.
     """
 
     model: Any
-    target: str
-    read: list[Rendered]
+    target: Target
     arms: Arms
     steps: int
     how: Training
     seed: int
     found: Callable[..., Validation]
-    groups: Groups | None = None
     layers: list[str] | None = None
 
     @property
@@ -89,14 +78,20 @@ class Study:
     def describe(self) -> str:
         """Tell what it will cost."""
         rows = [len(rows) for run in self.arms.runs for rows in run.values()]
-        read = sum(map(supervised, self.read))
+        read = sum(map(supervised, self.target.rows))
         shared = self.arms.shared
         return (
             f"{self.trainings} trainings of a LoRA adapter{self._where()}, each in {self.steps:,} steps on about "
             f"{self.arms.learnt.mean():,.0f} supervised tokens of {np.mean(rows):,.0f} rows, and as many readings of "
-            f"the {len(self.read):,} rows of the target ({read:,} supervised tokens)"
+            f"{self._read()} ({read:,} supervised tokens)"
             + (f"; {shared:,} drawn rows are in the target too and were left out" if shared else "")
         )
+
+    def _read(self) -> str:
+        count = len(self.target.rows)
+        if len(self.target.held_out):
+            return f"{count:,} rows of the source that are held out"
+        return f"the {count:,} rows of the target"
 
     def _where(self) -> str:
         if self.layers is None:
@@ -107,44 +102,45 @@ class Study:
         """Let the layers below those with an adapter run once for a row, where all of them have none."""
         if self.layers is None:
             return nullcontext(False)
-        rows = (*self.read, *(row for run in self.arms.runs for of in run.values() for row in of))
+        rows = (*self.target.rows, *(row for run in self.arms.runs for of in run.values() for row in of))
         seen = Counter(row.input_ids.astype(np.int64).tobytes() for row in rows)
-        seen.update(row.input_ids.astype(np.int64).tobytes() for row in self.read)
+        seen.update(row.input_ids.astype(np.int64).tobytes() for row in self.target.rows)
         return running_below_once(
             self.model, len(self.layers), {key for key, times in seen.items() if times > 1}
         )
 
     def carry_out(self, *, progress: bool = True) -> Validation:
         """Train and read."""
-        losses = np.zeros((*self.arms.learnt.shape, len(self.read)))
+        losses = np.zeros((*self.arms.learnt.shape, len(self.target.rows)))
         with self._below():
-            before = judged(self.model, self.read)
+            before = judged(self.model, self.target.rows)
             start, done = time.perf_counter(), 0
             for number, run in enumerate(self.arms.runs):
                 for arm, rows in enumerate(run.values()):
                     with adapter(self.model, self.how.rank, self.seed + number, self.layers) as model:
                         train(model, rows, self.steps, self.how.rate, self.seed + number)
-                        losses[number, arm] = judged(model, self.read)
+                        losses[number, arm] = judged(model, self.target.rows)
                     done += 1
                     left = (time.perf_counter() - start) / done * (self.trainings - done)
                     say(f"trained {done} of {self.trainings}, {duration(left)} left", progress)
-        tokens = np.array([supervised(row) for row in self.read], dtype=np.int64)
+        tokens = np.array([supervised(row) for row in self.target.rows], dtype=np.int64)
         return self.found(
-            target=self.target,
+            target=self.target.called,
             rows=self.arms.rows,
             tokens=tokens,
             before=before,
             losses=losses,
             seed=self.seed,
-            groups=self.groups,
+            groups=self.target.groups,
             last_layers=None if self.layers is None else len(self.layers),
         )
 
 
 def study(
     result: Scores | Selection | SavedSelection | str | Path,
-    target: Any,
+    target: Any = None,
     *,
+    hold_out: int | None = None,
     scorer: str | None = None,
     model: str | tuple[Any, Any] | None = None,
     leave_out: float | None = None,
@@ -163,10 +159,10 @@ def study(
     from datapruner.verbs import load
 
     _check(leave_out, rows, runs, how)
+    check_target(target, hold_out, target_split, target_columns)
     if find_spec("peft") is None:
         raise DataPrunerError(f"validate trains a LoRA adapter, which needs peft: {how_to_install('peft')}")
     held = load(result) if isinstance(result, (str, Path)) else result
-    samples = load_samples(target, split=target_split, columns=target_columns)
     if isinstance(held, Scores):
         name = held.which(scorer)
         share = LEAVE_OUT if leave_out is None else leave_out
@@ -175,19 +171,19 @@ def study(
     opened, tokenizer = _opened(model, held.recipe, dtype, device)
     layers = None if how.last_layers is None else last_layers(opened, how.last_layers)
     reader = LanguageModel(None, tokenizer, held.recipe.max_length or LONGEST, held.recipe.last_turn_only)
-    rendered = list(reader.render(samples, np.arange(len(samples))))
-    answered = np.flatnonzero([supervised(row) for row in rendered])
-    if not len(answered):
-        raise DataPrunerError(f"{safe_text(samples.source, 200)} has no answers that a loss could be read of")
-    read = [rendered[place] for place in answered.tolist()]
-    groups = None if by is None else _groups(samples, by, answered)
-    _refuse_told(held.recipe, samples.source, read, reader)
+    if target is not None:
+        read = rows_of(load_samples(target, split=target_split, columns=target_columns), reader, by)
+    elif isinstance(held, Scores):
+        read = held_out_of(held.samples, held.rankings[name].values, hold_out, seed, reader, by)
+    else:
+        read = held_out_of(held.source, held.values, hold_out, seed, reader, by)
+    refuse_told(held.recipe, read, reader)
     found: Callable[..., Validation]
     if isinstance(held, Scores):
-        arms = of_score(held, name, reader, rows, runs, share, seed)
+        arms = of_score(held, name, reader, rows, runs, share, seed, read.held_out)
         found = partial(ScoreValidation, of=name, leave_out=share)
     else:
-        arms = of_selection(held, reader, read, rows, runs, seed)
+        arms = of_selection(held, reader, read.rows, rows, runs, seed, read.held_out)
         of = str(result) if isinstance(result, (str, Path)) else f"the selection by {held.scorer}"
         found = partial(SelectionValidation, of=of, learnt=arms.learnt, shared=arms.shared)
     steps = round(float(arms.learnt.mean()) / how.step_tokens)
@@ -198,7 +194,7 @@ def study(
             "with these rows)"
         )
     steps = min(steps, *(len(of) for run in arms.runs for of in run.values()))
-    return Study(opened, samples.source, read, arms, steps, how, seed, found, groups, layers)
+    return Study(opened, read, arms, steps, how, seed, found, layers)
 
 
 def _opened(
@@ -214,39 +210,6 @@ def _opened(
         )
     adapter_of = recipe.adapter if model is None else None
     return load_causal_lm(model or str(recipe.model), dtype=dtype, device=device, adapter=adapter_of)
-
-
-def _groups(samples: Samples, by: str, answered: Ints) -> Groups:
-    """Read what the target's rows are of."""
-    labels = samples.column(by)
-    names, of = encode_labels([labels[place] for place in answered.tolist()])
-    counts = np.bincount(of)
-    if counts.min() < 2:
-        alone = names[int(counts.argmin())]
-        raise DataPrunerError(
-            f"one row alone of {safe_text(samples.source, 200)} has '{safe_text(alone, 60)}' in the column "
-            f"'{safe_text(by, 60)}' and an answer; of each value there must be two at least, or nothing says how far "
-            "rows of it differ"
-        )
-    return Groups(by, names, of)
-
-
-def _refuse_told(recipe: Recipe, name: str, read: list[Rendered], reader: LanguageModel) -> None:
-    """Refuse rows as judges that the scorer was told of."""
-    from datapruner.samples.source import load_samples
-
-    for task in tasks_of(recipe.located()):
-        try:
-            samples = load_samples(task.source, split=task.split, columns=task.columns)
-        except DataPrunerError as error:
-            logger.warning("whether %s was told of the same rows cannot be seen: %s", task.called, error)
-            continue
-        told = {row.input_ids.tobytes() for row in reader.render(samples, np.arange(len(samples)))}
-        if same := sum(row.input_ids.tobytes() in told for row in read):
-            raise DataPrunerError(
-                f"{same:,} of the {len(read):,} rows of {safe_text(name, 200)} are rows that the scorer was told of "
-                f"({task.called}), and no judges of what it chose; keep some of its rows back, and give those"
-            )
 
 
 def _check_selection(

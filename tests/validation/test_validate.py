@@ -494,8 +494,8 @@ def test_rows_without_an_answer_are_of_no_group(planted, scored, tmp_path):
     rows = [{"messages": turns[: 2 if i else 1], "of": "ab"[i % 2]} for i in range(6)]
     (tmp_path / "some.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     ready = study(kept_of(scored, "good"), str(tmp_path / "some.jsonl"), model=model, how=FEW, by="of")
-    groups = ready.groups
-    assert len(ready.read) == len(groups.of) == 5
+    groups = ready.target.groups
+    assert len(ready.target.rows) == len(groups.of) == 5
     assert [groups.names[of] for of in groups.of] == list("babab")
 
 
@@ -509,12 +509,17 @@ def test_a_random_selection_is_not_told_from_a_random_draw(planted, scored, one_
     assert found.verdict == "no difference is seen", found.describe()
 
 
-def arms(selection, target, model, rows=500, runs=2, seed=0):
+def reader_of(model):
     from datapruner.models import load_tokenizer
     from datapruner.signals.language_model.reader import LanguageModel
+
+    return LanguageModel(None, load_tokenizer(model), 1024)
+
+
+def arms(selection, target, model, rows=500, runs=2, seed=0):
     from datapruner.validation.arms import of_selection
 
-    reader = LanguageModel(None, load_tokenizer(model), 1024)
+    reader = reader_of(model)
     read = list(reader.render(target, np.arange(len(target))))
     return of_selection(selection, reader, read, rows, runs, seed), reader
 
@@ -558,6 +563,82 @@ def test_rows_of_the_target_are_in_neither_arm(planted, scored):
     for run in found.runs:
         for rows in run.values():
             assert not gone & {row.input_ids.tobytes() for row in rows}
+
+
+# --- rows that are held out, where no target is named ---------------------------------------------------------
+
+
+def test_without_a_target_rows_that_cleaning_left_judge_and_are_in_no_training(planted, scored):
+    selection, model = kept_of(scored, "good"), planted[1]
+    ready = study(selection, model=model, how=FEW, rows=40, hold_out=20, by="good")
+    held_out = ready.target.held_out
+    assert len(held_out) == len(set(held_out.tolist())) == 20
+    assert set(ready.target.groups.names) == {"False", "True"}  # kept or not: of the rows as they are
+    read = [row.input_ids.tobytes() for row in ready.target.rows]
+    wanted = reader_of(model).render(selection.source, held_out)
+    assert read == [row.input_ids.tobytes() for row in wanted]
+    learnt = {row.input_ids.tobytes() for run in ready.arms.runs for rows in run.values() for row in rows}
+    assert learnt
+    assert not learnt & set(read)
+    assert "20 rows of the source that are held out" in ready.describe()
+    assert ready.target.called == f"20 held-out rows of {selection.source.source}"
+    again = study(selection, model=model, how=FEW, rows=40, hold_out=20, seed=1).target.held_out
+    assert again.tolist() != held_out.tolist()
+
+
+def test_of_scores_rows_are_held_out_too(planted, scored):
+    ready = study(scored, scorer="good", model=planted[1], how=FEW, rows=40)
+    assert len(ready.target.rows) == 24  # a fifth
+    read = {row.input_ids.tobytes() for row in ready.target.rows}
+    assert not read & {
+        row.input_ids.tobytes() for run in ready.arms.runs for of in run.values() for row in of
+    }
+
+
+def test_rows_that_cleaning_dropped_do_not_judge(planted, tmp_path):
+    rows = [json.loads(line) for line in (planted[0] / "rows.jsonl").read_text().splitlines()]
+    bad = {"question": "what", "answer": "no", "good": True}
+    (tmp_path / "some.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows + 60 * [bad]))
+    selection = dp.prune(
+        str(tmp_path / "some.jsonl"), keep=0.4, scorer="random", dedup=True, progress=False
+    )
+    assert np.isnan(selection.values).sum() >= 59
+    ready = study(selection, model=planted[1], how=FEW, rows=30, runs=2)
+    assert len(ready.target.held_out) == 24
+    assert ready.target.held_out.max() < 120
+
+
+def test_from_a_folder_without_a_target(planted, scored, one_thread, tmp_path, monkeypatch, capsys):
+    kept_of(scored, "good").save(tmp_path / "good")
+    given = [tmp_path / "good", "--model", planted[1], "--rows", 30, "--runs", 2, "--step-tokens", 60]
+    assert command(monkeypatch, "validate", *given, "--hold-out", 20) == 0
+    said = capsys.readouterr().out
+    assert "Loss of 20 held-out rows of " in said
+    assert "On kept rows the loss is" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"target": "rows.jsonl", "hold_out": 30}, "leave one of the two out"),
+        ({"hold_out": 5}, "hold_out must be at least 20"),
+        ({"target_split": "test"}, "is of a target, and none is named"),
+    ],
+)
+def test_bad_input_without_a_target_gets_a_sentence(planted, scored, options, sentence):
+    with pytest.raises(DataPrunerError, match=sentence):
+        dp.validate(kept_of(scored, "good"), model=planted[1], progress=False, **options)
+
+
+def test_too_few_rows_to_hold_some_out(planted, tmp_path):
+    rows = (planted[0] / "rows.jsonl").read_text().splitlines()[:60]
+    (tmp_path / "few.jsonl").write_text("\n".join(rows))
+    selection = dp.prune(str(tmp_path / "few.jsonl"), keep=0.5, scorer="random", progress=False)
+    with pytest.raises(DataPrunerError, match="name rows of your task with target="):
+        study(selection, model=planted[1], how=FEW)
+
+
+# --- what is refused ------------------------------------------------------------------------------------------
 
 
 def test_what_the_scorer_was_told_of_is_no_judge(planted, tmp_path, caplog):
