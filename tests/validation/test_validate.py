@@ -599,13 +599,11 @@ def test_rows_that_cleaning_dropped_do_not_judge(planted, tmp_path):
     rows = [json.loads(line) for line in (planted[0] / "rows.jsonl").read_text().splitlines()]
     bad = {"question": "what", "answer": "no", "good": True}
     (tmp_path / "some.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows + 60 * [bad]))
-    selection = dp.prune(
-        str(tmp_path / "some.jsonl"), keep=0.4, scorer="random", dedup=True, progress=False
-    )
+    selection = dp.prune(str(tmp_path / "some.jsonl"), keep=0.4, scorer="random", dedup=True, progress=False)
     assert np.isnan(selection.values).sum() >= 59
     ready = study(selection, model=planted[1], how=FEW, rows=30, runs=2)
     assert len(ready.target.held_out) == 24
-    assert ready.target.held_out.max() < 120
+    assert ready.target.held_out.max() <= 120  # of sixty copies the first is left
 
 
 def test_from_a_folder_without_a_target(planted, scored, one_thread, tmp_path, monkeypatch, capsys):
