@@ -244,7 +244,7 @@ def validated() -> str:
             of["verdict"],
             f"{mean['mean']:+.4f} ± {mean['half']:.4f}" if mean else "",
             of["mean_verdict"] if mean else "",
-            f"{of['cpu_seconds'] / 60:.0f}",
+            f"{of['cpu_seconds'] / 60:.0f}" if "cpu_seconds" in of else "",
         ]
 
     one = next(iter(cases.values()))

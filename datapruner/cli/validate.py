@@ -64,8 +64,8 @@ class Trained(Section):
         Le(0.5),
         Option("Share of the supervised tokens that is left out, of scores; default: 0.2."),
     ] = None
-    rows: Annotated[int, Ge(20), Option("Scored or kept rows that a run draws, at most.")] = 500
-    runs: Annotated[int, Ge(2), Option("Runs, each of two trainings, of scores three.")] = 3
+    rows: Annotated[int, Ge(20), Option("Scored or kept rows that a run draws, at most.")] = 300
+    runs: Annotated[int, Ge(2), Option("Runs, each of two trainings, of scores three.")] = 5
     rank: Annotated[int, Ge(1), Option("Of the LoRA adapter.")] = 8
     rate: Annotated[float, Gt(0), Option("Learning rate.")] = 5e-4
     step_tokens: Annotated[int, Ge(1), Option("Supervised tokens a step.")] = 512
