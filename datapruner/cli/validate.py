@@ -31,7 +31,9 @@ class Tried(Section):
         ),
     ] = None
     hold_out: Annotated[
-        int | None, Ge(20), Option("How many, where no target is named; default: 200.", metavar="N")
+        int | None,
+        Ge(20),
+        Option("Such rows of the source, a fifth of them at most; default: 200.", metavar="N"),
     ] = None
     scorer: Annotated[
         str | None, Option("Which of several, of scores.", metavar="NAME", complete="scorers")
@@ -46,7 +48,7 @@ class Tried(Section):
     by: Annotated[
         str | None,
         Option(
-            "Column of the target whose values are told apart, and their mean: each counts the same.",
+            "Column of what is read whose values are told apart, and their mean: each counts the same.",
             metavar="COLUMN",
         ),
     ] = None
@@ -95,8 +97,8 @@ class MaybeFolder(Section):
     Ahead,
     Saying,
     LIMITS,
-    common="result target hold_out by scorer target_split target_columns model rows runs leave_out seed out overwrite "
-    "dry_run quiet",
+    common="result target hold_out by scorer target_split target_columns model rows runs last_layers "
+    "leave_out seed out overwrite dry_run quiet",
 )
 def validate(
     result: Path,
@@ -125,7 +127,7 @@ def validate(
     """Try by training whether what is kept is worth more than a random draw, or whether a score means anything.
 
     datapruner validate pruned --target dev.jsonl
-    datapruner validate pruned        # read on rows of its source that are held out
+    datapruner validate pruned                    # judged by rows of its source
     """
     from datapruner.outputs.folder import check_target
     from datapruner.progress import say

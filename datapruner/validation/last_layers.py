@@ -158,7 +158,8 @@ class _Held:
 
     def _keep(self, key: bytes, states: torch.Tensor) -> None:
         size = states.numel() * states.element_size()
-        if (self.again is None or key in self.again) and self.bytes + size <= HELD_BYTES:
+        wanted = key not in self.states and (self.again is None or key in self.again)
+        if wanted and self.bytes + size <= HELD_BYTES:
             self.states[key] = states.cpu().clone()
             self.bytes += size
 
