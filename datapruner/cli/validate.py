@@ -74,7 +74,7 @@ class Trained(Section):
     last_layers: Annotated[
         int | None,
         Ge(1),
-        Option("Train the last N layers alone: those below run once a row.", metavar="N"),
+        Option("Train the last N layers alone, which costs less.", metavar="N"),
     ] = None
     dtype: Annotated[str, Option("The model's dtype.")] = "float32"
     device: Annotated[str | None, Option("cpu, cuda, ...; default: CUDA where there is one.")] = None

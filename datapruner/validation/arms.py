@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -16,15 +16,13 @@ from datapruner.samples.portable import TOKEN_COLUMNS
 from datapruner.samples.rendered import Rendered
 from datapruner.signals.language_model.reader import LanguageModel
 from datapruner.text import safe_text
+from datapruner.validation.target import BLOCK, Target
 from datapruner.validation.training import IGNORED, as_many, left_out, supervised
 
 if TYPE_CHECKING:
     from datapruner.scores import Scores
 
 FEWEST_ROWS = 20
-NONE = np.empty(0, dtype=np.int64)
-BLOCK = 64
-"""Rows that are rendered together while random ones are drawn."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,79 +53,77 @@ def of_score(
     scores: Scores,
     scorer: str,
     reader: LanguageModel,
+    target: Target,
     rows: int,
     runs: int,
     leave_out: float,
     seed: int,
-    held_out: Ints = NONE,
 ) -> Arms:
     """Draw rows for every run, and leave out the best of a score, the worst and any."""
     values = scores.rankings[scorer].values
-    ranked = np.setdiff1d(np.flatnonzero(np.isfinite(values)), held_out)
+    ranked = np.setdiff1d(np.flatnonzero(np.isfinite(values)), target.held_out)
     if np.ptp(values[ranked]) == 0:
         raise DataPrunerError(
             f"the scorer '{safe_text(scorer, 60)}' gives all rows the same score: nothing is best"
         )
+    fit = _Fit(target)
     out, most = [], 0
     for run in range(runs):
         places = np.sort(np.random.default_rng([seed, run]).permutation(ranked)[:rows])
-        rendered = list(reader.render(scores.samples, places))
-        tokens = np.array([supervised(row) for row in rendered], dtype=np.int64)
-        answered = np.flatnonzero(tokens)
-        _enough(len(answered), "scored")
-        most = max(most, len(answered))
+        found = list(fit(places, reader.render(scores.samples, places)))
+        _enough(len(found), "scored", target)
+        most = max(most, len(found))
+        tokens = np.array([supervised(row) for _, row in found], dtype=np.int64)
         stays = left_out(
-            values[places[answered]], tokens[answered], leave_out, np.random.default_rng([seed, run, 1])
+            values[[place for place, _ in found]], tokens, leave_out, np.random.default_rng([seed, run, 1])
         )
-        out.append(
-            {f"without_{name}": [rendered[int(answered[at])] for at in of] for name, of in stays.items()}
-        )
-    return Arms(most, out)
+        out.append({f"without_{name}": [found[at][1] for at in of.tolist()] for name, of in stays.items()})
+    return Arms(most, out, len(fit.shared))
 
 
 def of_selection(
-    selection: SelectionView,
-    reader: LanguageModel,
-    target: Sequence[Rendered],
-    rows: int,
-    runs: int,
-    seed: int,
-    held_out: Ints = NONE,
+    selection: SelectionView, reader: LanguageModel, target: Target, rows: int, runs: int, seed: int
 ) -> Arms:
     """Draw kept rows for every run, and of the whole source at random rows of as many supervised tokens."""
     source = selection.source
-    if len(selection) == len(source):
+    kept = np.flatnonzero(~np.isin(selection.indices, target.held_out))
+    every = np.setdiff1d(np.arange(len(source)), target.held_out)
+    if len(kept) == len(every):
         raise DataPrunerError("all rows are kept: a random draw of as many tokens would be the same rows")
-    kept = np.flatnonzero(~np.isin(selection.indices, held_out))
-    every = np.setdiff1d(np.arange(len(source)), held_out)
-    known = {row.input_ids.tobytes() for row in target}
-    shared: set[int] = set()
-
-    def fit(places: Ints, rendered: Iterable[Rendered]) -> Iterator[Rendered]:
-        for place, row in zip(places.tolist(), rendered, strict=True):
-            if row.input_ids.tobytes() in known:
-                shared.add(place)
-            elif supervised(row):
-                yield row
-
+    fit = _Fit(target)
     out = []
     for run in range(runs):
         rng = np.random.default_rng([seed, run])
         places = np.sort(rng.permutation(kept)[:rows])
-        best = list(fit(selection.indices[places], _kept(selection, reader, places)))
-        _enough(len(best), "kept")
+        best = [row for _, row in fit(selection.indices[places], _kept(selection, reader, places))]
+        _enough(len(best), "kept", target)
         budget, order = sum(map(supervised, best)), rng.permutation(every)
         drawn: list[Rendered] = []
         tokens: list[int] = []
         for start in range(0, len(order), BLOCK):
             part = order[start : start + BLOCK]
-            drawn += fit(part, reader.render(source, part))
+            drawn += (row for _, row in fit(part, reader.render(source, part)))
             tokens += map(supervised, drawn[len(tokens) :])
             if sum(tokens) > budget:
                 drawn = drawn[: as_many(np.array(tokens, dtype=np.int64), budget)]
                 break
         out.append({"random": drawn, "kept": best})
-    return Arms(min(rows, len(kept)), out, len(shared))
+    return Arms(min(rows, len(kept)), out, len(fit.shared))
+
+
+class _Fit:
+    """Lets rows pass that have an answer and are none of those that are read; counts the others of these."""
+
+    def __init__(self, target: Target) -> None:
+        self.known = {row.input_ids.tobytes() for row in target.rows}
+        self.shared: set[int] = set()
+
+    def __call__(self, places: Ints, rendered: Iterable[Rendered]) -> Iterator[tuple[int, Rendered]]:
+        for place, row in zip(places.tolist(), rendered, strict=True):
+            if row.input_ids.tobytes() in self.known:
+                self.shared.add(place)
+            elif supervised(row):
+                yield place, row
 
 
 def token_pruned(selection: SelectionView) -> bool:
@@ -148,8 +144,9 @@ def _kept(selection: SelectionView, reader: LanguageModel, places: Ints) -> list
     return out
 
 
-def _enough(count: int, what: str) -> None:
+def _enough(count: int, what: str, target: Target) -> None:
     if count < FEWEST_ROWS:
+        beside = f" beside the {len(target.held_out):,} that are held out" if len(target.held_out) else ""
         raise DataPrunerError(
-            f"{count} {what} rows have answers, and validate asks for {FEWEST_ROWS} at least"
+            f"{count} {what} rows have answers{beside}, and validate asks for {FEWEST_ROWS} at least"
         )

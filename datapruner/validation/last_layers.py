@@ -15,8 +15,9 @@ from typing import Any
 import torch
 
 from datapruner.errors import DataPrunerError
+from datapruner.models.identity import evaluation
 from datapruner.signals.language_model.find_output_layer import body
-from datapruner.signals.language_model.layers import PROBES, layers_of, replaced, run_again, states_of_probe
+from datapruner.signals.language_model.layers import PROBES, layers_of, probe, replaced, run_again
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +34,13 @@ def last_layers(model: Any, count: int) -> list[str]:
         It has fewer, or none that could be told apart.
     """
     layers = layers_of(model)
+    if not layers:
+        raise DataPrunerError(
+            f"the layers of {type(model).__name__} cannot be told apart; leave --last-layers out"
+        )
     if count > len(layers):
         raise DataPrunerError(
-            f"this model has {len(layers)} layers that can be told apart, and not the last {count} of --last-layers"
+            f"this model has {len(layers)} layers, and not the last {count:,} of --last-layers"
         )
     names = {id(part): name for name, part in model.named_modules()}
     return [names[id(layer)] for layer in layers[len(layers) - count :]]
@@ -76,20 +81,26 @@ def _begin(model: Any, count: int, again: Collection[bytes], undo: ExitStack) ->
     below, last = layers[: len(layers) - count], layers[len(layers) - count :]
     if not below or replaced(whole, *layers):
         return False
-    shape, other = PROBES
-    was = whole.training
-    undo.callback(whole.train, was)
-    whole.eval()
-    alone = states_of_probe(model, shape)
-    states_of_probe(model, other)  # what a layer hands on beside its output is then of these tokens
-    held = _Held(whole, below, last)
-    undo.callback(held.put_back)
-    undo.callback(whole.register_forward_pre_hook(held.before, with_kwargs=True).remove)
-    # Once as the layers below run, and once, after they ran over other tokens, as their states are held.
-    first, _, again_held = (states_of_probe(model, tokens) for tokens in (shape, other, shape))
-    held.hold(again)
-    whole.train(was)
-    return torch.equal(first, alone) and torch.equal(again_held, alone)
+    with evaluation(model), torch.inference_mode():
+        # As a training asks, through all that a model does around its body.
+        batch, other = (probe(model, shape) for shape in PROBES)
+        alone, _ = (
+            _answers(model, batch),
+            _answers(model, other),
+        )  # what layers hand on elsewhere is then of these
+        held = _Held(whole, below, last)
+        undo.callback(held.put_back)
+        undo.callback(whole.register_forward_pre_hook(held.before, with_kwargs=True).remove)
+        # Once as the layers below run, and once, after they ran over other tokens, as their states are held.
+        first, _, later = (_answers(model, tokens) for tokens in (batch, other, batch))
+        held.hold(again)
+    return torch.equal(first, alone) and torch.equal(later, alone)
+
+
+def _answers(model: Any, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    ids, mask = batch
+    logits: torch.Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    return logits[mask.to(logits.device).bool()]
 
 
 class _Held:
@@ -100,8 +111,9 @@ class _Held:
         self.again: Collection[bytes] | None = None
         self.states: dict[bytes, torch.Tensor] = {}
         self.bytes = 0
-        self.running = self.one = False
-        self.given: torch.Tensor | None = None
+        self.running = False
+        self.given: Any = None
+        self.beside: tuple[None, ...] | None = None
         self.device = torch.device("cpu")
 
     def hold(self, again: Collection[bytes]) -> None:
@@ -127,7 +139,11 @@ class _Held:
         states = torch.zeros((*ids.shape, one.shape[-1]), dtype=one.dtype, device=self.device)
         for place, key in enumerate(keys):
             states[place, : lengths[place]] = found[key].to(self.device)
-        self.given = states
+        if any(getattr(layer, "gradient_checkpointing", False) for layer in self.last):
+            states.requires_grad_(
+                torch.is_grad_enabled()
+            )  # without it one kind of checkpointing gives no gradients
+        self.given = self._as_given(states)
         self._skip(self.below)
 
     def _run(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -135,23 +151,23 @@ class _Held:
         out: list[torch.Tensor] = []
 
         def keep(_layer: Any, _input: Any, output: Any) -> None:
-            # Of transformers 4 some give a tuple of one.
-            (states,) = output if isinstance(output, tuple) else (output,)
-            self.given, self.one = states, isinstance(output, tuple)
+            states, *beside = output if isinstance(output, tuple) else (output,)
+            if any(one is not None for one in beside):
+                raise ValueError("a layer gives more than states")
+            self.beside = tuple(beside) if isinstance(output, tuple) else None
+            self.given = self._as_given(states)
             out.append(states)
 
-        was, self.running = self.whole.training, True
+        self.running = True
         self.put_back()
         self._skip(self.last)
         hook = self.below[-1].register_forward_hook(keep)
         try:
-            self.whole.eval()
-            with torch.inference_mode(False), torch.no_grad():
+            with evaluation(self.whole), torch.inference_mode(False), torch.no_grad():
                 self.whole(input_ids=ids, attention_mask=mask, use_cache=False)
         finally:
             hook.remove()
             self.put_back()
-            self.whole.train(was)
             self.running = False
         self.device = out[0].device
         return out[0]
@@ -168,7 +184,11 @@ class _Held:
             layer.forward = self._passed
 
     def _passed(self, *_: Any, **__: Any) -> Any:
-        return (self.given,) if self.one else self.given
+        return self.given
+
+    def _as_given(self, states: torch.Tensor) -> Any:
+        """Put states as the layers of this model give them."""
+        return states if self.beside is None else (states, *self.beside)
 
     def put_back(self) -> None:
         """Let every layer run again."""

@@ -43,6 +43,8 @@ class Validation(ABC):
         What the rows are told apart by.
     last_layers : int, optional
         Layers that were trained, counted from the last; by default all.
+    held_out : bool
+        Whether what was read are rows of the source.
     """
 
     of: str
@@ -54,6 +56,7 @@ class Validation(ABC):
     seed: int = 0
     groups: Groups | None = None
     last_layers: int | None = None
+    held_out: bool = False
 
     arms: ClassVar[tuple[str, ...]]
     """What is trained on. The verdict is of the first two: the loss is higher after the one where it speaks for."""
@@ -129,7 +132,7 @@ class Validation(ABC):
         verdict = self._judged(gap)
         if verdict == UNSEEN:
             return f"{UNSEEN}; one of {gap.seen_from:.4f} would be, four times in five"
-        return f"{self._subject} {verdict} for this target"
+        return f"{self._subject} {verdict} for {'rows like those of its source' if self.held_out else 'this target'}"
 
     def _by_group(self) -> list[str]:
         """Tell the groups apart, and what their mean says."""
@@ -170,6 +173,7 @@ class Validation(ABC):
             "rows": self.rows,
             "seed": self.seed,
             "last_layers": self.last_layers,
+            "held_out": self.held_out,
             "verdict": self.verdict,
             "gaps": {f"{a} - {b}": self.gap(a, b)._asdict() for a, b in combinations(self.arms, 2)},
             "tokens": self.tokens.tolist(),

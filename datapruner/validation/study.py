@@ -20,11 +20,12 @@ from datapruner.extras import how_to_install
 from datapruner.progress import duration, say
 from datapruner.saved import SavedSelection
 from datapruner.scores import Scores, Selection
+from datapruner.signals.language_model.layers import layers_of
 from datapruner.signals.language_model.reader import LanguageModel
 from datapruner.validation.arms import FEWEST_ROWS, Arms, of_score, of_selection, token_pruned
 from datapruner.validation.last_layers import last_layers, running_below_once
 from datapruner.validation.result import ScoreValidation, SelectionValidation, Validation
-from datapruner.validation.target import Target, check_target, held_out_of, refuse_told, rows_of
+from datapruner.validation.target import Target, check_target, held_out_of, rows_of, told_rows
 from datapruner.validation.training import Training, adapter, in_words, judged, supervised, train
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class Study:
             f"{self.trainings} trainings of a LoRA adapter{self._where()}, each in {self.steps:,} steps on about "
             f"{self.arms.learnt.mean():,.0f} supervised tokens of {np.mean(rows):,.0f} rows, and as many readings of "
             f"{self._read()} ({read:,} supervised tokens)"
-            + (f"; {shared:,} drawn rows are in the target too and were left out" if shared else "")
+            + (f"; {shared:,} drawn rows are the same as some of these and were left out" if shared else "")
         )
 
     def _read(self) -> str:
@@ -96,7 +97,7 @@ class Study:
     def _where(self) -> str:
         if self.layers is None:
             return ""
-        return f" in {in_words(len(self.layers))} (those below run once a row)"
+        return f" in {in_words(len(self.layers))}"
 
     def _below(self) -> AbstractContextManager[bool]:
         """Let the layers below those with an adapter run once for a row, where all of them have none."""
@@ -112,7 +113,9 @@ class Study:
     def carry_out(self, *, progress: bool = True) -> Validation:
         """Train and read."""
         losses = np.zeros((*self.arms.learnt.shape, len(self.target.rows)))
-        with self._below():
+        with self._below() as once:
+            if self.layers is not None and not once and len(self.layers) < len(layers_of(self.model)):
+                say("the layers below do not run on their own, and run every time", progress)
             before = judged(self.model, self.target.rows)
             start, done = time.perf_counter(), 0
             for number, run in enumerate(self.arms.runs):
@@ -133,6 +136,7 @@ class Study:
             seed=self.seed,
             groups=self.target.groups,
             last_layers=None if self.layers is None else len(self.layers),
+            held_out=bool(len(self.target.held_out)),
         )
 
 
@@ -171,19 +175,20 @@ def study(
     opened, tokenizer = _opened(model, held.recipe, dtype, device)
     layers = None if how.last_layers is None else last_layers(opened, how.last_layers)
     reader = LanguageModel(None, tokenizer, held.recipe.max_length or LONGEST, held.recipe.last_turn_only)
+    told = told_rows(held.recipe, reader)
     if target is not None:
-        read = rows_of(load_samples(target, split=target_split, columns=target_columns), reader, by)
+        rows_given = load_samples(target, split=target_split, columns=target_columns)
+        read = rows_of(rows_given, reader, by, told)
     elif isinstance(held, Scores):
-        read = held_out_of(held.samples, held.rankings[name].values, hold_out, seed, reader, by)
+        read = held_out_of(held.samples, held.rankings[name].values, hold_out, seed, reader, by, told)
     else:
-        read = held_out_of(held.source, held.values, hold_out, seed, reader, by)
-    refuse_told(held.recipe, read, reader)
+        read = held_out_of(held.source, held.values, hold_out, seed, reader, by, told)
     found: Callable[..., Validation]
     if isinstance(held, Scores):
-        arms = of_score(held, name, reader, rows, runs, share, seed, read.held_out)
+        arms = of_score(held, name, reader, read, rows, runs, share, seed)
         found = partial(ScoreValidation, of=name, leave_out=share)
     else:
-        arms = of_selection(held, reader, read.rows, rows, runs, seed, read.held_out)
+        arms = of_selection(held, reader, read, rows, runs, seed)
         of = str(result) if isinstance(result, (str, Path)) else f"the selection by {held.scorer}"
         found = partial(SelectionValidation, of=of, learnt=arms.learnt, shared=arms.shared)
     steps = round(float(arms.learnt.mean()) / how.step_tokens)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,6 @@ from datapruner.samples.labels import encode_labels
 from datapruner.samples.rendered import Rendered
 from datapruner.signals.language_model.reader import LanguageModel
 from datapruner.text import safe_text
-from datapruner.validation.arms import NONE
 from datapruner.validation.gaps import Groups
 from datapruner.validation.training import supervised
 
@@ -28,6 +28,9 @@ HELD_OUT = 200
 FEWEST_HELD_OUT = 20
 HELD_OUT_OF = 5
 """How many times as many rows there must be as are held out."""
+NONE = np.empty(0, dtype=np.int64)
+BLOCK = 64
+"""Rows that are rendered together while random ones are drawn."""
 
 
 class Target(NamedTuple):
@@ -50,21 +53,47 @@ class Target(NamedTuple):
     held_out: Ints
 
 
-def rows_of(samples: Samples, reader: LanguageModel, by: str | None) -> Target:
-    """Read the rows of a target.
+def rows_of(samples: Samples, reader: LanguageModel, by: str | None, told: Mapping[bytes, str]) -> Target:
+    """Read the rows of a target that have an answer.
+
+    Parameters
+    ----------
+    samples : Samples
+    reader : LanguageModel
+    by : str, optional
+        A column that tells them apart.
+    told : mapping
+        Rows that the scorer was told of: no judges of what it chose.
 
     Raises
     ------
     DataPrunerError
-        None has an answer; or the column ``by`` is not there, or has a value with one row alone.
+        None has an answer, or the scorer was told of some; or the column ``by`` is not there, or has a value with one
+        row alone.
     """
-    return _read(samples, np.arange(len(samples)), samples.source, NONE, reader, by)
+    rendered = list(reader.render(samples, np.arange(len(samples))))
+    answered = np.flatnonzero([supervised(row) for row in rendered])
+    if not len(answered):
+        raise DataPrunerError(f"{safe_text(samples.source, 200)} has no answers that a loss could be read of")
+    rows = [rendered[place] for place in answered.tolist()]
+    if same := [told[key] for row in rows if (key := row.input_ids.tobytes()) in told]:
+        raise DataPrunerError(
+            f"{len(same):,} of the {len(rows):,} rows of {safe_text(samples.source, 200)} are rows that the scorer was "
+            f"told of ({same[0]}), and no judges of what it chose; keep some of its rows back, and give those"
+        )
+    return Target(samples.source, rows, _groups(samples, by, answered, samples.source), NONE)
 
 
 def held_out_of(
-    samples: Samples, values: Floats, count: int | None, seed: int, reader: LanguageModel, by: str | None
+    samples: Samples,
+    values: Floats,
+    count: int | None,
+    seed: int,
+    reader: LanguageModel,
+    by: str | None,
+    told: Mapping[bytes, str],
 ) -> Target:
-    """Draw rows of the source that cleaning left, a fifth of them at most.
+    """Draw rows of the source that cleaning left and that have an answer, a fifth of what cleaning left at most.
 
     Parameters
     ----------
@@ -74,8 +103,8 @@ def held_out_of(
     count : int, optional
         200 by default.
     seed : int
-    reader : LanguageModel
-    by : str, optional
+    reader, by, told
+        As of :func:`rows_of`; what was told is not drawn.
 
     Raises
     ------
@@ -84,25 +113,25 @@ def held_out_of(
     """
     left = np.flatnonzero(np.isfinite(values))
     count = min(count or HELD_OUT, len(left) // HELD_OUT_OF)
-    if count < FEWEST_HELD_OUT:
+    order = np.random.default_rng([seed, 0, 2]).permutation(left)
+    found: dict[int, Rendered] = {}
+    for start in range(0, len(order), BLOCK):
+        if len(found) >= count:
+            break
+        part = order[start : start + BLOCK]
+        for place, row in zip(part.tolist(), reader.render(samples, part), strict=True):
+            if len(found) < count and supervised(row) and row.input_ids.tobytes() not in told:
+                found[place] = row
+    if len(found) < FEWEST_HELD_OUT:
         raise DataPrunerError(
-            f"cleaning left {len(left):,} rows, of which a fifth can be held out: fewer than {FEWEST_HELD_OUT}; name "
-            "rows of your task with --target"
+            f"cleaning left {len(left):,} rows, of which a fifth can be held out, and {len(found):,} have answers: "
+            f"fewer than {FEWEST_HELD_OUT}; name rows of your task with --target"
         )
-    places = np.sort(np.random.default_rng([seed, 0, 2]).permutation(left)[:count])
-    return _read(samples, places, f"{count:,} held-out rows of {samples.source}", places, reader, by)
-
-
-def _read(
-    samples: Samples, places: Ints, called: str, held_out: Ints, reader: LanguageModel, by: str | None
-) -> Target:
-    """Render some rows, and leave out those without an answer."""
-    rendered = list(reader.render(samples, places))
-    answered = np.flatnonzero([supervised(row) for row in rendered])
-    if not len(answered):
-        raise DataPrunerError(f"{safe_text(samples.source, 200)} has no answers that a loss could be read of")
-    groups = None if by is None else _groups(samples, by, places[answered])
-    return Target(called, [rendered[place] for place in answered.tolist()], groups, held_out)
+    places = np.array(sorted(found), dtype=np.int64)
+    called = f"held-out rows of {samples.source}"
+    return Target(
+        called, [found[place] for place in places.tolist()], _groups(samples, by, places, called), places
+    )
 
 
 def check_target(
@@ -120,35 +149,34 @@ def check_target(
             raise DataPrunerError(f"{option} is of a target, and none is named with --target")
 
 
-def _groups(samples: Samples, by: str, rows: Ints) -> Groups:
-    """Read what rows are of."""
-    labels = samples.column(by)
-    names, of = encode_labels([labels[place] for place in rows.tolist()])
-    counts = np.bincount(of)
-    if counts.min() < 2:
-        alone = names[int(counts.argmin())]
-        raise DataPrunerError(
-            f"one row alone of {safe_text(samples.source, 200)} has '{safe_text(alone, 60)}' in the column "
-            f"'{safe_text(by, 60)}' and an answer; of each value there must be two at least, or nothing says how far "
-            "rows of it differ"
-        )
-    return Groups(by, names, of)
-
-
-def refuse_told(recipe: Recipe, target: Target, reader: LanguageModel) -> None:
-    """Refuse rows as judges that the scorer was told of."""
+def told_rows(recipe: Recipe, reader: LanguageModel) -> dict[bytes, str]:
+    """Give the rows that a scorer was told of, by their tokens, and what each was told as."""
     from datapruner.samples.source import load_samples
 
+    told = {}
     for task in tasks_of(recipe.located()):
         try:
             samples = load_samples(task.source, split=task.split, columns=task.columns)
         except DataPrunerError as error:
             logger.warning("whether %s was told of the same rows cannot be seen: %s", task.called, error)
             continue
-        told = {row.input_ids.tobytes() for row in reader.render(samples, np.arange(len(samples)))}
-        if same := sum(row.input_ids.tobytes() in told for row in target.rows):
-            raise DataPrunerError(
-                f"{same:,} of the {len(target.rows):,} rows of {safe_text(target.called, 200)} are rows that the "
-                f"scorer was told of ({task.called}), and no judges of what it chose; keep some of its rows back, and "
-                "give those"
-            )
+        for row in reader.render(samples, np.arange(len(samples))):
+            told[row.input_ids.tobytes()] = task.called
+    return told
+
+
+def _groups(samples: Samples, by: str | None, rows: Ints, called: str) -> Groups | None:
+    """Read what rows are of, where a column says so."""
+    if by is None:
+        return None
+    labels = samples.column(by)
+    names, of = encode_labels([labels[place] for place in rows.tolist()])
+    counts = np.bincount(of)
+    if counts.min() < 2:
+        alone = names[int(counts.argmin())]
+        raise DataPrunerError(
+            f"one row alone of the {len(rows):,} of {safe_text(called, 200)} with an answer has "
+            f"'{safe_text(alone, 60)}' in the column '{safe_text(by, 60)}'; of each value there must be two at least, "
+            "or nothing says how far rows of it differ"
+        )
+    return Groups(by, names, of)

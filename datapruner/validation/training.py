@@ -12,6 +12,7 @@ import numpy as np
 
 from datapruner.arrays import Floats, Ints
 from datapruner.errors import DataPrunerError
+from datapruner.models.identity import evaluation
 from datapruner.samples.rendered import Rendered
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ def adapter(model: Any, rank: int, seed: int, layers: Sequence[str] | None = Non
     except ValueError as error:
         raise DataPrunerError(f"no LoRA adapter fits this model: {error}") from error
     try:
+        if layers is not None:
+            _only_in(wrapped, layers)
         yield wrapped
     finally:
         wrapped.unload()
@@ -77,6 +80,18 @@ def adapter(model: Any, rank: int, seed: int, layers: Sequence[str] | None = Non
         for weight in frozen:
             weight.requires_grad_(False)
         model.eval()
+
+
+def _only_in(wrapped: Any, layers: Sequence[str]) -> None:
+    """Let no adapter learn but those in modules of some names: of experts' weights peft leaves none out."""
+    within = re.compile(rf"(?:.*\.)?(?:{'|'.join(map(re.escape, layers))})\..*")
+    learning = 0
+    for name, weight in wrapped.named_parameters():
+        if weight.requires_grad:
+            weight.requires_grad_(bool(within.fullmatch(name)))
+            learning += weight.requires_grad
+    if not learning:
+        raise DataPrunerError("no LoRA adapter fits the last layers of this model; leave --last-layers out")
 
 
 def train(model: Any, rows: Sequence[Rendered], count: int, rate: float, seed: int) -> None:
@@ -135,11 +150,11 @@ def judged(model: Any, rows: Sequence[Rendered]) -> Floats:
     import torch
 
     out = np.zeros(len(rows))
-    for places in together(rows, _device(model)):
-        with torch.inference_mode():
+    with evaluation(model), torch.inference_mode():
+        for places in together(rows, _device(model)):
             losses, counts = token_losses(model, [rows[place] for place in places])
-        parts = np.split(losses.double().cpu().numpy(), np.cumsum(counts)[:-1])
-        out[places] = [float(part.sum()) for part in parts]
+            parts = np.split(losses.double().cpu().numpy(), np.cumsum(counts)[:-1])
+            out[places] = [float(part.sum()) for part in parts]
     return out
 
 

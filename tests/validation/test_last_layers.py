@@ -36,7 +36,11 @@ def made(family):
     if family == "gpt2":
         off = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
         sizes = {"n_embd": 32, "n_layer": LAYERS, "n_head": 4, **off}
-    sizes |= {"gemma2": {"head_dim": 8, "sliding_window": 8}, "opt": {"dropout": 0.0}}.get(family, {})
+    sizes |= {
+        "mixtral": {"num_local_experts": 3},
+        "gemma2": {"head_dim": 8, "sliding_window": 8},
+        "opt": {"dropout": 0.0},
+    }.get(family, {})
     torch.manual_seed(0)
     config = AutoConfig.for_model(family, vocab_size=VOCABULARY, **sizes)
     return AutoModelForCausalLM.from_config(config).eval()
@@ -191,7 +195,20 @@ def say_more_than_states(model):
     model.model.layers[-2].__class__, model.model.layers[-1].__class__ = Saying, Hearing
 
 
-@pytest.mark.parametrize("change", [go_on_beside_the_output, watch_a_layer, say_more_than_states])
+def embed_outside(model):
+    """As some models of text and images do: their body sees no tokens."""
+
+    class Embedding(type(model)):
+        def forward(self, input_ids=None, inputs_embeds=None, **named):
+            assert inputs_embeds is None
+            return super().forward(inputs_embeds=self.get_input_embeddings()(input_ids), **named)
+
+    model.__class__ = Embedding
+
+
+@pytest.mark.parametrize(
+    "change", [go_on_beside_the_output, watch_a_layer, say_more_than_states, embed_outside]
+)
 def test_a_model_that_is_more_than_its_layers_runs_whole(change, one_thread):
     rows, target = rendered(0), rendered(1, 9)
     models = made("llama"), made("llama")
@@ -204,11 +221,74 @@ def test_a_model_that_is_more_than_its_layers_runs_whole(change, one_thread):
     assert not any("forward" in vars(part) for part in models[1].modules())
 
 
+def give_tuples(model):
+    """As in transformers 4, and some families still: states, and nothing."""
+
+    class Giving(type(model.model.layers[0])):
+        def forward(self, states, *given, **named):
+            return super().forward(states[0] if isinstance(states, tuple) else states, *given, **named), None
+
+    class Norm(type(model.model.norm)):
+        def forward(self, states):
+            return super().forward(states[0])
+
+    for layer in model.model.layers:
+        layer.__class__ = Giving
+    model.model.norm.__class__ = Norm
+
+
+def checkpoint(model):
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": True})
+    model.enable_input_require_grads()
+
+
+def nothing(model):
+    """Leave it as it is."""
+
+
+@pytest.mark.parametrize(
+    ("family", "change"), [("llama", give_tuples), ("llama", checkpoint), ("mixtral", nothing)]
+)
+def test_nor_does_it_where_models_are_unusual(family, change, one_thread):
+    rows, target = rendered(0), rendered(1, 9)
+    models = made(family), made(family)
+    for model in models:
+        change(model)
+    wanted = learnt(models[0], 1, rows, target)
+    with running_below_once(models[1], 1, keys((*rows, *target))) as held:
+        assert held
+        found = learnt(models[1], 1, rows, target)
+    np.testing.assert_allclose(found, wanted, rtol=2e-5)
+
+
+def test_experts_below_do_not_learn(one_thread):
+    model = made("mixtral")
+    with adapter(model, 4, 0, last_layers(model, 1)) as wrapped:
+        learning = [name for name, weight in wrapped.named_parameters() if weight.requires_grad]
+    assert learning
+    assert all("layers.3." in name for name in learning)
+
+
+def test_each_module_keeps_its_mode_and_nothing_is_read_with_dropout(one_thread):
+    model, rows = made("gpt2"), rendered(0)
+    for part in model.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.5
+    wanted = judged(model, rows)
+    model.train()
+    model.transformer.h[0].eval()
+    modes = [part.training for part in model.modules()]
+    with running_below_once(model, 1, keys(rows)) as held:
+        assert held
+        np.testing.assert_allclose(judged(model, rows), wanted, rtol=2e-5)
+    assert [part.training for part in model.modules()] == modes
+
+
 def test_all_layers_leave_none_below():
     with running_below_once(made("llama"), LAYERS, set()) as held:
         assert not held
 
 
 def test_more_layers_than_there_are():
-    with pytest.raises(DataPrunerError, match="this model has 4 layers that can be told apart"):
+    with pytest.raises(DataPrunerError, match="this model has 4 layers, and not the last 5"):
         last_layers(made("llama"), LAYERS + 1)

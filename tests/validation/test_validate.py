@@ -18,6 +18,7 @@ from datapruner.scorers import NearestTarget, QTuning
 from datapruner.validation.gaps import Groups, gap_of
 from datapruner.validation.result import ScoreValidation, SelectionValidation
 from datapruner.validation.study import study
+from datapruner.validation.target import held_out_of, rows_of
 from datapruner.validation.training import Training, adapter, judged, left_out, steps, supervised, train
 from tests.conftest import command
 
@@ -448,12 +449,12 @@ def test_the_last_layers_tell_it_too(planted, scored, one_thread, tmp_path, monk
     given += ["--step-tokens", 60, "--rate", 2e-2, "--last-layers"]
     capsys.readouterr()
     assert command(monkeypatch, "validate", *given, 1, "--dry-run") == 0
-    assert "a LoRA adapter in the last layer (those below run once a row)" in capsys.readouterr().out
+    assert "a LoRA adapter in the last layer, each in" in capsys.readouterr().out
     with caplog.at_level("INFO"):
         assert command(monkeypatch, "validate", *given, 1, "-o", tmp_path / "out") == 0
     assert "do not run on their own" not in caplog.text
     said = capsys.readouterr().out
-    assert "3 runs of 40 rows, the last layer trained" in said
+    assert "5 runs of 40 rows, the last layer trained" in said
     held = json.loads((tmp_path / "out" / "validation.json").read_text())
     assert held["last_layers"] == 1
     assert held["gaps"]["random - kept"]["mean"] > 0.1
@@ -520,8 +521,7 @@ def arms(selection, target, model, rows=500, runs=2, seed=0):
     from datapruner.validation.arms import of_selection
 
     reader = reader_of(model)
-    read = list(reader.render(target, np.arange(len(target))))
-    return of_selection(selection, reader, read, rows, runs, seed), reader
+    return of_selection(selection, reader, rows_of(target, reader, None, {}), rows, runs, seed), reader
 
 
 def test_random_rows_are_of_the_whole_source_and_of_as_many_tokens(planted, scored):
@@ -581,7 +581,7 @@ def test_without_a_target_rows_that_cleaning_left_judge_and_are_in_no_training(p
     assert learnt
     assert not learnt & set(read)
     assert "20 rows of the source that are held out" in ready.describe()
-    assert ready.target.called == f"20 held-out rows of {selection.source.source}"
+    assert ready.target.called == f"held-out rows of {selection.source.source}"
     again = study(selection, model=model, how=FEW, rows=40, hold_out=20, seed=1).target.held_out
     assert again.tolist() != held_out.tolist()
 
@@ -606,12 +606,76 @@ def test_rows_that_cleaning_dropped_do_not_judge(planted, tmp_path):
     assert ready.target.held_out.max() <= 120  # of sixty copies the first is left
 
 
+def test_copies_of_what_is_held_out_are_in_no_training(planted, tmp_path):
+    rows = (planted[0] / "rows.jsonl").read_text().splitlines()
+    (tmp_path / "twice.jsonl").write_text("\n".join(rows + rows))
+    scores = dp.score(str(tmp_path / "twice.jsonl"), scorers=["random"], progress=False)
+    for result, scorer in ((scores, "random"), (scores.select("random", keep=0.5), None)):
+        ready = study(result, scorer=scorer, model=planted[1], how=FEW, rows=150, runs=2)
+        read = {row.input_ids.tobytes() for row in ready.target.rows}
+        learnt = {row.input_ids.tobytes() for run in ready.arms.runs for of in run.values() for row in of}
+        assert not read & learnt
+        assert ready.arms.shared > 10
+        assert "drawn rows are the same as some of these and were left out" in ready.describe()
+
+
+def test_what_the_scorer_was_told_of_is_not_held_out(planted, tmp_path):
+    rows = (planted[0] / "rows.jsonl").read_text().splitlines()
+    (tmp_path / "told.jsonl").write_text("\n".join(rows[::2]))
+    vectors = np.random.default_rng(0).normal(size=(120, 4))
+    for name, of in (("rows", vectors), ("told", vectors[::2])):
+        np.save(tmp_path / f"{name}.npy", of)
+    selection = dp.prune(
+        str(planted[0] / "rows.jsonl"),
+        keep=0.4,
+        scorer=NearestTarget(representation="embedding"),
+        target=str(tmp_path / "told.jsonl"),
+        embeddings=str(tmp_path / "rows.npy"),
+        target_embeddings=str(tmp_path / "told.npy"),
+        progress=False,
+    )
+    for seed in range(3):
+        ready = study(selection, model=planted[1], how=FEW, rows=40, seed=seed)
+        assert (ready.target.held_out % 2 == 1).all()
+
+
+def test_rows_without_an_answer_are_not_held_out(planted, tmp_path):
+    rows = [json.loads(line) for line in (planted[0] / "rows.jsonl").read_text().splitlines()]
+    chats = [
+        {
+            "messages": [
+                {"role": "user", "content": row["question"]},
+                {"role": "assistant", "content": row["answer"]},
+            ][: 1 + number % 2]
+        }
+        for number, row in enumerate(rows + rows)
+    ]
+    (tmp_path / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chats))
+    scores = dp.score(str(tmp_path / "chats.jsonl"), scorers=["random"], on_empty="keep", progress=False)
+    ready = study(scores, scorer="random", model=planted[1], how=FEW, rows=120)
+    assert len(ready.target.rows) == len(ready.target.held_out) == 48  # of 240
+    assert (ready.target.held_out % 2 == 1).all()
+
+
+def test_all_but_what_is_held_out_may_not_be_kept(planted, scored):
+    selection = scored.select("random", keep=119)
+    (gone,) = np.setdiff1d(np.arange(120), selection.indices).tolist()
+    reader = reader_of(planted[1])
+
+    def held_out(seed):
+        return held_out_of(scored.samples, selection.values, None, seed, reader, None, {}).held_out
+
+    drawn = (seed for seed in range(60) if gone in held_out(seed))
+    with pytest.raises(DataPrunerError, match="all rows are kept"):
+        study(selection, model=planted[1], how=FEW, rows=40, seed=next(drawn))
+
+
 def test_from_a_folder_without_a_target(planted, scored, one_thread, tmp_path, monkeypatch, capsys):
     kept_of(scored, "good").save(tmp_path / "good")
     given = [tmp_path / "good", "--model", planted[1], "--rows", 30, "--runs", 2, "--step-tokens", 60]
     assert command(monkeypatch, "validate", *given, "--hold-out", 20) == 0
     said = capsys.readouterr().out
-    assert "Loss of 20 held-out rows of " in said
+    assert f"Loss of held-out rows of {planted[0] / 'rows.jsonl'} (20 rows, " in said
     assert "On kept rows the loss is" in said
 
 
@@ -663,7 +727,7 @@ def test_what_the_scorer_was_told_of_is_no_judge(planted, tmp_path, caplog):
     ):
         dp.validate(tmp_path / "out", str(tmp_path / "mixed.jsonl"), **small)
     assert (
-        study(tmp_path / "out", str(tmp_path / "judge.jsonl"), model=model, rows=40, how=FEW).trainings == 6
+        study(tmp_path / "out", str(tmp_path / "judge.jsonl"), model=model, rows=40, how=FEW).trainings == 10
     )
     (tmp_path / "told.jsonl").unlink()
     with caplog.at_level("WARNING"):

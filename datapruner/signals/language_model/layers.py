@@ -33,14 +33,20 @@ def run_again(layers: Sequence[Any]) -> None:
         vars(layer).pop("forward", None)
 
 
-def states_of_probe(model: Any, shape: tuple[int, int]) -> torch.Tensor:
-    """Give the last hidden states of a few rows of tokens."""
+def probe(model: Any, shape: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Give token ids of a few rows, always the same ones, and their mask; the last row ends early."""
     ids = torch.randint(vocabulary_size(model), shape, generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(ids)
     mask[-1, shape[1] // 2 :] = 0
     device = input_device(model)
+    return ids.to(device), mask.to(device)
+
+
+def states_of_probe(model: Any, shape: tuple[int, int]) -> torch.Tensor:
+    """Give the last hidden states of such rows."""
+    ids, mask = probe(model, shape)
     with torch.inference_mode():
         states: torch.Tensor = body(model)(
-            input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False
+            input_ids=ids, attention_mask=mask, use_cache=False
         ).last_hidden_state
     return states[mask.to(states.device).bool()]
