@@ -235,7 +235,7 @@ def validated() -> str:
         return [
             name,
             f"{of['kept']:,}",
-            "all layers" if last is None else f"last {last}",
+            "all layers" if last is None else f"last {last}, at {of['rate']:g}",
             f"{of['target_rows']} ({of['target_tokens']:,} tokens)",
             f"{of['before']:.3f}",
             f"{of['loss']['random']:.3f}",
@@ -250,7 +250,7 @@ def validated() -> str:
     one = next(iter(cases.values()))
     return "\n\n".join(
         [
-            f"SmolLM2-135M beside the large table, a tenth of the rows kept, "
+            f"SmolLM2-135M beside the large table, *auto* (the default recipe), a tenth of the rows kept, "
             f"{one['runs']} runs of {one['rows']} rows ([`benchmarks/validated.py`](benchmarks/validated.py)); losses "
             "in nats a token:",
             table(

@@ -38,16 +38,30 @@ def worth_default() -> str:
                 else "",
             ]
         )
-    return table(
-        [
-            "set",
-            "budget",
-            "loss against random, nats a token",
-            "as the mean over capabilities",
-            "of the way to the oracle",
-            "random needs",
-        ],
-        rows,
+    head = [
+        "set",
+        "budget",
+        "loss against random, nats a token",
+        "as the mean over capabilities",
+        "of the way to the oracle",
+        "random needs",
+    ]
+    return "\n\n".join([table(head, rows), _of_all_rows()])
+
+
+def _of_all_rows() -> str:
+    """Say what the whole set is worth beside the larger budget."""
+    by = {(of["set"], of["budget"]): of for of in result("worth")["tables"]}
+    said = []
+    for name in dict.fromkeys(name for name, budget in by if budget == 1):
+        part, whole = by[name, 0.3]["random"]["token"], by[name, 1]["random"]["token"]
+        default = part + by[name, 0.3]["arms"]["auto"]["token"]["difference"]
+        said.append(
+            f"{name} {whole:.3f} nats a token (30 % by the default {default:.3f}, at random {part:.3f})"
+        )
+    return (
+        "Training on every row, as it is, takes more than three times the steps of 30 % and loses less still: "
+        f"{', '.join(said)}. A budget saves training; it did not beat having none."
     )
 
 

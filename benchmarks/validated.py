@@ -35,17 +35,19 @@ LAST = 5
 
 
 class Case(NamedTuple):
-    """A set, how it is pruned, whether by rows of math for rows of math, and which layers are trained."""
+    """A set, how it is pruned, whether by rows of math for rows of math, and which layers are trained how fast."""
 
     rows: str
     options: dict[str, Any]
     math: bool = False
     last_layers: int | None = LAST
+    rate: float = 5e-4
 
 
 CASES = {
     "auto, messy set": Case("messy", {}, last_layers=None),
     "auto, messy set, last layers": Case("messy", {}),
+    "auto, messy set, last layers, faster": Case("messy", {}, rate=2e-3),
     "auto, clean set": Case("clean", {}),
     "a random draw, messy set": Case("messy", {"scorer": "random"}),
     "nearest_target for math, messy set": Case(
@@ -84,7 +86,15 @@ def validated(folder: Path, case: Case, rows: int, runs: int, seed: int) -> dict
     pruned, used = time.perf_counter(), time.process_time()
     by = None if case.math else "capability"
     found = dp.validate(
-        chosen, read, model=MODEL, rows=rows, runs=runs, seed=seed, by=by, last_layers=case.last_layers
+        chosen,
+        read,
+        model=MODEL,
+        rows=rows,
+        runs=runs,
+        rate=case.rate,
+        seed=seed,
+        by=by,
+        last_layers=case.last_layers,
     )
     print(found.describe(), flush=True)
     gap = found.gap()
@@ -93,6 +103,7 @@ def validated(folder: Path, case: Case, rows: int, runs: int, seed: int) -> dict
         "rows": found.rows,
         "runs": runs,
         "last_layers": found.last_layers,
+        "rate": case.rate,
         "target_rows": len(read),
         "target_tokens": int(found.tokens.sum()),
         "before": float(found.before.sum() / found.tokens.sum()),
