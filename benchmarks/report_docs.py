@@ -225,6 +225,12 @@ def steadiness() -> str:
     )
 
 
+def _minutes(of: dict[str, Any]) -> str:
+    if "cpu_seconds" in of:
+        return f"{of['cpu_seconds'] / 60:.0f} of CPU"
+    return f"{of['seconds']['validate'] / 60:.0f}" if "seconds" in of else ""
+
+
 @block
 def validated() -> str:
     """docs/validate.md: what it says of selections of which it is known what they are worth."""
@@ -244,7 +250,7 @@ def validated() -> str:
             of["verdict"],
             f"{mean['mean']:+.4f} ± {mean['half']:.4f}" if mean else "",
             of["mean_verdict"] if mean else "",
-            f"{of['cpu_seconds'] / 60:.0f}" if "cpu_seconds" in of else "",
+            _minutes(of),
         ]
 
     one = next(iter(cases.values()))
@@ -266,7 +272,7 @@ def validated() -> str:
                     "it says",
                     "as the mean over capabilities",
                     "it says",
-                    "CPU minutes",
+                    "minutes",
                 ],
                 [row(name, of) for name, of in cases.items()],
             ),

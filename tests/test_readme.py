@@ -50,7 +50,7 @@ NOT_RUN = {
     ("docs/design.md", "source ──> Samples"): "a drawing",
     (
         "docs/methods.md",
-        "datapruner prune rows.jsonl --target mine.jsonl --keep 0.05",
+        "datapruner prune rows.jsonl --target dev.jsonl --keep 0.05",
     ): "takes checkpoints of a training; tests/scorers/test_less.py makes some and runs it",
     (
         "docs/object_stores.md",
