@@ -115,6 +115,7 @@ def main() -> int:
             f"{sum(bool(row.planted) for row in truth):,} of them planted\n"
         )
     command = ["prune", source, *(["--decontaminate", tests] if tests else []), "--keep", str(options.keep)]
+    command += ["-o", str(folder / "pruned")]
     print(f"$ datapruner {shlex.join(command)}\n", flush=True)
     try:
         selection = dp.prune(source, keep=options.keep, decontaminate=tests, seed=options.seed)

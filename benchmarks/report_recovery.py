@@ -113,7 +113,8 @@ def recovery() -> str:
             + f"{percent(found['share'])} of the mixture's supervised tokens, {found['batch_tokens']} of them a step "
             f"of LoRA, up to {found['held_out_a_capability']} held-out rows a capability"
             + (f" of at most {longest} characters" if longest else "")
-            + f"; loss as the mean over {len(names)} capabilities, nats a token (dense model: {dense:.2f}), with its "
+            + f"; loss as the mean over {len(names)} capabilities, nats a token (dense model, not "
+            f"trained on the mixture: {dense:.2f}), with its "
             "95 % t-interval over seeds:",
             table(
                 ["pruned by", *arms],
