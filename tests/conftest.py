@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 # Before anything imports torch, faiss or transformers: they read these once.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -123,6 +124,26 @@ def rotated_head(linear, *, seed: int = 0, bend: float = 0.0):
             return self.inner((states + bend * states.square()) @ self.turn)[..., self.back]
 
     return Rotated()
+
+
+def go_on_beside_the_output(model) -> None:
+    """Let the first layer leave its input where the last one adds it: no output of a layer tells of it."""
+
+    class Leaving(type(model.model.layers[0])):
+        def forward(self, hidden_states, *given, **named):
+            self.left.value = hidden_states
+            return super().forward(hidden_states, *given, **named)
+
+    class Adding(type(model.model.layers[0])):
+        def forward(self, hidden_states, *given, **named):
+            if hidden_states.shape == self.left.value.shape:
+                hidden_states = hidden_states + self.left.value.detach().clone()
+            return super().forward(hidden_states, *given, **named)
+
+    left = SimpleNamespace(value=None)
+    model.model.layers[0].__class__, model.model.layers[-1].__class__ = Leaving, Adding
+    for layer in model.model.layers:
+        object.__setattr__(layer, "left", left)
 
 
 def save_tiny_sentence_transformer(folder: Path, *, positions: int = 96, seed: int = 0) -> Path:

@@ -52,6 +52,11 @@ class Rendered:
     turns: np.ndarray
     plain: bool = False
 
+    @property
+    def key(self) -> bytes:
+        """The token ids: rows of the same ones are the same row to a model."""
+        return self.input_ids.tobytes()
+
 
 @dataclass(frozen=True)
 class Response:

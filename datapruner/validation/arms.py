@@ -115,12 +115,12 @@ class _Fit:
     """Lets rows pass that have an answer and are none of those that are read; counts the others of these."""
 
     def __init__(self, target: Target) -> None:
-        self.known = {row.input_ids.tobytes() for row in target.rows}
+        self.known = {row.key for row in target.rows}
         self.shared: set[int] = set()
 
     def __call__(self, places: Ints, rendered: Iterable[Rendered]) -> Iterator[tuple[int, Rendered]]:
         for place, row in zip(places.tolist(), rendered, strict=True):
-            if row.input_ids.tobytes() in self.known:
+            if row.key in self.known:
                 self.shared.add(place)
             elif supervised(row):
                 yield place, row

@@ -58,7 +58,7 @@ def running_below_once(model: Any, count: int, again: Collection[bytes]) -> Iter
         Without an adapter; one may be put on its last layers later.
     count : int
     again : collection of bytes
-        Token ids (int64) of rows that come more than once; of others nothing is held.
+        Keys of rows that come more than once; of others nothing is held.
 
     Yields
     ------
@@ -108,6 +108,7 @@ class _Held:
 
     def __init__(self, whole: Any, below: Sequence[Any], last: Sequence[Any]) -> None:
         self.whole, self.below, self.last = whole, below, last
+        self.signature = inspect.signature(whole.forward)
         self.again: Collection[bytes] | None = None
         self.states: dict[bytes, torch.Tensor] = {}
         self.bytes = 0
@@ -121,14 +122,15 @@ class _Held:
         self.again, self.bytes = again, 0
         self.states.clear()
 
-    def before(self, whole: Any, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+    def before(self, _body: Any, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         """Have the states of a batch's rows ready, before the layers that use them run."""
         if self.running:
             return
-        asked = inspect.signature(whole.forward).bind(*given, **named).arguments
+        asked = self.signature.bind(*given, **named).arguments
         ids, mask = asked["input_ids"], asked["attention_mask"]
         lengths = mask.sum(1).tolist()
-        keys = [row[:length].tobytes() for row, length in zip(ids.cpu().numpy(), lengths, strict=True)]
+        tokens = ids.to("cpu", torch.int32).numpy()
+        keys = [row[:length].tobytes() for row, length in zip(tokens, lengths, strict=True)]
         found = {key: self.states[key] for key in keys if key in self.states}
         if missing := [place for place, key in enumerate(keys) if key not in found]:
             for place, of in zip(missing, self._run(ids[missing], mask[missing]), strict=True):

@@ -103,12 +103,9 @@ class Study:
         """Let the layers below those with an adapter run once for a row, where all of them have none."""
         if self.layers is None:
             return nullcontext(False)
-        rows = (*self.target.rows, *(row for run in self.arms.runs for of in run.values() for row in of))
-        seen = Counter(row.input_ids.astype(np.int64).tobytes() for row in rows)
-        seen.update(row.input_ids.astype(np.int64).tobytes() for row in self.target.rows)
-        return running_below_once(
-            self.model, len(self.layers), {key for key, times in seen.items() if times > 1}
-        )
+        learnt = Counter(row.key for run in self.arms.runs for rows in run.values() for row in rows)
+        again = {row.key for row in self.target.rows} | {key for key, times in learnt.items() if times > 1}
+        return running_below_once(self.model, len(self.layers), again)
 
     def carry_out(self, *, progress: bool = True) -> Validation:
         """Train and read."""

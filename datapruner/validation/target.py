@@ -76,7 +76,7 @@ def rows_of(samples: Samples, reader: LanguageModel, by: str | None, told: Mappi
     if not len(answered):
         raise DataPrunerError(f"{safe_text(samples.source, 200)} has no answers that a loss could be read of")
     rows = [rendered[place] for place in answered.tolist()]
-    if same := [told[key] for row in rows if (key := row.input_ids.tobytes()) in told]:
+    if same := [told[key] for row in rows if (key := row.key) in told]:
         raise DataPrunerError(
             f"{len(same):,} of the {len(rows):,} rows of {safe_text(samples.source, 200)} are rows that the scorer was "
             f"told of ({same[0]}), and no judges of what it chose; keep some of its rows back, and give those"
@@ -120,7 +120,7 @@ def held_out_of(
             break
         part = order[start : start + BLOCK]
         for place, row in zip(part.tolist(), reader.render(samples, part), strict=True):
-            if len(found) < count and supervised(row) and row.input_ids.tobytes() not in told:
+            if len(found) < count and supervised(row) and row.key not in told:
                 found[place] = row
     if len(found) < FEWEST_HELD_OUT:
         raise DataPrunerError(
@@ -161,7 +161,7 @@ def told_rows(recipe: Recipe, reader: LanguageModel) -> dict[bytes, str]:
             logger.warning("whether %s was told of the same rows cannot be seen: %s", task.called, error)
             continue
         for row in reader.render(samples, np.arange(len(samples))):
-            told[row.input_ids.tobytes()] = task.called
+            told[row.key] = task.called
     return told
 
 

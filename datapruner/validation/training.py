@@ -62,7 +62,7 @@ def adapter(model: Any, rank: int, seed: int, layers: Sequence[str] | None = Non
         r=rank,
         lora_alpha=2 * rank,
         target_modules="all-linear",
-        exclude_modules=None if layers is None else rf"(?!(?:{'|'.join(map(re.escape, layers))})\.).*",
+        exclude_modules=None if layers is None else rf"(?!{_inside(layers)}).*",
         task_type="CAUSAL_LM",
     )
     try:
@@ -82,9 +82,14 @@ def adapter(model: Any, rank: int, seed: int, layers: Sequence[str] | None = Non
         model.eval()
 
 
+def _inside(layers: Sequence[str]) -> str:
+    """Give a pattern of what is in modules of some names."""
+    return rf"(?:{'|'.join(map(re.escape, layers))})\..*"
+
+
 def _only_in(wrapped: Any, layers: Sequence[str]) -> None:
     """Let no adapter learn but those in modules of some names: of experts' weights peft leaves none out."""
-    within = re.compile(rf"(?:.*\.)?(?:{'|'.join(map(re.escape, layers))})\..*")
+    within = re.compile(rf"(?:.*\.)?{_inside(layers)}")
     learning = 0
     for name, weight in wrapped.named_parameters():
         if weight.requires_grad:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 
 from datapruner.errors import DataPrunerError
-from datapruner.samples.rendered import Rendered
 from datapruner.validation import last_layers as tested
 from datapruner.validation.last_layers import last_layers, running_below_once
 from datapruner.validation.training import adapter, judged, train
+from tests.conftest import go_on_beside_the_output
+from tests.validation.conftest import rendered
 
 pytest.importorskip("peft", reason="validate trains a LoRA adapter")
 
@@ -46,22 +45,12 @@ def made(family):
     return AutoModelForCausalLM.from_config(config).eval()
 
 
-def rendered(seed, count=12):
-    rng = np.random.default_rng(seed)
-    return [
-        Rendered(
-            rng.integers(3, VOCABULARY, n).astype(np.int32),
-            np.arange(n) >= n // 2,
-            False,
-            np.zeros((0, 3)),
-            False,
-        )
-        for n in rng.integers(6, 30, count).tolist()
-    ]
+def some_rows(seed, count=12):
+    return rendered(np.random.default_rng(seed), VOCABULARY, count, 30)
 
 
 def keys(rows):
-    return {row.input_ids.astype(np.int64).tobytes() for row in rows}
+    return {row.key for row in rows}
 
 
 def learnt(model, count, rows, target):
@@ -90,7 +79,7 @@ def counted(model):
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2", "opt", "qwen3"])
 def test_nothing_changes_but_what_runs(family, one_thread):
-    rows, target = rendered(0), rendered(1, 9)
+    rows, target = some_rows(0), some_rows(1, 9)
     wanted = learnt(made(family), 1, rows, target)
     model = made(family)
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
@@ -107,7 +96,7 @@ def test_nothing_changes_but_what_runs(family, one_thread):
 
 
 def test_the_layers_below_run_once_a_row(one_thread):
-    rows, target = rendered(0), rendered(1, 9)
+    rows, target = some_rows(0), some_rows(1, 9)
     model = made("llama")
     seen = counted(model)
     with running_below_once(model, 2, keys((*rows, *target))):
@@ -120,7 +109,7 @@ def test_the_layers_below_run_once_a_row(one_thread):
 
 @pytest.mark.parametrize("why", ["come once", "no room"])
 def test_what_is_not_held_runs_each_time(why, one_thread, monkeypatch):
-    rows, target = rendered(0), rendered(1, 9)
+    rows, target = some_rows(0), some_rows(1, 9)
     wanted = learnt(made("llama"), 2, rows, target)
     model = made("llama")
     seen = counted(model)
@@ -159,26 +148,6 @@ def test_eleven_is_not_the_first(one_thread):
     assert {name.split("layers.")[1].split(".")[0] for name in learning} == {"1"}
 
 
-def go_on_beside_the_output(model):
-    """The first layer leaves its input where the last one adds it: no output of a layer tells of it."""
-
-    class Leaving(type(model.model.layers[0])):
-        def forward(self, hidden_states, *given, **named):
-            self.left.value = hidden_states
-            return super().forward(hidden_states, *given, **named)
-
-    class Adding(type(model.model.layers[0])):
-        def forward(self, hidden_states, *given, **named):
-            if hidden_states.shape == self.left.value.shape:
-                hidden_states = hidden_states + self.left.value.detach().clone()
-            return super().forward(hidden_states, *given, **named)
-
-    left = SimpleNamespace(value=None)
-    model.model.layers[0].__class__, model.model.layers[-1].__class__ = Leaving, Adding
-    for layer in model.model.layers:
-        object.__setattr__(layer, "left", left)
-
-
 def watch_a_layer(model):
     model.model.layers[0].register_forward_hook(lambda *_: None)
 
@@ -210,7 +179,7 @@ def embed_outside(model):
     "change", [go_on_beside_the_output, watch_a_layer, say_more_than_states, embed_outside]
 )
 def test_a_model_that_is_more_than_its_layers_runs_whole(change, one_thread):
-    rows, target = rendered(0), rendered(1, 9)
+    rows, target = some_rows(0), some_rows(1, 9)
     models = made("llama"), made("llama")
     for model in models:
         change(model)
@@ -250,7 +219,7 @@ def nothing(model):
     ("family", "change"), [("llama", give_tuples), ("llama", checkpoint), ("mixtral", nothing)]
 )
 def test_nor_does_it_where_models_are_unusual(family, change, one_thread):
-    rows, target = rendered(0), rendered(1, 9)
+    rows, target = some_rows(0), some_rows(1, 9)
     models = made(family), made(family)
     for model in models:
         change(model)
@@ -270,7 +239,7 @@ def test_experts_below_do_not_learn(one_thread):
 
 
 def test_each_module_keeps_its_mode_and_nothing_is_read_with_dropout(one_thread):
-    model, rows = made("gpt2"), rendered(0)
+    model, rows = made("gpt2"), some_rows(0)
     for part in model.modules():
         if isinstance(part, torch.nn.Dropout):
             part.p = 0.5

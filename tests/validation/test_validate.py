@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 import datapruner as dp
 from datapruner.errors import DataPrunerError
-from datapruner.samples.rendered import Rendered
 from datapruner.scorers import NearestTarget, QTuning
 from datapruner.validation.gaps import Groups, gap_of
 from datapruner.validation.result import ScoreValidation, SelectionValidation
@@ -21,21 +20,9 @@ from datapruner.validation.study import study
 from datapruner.validation.target import held_out_of, rows_of
 from datapruner.validation.training import Training, adapter, judged, left_out, steps, supervised, train
 from tests.conftest import command
+from tests.validation.conftest import rendered
 
 pytest.importorskip("peft", reason="validate trains a LoRA adapter")
-
-
-def rendered(rng, vocabulary, count=6):
-    return [
-        Rendered(
-            rng.integers(1, vocabulary, n).astype(np.int32),
-            np.arange(n) >= n // 2,
-            False,
-            np.zeros((0, 3)),
-            False,
-        )
-        for n in rng.integers(6, 20, count).tolist()
-    ]
 
 
 # --- what is left out -----------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from contextlib import nullcontext
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from datapruner.signals.language_model import LanguageModel, common_layers
 from datapruner.signals.language_model.common_layers import running_once
 from datapruner.signals.language_model.twins import measure_twins
 from datapruner.signals.store import SignalStore
-from tests.conftest import CHAT_TEMPLATE, byte_tokenizer
+from tests.conftest import CHAT_TEMPLATE, byte_tokenizer, go_on_beside_the_output
 
 LAYERS = 4
 
@@ -197,25 +196,9 @@ def share_modules(dense, pruned):
     pruned.model.layers = torch.nn.ModuleList([dense.model.layers[0], *pruned.model.layers[1:]])
 
 
-def go_on_beside_the_output(dense, pruned):
-    """The first layer leaves its input where the last one adds it: no output of a layer tells of it."""
-
-    class Leaving(type(dense.model.layers[0])):
-        def forward(self, hidden_states, *given, **named):
-            self.left.value = hidden_states
-            return super().forward(hidden_states, *given, **named)
-
-    class Adding(type(dense.model.layers[0])):
-        def forward(self, hidden_states, *given, **named):
-            if hidden_states.shape == self.left.value.shape:
-                hidden_states = hidden_states + self.left.value
-            return super().forward(hidden_states, *given, **named)
-
+def go_on_beside_the_output_of_both(dense, pruned):
     for model in (dense, pruned):
-        left = SimpleNamespace(value=None)
-        model.model.layers[0].__class__, model.model.layers[-1].__class__ = Leaving, Adding
-        for layer in model.model.layers:
-            object.__setattr__(layer, "left", left)
+        go_on_beside_the_output(model)
 
 
 def silence_a_token_in_the_embedding(dense, pruned):
@@ -280,7 +263,7 @@ def hand_on_what_the_first_layer_must_make(dense, pruned):
         change_an_activation,
         mask_in_a_hook,
         share_modules,
-        go_on_beside_the_output,
+        go_on_beside_the_output_of_both,
     ],
 )
 def test_models_that_are_not_the_same_there_run_whole(change, tokenizer):
