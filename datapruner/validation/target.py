@@ -124,8 +124,8 @@ def held_out_of(
                 found[place] = row
     if len(found) < FEWEST_HELD_OUT:
         raise DataPrunerError(
-            f"cleaning left {len(left):,} rows, of which a fifth can be held out, and {len(found):,} have answers: "
-            f"fewer than {FEWEST_HELD_OUT}; name rows of your task with --target"
+            f"of the rows that cleaning left ({len(left):,}) a fifth at most can be held out, where they have answers: "
+            f"{len(found):,}, and {FEWEST_HELD_OUT} are needed; name rows of your task with --target"
         )
     places = np.array(sorted(found), dtype=np.int64)
     called = f"held-out rows of {samples.source}"
