@@ -11,7 +11,7 @@ from datapruner.validation import last_layers as tested
 from datapruner.validation.last_layers import last_layers, running_below_once
 from datapruner.validation.training import adapter, judged, train
 from tests.conftest import go_on_beside_the_output
-from tests.validation.conftest import rendered
+from tests.validation.token_rows import rendered
 
 pytest.importorskip("peft", reason="validate trains a LoRA adapter")
 

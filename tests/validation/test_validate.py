@@ -20,7 +20,7 @@ from datapruner.validation.study import study
 from datapruner.validation.target import held_out_of, rows_of
 from datapruner.validation.training import Training, adapter, judged, left_out, steps, supervised, train
 from tests.conftest import command
-from tests.validation.conftest import rendered
+from tests.validation.token_rows import rendered
 
 pytest.importorskip("peft", reason="validate trains a LoRA adapter")
 
